@@ -1,0 +1,210 @@
+"""The command line: a subcommand is a config class and the function that takes it.
+
+Nothing heavy is imported before the options are known to be right, so that `--help` and mistakes answer at once.
+Exit codes: 0 done, 1 a finding or a failed run, 2 bad input, 3 a fault of ours, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from posttrain import config as configs
+from posttrain.config import Config
+from posttrain.options import parse_options
+from posttrain.threads import configure_threads
+from posttrain.types import InputError, RunFailed
+
+DONE, FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand. `run` returns the exit code; `positional` maps the fields given by place to their name in the
+    help; `note` ends the help's description."""
+
+    summary: str
+    config: type[Config]
+    run: Callable[[Any], int]
+    positional: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. `argv` is without the program's name; the default is the process's."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except RunFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); the interpreter's last flush must have somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception:
+        traceback.print_exc()
+        print(
+            "This is a fault in posttrain, not in your input; please report it with the lines above.", file=sys.stderr
+        )
+        return OUR_FAULT
+
+
+def _dispatch(args: list[str]) -> int:
+    commands = _commands()
+    if not args or args[0] in ("-h", "--help"):
+        print(_overview(commands), file=sys.stdout if args else sys.stderr)
+        return DONE if args else BAD_INPUT
+    if args[0] == "--version":
+        print(f"posttrain {version('posttrain')}")
+        return DONE
+    name, rest = args[0], args[1:]
+    if name not in commands:
+        close = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(commands)}"
+        raise InputError(f"unknown command {name!r}; {hint}")
+    if name == "score" and rest == ["--list"]:
+        return _list_rewards()
+    command = commands[name]
+    try:
+        config = parse_options(command.config, rest, f"posttrain {name}", command.positional, command.note)
+    except SystemExit as stop:  # how tyro ends after the help, or after an option without its value
+        return stop.code if isinstance(stop.code, int) else BAD_INPUT
+    configure_threads()
+    return command.run(config)
+
+
+def _overview(commands: Mapping[str, Command]) -> str:
+    lines = [
+        "usage: posttrain COMMAND [OPTIONS]",
+        "",
+        "Post-train language models by examples (SFT), preferences (DPO) and rewards (RL), and measure what worked.",
+        "",
+        *(f"  {name:<12}{command.summary}" for name, command in commands.items()),
+        "",
+        "posttrain COMMAND --help lists a command's options; posttrain --version prints the version.",
+    ]
+    return "\n".join(lines)
+
+
+def _commands() -> dict[str, Command]:
+    return {
+        "run": Command("run a whole recipe and compare its stages", configs.RunConfig, _run, {"recipe": "RECIPE"}),
+        "sft": Command("train on example answers", configs.SftConfig, _sft),
+        "dpo": Command("train on pairs of a better and a worse answer", configs.DpoConfig, _dpo),
+        "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _rl),
+        "eval": Command("measure a model on held-out tasks", configs.EvalConfig, _eval, {"model": "MODEL"}),
+        "score": Command(
+            "score given completions with a reward",
+            configs.ScoreConfig,
+            _score,
+            note="`posttrain score --list` describes the built-in rewards.",
+        ),
+        "compare": Command("compare finished runs side by side", configs.CompareConfig, _compare, {"runs": "RUN..."}),
+        "check-data": Command(
+            "find faults in a data file before training", configs.CheckDataConfig, _check_data, {"file": "FILE"}
+        ),
+        "report": Command("write the HTML report of a run", configs.ReportConfig, _report, {"run": "RUN"}),
+        "chat": Command("talk to a model", configs.ChatConfig, _chat, {"model": "MODEL"}),
+    }
+
+
+def _run(config: configs.RunConfig) -> int:
+    from posttrain.pipeline import run_recipe
+
+    run_recipe(config)
+    return DONE
+
+
+def _sft(config: configs.SftConfig) -> int:
+    from posttrain.train.sft import train_sft
+
+    train_sft(config)
+    return _reported(config.out)
+
+
+def _dpo(config: configs.DpoConfig) -> int:
+    from posttrain.train.preference import train_dpo
+
+    train_dpo(config)
+    return _reported(config.out)
+
+
+def _rl(config: configs.RlConfig) -> int:
+    from posttrain.train.rl import train_rl
+
+    train_rl(config)
+    return _reported(config.out)
+
+
+def _reported(run: Path) -> int:
+    """A finished run gets its page once; resuming it again changes nothing."""
+    from posttrain.report.html import write_report
+
+    if not (run / "report.html").exists():
+        write_report(run)
+    print(run)
+    return DONE
+
+
+def _eval(config: configs.EvalConfig) -> int:
+    from posttrain.evals.run import run_eval
+
+    run_eval(config)
+    return DONE
+
+
+def _score(config: configs.ScoreConfig) -> int:
+    from posttrain.rewards.score import run_score
+
+    return run_score(config, sys.stdin, sys.stdout, sys.stderr)
+
+
+def _list_rewards() -> int:
+    from posttrain.rewards.score import describe_rewards
+
+    for name, text in describe_rewards():
+        print(f"{name}\n    {text}")
+    return DONE
+
+
+def _compare(config: configs.CompareConfig) -> int:
+    from posttrain.evals.compare import compare_runs
+    from posttrain.report.html import write_report
+
+    compare_runs(config, write_report)
+    return DONE
+
+
+def _check_data(config: configs.CheckDataConfig) -> int:
+    from posttrain.data.check import check_data, format_report
+
+    report = check_data(config.file, config.against)
+    print(format_report(report))
+    return DONE if report.ok else FAILED
+
+
+def _report(config: configs.ReportConfig) -> int:
+    from posttrain.report.html import write_report
+
+    print(write_report(config.run))
+    return DONE
+
+
+def _chat(config: configs.ChatConfig) -> int:
+    from posttrain.chat_loop import chat
+
+    chat(config)
+    return DONE

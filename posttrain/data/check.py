@@ -1,0 +1,198 @@
+"""What `posttrain check-data` finds out about a file: its kind, problems with their lines, duplicates and overlaps."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from posttrain.data import builtin, readers
+from posttrain.data.formats import FITS, Kind, kind_of, parse_rows
+from posttrain.rows import (
+    CompletionRow,
+    MessagesRow,
+    PreferenceRow,
+    Response,
+    Row,
+    TextRow,
+    UnpairedRow,
+    row_prompts,
+)
+from posttrain.types import InputError, Message, Prompt, Task
+
+SHOWN_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Spread of a length in characters over the valid rows."""
+
+    shortest: int
+    median: float
+    mean: float
+    longest: int
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many valid rows of the checked file have a prompt that `other` shows in training, and the first of them."""
+
+    other: str
+    rows: int
+    first: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything `check_data` found.
+
+    `columns` counts the rows that have a column; `duplicates` counts rows whose prompt stood in an earlier row, and
+    `duplicate_of` is the first of them with that earlier one; `problems` holds the first 20 of `problem_count`."""
+
+    source: str
+    kind: Kind | None
+    rows: int
+    valid_rows: int
+    columns: dict[str, int]
+    prompt_chars: Lengths | None
+    response_chars: Lengths | None
+    duplicates: int
+    duplicate_of: tuple[str, str] | None
+    overlaps: tuple[Overlap, ...]
+    problem_count: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """No row has a problem. Duplicates and overlaps are reported, but may be wanted."""
+        return self.problem_count == 0
+
+
+def check_data(source: str, against: tuple[str, ...] = ()) -> Report:
+    """Validate every row of `source` and compare its prompts with those of the sources in `against`.
+
+    Two prompts are the same as `builtin.prompt_key` says. Raises InputError where there is nothing to check row by row
+    (no such file, empty, not a list), and for the first bad row of a file in `against`."""
+    raw = [] if builtin.is_builtin(source) else readers.iter_rows(source)
+    if builtin.is_builtin(source):
+        tasks = builtin.builtin_tasks(source)
+        columns = Counter(name for task in tasks for name in ("prompt", *task.columns))
+        parsed: list[tuple[str, Row | InputError]] = [(f"{source}#{task.id}", task) for task in tasks]
+    else:
+        columns = Counter(name for row in raw for name in row.columns)
+        parsed = list(parse_rows(raw))
+    valid = [(where, row) for where, row in parsed if not isinstance(row, InputError)]
+    problems = [str(error) for _, error in parsed if isinstance(error, InputError)]
+    duplicates = list(_duplicates(valid))
+    return Report(
+        source=source,
+        kind="task" if builtin.is_builtin(source) else _first_kind(raw),
+        rows=len(parsed),
+        valid_rows=len(valid),
+        columns=dict(columns),
+        prompt_chars=_lengths([_chars(row.prompt) for _, row in valid if not isinstance(row, MessagesRow | TextRow)]),
+        response_chars=_lengths([n for _, row in valid for n in _response_chars(row)]),
+        duplicates=len(duplicates),
+        duplicate_of=duplicates[0] if duplicates else None,
+        overlaps=tuple(_overlap(valid, other) for other in against),
+        problem_count=len(problems),
+        problems=tuple(problems[:SHOWN_PROBLEMS]),
+    )
+
+
+def format_report(report: Report) -> str:
+    """The report as text for a terminal."""
+    kind = f"{report.kind} rows, for {FITS[report.kind]}" if report.kind else "rows that fit no method"
+    lines = [f"{report.source}: {report.rows} {kind}"]
+    partial = {name: f" ({n} of {report.rows})" for name, n in report.columns.items() if n != report.rows}
+    lines.append("columns: " + ", ".join(name + partial.get(name, "") for name in report.columns))
+    for name, lengths in (("prompts", report.prompt_chars), ("responses", report.response_chars)):
+        if lengths is not None:
+            lines.append(
+                f"{name}: {lengths.shortest} to {lengths.longest} characters, median {lengths.median:g}, "
+                f"mean {lengths.mean:.1f}"
+            )
+    if report.duplicate_of:
+        repeated, first = report.duplicate_of
+        lines.append(f"repeated prompts: {report.duplicates} rows, the first at {repeated}, as at {first}")
+    else:
+        lines.append("repeated prompts: none")
+    for overlap in report.overlaps:
+        first_shared = f", the first at {overlap.first}" if overlap.first else ""
+        lines.append(f"prompts also in {overlap.other}: {overlap.rows} rows{first_shared}")
+    if report.ok:
+        lines.append("problems: none")
+    else:
+        shown = f", the first {len(report.problems)}" if len(report.problems) < report.problem_count else ""
+        lines.append(f"problems: {report.problem_count} of {report.rows} rows{shown}:")
+        lines.extend(f"  {problem}" for problem in report.problems)
+    return "\n".join(lines)
+
+
+def _first_kind(raw: Iterable[readers.RawRow]) -> Kind | None:
+    """The kind of the first row that has one: what the other rows are held to."""
+    for row in raw:
+        if row.problem is None:
+            try:
+                return kind_of(row.columns)
+            except InputError:
+                continue
+    return None
+
+
+def _duplicates(valid: Sequence[tuple[str, Row]]) -> Iterator[tuple[str, str]]:
+    """(where, where it stood first) of each row whose prompt stood before."""
+    seen: dict[str, str] = {}
+    for where, row in valid:
+        first = seen.setdefault(_identity(row), where)
+        if first != where:
+            yield where, first
+
+
+def _identity(row: Row) -> str:
+    if isinstance(row, TextRow):
+        return builtin.prompt_key(row.text)
+    if isinstance(row, MessagesRow):
+        return builtin.prompt_key(row_prompts(row)[0])
+    return builtin.prompt_key(row.prompt)
+
+
+def _overlap(valid: Sequence[tuple[str, Row]], other: str) -> Overlap:
+    shown = {builtin.prompt_key(prompt) for prompt in _prompts(other)}
+    shared = [where for where, row in valid if any(builtin.prompt_key(prompt) in shown for prompt in row_prompts(row))]
+    return Overlap(other, len(shared), shared[0] if shared else None)
+
+
+def _prompts(source: str) -> Iterator[Prompt]:
+    if builtin.is_builtin(source):
+        yield from (task.prompt for task in builtin.builtin_tasks(source))
+        return
+    for _, row in parse_rows(readers.iter_rows(source)):
+        if isinstance(row, InputError):
+            raise row
+        yield from row_prompts(row)
+
+
+def _response_chars(row: Row) -> tuple[int, ...]:
+    if isinstance(row, CompletionRow | UnpairedRow):
+        return (_chars(row.completion),)
+    if isinstance(row, PreferenceRow):
+        return (_chars(row.chosen), _chars(row.rejected))
+    if isinstance(row, MessagesRow):
+        return tuple(_chars((m,)) for m in row.messages if m.role == "assistant")
+    return () if isinstance(row, Task) else (len(row.text),)
+
+
+def _chars(text: Prompt | Response) -> int:
+    return len(text) if isinstance(text, str) else sum(_message_chars(message) for message in text)
+
+
+def _message_chars(message: Message) -> int:
+    return len(message.content) + len(message.reasoning or "")
+
+
+def _lengths(counts: Sequence[int]) -> Lengths | None:
+    if not counts:
+        return None
+    return Lengths(min(counts), statistics.median(counts), statistics.fmean(counts), max(counts))

@@ -1,0 +1,144 @@
+"""Reading single columns of a row: prompts, messages, responses, labels, tools. Every function raises InputError naming
+the column, what stands in it and what should."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from posttrain.rows import Response, Tools
+from posttrain.types import InputError, Message, Prompt
+
+
+def parse_prompt(value: Any, column: str = "prompt") -> Prompt:
+    """A string, or messages of which the last is from the user or a tool. Raises InputError otherwise."""
+    if isinstance(value, str):
+        if not value.strip():
+            raise InputError(f"column '{column}' is empty")
+        return value
+    messages = parse_messages(value, column)
+    if messages[-1].role not in ("user", "tool"):
+        raise InputError(
+            f"column '{column}' ends with a message from the {messages[-1].role}; the last must be from the user, or "
+            "there is nothing to answer"
+        )
+    if not messages[-1].content.strip() and messages[-1].role == "user":
+        raise InputError(f"column '{column}' ends with an empty message from the user")
+    return messages
+
+
+def parse_messages(value: Any, column: str) -> tuple[Message, ...]:
+    """A list of at least one message. Raises InputError naming column and message."""
+    if not isinstance(value, list | tuple):
+        raise InputError(f"column '{column}' must be text or a list of messages, not {short(value)}")
+    if not value:
+        raise InputError(f"column '{column}' is an empty list")
+    messages = []
+    for number, item in enumerate(value, start=1):
+        if not isinstance(item, Mapping):
+            raise InputError(f"column '{column}', message {number}: must be an object with role and content")
+        try:
+            messages.append(Message.from_dict(item))
+        except InputError as error:
+            raise InputError(f"column '{column}', message {number}: {error}") from None
+    return tuple(messages)
+
+
+def after_prompt(prompt: Prompt, value: Any, column: str) -> tuple[Prompt, Response]:
+    """Prompt and response in matching forms: a message response makes a string prompt one user message, and a response
+    that repeats the prompt's messages, as some data sets do, loses them."""
+    if isinstance(value, str):
+        return prompt, value
+    messages = parse_messages(value, column)
+    turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    if messages[: len(turns)] == turns:
+        messages = messages[len(turns) :]
+    if not messages or messages[0].role != "assistant":
+        raise InputError(f"column '{column}' must go on with a message from the assistant after the prompt")
+    return turns, messages
+
+
+def parse_pair(columns: Mapping[str, Any]) -> tuple[Prompt, Response, Response]:
+    """Prompt, better and worse response from `chosen` and `rejected`, with `prompt` or a common beginning."""
+    chosen, rejected = columns["chosen"], columns["rejected"]
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise InputError("columns 'chosen' and 'rejected' must both be text or both be lists of messages")
+    if "prompt" in columns:
+        prompt = parse_prompt(columns["prompt"])
+        turns, better = after_prompt(prompt, chosen, "chosen")
+        _, worse = after_prompt(prompt, rejected, "rejected")
+    elif isinstance(chosen, str):
+        turns, better, worse = _split_texts(chosen, rejected)
+    else:
+        turns, better, worse = _split_messages(parse_messages(chosen, "chosen"), parse_messages(rejected, "rejected"))
+    for column, response in (("chosen", better), ("rejected", worse)):
+        if isinstance(response, tuple) and (len(response) != 1 or response[0].role != "assistant"):
+            raise InputError(f"column '{column}' must hold exactly one message from the assistant after the prompt")
+    return turns, better, worse
+
+
+def parse_label(value: Any) -> bool:
+    """True or false, also as 1 and 0 or as text (CSV)."""
+    known = {"true": True, "false": False, "1": True, "0": False}
+    if str(value).lower() not in known:
+        raise InputError(f"column 'label' must be true or false, not {short(value)}; rename it if it is something else")
+    return known[str(value).lower()]
+
+
+def parse_tools(columns: Mapping[str, Any]) -> Tools:
+    """The column `tools`, a list of JSON schemas or the JSON text of one; () where there is none."""
+    value = columns.get("tools")
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except json.JSONDecodeError:
+            raise InputError(f"column 'tools' is not JSON: {short(value)}") from None
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise InputError(f"column 'tools' must be a list of JSON schemas, not {short(value)}")
+    return tuple(value)
+
+
+def _split_messages(
+    chosen: tuple[Message, ...], rejected: tuple[Message, ...]
+) -> tuple[Prompt, tuple[Message, ...], tuple[Message, ...]]:
+    if chosen == rejected:
+        raise InputError("'chosen' and 'rejected' are equal; drop the row, a preference needs a difference")
+    shared = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+    if shared is None:
+        raise InputError("'chosen' and 'rejected' must differ in their last message; one is the beginning of the other")
+    if shared == 0:
+        raise InputError("'chosen' and 'rejected' begin with no common message; add a column 'prompt'")
+    prompt = chosen[:shared]
+    if prompt[-1].role not in ("user", "tool"):
+        raise InputError(
+            "'chosen' and 'rejected' must differ in an answer of the assistant, after a message it answers"
+        )
+    return prompt, chosen[shared:], rejected[shared:]
+
+
+def _split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """The common prefix as prompt. It ends after the last "\\n\\nAssistant:" in it (the HH transcripts) or, where there
+    is none, before the word and the space at which the texts part."""
+    if chosen == rejected:
+        raise InputError("'chosen' and 'rejected' are equal; drop the row, a preference needs a difference")
+    pairs = enumerate(zip(chosen, rejected, strict=False))
+    cut = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
+    marker = "\n\nAssistant:"
+    if (at := chosen.rfind(marker, 0, cut)) >= 0:
+        cut = at + len(marker)
+    else:
+        while cut and not chosen[cut - 1].isspace():
+            cut -= 1
+        cut = len(chosen[:cut].rstrip(" "))
+    if not chosen[:cut].strip():
+        raise InputError("'chosen' and 'rejected' begin with no common text; add a column 'prompt'")
+    return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def short(value: Any) -> str:
+    """A value as an error message shows it, at most 60 characters."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

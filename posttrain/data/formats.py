@@ -1,0 +1,193 @@
+"""The kinds of rows, and loading a source as the kind a method needs.
+
+The columns of a row tell its kind (`kind_of`); one file holds one kind. `parse_rows` turns raw rows into typed ones and
+gives an InputError in the place of a bad row; the `load_…` functions raise the first, `check-data` collects them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from posttrain.data import builtin, readers
+from posttrain.data.columns import (
+    after_prompt,
+    parse_label,
+    parse_messages,
+    parse_pair,
+    parse_prompt,
+    parse_tools,
+    short,
+)
+from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Row, SftRow, TextRow, UnpairedRow
+from posttrain.types import InputError, Task
+
+Kind = Literal["messages", "completion", "text", "preference", "unpaired", "task"]
+
+NEEDS: dict[Kind, str] = {
+    "messages": "a 'messages' column",
+    "completion": "'prompt' and 'completion' columns",
+    "text": "a 'text' column",
+    "preference": "'chosen' and 'rejected' columns, and 'prompt' unless both begin with it",
+    "unpaired": "'prompt', 'completion' and 'label' columns",
+    "task": "a 'prompt' column and no 'completion'",
+}
+FITS: dict[Kind, str] = {
+    "messages": "posttrain sft",
+    "completion": "posttrain sft",
+    "text": "posttrain sft",
+    "preference": "posttrain dpo",
+    "unpaired": "no stage yet; drop the rows labelled false and the column 'label' for posttrain sft",
+    "task": "posttrain rl and posttrain eval",
+}
+
+
+def load_sft(source: str) -> list[SftRow]:
+    """Rows for supervised fine-tuning: `messages`, `prompt` + `completion`, or `text`; reasoning-gym tasks with their
+    answers as completions. Raises InputError naming file and line for the first row that is wrong."""
+    if builtin.is_builtin(source):
+        return [_answered(source, task) for task in builtin.builtin_tasks(source)]
+    rows: list[SftRow] = []
+    for where, row in _load(source, ("messages", "completion", "text"), "posttrain sft"):
+        if not isinstance(row, MessagesRow | CompletionRow | TextRow):
+            raise TypeError(f"{where}: parsed as {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def load_preferences(source: str) -> list[PreferenceRow]:
+    """Rows for DPO and reward models. Raises InputError naming file and line for the first row that is wrong."""
+    if builtin.is_builtin(source):
+        raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
+    return [row for _, row in _load(source, ("preference",), "posttrain dpo") if isinstance(row, PreferenceRow)]
+
+
+def load_tasks(source: str) -> list[Task]:
+    """Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must
+    be unique, else its index. Raises InputError naming file and line for the first row that is wrong."""
+    if builtin.is_builtin(source):
+        return builtin.builtin_tasks(source)
+    return [row for _, row in _load(source, ("task",), FITS["task"]) if isinstance(row, Task)]
+
+
+def kind_of(columns: Collection[str]) -> Kind:
+    """The kind of a row from the names of its columns. Raises InputError if they fit none, or two."""
+    has = set(columns)
+    found = f"found the columns {', '.join(sorted(has))}"
+    if {"chosen", "rejected"} <= has:
+        return "preference"
+    for one, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        if one in has:
+            raise InputError(f"'{one}' without '{other}'; preferences need both ({found})")
+    pair = {"prompt", "completion"} <= has
+    if pair and "label" in has:
+        return "unpaired"
+    if "messages" in has and (pair or "text" in has):
+        raise InputError(f"'messages' beside 'text' or 'completion' is ambiguous; keep one of them ({found})")
+    if "messages" in has:
+        return "messages"
+    if pair:
+        return "completion"
+    if "prompt" in has:
+        return "task"
+    if "text" in has:
+        return "text"
+    raise InputError(f"the row fits no method: {found}; needed are {'; or '.join(NEEDS.values())}")
+
+
+def parse_rows(raw: Iterable[readers.RawRow]) -> Iterator[tuple[str, Row | InputError]]:
+    """Each row, or what is wrong with it, with its place. The message begins with the place.
+
+    Checked across rows: one kind, and for tasks unique ids and the same columns in every row."""
+    first: tuple[Kind, str] | None = None
+    ids: dict[str, str] = {}
+    task_columns: set[str] | None = None
+    for index, raw_row in enumerate(raw):
+        where = raw_row.where
+        try:
+            columns = raw_row.checked()
+        except InputError as error:
+            yield where, error
+            continue
+        try:
+            kind = kind_of(columns)
+            first = first or (kind, where)
+            if kind != first[0]:
+                raise InputError(
+                    f"the row has {NEEDS[kind]}, but {first[1]} has {NEEDS[first[0]]}; use a file for each"
+                )
+            row = _parse(kind, columns, where, index)
+            if isinstance(row, Task):
+                task_columns = task_columns if task_columns is not None else set(row.columns)
+                _check_task(row, where, ids, task_columns)
+        except InputError as error:
+            yield where, InputError(f"{where}: {error}")
+        else:
+            yield where, row
+
+
+def parse_task(columns: Mapping[str, Any], index: int) -> Task:
+    """A task from the columns of a row. Raises InputError for a bad prompt, id or tools."""
+    id_ = columns.get("id", index)
+    if isinstance(id_, bool) or not isinstance(id_, str | int) or id_ == "":
+        raise InputError(f"column 'id' must be text or a whole number, not {short(id_)}")
+    rest = {name: value for name, value in columns.items() if name not in ("id", "prompt", "tools")}
+    return Task(str(id_), parse_prompt(columns["prompt"]), rest, parse_tools(columns))
+
+
+def _load(source: str, wanted: tuple[Kind, ...], method: str) -> Iterator[tuple[str, Row]]:
+    raw = readers.iter_rows(source)
+    columns = raw[0].checked()
+    try:
+        kind = kind_of(columns)
+    except InputError as error:
+        raise InputError(f"{raw[0].where}: {error}") from None
+    if kind not in wanted:
+        raise InputError(
+            f"{raw[0].where}: {method} needs {' or '.join(NEEDS[k] for k in wanted)}, but the columns are "
+            f"{', '.join(columns)}. Such rows fit {FITS[kind]}"
+        )
+    for where, row in parse_rows(raw):
+        if isinstance(row, InputError):
+            raise row
+        yield where, row
+
+
+def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Row:
+    if kind == "task":
+        return parse_task(columns, index)
+    if kind == "text":
+        if not isinstance(columns["text"], str) or not columns["text"]:
+            raise InputError(f"column 'text' must be text that is not empty, not {short(columns['text'])}")
+        return TextRow(where, columns["text"])
+    tools = parse_tools(columns)
+    if kind == "messages":
+        messages = parse_messages(columns["messages"], "messages")
+        if not any(m.role == "assistant" for m in messages):
+            raise InputError("column 'messages' has no message from the assistant, so nothing could be trained")
+        if messages[0].role == "assistant":
+            raise InputError("column 'messages' begins with the assistant; put what it answers to before it")
+        return MessagesRow(where, messages, tools)
+    if kind == "preference":
+        return PreferenceRow(where, *parse_pair(columns), tools)
+    prompt, completion = after_prompt(parse_prompt(columns["prompt"]), columns["completion"], "completion")
+    if kind == "completion":
+        return CompletionRow(where, prompt, completion, tools)
+    return UnpairedRow(where, prompt, completion, parse_label(columns["label"]), tools)
+
+
+def _check_task(task: Task, where: str, ids: dict[str, str], columns: set[str]) -> None:
+    """A reward reads whole columns, so each row must have them all; null says that a value is left out on purpose."""
+    if task.id in ids:
+        raise InputError(f"the id {task.id!r} was already used at {ids[task.id]}; ids must be unique")
+    ids[task.id] = where
+    for name in sorted(columns ^ set(task.columns)):
+        side = "is missing here" if name in columns else "is not in the first row"
+        raise InputError(f"column '{name}' {side}; give every row the same columns (null where it does not apply)")
+
+
+def _answered(source: str, task: Task) -> CompletionRow:
+    answer = task.columns.get("answer")
+    if not isinstance(answer, str):
+        raise InputError(f"{source}: {task.id} has no answer to imitate; it fits {FITS['task']}")
+    return CompletionRow(f"{source}#{task.id}", task.prompt, answer)

@@ -1,0 +1,79 @@
+"""Drawing tokens from logits, and the log-probability with which each was drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from posttrain.types import Sampling
+
+TOP_P_FIRST_TRY = 512
+"""Tokens looked at before a whole sort: nearly always they hold the nucleus."""
+
+
+class Draw(NamedTuple):
+    """`tokens` [R], `logprobs` [R] of the distribution drawn from, and the kept token ids of each row if some were
+    left out."""
+
+    tokens: torch.Tensor
+    logprobs: torch.Tensor
+    supports: list[tuple[int, ...]] | None
+
+
+def draw(logits: torch.Tensor, sampling: Sampling, uniforms: Sequence[float]) -> Draw:
+    """One token a row from logits [R, V].
+
+    Greedy (temperature 0) takes the largest logit, the first of equals, and reports its log-probability at temperature
+    1. Otherwise the row's uniform number in [0, 1) is put through the inverse distribution function of
+    softmax(logits/temperature), restricted first to the `top_k` most likely tokens and then to the smallest set of
+    them with at least `top_p` of the mass."""
+    logits = logits.float()
+    if sampling.temperature == 0:
+        tokens = logits.argmax(-1)
+        return Draw(tokens, _chosen(logits, tokens) - logits.logsumexp(-1), None)
+    scaled = logits / sampling.temperature
+    u = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None]
+    if not sampling.truncated:
+        log_z = scaled.logsumexp(-1)
+        tokens = _inverse_cdf((scaled - log_z[:, None]).exp_(), u)
+        return Draw(tokens, _chosen(scaled, tokens) - log_z, None)
+    values, ids, keep = _kept(scaled, sampling)
+    values = values.masked_fill(~keep, float("-inf"))
+    log_z = values.logsumexp(-1)
+    place = _inverse_cdf((values - log_z[:, None]).exp_(), u)
+    supports = [tuple(sorted(row[k].tolist())) for row, k in zip(ids, keep, strict=True)]
+    return Draw(_chosen(ids, place), _chosen(values, place) - log_z, supports)
+
+
+def _kept(scaled: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The likeliest tokens in falling order: their values and ids [R, K], and which of them are kept [R, K]."""
+    vocabulary = scaled.shape[1]
+    if sampling.top_k:
+        values, ids = scaled.topk(min(sampling.top_k, vocabulary), dim=-1)
+        log_z = values.logsumexp(-1, keepdim=True)
+    else:
+        values, ids = scaled.topk(min(TOP_P_FIRST_TRY, vocabulary), dim=-1)
+        log_z = scaled.logsumexp(-1, keepdim=True)
+    p = (values - log_z).exp().double()
+    before = p.cumsum(-1) - p
+    if not sampling.top_k and values.shape[1] < vocabulary and bool((before[:, -1] + p[:, -1] < sampling.top_p).any()):
+        values, ids = scaled.sort(dim=-1, descending=True, stable=True)
+        p = (values - log_z).exp().double()
+        before = p.cumsum(-1) - p
+    return values, ids, before < sampling.top_p
+
+
+def _inverse_cdf(p: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """The first index whose cumulative probability exceeds u times the total."""
+    cumulative = p.cumsum(-1, dtype=torch.float64)
+    total = cumulative[:, -1:].contiguous()
+    index = torch.searchsorted(cumulative, u * total, right=True)[:, 0]
+    # u < 1, but u * total may round up to the total: then the last token that has any probability
+    last = torch.searchsorted(cumulative, total)[:, 0]
+    return torch.minimum(index, last)
+
+
+def _chosen(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return values.gather(1, index[:, None])[:, 0]

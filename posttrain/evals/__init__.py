@@ -1,0 +1,1 @@
+"""Evaluation: the retention suite, statistics, and the comparison of runs."""

@@ -1,0 +1,180 @@
+"""Attention over a packed forest, and over the slots of a decoding batch.
+
+transformers lets a model call any registered attention function and passes unknown keyword arguments of `forward`
+down to it. posttrain registers one, `posttrain`, which reads the argument `plan`. Without a plan it is transformers'
+own SDPA, so that the model stays an ordinary transformers model.
+
+A forest is computed as a few rectangular blocks of rows: a block of trunks, each causal in itself, and a block of
+branches, each seeing its trunk and itself. Rows of similar length share a block, so the padding inside is small and no
+tensor of tokens x tokens exists; everything outside attention runs on the packed tokens without any padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from posttrain.types import TreeShape
+
+IMPLEMENTATION = "posttrain"
+PADDING_LIMIT = 1.3
+"""A block of rows is closed before its padded area exceeds this multiple of its useful area."""
+BLOCK_LIMIT = 1 << 22
+"""Largest rows x queries x keys of one block with a mask (the mask is one byte an element)."""
+
+
+class Plan(Protocol):
+    """How one forward pass attends. `query` is [1, heads, N, D], `key` and `value` [1, key heads, N, D]; the result is
+    [N, heads, D]."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor: ...
+
+
+def register() -> None:
+    """Make `posttrain` known to transformers; calling it twice does no harm."""
+    AttentionInterface.register(IMPLEMENTATION, _attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    plan: Plan | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    if plan is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    return plan.attend(layer, query, key, value, scaling)[None], None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a block: its queries are tokens [start, start+length), its keys `trunk` tokens from `trunk_start` and
+    then the queries themselves."""
+
+    start: int
+    length: int
+    trunk_start: int
+    trunk: int
+
+
+@dataclass(frozen=True)
+class _Block:
+    query_index: torch.Tensor  # [R*Lq] token of each query, padding repeats the row's last
+    key_index: torch.Tensor  # [R*Lk]
+    mask: torch.Tensor | None  # [R, 1, Lq, Lk] True = visible; None = plain causal rows without padding
+    rows: int
+
+
+class ForestPlan:
+    """Attention over ancestors for trees packed one after the other (trunk first, then its branches)."""
+
+    def __init__(self, trees: Sequence[TreeShape], device: torch.device | str = "cpu") -> None:
+        rows: list[_Row] = []
+        start = 0
+        for tree in trees:
+            trunk_start = start
+            if tree.trunk:
+                rows.append(_Row(start, tree.trunk, start, 0))
+            start += tree.trunk
+            for length in tree.branches:
+                if length:
+                    rows.append(_Row(start, length, trunk_start, tree.trunk))
+                start += length
+        self.tokens = start
+        blocks = [_block(group, device) for group in _similar(rows)]
+        self.blocks = blocks
+        # where each token's result stands in the concatenated, padded results of the blocks
+        place = torch.empty(start, dtype=torch.long)
+        offset = 0
+        for group, block in zip(_similar(rows), blocks, strict=True):
+            width = len(block.query_index) // block.rows
+            for i, row in enumerate(group):
+                place[row.start : row.start + row.length] = torch.arange(row.length) + offset + i * width
+            offset += len(block.query_index)
+        self.place = place.to(device)
+        self.single = len(blocks) == 1 and blocks[0].rows == 1 and blocks[0].mask is None
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        heads, key_heads, dim = query.shape[1], key.shape[1], query.shape[3]
+        if self.single:
+            return _sdpa(query, key, value, None, scaling)[0].transpose(0, 1)
+        q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # [N, heads, D]
+        results = []
+        for block in self.blocks:
+            bq = q.index_select(0, block.query_index).view(block.rows, -1, heads, dim).transpose(1, 2)
+            bk = k.index_select(0, block.key_index).view(block.rows, -1, key_heads, dim).transpose(1, 2)
+            bv = v.index_select(0, block.key_index).view(block.rows, -1, key_heads, dim).transpose(1, 2)
+            out = _sdpa(bq, bk, bv, block.mask, scaling)
+            results.append(out.transpose(1, 2).reshape(-1, heads, dim))
+        return torch.cat(results).index_select(0, self.place)
+
+
+def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scaling: float) -> torch.Tensor:
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+    )
+
+
+def _similar(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Rows in groups of similar size: first those without a trunk, then those with one, by falling length."""
+    groups: list[list[_Row]] = []
+    useful = 0
+    for row in sorted(rows, key=lambda r: (r.trunk > 0, -r.length, -r.trunk)):
+        area = row.length * (row.trunk + row.length)
+        if groups and (groups[-1][0].trunk > 0) == (row.trunk > 0):
+            group = groups[-1]
+            length = max(r.length for r in (*group, row))
+            keys = length + max(r.trunk for r in (*group, row))
+            padded = (len(group) + 1) * length * keys
+            # short rows are cheap whatever their padding; long ones are kept apart
+            if padded <= BLOCK_LIMIT and (padded <= PADDING_LIMIT * (useful + area) or padded <= BLOCK_LIMIT // 16):
+                group.append(row)
+                useful += area
+                continue
+        groups.append([row])
+        useful = area
+    return groups
+
+
+def _block(rows: Sequence[_Row], device: torch.device | str) -> _Block:
+    length = max(r.length for r in rows)
+    trunk = max(r.trunk for r in rows)
+    start = torch.tensor([r.start for r in rows])[:, None]
+    lengths = torch.tensor([r.length for r in rows])[:, None]
+    trunk_start = torch.tensor([r.trunk_start for r in rows])[:, None]
+    trunks = torch.tensor([r.trunk for r in rows])[:, None]
+    step = torch.arange(length)[None]
+    own = start + torch.minimum(step, lengths - 1)  # [R, Lq]
+    if trunk == 0 and bool((lengths == length).all()):
+        return _Block(own.flatten().to(device), own.flatten().to(device), None, len(rows))
+    shared_step = torch.arange(trunk)[None]
+    shared = trunk_start + torch.minimum(shared_step, (trunks - 1).clamp(min=0))  # [R, P]
+    sees_shared = (shared_step < trunks)[:, None, :].expand(-1, length, -1)  # [R, Lq, P]
+    sees_own = (step[0][:, None] >= step[0][None, :])[None].expand(len(rows), -1, -1)  # [R, Lq, Lq]
+    mask = torch.cat([sees_shared, sees_own], dim=2)[:, None]
+    return _Block(
+        own.flatten().to(device), torch.cat([shared, own], dim=1).flatten().to(device), mask.to(device), len(rows)
+    )

@@ -1,0 +1,65 @@
+"""Counted floating-point operations: matrix products and attention, a multiply-add as two, nothing recomputed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from posttrain.types import TreeShape
+
+
+@dataclass(frozen=True)
+class FlopCounter:
+    """What one model costs.
+
+    `linear` is the number of weights a token is multiplied with outside the head, `head` those of the head, and
+    `attention` = 4 x layers x heads x head dimension: the operations for one query seeing one key."""
+
+    linear: int
+    head: int
+    attention: int
+
+    @staticmethod
+    def of(module: PreTrainedModel) -> FlopCounter:
+        config = module.config.get_text_config()
+        output = module.get_output_embeddings()
+        linear = sum(_matrix_size(m) for m in module.modules() if m is not output)
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return FlopCounter(
+            linear, output.weight.numel(), 4 * config.num_hidden_layers * config.num_attention_heads * dim
+        )
+
+    def forward(self, trees: Iterable[TreeShape], predicted: int) -> float:
+        """A forward pass over a forest with `predicted` positions through the head."""
+        tokens = pairs = 0
+        for tree in trees:
+            tokens += tree.size
+            pairs += _triangle(tree.trunk) + sum(n * tree.trunk + _triangle(n) for n in tree.branches)
+        return 2.0 * self.linear * tokens + 2.0 * self.head * predicted + float(self.attention) * pairs
+
+    def training(self, trees: Iterable[TreeShape], predicted: int, frozen: bool) -> float:
+        """Forward and backward: the backward is twice the forward with all weights trained, once with frozen ones
+        (LoRA: only the gradient of the activations passes through the large matrices)."""
+        return (2.0 if frozen else 3.0) * self.forward(trees, predicted)
+
+    def decode(self, prompt: int, completions: Iterable[int]) -> float:
+        """Sampling completions of the given lengths from one shared prompt: the prompt is forwarded once, and of each
+        completion all tokens but the last; every sampled token took one row of the head, the first ones share it."""
+        lengths = list(completions)
+        shape = TreeShape(prompt, tuple(n - 1 for n in lengths))
+        return self.forward([shape], 1 + sum(n - 1 for n in lengths))
+
+
+def _matrix_size(module: torch.nn.Module) -> int:
+    """Weights of a linear layer or GPT-2's Conv1D; an embedding is a look-up and costs nothing."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.dim() != 2 or isinstance(module, torch.nn.Embedding):
+        return 0
+    return weight.numel()
+
+
+def _triangle(n: int) -> int:
+    return n * (n + 1) // 2

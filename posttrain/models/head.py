@@ -1,0 +1,132 @@
+"""Log-probabilities of given tokens from hidden states, in the one place where logits of training are made.
+
+The logits of all tokens x the whole vocabulary never exist at once: they are made in chunks, and made again in the
+backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+CHUNK_ELEMENTS = 1 << 25
+"""Logits held at once: 2^25 floats are 128 MiB."""
+
+Supports = Sequence[Sequence[int]]
+
+
+class TokenOutputs(NamedTuple):
+    """`logprobs` [M], differentiable; `entropy` [M], detached, in nats, or None if it was not asked for."""
+
+    logprobs: torch.Tensor
+    entropy: torch.Tensor | None
+
+
+def token_logprobs(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    temperature: float = 1.0,
+    supports: Supports | None = None,
+    entropy: bool = False,
+) -> TokenOutputs:
+    """log softmax(W h / temperature)[target] for each row, over the kept support where one is given.
+
+    hidden [M, H], weight [V, H], bias [V], targets [M] int64; results in float32 [M]. `supports[i]` lists the token ids
+    that sampling kept for row i, so that the ratio to the sampler's logprob is right under top-k and top-p.
+    """
+    logprobs, entropies = _ChunkedLogprobs.apply(hidden, weight, bias, targets, temperature, supports, entropy)
+    return TokenOutputs(logprobs, entropies if entropy else None)
+
+
+def logprobs_from_logits(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    supports: Supports | None = None,
+    entropy: bool = False,
+) -> TokenOutputs:
+    """The same numbers as `token_logprobs` from logits [M, V] that a model has already made: the plain form."""
+    log_p = _restrict(logits.float() / temperature, supports).log_softmax(-1)
+    chosen = log_p.gather(1, targets[:, None])[:, 0]
+    if not entropy:
+        return TokenOutputs(chosen, None)
+    detached = log_p.detach()
+    return TokenOutputs(chosen, -(detached.exp() * detached.nan_to_num(neginf=0.0)).sum(-1))
+
+
+def _logits(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, supports: Supports | None
+) -> torch.Tensor:
+    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    if temperature != 1.0:
+        logits /= temperature
+    return _restrict(logits, supports)
+
+
+def _restrict(logits: torch.Tensor, supports: Supports | None) -> torch.Tensor:
+    """Minus infinity for the tokens that truncated sampling left out."""
+    if supports is None:
+        return logits
+    left_out = torch.ones(logits.shape, dtype=torch.bool, device=logits.device)
+    rows = torch.tensor([i for i, kept in enumerate(supports) for _ in kept], device=logits.device)
+    left_out[rows, torch.tensor([t for kept in supports for t in kept], device=logits.device)] = False
+    return logits.masked_fill(left_out, float("-inf"))
+
+
+class _ChunkedLogprobs(torch.autograd.Function):
+    """d log p(y) / d logits = onehot(y) - softmax(logits), with the logits made again chunk by chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        temperature: float,
+        supports: Supports | None,
+        entropy: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        chunk = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        log_z = torch.empty_like(logprobs)
+        entropies = torch.empty(len(hidden) if entropy else 0, dtype=torch.float32, device=hidden.device)
+        for i in range(0, len(hidden), chunk):
+            part = slice(i, i + chunk)
+            logits = _logits(hidden[part], weight, bias, temperature, supports and supports[part])
+            log_z[part] = torch.logsumexp(logits, dim=-1)
+            logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - log_z[part]
+            if entropy:
+                p = (logits - log_z[part, None]).exp_()
+                entropies[part] = log_z[part] - (p * logits.nan_to_num_(neginf=0.0)).sum(-1)
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z)
+        ctx.temperature, ctx.supports, ctx.chunk = temperature, supports, chunk
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, bias, targets, log_z = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        for i in range(0, len(hidden), ctx.chunk):
+            part = slice(i, i + ctx.chunk)
+            logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.supports and ctx.supports[part])
+            scale = grad[part, None] / ctx.temperature
+            d = logits.sub_(log_z[part, None]).exp_().mul_(-scale)
+            d.scatter_add_(1, targets[part, None], scale)
+            d = d.to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(d, weight, out=grad_hidden[part])
+            if grad_weight is not None:
+                grad_weight.addmm_(d.T, hidden[part])
+            if grad_bias is not None:
+                grad_bias += d.sum(0)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None

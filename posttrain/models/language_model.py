@@ -1,0 +1,216 @@
+"""A causal language model with its tokenizer: packed forward passes, log-probabilities, saving."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from posttrain.chat import ChatFormat
+from posttrain.models import attention
+from posttrain.models.attention import ForestPlan, Plan
+from posttrain.models.flops import FlopCounter
+from posttrain.models.head import TokenOutputs, logprobs_from_logits, token_logprobs
+from posttrain.types import Batch, InputError, TreeShape
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+log = logging.getLogger("posttrain")
+
+SELF_CHECK_TOLERANCE = 1e-3
+"""Largest difference in a log-probability between the packed and the plain forward pass of the self-check."""
+
+
+class LanguageModel:
+    """A transformers causal LM that can be run on packed forests.
+
+    `packed` says whether forests run as they are; otherwise every path of a tree becomes a padded row of its own,
+    with the same results. `module` is always an ordinary transformers model."""
+
+    def __init__(
+        self, name: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, raw: bool = False
+    ) -> None:
+        attention.register()
+        self.name = name
+        self.module = module.eval()
+        self.tokenizer = tokenizer
+        self.source = source
+        eos = module.generation_config.eos_token_id if module.generation_config is not None else None
+        self.chat = ChatFormat(tokenizer, end_ids_extra=[eos] if isinstance(eos, int) else eos or [], raw=raw)
+        self.flops = FlopCounter.of(module)
+        self.context = int(getattr(module.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30
+        self.vocabulary = module.get_output_embeddings().weight.shape[0]
+        self.forwarded_tokens = 0
+        """Tokens that went through the model, padding included; a test compares it with the forest's tokens."""
+        self.adapter: PeftModel | None = None
+        self.packed = False
+        self.packed = self._can_pack()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    # -- forward passes -------------------------------------------------------------------------------------------
+
+    def hidden_states(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """Last hidden states [N, H] of N packed tokens that attend as `plan` says (packed models only)."""
+        self.forwarded_tokens += len(token_ids)
+        device = self.device
+        outputs = self.module.base_model(
+            input_ids=token_ids[None].to(device),
+            position_ids=position_ids[None].to(device),
+            attention_mask=torch.empty(1, 1, 1, 1, device=device),  # 4-D: transformers builds no mask of its own
+            use_cache=False,
+            plan=plan,
+        )
+        return outputs.last_hidden_state[0]
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [.., V] of hidden states (packed models only)."""
+        return self.module.get_output_embeddings()(hidden)
+
+    def logprobs(self, batch: Batch, temperature: float = 1.0, entropy: bool = False) -> TokenOutputs:
+        """Log-probability of each trained token of the batch, [M] in the order of its mask, each predicted at its
+        parent. Differentiable if gradients are on. `temperature` divides the logits; the batch's supports apply."""
+        targets = batch.token_ids[batch.mask].to(self.device)
+        output = self.module.get_output_embeddings()
+        if self.packed:
+            hidden = self.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.trees, self.device))
+            hidden = hidden.index_select(0, batch.parent[batch.mask].to(self.device))
+            return token_logprobs(
+                hidden,
+                output.weight,
+                targets,
+                bias=output.bias,
+                temperature=temperature,
+                supports=batch.supports,
+                entropy=entropy,
+            )
+        return logprobs_from_logits(
+            self._padded_logits(batch), targets, temperature=temperature, supports=batch.supports, entropy=entropy
+        )
+
+    def _padded_logits(self, batch: Batch) -> torch.Tensor:
+        """Logits [M, V] by the model's own forward on padded rows, one row a path of the forest."""
+        rows, places = padded_rows(batch)
+        width = max(len(r) for r in rows)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        self.forwarded_tokens += ids.numel()
+        logits = self.module(input_ids=ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False).logits
+        return logits[places[:, 0].to(self.device), places[:, 1].to(self.device)]
+
+    def _can_pack(self) -> bool:
+        """Whether forests give this model's own numbers: plain full attention in every layer, a plain linear head,
+        and a small tree that agrees with padded rows."""
+        config = self.module.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"} or (
+            getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
+        ):
+            log.warning("%s has layers other than full attention: rows are padded instead of packed", self.name)
+            return False
+        if not getattr(self.module, "_supports_attention_backend", False):
+            log.warning("%s does not take other attention functions: rows are padded instead of packed", self.name)
+            return False
+        self.module.set_attn_implementation(attention.IMPLEMENTATION)
+        batch = _check_batch(self.vocabulary)
+        with torch.no_grad():
+            plain = self.logprobs(batch).logprobs
+            try:
+                self.packed = True
+                packed = self.logprobs(batch).logprobs
+            except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+                log.warning("%s cannot run packed rows (%s): rows are padded instead", self.name, error)
+                self.module.set_attn_implementation("sdpa")
+                return False
+        self.forwarded_tokens = 0
+        worst = float((plain - packed).abs().max())
+        if worst > SELF_CHECK_TOLERANCE:
+            log.warning("%s differs by %.2g when packed: rows are padded instead", self.name, worst)
+            self.module.set_attn_implementation("sdpa")
+            return False
+        return True
+
+    # -- adapters -------------------------------------------------------------------------------------------------
+
+    def add_adapter(self, rank: int, alpha: int, seed: int) -> None:
+        """Freeze the weights and put a LoRA adapter beside every linear layer but the head. Dropout is 0."""
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.adapter = get_peft_model(self.module, config)
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """The model with its adapter switched off: the start of the stage, which is its reference."""
+        if self.adapter is None:
+            raise ValueError("this model has no adapter to switch off")
+        return self.adapter.disable_adapter()
+
+    # -- weights --------------------------------------------------------------------------------------------------
+
+    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What the optimizer changes, by name; tied weights appear once."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    def save(self, folder: Path) -> None:
+        """Write `folder` in Hugging Face format. An adapter is merged into the weights first, and ends with that."""
+        if self.adapter is not None:
+            self.module = self.adapter.merge_and_unload()
+            self.adapter = None
+        self.module.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the safetensors files of a model folder, in name order."""
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{folder} holds no .safetensors file")
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def padded_rows(batch: Batch) -> tuple[list[list[int]], torch.Tensor]:
+    """Every path of the forest as a row of its own, and where each trained token is predicted: [M, 2] row, column."""
+    ids, mask = batch.token_ids.tolist(), batch.mask.tolist()
+    rows: list[list[int]] = []
+    places: list[tuple[int, int]] = []
+    start = 0
+    for tree in batch.trees:
+        trunk = ids[start : start + tree.trunk]
+        start += tree.trunk
+        for length in tree.branches:
+            places += [(len(rows), tree.trunk + i - 1) for i in range(length) if mask[start + i]]
+            rows.append(trunk + ids[start : start + length])
+            start += length
+    return rows, torch.tensor(places)
+
+
+def _check_batch(vocabulary: int) -> Batch:
+    """Two trees, one with a shared trunk, of fixed tokens: the self-check at load."""
+    trees = (TreeShape(5, (3, 6)), TreeShape(0, (7,)))
+    n = sum(t.size for t in trees)
+    ids = torch.tensor([(7 + 13 * i * i) % vocabulary for i in range(n)])
+    position = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4, 5, 6])
+    parent = torch.tensor([-1, 0, 1, 2, 3, 4, 5, 6, 4, 8, 9, 10, 11, 12, -1, 14, 15, 16, 17, 18, 19])
+    mask = torch.tensor([False] * 5 + [True] * 9 + [False] + [True] * 6)
+    sequence = torch.tensor([-1] * 5 + [0] * 3 + [1] * 6 + [2] * 7)
+    return Batch(ids, position, parent, sequence, mask, trees, 3, torch.ones(int(mask.sum())))

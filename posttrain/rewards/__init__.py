@@ -1,0 +1,1 @@
+"""Rewards: functions that score rollouts, and the worker processes they run in."""

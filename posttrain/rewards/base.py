@@ -1,0 +1,285 @@
+"""Rewards seen from the trainer: samples in, scores out, failures told apart from low scores.
+
+`specs` holds what a reward may be named, `calls` the call convention, `workers` the processes that functions run in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+
+from posttrain.numbers import wilson
+from posttrain.rewards.specs import Signature, Spec, check_columns
+from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
+from posttrain.types import InputError, Message, Prompt, RunFailed, Score
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a reward sees of one rollout; plain data. `messages` are the turns after the prompt."""
+
+    prompt: Prompt
+    messages: tuple[Message, ...]
+    completion_ids: tuple[int, ...]
+    columns: Mapping[str, Any]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "columns": dict(self.columns)}  # a read-only view of a dict cannot be pickled
+
+    @property
+    def text(self) -> str:
+        """What the assistant said, turns joined by newlines."""
+        return "\n".join(m.content for m in self.messages if m.role == "assistant")
+
+    @property
+    def prompt_text(self) -> str:
+        """The prompt as one string: the contents of a conversation joined by newlines."""
+        return self.prompt if isinstance(self.prompt, str) else "\n".join(m.content for m in self.prompt)
+
+    @property
+    def prompt_argument(self) -> str | list[dict[str, Any]]:
+        """The prompt as a batched reward gets it: a string, or a list of message dicts."""
+        return self.prompt if isinstance(self.prompt, str) else [m.to_dict() for m in self.prompt]
+
+    @property
+    def completion_argument(self) -> str | list[dict[str, Any]]:
+        """The completion as a batched reward gets it: like its prompt, a string or a list of message dicts."""
+        return self.text if isinstance(self.prompt, str) else [m.to_dict() for m in self.messages]
+
+
+@dataclass
+class Job:
+    """Samples that one worker scores with one reward, in order."""
+
+    reward: int
+    pending: deque[int]
+
+
+@dataclass
+class Round:
+    """The state of one call of `Scorer.score`: results[reward][sample] is an answer of a worker."""
+
+    samples: Sequence[Sample]
+    state: Mapping[str, Any]
+    jobs: deque[Job]
+    results: list[list[dict[str, Any]]]
+    progress: Callable[[int], None] | None = None
+    done: int = 0
+
+    def put(self, reward: int, sample: int, answer: dict[str, Any]) -> None:
+        self.results[reward][sample] = answer
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done // len(self.results))
+
+
+@dataclass
+class Scorer:
+    """Several weighted rewards, run in killable worker processes with one thread each.
+
+    total = Σ weight · part over the parts that apply; None without a reason if none applies; None with a reason if any
+    part failed. A part that raises, exceeds `timeout_seconds`, kills its process or returns no finite number fails that
+    sample alone, or for a batched function all samples of the call. Parts are recorded unweighted, sub-parts of a
+    returned dict as `name/sub`.
+
+    Raises InputError where a reward cannot be found or imported or asks for what is neither a column nor otherwise
+    offered; RunFailed where a worker does not start."""
+
+    specs: Sequence[str]
+    columns: Collection[str] = field(kw_only=True)
+    timeout_seconds: float = field(kw_only=True)
+    workers: int = field(default=2, kw_only=True)
+    metrics: dict[str, float] = field(default_factory=dict, init=False)
+    """What rewards logged with `log_metric` in the last call."""
+    extras: dict[str, list[Any]] = field(default_factory=dict, init=False)
+    """Columns that rewards logged with `log_extra` in the last call."""
+    first_traceback: str | None = field(default=None, init=False)
+    """The traceback (or reason) of the first failure there was."""
+
+    def __post_init__(self) -> None:
+        self._specs = [Spec.parse(text) for text in self.specs]
+        names = [spec.name for spec in self._specs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"two rewards are named {twice[0]!r}; their parts could not be told apart, rename one")
+        if self.workers < 1 or not self.timeout_seconds > 0:
+            raise InputError("a scorer needs at least one worker and a timeout above 0")
+        self._pool: list[Worker | None] = [None] * self.workers
+        self._warm: set[Worker] = set()
+        self._closed = False
+        try:
+            self._signatures = self._load(0)
+            for spec, signature in zip(self._specs, self._signatures, strict=True):
+                check_columns(spec, signature, self.columns)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; idempotent."""
+        self._closed = True
+        for worker in self._pool:
+            if worker is not None:
+                worker.close()
+
+    def score(
+        self,
+        samples: Sequence[Sample],
+        trainer_state: Mapping[str, Any] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Score]:
+        """One score per sample, in order. `progress` is told how many samples are done."""
+        if self._closed:
+            raise RunFailed("the scorer is closed")
+        self.metrics, self.extras = {}, {}
+        if not samples:
+            return []
+        results: list[list[dict[str, Any]]] = [[{} for _ in samples] for _ in self._specs]
+        this = Round(samples, dict(trainer_state or {}), self._jobs(len(samples)), results, progress)
+        slots = range(min(self.workers, len(this.jobs)))
+        if len(slots) == 1:
+            self._drive(0, this)
+        else:
+            with ThreadPoolExecutor(len(slots), thread_name_prefix="reward") as threads:
+                try:
+                    for future in [threads.submit(self._drive, slot, this) for slot in slots]:
+                        future.result()
+                except BaseException:
+                    self._closed = True
+                    for worker in self._pool:
+                        if worker is not None:
+                            worker.kill()  # wakes the thread that waits for it
+                    raise
+        return self._scores(results)
+
+    def _jobs(self, n: int) -> deque[Job]:
+        # Four chunks a worker even out slow samples; more than 256 samples would make a chunk's message large.
+        size = max(1, min(256, -(-n // (4 * self.workers))))
+        jobs: deque[Job] = deque()
+        for k, signature in enumerate(self._signatures):
+            step = n if signature.kind == "batched" else size
+            jobs += [Job(k, deque(range(start, min(start + step, n)))) for start in range(0, n, step)]
+        return jobs
+
+    def _drive(self, slot: int, this: Round) -> None:
+        """Work off jobs with the worker of one slot, replacing it when it is lost."""
+        while this.jobs and not self._closed:
+            try:
+                job = this.jobs.popleft()
+            except IndexError:  # another thread was faster
+                return
+            while job.pending:
+                self._run(self._ready(slot), job, this)
+
+    def _run(self, worker: Worker, job: Job, this: Round) -> None:
+        """One request. If the worker is lost, its job keeps what is not to blame and not done."""
+        request = {
+            "kind": "score",
+            "reward": job.reward,
+            "samples": [this.samples[i] for i in job.pending],
+            "trainer_state": this.state,
+            "seconds": self.timeout_seconds,
+        }
+        try:
+            for answer in worker.stream(request, len(job.pending), self.timeout_seconds):
+                this.put(job.reward, job.pending.popleft(), answer)
+        except WorkerLost as lost:
+            batched = self._signatures[job.reward].kind == "batched"
+            for i in list(islice(job.pending, None if batched else 1)):
+                this.put(job.reward, i, {"error": str(lost), "traceback": str(lost)})
+                job.pending.popleft()
+
+    def _ready(self, slot: int) -> Worker:
+        """The worker of a slot, started, loaded and with its slow imports done."""
+        worker = self._pool[slot]
+        if worker is None or not worker.alive:
+            self._load(slot)
+            worker = self._pool[slot]
+        assert worker is not None
+        if worker not in self._warm:
+            modules = [module for spec in self._specs if spec.builtin for module in spec.builtin.imports]
+            self._prepare(worker, {"kind": "import", "modules": modules})
+            self._warm = {other for other in self._warm if other.alive} | {worker}
+        return worker
+
+    def _load(self, slot: int) -> list[Signature]:
+        if self._closed:
+            raise RunFailed("the scorer is closed")
+        worker = self._pool[slot] = Worker()
+        answer = self._prepare(worker, {"kind": "load", "targets": [spec.target for spec in self._specs]})
+        if "error" in answer:
+            raise InputError(f"reward {answer['target']} could not be loaded: {answer['error']}")
+        return [Signature(**signature) for signature in answer["signatures"]]
+
+    def _prepare(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return worker.ask(request, START_SECONDS)
+        except WorkerLost as lost:
+            if self._closed:
+                raise RunFailed("the scorer is closed") from None
+            what = ", ".join(spec.target for spec in self._specs)
+            raise RunFailed(f"a reward worker did not start ({lost}) while importing {what}") from None
+
+    def _scores(self, results: Sequence[Sequence[dict[str, Any]]]) -> list[Score]:
+        for answers in results:
+            for answer in answers:
+                self.metrics |= answer.get("metrics", {})
+                self.extras |= answer.get("extras", {})
+                if self.first_traceback is None and "error" in answer:
+                    self.first_traceback = answer["traceback"]
+        return [combine(self._specs, answers) for answers in zip(*results, strict=True)]
+
+
+def combine(specs: Sequence[Spec], answers: Sequence[Mapping[str, Any]]) -> Score:
+    """The score of one sample from the answer of each reward."""
+    parts: dict[str, float | None] = {}
+    total, reason = None, None
+    for spec, answer in zip(specs, answers, strict=True):
+        value = parts[spec.name] = answer.get("value")
+        parts |= {f"{spec.name}/{sub}": part for sub, part in answer.get("parts", {}).items()}
+        if "error" in answer:
+            reason = reason or f"{spec.name}: {answer['error']}"
+        elif value is not None:
+            total = (total or 0.0) + spec.weight * value
+    if total is not None and not math.isfinite(total):
+        reason = reason or f"the weighted sum is {total}"
+    return Score(total=None if reason else total, parts=parts, reason=reason)
+
+
+class FailureWatch:
+    """Stops a run when surely too many of its rollouts cannot be scored.
+
+    Over the last `window` scores, the lower bound of the 95% Wilson interval of the share of failures is compared with
+    `max_unscored_share`. A score of None to which no part applied is no failure."""
+
+    def __init__(self, max_unscored_share: float, window: int = 200) -> None:
+        self._limit = max_unscored_share
+        self._recent: deque[bool] = deque(maxlen=window)
+        self._first_reason: str | None = None
+
+    def add(self, score: Score) -> None:
+        self._recent.append(score.failed)
+        if self._first_reason is None:
+            self._first_reason = score.reason
+
+    def check(self, traceback: str | None = None) -> None:
+        """Raise RunFailed with the first reason (and traceback) if the limit is surely exceeded."""
+        failed, n = sum(self._recent), len(self._recent)
+        if wilson(failed, n)[0] <= self._limit:
+            return
+        message = (
+            f"{failed} of the last {n} rollouts could not be scored, surely more than max_unscored_share="
+            f"{self._limit:g}. The first reason: {self._first_reason}"
+        )
+        raise RunFailed(message + (f"\n{traceback.rstrip()}" if traceback else ""))

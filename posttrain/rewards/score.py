@@ -1,0 +1,130 @@
+"""`posttrain score`: a reward over given completions, without a model."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from posttrain.config import ScoreConfig
+from posttrain.rewards.base import Sample, Scorer
+from posttrain.rewards.specs import BUILTINS
+from posttrain.types import InputError, Message, Prompt, Score
+
+PROGRESS_SECONDS = 5.0
+
+
+def run_score(config: ScoreConfig, stdin: TextIO, stdout: TextIO, stderr: TextIO) -> int:
+    """Score every row of `config.data` and write one JSON object per row to `stdout`, in input order, with `score`
+    (null if the row failed or no reward applies), `parts` and `error` (null unless it failed).
+
+    Returns the exit code 0 when every row was answered, even if some failed. Raises InputError, before anything is
+    written, for rows that cannot be read."""
+    started = time.monotonic()
+    samples = read_samples(config.data, stdin)
+    columns = {name for sample in samples for name in sample.columns}
+    with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
+        scores = scorer.score(samples, progress=_Progress(len(samples), stderr).advance)
+    if not write_scores(scores, stdout):
+        return 0
+    failed = sum(score.failed for score in scores)
+    seconds = time.monotonic() - started
+    print(f"scored {len(scores) - failed} of {len(scores)} rows in {seconds:.1f} s, {failed} failed", file=stderr)
+    if failed and scorer.first_traceback:
+        print(f"the first failure:\n{scorer.first_traceback.rstrip()}", file=stderr)
+    return 0
+
+
+def describe_rewards() -> list[tuple[str, str]]:
+    """The name of each built-in reward and the first paragraph of its documentation."""
+    described = []
+    for name, builtin in BUILTINS.items():
+        module, _, function = builtin.target.partition(":")
+        text = inspect.getdoc(getattr(importlib.import_module(module), function)) or ""
+        described.append((name, " ".join(text.split("\n\n")[0].split())))
+    return described
+
+
+def read_samples(data: str, stdin: TextIO) -> list[Sample]:
+    """The rows of a JSONL file, or of standard input for `-`. Raises InputError with file:line for a bad row."""
+    if data == "-":
+        return _samples(stdin, "<stdin>")
+    path = Path(data)
+    if not path.is_file():
+        raise InputError(f"there is no file {data}; give a JSONL file, or - for standard input")
+    with path.open(encoding="utf-8") as lines:
+        return _samples(lines, data)
+
+
+def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:
+    """Write the scores as JSONL. False if the reader went away (`| head`), which is no error."""
+    try:
+        for score in scores:
+            row = {"score": score.total, "parts": dict(score.parts), "error": score.reason}
+            stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+        stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at its end; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        return False
+    return True
+
+
+class _Progress:
+    """One line on standard error every few seconds."""
+
+    def __init__(self, total: int, stderr: TextIO) -> None:
+        self._total, self._stderr, self._last = total, stderr, time.monotonic()
+
+    def advance(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= PROGRESS_SECONDS:
+            self._last = now
+            print(f"scored {done} of {self._total} rows", file=self._stderr, flush=True)
+
+
+def _samples(lines: Iterable[str], name: str) -> list[Sample]:
+    samples = []
+    try:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                samples.append(_sample(line, f"{name}:{number}"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text: {error}") from None
+    if not samples:
+        raise InputError(f"{name} has no rows; each line is a JSON object with 'prompt' and 'completion'")
+    return samples
+
+
+def _sample(line: str, where: str) -> Sample:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON ({error}); each line must be one JSON object") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: a {type(row).__name__}, not a JSON object with 'prompt' and 'completion'")
+    for field in ("prompt", "completion"):
+        if field not in row:
+            raise InputError(f"{where}: no {field!r}; the row has {', '.join(row) or 'nothing'}")
+    prompt: Prompt = row["prompt"] if isinstance(row["prompt"], str) else _messages(row["prompt"], f"{where}: prompt")
+    completion = row["completion"]
+    if isinstance(completion, str):
+        messages: tuple[Message, ...] = (Message("assistant", completion),)
+    else:
+        messages = _messages(completion, f"{where}: completion")
+    columns = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
+    return Sample(prompt, messages, (), columns)
+
+
+def _messages(value: Any, where: str) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):
+        raise InputError(f"{where} must be a string or a list of messages with 'role' and 'content'")
+    try:
+        return tuple(Message.from_dict(message) for message in value)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

@@ -1,0 +1,87 @@
+"""Rows of training data as every method reads them: typed, and each with the place it came from (`where`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.types import InputError, Message, Prompt, Task
+
+Tools = tuple[Mapping[str, Any], ...]
+"""JSON schemas of the tools a prompt offers."""
+Response = str | tuple[Message, ...]
+"""What follows a prompt. A string is taken as it stands: exactly the text the model is to produce. Messages, the first
+from the assistant, go through the chat template."""
+
+
+@dataclass(frozen=True)
+class MessagesRow:
+    """A conversation of which every assistant turn is trained."""
+
+    where: str
+    messages: tuple[Message, ...]
+    tools: Tools = ()
+
+
+@dataclass(frozen=True)
+class CompletionRow:
+    """A prompt and the completion to train; of messages every assistant turn in the completion."""
+
+    where: str
+    prompt: Prompt
+    completion: Response
+    tools: Tools = ()
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """Raw text of which every token is trained."""
+
+    where: str
+    text: str
+
+
+SftRow = MessagesRow | CompletionRow | TextRow
+
+
+@dataclass(frozen=True)
+class PreferenceRow:
+    """A prompt with a better and a worse response: strings, or one assistant message each.
+
+    Raises InputError if they are equal."""
+
+    where: str
+    prompt: Prompt
+    chosen: Response
+    rejected: Response
+    tools: Tools = ()
+
+    def __post_init__(self) -> None:
+        if self.chosen == self.rejected:
+            raise InputError("'chosen' and 'rejected' are equal; drop the row, a preference needs a difference")
+
+
+@dataclass(frozen=True)
+class UnpairedRow:
+    """A prompt, a completion, and whether it is good. Recognised and checked; no stage trains on it."""
+
+    where: str
+    prompt: Prompt
+    completion: Response
+    label: bool
+    tools: Tools = ()
+
+
+Row = SftRow | PreferenceRow | UnpairedRow | Task
+
+
+def row_prompts(row: Row) -> tuple[Prompt, ...]:
+    """Every prompt that training on the row shows: of a conversation what precedes its first answer, and each user
+    turn alone. Raw text has none."""
+    if isinstance(row, TextRow):
+        return ()
+    if not isinstance(row, MessagesRow):
+        return (row.prompt,)
+    first = next(i for i, m in enumerate(row.messages) if m.role == "assistant")
+    return (row.messages[:first], *(m.content for m in row.messages if m.role == "user"))

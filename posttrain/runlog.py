@@ -1,0 +1,219 @@
+"""The only writer of a run folder.
+
+`config.yaml`, `metrics.jsonl`, `rollouts.jsonl`, `events.jsonl`, `checkpoints/`, `model/`, `lineage.json`, `cost.json`.
+Every file is written whole or line by line; a torn last line, left by a kill, is dropped when the run is opened again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+from safetensors import SafetensorError
+
+from posttrain.types import InputError
+
+CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
+"""Fields that may differ between two runs of the same configuration; no other field may."""
+NOT_COMPARED = {"resume", "out"}
+BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations"}
+"""What a folder may hold whose run has not written its configuration yet: a kill may have come first."""
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSONL file of ours; a torn last line is dropped. A missing file is empty."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def check_out(out: Path, config: Mapping[str, Any], resume: bool) -> bool:
+    """Whether `out` holds this very run, finished. Raises InputError, and writes nothing, where the folder holds
+    something else, another run or a changed configuration."""
+    config_file = out / "config.yaml"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
+    if config_file.exists():
+        if not resume:
+            raise InputError(f"--out {out}: already holds a run; add --resume to continue it, or choose another folder")
+        _same_config(config_file, config)
+    elif out.exists() and any(p.name not in BEFORE_CONFIG for p in out.iterdir()):
+        raise InputError(f"--out {out}: not empty and not a run; choose another folder")
+    return (out / "lineage.json").exists()
+
+
+class RunLog:
+    """An open run folder, held by one process at a time.
+
+    Opening it raises InputError where the folder holds another run and `resume` is off, where the configuration
+    changed, or where another process has it open."""
+
+    def __init__(self, out: Path, config: Mapping[str, Any], resume: bool) -> None:
+        self.out = out
+        check_out(out, config, resume)
+        config_file = out / "config.yaml"
+        self.resuming = config_file.exists()
+        self._files: dict[str, FileIO] = {}
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(out)
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
+        if not self.resuming:
+            try:
+                with self._storage("config.yaml"):
+                    write_atomic(config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+            except InputError:
+                self._lock.close()
+                raise
+
+    # -- lines ----------------------------------------------------------------------------------------------------
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        self._append("metrics.jsonl", [row])
+
+    def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._append("rollouts.jsonl", rows)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """An alarm, a restart, a stop: `{"event": kind, …}`."""
+        self._append("events.jsonl", [{"event": kind, **fields}])
+
+    def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines, all of them or none."""
+        data = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
+        with self._storage(name):
+            if name not in self._files:
+                _drop_torn_line(self.out / name)
+                self._files[name] = FileIO(self.out / name, "a")
+            stream = self._files[name]
+            end = stream.seek(0, os.SEEK_END)
+            try:
+                while data:  # a disk that fills up takes the beginning
+                    data = data[stream.write(data) :]
+            except OSError:
+                stream.truncate(end)
+                raise
+
+    def keep_lines(self, name: str, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Cut a JSONL file back to the rows that `keep` accepts."""
+        if name in self._files:
+            self._files.pop(name).close()
+        path = self.out / name
+        if path.exists():
+            kept = [row for row in read_jsonl(path) if keep(row)]
+            self.write_lines(name, kept)
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def write_json(self, name: str, value: Any) -> None:
+        with self._storage(name):
+            write_atomic(self.out / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """A JSONL file that appears whole."""
+        with self._storage(name):
+            write_atomic(self.out / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+    def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """A folder that appears whole: `fill` writes into a scratch folder, which is then renamed."""
+        target = self.out / name
+        scratch = target.with_name(f".{target.name}.partial")
+        with self._storage(name):
+            try:
+                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.mkdir(parents=True)
+                fill(scratch)
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(scratch, target)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return target
+
+    def checkpoint(self, step: int, keep: int, fill: Callable[[Path], None]) -> None:
+        """Write `checkpoints/step-N` and remove all but the last `keep`."""
+        self.write_folder(f"checkpoints/step-{step:08d}", fill)
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(old)
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted((self.out / "checkpoints").glob("step-*"))
+
+    @contextmanager
+    def _storage(self, name: str) -> Iterator[None]:
+        """What the disk refuses becomes an InputError; what was written before stays and can be resumed."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
+            raise InputError(
+                f"--out {self.out}: cannot write {name} ({reason}); make room there, then continue with --resume"
+            ) from error
+
+    def close(self) -> None:
+        for stream in self._files.values():
+            stream.close()
+        self._files.clear()
+        self._lock.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _same_config(file: Path, config: Mapping[str, Any]) -> None:
+    try:
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        before = None
+    if not isinstance(before, dict):
+        raise InputError(f"{file}: is not a run's configuration; choose another --out")
+    for key in sorted(set(before) | set(config)):
+        if key not in NOT_COMPARED and before.get(key) != config.get(key):
+            raise InputError(
+                f"--resume: {key.replace('_', '-')} was {before.get(key)!r} in {file} and is {config.get(key)!r} now; "
+                "give the same arguments, or another --out"
+            )
+
+
+def _lock(out: Path) -> IO[str]:
+    stream = (out / ".lock").open("w")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise InputError(
+            f"--out {out}: another process is writing this run; wait for it or choose another folder"
+        ) from error
+    return stream
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut a file back to its last whole line."""
+    if path.exists():
+        data = path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end != len(data):
+            write_atomic(path, data[:end].decode())

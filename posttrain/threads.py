@@ -1,0 +1,27 @@
+"""Thread counts and library switches, set once by whoever owns the process."""
+
+from __future__ import annotations
+
+import os
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: its affinity mask where the system has one, else all cores."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def configure_threads() -> None:
+    """Set the environment that torch, tokenizers and the hub client read when they are imported.
+
+    Call it before any of them is. What the user has set stays as it is.
+
+    - `OMP_NUM_THREADS`: the usable cores. torch would count the machine's cores, of which a container or a job has
+      fewer, and sums over another number of threads round differently: one fixed number keeps runs repeatable.
+    - `TOKENIZERS_PARALLELISM=false`: the reward workers are forked, and a forked thread pool can hang.
+    - `HF_HUB_DISABLE_TELEMETRY=1`: nothing about a run leaves the machine.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

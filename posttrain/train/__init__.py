@@ -1,0 +1,1 @@
+"""Training: SFT, DPO and RL on one policy."""

@@ -1,0 +1,254 @@
+"""What every training stage shares: the run folder, resume, the steps, evaluation, the finished model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from posttrain.config import TrainConfig
+from posttrain.console import Progress
+from posttrain.models import LanguageModel, weights_hash
+from posttrain.runlog import RunLog, read_jsonl
+from posttrain.train.policy import LocalPolicy, Optimization, load_weights, save_weights, seed_everything
+from posttrain.types import RunFailed
+
+BEST = "best.safetensors"
+SHOWN = ("loss", "reward", "kl", "response_length", "accuracy", "eval/loss", "eval/reward", "tokens_per_second")
+"""Metrics shown beside the progress bar."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Numbers to log as `eval/NAME`, and the one that early stopping minimises."""
+
+    metrics: dict[str, float]
+    objective: float
+
+
+class Stage(Protocol):
+    """A method of training, one step at a time. Whatever it must remember between steps beyond the policy is in
+    `state`, which is JSON and goes into checkpoints."""
+
+    kind: str
+    policy: LocalPolicy
+    total_steps: int | None
+
+    def step(self, n: int) -> dict[str, Any]:
+        """Do step n (from 1) and return its metrics, `tokens` (not padding) among them."""
+        ...
+
+    def evaluate(self) -> Evaluation | None:
+        """Evaluate on the held-out data, if there is some."""
+        ...
+
+    def rewind(self, log: RunLog, step: int) -> None:
+        """Make the stage's own files what they were after `step`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def resolved(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
+    """The configuration as written to `config.yaml`: defaults filled in. LoRA takes ten times the full-weight rate."""
+    out: dict[str, Any] = config.model_dump(mode="json")
+    if config.learning_rate is None:
+        out["learning_rate"] = learning_rate * (10 if config.lora_rank else 1)
+    return out
+
+
+def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps: int | None) -> LocalPolicy:
+    seed_everything(config.seed)
+    if config.lora_rank:
+        lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed)
+    optimization = Optimization(
+        learning_rate=rate,
+        warmup_steps=config.warmup_steps,
+        schedule=config.schedule,
+        total_steps=total_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+    )
+    return LocalPolicy(lm, optimization, config.micro_batch_tokens)
+
+
+def run_stage(log: RunLog, config: TrainConfig, stage: Stage) -> None:
+    """Train from the last checkpoint (or the start) to the end, and write the model."""
+    tracker = _Tracker(config)
+    first = _resume(log, stage, tracker) + 1
+    resumed = first > 1
+    total = stage.total_steps
+    title = f"{stage.kind} {config.model}"
+    try:
+        with Progress(title, total) as progress:
+            if resumed:
+                progress.advance(first - 1, {})
+            n = first
+            while not _done(n, total, stage.policy, config) and not tracker.stop:
+                row = _step(stage, n)
+                _check_finite(log, row)
+                if config.eval_every and n % config.eval_every == 0:
+                    _evaluate(log, stage, tracker, n, row)
+                log.metrics(row)
+                progress.advance(n, {name: row[name] for name in SHOWN if name in row})
+                if n % config.save_every == 0:
+                    log.checkpoint(n, config.keep, _checkpoint(stage, tracker, n))
+                n += 1
+        _finish(log, config, stage, tracker, n - 1)
+    finally:
+        stage.close()
+
+
+class _Tracker:
+    """Early stopping: the best evaluation so far."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.patience = config.patience
+        self.best: float | None = None
+        self.best_step = 0
+        self.worse = 0
+
+    @property
+    def stop(self) -> bool:
+        return self.patience is not None and self.worse >= self.patience
+
+    def see(self, step: int, objective: float) -> bool:
+        """Take in an evaluation; True if it is the best so far."""
+        if self.best is None or objective < self.best:
+            self.best, self.best_step, self.worse = objective, step, 0
+            return True
+        self.worse += 1
+        return False
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step, "worse": self.worse}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.best, self.best_step, self.worse = state["best"], state["best_step"], state["worse"]
+
+
+def _done(n: int, total: int | None, policy: LocalPolicy, config: TrainConfig) -> bool:
+    if total is not None and n > total:
+        return True
+    return config.max_flops is not None and policy.flops >= config.max_flops
+
+
+def _step(stage: Stage, n: int) -> dict[str, Any]:
+    start = time.perf_counter()
+    metrics = stage.step(n)
+    seconds = time.perf_counter() - start
+    return {
+        "step": n,
+        **metrics,
+        "flops": stage.policy.flops,
+        "step_seconds": seconds,
+        "tokens_per_second": metrics["tokens"] / seconds,
+    }
+
+
+def _check_finite(log: RunLog, row: dict[str, Any]) -> None:
+    """Stop a run that has diverged, before its weights go into a checkpoint."""
+    for name in ("loss", "grad_norm"):
+        if row[name] is not None and not math.isfinite(row[name]):
+            message = f"step {row['step']}: {name} is {row[name]}; the run has diverged, lower --learning-rate"
+            log.event("stopped", step=row["step"], reason=message)
+            raise RunFailed(message)
+
+
+def _evaluate(log: RunLog, stage: Stage, tracker: _Tracker, n: int, row: dict[str, Any]) -> None:
+    start = time.perf_counter()
+    spent = stage.policy.flops
+    evaluation = stage.evaluate()
+    stage.policy.flops = spent  # looking is free: a budget buys training
+    if evaluation is None:
+        return
+    row.update({f"eval/{name}": value for name, value in evaluation.metrics.items()})
+    row["eval_seconds"] = time.perf_counter() - start
+    if tracker.patience is not None and tracker.see(n, evaluation.objective):
+        log.write_folder("best", lambda out: save_weights(stage.policy.parameters, out / BEST))
+
+
+def _checkpoint(stage: Stage, tracker: _Tracker, n: int) -> Callable[[Path], None]:
+    def fill(folder: Path) -> None:
+        stage.policy.save(folder)
+        (folder / "state.json").write_text(json.dumps({"step": n, "tracker": tracker.state()}))
+
+    return fill
+
+
+def _resume(log: RunLog, stage: Stage, tracker: _Tracker) -> int:
+    """Go back to the last checkpoint; the step it was written after, 0 without one."""
+    step = 0
+    checkpoints = log.checkpoints()
+    if checkpoints:
+        state = json.loads((checkpoints[-1] / "state.json").read_text())
+        step = state["step"]
+        stage.policy.load(checkpoints[-1])
+        tracker.load(state["tracker"])
+    if read_jsonl(log.out / "metrics.jsonl") or step:
+        log.event("resumed_from", resumed_from=step)
+    log.keep_lines("metrics.jsonl", lambda row: row["step"] <= step)
+    stage.rewind(log, step)
+    return step
+
+
+def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, steps: int) -> None:
+    policy = stage.policy
+    if tracker.patience is not None and tracker.best_step:
+        load_weights(policy.parameters, log.out / "best" / BEST)
+        log.event("best_step", step=tracker.best_step, objective=tracker.best)
+    parent = weights_hash(policy.lm.source)
+    if policy.lm.adapter is not None:
+        adapter = policy.lm.adapter
+        log.write_folder("adapter", lambda out: adapter.save_pretrained(str(out)))
+    folder = log.write_folder("model", policy.lm.save)
+    rows = read_jsonl(log.out / "metrics.jsonl")
+    log.write_json(
+        "cost.json",
+        {
+            "steps": steps,
+            "seconds": sum(row["step_seconds"] + row.get("eval_seconds", 0.0) for row in rows),
+            "tokens": sum(row["tokens"] for row in rows),
+            "flops": policy.flops,
+        },
+    )
+    log.event("finished", steps=steps, optimizer_steps_of_this_process=policy.optimizer_steps)
+    log.write_json(
+        "lineage.json",
+        {
+            "stage": stage.kind,
+            "parents": [config.model],
+            "parent_weights_hash": parent,
+            "model": str(folder),
+            "weights_hash": weights_hash(folder),
+            "data": config.data,
+            "data_hash": data_hash(config.data),
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+        },
+    )
+
+
+def data_hash(source: str) -> str | None:
+    """SHA-256 of a data file; None for built-in sets and hub ids, which their name and the versions pin."""
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if Path(source).is_file() else None
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on."""
+    names = ("posttrain", "torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
+    out = {}
+    for name in names:
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            out[name] = "not installed"
+    return out

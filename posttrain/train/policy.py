@@ -1,0 +1,201 @@
+"""The policy in one process: gradients over micro-batches, optimizer steps, log-probabilities, checkpoints."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from posttrain.config import TrainConfig
+from posttrain.data.packing import Tree, micro_batches, pack
+from posttrain.models import LanguageModel
+from posttrain.models.head import TokenOutputs
+from posttrain.types import Batch, LossOutput
+
+Loss = Callable[[Batch, TokenOutputs], LossOutput]
+"""What to minimise: a function of one micro-batch and the log-probabilities of its trained tokens."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the weights change. `total_steps` is needed by schedules that end."""
+
+    learning_rate: float
+    warmup_steps: int = 0
+    schedule: str = "constant"
+    total_steps: int | None = None
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of optimizer step `step` (from 1): i/n of the peak in an n-step warm-up, then constant, or
+        falling to a tenth of the peak at the last step along a line or half a cosine. Never 0."""
+        if step <= self.warmup_steps:
+            return self.learning_rate * step / self.warmup_steps
+        if self.schedule == "constant" or self.total_steps is None:
+            return self.learning_rate
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+        shape = 1 - done if self.schedule == "linear" else 0.5 * (1 + float(np.cos(np.pi * done)))
+        return self.learning_rate * (0.1 + 0.9 * shape)
+
+
+class LocalPolicy:
+    """A trainable model with AdamW (β 0.9 and 0.999, ε 1e-8; Loshchilov & Hutter, arXiv:1711.05101).
+
+    `flops` counts what was spent, `optimizer_steps` the steps this process has executed, `updates` those of the run."""
+
+    def __init__(self, lm: LanguageModel, optimization: Optimization, micro_batch_tokens: int) -> None:
+        self.lm = lm
+        self.optimization = optimization
+        self.micro_batch_tokens = micro_batch_tokens
+        self.flops = 0.0
+        self.updates = 0
+        self.optimizer_steps = 0
+        self.parameters = lm.trained_parameters()
+        matrices = [p for p in self.parameters.values() if p.dim() >= 2]
+        others = [p for p in self.parameters.values() if p.dim() < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": optimization.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=optimization.learning_rate,
+            fused=True,
+        )
+
+    def forward_backward(
+        self, trees: Sequence[Tree], loss: Loss, temperature: float = 1.0, entropy: bool = False
+    ) -> dict[str, float]:
+        """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
+
+        With entropy, `entropy` is the mean over tokens by weight."""
+        totals: dict[str, float] = {}
+        for part in micro_batches(trees, self.micro_batch_tokens):
+            batch = pack(part)
+            trained = int(batch.mask.sum())
+            if trained == 0:
+                continue
+            outputs = self.lm.logprobs(batch, temperature, entropy)
+            result = loss(batch, outputs)
+            result.loss.backward()
+            metrics = dict(result.metrics)
+            if outputs.entropy is not None:
+                metrics["entropy"] = float((batch.weights * outputs.entropy).sum())
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, 0.0) + value
+            self.flops += self.lm.flops.training(batch.trees, trained, frozen=self.lm.adapter is not None)
+        return totals
+
+    def step(self) -> dict[str, float]:
+        """Clip the gradient to the global norm, take an AdamW step, clear the gradient. `grad_norm` is before
+        clipping. Without any gradient nothing changes and the norm is 0."""
+        rate = self.optimization.rate(self.updates + 1)
+        gradients = [p for p in self.parameters.values() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(gradients, self.optimization.max_grad_norm) if gradients else None
+        if norm is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        self.optimizer_steps += 1
+        return {"grad_norm": float(norm) if norm is not None else 0.0, "learning_rate": rate}
+
+    def logprobs(
+        self, trees: Sequence[Tree], temperature: float = 1.0, other: LanguageModel | None = None
+    ) -> list[tuple[float, ...]]:
+        """Log-probability of every trained token, a tuple a branch in order, without gradients; under an `other` model
+        (a reference) where one is given."""
+        lm = other or self.lm
+        out: list[tuple[float, ...]] = []
+        for part in micro_batches(trees, self.micro_batch_tokens):
+            batch = pack(part)
+            with torch.no_grad():
+                values = lm.logprobs(batch, temperature).logprobs.tolist()
+            self.flops += lm.flops.forward(batch.trees, len(values))
+            start = 0
+            for branch in (b for tree in part for b in tree.branches):
+                n = sum(branch.mask)
+                out.append(tuple(values[start : start + n]))
+                start += n
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Trained weights, optimizer state, counters and random states, for an exact resume."""
+        save_weights(self.parameters, folder / "weights.safetensors")
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "flops": self.flops,
+            "updates": self.updates,
+        }
+        try:
+            torch.save(state, folder / "optimizer.pt")
+        except RuntimeError as error:  # torch's own writer hides what the system said
+            raise OSError(f"optimizer.pt is not whole: {error}") from error
+
+    def load(self, folder: Path) -> None:
+        """The inverse of `save`."""
+        load_weights(self.parameters, folder / "weights.safetensors")
+        state = torch.load(folder / "optimizer.pt", weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["torch_rng"])
+        self.flops, self.updates = state["flops"], state["updates"]
+
+
+def save_weights(parameters: dict[str, torch.nn.Parameter], file: Path) -> None:
+    save_file({name: p.detach().contiguous() for name, p in parameters.items()}, file)
+
+
+def load_weights(parameters: dict[str, torch.nn.Parameter], file: Path) -> None:
+    saved = load_file(file)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators once, before a run: nothing of ours draws from them, a user's reward may."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
+    """The order of the rows in one pass: a permutation from (seed, epoch) alone, so that a resume needs no state."""
+    return [int(i) for i in np.random.default_rng([seed, epoch]).permutation(rows)]
+
+
+def step_rows(rows: int, seed: int, step: int, batch_size: int, repeat: bool) -> list[int]:
+    """The rows of step `step` (from 1) when passes over the data follow each other, each reshuffled.
+
+    With `repeat` a batch may reach into the next pass; without, the last batch of the one pass may be smaller."""
+    start, end = (step - 1) * batch_size, step * batch_size
+    if not repeat:
+        end = min(end, rows)
+    out: list[int] = []
+    epoch, order = -1, []
+    for i in range(start, end):
+        if i // rows != epoch:
+            epoch = i // rows
+            order = epoch_order(rows, seed, epoch)
+        out.append(order[i % rows])
+    return out
+
+
+def planned_steps(config: TrainConfig, rows: int, spent: float, step_flops: Callable[[int], float]) -> tuple[int, bool]:
+    """How many steps a run over `rows` rows takes, and whether data repeats in it.
+
+    `max_steps` counts them; `max_flops` ends the run with the first step that reaches it, `spent` counted in; without
+    either it is one pass over the data."""
+    if config.max_steps is None and config.max_flops is None:
+        return -(-rows // config.batch_size), False
+    steps = 0
+    while (config.max_steps is None or steps < config.max_steps) and (
+        config.max_flops is None or spent < config.max_flops
+    ):
+        steps += 1
+        spent += step_flops(steps) if config.max_flops is not None else 0.0
+    return steps, True

@@ -1,0 +1,124 @@
+"""Supervised fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from posttrain.chat import EncodedRow
+from posttrain.config import SftConfig
+from posttrain.data.formats import load_sft
+from posttrain.data.packing import Branch, Tree
+from posttrain.losses import sft_loss
+from posttrain.models import LanguageModel, load_model
+from posttrain.models.head import TokenOutputs
+from posttrain.runlog import RunLog, check_out
+from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.policy import LocalPolicy, planned_steps, step_rows
+from posttrain.types import Batch, InputError, LossOutput
+
+LEARNING_RATE = 2e-5
+
+
+def train_sft(config: SftConfig) -> None:
+    """Fine-tune `config.model` on examples and write the run folder `config.out`.
+
+    The loss of a step is the mean negative log-likelihood over its trained tokens. Raises InputError for bad input,
+    before anything is written."""
+    settings = resolved(config, LEARNING_RATE)
+    if check_out(config.out, settings, config.resume):
+        return
+    rows = load_sft(config.data)
+    held_out = load_sft(config.eval_data) if config.eval_data else []
+    lm = load_model(config.model, raw=config.raw)
+    encoded, cut = encode_rows(lm, rows, config.max_length)
+    held_out_rows, _ = encode_rows(lm, held_out, config.max_length)
+
+    def flops(n: int) -> float:
+        return sum(
+            _row_flops(lm, encoded[i], config) for i in step_rows(len(encoded), config.seed, n, config.batch_size, True)
+        )
+
+    steps, repeat = planned_steps(config, len(encoded), 0.0, flops)
+    policy = make_policy(lm, config, settings["learning_rate"], steps)
+    with RunLog(config.out, settings, config.resume) as log:
+        if cut and not log.resuming:
+            log.event("truncated_rows", rows=cut, of=len(encoded), max_length=config.max_length)
+        run_stage(log, config, Sft(config, policy, encoded, held_out_rows, steps, repeat))
+
+
+def encode_rows(lm: LanguageModel, rows: Sequence[Any], max_length: int) -> tuple[list[EncodedRow], int]:
+    """Rows as tokens, cut at `max_length`, and how many were cut. Raises InputError naming a row of which the cut
+    leaves nothing to train."""
+    out: list[EncodedRow] = []
+    cut = 0
+    limit = min(max_length, lm.context)
+    for row in (e for r in rows for e in lm.chat.encode_sft(r)):
+        if len(row.token_ids) > limit:
+            cut += 1
+            row = EncodedRow(row.token_ids[:limit], row.mask[:limit], row.where)
+        if not any(row.mask):
+            raise InputError(
+                f"{row.where}: no trained token is left after cutting the row to {limit} tokens; raise --max-length or "
+                "shorten the prompt"
+            )
+        out.append(row)
+    return out, cut
+
+
+def sft_trees(rows: Sequence[EncodedRow]) -> list[Tree]:
+    """A tree a row, each trained token weighing 1/(trained tokens of all the rows)."""
+    weight = 1.0 / sum(sum(row.mask) for row in rows)
+    return [Tree((), (Branch(row.token_ids, row.mask, (weight,) * sum(row.mask)),)) for row in rows]
+
+
+def loss_of(batch: Batch, outputs: TokenOutputs) -> LossOutput:
+    return sft_loss(outputs.logprobs, batch.weights.to(outputs.logprobs.device))
+
+
+class Sft:
+    """See `Stage`."""
+
+    kind = "sft"
+
+    def __init__(
+        self,
+        config: SftConfig,
+        policy: LocalPolicy,
+        rows: Sequence[EncodedRow],
+        held_out: Sequence[EncodedRow],
+        total_steps: int,
+        repeat: bool,
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.rows = rows
+        self.held_out = held_out
+        self.total_steps: int | None = total_steps
+        self.repeat = repeat
+
+    def step(self, n: int) -> dict[str, Any]:
+        config = self.config
+        chosen = step_rows(len(self.rows), config.seed, n, config.batch_size, self.repeat)
+        trees = sft_trees([self.rows[i] for i in chosen])
+        metrics = self.policy.forward_backward(trees, loss_of)
+        return {**metrics, **self.policy.step(), "tokens": sum(tree.shape.size for tree in trees)}
+
+    def evaluate(self) -> Evaluation | None:
+        """Token-mean negative log-likelihood on the held-out rows."""
+        if not self.held_out:
+            return None
+        values = self.policy.logprobs(sft_trees(self.held_out))
+        loss = -sum(map(sum, values)) / sum(map(len, values))
+        return Evaluation({"loss": loss}, loss)
+
+    def rewind(self, log: RunLog, step: int) -> None:
+        """SFT keeps no files of its own."""
+
+    def close(self) -> None:
+        """SFT holds nothing open."""
+
+
+def _row_flops(lm: LanguageModel, row: EncodedRow, config: SftConfig) -> float:
+    shape = Tree((), (Branch(row.token_ids, row.mask, (0.0,) * sum(row.mask)),)).shape
+    return lm.flops.training([shape], sum(row.mask), frozen=config.lora_rank > 0)

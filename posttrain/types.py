@@ -1,0 +1,326 @@
+"""The nouns every part of posttrain shares.
+
+`Task -> Rollout -> Score -> Group -> advantages -> Batch -> loss -> step`; SFT and preferences enter at `Batch`.
+Task, Completion, Rollout and Score cross processes: plain data, no tensors, no live objects. Every type is frozen and
+checks its invariants when it is made, so a wrong length is found where it arises and not three stages later.
+
+This module does not import torch at run time: `--help` and bad options must answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+ROLES: tuple[str, ...] = ("system", "developer", "user", "assistant", "tool")
+
+
+class InputError(Exception):
+    """The user's input is wrong. The message says what was found, where, and what to do; the command line prints it
+    without a traceback and exits with 2. Raised on validation only, never for a fault of ours."""
+
+
+class RunFailed(Exception):
+    """A run had to stop for a reason that is neither bad input nor a fault of ours (too many rewards failed, a worker
+    that will not start). The command line prints the message and exits with 1."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation, in the shape chat templates read."""
+
+    role: str
+    content: str
+    reasoning: str | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    tool_call_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise InputError(f"unknown role {self.role!r}; use one of {', '.join(ROLES)}")
+        if not isinstance(self.content, str):
+            raise InputError(f"the content of a message must be text, not {type(self.content).__name__}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as a JSON-able dict, without the fields that are empty."""
+        out: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.reasoning is not None:
+            out["reasoning"] = self.reasoning
+        if self.tool_calls:
+            out["tool_calls"] = [dict(call) for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            out["tool_call_id"] = self.tool_call_id
+        return out
+
+    @staticmethod
+    def from_dict(row: Mapping[str, Any]) -> Message:
+        """The inverse of `to_dict`. `content: null` beside tool calls is read as empty text.
+
+        Raises InputError for a missing role, a content that is not text, or an unknown field."""
+        known = {"role", "content", "reasoning", "tool_calls", "tool_call_id", "name"}
+        if unknown := sorted(set(row) - known):
+            raise InputError(f"unknown field {unknown[0]!r} in a message; known are {', '.join(sorted(known))}")
+        if "role" not in row:
+            raise InputError("a message has no 'role'")
+        content = row.get("content")
+        if content is None and row.get("tool_calls"):
+            content = ""
+        if content is None:
+            raise InputError("a message has no 'content'")
+        return Message(
+            row["role"], content, row.get("reasoning"), tuple(row.get("tool_calls") or ()), row.get("tool_call_id")
+        )
+
+
+Prompt = str | tuple[Message, ...]
+"""Raw text, or a conversation that the model is to continue."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt and what a reward needs to judge the answer. The answer lives in `columns` and never enters a prompt."""
+
+    id: str
+    prompt: Prompt
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise InputError(f"task {self.id}: the prompt is empty")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. `temperature=0` is greedy. `top_k=0` and `top_p=1` keep the whole vocabulary.
+    `stop` strings end a completion and stay in it."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if self.temperature < 0:
+            raise InputError(f"temperature must not be negative, not {self.temperature}")
+        if self.top_k < 0:
+            raise InputError(f"top_k must not be negative (0 keeps all), not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must be in (0, 1], not {self.top_p}")
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the sampler can leave tokens out, so that logprobs are those of the kept support."""
+        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
+
+
+StopReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an engine sampled after one prompt.
+
+    `token_ids` includes the end token. `sampler_logprobs[i]` is the natural log of the probability with which token i
+    was drawn: after temperature and truncation (greedy: at temperature 1). `supports[i]` lists the token ids that
+    truncation kept, and is None when nothing can be left out. `versions[i]` is the policy version that drew token i.
+    `stop_reason` is `stop` (an end token or a stop string), `length`, or `cancelled`."""
+
+    token_ids: tuple[int, ...]
+    sampler_logprobs: tuple[float, ...]
+    versions: tuple[int, ...]
+    stop_reason: StopReason
+    supports: tuple[tuple[int, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.token_ids), len(self.sampler_logprobs), len(self.versions)}
+        if self.supports is not None:
+            lengths.add(len(self.supports))
+        if len(lengths) != 1:
+            raise ValueError(f"a completion's fields differ in length: {sorted(lengths)}")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One token row of a rollout: prompt and sampled tokens in order. `sampled` marks what the policy drew; the other
+    fields are 0 (logprob), -1 (version) and () (support) elsewhere. A segment only grows."""
+
+    token_ids: tuple[int, ...]
+    sampled: tuple[bool, ...]
+    sampler_logprobs: tuple[float, ...]
+    versions: tuple[int, ...]
+    supports: tuple[tuple[int, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.token_ids), len(self.sampled), len(self.sampler_logprobs), len(self.versions)}
+        if self.supports is not None:
+            lengths.add(len(self.supports))
+        if len(lengths) != 1:
+            raise ValueError(f"a segment's fields differ in length: {sorted(lengths)}")
+
+    @staticmethod
+    def of(prompt_ids: tuple[int, ...], completion: Completion) -> Segment:
+        """The row of a single-turn rollout."""
+        n = len(prompt_ids)
+        supports = None if completion.supports is None else ((),) * n + completion.supports
+        return Segment(
+            token_ids=prompt_ids + completion.token_ids,
+            sampled=(False,) * n + (True,) * len(completion.token_ids),
+            sampler_logprobs=(0.0,) * n + completion.sampler_logprobs,
+            versions=(-1,) * n + completion.versions,
+            supports=supports,
+        )
+
+    @property
+    def sampled_count(self) -> int:
+        return sum(self.sampled)
+
+
+Status = Literal["ok", "truncated", "failed"]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A prompt with what was sampled after it: single-turn, multi-turn and tools alike.
+
+    `messages` are the turns after the prompt (for a raw prompt one assistant message). `truncated` means that the
+    token limit ended it; `failed` rollouts carry `error` and are never scored 0 for it."""
+
+    task_id: str
+    index: int
+    sampling: Sampling
+    seed: int
+    messages: tuple[Message, ...]
+    segments: tuple[Segment, ...]
+    status: Status = "ok"
+    error: str | None = None
+    environment_reward: float | None = None
+
+    @property
+    def text(self) -> str:
+        """What the assistant said, turns joined by newlines."""
+        return "\n".join(m.content for m in self.messages if m.role == "assistant")
+
+    @property
+    def response_length(self) -> int:
+        """Sampled tokens, the end token included."""
+        return sum(s.sampled_count for s in self.segments)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the rewards returned for one rollout.
+
+    A part of None did not apply and left the sum. A part that raised, timed out or was not finite fails the sample:
+    `reason` says why and `total` is None. An error is never a 0."""
+
+    total: float | None
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    reason: str | None = None
+    step_values: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.total is not None and not abs(self.total) < float("inf"):
+            raise ValueError(f"a score must be finite, not {self.total}")
+        if self.total is not None and self.reason is not None:
+            raise ValueError("a score with a total has no reason for failing")
+
+    @property
+    def failed(self) -> bool:
+        """Something went wrong; that no part applied is not a failure."""
+        return self.reason is not None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rollouts of one task and their scores: what baselines and pairwise rewards see."""
+
+    task: Task
+    rollouts: tuple[Rollout, ...]
+    scores: tuple[Score, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.rollouts) != len(self.scores):
+            raise ValueError(f"{len(self.rollouts)} rollouts but {len(self.scores)} scores")
+
+
+@dataclass(frozen=True)
+class TreeShape:
+    """One tree of a packed forest: a trunk of `trunk` tokens shared by branches of `branches[i]` tokens each.
+    In the packed row the trunk comes first, then the branches in order."""
+
+    trunk: int
+    branches: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return self.trunk + sum(self.branches)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A packed forest: many sequences in one row that do not see each other, shared prompts held once.
+
+    Shapes: N packed tokens, M = number of True in `mask`, S = sequences of the batch.
+    `parent[i]` is the index of the token before token i on its path, -1 at a root; token i is predicted (and a value
+    read) at `parent[i]`, and attends to its ancestors and itself. `sequence[i]` numbers the one sequence a trained
+    token belongs to (-1 for a shared trunk). The per-token tensors below have length M, in the order of the mask.
+    `weights` are the step's normalisers spread over its tokens: a loss is sum(weights * per-token loss), so that
+    micro-batches, packing and ranks add up to the same number."""
+
+    token_ids: torch.Tensor  # [N] int64
+    position_ids: torch.Tensor  # [N] int64
+    parent: torch.Tensor  # [N] int64
+    sequence: torch.Tensor  # [N] int64
+    mask: torch.Tensor  # [N] bool, True = trained
+    trees: tuple[TreeShape, ...]
+    sequences: int  # S
+    weights: torch.Tensor  # [M] float32
+    advantages: torch.Tensor | None = None  # [M]
+    sampler_logprobs: torch.Tensor | None = None  # [M]
+    proximal_logprobs: torch.Tensor | None = None  # [M]
+    ref_logprobs: torch.Tensor | None = None  # [M]
+    returns: torch.Tensor | None = None  # [M]
+    values: torch.Tensor | None = None  # [M]
+    supports: tuple[tuple[int, ...], ...] | None = None  # M kept supports when sampling was truncated
+
+    def __post_init__(self) -> None:
+        n = len(self.token_ids)
+        for name in ("position_ids", "parent", "sequence", "mask"):
+            if getattr(self, name).shape != (n,):
+                raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}, not ({n},)")
+        if sum(tree.size for tree in self.trees) != n:
+            raise ValueError(f"the trees hold {sum(t.size for t in self.trees)} tokens, not {n}")
+        m = int(self.mask.sum())
+        for name in (
+            "weights",
+            "advantages",
+            "sampler_logprobs",
+            "proximal_logprobs",
+            "ref_logprobs",
+            "returns",
+            "values",
+        ):
+            value = getattr(self, name)
+            if value is not None and value.shape != (m,):
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, not ({m},)")
+        if self.supports is not None and len(self.supports) != m:
+            raise ValueError(f"{len(self.supports)} supports for {m} trained tokens")
+        if bool((self.parent[self.mask] < 0).any()):
+            raise ValueError("a root token has nothing to be predicted from and cannot be trained")
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A scalar to differentiate, and detached numbers to log (sums over the micro-batch, already weighted)."""
+
+    loss: torch.Tensor
+    metrics: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,55 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from posttrain.models import LanguageModel
+
+# Read when torch is imported, here and in child processes: sums depend on the number of threads.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).parent.parent
+MEMORY_KIB = 12 << 20
+
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> LanguageModel:
+    """The model `tiny-random`, shared: a test that changes its weights loads its own."""
+    from posttrain.models import load_model
+
+    return load_model("tiny-random")
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> RunCli:
+    """Run `posttrain ARGS...` as a process of its own in `tmp_path`, bounded in time (seconds) and address space."""
+
+    def run(
+        *args: str | Path, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        bounded = ["sh", "-c", f'ulimit -v {MEMORY_KIB} && exec "$@"', "sh"]
+        return subprocess.run(
+            [*bounded, sys.executable, "-m", "posttrain", *map(str, args)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **(env or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,156 @@
+"""`posttrain score`: rows in, JSONL out."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain.config import ScoreConfig
+from posttrain.rewards.score import describe_rewards, run_score
+from posttrain.types import InputError
+
+ROOT = str(Path(__file__).parent.parent)
+
+
+def score(reward: str | tuple[str, ...], text: str, timeout: float = 10) -> tuple[list[dict[str, Any]], str]:
+    """Rows on standard output, and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    rewards = (reward,) if isinstance(reward, str) else reward
+    config = ScoreConfig(reward=rewards, data="-", reward_timeout=timeout)
+    assert run_score(config, io.StringIO(text), out, err) == 0
+    return [json.loads(line) for line in out.getvalue().splitlines()], err.getvalue()
+
+
+def rows(*completions: Any, **columns: Any) -> str:
+    return "".join(json.dumps({"prompt": "q", "completion": c, **columns}) + "\n" for c in completions)
+
+
+def test_rows_come_back_in_order_with_parts() -> None:
+    text = rows("<think>a</think><answer>4</answer>", "4", "5", answer="4")
+    found, err = score(("math=0.8", "format=0.2"), text)
+    assert found == [
+        {"score": 1.0, "parts": {"math": 1.0, "format": 1.0}, "error": None},
+        {"score": 0.8, "parts": {"math": 1.0, "format": 0.0}, "error": None},
+        {"score": 0.0, "parts": {"math": 0.0, "format": 0.0}, "error": None},
+    ]
+    assert "scored 3 of 3 rows" in err
+
+
+def test_a_failed_row_is_null_with_its_error_and_exit_0() -> None:
+    text = rows("4", answer="4") + rows("4", answer="???") + rows("4", answer="4")
+    found, err = score("math", text)
+    assert [row["score"] for row in found] == [1.0, None, 1.0]
+    assert found[1]["error"].startswith("math: ValueError: the reference answer '???' cannot be parsed")
+    assert "1 failed" in err and "Traceback" in err
+
+
+def test_completions_may_be_messages_and_blank_lines_are_skipped(tmp_path: Path) -> None:
+    row = {"prompt": [{"role": "user", "content": "2+2"}], "completion": [{"role": "assistant", "content": "4"}]}
+    file = tmp_path / "data.jsonl"
+    file.write_text(json.dumps({**row, "answer": 4}) + "\n\n" + rows("5", answer=4))
+    out = io.StringIO()
+    config = ScoreConfig(reward=("math",), data=str(file))
+    assert run_score(config, io.StringIO(), out, io.StringIO()) == 0
+    assert [json.loads(line)["score"] for line in out.getvalue().splitlines()] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "<stdin>:2: not valid JSON"),
+        ("[1]", "<stdin>:2: a list, not a JSON object"),
+        ('{"prompt": "q"}', "<stdin>:2: no 'completion'; the row has prompt"),
+        ('{"completion": "q"}', "<stdin>:2: no 'prompt'; the row has completion"),
+        ('{"prompt": "q", "completion": 3}', "<stdin>:2: completion must be a string or a list of messages"),
+        (
+            '{"prompt": "q", "completion": [{"role": "bot", "content": ""}]}',
+            "<stdin>:2: completion: unknown role 'bot'",
+        ),
+    ],
+)
+def test_a_bad_row_stops_before_anything_is_printed(line: str, message: str) -> None:
+    out = io.StringIO()
+    with pytest.raises(InputError) as caught:
+        run_score(ScoreConfig(reward=("format",), data="-"), io.StringIO(rows("a") + line + "\n"), out, io.StringIO())
+    assert message in str(caught.value)
+    assert out.getvalue() == ""
+
+
+def test_no_rows_and_no_file() -> None:
+    with pytest.raises(InputError, match="<stdin> has no rows"):
+        score("format", "\n")
+    with pytest.raises(InputError, match="there is no file nowhere.jsonl"):
+        run_score(ScoreConfig(reward=("format",), data="nowhere.jsonl"), io.StringIO(), io.StringIO(), io.StringIO())
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_bytes(b"\xff\xfe\x00")
+    config = ScoreConfig(reward=("format",), data=str(tmp_path / "data.jsonl"))
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        run_score(config, io.StringIO(), io.StringIO(), io.StringIO())
+
+
+def test_ten_thousand_rows_take_seconds() -> None:
+    started = time.monotonic()
+    found, _ = score("format", rows(*(f"<think>{i}</think><answer>{i}</answer>" for i in range(10_000))))
+    assert len(found) == 10_000 and all(row["score"] == 1.0 for row in found)
+    assert time.monotonic() - started < 10
+
+
+PIPE = (
+    "import sys; from posttrain.config import ScoreConfig; from posttrain.rewards.score import run_score; "
+    "sys.exit(run_score(ScoreConfig(reward=(sys.argv[1],), data='-'), sys.stdin, sys.stdout, sys.stderr))"
+)
+
+
+def test_in_a_pipe_a_printing_reward_leaves_standard_output_alone(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text("print('import')\ndef f(response):\n    print('call')\n    return 1\n")
+    done = subprocess.run(
+        [sys.executable, "-c", PIPE, "loud.py:f"],
+        input=rows("a", "b"), env={**os.environ, "PYTHONPATH": ROOT}, cwd=tmp_path, capture_output=True, text=True,
+        timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert [json.loads(line)["score"] for line in done.stdout.splitlines()] == [1.0, 1.0]
+    assert done.returncode == 0 and "call" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PIPE, "format"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": ROOT},
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    process.stdin.write(rows(*["a"] * 5000).encode())
+    process.stdin.close()
+    with process.stderr as stream:
+        err = stream.read()
+    assert process.wait(timeout=60) == 0, err
+    assert b"Traceback" not in err and b"BrokenPipe" not in err
+
+
+def test_the_built_in_rewards_are_described() -> None:
+    described = dict(describe_rewards())
+    assert set(described) == {"math", "format", "reasoning-gym"}
+    assert described["format"] == "1.0 if the response is exactly `<think>…</think><answer>…</answer>`, else 0.0."
+
+
+def test_scoring_needs_no_torch() -> None:
+    code = "import sys, posttrain.rewards.score, posttrain.rewards.math\nprint('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "False\n", done.stderr
