@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -59,15 +60,15 @@ def run_recipe(config: RunConfig) -> None:
     from posttrain.evals.compare import compare, format_tables, summary
     from posttrain.report.html import write_report
 
-    evaluator = _Evaluator(recipe, stages, out)  # reads all data: a bad row is found before anything is written
-    _claim(out, recipe)
-    evaluator.evaluate(START, recipe.model)
-    for stage in stages:
-        _run_stage(stage, stages, recipe, out)
-        if stage.method != "pairs":
-            evaluator.evaluate(stage.name, str(out / stage.name / "model"))
-            write_report(out / stage.name)
-    evaluator.close()
+    # the evaluator reads all data: a bad row is found before anything is written
+    with closing(_Evaluator(recipe, stages, out)) as evaluator:
+        _claim(out, recipe)
+        evaluator.evaluate(START, recipe.model)
+        for stage in stages:
+            _run_stage(stage, stages, recipe, out)
+            if stage.method != "pairs":
+                evaluator.evaluate(stage.name, str(out / stage.name / "model"))
+                write_report(out / stage.name)
     models = [s for s in stages if s.method != "pairs"]
     comparison = compare(
         {START: out / START, **{s.name: out / s.name for s in models}},

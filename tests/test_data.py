@@ -458,3 +458,19 @@ def test_importing_the_readers_does_not_import_heavy_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_slices_of_a_shuffled_list_are_alike_and_disjoint() -> None:
+    """Without `of` the rare easy questions come first: of one- and two-digit sums the short ones are used up early."""
+    base = "reasoning-gym:chain_sum?seed=7&min_terms=2&max_terms=2&min_digits=1&max_digits=2"
+
+    def length(source: str) -> float:
+        return sum(len(str(t.prompt)) for t in load_tasks(source)) / 200
+
+    first, last = (f"{base}&start={start}&size=200" for start in (0, 1800))
+    assert length(last) - length(first) > 0.5
+    first, last = (f"{base}&of=2000&start={start}&size=200" for start in (0, 1800))
+    assert abs(length(last) - length(first)) < 0.3
+    assert not {t.prompt for t in load_tasks(first)} & {t.prompt for t in load_tasks(last)}
+    with pytest.raises(InputError, match="beyond of=2000"):
+        load_tasks(f"{base}&of=2000&start=1900&size=200")

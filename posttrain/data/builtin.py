@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -18,17 +19,18 @@ from posttrain.types import InputError, Prompt, Task
 GYM = "reasoning-gym:"
 HUMANEVAL = "humaneval"
 DRAWING_SECONDS = 600
-NUMBERS = (("size", 500), ("start", 0), ("seed", 0))
+NUMBERS = (("size", 500), ("start", 0), ("seed", 0), ("of", 0))
 
 
 @dataclass(frozen=True)
 class GymSpec:
-    """A slice of the list of distinct items that one seed draws."""
+    """A slice of the list of distinct items that one seed draws; with `of`, of a shuffled list of that length."""
 
     name: str
     size: int
     start: int
     seed: int
+    of: int
     instruction: str
     config: dict[str, str]
 
@@ -43,7 +45,9 @@ def builtin_tasks(source: str) -> list[Task]:
 
     `reasoning-gym:NAME?size=200&start=2000&seed=7&min_terms=2` is the slice [start, start+size) of the list of distinct
     questions that `seed` draws. Slices of one list are disjoint, whereas two seeds are not, since item i of seed s
-    comes from Random(s + i). Defaults: size 500, start 0, seed 0. `instruction=…` (URL-encoded: %20 or + is a space,
+    comes from Random(s + i). But they are not alike: easy questions are few, come early and then repeat, so a later
+    slice is harder. `of=3000` draws 3,000 distinct questions and shuffles them before slicing: give it for splits.
+    Defaults: size 500, start 0, seed 0, of none. `instruction=…` (URL-encoded: %20 or + is a space,
     %2B a plus) is added to each question on a line of its own; all other keys go to the generator. Columns: `answer`,
     `entry` (the whole item, for its verifier) and `dataset` (NAME). The same text gives the same tasks in every
     process.
@@ -55,11 +59,15 @@ def builtin_tasks(source: str) -> list[Task]:
         return _humaneval(source)
     spec = parse_gym(source)
     items = _draw(spec, source)
-    if len(items) < spec.start + spec.size:
+    wanted = spec.of or spec.start + spec.size
+    if len(items) < wanted:
+        asks = "of" if spec.of else "start + size"
         raise InputError(
-            f"{source}: found only {len(items)} distinct questions, but start + size asks for "
-            f"{spec.start + spec.size}; ask for fewer or widen the generator's options"
+            f"{source}: found only {len(items)} distinct questions, but {asks} asks for {wanted}; "
+            "ask for fewer or widen the generator's options"
         )
+    if spec.of:
+        random.Random(spec.seed).shuffle(items)
     return [_gym_task(spec, i, items[i]) for i in range(spec.start, spec.start + spec.size)]
 
 
@@ -77,10 +85,12 @@ def parse_gym(source: str) -> GymSpec:
         if key in options:
             raise InputError(f"{source}: {key} is given twice")
         options[key] = value
-    size, start, seed = (_number(source, options, key, default) for key, default in NUMBERS)
+    size, start, seed, of = (_number(source, options, key, default) for key, default in NUMBERS)
     if size == 0:
         raise InputError(f"{source}: size must be at least 1")
-    return GymSpec(name, size, start, seed, options.pop("instruction", ""), options)
+    if of and start + size > of:
+        raise InputError(f"{source}: start + size is {start + size}, beyond of={of}; raise of or ask for fewer")
+    return GymSpec(name, size, start, seed, of, options.pop("instruction", ""), options)
 
 
 def _number(source: str, options: dict[str, str], key: str, default: int) -> int:
@@ -91,7 +101,7 @@ def _number(source: str, options: dict[str, str], key: str, default: int) -> int
 
 
 def _draw(spec: GymSpec, source: str) -> list[dict[str, Any]]:
-    request = {"name": spec.name, "seed": spec.seed, "count": spec.start + spec.size, "config": spec.config}
+    request = {"name": spec.name, "seed": spec.seed, "count": spec.of or spec.start + spec.size, "config": spec.config}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "posttrain.data.gym_items"],

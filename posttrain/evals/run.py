@@ -16,7 +16,7 @@ from posttrain.console import Progress
 from posttrain.data.formats import load_tasks
 from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.engine.local import LocalEngine
-from posttrain.evals.retention.retention import as_tasks, retention_tasks, retention_text, score_retention
+from posttrain.evals.retention.retention import MAX_NEW_TOKENS, as_tasks, retention_tasks, retention_text, score_retention
 from posttrain.evals.stats import bootstrap_mean, is_binary, pass_at_k, wilson_interval
 from posttrain.losses import kl_k3
 from posttrain.models import LanguageModel, load_model, weights_hash
@@ -27,8 +27,6 @@ from posttrain.types import Group, InputError, Rollout, Sampling, Task
 
 WINDOW = 512
 """Tokens of one window of the retention text."""
-RETENTION_TOKENS = 48
-"""Longest answer to a retention item."""
 FORWARD_TOKENS = 4096
 
 
@@ -178,7 +176,7 @@ def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteRe
     start = time.perf_counter()
     lm = engine.lm
     items = retention_tasks()
-    greedy = Sampling(RETENTION_TOKENS, temperature=0)
+    greedy = Sampling(MAX_NEW_TOKENS, temperature=0)
     plans = [Plan(task, 0, greedy, 0) for task in as_tasks()]
     with Progress(title, 2) as progress:
         rollouts = sample(engine, lm.chat, plans)

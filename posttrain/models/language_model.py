@@ -201,7 +201,7 @@ def padded_rows(batch: Batch) -> tuple[list[list[int]], torch.Tensor]:
             places += [(len(rows), tree.trunk + i - 1) for i in range(length) if mask[start + i]]
             rows.append(trunk + ids[start : start + length])
             start += length
-    return rows, torch.tensor(places)
+    return rows, torch.tensor(places, dtype=torch.long).reshape(-1, 2)
 
 
 def _check_batch(vocabulary: int) -> Batch:

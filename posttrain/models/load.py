@@ -8,11 +8,13 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -38,16 +40,39 @@ def load_model(name: str, *, raw: bool = False, device: str | None = None) -> La
     folder = model_folder(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        module: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True
+        # sizes that differ pass here, and are refused by name below together with missing weights
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(
             f"--model {name}: cannot be loaded as a causal language model: {_first_line(error)}"
         ) from error
+    module: PreTrainedModel = loaded[0]
+    _check_complete(name, loaded[1])
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     module.to(torch.device(device))  # type: ignore[arg-type]
     return LanguageModel(name, module, tokenizer, Path(folder), raw=raw)
+
+
+def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
+    """Refuse weights that do not fill the model: transformers would draw the missing ones at random."""
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(
+            f"--model {name}: the weights lack {missing[0]!r} ({len(missing)} missing in all); "
+            "give the whole checkpoint of a causal language model"
+        )
+    if mismatched := sorted(loading["mismatched_keys"]):
+        key, found, expected = mismatched[0]
+        raise InputError(
+            f"--model {name}: {key!r} has the shape {tuple(found)}, but its config.json needs {tuple(expected)}; "
+            "use the config.json that the weights were saved with"
+        )
 
 
 def model_folder(name: str) -> str:

@@ -56,12 +56,12 @@ def encode_rows(lm: LanguageModel, rows: Sequence[Any], max_length: int) -> tupl
     for row in (e for r in rows for e in lm.chat.encode_sft(r)):
         if len(row.token_ids) > limit:
             cut += 1
+            if not any(row.mask[:limit]):
+                raise InputError(
+                    f"{row.where}: no trained token is left after cutting the row to {limit} tokens; raise "
+                    "--max-length or shorten the prompt"
+                )
             row = EncodedRow(row.token_ids[:limit], row.mask[:limit], row.where)
-        if not any(row.mask):
-            raise InputError(
-                f"{row.where}: no trained token is left after cutting the row to {limit} tokens; raise --max-length or "
-                "shorten the prompt"
-            )
         out.append(row)
     return out, cut
 

@@ -1,0 +1,155 @@
+"""Pipelines: a whole small recipe, what is not run again, and recipes that are wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from posttrain.config import RunConfig
+from posttrain.pipeline import check_stages, load_recipe, run_recipe, shipped_recipes
+from posttrain.types import InputError
+
+SUMS = "reasoning-gym:chain_sum?seed=7&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
+
+
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    reward = tmp_path / "rewards.py"
+    reward.write_text("def digits(response):\n    return sum(c.isdigit() for c in response) / max(1, len(response))\n")
+    return {
+        "model": "tiny-random",
+        "evaluate": {
+            "data": f"{SUMS}&start=0&size=12",
+            "reward": ["reasoning-gym"],
+            "samples": 2,
+            "max_new_tokens": 4,
+            "retention": False,
+        },
+        "stages": {
+            "sft": {
+                "method": "sft",
+                "parent": "start",
+                "data": f"{SUMS}&start=12&size=16",
+                "max_steps": 2,
+                "learning_rate": 1e-3,
+            },
+            "grpo": {
+                "method": "rl",
+                "parent": "sft",
+                "data": f"{SUMS}&start=28&size=16",
+                "reward": [f"{reward}:digits"],
+                "max_steps": 4,
+                "batch_size": 16,
+                "max_new_tokens": 8,
+            },
+            "pairs": {
+                "method": "pairs",
+                "parent": "sft",
+                "data": f"{SUMS}&start=28&size=16",
+                "limit": 4,
+                "reward": [f"{reward}:digits"],
+                "samples": 4,
+                "max_new_tokens": 8,
+            },
+            "dpo": {"method": "dpo", "parent": "sft", "data": "pairs", "flops_of": "grpo", "batch_size": 2},
+        },
+    }
+
+
+def write(tmp_path: Path, raw: dict[str, Any]) -> str:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(raw, sort_keys=False))
+    return str(file)
+
+
+def test_a_recipe_runs_whole_and_only_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    config = RunConfig(recipe=write(tmp_path, recipe(tmp_path)), out=out)
+    run_recipe(config)
+    comparison = json.loads((out / "compare.json").read_text())
+    assert list(comparison["stages"]) == ["start", "sft", "grpo", "dpo"]
+    assert [s["parent"] for s in comparison["stages"].values()] == [None, "start", "sft", "sft"]
+    assert {"of", "against", "evaluation", "value", "low", "high", "n"} == set(comparison["contrasts"][0])
+    assert comparison["stages"]["sft"]["evaluations"]["greedy"]["n"] == 12
+    assert (out / "report.html").exists()
+    assert "report.html" in capsys.readouterr().out
+
+    # equal compute: the DPO arm, its pairs included, reaches GRPO's operations with its last step and not before
+    grpo, dpo = (comparison["stages"][s]["flops"] for s in ("grpo", "dpo"))
+    pairs = json.loads((out / "pairs" / "cost.json").read_text())["flops"]
+    spent = [json.loads(line)["flops"] for line in (out / "dpo" / "metrics.jsonl").read_text().splitlines()]
+    assert dpo == pairs + spent[-1] >= grpo
+    assert len(spent) < 2 or pairs + spent[-2] < grpo
+
+    stamps = {file: file.stat().st_mtime_ns for file in out.glob("*/model/model.safetensors")}
+    assert len(stamps) == 3
+    run_recipe(config)
+    assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
+
+    with pytest.raises(InputError, match="another recipe or other settings"):
+        run_recipe(config.model_copy(update={"set": ("sft.max_steps=3",)}))
+
+
+def test_held_out_tasks_that_are_trained_on_are_removed(tmp_path: Path) -> None:
+    raw = recipe(tmp_path)
+    raw["evaluate"]["data"] = f"{SUMS}&start=0&size=20"  # 12..19 are SFT rows
+    del raw["stages"]["grpo"], raw["stages"]["pairs"], raw["stages"]["dpo"]
+    out = tmp_path / "out"
+    run_recipe(RunConfig(recipe=write(tmp_path, raw), out=out))
+    evaluation = json.loads((out / "sft" / "evaluations" / "held_out.json").read_text())
+    assert evaluation["settings"]["removed_as_overlap"] == 8
+    assert len((out / "sft" / "evaluations" / "held_out.jsonl").read_text().splitlines()) == 12
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
+    assert check_stages(load_recipe(name), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("stages", "sft", "method"), "ppo2", "stage sft: method is 'ppo2'; use one of sft, dpo, rl, pairs"),
+        (("stages", "dpo", "parent"), "pairs", "stage dpo: parent is 'pairs'; use one of start, sft, grpo"),
+        (("stages", "sft", "parent"), "grpo", "stage sft: parent is 'grpo'; use one of start"),
+        (("stages", "dpo", "flops_of"), "ppo", "stage dpo: flops_of is 'ppo'"),
+        (("stages", "dpo", "data"), "grpo", "makes no data; use a pairs stage"),
+        (("stages", "sft", "learning_rat"), 1.0, "stage sft: learning_rat: unknown key"),
+        (("stages", "grpo", "group_size"), 1, "stage grpo: group_size: Input should be greater than or equal to 2"),
+        (("evaluate", "sampels"), 1, "evaluate.sampels: unknown key"),
+    ],
+)
+def test_a_wrong_recipe_names_stage_and_key(path: tuple[str, ...], value: object, message: str, tmp_path: Path) -> None:
+    raw = recipe(tmp_path)
+    where = raw
+    for key in path[:-1]:
+        where = where[key]
+    where[path[-1]] = value
+    with pytest.raises(InputError) as error:
+        check_stages(load_recipe(write(tmp_path, raw)), tmp_path / "out")
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_overrides(tmp_path: Path) -> None:
+    name = write(tmp_path, recipe(tmp_path))
+    changed = load_recipe(name, ("sft.max_steps=7", "evaluate.samples=3", "model=smollm2-135m", "seed=5"))
+    assert changed.stages["sft"]["max_steps"] == 7
+    assert (changed.evaluate.samples, changed.model, changed.seed) == (3, "smollm2-135m", 5)
+    with pytest.raises(InputError, match=r"--set sft2.max_steps=1: sft2.max_steps is not in the recipe"):
+        load_recipe(name, ("sft2.max_steps=1",))
+    with pytest.raises(InputError, match="write it as stage.key=value"):
+        load_recipe(name, ("sft.max_steps",))
+
+
+def test_bad_data_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    raw = recipe(tmp_path)
+    broken = tmp_path / "rows.jsonl"
+    broken.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"\n')
+    raw["stages"]["sft"]["data"] = str(broken)
+    with pytest.raises(InputError, match=r"rows.jsonl:2"):
+        run_recipe(RunConfig(recipe=write(tmp_path, raw), out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
