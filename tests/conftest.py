@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from posttrain.models import LanguageModel
 
 # Read when torch is imported, here and in child processes: sums depend on the number of threads.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

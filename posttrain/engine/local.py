@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from posttrain.engine.base import Request
 from posttrain.engine.sampling import Draw, draw
+from posttrain.engine.weights import copy_weights
 from posttrain.models.attention import ForestPlan
 from posttrain.models.language_model import LanguageModel
 from posttrain.types import Completion, InputError, StopReason, TreeShape
@@ -70,15 +70,8 @@ class LocalEngine:
         self._cancelled.add(request_id)
 
     def update(self, weights: Mapping[str, torch.Tensor] | Path | None, version: int) -> None:
-        if isinstance(weights, Path):
-            weights = {k: v for file in sorted(weights.glob("*.safetensors")) for k, v in load_file(file).items()}
         if weights is not None:
-            own = dict(self.lm.module.named_parameters(remove_duplicate=False))
-            if unknown := sorted(set(weights) - set(own)):
-                raise InputError(f"the new weights hold {unknown[0]!r}, which this model does not have")
-            with torch.no_grad():
-                for name, value in weights.items():
-                    own[name].copy_(value)
+            copy_weights(self.lm.module, weights)
         self.version = version
 
     def _check(self, request: Request) -> None:
@@ -311,7 +304,7 @@ class _GroupDecoder:
         self.engine.forwarded_tokens += len(prompt)
         self.cache = outputs.past_key_values
         if len(new) > 1:
-            self.cache.batch_repeat_interleave(len(new))  # type: ignore[attr-defined]
+            self._keep_rows([0] * len(new))
         self.active = [_Row(request) for request in new]
         _extend(self.engine, self.active, outputs.logits[:, -1].expand(len(new), -1))
         self.drop_ended()
@@ -332,4 +325,9 @@ class _GroupDecoder:
         self.ended += [row for row in self.active if row.stop_reason is not None]
         self.active = [self.active[i] for i in keep]
         if keep:
-            self.cache.batch_select_indices(torch.tensor(keep, device=self.lm.device))  # type: ignore[attr-defined]
+            self._keep_rows(keep)
+
+    def _keep_rows(self, rows: Sequence[int]) -> None:
+        """The cache with these of its rows, perhaps repeated. What beam search uses is the one way that every kind of
+        layer has; recurrent ones cannot repeat or select rows by transformers' functions of that name."""
+        self.cache.reorder_cache(torch.tensor(rows, device=self.lm.device))  # type: ignore[attr-defined]

@@ -47,10 +47,10 @@ class FlopCounter:
 
     def decode(self, prompt: int, completions: Iterable[int]) -> float:
         """Sampling completions of the given lengths from one shared prompt: the prompt is forwarded once, and of each
-        completion all tokens but the last; every sampled token took one row of the head, the first ones share it."""
-        lengths = list(completions)
-        shape = TreeShape(prompt, tuple(n - 1 for n in lengths))
-        return self.forward([shape], 1 + sum(n - 1 for n in lengths))
+        completion all tokens but the last; every sampled token took one row of the head, the first ones share it. A
+        completion that was cancelled before its first token (length 0) costs nothing of its own."""
+        forwarded = tuple(max(0, n - 1) for n in completions)
+        return self.forward([TreeShape(prompt, forwarded)], 1 + sum(forwarded))
 
 
 def _matrix_size(module: torch.nn.Module) -> int:

@@ -74,8 +74,9 @@ def _restrict(logits: torch.Tensor, supports: Supports | None) -> torch.Tensor:
     if supports is None:
         return logits
     left_out = torch.ones(logits.shape, dtype=torch.bool, device=logits.device)
-    rows = torch.tensor([i for i, kept in enumerate(supports) for _ in kept], device=logits.device)
-    left_out[rows, torch.tensor([t for kept in supports for t in kept], device=logits.device)] = False
+    kept = torch.tensor([(i, t) for i, tokens in enumerate(supports) for t in tokens], dtype=torch.long).reshape(-1, 2)
+    rows, columns = kept.to(logits.device).unbind(1)
+    left_out[rows, columns] = False
     return logits.masked_fill(left_out, float("-inf"))
 
 

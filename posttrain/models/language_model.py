@@ -51,6 +51,7 @@ class LanguageModel:
         self.adapter: PeftModel | None = None
         self.packed = False
         self.packed = self._can_pack()
+        self.forwarded_tokens = 0  # those of the self-check do not count
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +116,7 @@ class LanguageModel:
         config = self.module.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         if kinds != {"full_attention"} or (
-            getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
+            getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None)
         ):
             log.warning("%s has layers other than full attention: rows are padded instead of packed", self.name)
             return False
@@ -133,7 +134,6 @@ class LanguageModel:
                 log.warning("%s cannot run packed rows (%s): rows are padded instead", self.name, error)
                 self.module.set_attn_implementation("sdpa")
                 return False
-        self.forwarded_tokens = 0
         worst = float((plain - packed).abs().max())
         if worst > SELF_CHECK_TOLERANCE:
             log.warning("%s differs by %.2g when packed: rows are padded instead", self.name, worst)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import pstdev
 
 import torch
 
@@ -15,6 +16,11 @@ from posttrain.types import Batch, Group, LossOutput, Rollout
 
 PerToken = Mapping[int, tuple[float, ...]]
 """Numbers of a rollout's sampled tokens by `id(rollout)`."""
+
+
+KL_PRECISION = 1e-4
+"""Nats by which sampler and trainer may differ on a response in float32: a spread of rewards that is no more than β
+times this comes from rounding, and dividing by it would train on noise."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ def group_signals(groups: Sequence[Group], references: PerToken, reward_beta: fl
             out.append([])
             continue
         rewards = [total - (reward_beta * k1_sum(r, references) if reward_beta else 0.0) for r, total in scored]
+        if reward_beta and pstdev(rewards) < reward_beta * KL_PRECISION:
+            rewards = [0.0] * len(rewards)
         advantages = group_normalised(rewards)
         out.append([Signal(r, a) for (r, _), a in zip(scored, advantages, strict=True)])
     return out

@@ -1,0 +1,69 @@
+"""Many kills in one run, at chosen and at random moments: what comes out equals a run that was never killed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.processes import assert_same_run, finish, kill_when, launch, steps_written
+from tests.test_resume import KINDS, SAVE_EVERY, arguments
+from tests.training_helpers import events, metrics
+
+STEPS, KILLS = 60, 10
+
+pytestmark = [pytest.mark.stress, pytest.mark.timeout(900)]
+
+
+def moment(run: Path, rng: random.Random, kill: int) -> Callable[[], bool]:
+    """When to kill: while a checkpoint is being written, or some steps from now."""
+    if kill % 3 == 2:
+        return lambda: any((run / "checkpoints").glob(".*.partial"))
+    at = steps_written(run) + rng.randint(1, SAVE_EVERY + 2)
+    return lambda: steps_written(run) >= at
+
+
+def last_moments(run: Path) -> list[Callable[[], bool]]:
+    """While the model is being written; after it, while the run is not marked as finished."""
+    return [
+        lambda: (run / ".model.partial").exists(),
+        lambda: (run / "model").exists() and (run / "cost.json").exists(),
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_again_and_again(tmp_path: Path, kind: str) -> None:
+    rng = random.Random(f"kills of {kind}")
+    whole, killed, messages = tmp_path / "whole", tmp_path / "killed", tmp_path / "messages.txt"
+    finish(launch(arguments(tmp_path, kind, "whole", STEPS), messages), messages)
+    command = [*arguments(tmp_path, kind, "killed", STEPS), "--resume"]
+
+    kills = 0
+    for kill in range(KILLS):
+        ready = moment(killed, rng, kill)
+        kills += kill_when(launch(command, messages), ready, rng.random() * 0.03)
+    for ready in last_moments(killed):
+        kills += kill_when(launch(command, messages), ready)
+    finish(launch(command, messages), messages)
+
+    assert kills >= KILLS  # the moments after the last step may be missed, the others not
+    assert_same_run(killed, whole, partial(metrics, timeless=True))
+    resumed = [event["resumed_from"] for event in events(killed, "resumed_from")]
+    assert resumed == sorted(resumed) and resumed[-1] > 0
+    assert all(step % SAVE_EVERY == 0 for step in resumed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_any_time(tmp_path: Path, kind: str) -> None:
+    """Moments drawn evenly over a process's life, its start included."""
+    rng = random.Random(f"times of {kind}")
+    whole, killed, messages = tmp_path / "whole", tmp_path / "killed", tmp_path / "messages.txt"
+    finish(launch(arguments(tmp_path, kind, "whole", STEPS), messages), messages)
+    command = [*arguments(tmp_path, kind, "killed", STEPS), "--resume"]
+    for _ in range(KILLS):
+        kill_when(launch(command, messages), lambda: True, rng.uniform(0.5, 8.0))
+    finish(launch(command, messages), messages)
+    assert_same_run(killed, whole, partial(metrics, timeless=True))

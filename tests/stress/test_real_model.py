@@ -1,0 +1,109 @@
+"""The numeric core on the real model SmolLM2-135M-Instruct."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from posttrain.data.packing import Branch, Tree, pack, share_prefix
+from posttrain.engine.base import Request
+from posttrain.engine.local import LocalEngine
+from posttrain.models import LanguageModel, load_model
+from posttrain.types import Completion, Sampling, Segment
+
+pytestmark = [pytest.mark.stress, pytest.mark.real_model, pytest.mark.timeout(1200)]
+
+TOPICS = ("rivers", "the moon", "bread", "prime numbers", "volcanoes", "chess", "bees", "Rome", "the sea", "glass")
+PROMPTS = [f"Tell me one fact about {t}." for t in TOPICS] + [
+    f"What is {17 * i + 4} plus {29 * i + 3}? " + "Think step by step. " * i for i in range(10)
+]
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> LanguageModel:
+    return load_model("smollm2-135m")
+
+
+def branch(prompt: tuple[int, ...], completion: Completion) -> Branch:
+    segment = Segment.of(prompt, completion)
+    n = segment.sampled_count
+    return Branch(segment.token_ids, segment.sampled, (1.0 / n,) * n, supports=completion.supports)
+
+
+def unshared(trees: Sequence[Tree]) -> list[Tree]:
+    """The same rows without any shared trunk."""
+    return [
+        Tree((), (replace(b, token_ids=t.trunk + b.token_ids, mask=(False,) * len(t.trunk) + b.mask),))
+        for t in trees
+        for b in t.branches
+    ]
+
+
+def test_greedy_takes_the_best_token(smollm2: LanguageModel) -> None:
+    """20 prompts x 64 tokens through 7 slots. Every token is the best one after those before it, in transformers' own
+    forward pass over the whole row, and its logprob is that of the row to 1e-4: by induction this is what `generate`
+    gives. A difference counts only where the two best logits are more than 1e-4 apart."""
+    requests = [Request(i, smollm2.chat.prompt_ids(p), Sampling(64, temperature=0.0)) for i, p in enumerate(PROMPTS)]
+    answers = dict(LocalEngine(smollm2, slots=7).generate(requests))
+    for request in requests:
+        completion = answers[request.id]
+        with torch.no_grad():
+            row = torch.tensor([request.prompt_ids + completion.token_ids])
+            logits = smollm2.module(input_ids=row).logits[0, len(request.prompt_ids) - 1 : -1]
+        drawn = torch.tensor(completion.token_ids)
+        chosen = logits.gather(1, drawn[:, None])[:, 0]
+        assert float((logits.amax(-1) - chosen).max()) <= 1e-4, f"prompt {request.id}"
+        expected = chosen - logits.logsumexp(-1)
+        torch.testing.assert_close(torch.tensor(completion.sampler_logprobs), expected, rtol=0, atol=1e-4)
+        ended = completion.token_ids[-1] in smollm2.chat.end_ids
+        assert completion.stop_reason == ("stop" if ended else "length")
+        assert not smollm2.chat.end_ids & set(completion.token_ids[:-1])
+
+
+@pytest.mark.parametrize("prompt", [0, 19])
+def test_greedy_equals_generate(smollm2: LanguageModel, prompt: int) -> None:
+    """The same by `generate` itself, for a short and for the longest prompt, up to a tie."""
+    request = Request(0, smollm2.chat.prompt_ids(PROMPTS[prompt]), Sampling(24, temperature=0.0))
+    got = dict(LocalEngine(smollm2).generate([request]))[0].token_ids
+    ends = sorted(smollm2.chat.end_ids)
+    config = GenerationConfig(do_sample=False, max_new_tokens=24, eos_token_id=ends, pad_token_id=ends[0])
+    ids = torch.tensor([request.prompt_ids])
+    with torch.no_grad():
+        out = smollm2.module.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    assert got == tuple(out[0, ids.shape[1] :].tolist())
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_p": 0.9}, {"top_k": 5}], ids=str)
+def test_groups(smollm2: LanguageModel, options: dict[str, float]) -> None:
+    """Five prompts with four completions each: sampler logprobs are the trainer's to 1e-4; what went through the model
+    is the forest's distinct tokens without the last of each completion; loss and gradient are those of separate
+    rows."""
+    sampling = Sampling(32, **options)  # type: ignore[arg-type]
+    prompts = [smollm2.chat.prompt_ids(p) for p in PROMPTS[::4]]
+    requests = [Request(4 * i + g, p, sampling, seed=g) for i, p in enumerate(prompts) for g in range(4)]
+    engine = LocalEngine(smollm2, slots=6)
+    answers = dict(engine.generate(requests))
+    assert engine.forwarded_tokens == sum(map(len, prompts)) + sum(len(c.token_ids) - 1 for c in answers.values())
+
+    trees = [share_prefix([branch(p, answers[4 * i + g]) for g in range(4)]) for i, p in enumerate(prompts)]
+    assert [len(t.trunk) for t in trees] == [len(p) for p in prompts]
+    results = []
+    for forest in (trees, unshared(trees)):
+        batch = pack(forest)
+        before = smollm2.forwarded_tokens
+        logprobs = smollm2.logprobs(batch, sampling.temperature).logprobs
+        assert smollm2.forwarded_tokens - before == sum(t.shape.size for t in forest)
+        loss = -(batch.weights * logprobs).sum()
+        gradient = torch.autograd.grad(loss, list(smollm2.trained_parameters().values()))
+        results.append((logprobs.detach(), float(loss.detach()), gradient))
+    (shared, shared_loss, shared_gradient), (single, single_loss, single_gradient) = results
+    sampler = torch.tensor([p for r in requests for p in answers[r.id].sampler_logprobs])
+    torch.testing.assert_close(shared, sampler, rtol=0, atol=1e-4)
+    torch.testing.assert_close(shared, single, rtol=0, atol=1e-4)
+    assert shared_loss == pytest.approx(single_loss, abs=1e-4)
+    for one, other in zip(shared_gradient, single_gradient, strict=True):
+        assert float((one - other).norm()) <= 1e-3 * float(other.norm())

@@ -1,0 +1,171 @@
+"""From tasks to scored groups: order, seeds, failures, and the JSON form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from posttrain.engine.base import Request
+from posttrain.engine.local import LocalEngine
+from posttrain.models import LanguageModel
+from posttrain.rewards.base import Sample
+from posttrain.rollout import (
+    Plan,
+    check_prompts,
+    collect,
+    regroup,
+    rollout_from_json,
+    rollout_seed,
+    rollout_to_json,
+    sample,
+    score,
+)
+from posttrain.types import Completion, InputError, Message, Rollout, Sampling, Score, Task
+
+
+class BackwardsEngine:
+    """Answers the last request first, each with two tokens made of its seed, and cancels those of `cancelled`."""
+
+    def __init__(self, end: int, cancelled: frozenset[int] = frozenset()) -> None:
+        self.version = 4
+        self.end = end
+        self.cancelled = cancelled
+        self.asked: list[Request] = []
+
+    def generate(
+        self, requests: Sequence[Request], deadline_seconds: float | None = None
+    ) -> Iterator[tuple[int, Completion]]:
+        self.asked = list(requests)
+        for r in reversed(requests):
+            if r.id in self.cancelled:
+                yield r.id, Completion((), (), (), "cancelled")
+            else:
+                yield r.id, Completion((40 + r.seed, self.end), (-0.5, -0.25), (4, 4), "stop")
+
+    def cancel(self, request_id: int) -> None:
+        raise AssertionError("nothing here cancels")
+
+    def update(self, weights: Mapping[str, torch.Tensor] | Path | None, version: int) -> None:
+        self.version = version
+
+
+class LengthScorer:
+    """Stands in for the worker pool: the score of a sample is the number of its column `n`; notes what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[Sample] = []
+
+    def score(self, samples: Sequence[Sample], trainer_state: Mapping[str, Any] | None = None) -> list[Score]:
+        self.seen += samples
+        return [Score(float(s.columns["n"]), {"n": float(s.columns["n"])}) for s in samples]
+
+
+def plans(count: int, group: int) -> list[Plan]:
+    tasks = [Task(f"t{i}", f"prompt {i}", {"n": i}) for i in range(count)]
+    return [Plan(t, g, Sampling(8), seed=group * i + g) for i, t in enumerate(tasks) for g in range(group)]
+
+
+def test_order_is_that_of_the_plans(tiny: LanguageModel) -> None:
+    """Whatever finishes first: rollout k carries the task, place, seed and tokens of plan k."""
+    made = plans(3, 2)
+    engine = BackwardsEngine(tiny.chat.turn_end)
+    rollouts = sample(engine, tiny.chat, made)
+    assert [(r.task_id, r.index, r.seed) for r in rollouts] == [(p.task.id, p.index, p.seed) for p in made]
+    for plan, rollout in zip(made, rollouts, strict=True):
+        prompt = tiny.chat.prompt_ids(plan.task.prompt)
+        (segment,) = rollout.segments
+        assert segment.token_ids == (*prompt, 40 + plan.seed, tiny.chat.turn_end)
+        assert segment.sampled == (False,) * len(prompt) + (True, True)
+        assert segment.sampler_logprobs == (0.0,) * len(prompt) + (-0.5, -0.25)
+        assert segment.versions == (-1,) * len(prompt) + (4, 4)
+        assert rollout.text == tiny.chat.decode([40 + plan.seed]) and rollout.response_length == 2
+    assert [r.prompt_ids for r in engine.asked] == [tiny.chat.prompt_ids(p.task.prompt) for p in made]
+
+
+def test_failed_rollouts_are_unscored_and_never_zero(tiny: LanguageModel) -> None:
+    """Rollouts 1 and 4 are cancelled: the reward does not see them, the others keep their own scores."""
+    made = plans(3, 2)
+    scorer = LengthScorer()
+    groups = collect(BackwardsEngine(tiny.chat.turn_end, frozenset({1, 4})), tiny.chat, scorer, made)  # type: ignore[arg-type]
+    assert [g.task.id for g in groups] == ["t0", "t1", "t2"]
+    assert [[s.total for s in g.scores] for g in groups] == [[0.0, None], [1.0, 1.0], [None, 2.0]]
+    failed = groups[0].rollouts[1]
+    assert (failed.status, failed.error, failed.response_length) == ("failed", "cancelled at the deadline", 0)
+    assert groups[0].scores[1].failed and groups[0].scores[1].reason == "cancelled at the deadline"
+    assert [s.columns["n"] for s in scorer.seen] == [0, 1, 1, 2]
+    assert scorer.seen[0].prompt == "prompt 0" and scorer.seen[0].completion_ids == (40, tiny.chat.turn_end)
+
+
+def test_scoring_only_failures_asks_nothing() -> None:
+    task = Task("t", "p")
+    failed = Rollout("t", 0, Sampling(1), 0, (), (), status="failed", error="the engine died")
+    scorer = LengthScorer()
+    assert score(scorer, [task], [failed]) == [Score(None, reason="the engine died")]  # type: ignore[arg-type]
+    assert scorer.seen == []
+
+
+def test_regroup_splits_at_tasks_and_at_index_zero() -> None:
+    """The same task twice in a row makes two groups."""
+    tasks = [Task(n, "p") for n in ("a", "a", "b", "b", "b", "b")]
+    indices = [0, 1, 0, 1, 0, 1]
+    rollouts = [Rollout(t.id, i, Sampling(1), 0, (), ()) for t, i in zip(tasks, indices, strict=True)]
+    scores = [Score(float(k)) for k in range(6)]
+    groups = regroup(tasks, rollouts, scores)
+    assert [(g.task.id, [r.index for r in g.rollouts], [s.total for s in g.scores]) for g in groups] == [
+        ("a", [0, 1], [0.0, 1.0]),
+        ("b", [0, 1], [2.0, 3.0]),
+        ("b", [0, 1], [4.0, 5.0]),
+    ]
+
+
+def test_statuses(tiny: LanguageModel) -> None:
+    """A random model seldom ends within 3 tokens: `truncated`, without an error."""
+    rollouts = sample(LocalEngine(tiny), tiny.chat, [Plan(Task("t", "p"), 0, Sampling(3, temperature=0.0), 0)])
+    assert [(r.status, r.error, r.response_length) for r in rollouts] == [("truncated", None, 3)]
+    answered = sample(BackwardsEngine(tiny.chat.turn_end), tiny.chat, plans(1, 1))
+    assert answered[0].status == "ok"
+
+
+def test_json_round_trip_is_exact(tiny: LanguageModel) -> None:
+    """Real rollouts with supports, conversational prompts and a failed one, through text and back: equal to the bit,
+    floats included."""
+    tasks = [Task("a", "What is 2 + 2?"), Task("b", (Message("system", "Be brief."), Message("user", "Grüße?")))]
+    sampling = Sampling(12, temperature=0.9, top_p=0.8)
+    made = [Plan(t, g, sampling, rollout_seed(0, 1, i, g)) for i, t in enumerate(tasks) for g in range(3)]
+    rollouts = sample(LocalEngine(tiny), tiny.chat, made)
+    rollouts += sample(BackwardsEngine(2, frozenset({0})), tiny.chat, [Plan(tasks[0], 3, sampling, 5)])
+    assert rollouts[-1].status == "failed" and all(r.segments[0].supports for r in rollouts[:-1])
+    values = [
+        Score(0.1 + 0.2, {"math": 0.1 + 0.2, "format": None}),
+        Score(1 / 3, {"math": 1e-300}),
+        Score(None, {}, "timed out"),
+    ]
+    for k, rollout in enumerate(rollouts):
+        value = values[k % 3]
+        line = json.dumps(rollout_to_json(7, rollout, value, advantage=None), allow_nan=False)
+        assert "\n" not in line
+        again, scored = rollout_from_json(json.loads(line), sampling, tiny.chat)
+        assert again == rollout and scored == value
+    row = rollout_to_json(7, rollouts[0], values[0], advantage=-0.7)
+    assert (row["step"], row["task"], row["text"], row["advantage"]) == (7, "a", rollouts[0].text, -0.7)
+
+
+def test_rollout_seeds_differ_and_depend_on_all_four_numbers() -> None:
+    """Neighbouring runs, steps, tasks and indices share no seed (a sum of the four would)."""
+    seeds = {rollout_seed(a, b, c, d) for a in range(4) for b in range(4) for c in range(4) for d in range(4)}
+    assert len(seeds) == 256 and all(0 <= s < 2**64 for s in seeds)
+    assert rollout_seed(1, 2, 3, 4) == rollout_seed(1, 2, 3, 4)
+
+
+def test_prompts_without_room_are_named_before_sampling(tiny: LanguageModel) -> None:
+    """One token more than there is room for."""
+    task = Task("long", "x" * 20)
+    n = len(tiny.chat.prompt_ids(task.prompt))
+    check_prompts(tiny.chat, [task], n, "data.jsonl")
+    with pytest.raises(InputError, match=f"data.jsonl: the prompt of task long has {n} tokens, but only {n - 1} fit"):
+        check_prompts(tiny.chat, [task], n - 1, "data.jsonl")
