@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from posttrain.chat import ChatFormat
+from posttrain.data.packing import nodes_of, radix
 from posttrain.engine.base import Engine, Request
+from posttrain.models.flops import FlopCounter
 from posttrain.rewards.base import Sample, Scorer
-from posttrain.types import Completion, Group, InputError, Rollout, Sampling, Score, Segment, Task
+from posttrain.types import Completion, Group, InputError, Node, Rollout, Sampling, Score, Segment, Task
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,25 @@ def regroup(tasks: Sequence[Task], rollouts: Sequence[Rollout], scores: Sequence
         groups[-1][1].append(rollout)
         groups[-1][2].append(value)
     return [Group(task, tuple(members), tuple(values)) for task, members, values in groups]
+
+
+def prompt_ids(rollout: Rollout) -> tuple[int, ...]:
+    """The tokens before the first sampled one."""
+    segment = rollout.segments[0]
+    return segment.token_ids[: segment.sampled.index(True)] if True in segment.sampled else segment.token_ids
+
+
+def sampling_flops(flops: FlopCounter, groups: Sequence[Group]) -> float:
+    """What it takes to sample these groups together: the forest of their prompts forwarded once, and of each completion
+    all tokens but the last. Every sampled token takes a row of the head; the first ones of a group share it."""
+    prompts = [prompt_ids(group.rollouts[0]) for group in groups]
+    spans = radix([(ids, len(ids) - 1) for ids in prompts])
+    ends = [i for i, span in enumerate(spans) if span.leaf]
+    nodes = list(nodes_of(spans))
+    for end, group in zip(ends, groups, strict=True):
+        nodes += [Node(end, max(0, r.response_length - 1)) for r in group.rollouts]
+    decoded = sum(node.length for node in nodes[len(spans) :])
+    return flops.forward(nodes, len(groups) + decoded)
 
 
 def _sampled_ids(rollout: Rollout) -> tuple[int, ...]:

@@ -253,26 +253,22 @@ class Group:
 
 
 @dataclass(frozen=True)
-class TreeShape:
-    """One tree of a packed forest: a trunk of `trunk` tokens shared by branches of `branches[i]` tokens each.
-    In the packed row the trunk comes first, then the branches in order."""
+class Node:
+    """A run of `length` tokens of a packed forest. It follows the last token of the node `parent` (-1: it is a root),
+    which stands before it; the nodes of a forest are laid out in order."""
 
-    trunk: int
-    branches: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return self.trunk + sum(self.branches)
+    parent: int
+    length: int
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A packed forest: many sequences in one row that do not see each other, shared prompts held once.
+    """A packed forest: many sequences in one row that do not see each other, shared prefixes held once.
 
     Shapes: N packed tokens, M = number of True in `mask`, S = sequences of the batch.
     `parent[i]` is the index of the token before token i on its path, -1 at a root; token i is predicted (and a value
     read) at `parent[i]`, and attends to its ancestors and itself. `sequence[i]` numbers the one sequence a trained
-    token belongs to (-1 for a shared trunk). The per-token tensors below have length M, in the order of the mask.
+    token belongs to (-1 in a shared prefix). The per-token tensors below have length M, in the order of the mask.
     `weights` are the step's normalisers spread over its tokens: a loss is sum(weights * per-token loss), so that
     micro-batches, packing and ranks add up to the same number."""
 
@@ -281,7 +277,7 @@ class Batch:
     parent: torch.Tensor  # [N] int64
     sequence: torch.Tensor  # [N] int64
     mask: torch.Tensor  # [N] bool, True = trained
-    trees: tuple[TreeShape, ...]
+    nodes: tuple[Node, ...]
     sequences: int  # S
     weights: torch.Tensor  # [M] float32
     advantages: torch.Tensor | None = None  # [M]
@@ -297,8 +293,8 @@ class Batch:
         for name in ("position_ids", "parent", "sequence", "mask"):
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}, not ({n},)")
-        if sum(tree.size for tree in self.trees) != n:
-            raise ValueError(f"the trees hold {sum(t.size for t in self.trees)} tokens, not {n}")
+        if sum(node.length for node in self.nodes) != n:
+            raise ValueError(f"the nodes hold {sum(node.length for node in self.nodes)} tokens, not {n}")
         m = int(self.mask.sum())
         for name in (
             "weights",

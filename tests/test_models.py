@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from posttrain.data import packing
 from posttrain.data.packing import Branch, Tree, micro_batches, pack
 from posttrain.models import LanguageModel, attention, head, load_model, weights_hash
 from posttrain.models.attention import ForestPlan
 from posttrain.models.head import logprobs_from_logits, token_logprobs
-from posttrain.types import Batch, InputError, TreeShape
+from posttrain.types import Batch, InputError, Node
 from tests.model_helpers import (
     ARCHITECTURES,
     plain_copy,
@@ -31,8 +32,13 @@ from tests.model_helpers import (
 
 
 def distinct_tokens(trees: Sequence[Tree]) -> int:
-    """Tokens of the forest when what is shared counts once."""
-    return sum(len(t.trunk) + sum(len(b.token_ids) for b in t.branches) for t in trees)
+    """Distinct prefixes before a row's first trained token, counted in a set, and what follows them in each row."""
+    prefixes: set[tuple[int, ...]] = set()
+    rest = 0
+    for ids, free in (row for tree in trees for row in tree.rows()):
+        prefixes |= {ids[: i + 1] for i in range(free)}
+        rest += len(ids) - free
+    return len(prefixes) + rest
 
 
 def separate(trees: Sequence[Tree]) -> list[Tree]:
@@ -48,34 +54,33 @@ def separate(trees: Sequence[Tree]) -> list[Tree]:
 
 
 def dense_attention(
-    trees: Sequence[TreeShape], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    nodes: Sequence[Node], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
 ) -> torch.Tensor:
     """Softmax attention with an N x N matrix of who is whose ancestor, in float64. Result [N, heads, D]."""
     n = query.shape[2]
     sees = torch.zeros(n, n, dtype=torch.bool)
+    paths: list[list[int]] = []
     start = 0
-    for tree in trees:
-        trunk = list(range(start, start + tree.trunk))
-        for i, token in enumerate(trunk):
-            sees[token, trunk[: i + 1]] = True
-        start += tree.trunk
-        for length in tree.branches:
-            own = list(range(start, start + length))
-            for i, token in enumerate(own):
-                sees[token, trunk + own[: i + 1]] = True
-            start += length
+    for node in nodes:
+        before = paths[node.parent] if node.parent >= 0 else []
+        own = list(range(start, start + node.length))
+        for i, token in enumerate(own):
+            sees[token, before + own[: i + 1]] = True
+        paths.append(before + own)
+        start += node.length
     repeat = query.shape[1] // key.shape[1]
     key, value = (t[0].repeat_interleave(repeat, 0) for t in (key, value))
     scores = (query[0] @ key.transpose(1, 2) * scaling).masked_fill(~sees, float("-inf"))
     return (scores.softmax(-1) @ value).transpose(0, 1)
 
 
-def random_shapes(random: Random) -> list[TreeShape]:
-    shapes = [
-        TreeShape(random.choice([0, 1, random.randint(2, 40)]), tuple(random.randint(0, 30) for _ in range(count)))
-        for count in (random.randint(1, 5) for _ in range(random.randint(1, 5)))
-    ]
-    return [*shapes, TreeShape(0, (random.randint(1, 30),))]
+def random_nodes(random: Random) -> list[Node]:
+    """Roots and children of any earlier node, some of them empty."""
+    children = (
+        Node(random.choice([-1, *range(i)]), random.choice([0, 1, random.randint(2, 40)]))
+        for i in range(1, random.randint(2, 20))
+    )
+    return [Node(-1, random.randint(1, 30)), *children]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -83,14 +88,14 @@ def random_shapes(random: Random) -> list[TreeShape]:
 def test_forest_attention_is_attention_to_ancestors(seed: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and gradients for random trees, with blocks of every size."""
     monkeypatch.setattr(attention, "BLOCK_LIMIT", limit)
-    shapes = random_shapes(Random(seed))
-    n = sum(s.size for s in shapes)
+    nodes = random_nodes(Random(seed))
+    n = sum(node.length for node in nodes)
     generator = torch.Generator().manual_seed(seed)
     inputs = [
         torch.randn(1, heads, n, 8, dtype=torch.float64, generator=generator, requires_grad=True) for heads in (4, 2, 2)
     ]
     weigh = torch.randn(n, 4, 8, dtype=torch.float64, generator=generator)
-    got, expected = ForestPlan(shapes).attend(0, *inputs, 0.3), dense_attention(shapes, *inputs, 0.3)
+    got, expected = ForestPlan(nodes).attend(0, *inputs, 0.3), dense_attention(nodes, *inputs, 0.3)
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
     gradients = [torch.autograd.grad((out * weigh).sum(), inputs) for out in (got, expected)]
     for one, other in zip(*gradients, strict=True):
@@ -101,12 +106,11 @@ def test_forests_are_cut_into_blocks_of_similar_rows(monkeypatch: pytest.MonkeyP
     """Two equal trunk-less rows need no mask; branches of lengths 3 and 40 do not share a block; nothing is as large as
     tokens x tokens."""
     monkeypatch.setattr(attention, "BLOCK_LIMIT", 1 << 11)
-    shapes = [TreeShape(0, (12,)), TreeShape(0, (12,)), TreeShape(4, (40, 3, 3))]
-    plan = ForestPlan(shapes)
+    plan = ForestPlan([Node(-1, 12), Node(-1, 12), Node(-1, 4), Node(2, 40), Node(2, 3), Node(2, 3)])
     masks = [None if b.mask is None else tuple(b.mask.shape) for b in plan.blocks]
     assert masks == [None, None, (1, 1, 40, 44), (2, 1, 3, 7)]
     assert [b.rows for b in plan.blocks] == [2, 1, 1, 2]  # rows of 12, the trunk, the long branch, the short ones
-    assert ForestPlan([TreeShape(0, (12,))]).single and not plan.single
+    assert ForestPlan([Node(-1, 12)]).single and not plan.single
 
 
 # -- packed against plain ----------------------------------------------------------------------------------------------
@@ -119,9 +123,10 @@ def test_packed_equals_separate_rows(
     """Log-probabilities, loss and gradient of a ragged forest: packed in float32 and plain rows in float64, for every
     grouping of attention into blocks. The model sees each distinct token once."""
     monkeypatch.setattr(attention, "BLOCK_LIMIT", limit)
+    monkeypatch.setattr(packing, "MIN_SAVED", 1)
     trees = random_trees(seed)
     batch = pack(trees)
-    blocks = ForestPlan(batch.trees).blocks
+    blocks = ForestPlan(batch.nodes).blocks
     assert any(b.mask is not None for b in blocks) and (limit > 1 << 10 or any(b.mask is None for b in blocks))
     plain = plain_copy(tiny)
     expected = plain_logprobs(plain, batch)
@@ -434,13 +439,13 @@ def test_flops_by_hand(tiny: LanguageModel) -> None:
     A trunk of 3 and branches of 2 and 1: 6 tokens; pairs 6 in the trunk, 2·3 + 3 and 1·3 + 1 in the branches: 19."""
     assert 2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 352 == 184_320
     forward = 2 * 921_600 * 6 + 2 * 33_152 * 3 + 2_560 * 19
-    shapes = [TreeShape(3, (2, 1))]
-    assert tiny.flops.forward(shapes, predicted=3) == forward
-    assert tiny.flops.training(shapes, 3, frozen=False) == 3 * forward
-    assert tiny.flops.training(shapes, 3, frozen=True) == 2 * forward
-    # completions of 3 and 2 tokens forward 2 and 1 of them; the head runs once for the prompt and for each of those
-    assert tiny.flops.decode(3, [3, 2]) == 2 * 921_600 * 6 + 2 * 33_152 * 4 + 2_560 * 19
-    assert tiny.flops.decode(3, [0, 1]) == 2 * 921_600 * 3 + 2 * 33_152 * 1 + 2_560 * 6
+    nodes = [Node(-1, 3), Node(0, 2), Node(0, 1)]
+    assert tiny.flops.forward(nodes, predicted=3) == forward
+    assert tiny.flops.training(nodes, 3, frozen=False) == 3 * forward
+    assert tiny.flops.training(nodes, 3, frozen=True) == 2 * forward
+    # a grandchild of 2 sees its parent's 2 and the trunk's 3: pairs 6 + (2·3 + 3) + (2·5 + 3) = 28
+    deep = [Node(-1, 3), Node(0, 2), Node(1, 2)]
+    assert tiny.flops.forward(deep, predicted=1) == 2 * 921_600 * 7 + 2 * 33_152 + 2_560 * 28
 
 
 def test_flops_of_conv1d_and_biases() -> None:

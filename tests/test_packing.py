@@ -8,15 +8,52 @@ from random import Random
 import pytest
 import torch
 
+from posttrain.data import packing
 from posttrain.data.packing import EXTRAS, Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.models.language_model import padded_rows
-from posttrain.types import Batch, TreeShape
+from posttrain.types import Batch, Node
 
 
 def branch(ids: tuple[int, ...], trained: str, weight: float = 1.0) -> Branch:
     """`trained` has an x for every trained token."""
     mask = tuple(c == "x" for c in trained)
     return Branch(ids, mask, (weight,) * sum(mask))
+
+
+@pytest.fixture(autouse=True)
+def _share_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here every shared token becomes a node; how many a node must save is a matter of speed."""
+    monkeypatch.setattr(packing, "MIN_SAVED", 1)
+
+
+def test_a_prefix_of_prefixes_by_hand() -> None:
+    """Two prompts 1 2 3 and 1 2 4 with two answers each: 1 2 is held once, 3 and 4 once each, then the answers."""
+    trees = [share_prefix([branch((1, 2, p, 7), "...x"), branch((1, 2, p, 8, 9), "...xx", 0.5)]) for p in (3, 4)]
+    batch = pack(trees)
+    assert batch.token_ids.tolist() == [1, 2, 3, 7, 8, 9, 4, 7, 8, 9]
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 3, 4, 2, 3, 3, 4]
+    assert batch.parent.tolist() == [-1, 0, 1, 2, 2, 4, 1, 6, 6, 8]
+    assert batch.sequence.tolist() == [-1, -1, -1, 0, 1, 1, -1, 2, 3, 3]
+    assert batch.nodes == (
+        Node(-1, 2),
+        Node(0, 1),
+        Node(1, 1),
+        Node(1, 2),
+        Node(0, 1),
+        Node(4, 1),
+        Node(4, 2),
+    )
+    assert batch.weights.tolist() == [1.0, 0.5, 0.5, 1.0, 0.5, 0.5]
+
+
+def test_short_runs_are_not_worth_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four rows, 2 shared tokens save 6; of two of them, 3 more save 3."""
+    rows = [branch((1, 2, *middle, 9), "." * (2 + len(middle)) + "x") for middle in ((), (), (3, 4, 5), (3, 4, 5))]
+    forests = {}
+    for least in (3, 4, 7):
+        monkeypatch.setattr(packing, "MIN_SAVED", least)
+        forests[least] = len(pack([Tree((), (row,)) for row in rows]).token_ids)
+    assert forests == {3: 2 + 1 + 1 + 3 + 1 + 1, 4: 2 + 1 + 1 + 4 + 4, 7: 3 + 3 + 6 + 6}
 
 
 def test_pack_by_hand() -> None:
@@ -33,7 +70,7 @@ def test_pack_by_hand() -> None:
     assert batch.sequence.tolist() == [-1, -1, 0, 0, 1, 2, 2]
     assert batch.mask.tolist() == [False, False, True, True, True, False, True]
     assert batch.weights.tolist() == [0.5, 0.5, 0.25, 0.125]
-    assert batch.trees == (TreeShape(2, (2, 1)), TreeShape(0, (2,))) and batch.sequences == 3
+    assert batch.nodes == (Node(-1, 2), Node(0, 2), Node(0, 1), Node(-1, 2)) and batch.sequences == 3
     assert all(getattr(batch, name) is None for name in EXTRAS) and batch.supports is None
 
 
@@ -97,8 +134,8 @@ def test_share_prefix_with_an_untrained_row() -> None:
 
 def test_micro_batches_by_hand() -> None:
     """Sizes 4, 3, 2, 9, 1 at most 7 together: 4+3, 2, 9 alone although too large, 1."""
-    trees = [Tree((), (branch(tuple(range(n)), "." * n),)) for n in (4, 3, 2, 9, 1)]
-    assert [[t.shape.size for t in part] for part in micro_batches(trees, 7)] == [[4, 3], [2], [9], [1]]
+    trees = [Tree((), (branch(tuple(range(100 * n, 101 * n)), "." * n),)) for n in (4, 3, 2, 9, 1)]
+    assert [[t.size for t in part] for part in micro_batches(trees, 7)] == [[4, 3], [2], [9], [1]]
     assert list(micro_batches([], 7)) == []
 
 
@@ -148,5 +185,6 @@ def test_every_path_reproduces_its_row(seed: int) -> None:
         assert [tree.trunk + b.token_ids for b in tree.branches] == [r.token_ids for r in group]
     # the padded form has the same rows, and predicts each trained token one place before it
     padded, places = padded_rows(batch)
-    assert padded == [list(r.token_ids) for r in rows]
-    assert places.shape[1] == 2 and places.tolist() == [[s, len(p) - 2] for s, p in expected]
+    order = {s: i for i, s in enumerate(s for s, r in enumerate(rows) if any(r.mask))}
+    assert padded == [list(r.token_ids) for r in rows if any(r.mask)]
+    assert places.shape[1] == 2 and places.tolist() == [[order[s], len(p) - 2] for s, p in expected]

@@ -16,20 +16,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from posttrain.data.packing import Span, nodes_of, radix
 from posttrain.engine.base import Request
 from posttrain.engine.sampling import Draw, draw
 from posttrain.engine.weights import copy_weights
 from posttrain.models.attention import ForestPlan
 from posttrain.models.language_model import LanguageModel
-from posttrain.types import Completion, InputError, StopReason, TreeShape
+from posttrain.types import Completion, InputError, StopReason
 
 PREFILL_TOKENS = 2048
 """Prompt tokens that go through the model at once."""
 
 
 class LocalEngine:
-    """See `Engine`. `slots` completions decode at once. `forwarded_tokens` counts what went through the model: for a
-    group of G completions the prompt's tokens once, and of each completion all tokens but the last."""
+    """See `Engine`. `slots` completions decode at once. `forwarded_tokens` counts what went through the model: the
+    distinct tokens of the prompts' forest, and of each completion all tokens but the last."""
 
     def __init__(self, lm: LanguageModel, slots: int = 64) -> None:
         if slots < 1:
@@ -247,22 +248,26 @@ class _SlotDecoder:
                 self.cache[:, :, slot, :, : last.length] = self.cache[:, :, len(self.active), :, : last.length]
 
     def _prefill(self, prompts: Sequence[tuple[int, ...]]) -> None:
-        """Forward the prompts that are not known yet, packed, some thousand tokens at a time."""
+        """Forward the prompts that are not known yet, packed, some thousand tokens at a time; what prompts of one pass
+        have in common (a system prompt) is forwarded once."""
         todo = [p for p in dict.fromkeys(prompts) if p not in self.prefixes]
         while todo:
             part = [todo.pop(0)]
             while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
                 part.append(todo.pop(0))
-            plan = _PrefillPlan(ForestPlan([TreeShape(0, (len(p),)) for p in part], self.lm.device))
-            ids = torch.tensor([t for p in part for t in p])
-            positions = torch.cat([torch.arange(len(p)) for p in part])
+            spans = radix([(prompt, len(prompt) - 1) for prompt in part])  # a prompt's last token is its own
+            plan = _PrefillPlan(ForestPlan(nodes_of(spans), self.lm.device))
+            ids = torch.tensor([t for span in spans for t in part[span.row][span.start : span.stop]])
+            positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])
             hidden = self.lm.hidden_states(ids, positions, plan)
             self.engine.forwarded_tokens += len(ids)
-            ends = torch.tensor([len(p) for p in part], device=hidden.device).cumsum(0)
-            logits = self.lm.head(hidden[ends - 1])
             kept = torch.stack([plan.kept[layer] for layer in sorted(plan.kept)])
-            for prompt, end, row in zip(part, ends.tolist(), logits, strict=True):
-                self.prefixes[prompt] = _Prefix(kept[:, :, :, end - len(prompt) : end], row)
+            paths = _token_paths(spans)
+            ends = torch.stack([paths[i][-1] for i, span in enumerate(spans) if span.leaf]).to(hidden.device)
+            logits = iter(self.lm.head(hidden[ends]))
+            for path, span in zip(paths, spans, strict=True):
+                if span.leaf:
+                    self.prefixes[part[span.row]] = _Prefix(kept.index_select(3, path.to(kept.device)), next(logits))
 
     def _place(self, slot: int, prefix: _Prefix) -> None:
         layers, _, heads, length, dim = prefix.cache.shape
@@ -280,6 +285,17 @@ class _SlotDecoder:
             bigger = self.cache.new_zeros(shape)
             bigger[:, :, :, :, :have] = self.cache
             self.cache = bigger
+
+
+def _token_paths(spans: Sequence[Span]) -> list[torch.Tensor]:
+    """The packed indices of the tokens from the root to the end of each span."""
+    paths: list[torch.Tensor] = []
+    start = 0
+    for span in spans:
+        own = torch.arange(start, start + span.stop - span.start)
+        paths.append(own if span.parent < 0 else torch.cat([paths[span.parent], own]))
+        start += len(own)
+    return paths
 
 
 class _GroupDecoder:

@@ -16,14 +16,20 @@ from posttrain.console import Progress
 from posttrain.data.formats import load_tasks
 from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.engine.local import LocalEngine
-from posttrain.evals.retention.retention import MAX_NEW_TOKENS, as_tasks, retention_tasks, retention_text, score_retention
+from posttrain.evals.retention.retention import (
+    MAX_NEW_TOKENS,
+    as_tasks,
+    retention_tasks,
+    retention_text,
+    score_retention,
+)
 from posttrain.evals.stats import bootstrap_mean, is_binary, pass_at_k, wilson_interval
 from posttrain.losses import kl_k3
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
-from posttrain.rollout import Plan, check_prompts, regroup, rollout_seed, sample, score
+from posttrain.rollout import Plan, check_prompts, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
-from posttrain.types import Group, InputError, Rollout, Sampling, Task
+from posttrain.types import Group, InputError, Node, Rollout, Sampling, Score, Task
 
 WINDOW = 512
 """Tokens of one window of the retention text."""
@@ -109,10 +115,8 @@ def evaluate_tasks(
             kls = _kl_to(reference, groups, sampling.temperature) if reference is not None else {}
             rows += [_task_row(group, kls) for group in groups]
             for group in groups:
-                prompt = group.rollouts[0].segments[0].sampled.index(True)
-                lengths = [r.response_length for r in group.rollouts]
-                tokens += prompt + sum(lengths)
-                flops += lm.flops.decode(prompt, lengths)
+                tokens += len(prompt_ids(group.rollouts[0])) + sum(r.response_length for r in group.rollouts)
+            flops += sampling_flops(lm.flops, groups)
             shown = {name: interval[0] for name, interval in summarise(rows).items() if name in ("greedy", "accuracy")}
             progress.advance(len(rows), shown)
     return SuiteResult(rows, tokens, flops, time.perf_counter() - start)
@@ -195,9 +199,10 @@ def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteRe
             nll = -sum(values) / len(values)
             rows.append({"task": f"text-{i}", "values": {"text_nll": nll}, "samples": []})
         progress.advance(2, {})
-    tokens = sum(t.shape.size for t in trees) + sum(len(r.segments[0].token_ids) for r in rollouts)
-    flops = lm.flops.forward([t.shape for t in trees], sum(t.shape.size - 1 for t in trees))
-    flops += sum(lm.flops.decode(r.segments[0].sampled.index(True), [r.response_length]) for r in rollouts)
+    tokens = sum(t.size for t in trees) + sum(len(r.segments[0].token_ids) for r in rollouts)
+    flops = lm.flops.forward([Node(-1, t.size) for t in trees], sum(t.trained for t in trees))
+    groups = [Group(plan.task, (r,), (Score(None),)) for plan, r in zip(plans, rollouts, strict=True)]
+    flops += sampling_flops(lm.flops, groups)
     return SuiteResult(rows, tokens, flops, time.perf_counter() - start)
 
 

@@ -4,8 +4,8 @@ transformers lets a model call any registered attention function and passes unkn
 down to it. posttrain registers one, `posttrain`, which reads the argument `plan`. Without a plan it is transformers'
 own SDPA, so that the model stays an ordinary transformers model.
 
-A forest is computed as a few rectangular blocks of rows: a block of trunks, each causal in itself, and a block of
-branches, each seeing its trunk and itself. Rows of similar length share a block, so the padding inside is small and no
+A forest is computed as a few rectangular blocks of rows, a row a node: roots, each causal in itself, and nodes that see
+their ancestors and themselves. Rows of similar length share a block, so the padding inside is small and no
 tensor of tokens x tokens exists; everything outside attention runs on the packed tokens without any padding.
 """
 
@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from posttrain.types import TreeShape
+from posttrain.types import Node
 
 IMPLEMENTATION = "posttrain"
 PADDING_LIMIT = 1.3
@@ -69,13 +69,16 @@ def _attention(
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a block: its queries are tokens [start, start+length), its keys `trunk` tokens from `trunk_start` and
-    then the queries themselves."""
+    """A row of a block: its queries are tokens [start, start+length), its keys its ancestors' tokens [A], root first,
+    and then the queries themselves."""
 
     start: int
     length: int
-    trunk_start: int
-    trunk: int
+    ancestors: torch.Tensor
+
+    @property
+    def keys(self) -> int:
+        return len(self.ancestors) + self.length
 
 
 @dataclass(frozen=True)
@@ -87,20 +90,19 @@ class _Block:
 
 
 class ForestPlan:
-    """Attention over ancestors for trees packed one after the other (trunk first, then its branches)."""
+    """Attention over ancestors for the nodes of a forest, packed one after the other."""
 
-    def __init__(self, trees: Sequence[TreeShape], device: torch.device | str = "cpu") -> None:
+    def __init__(self, nodes: Sequence[Node], device: torch.device | str = "cpu") -> None:
         rows: list[_Row] = []
+        paths: list[torch.Tensor] = []  # the tokens from the root to the end of each node
+        none = torch.empty(0, dtype=torch.long)
         start = 0
-        for tree in trees:
-            trunk_start = start
-            if tree.trunk:
-                rows.append(_Row(start, tree.trunk, start, 0))
-            start += tree.trunk
-            for length in tree.branches:
-                if length:
-                    rows.append(_Row(start, length, trunk_start, tree.trunk))
-                start += length
+        for node in nodes:
+            ancestors = paths[node.parent] if node.parent >= 0 else none
+            paths.append(torch.cat([ancestors, torch.arange(start, start + node.length)]))
+            if node.length:
+                rows.append(_Row(start, node.length, ancestors))
+            start += node.length
         self.tokens = start
         blocks = [_block(group, device) for group in _similar(rows)]
         self.blocks = blocks
@@ -139,15 +141,15 @@ def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor 
 
 
 def _similar(rows: Sequence[_Row]) -> list[list[_Row]]:
-    """Rows in groups of similar size: first those without a trunk, then those with one, by falling length."""
+    """Rows in groups of similar size: first the roots, then those with ancestors, by falling length."""
     groups: list[list[_Row]] = []
     useful = 0
-    for row in sorted(rows, key=lambda r: (r.trunk > 0, -r.length, -r.trunk)):
-        area = row.length * (row.trunk + row.length)
-        if groups and (groups[-1][0].trunk > 0) == (row.trunk > 0):
+    for row in sorted(rows, key=lambda r: (r.keys > r.length, -r.length, -r.keys)):
+        area = row.length * row.keys
+        if groups and (groups[-1][0].keys > groups[-1][0].length) == (row.keys > row.length):
             group = groups[-1]
             length = max(r.length for r in (*group, row))
-            keys = length + max(r.trunk for r in (*group, row))
+            keys = length + max(len(r.ancestors) for r in (*group, row))
             padded = (len(group) + 1) * length * keys
             # short rows are cheap whatever their padding; long ones are kept apart
             if padded <= BLOCK_LIMIT and (padded <= PADDING_LIMIT * (useful + area) or padded <= BLOCK_LIMIT // 16):
@@ -161,19 +163,19 @@ def _similar(rows: Sequence[_Row]) -> list[list[_Row]]:
 
 def _block(rows: Sequence[_Row], device: torch.device | str) -> _Block:
     length = max(r.length for r in rows)
-    trunk = max(r.trunk for r in rows)
+    width = max(len(r.ancestors) for r in rows)
+    step = torch.arange(length)
     start = torch.tensor([r.start for r in rows])[:, None]
     lengths = torch.tensor([r.length for r in rows])[:, None]
-    trunk_start = torch.tensor([r.trunk_start for r in rows])[:, None]
-    trunks = torch.tensor([r.trunk for r in rows])[:, None]
-    step = torch.arange(length)[None]
-    own = start + torch.minimum(step, lengths - 1)  # [R, Lq]
-    if trunk == 0 and bool((lengths == length).all()):
+    own = start + torch.minimum(step[None], lengths - 1)  # [R, Lq]
+    if width == 0 and bool((lengths == length).all()):
         return _Block(own.flatten().to(device), own.flatten().to(device), None, len(rows))
-    shared_step = torch.arange(trunk)[None]
-    shared = trunk_start + torch.minimum(shared_step, (trunks - 1).clamp(min=0))  # [R, P]
-    sees_shared = (shared_step < trunks)[:, None, :].expand(-1, length, -1)  # [R, Lq, P]
-    sees_own = (step[0][:, None] >= step[0][None, :])[None].expand(len(rows), -1, -1)  # [R, Lq, Lq]
+    counts = torch.tensor([len(r.ancestors) for r in rows])
+    shared = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        shared[i, : len(row.ancestors)] = row.ancestors
+    sees_shared = (torch.arange(width)[None] < counts[:, None])[:, None, :].expand(-1, length, -1)  # [R, Lq, A]
+    sees_own = (step[:, None] >= step[None, :])[None].expand(len(rows), -1, -1)  # [R, Lq, Lq]
     mask = torch.cat([sees_shared, sees_own], dim=2)[:, None]
     return _Block(
         own.flatten().to(device), torch.cat([shared, own], dim=1).flatten().to(device), mask.to(device), len(rows)

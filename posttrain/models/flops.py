@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
-from posttrain.types import TreeShape
+from posttrain.types import Node
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,21 @@ class FlopCounter:
             linear, output.weight.numel(), 4 * config.num_hidden_layers * config.num_attention_heads * dim
         )
 
-    def forward(self, trees: Iterable[TreeShape], predicted: int) -> float:
+    def forward(self, nodes: Sequence[Node], predicted: int) -> float:
         """A forward pass over a forest with `predicted` positions through the head."""
         tokens = pairs = 0
-        for tree in trees:
-            tokens += tree.size
-            pairs += _triangle(tree.trunk) + sum(n * tree.trunk + _triangle(n) for n in tree.branches)
+        depths: list[int] = []  # tokens from the root to the end of each node
+        for node in nodes:
+            before = depths[node.parent] if node.parent >= 0 else 0
+            depths.append(before + node.length)
+            tokens += node.length
+            pairs += node.length * before + node.length * (node.length + 1) // 2
         return 2.0 * self.linear * tokens + 2.0 * self.head * predicted + float(self.attention) * pairs
 
-    def training(self, trees: Iterable[TreeShape], predicted: int, frozen: bool) -> float:
+    def training(self, nodes: Sequence[Node], predicted: int, frozen: bool) -> float:
         """Forward and backward: the backward is twice the forward with all weights trained, once with frozen ones
         (LoRA: only the gradient of the activations passes through the large matrices)."""
-        return (2.0 if frozen else 3.0) * self.forward(trees, predicted)
-
-    def decode(self, prompt: int, completions: Iterable[int]) -> float:
-        """Sampling completions of the given lengths from one shared prompt: the prompt is forwarded once, and of each
-        completion all tokens but the last; every sampled token took one row of the head, the first ones share it. A
-        completion that was cancelled before its first token (length 0) costs nothing of its own."""
-        forwarded = tuple(max(0, n - 1) for n in completions)
-        return self.forward([TreeShape(prompt, forwarded)], 1 + sum(forwarded))
+        return (2.0 if frozen else 3.0) * self.forward(nodes, predicted)
 
 
 def _matrix_size(module: torch.nn.Module) -> int:
@@ -59,7 +55,3 @@ def _matrix_size(module: torch.nn.Module) -> int:
     if not isinstance(weight, torch.Tensor) or weight.dim() != 2 or isinstance(module, torch.nn.Embedding):
         return 0
     return weight.numel()
-
-
-def _triangle(n: int) -> int:
-    return n * (n + 1) // 2

@@ -16,7 +16,7 @@ from posttrain.models import attention
 from posttrain.models.attention import ForestPlan, Plan
 from posttrain.models.flops import FlopCounter
 from posttrain.models.head import TokenOutputs, logprobs_from_logits, token_logprobs
-from posttrain.types import Batch, InputError, TreeShape
+from posttrain.types import Batch, InputError, Node
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -82,7 +82,7 @@ class LanguageModel:
         targets = batch.token_ids[batch.mask].to(self.device)
         output = self.module.get_output_embeddings()
         if self.packed:
-            hidden = self.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.trees, self.device))
+            hidden = self.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, self.device))
             hidden = hidden.index_select(0, batch.parent[batch.mask].to(self.device))
             return token_logprobs(
                 hidden,
@@ -100,6 +100,8 @@ class LanguageModel:
     def _padded_logits(self, batch: Batch) -> torch.Tensor:
         """Logits [M, V] by the model's own forward on padded rows, one row a path of the forest."""
         rows, places = padded_rows(batch)
+        if not rows:
+            return torch.empty(0, self.vocabulary, device=self.device)
         width = max(len(r) for r in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -189,28 +191,32 @@ def weights_hash(folder: Path) -> str:
 
 
 def padded_rows(batch: Batch) -> tuple[list[list[int]], torch.Tensor]:
-    """Every path of the forest as a row of its own, and where each trained token is predicted: [M, 2] row, column."""
+    """Every path of the forest that ends in a trained node as a row of its own, and where each trained token is
+    predicted: [M, 2] row, column."""
     ids, mask = batch.token_ids.tolist(), batch.mask.tolist()
+    paths: list[list[int]] = []
     rows: list[list[int]] = []
     places: list[tuple[int, int]] = []
     start = 0
-    for tree in batch.trees:
-        trunk = ids[start : start + tree.trunk]
-        start += tree.trunk
-        for length in tree.branches:
-            places += [(len(rows), tree.trunk + i - 1) for i in range(length) if mask[start + i]]
-            rows.append(trunk + ids[start : start + length])
-            start += length
+    for node in batch.nodes:
+        before = paths[node.parent] if node.parent >= 0 else []
+        stop = start + node.length
+        paths.append(before + ids[start:stop])
+        trained = [i for i in range(node.length) if mask[start + i]]
+        if trained:
+            places += [(len(rows), len(before) + i - 1) for i in trained]
+            rows.append(paths[-1])
+        start = stop
     return rows, torch.tensor(places, dtype=torch.long).reshape(-1, 2)
 
 
 def _check_batch(vocabulary: int) -> Batch:
-    """Two trees, one with a shared trunk, of fixed tokens: the self-check at load."""
-    trees = (TreeShape(5, (3, 6)), TreeShape(0, (7,)))
-    n = sum(t.size for t in trees)
+    """A tree of two branches and a row of fixed tokens: the self-check at load."""
+    nodes = (Node(-1, 5), Node(0, 3), Node(0, 6), Node(-1, 7))
+    n = sum(node.length for node in nodes)
     ids = torch.tensor([(7 + 13 * i * i) % vocabulary for i in range(n)])
     position = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4, 5, 6])
     parent = torch.tensor([-1, 0, 1, 2, 3, 4, 5, 6, 4, 8, 9, 10, 11, 12, -1, 14, 15, 16, 17, 18, 19])
     mask = torch.tensor([False] * 5 + [True] * 9 + [False] + [True] * 6)
     sequence = torch.tensor([-1] * 5 + [0] * 3 + [1] * 6 + [2] * 7)
-    return Batch(ids, position, parent, sequence, mask, trees, 3, torch.ones(int(mask.sum())))
+    return Batch(ids, position, parent, sequence, mask, nodes, 3, torch.ones(int(mask.sum())))

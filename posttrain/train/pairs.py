@@ -15,10 +15,9 @@ from posttrain.data.formats import load_tasks
 from posttrain.engine.local import LocalEngine
 from posttrain.models import load_model, weights_hash
 from posttrain.rewards.base import FailureWatch, Scorer
-from posttrain.rollout import Plan, check_prompts, collect, rollout_seed
+from posttrain.rollout import Plan, check_prompts, collect, prompt_ids, rollout_seed, sampling_flops
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import data_hash, versions
-from posttrain.train.rl_batch import prompt_length
 from posttrain.types import Group, InputError, RunFailed, Sampling
 
 FILE = "pairs.jsonl"
@@ -58,10 +57,9 @@ def sample_pairs(config: PairsConfig) -> None:
                 for j, group in enumerate(groups):
                     for value in group.scores:
                         watch.add(value)
-                    lengths = [r.response_length for r in group.rollouts]
-                    tokens += prompt_length(group.rollouts[0]) + sum(lengths)
-                    flops += lm.flops.decode(prompt_length(group.rollouts[0]), lengths)
+                    tokens += len(prompt_ids(group.rollouts[0])) + sum(r.response_length for r in group.rollouts)
                     rows += _pair(group, np.random.default_rng([config.seed, i + j]))
+                flops += sampling_flops(lm.flops, groups)
                 watch.check()
                 progress.advance(min(i + chunk, len(tasks)), {"pairs": len(rows)})
             if not rows:

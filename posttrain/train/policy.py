@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from posttrain.config import TrainConfig
-from posttrain.data.packing import Tree, micro_batches, pack
+from posttrain.data.packing import Tree, micro_batches, nodes_of, pack, radix
 from posttrain.models import LanguageModel
 from posttrain.models.head import TokenOutputs
 from posttrain.types import Batch, LossOutput
@@ -85,7 +85,7 @@ class LocalPolicy:
                 metrics["entropy"] = float((batch.weights * outputs.entropy).sum())
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
-            self.flops += self.lm.flops.training(batch.trees, trained, frozen=self.lm.adapter is not None)
+            self.flops += self.lm.flops.training(batch.nodes, trained, frozen=self.lm.adapter is not None)
         return totals
 
     def step(self) -> dict[str, float]:
@@ -114,7 +114,7 @@ class LocalPolicy:
             batch = pack(part)
             with torch.no_grad():
                 values = lm.logprobs(batch, temperature).logprobs.tolist()
-            self.flops += lm.flops.forward(batch.trees, len(values))
+            self.flops += lm.flops.forward(batch.nodes, len(values))
             start = 0
             for branch in (b for tree in part for b in tree.branches):
                 n = sum(branch.mask)
@@ -143,6 +143,17 @@ class LocalPolicy:
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch_rng"])
         self.flops, self.updates = state["flops"], state["updates"]
+
+
+def training_flops(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, frozen: bool) -> float:
+    """What `forward_backward` will count for these trees."""
+    total = 0.0
+    for part in micro_batches(trees, micro_batch_tokens):
+        trained = sum(tree.trained for tree in part)
+        if trained:
+            nodes = nodes_of(radix([row for tree in part for row in tree.rows()]))
+            total += lm.flops.training(nodes, trained, frozen)
+    return total
 
 
 def save_weights(parameters: dict[str, torch.nn.Parameter], file: Path) -> None:
@@ -185,14 +196,14 @@ def step_rows(rows: int, seed: int, step: int, batch_size: int, repeat: bool) ->
     return out
 
 
-def planned_steps(config: TrainConfig, rows: int, spent: float, step_flops: Callable[[int], float]) -> tuple[int, bool]:
-    """How many steps a run over `rows` rows takes, and whether data repeats in it.
+def planned_steps(config: TrainConfig, rows: int, step_flops: Callable[[int], float]) -> tuple[int, bool]:
+    """How many steps a run over `rows` rows takes at most, and whether data repeats in it.
 
-    `max_steps` counts them; `max_flops` ends the run with the first step that reaches it, `spent` counted in; without
-    either it is one pass over the data."""
+    `max_steps` counts them; `max_flops` ends the run with the first step that reaches it; without either it is one pass
+    over the data."""
     if config.max_steps is None and config.max_flops is None:
         return -(-rows // config.batch_size), False
-    steps = 0
+    steps, spent = 0, 0.0
     while (config.max_steps is None or steps < config.max_steps) and (
         config.max_flops is None or spent < config.max_flops
     ):

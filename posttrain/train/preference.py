@@ -19,7 +19,7 @@ from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, planned_steps, step_rows
+from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.types import Batch, InputError, LossOutput
 
 LEARNING_RATE = 1e-6
@@ -40,19 +40,11 @@ def train_dpo(config: DpoConfig) -> None:
     pairs, cut = encode_pairs(lm, rows, config.max_length)
     held_out_pairs, _ = encode_pairs(lm, held_out, config.max_length)
 
-    # a pair's reference pass is charged with the step that visits it first
-    seen: set[int] = set()
+    def flops(n: int) -> float:  # the reference pass comes on top, so a budget may end the run before these steps
+        trees = [pair_tree(pairs[i]) for i in step_rows(len(pairs), config.seed, n, config.batch_size, True)]
+        return training_flops(lm, trees, config.micro_batch_tokens, frozen=config.lora_rank > 0)
 
-    def flops(n: int) -> float:
-        spent = 0.0
-        for i in step_rows(len(pairs), config.seed, n, config.batch_size, True):
-            shape, trained = pair_tree(pairs[i]).shape, len(pairs[i].chosen_ids) + len(pairs[i].rejected_ids)
-            spent += lm.flops.training([shape], trained, frozen=config.lora_rank > 0)
-            spent += 0.0 if i in seen else lm.flops.forward([shape], trained)
-            seen.add(i)
-        return spent
-
-    steps, repeat = planned_steps(config, len(pairs), 0.0, flops)
+    steps, repeat = planned_steps(config, len(pairs), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, settings, config.resume) as log:
         if cut and not log.resuming:
@@ -157,7 +149,7 @@ class Dpo:
         trees = [self._tree(f"{i}", self.pairs[i]) for i in chosen]
         loss = partial(preference_loss, pairs=len(chosen), beta=config.beta, label_smoothing=config.label_smoothing)
         metrics = self.policy.forward_backward(trees, loss)
-        return {**metrics, **self.policy.step(), "tokens": sum(tree.shape.size for tree in trees)}
+        return {**metrics, **self.policy.step(), "tokens": sum(tree.size for tree in trees)}
 
     def evaluate(self) -> Evaluation | None:
         """The same loss and metrics on the held-out pairs, against the stored reference."""

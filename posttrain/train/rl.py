@@ -12,7 +12,16 @@ from posttrain.data.packing import share_prefix
 from posttrain.engine.local import LocalEngine
 from posttrain.models import LanguageModel, load_model
 from posttrain.rewards.base import FailureWatch, Scorer
-from posttrain.rollout import Plan, check_prompts, collect, regroup, rollout_from_json, rollout_seed, rollout_to_json
+from posttrain.rollout import (
+    Plan,
+    check_prompts,
+    collect,
+    regroup,
+    rollout_from_json,
+    rollout_seed,
+    rollout_to_json,
+    sampling_flops,
+)
 from posttrain.runlog import RunLog, check_out, read_jsonl
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
 from posttrain.train.policy import LocalPolicy, step_rows
@@ -24,7 +33,6 @@ from posttrain.train.rl_batch import (
     kl_metrics,
     mean,
     policy_loss,
-    prompt_length,
     step_trees,
 )
 from posttrain.types import Group, RunFailed, Sampling, Task
@@ -143,10 +151,7 @@ class Rl:
                 for i in range(config.group_size)
             ]
             groups = collect(self.engine, chat, self.scorer, plans, {"step": n})
-        for group in groups:
-            self.policy.flops += self.policy.lm.flops.decode(
-                prompt_length(group.rollouts[0]), [r.response_length for r in group.rollouts]
-            )
+        self.policy.flops += sampling_flops(self.policy.lm.flops, groups)
         return groups
 
     def _record(self, n: int, groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) -> None:

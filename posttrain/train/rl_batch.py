@@ -12,6 +12,7 @@ from posttrain.advantages import group_normalised, has_signal
 from posttrain.data.packing import Branch, Tree, share_prefix
 from posttrain.losses import clipped_policy_loss, kl_k1, kl_k3
 from posttrain.models.head import TokenOutputs
+from posttrain.rollout import prompt_ids
 from posttrain.types import Batch, Group, LossOutput, Rollout
 
 PerToken = Mapping[int, tuple[float, ...]]
@@ -124,7 +125,7 @@ def group_metrics(groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) 
         "unscored": mean([float(s.total is None) for s in scores]),
         "zero_variance_groups": len(flat) / len(groups),
         "dropped_groups": mean([float(not members) for members in signals]),
-        "tokens": sum(prompt_length(g.rollouts[0]) + sum(r.response_length for r in g.rollouts) for g in groups),
+        "tokens": sum(len(prompt_ids(g.rollouts[0])) + sum(r.response_length for r in g.rollouts) for g in groups),
     }
 
 
@@ -140,11 +141,6 @@ def kl_metrics(groups: Sequence[Group], references: PerToken) -> dict[str, float
         "kl": float(kl_k3(policy, reference).mean()),
         "kl_sequence": float(kl_k1(policy, reference).sum()) / len(rollouts),
     }
-
-
-def prompt_length(rollout: Rollout) -> int:
-    """Tokens before the first sampled one."""
-    return rollout.segments[0].sampled.index(True) if rollout.response_length else len(rollout.segments[0].sampled)
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -14,7 +14,7 @@ from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, planned_steps, step_rows
+from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.types import Batch, InputError, LossOutput
 
 LEARNING_RATE = 2e-5
@@ -35,11 +35,11 @@ def train_sft(config: SftConfig) -> None:
     held_out_rows, _ = encode_rows(lm, held_out, config.max_length)
 
     def flops(n: int) -> float:
-        return sum(
-            _row_flops(lm, encoded[i], config) for i in step_rows(len(encoded), config.seed, n, config.batch_size, True)
-        )
+        chosen = step_rows(len(encoded), config.seed, n, config.batch_size, True)
+        trees = sft_trees([encoded[i] for i in chosen])
+        return training_flops(lm, trees, config.micro_batch_tokens, frozen=config.lora_rank > 0)
 
-    steps, repeat = planned_steps(config, len(encoded), 0.0, flops)
+    steps, repeat = planned_steps(config, len(encoded), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, settings, config.resume) as log:
         if cut and not log.resuming:
@@ -102,7 +102,7 @@ class Sft:
         chosen = step_rows(len(self.rows), config.seed, n, config.batch_size, self.repeat)
         trees = sft_trees([self.rows[i] for i in chosen])
         metrics = self.policy.forward_backward(trees, loss_of)
-        return {**metrics, **self.policy.step(), "tokens": sum(tree.shape.size for tree in trees)}
+        return {**metrics, **self.policy.step(), "tokens": sum(tree.size for tree in trees)}
 
     def evaluate(self) -> Evaluation | None:
         """Token-mean negative log-likelihood on the held-out rows."""
@@ -117,8 +117,3 @@ class Sft:
 
     def close(self) -> None:
         """SFT holds nothing open."""
-
-
-def _row_flops(lm: LanguageModel, row: EncodedRow, config: SftConfig) -> float:
-    shape = Tree((), (Branch(row.token_ids, row.mask, (0.0,) * sum(row.mask)),)).shape
-    return lm.flops.training([shape], sum(row.mask), frozen=config.lora_rank > 0)
