@@ -47,5 +47,5 @@ class Engine(Protocol):
 
     def update(self, weights: Mapping[str, torch.Tensor] | Path | None, version: int) -> None:
         """Take new weights: tensors by name, a safetensors folder, or None where engine and trainer share the module.
-        Everything cached from older weights is dropped."""
+        Call it between two `generate` calls, not within one: rows under way keep keys and values of the old weights."""
         ...

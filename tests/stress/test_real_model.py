@@ -34,10 +34,10 @@ def branch(prompt: tuple[int, ...], completion: Completion) -> Branch:
     return Branch(segment.token_ids, segment.sampled, (1.0 / n,) * n, supports=completion.supports)
 
 
-def unshared(trees: Sequence[Tree]) -> list[Tree]:
-    """The same rows without any shared trunk."""
+def unshared(trees: Sequence[Tree]) -> list[list[Tree]]:
+    """The same rows, each a forest of its own, in which nothing is shared."""
     return [
-        Tree((), (replace(b, token_ids=t.trunk + b.token_ids, mask=(False,) * len(t.trunk) + b.mask),))
+        [Tree((), (replace(b, token_ids=t.trunk + b.token_ids, mask=(False,) * len(t.trunk) + b.mask),))]
         for t in trees
         for b in t.branches
     ]
@@ -85,21 +85,36 @@ def test_groups(smollm2: LanguageModel, options: dict[str, float]) -> None:
     sampling = Sampling(32, **options)  # type: ignore[arg-type]
     prompts = [smollm2.chat.prompt_ids(p) for p in PROMPTS[::4]]
     requests = [Request(4 * i + g, p, sampling, seed=g) for i, p in enumerate(prompts) for g in range(4)]
-    engine = LocalEngine(smollm2, slots=6)
+    engine = LocalEngine(smollm2)
     answers = dict(engine.generate(requests))
-    assert engine.forwarded_tokens == sum(map(len, prompts)) + sum(len(c.token_ids) - 1 for c in answers.values())
-
     trees = [share_prefix([branch(p, answers[4 * i + g]) for g in range(4)]) for i, p in enumerate(prompts)]
     assert [len(t.trunk) for t in trees] == [len(p) for p in prompts]
+    distinct = len(pack(trees).token_ids)
+    rows = sum(
+        len(p) + len(answers[r.id].token_ids) for i, p in enumerate(prompts) for r in requests[4 * i : 4 * i + 4]
+    )
+    assert distinct < rows
+    # what prompts share is worth a node of its own for fewer rows than there are completions: counted for itself
+    prefill = pack([Tree((), (Branch(p, (False,) * (len(p) - 1) + (True,), (1.0,)),)) for p in prompts])
+    decoded = sum(len(c.token_ids) - 1 for c in answers.values())
+    assert engine.forwarded_tokens == len(prefill.token_ids) + decoded
+    assert len(prefill.token_ids) < sum(map(len, prompts))
+
+    parameters = list(smollm2.trained_parameters().values())
     results = []
-    for forest in (trees, unshared(trees)):
-        batch = pack(forest)
+    for forests, tokens in (([trees], distinct), (unshared(trees), rows)):
         before = smollm2.forwarded_tokens
-        logprobs = smollm2.logprobs(batch, sampling.temperature).logprobs
-        assert smollm2.forwarded_tokens - before == len(pack(forest).token_ids)
-        loss = -(batch.weights * logprobs).sum()
-        gradient = torch.autograd.grad(loss, list(smollm2.trained_parameters().values()))
-        results.append((logprobs.detach(), float(loss.detach()), gradient))
+        logprobs, loss, gradient = [], 0.0, [torch.zeros_like(p) for p in parameters]
+        for forest in forests:
+            batch = pack(forest)
+            values = smollm2.logprobs(batch, sampling.temperature).logprobs
+            part = -(batch.weights * values).sum()
+            for total, g in zip(gradient, torch.autograd.grad(part, parameters), strict=True):
+                total += g
+            logprobs.append(values.detach())
+            loss += float(part.detach())
+        assert smollm2.forwarded_tokens - before == tokens
+        results.append((torch.cat(logprobs), loss, gradient))
     (shared, shared_loss, shared_gradient), (single, single_loss, single_gradient) = results
     sampler = torch.tensor([p for r in requests for p in answers[r.id].sampler_logprobs])
     torch.testing.assert_close(shared, sampler, rtol=0, atol=1e-4)
