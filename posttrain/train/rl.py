@@ -115,8 +115,8 @@ class Rl:
         scores = [s.total for g in groups for s in g.scores if s.total is not None]
         if not scores:
             return None
-        mean = sum(scores) / len(scores)
-        return Evaluation({"reward": mean, "unscored": 1 - len(scores) / len(groups)}, -mean)
+        reward = sum(scores) / len(scores)
+        return Evaluation({"reward": reward, "unscored": 1 - len(scores) / len(groups)}, -reward)
 
     def rewind(self, log: RunLog, step: int) -> None:
         """Recorded steps past the checkpoint are trained on again as they are, not sampled or scored again."""

@@ -64,17 +64,23 @@ def test_greedy_takes_the_best_token(smollm2: LanguageModel) -> None:
         assert not smollm2.chat.end_ids & set(completion.token_ids[:-1])
 
 
-@pytest.mark.parametrize("prompt", [0, 19])
+@pytest.mark.parametrize("prompt", range(20))
 def test_greedy_equals_generate(smollm2: LanguageModel, prompt: int) -> None:
-    """The same by `generate` itself, for a short and for the longest prompt, up to a tie."""
-    request = Request(0, smollm2.chat.prompt_ids(PROMPTS[prompt]), Sampling(24, temperature=0.0))
+    """The same 20 prompts x 64 tokens by `generate` itself; a difference counts unless the two best logits tie there
+    to 1e-4."""
+    request = Request(0, smollm2.chat.prompt_ids(PROMPTS[prompt]), Sampling(64, temperature=0.0))
     got = dict(LocalEngine(smollm2).generate([request]))[0].token_ids
     ends = sorted(smollm2.chat.end_ids)
-    config = GenerationConfig(do_sample=False, max_new_tokens=24, eos_token_id=ends, pad_token_id=ends[0])
+    config = GenerationConfig(do_sample=False, max_new_tokens=64, eos_token_id=ends, pad_token_id=ends[0])
     ids = torch.tensor([request.prompt_ids])
     with torch.no_grad():
         out = smollm2.module.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
-    assert got == tuple(out[0, ids.shape[1] :].tolist())
+        expected = tuple(out[0, ids.shape[1] :].tolist())
+        if got != expected:
+            same = next(i for i, (x, y) in enumerate(zip(got, expected, strict=False)) if x != y)
+            row = torch.tensor([request.prompt_ids + got[:same]])
+            best = smollm2.module(input_ids=row).logits[0, -1].topk(2).values
+            assert float(best[0] - best[1]) <= 1e-4, f"differs at token {same}"
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_p": 0.9}, {"top_k": 5}], ids=str)
