@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Config(BaseModel):
@@ -36,7 +38,7 @@ class TrainConfig(Config):
     max_flops: Rate | None = None
     """Stop once this many floating-point operations are spent (sampling and reference passes included)."""
     learning_rate: Rate | None = None
-    """Peak learning rate; the default depends on the method and on LoRA (see the class)."""
+    """Peak learning rate; the default depends on the method and on LoRA (see above)."""
     warmup_steps: NonNegative = 0
     """Steps of linear warm-up: step i of n uses i/n of the rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -55,7 +57,7 @@ class TrainConfig(Config):
     """Rank of LoRA adapters on every linear layer; 0 trains the full weights."""
     lora_alpha: Positive = 32
     """LoRA scale: the update is alpha/rank · B·A. Default: "LoRA Without Regret" (Thinking Machines, 2025)."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of data order, sampling and adapters."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
@@ -78,6 +80,8 @@ class TrainConfig(Config):
             raise ValueError(f"schedule {self.schedule!r} needs max_steps")
         if (self.eval_every is not None or self.patience is not None) and self.eval_data is None:
             raise ValueError("eval_every and patience need eval_data")
+        if self.eval_data is not None and self.eval_every is None:
+            raise ValueError("eval_data needs eval_every, the steps between evaluations")
         if self.patience is not None and self.eval_every is None:
             raise ValueError("patience counts evaluations and needs eval_every")
         return self
@@ -117,7 +121,7 @@ class RlConfig(TrainConfig):
     """Completions sampled for each prompt (G)."""
     max_new_tokens: Positive = 256
     """Longest completion in tokens."""
-    temperature: Rate = 1.0
+    temperature: Temperature = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus: the smallest set of tokens with this mass is kept."""
@@ -139,8 +143,6 @@ class RlConfig(TrainConfig):
     """The run stops when surely (Wilson 95%) more than this share of the last 200 rollouts could not be scored."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
-    env: str | None = None
-    """Environment, `file.py:Class`."""
 
     @model_validator(mode="after")
     def _divides(self) -> RlConfig:
@@ -154,8 +156,6 @@ class RlConfig(TrainConfig):
                 f"minibatches={self.minibatches} must divide the {self.batch_size // self.group_size} prompts of a "
                 "step (batch_size / group_size)"
             )
-        if self.env is not None:
-            raise ValueError("environments are not available yet; leave env out")
         return self
 
 
@@ -169,10 +169,11 @@ class EvalConfig(Config):
     reward: Annotated[tuple[str, ...], Field(min_length=1)]
     """What scores an answer; as in `posttrain rl`."""
     out: Path | None = None
-    """Folder for `result.json` and `samples.jsonl`."""
+    """Folder for `evaluations/held_out.json` and `.jsonl`; the run folder itself will do."""
     samples: NonNegative = 4
-    """Samples per task at `temperature` for the mean and pass@k; the greedy answer comes on top."""
-    temperature: Rate = 1.0
+    """Samples per task at `temperature` for the mean and pass@k (which a score of at least 1 passes); the greedy answer
+    comes on top."""
+    temperature: Temperature = 1.0
     """Sampling temperature of the samples."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus mass of the samples."""
@@ -184,7 +185,7 @@ class EvalConfig(Config):
     """Answers decoded at once."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of the samples."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
@@ -252,7 +253,7 @@ class ChatConfig(Config):
     """Sampling temperature; 0 always takes the most likely token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus: the smallest set of tokens with this mass is kept."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of the sampling."""
 
 
@@ -273,7 +274,7 @@ class PairsConfig(Config):
     """Use only the first tasks."""
     max_new_tokens: Positive = 256
     """Longest answer in tokens."""
-    temperature: Rate = 1.0
+    temperature: Temperature = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus mass."""
@@ -285,7 +286,7 @@ class PairsConfig(Config):
     """As in `posttrain rl`."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of the samples and of ties."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
@@ -302,13 +303,13 @@ class HeldOut(Config):
     """What scores an answer."""
     samples: NonNegative = 4
     """Samples per task; the greedy answer comes on top."""
-    temperature: Rate = 1.0
+    temperature: Temperature = 1.0
     """Sampling temperature of the samples."""
     max_new_tokens: Positive = 256
     """Longest answer in tokens."""
     retention: bool = True
     """Whether to run the retention suite too."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of the samples."""
 
 
@@ -319,7 +320,7 @@ class Recipe(Config):
     """What it is, in a line or two."""
     model: str
     """The start: the model the first stages begin from."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of every stage that does not set its own."""
     evaluate: HeldOut
     """The evaluation of the start and of every stage's model."""

@@ -7,6 +7,7 @@ A pipeline folder has a run folder for each stage, named after it, and beside th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,8 +24,21 @@ from posttrain.types import InputError, Prompt, Task
 
 START = "start"
 METHODS: Mapping[str, Any] = {"sft": SftConfig, "dpo": DpoConfig, "rl": RlConfig, "pairs": PairsConfig}
+STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+RESERVED = {START}
 UNKNOWN_FLOPS = 1.0
 """Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key that is given twice is an error: two stages of one name would be one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ def run_recipe(config: RunConfig) -> None:
     for table in format_tables(comparison):
         console.print(table)
     for sentence in summary(comparison):
-        console.print(f"- {sentence}", highlight=False)
+        console.print(f"- {sentence}", highlight=False, markup=False)
     console.print(f"\nreport: {out / 'report.html'}", highlight=False)
 
 
@@ -92,7 +106,7 @@ def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     too; values are YAML)."""
     text = _recipe_text(name)
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise InputError(f"recipe {name}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict):
@@ -115,7 +129,10 @@ def _recipe_text(name: str) -> str:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise InputError(f"recipe {name}: no such file")
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"recipe {name}: not UTF-8 text ({error.reason})") from error
     if name not in shipped_recipes():
         raise InputError(f"recipe {name}: unknown; shipped are {', '.join(shipped_recipes())}, or give a .yaml file")
     return (resources.files("posttrain") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
@@ -134,7 +151,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raw[where] = parsed
     elif dot and where == "evaluate":
         raw["evaluate"][option] = parsed
-    elif dot and where in raw["stages"]:
+    elif dot and isinstance(raw["stages"].get(where), dict):
         raw["stages"][where][option] = parsed
     else:
         known = ", ".join([*(f"{s}.KEY" for s in raw["stages"]), "evaluate.KEY", "model", "seed"])
@@ -144,8 +161,21 @@ def _override(raw: dict[str, Any], override: str) -> None:
 def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
     """The stages, with every parent, data stage, budget and option checked."""
     stages: list[StageSpec] = []
+    if not recipe.stages:
+        raise InputError("the recipe has no stages")
     for name, raw in recipe.stages.items():
+        if not STAGE_NAME.fullmatch(name) or name in RESERVED:
+            raise InputError(
+                f"stage {name!r}: a name has letters, digits, - and _, begins with a letter or digit and is not "
+                f"{' or '.join(sorted(RESERVED))}"
+            )
         options = dict(raw)
+        for key in ("method", "parent", "data", "flops_of"):
+            if not isinstance(options.get(key), str | None):
+                raise InputError(f"stage {name}: {key} is {options[key]!r}; give one name")
+        for key in ("model", "out", "resume"):
+            if key in options:
+                raise InputError(f"stage {name}: {key} is set by the pipeline; leave it out")
         method = options.pop("method", None)
         if method not in METHODS:
             raise InputError(f"stage {name}: method is {method!r}; use one of {', '.join(METHODS)}")

@@ -32,7 +32,7 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     scratch = path.with_name(f".{path.name}.partial")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8", errors="replace")
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -100,7 +100,9 @@ class RunLog:
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add lines, all of them or none."""
-        data = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
+        data = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode(
+            errors="replace"
+        )
         with self._storage(name):
             if name not in self._files:
                 _drop_torn_line(self.out / name)

@@ -105,7 +105,7 @@ def test_underscores_do_not_hide_a_repeat() -> None:
         (["--batch-size", "-4"], "--batch-size must be greater than or equal to 1, not '-4'"),
         (["--batch-size", "2.5"], "--batch-size must be a valid integer, not '2.5'"),
         (["--learning-rate", "fast"], "--learning-rate must be a valid number, not 'fast'"),
-        (["--learning-rate", "nan"], "--learning-rate must be greater than 0, not 'nan'"),
+        (["--learning-rate", "nan"], "--learning-rate must be a finite number, not 'nan'"),
         (["--schedule", "step"], "--schedule must be 'constant', 'linear' or 'cosine', not 'step'"),
         (["--eval-every", "5"], "--eval-every and patience need --eval-data"),
         (["--max-step", "5"], "unknown option --max-step; did you mean --max-steps?"),

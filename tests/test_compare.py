@@ -146,7 +146,7 @@ def test_suites_but_the_main_one_are_prefixes(pipeline: tuple[Path, Comparison])
 def test_a_broken_evaluation_names_the_file(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"accuracy": [1.0]})
     (run / "evaluations" / "held_out.jsonl").write_text('{"tsk": 1}\n')
-    with pytest.raises(InputError, match=r"held_out\.jsonl.*values"):
+    with pytest.raises(InputError, match=r"held_out\.jsonl.*task"):
         read_scores(run)
 
 
@@ -265,6 +265,7 @@ def test_a_run_without_evaluations_is_shown_with_a_hint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("seed: 0\n")
+    (run / "lineage.json").write_text("{}")
     assert summary(run_compare(tmp_path / "out", run)) == [
         "run: not evaluated; `posttrain eval RUN --data DATA --reward REWARD --out RUN` does it"
     ]
@@ -289,3 +290,23 @@ def test_wrong_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a file"):
         run_compare(tmp_path / "file", run)
     assert not out.exists()
+
+
+def test_tasks_with_one_id_and_two_prompts_are_not_paired(tmp_path: Path) -> None:
+    """Ids are row numbers where a file gives none: the first rows of two files are not the same task."""
+    for name, prompts in (("a", "xyz"), ("b", "xyw")):
+        suites = tmp_path / name / "evaluations"
+        suites.mkdir(parents=True)
+        rows = [
+            {"task": str(i), "prompt": p, "values": {"accuracy": 0.5 * i}, "samples": []} for i, p in enumerate(prompts)
+        ]
+        (suites / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    comparison = compare({n: tmp_path / n for n in "ab"}, {"a": None, "b": None}, tmp_path / "out")
+    assert find(comparison, "b", "a", "accuracy")["n"] == 2
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"accuracy": [1.0, 0.0]})
+    (run / "config.yaml").write_text("model: tiny-random\n")
+    with pytest.raises(InputError, match=r"run: the run is not finished; continue it with --resume first"):
+        compare_runs(CompareConfig(runs=(run,), out=tmp_path / "out"), write_report)

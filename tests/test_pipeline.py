@@ -120,6 +120,11 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (("stages", "sft", "learning_rat"), 1.0, "stage sft: learning_rat: unknown key"),
         (("stages", "grpo", "group_size"), 1, "stage grpo: group_size: Input should be greater than or equal to 2"),
         (("evaluate", "sampels"), 1, "evaluate.sampels: unknown key"),
+        (("stages", "../out"), {"method": "sft", "parent": "start"}, "stage '../out': a name has letters"),
+        (("stages", "start"), {"method": "sft", "parent": "start"}, "stage 'start': a name has letters"),
+        (("stages", "sft", "data"), ["rows.jsonl"], "stage sft: data is ['rows.jsonl']; give one name"),
+        (("stages", "sft", "out"), "elsewhere", "stage sft: out is set by the pipeline"),
+        (("stages",), {}, "the recipe has no stages"),
     ],
 )
 def test_a_wrong_recipe_names_stage_and_key(path: tuple[str, ...], value: object, message: str, tmp_path: Path) -> None:
@@ -132,6 +137,13 @@ def test_a_wrong_recipe_names_stage_and_key(path: tuple[str, ...], value: object
         check_stages(load_recipe(write(tmp_path, raw)), tmp_path / "out")
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("model: tiny-random\nstages:\n  a: {method: sft}\n  a: {method: dpo}\n")
+    with pytest.raises(InputError, match="'a' is given twice"):
+        load_recipe(str(file))
 
 
 def test_overrides(tmp_path: Path) -> None:

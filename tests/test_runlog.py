@@ -105,10 +105,16 @@ def test_the_last_checkpoints_are_kept(log: RunLog) -> None:
 def test_write_atomic_leaves_the_old_file_where_it_fails(tmp_path: Path) -> None:
     file = tmp_path / "f"
     write_atomic(file, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomic(file, "new \ud800")
+    with pytest.raises(TypeError):
+        write_atomic(file, 1)  # type: ignore[arg-type]
     assert file.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_half_a_surrogate_pair_does_not_end_a_run(log: RunLog) -> None:
+    """A model or a reward may make one; it has no UTF-8."""
+    log.event("unscored", reason="a \ud800 b")
+    assert read_jsonl(log.out / "events.jsonl")[-1]["reason"] == "a ? b"
 
 
 def test_one_process_at_a_time(log: RunLog) -> None:

@@ -87,8 +87,10 @@ def read_scores(folder: Path) -> Scores:
         prefix = "" if file.stem == MAIN_SUITE else f"{file.stem}/"
         try:
             for row in read_jsonl(file):
+                # ids may be row numbers: tasks of two files are the same only if their prompts are
+                task = f"{row['task']}\n{row['prompt']}" if "prompt" in row else row["task"]
                 for name, value in row["values"].items():
-                    scores.setdefault(prefix + name, {})[row["task"]] = value
+                    scores.setdefault(prefix + name, {})[task] = value
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(f"{file}: not the results of an evaluation ({error!r}); evaluate again") from error
     return {PERPLEXITY if name == TEXT_NLL else name: values for name, values in scores.items()}
@@ -219,6 +221,8 @@ def _check_run(run: Path) -> None:
     if (run / "recipe.yaml").exists() or (run / "compare.json").exists():
         stages = sorted(str(p.parent) for p in run.glob("*/evaluations"))
         raise InputError(f"{run}: holds several runs; give them one by one: {' '.join(stages) or 'none is finished'}")
+    if (run / "config.yaml").exists() and not (run / "lineage.json").exists():
+        raise InputError(f"{run}: the run is not finished; continue it with --resume first")
     if not any((run / name).exists() for name in ("config.yaml", "lineage.json", "evaluations")):
         raise InputError(f"{run}: not a run folder (no config.yaml, lineage.json or evaluations in it)")
 

@@ -29,7 +29,7 @@ from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import Plan, check_prompts, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
-from posttrain.types import Group, InputError, Node, Rollout, Sampling, Score, Task
+from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
 
 WINDOW = 512
 """Tokens of one window of the retention text."""
@@ -48,8 +48,13 @@ class SuiteResult:
 
 def run_eval(config: EvalConfig) -> None:
     """`posttrain eval`: evaluate a model, print the numbers, and write `OUT/evaluations/held_out.json[l]`."""
-    if config.out is not None and (config.out / "evaluations" / "held_out.json").exists():
-        raise InputError(f"--out {config.out}: already holds an evaluation; choose another folder")
+    if config.out is not None:
+        if (config.out / "evaluations" / "held_out.json").exists():
+            raise InputError(f"--out {config.out}: already holds an evaluation; choose another folder")
+        try:
+            (config.out / "evaluations").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {config.out}: cannot be made ({error.strerror}); choose another folder") from error
     tasks = load_tasks(config.data)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
@@ -62,6 +67,11 @@ def run_eval(config: EvalConfig) -> None:
         )
     for name, interval in summarise(result.rows).items():
         print(f"{name:16} {interval[0]:8.3f}  [{interval[1]:.3f}, {interval[2]:.3f}]  n={interval[3]}")
+    failed = [s["reason"] for row in result.rows for s in row["samples"] if s["reason"] is not None]
+    if failed:
+        print(f"unscored         {len(failed)} of {sum(len(row['samples']) for row in result.rows)}: {failed[0]}")
+    if all(s["score"] is None for row in result.rows for s in row["samples"]):
+        raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
     if config.out is not None:
         write_suite(config.out, "held_out", lm, result, config.model_dump(mode="json"))
 
