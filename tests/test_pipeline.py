@@ -20,6 +20,7 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
     reward = tmp_path / "rewards.py"
     reward.write_text("def digits(response):\n    return sum(c.isdigit() for c in response) / max(1, len(response))\n")
     return {
+        "description": "A small <recipe>.",
         "model": "tiny-random",
         "evaluate": {
             "data": f"{SUMS}&start=0&size=12",
@@ -74,7 +75,7 @@ def test_a_recipe_runs_whole_and_only_once(tmp_path: Path, capsys: pytest.Captur
     assert [s["parent"] for s in comparison["stages"].values()] == [None, "start", "sft", "sft"]
     assert {"of", "against", "evaluation", "value", "low", "high", "n"} == set(comparison["contrasts"][0])
     assert comparison["stages"]["sft"]["evaluations"]["greedy"]["n"] == 12
-    assert (out / "report.html").exists()
+    assert "A small &lt;recipe&gt;." in (out / "report.html").read_text()
     assert "report.html" in capsys.readouterr().out
 
     # equal compute: the DPO arm, its pairs included, reaches GRPO's operations with its last step and not before

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from posttrain.comparison import (
@@ -190,6 +191,7 @@ def _pipeline_view(folder: Path) -> dict[str, Any]:
     shares = share_names(comparison)
     return {
         "title": folder.resolve().name,
+        "description": (yaml.safe_load(_text(folder / "recipe.yaml")) or {}).get("description", ""),
         "sentences": summary(comparison),
         "stages": comparison["stages"],
         "results": _result_table(comparison, [n for n in names if not n.startswith(RETENTION)], shares),
