@@ -48,19 +48,21 @@ class SuiteResult:
 
 def run_eval(config: EvalConfig) -> None:
     """`posttrain eval`: evaluate a model, print the numbers, and write `OUT/evaluations/held_out.json[l]`."""
-    if config.out is not None:
-        if (config.out / "evaluations" / "held_out.json").exists():
-            raise InputError(f"--out {config.out}: already holds an evaluation; choose another folder")
-        try:
-            (config.out / "evaluations").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--out {config.out}: cannot be made ({error.strerror}); choose another folder") from error
+    if config.out is not None and (config.out / "evaluations" / "held_out.json").exists():
+        raise InputError(f"--out {config.out}: already holds an evaluation; choose another folder")
     tasks = load_tasks(config.data)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
         lm = load_model(config.model, raw=config.raw)
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         check_prompts(lm.chat, tasks, lm.context - config.max_new_tokens, config.data)
+        if config.out is not None:  # now that the input is known to be good, and before the work
+            try:
+                (config.out / "evaluations").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"--out {config.out}: cannot be made ({error.strerror}); choose another folder"
+                ) from error
         engine = LocalEngine(lm, slots=config.engine_slots)
         result = evaluate_tasks(
             engine, tasks, scorer, config.samples, sampling, config.seed, title=f"eval {config.model}"
