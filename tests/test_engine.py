@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from posttrain.data.packing import Branch, pack, share_prefix
 from posttrain.engine.base import Request
 from posttrain.engine.local import LocalEngine
-from posttrain.engine.sampling import draw
+from posttrain.engine.sampling import BLOCK, draw
 from posttrain.models import LanguageModel, load_model
 from posttrain.types import Batch, Completion, InputError, Sampling, Segment
 from tests.model_helpers import ARCHITECTURES, plain_copy, plain_logprobs, small_model
@@ -226,6 +226,21 @@ def test_draw_by_hand(
     assert drawn.tokens.tolist() == [token]
     assert drawn.logprobs.tolist() == pytest.approx([math.log(probability)], abs=1e-6)
     assert drawn.supports == (None if support is None else [support])
+
+
+def test_a_large_vocabulary_is_drawn_from_in_blocks() -> None:
+    """Two and a half blocks of tokens, one of them without any mass, against the plain inverse distribution function in
+    float64, for a thousand numbers spread over [0, 1)."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(1, 2 * BLOCK + BLOCK // 2, generator=generator) * 2
+    logits[0, BLOCK : 2 * BLOCK] = float("-inf")
+    p = (logits[0].double() / 0.7).softmax(-1)
+    u = ((torch.arange(1000, dtype=torch.float64) + 0.37) / 1000).tolist()
+    expected = torch.searchsorted(p.cumsum(-1), torch.tensor(u, dtype=torch.float64), right=True)
+    drawn = draw(logits.expand(1000, -1), Sampling(1, temperature=0.7), u)
+    assert (drawn.tokens == expected).float().mean() > 0.998, "all but numbers within rounding of a boundary"
+    torch.testing.assert_close(drawn.logprobs.double(), p.log()[drawn.tokens], rtol=0, atol=1e-5)
+    assert draw(logits, Sampling(1), [1 - 2**-53]).tokens.tolist() == [logits.shape[1] - 1]
 
 
 def test_greedy_takes_the_first_of_equals() -> None:

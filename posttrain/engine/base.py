@@ -45,6 +45,10 @@ class Engine(Protocol):
         """End a request early; it comes back `cancelled` with the tokens it has."""
         ...
 
+    def pause(self) -> None:
+        """Give back the memory that only sampling needs; the next `generate` takes it again."""
+        ...
+
     def update(self, weights: Mapping[str, torch.Tensor] | Path | None, version: int) -> None:
         """Take new weights: tensors by name, a safetensors folder, or None where engine and trainer share the module.
         Call it between two `generate` calls, not within one: rows under way keep keys and values of the old weights."""

@@ -11,6 +11,8 @@ from posttrain.types import Sampling
 
 TOP_P_FIRST_TRY = 512
 """Tokens looked at before a whole sort: nearly always they hold the nucleus."""
+BLOCK = 1024
+"""Neighbouring tokens whose mass is added up before one of them is looked for."""
 
 
 class Draw(NamedTuple):
@@ -36,9 +38,9 @@ def draw(logits: torch.Tensor, sampling: Sampling, uniforms: Sequence[float]) ->
     scaled = logits / sampling.temperature
     u = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None]
     if not sampling.truncated:
-        log_z = scaled.logsumexp(-1)
-        tokens = _inverse_cdf((scaled - log_z[:, None]).exp_(), u)
-        return Draw(tokens, _chosen(scaled, tokens) - log_z, None)
+        top = scaled.amax(-1, keepdim=True)
+        tokens, total = _inverse_cdf_in_blocks((scaled - top).exp_(), u)
+        return Draw(tokens, _chosen(scaled, tokens) - top[:, 0] - total.log().float(), None)
     values, ids, keep = _kept(scaled, sampling)
     values = values.masked_fill(~keep, float("-inf"))
     log_z = values.logsumexp(-1)
@@ -63,6 +65,26 @@ def _kept(scaled: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch
         p = (values - log_z).exp().double()
         before = p.cumsum(-1) - p
     return values, ids, before < sampling.top_p
+
+
+def _inverse_cdf_in_blocks(mass: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_inverse_cdf` of rows of unnormalised float32 mass [R, V], and their totals [R] in float64.
+
+    The block is drawn first and a token in it second, so that no running sum over the vocabulary is made."""
+    rows, vocabulary = mass.shape
+    whole = vocabulary // BLOCK
+    sums = mass[:, : whole * BLOCK].view(rows, whole, BLOCK).sum(-1)
+    if vocabulary % BLOCK:
+        sums = torch.cat([sums, mass[:, whole * BLOCK :].sum(-1, keepdim=True)], dim=1)
+    sums = sums.double()
+    total = sums.sum(-1)
+    block = _inverse_cdf(sums, u)[:, None]
+    own = sums.gather(1, block)
+    before = sums.cumsum(-1).gather(1, block) - own
+    rest = ((u * total[:, None] - before) / own).clamp(0, 1)
+    ids = block * BLOCK + torch.arange(BLOCK, device=mass.device)
+    inside = mass.gather(1, ids.clamp(max=vocabulary - 1)).masked_fill_(ids >= vocabulary, 0.0)
+    return block[:, 0] * BLOCK + _inverse_cdf(inside, rest), total
 
 
 def _inverse_cdf(p: torch.Tensor, u: torch.Tensor) -> torch.Tensor:

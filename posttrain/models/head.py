@@ -1,7 +1,7 @@
 """Log-probabilities of given tokens from hidden states, in the one place where logits of training are made.
 
 The logits of all tokens x the whole vocabulary never exist at once: they are made in chunks, and made again in the
-backward pass.
+backward pass. Where one chunk holds them all they are kept for it instead.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         log_z = torch.empty_like(logprobs)
         entropies = torch.empty(len(hidden) if entropy else 0, dtype=torch.float32, device=hidden.device)
+        logits = None
         for i in range(0, len(hidden), chunk):
             part = slice(i, i + chunk)
             logits = _logits(hidden[part], weight, bias, temperature, supports and supports[part])
@@ -105,9 +106,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - log_z[part]
             if entropy:
                 p = (logits - log_z[part, None]).exp_()
-                entropies[part] = log_z[part] - (p * logits.nan_to_num_(neginf=0.0)).sum(-1)
+                entropies[part] = log_z[part] - p.mul_(logits.nan_to_num(neginf=0.0)).sum(-1)
         ctx.save_for_backward(hidden, weight, bias, targets, log_z)
         ctx.temperature, ctx.supports, ctx.chunk = temperature, supports, chunk
+        ctx.logits = logits if len(hidden) <= chunk else None
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
@@ -115,11 +117,15 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, targets, log_z = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        empty = torch.empty_like if len(hidden) else torch.zeros_like  # the first chunk fills it
+        grad_weight = empty(weight) if ctx.needs_input_grad[1] else None
+        kept, ctx.logits = ctx.logits, None  # overwritten below
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for i in range(0, len(hidden), ctx.chunk):
             part = slice(i, i + ctx.chunk)
-            logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.supports and ctx.supports[part])
+            logits = kept
+            if logits is None:
+                logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.supports and ctx.supports[part])
             scale = grad[part, None] / ctx.temperature
             d = logits.sub_(log_z[part, None]).exp_().mul_(-scale)
             d.scatter_add_(1, targets[part, None], scale)
@@ -127,7 +133,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             if grad_hidden is not None:
                 torch.mm(d, weight, out=grad_hidden[part])
             if grad_weight is not None:
-                grad_weight.addmm_(d.T, hidden[part])
+                torch.addmm(grad_weight, d.T, hidden[part], beta=float(i > 0), out=grad_weight)
             if grad_bias is not None:
                 grad_bias += d.sum(0)
         return grad_hidden, grad_weight, grad_bias, None, None, None, None

@@ -12,8 +12,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.chat import ChatFormat
-from posttrain.models import attention
+from posttrain.models import attention, fused
 from posttrain.models.attention import ForestPlan, Plan
+from posttrain.models.decoder import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.head import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.types import Batch, InputError, Node
@@ -49,6 +50,8 @@ class LanguageModel:
         self.forwarded_tokens = 0
         """Tokens that went through the model, padding included; a test compares it with the forest's tokens."""
         self.adapter: PeftModel | None = None
+        self._decoder: Decoder | None = None
+        self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
         self.packed = self._can_pack()
         self.forwarded_tokens = 0  # those of the self-check do not count
@@ -63,6 +66,8 @@ class LanguageModel:
         """Last hidden states [N, H] of N packed tokens that attend as `plan` says (packed models only)."""
         self.forwarded_tokens += len(token_ids)
         device = self.device
+        if fused.knows(self.module):
+            return fused.hidden_states(self.module.model, token_ids.to(device), position_ids.to(device), plan)
         outputs = self.module.base_model(
             input_ids=token_ids[None].to(device),
             position_ids=position_ids[None].to(device),
@@ -75,6 +80,28 @@ class LanguageModel:
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [.., V] of hidden states (packed models only)."""
         return self.module.get_output_embeddings()(hidden)
+
+    def next_logits(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """Logits [R, V] after one token of each of R rows (packed models only), faster after `prepare_decoding`."""
+        if self._decoder is None:
+            return self.head(self.hidden_states(token_ids, position_ids, plan))
+        self.forwarded_tokens += len(token_ids)
+        return self._decoder.logits(token_ids, position_ids, plan)
+
+    def prepare_decoding(self) -> None:
+        """Lay out a copy of the weights for decoding, unless there is one of the weights as they are now."""
+        if not (self.packed and fused.knows(self.module)):
+            return
+        # a tensor's version counts its changes in place
+        weights = [(p.data_ptr(), p._version) for p in self.module.parameters()]
+        switches = [(int(m.disable_adapters), int(m.merged)) for m in self.module.modules() if hasattr(m, "lora_A")]
+        if self._decoder is None or self._decoder_weights != weights + switches:
+            self._decoder = None  # never two copies at a time
+            self._decoder, self._decoder_weights = Decoder(self.module), weights + switches
+
+    def release_decoding(self) -> None:
+        """Give the memory of `prepare_decoding` back."""
+        self._decoder = None
 
     def logprobs(self, batch: Batch, temperature: float = 1.0, entropy: bool = False) -> TokenOutputs:
         """Log-probability of each trained token of the batch, [M] in the order of its mask, each predicted at its

@@ -93,8 +93,10 @@ class LocalPolicy:
         clipping. Without any gradient nothing changes and the norm is 0."""
         rate = self.optimization.rate(self.updates + 1)
         gradients = [p for p in self.parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(gradients, self.optimization.max_grad_norm) if gradients else None
+        norm = torch.nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None]) if gradients else None
         if norm is not None:
+            if not norm <= self.optimization.max_grad_norm:  # else a pass over all gradients that changes nothing
+                torch.nn.utils.clip_grads_with_norm_(gradients, self.optimization.max_grad_norm, norm)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()

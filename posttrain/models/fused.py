@@ -1,0 +1,128 @@
+"""The layers of the common decoder families with fewer passes over memory, for training and prefill.
+
+Transformers' modules and parameters stay as they are, adapters beside the linear layers included; only what happens
+between the matrix products is done by functions that save less for the backward pass and read it fewer times.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+from transformers.models.mistral.modeling_mistral import MistralForCausalLM
+from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+
+from posttrain.models.attention import Plan
+
+FAMILIES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+"""Pre-norm decoders: RMSNorm, rotary positions over the whole head, SwiGLU, a linear head."""
+
+
+def knows(module: PreTrainedModel) -> bool:
+    """Whether this file's functions compute what the module's own layers do."""
+    return type(module) in FAMILIES and getattr(module.config, "hidden_act", None) == "silu"
+
+
+def hidden_states(body: Any, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Last hidden states [N, H] of N packed tokens that attend as `plan` says. `body` is the `.model` of a family."""
+    x = body.embed_tokens(token_ids)
+    cos, sin = half_angles(body.rotary_emb, x, position_ids)
+    for i, layer in enumerate(body.layers):
+        attention, mlp = layer.self_attn, layer.mlp
+        h = _norm(layer.input_layernorm, x)
+        query, key, value = (
+            project(h).view(len(x), -1, attention.head_dim)
+            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        if hasattr(attention, "q_norm"):
+            query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
+        query, key = Rotate.apply(query, cos, sin), Rotate.apply(key, cos, sin)
+        query, key, value = (t.transpose(0, 1)[None] for t in (query, key, value))
+        attended = plan.attend(i, query, key, value, attention.scaling)
+        x = x + attention.o_proj(attended.reshape(len(x), -1))
+        h = _norm(layer.post_attention_layernorm, x)
+        x = x + mlp.down_proj(SwiGlu.apply(mlp.gate_proj(h), mlp.up_proj(h)))
+    return _norm(body.norm, x)
+
+
+def half_angles(rotary: Any, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine [N, 1, D/2] of the rotary positions; the model's two halves of a head have the same angles."""
+    cos, sin = rotary(x, position_ids[None])
+    half = cos.shape[-1] // 2
+    return cos[0, :, None, :half].contiguous(), sin[0, :, None, :half].contiguous()
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """(a, b) -> (a cos - b sin, b cos + a sin) on [N, heads, D], with the halves of each head as a and b."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    (a, b), (c, d) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    torch.mul(a, cos, out=c)
+    c.addcmul_(b, sin, value=-1)
+    torch.mul(b, cos, out=d)
+    d.addcmul_(a, sin)
+    return out
+
+
+def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
+    """1 / sqrt(mean(x^2) + eps) over the last dimension, kept as size 1."""
+    norm: torch.Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+class RmsNorm(torch.autograd.Function):
+    """y = w x r, r = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich, arXiv:1910.07467), over the last dimension.
+
+    With g the gradient of y and n = x r: dw = sum(g n) over rows, dx = r (g w - n mean(g w n))."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        r = inverse_rms(x, eps)
+        ctx.save_for_backward(x, weight, r)
+        return (x * r).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, r = ctx.saved_tensors
+        n = x * r
+        gn = g * n
+        dw = gn.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        mean = (gn @ weight).div_(x.shape[-1]).unsqueeze(-1)
+        dx = (g * weight).addcmul_(n, mean, value=-1).mul_(r)
+        return dx, dw, None
+
+
+class SwiGlu(torch.autograd.Function):
+    """y = silu(gate) up (Shazeer, arXiv:2002.05202). silu(gate) is made again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gate, up)
+        return nn.functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(g * up, gate), nn.functional.silu(gate).mul_(g)
+
+
+class Rotate(torch.autograd.Function):
+    """`rotate`; its gradient is the rotation by the opposite angle."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(cos, sin)
+        return rotate(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return rotate(g, cos, -sin), None, None
+
+
+def _norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = RmsNorm.apply(x, norm.weight, norm.variance_epsilon)
+    return out
