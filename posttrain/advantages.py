@@ -21,8 +21,3 @@ def group_normalised(scores: Sequence[float]) -> list[float]:
     if sigma < ZERO_VARIANCE or min(scores) == max(scores):  # equal large scores differ from their rounded mean
         return [0.0] * len(scores)
     return [(s - mean) / sigma for s in scores]
-
-
-def has_signal(scores: Sequence[float]) -> bool:
-    """Whether the scores of a group differ."""
-    return any(group_normalised(scores))

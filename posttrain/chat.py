@@ -10,6 +10,7 @@ compared with the padding.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,12 @@ class ChatFormat:
         self._tokenizer = tokenizer
         self._has_template = bool(tokenizer.chat_template)
         self._wraps_strings = self._has_template and not raw
-        self._special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
+        self._name = str(tokenizer.name_or_path or "this model")
+        added = tokenizer.added_tokens_decoder
+        self._special = {i: token.content for i, token in added.items()}
+        # added tokens that are not special, such as <think>, are meant to stand in text
+        controls = [re.escape(token.content) for token in added.values() if token.special and token.content]
+        self._controls = re.compile("|".join(controls)) if controls else None
         self._anchor = "\n" if self._pads_with_space() else ""
         self._tail, template_end = self._probe_template() if self._has_template else ("", None)
         eos: int | None = tokenizer.eos_token_id
@@ -134,6 +140,11 @@ class ChatFormat:
         except InputError as error:
             raise InputError(f"{row.where}: {error}") from None
 
+    def special_token_in(self, texts: Iterable[str]) -> str | None:
+        """The first special token that stands in a text, which would be read as that token and not as text."""
+        matches = (self._controls.search(text) for text in texts) if self._controls else ()
+        return next((match.group() for match in matches if match), None)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids without special tokens."""
         text = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -181,7 +192,9 @@ class ChatFormat:
 
     def _render(self, messages: Sequence[Message], tools: Tools, generation: bool) -> str:
         if not self._has_template:
-            raise InputError("the tokenizer has no chat template, so messages cannot be written; use string prompts")
+            raise InputError(
+                f"the tokenizer of {self._name} has no chat template, so messages cannot be written; use string prompts"
+            )
         try:
             text = self._tokenizer.apply_chat_template(
                 [_template_message(m) for m in messages],
@@ -190,12 +203,15 @@ class ChatFormat:
                 add_generation_prompt=generation,
             )
         except jinja2.TemplateError as error:
-            raise InputError(f"the chat template refuses the conversation: {error}") from None
+            raise InputError(f"the chat template of {self._name} refuses the conversation: {error}") from None
         return str(text)
 
     def _check_tools(self, messages: Sequence[Message], tools: Tools) -> None:
         if tools and self._render(messages, tools, False) == self._render(messages, (), False):
-            raise InputError("the chat template ignores tools; use a model whose template writes them, or drop 'tools'")
+            raise InputError(
+                f"the chat template of {self._name} ignores tools; use a model whose template writes them, or drop "
+                "'tools'"
+            )
 
     def _probe_template(self) -> tuple[str, int | None]:
         """What the template writes after an assistant turn, and the end token in it, if any."""

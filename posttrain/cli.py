@@ -169,7 +169,7 @@ def _eval(config: configs.EvalConfig) -> int:
 def _score(config: configs.ScoreConfig) -> int:
     from posttrain.rewards.score import run_score
 
-    return run_score(config, sys.stdin, sys.stdout, sys.stderr)
+    return run_score(config, sys.stdin.buffer, sys.stdout, sys.stderr)
 
 
 def _list_rewards() -> int:

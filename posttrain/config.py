@@ -171,8 +171,8 @@ class EvalConfig(Config):
     out: Path | None = None
     """Folder for `evaluations/held_out.json` and `.jsonl`; the run folder itself will do."""
     samples: NonNegative = 4
-    """Samples per task at `temperature` for the mean and pass@k (which a score of at least 1 passes); the greedy answer
-    comes on top."""
+    """Samples per task at `temperature` for the mean and pass@k (a sample passes where every reward of positive weight
+    that applies gives at least 1); the greedy answer comes on top."""
     temperature: Temperature = 1.0
     """Sampling temperature of the samples."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
@@ -18,6 +19,16 @@ PLAIN_LINE_SECONDS = 10.0
 def format_numbers(numbers: Mapping[str, float | None]) -> str:
     """`loss 1.234  reward 0.5`: four significant digits; numbers that were not computed are left out."""
     return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items() if value is not None)
+
+
+def warn(text: str) -> None:
+    """Say on standard error what a user should know though the work goes on."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def short_path(name: str) -> str:
+    """The last two parts of a path, enough beside a bar: `sft/model`. A hub id stays whole."""
+    return str(Path(*Path(name).parts[-2:]))
 
 
 class Progress:

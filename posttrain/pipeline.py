@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from posttrain.comparison import format_quantity
 from posttrain.config import DpoConfig, PairsConfig, Recipe, RlConfig, RunConfig, SftConfig
 from posttrain.runlog import write_atomic
 from posttrain.types import InputError, Prompt, Task
@@ -78,8 +79,12 @@ def run_recipe(config: RunConfig) -> None:
     with closing(_Evaluator(recipe, stages, out)) as evaluator:
         _claim(out, recipe)
         evaluator.evaluate(START, recipe.model)
-        for stage in stages:
+        for i, stage in enumerate(stages):
             _run_stage(stage, stages, recipe, out)
+            known = {s.name for s in stages[: i + 1]}
+            for later in stages[i + 1 :]:  # a budget that leaves nothing is told as soon as it is known
+                if later.flops_of in known and later.data_stage in known:
+                    _budget(later, stages, out)
             if stage.method != "pairs":
                 evaluator.evaluate(stage.name, str(out / stage.name / "model"))
                 write_report(out / stage.name)
@@ -205,12 +210,17 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _claim(out: Path, recipe: Recipe) -> None:
-    """Write `recipe.yaml`, or check that the folder holds the same recipe."""
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """Write `recipe.yaml`, or check that the folder holds a run of this recipe.
+
+    The settings of a stage that has not begun may change; the data of all stages may not, because the held-out tasks
+    are those that none of them shows."""
     file = out / "recipe.yaml"
     if file.exists():
-        if file.read_text(encoding="utf-8") != text:
-            raise InputError(f"--out {out}: holds a run of another recipe or other settings; choose another folder")
+        before = load_recipe(str(file))
+        if _text(before) != file.read_text(encoding="utf-8"):
+            raise InputError(f"--out {out}: its recipe.yaml was not written by a run; choose another folder")
+        _same_recipe(before.model_dump(mode="json"), recipe.model_dump(mode="json"), out)
+        write_atomic(file, _text(recipe))
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: not empty and not a pipeline; choose another folder")
@@ -218,24 +228,54 @@ def _claim(out: Path, recipe: Recipe) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from error
-    write_atomic(file, text)
+    write_atomic(file, _text(recipe))
+
+
+def _text(recipe: Recipe) -> str:
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    """Raise InputError naming the first thing that differs and must not."""
+    changed = [key for key in ("model", "seed", "evaluate") if before[key] != now[key]]
+    if list(before["stages"]) != list(now["stages"]):
+        changed.append("the list of stages")
+    for name, settings in now["stages"].items():
+        then = before["stages"].get(name, {})
+        begun = (out / name).exists()
+        changed += [
+            f"{name}.{key}"
+            for key in sorted({*then, *settings})
+            if (begun or key == "data") and then.get(key) != settings.get(key)
+        ]
+    if changed:
+        raise InputError(
+            f"--out {out}: holds a run of another recipe or other settings ({changed[0]} differs); only stages that "
+            "have not begun may change, in anything but their data. Choose another folder"
+        )
 
 
 def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: Path) -> None:
     """Run one stage, with the budget of the stage whose operations it copies."""
     model = recipe.model if stage.parent == START else str(out / stage.parent / "model")
-    budget = None
-    if stage.flops_of is not None:
-        target = next(s for s in stages if s.name == stage.flops_of)
-        budget = _flops(out, target.name, target.data_stage) - (
-            _flops(out, stage.data_stage) if stage.data_stage else 0
+    _trainer(stage.method)(stage.config(out, model, recipe.seed, _budget(stage, stages, out)))
+
+
+def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | None:
+    """The operations a stage may spend itself: those of the stage it copies, less those of its own data stage. None
+    for a stage that copies none. Raises InputError where nothing is left to train with."""
+    if stage.flops_of is None:
+        return None
+    target = next(s for s in stages if s.name == stage.flops_of)
+    budget, data = _flops(out, target.name, target.data_stage), _flops(out, stage.data_stage)
+    if budget <= data:
+        raise InputError(
+            f"stage {stage.name}: making its data in {stage.data_stage} took {format_quantity(data)} operations, and "
+            f"flops_of: {target.name} allows {format_quantity(budget)} in all, so none are left to train with; remove "
+            f"{out / str(stage.data_stage)} and run again with a lower limit or fewer samples there "
+            f"(--set {stage.data_stage}.limit=…), or give {stage.name} max_steps in place of flops_of"
         )
-        if budget <= 0:
-            raise InputError(
-                f"stage {stage.name}: its data stage {stage.data_stage} already cost more than {target.name}; "
-                "lower its limit or samples"
-            )
-    _trainer(stage.method)(stage.config(out, model, recipe.seed, budget))
+    return budget - data
 
 
 def _flops(out: Path, *stages: str | None) -> float:

@@ -32,13 +32,18 @@ def rollout_seed(run_seed: int, step: int, task: int, index: int) -> int:
 
 
 def check_prompts(chat: ChatFormat, tasks: Sequence[Task], room: int, where: str) -> None:
-    """Raise InputError for a task whose prompt has more than `room` tokens, before anything is sampled."""
+    """Raise InputError, before anything is sampled, for a task whose prompt cannot be written or has more than `room`
+    tokens; `room` is negative where the new tokens alone exceed the context."""
     for task in tasks:
-        n = len(chat.prompt_ids(task.prompt, task.tools))
+        try:
+            n = len(chat.prompt_ids(task.prompt, task.tools))
+        except InputError as error:
+            raise InputError(f"{where}: task {task.id}: {error}") from None
         if n > room:
+            fit = f"only {room} fit" if room > 0 else "none fit"
             raise InputError(
-                f"{where}: the prompt of task {task.id} has {n} tokens, but only {room} fit beside max_new_tokens in "
-                "the model's context; shorten the prompt or lower --max-new-tokens"
+                f"{where}: the prompt of task {task.id} has {n} tokens, but {fit} beside max_new_tokens in the model's "
+                f"context; lower --max-new-tokens by {n - room}{' or shorten the prompt' if room > 0 else ''}"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,23 @@ class UnpairedRow:
 
 
 Row = SftRow | PreferenceRow | UnpairedRow | Task
+
+
+def row_texts(row: Row) -> Iterator[str]:
+    """Every piece of text in the row that a tokenizer reads; of a task its prompt alone."""
+    if isinstance(row, TextRow):
+        pieces: tuple[Prompt | Response, ...] = (row.text,)
+    elif isinstance(row, MessagesRow):
+        pieces = (row.messages,)
+    elif isinstance(row, PreferenceRow):
+        pieces = (row.prompt, row.chosen, row.rejected)
+    else:
+        pieces = (row.prompt,) if isinstance(row, Task) else (row.prompt, row.completion)
+    for piece in pieces:
+        if isinstance(piece, str):
+            yield piece
+        else:
+            yield from (text for message in piece for text in (message.content, message.reasoning) if text)
 
 
 def row_prompts(row: Row) -> tuple[Prompt, ...]:

@@ -24,6 +24,8 @@ from posttrain.types import InputError
 CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
 """Fields that may differ between two runs of the same configuration; no other field may."""
 NOT_COMPARED = {"resume", "out"}
+HASHES = {"data_hash": "data", "eval_data_hash": "eval_data"}
+"""Settings that are the SHA-256 of the file which another one names."""
 BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations"}
 """What a folder may hold whose run has not written its configuration yet: a kill may have come first."""
 
@@ -192,7 +194,14 @@ def _same_config(file: Path, config: Mapping[str, Any]) -> None:
         before = None
     if not isinstance(before, dict):
         raise InputError(f"{file}: is not a run's configuration; choose another --out")
-    for key in sorted(set(before) | set(config)):
+    for key, source in HASHES.items():
+        # a file that is not there any more is for its reader to tell
+        if None not in (a := before.get(key), b := config.get(key)) and a != b and before.get(source) == config[source]:
+            raise InputError(
+                f"--resume: {config[source]} has other content than when the run in {file.parent} began; put the old "
+                "file back, or begin anew with another --out"
+            )
+    for key in sorted((set(before) | set(config)) - set(HASHES)):
         if key not in NOT_COMPARED and before.get(key) != config.get(key):
             raise InputError(
                 f"--resume: {key.replace('_', '-')} was {before.get(key)!r} in {file} and is {config.get(key)!r} now; "

@@ -54,6 +54,8 @@ FILES: dict[str, str | bytes] = {
     "latin.jsonl": b'{"prompt": "caf\xe9", "completion": "c"}\n',
     "twice.jsonl": '{"prompt": "p", "prompt": "q", "completion": "c"}\n',
     "nan.jsonl": '{"prompt": "p", "answer": NaN}\n',
+    "surrogate.jsonl": GOOD_SFT + r'{"prompt": "\ud83d", "completion": "c"}' + "\n",
+    "digits.jsonl": '{"prompt": "p", "answer": ' + "9" * 5000 + "}\n",
     "cells.csv": "prompt,completion\np,c\np,c,d\n",
     "data.txt": "hello",
     "object.json": '{"prompt": "p"}',
@@ -78,6 +80,7 @@ FILES: dict[str, str | bytes] = {
 SFT = "sft --model tiny-random --out out"
 DPO = "dpo --model tiny-random --out out"
 RL = "rl --model tiny-random --out out --max-new-tokens 8 --group-size 2 --batch-size 4"
+EVAL = "eval tiny-random --reward math --max-new-tokens 4"
 MATH = f"{RL} --reward math"
 
 CASES: list[tuple[str, str, list[str]]] = [
@@ -102,6 +105,9 @@ CASES: list[tuple[str, str, list[str]]] = [
     ("not UTF-8", f"{SFT} --data latin.jsonl", ["latin.jsonl:1", "0xe9", "save the file as UTF-8"]),
     ("key twice", f"{SFT} --data twice.jsonl", ["twice.jsonl:1", "'prompt' stands twice"]),
     ("NaN in JSON", f"{MATH} --data nan.jsonl", ["nan.jsonl:1", "NaN is not JSON", "use null"]),
+    ("half a character", f"{SFT} --data surrogate.jsonl", ["surrogate.jsonl:9", "'prompt'", "U+D83D", "remove it"]),
+    ("endless digits", f"{MATH} --data digits.jsonl", ["digits.jsonl:1", "5000 digits", "as text"]),
+    ("endless digits to score", "score --reward math --data digits.jsonl", ["digits.jsonl:1", "5000 digits"]),
     ("CSV with a cell too many", f"{SFT} --data cells.csv", ["cells.csv:3", "3 cells", "2 columns", "quote commas"]),
     ("unknown file type", f"{SFT} --data data.txt", ["data.txt", "'.txt'", ".jsonl, .json, .csv, .parquet"]),
     ("JSON without a list", f"{SFT} --data object.json", ["object.json", "one list of objects", ".jsonl"]),
@@ -182,6 +188,19 @@ CASES: list[tuple[str, str, list[str]]] = [
     ),
     ("hub model offline", "sft --model some-owner/m --data sft.jsonl --out out", ["--model some-owner/m", "hub"]),
     # folders
+    ("evaluation of bad data", f"{EVAL} --data nan.jsonl --out out", ["nan.jsonl:1", "NaN is not JSON"]),
+    (
+        "evaluation of a prompt beyond the context",
+        f"{EVAL} --data long.jsonl --out out".replace("math", "format"),
+        ["long.jsonl", "task 1", "--max-new-tokens"],
+    ),
+    ("evaluation under a file", f"{EVAL} --data tasks.jsonl --out a_file/x", ["a_file/x", "cannot be made", "another"]),
+    ("evaluation into a file", f"{EVAL} --data tasks.jsonl --out a_file", ["a_file", "cannot be made", "another"]),
+    (
+        "more new tokens than the context",
+        f"{EVAL} --data tasks.jsonl --max-new-tokens 9000".replace(" --max-new-tokens 4", ""),
+        ["tasks.jsonl", "none fit", "lower --max-new-tokens by"],
+    ),
     ("output is a file", f"{SFT} --data sft.jsonl".replace("out out", "out a_file"), ["a_file: is a file", "folder"]),
     (
         "output under a file",

@@ -67,6 +67,7 @@ def tokenizer(template: str | None, eos: str = "</s>", bos: bool = False) -> Pre
             single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
         )
     out = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token=eos, pad_token=eos)
+    out.name_or_path = "the-model"
     out.chat_template = template
     return out
 
@@ -284,11 +285,15 @@ def test_a_tokenizer_that_puts_a_space_before_text_does_not_put_it_before_answer
 @pytest.mark.parametrize(
     ("template", "row", "message"),
     [
-        (CHATML, CompletionRow("f:3", "q", "a", ({"name": "add"},)), "template ignores tools"),
+        (CHATML, CompletionRow("f:3", "q", "a", ({"name": "add"},)), "template of the-model ignores tools"),
         (None, MessagesRow("f:3", FOUR), "no chat template"),
         (None, CompletionRow("f:3", talk("q"), "a"), "no chat template"),
         (None, CompletionRow("f:3", "q", "a", ({"name": "add"},)), "raw text cannot offer tools"),
-        (MISTRAL, MessagesRow("f:3", (Message("system", "s"), *FOUR)), "refuses .*only user and assistant"),
+        (
+            MISTRAL,
+            MessagesRow("f:3", (Message("system", "s"), *FOUR)),
+            "template of the-model refuses .*only user and assistant",
+        ),
         (R1, MessagesRow("f:3", FOUR), "message 2: .*assistant:<think>.*'completion' as a string"),
         (CHATML, MessagesRow("f:3", (FOUR[0], Message("assistant", "a", reasoning="why"))), "drops 'reasoning'"),
         (
@@ -303,6 +308,14 @@ def test_what_cannot_be_written_names_its_row(
 ) -> None:
     with pytest.raises(InputError, match=f"^f:3: .*{message}"):
         sft(template, row)
+
+
+def test_special_tokens_in_text_are_found_and_added_words_are_not() -> None:
+    made = tokenizer(CHATML)
+    made.add_tokens(["<think>"])
+    chat = ChatFormat(made)
+    assert chat.special_token_in(["a <think> b", "", "a < |im_end|>"]) is None
+    assert chat.special_token_in(["a", "b <|im_end|> <s>"]) == "<|im_end|>"
 
 
 def test_text_that_leaves_nothing_to_train_is_refused() -> None:

@@ -24,7 +24,7 @@ from posttrain.config import (
     RunConfig,
     SftConfig,
 )
-from posttrain.console import Progress
+from posttrain.console import Progress, short_path
 from posttrain.options import parse_options
 from posttrain.threads import configure_threads, usable_cores
 from posttrain.types import InputError, RunFailed
@@ -309,6 +309,11 @@ def test_progress_in_a_terminal_shows_a_bar_and_the_numbers() -> None:
     assert "saved [o]" in stream.getvalue()
     assert "3/4" in stream.getvalue()
     assert "reward 0.25" in stream.getvalue()
+
+
+def test_a_title_has_the_last_two_parts_of_a_path() -> None:
+    paths = ["/tmp/a/b/sft/model", "runs/sft", "./m/", "owner/name", "tiny-random", "/m"]
+    assert [short_path(p) for p in paths] == ["sft/model", "runs/sft", "m", "owner/name", "tiny-random", "/m"]
 
 
 def talk(lines: str) -> list[str]:

@@ -69,6 +69,17 @@ def test_parquet(tmp_path: Path) -> None:
     Path(path).write_bytes(b"PAR?")
     with refused("not a Parquet file"):
         read_rows(path)
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["p", "q"], "x": [0.5, float("nan")]}), path)
+    with refused(r"d\.parquet:2: column 'x' holds nan, .* use null"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("d.jsonl", '{"a": "1"}\n'), ("d.json", '[{"a": "1"}]'), ("d.csv", "a\n1\n")]
+)
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert [columns for columns, _ in read_rows(str(tmp_path / name))] == [{"a": "1"}]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,13 @@ def test_parquet(tmp_path: Path) -> None:
         ("d.jsonl", b'{"a": 1}\n{"a": 1, "a": 2}\n', r"d\.jsonl:2: .*'a' stands twice"),
         ("d.jsonl", b'{"a": NaN}\n', r"d\.jsonl:1: .*NaN is not JSON"),
         ("d.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', r"d\.jsonl:2: not UTF-8 \(byte 0xff\)"),
+        ("d.jsonl", b'{"a": [{"b": "\\ud83d"}]}\n', r"d\.jsonl:1: column 'a' holds half a character .*U\+D83D"),
+        ("d.jsonl", b'{"a": 1, "\\udc00": 1}\n', r"d\.jsonl:1: column '\\udc00' holds half a character"),
+        ("d.jsonl", b'{"a": 1}\n{"a": %s}\n' % (b"9" * 5000), r"d\.jsonl:2: broken JSON: a number of 5000 digits"),
+        ("d.jsonl", b'{"a": 1e999}\n', r"d\.jsonl:1: column 'a' holds inf, .* use null"),
         ("d.jsonl", b" \n", "is empty"),
+        ("d.json", b'[{"a": 1},\n{"a": %s}]' % (b"9" * 5000), r"d\.json:2: broken JSON: a number of 5000 digits"),
+        ("d.json", b"\xef\xbb\xbf", "must hold one list"),
         ("d.json", b"[]", "has no rows"),
         ("d.json", b'{"a": 1}\n{"a": 2}\n', r"must hold one list .* \.jsonl"),
         ("d.json", b'[{"a": 1},\n{"a" 2}]', r"d\.json:2: broken JSON"),

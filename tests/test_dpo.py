@@ -149,10 +149,11 @@ def test_held_out_pairs_are_judged_against_their_own_reference(tmp_path: Path) -
     assert abs(loss.item() - LN2) > 0.005
 
 
-def test_cut_responses_are_counted_and_must_still_differ(tmp_path: Path) -> None:
+def test_cut_responses_are_counted_and_must_still_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [*pair_rows(2), {"prompt": "p", "chosen": "a" + "x" * 300, "rejected": "b" + "x" * 300}]
     out = run(tmp_path, rows, max_length=150)
     assert events(out, "truncated_rows") == [{"event": "truncated_rows", "rows": 1, "of": 3, "max_length": 150}]
+    assert "warning: 1 of 3 rows are longer" in capsys.readouterr().err
     same = [*pair_rows(2), {"prompt": "p", "chosen": "x" * 300 + "a", "rejected": "x" * 300 + "b"}]
     with pytest.raises(InputError, match=r"pairs\.jsonl:3: chosen and rejected are the same .* after cutting"):
         run(tmp_path, same, "same", max_length=150)

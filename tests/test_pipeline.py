@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from posttrain.comparison import format_quantity
 from posttrain.config import RunConfig
 from posttrain.pipeline import check_stages, load_recipe, run_recipe, shipped_recipes
 from posttrain.types import InputError
@@ -90,8 +92,47 @@ def test_a_recipe_runs_whole_and_only_once(tmp_path: Path, capsys: pytest.Captur
     run_recipe(config)
     assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
 
-    with pytest.raises(InputError, match="another recipe or other settings"):
+    with pytest.raises(InputError, match=r"another recipe or other settings \(sft.max_steps differs\)"):
         run_recipe(config.model_copy(update={"set": ("sft.max_steps=3",)}))
+
+
+def test_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
+    """Pairs that cost more than the arm they are compared with are told before the stages that follow; with the remedy
+    that the message gives the recipe goes on."""
+    raw = recipe(tmp_path)
+    raw["evaluate"]["samples"] = 0
+    raw["stages"]["grpo"] |= {"max_steps": 1, "batch_size": 8}
+    raw["stages"]["pairs"]["limit"] = 16
+    raw["stages"] = {name: raw["stages"][name] for name in ("sft", "grpo", "pairs")} | {
+        "longer": {"method": "sft", "parent": "sft", "data": f"{SUMS}&start=12&size=16", "max_steps": 1},
+        "dpo": raw["stages"]["dpo"],
+    }
+    out = tmp_path / "out"
+    config = RunConfig(recipe=write(tmp_path, raw), out=out)
+    with pytest.raises(InputError, match=r"stage dpo: making its data in pairs took \S+ operations") as caught:
+        run_recipe(config)
+    costs = [json.loads((out / name / "cost.json").read_text())["flops"] for name in ("pairs", "grpo")]
+    assert all(format_quantity(cost) in str(caught.value) for cost in costs)
+    assert "--set pairs.limit" in str(caught.value) and f"remove {out / 'pairs'}" in str(caught.value)
+    assert not (out / "longer").exists() and not (out / "dpo").exists()
+
+    with pytest.raises(InputError, match=r"pairs.limit differs"):
+        run_recipe(config.model_copy(update={"set": ("pairs.limit=1",)}))
+    with pytest.raises(InputError, match=r"longer.data differs"):
+        run_recipe(config.model_copy(update={"set": (f"longer.data={SUMS}&start=44&size=4",)}))
+    shutil.rmtree(out / "pairs")
+    changes = ("pairs.limit=4", "pairs.samples=2", "pairs.seed=3", "longer.max_steps=2", "dpo.flops_of=null")
+    run_recipe(config.model_copy(update={"set": (*changes, "dpo.max_steps=1")}))
+    assert len((out / "longer" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["stages"]["pairs"]["limit"] == 4
+
+
+def test_the_users_own_recipe_is_not_overwritten(tmp_path: Path) -> None:
+    name = write(tmp_path, recipe(tmp_path))
+    before = Path(name).read_text()
+    with pytest.raises(InputError, match=r"its recipe.yaml was not written by a run; choose another folder"):
+        run_recipe(RunConfig(recipe=name, out=tmp_path))
+    assert Path(name).read_text() == before
 
 
 def test_held_out_tasks_that_are_trained_on_are_removed(tmp_path: Path) -> None:

@@ -110,6 +110,25 @@ def test_a_changed_argument_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert snapshot(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("option", ["--data", "--eval-data"])
+def test_changed_content_of_a_data_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    held_out = write_rows(tmp_path / "held-out.jsonl", sft_rows(2))
+    command = [*arguments(tmp_path, "sft", "run", steps=2), "--eval-data", str(held_out), "--eval-every", "1"]
+    assert main(command) == 0
+    changed = Path(command[command.index(option) + 1])
+    before, content = snapshot(tmp_path / "run"), changed.read_bytes()
+    changed.write_bytes(content + b"\n")
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 2
+    message = capsys.readouterr().err
+    assert str(changed) in message and "other content" in message and "put the old file back" in message
+    changed.write_bytes(content)
+    assert main([*command, "--resume"]) == 0
+    assert snapshot(tmp_path / "run") == before
+
+
 @pytest.mark.parametrize("left", ["nothing", "an empty folder", "a lock", "half a configuration", "no checkpoint"])
 def test_resume_with_nothing_to_resume_begins(tmp_path: Path, left: str) -> None:
     command = arguments(tmp_path, "sft", "run", steps=2)

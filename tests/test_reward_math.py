@@ -79,7 +79,7 @@ def test_wrong(reference: str, response: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["", None, True, [1], "???", r"\frac{1}{", "1/0", "the answer is forty-two", r"\boxed{1} \boxed{2}"]
+    "reference", ["", True, [1], "???", r"\frac{1}{", "1/0", "the answer is forty-two", r"\boxed{1} \boxed{2}"]
 )
 def test_a_reference_that_is_none_is_a_failure(reference: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="the reference"):
@@ -90,6 +90,14 @@ def test_the_reference_is_answer_then_solution_then_ground_truth() -> None:
     assert math("1", answer="1", solution="2", ground_truth="3") == 1.0
     assert math("2", answer=None, solution="2", ground_truth="3") == 1.0
     assert math("3", ground_truth="3") == 1.0
+
+
+def test_without_a_reference_it_does_not_apply() -> None:
+    assert math("42", answer=None) is None
+    sample = Sample("q", (Message("assistant", "42"),), (), {"answer": None})
+    with Scorer(["math"], columns=["answer"], timeout_seconds=20, workers=1) as scorer:
+        (score,) = scorer.score([sample])
+    assert score.total is None and not score.failed and score.parts == {"math": None}
 
 
 def test_functions_count_only_where_the_reference_has_them() -> None:

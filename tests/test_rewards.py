@@ -226,6 +226,16 @@ def test_a_batched_list_may_hold_none_and_one_bad_value(tmp_path: Path) -> None:
     assert [score.failed for score in scores] == [False, False, True, False]
 
 
+def test_full_marks_are_of_the_parts_that_apply(tmp_path: Path) -> None:
+    file = reward_file(tmp_path, "def a(response):\n    return 1\ndef b(response):\n    return 1\n")
+    with Scorer([f"{file}:a=0.5", f"{file}:b=-1"], columns=[], timeout_seconds=5) as scorer:
+        assert scorer.full_marks(Score(-0.5, {"a": 1.0, "b": 1.0}))
+        assert scorer.full_marks(Score(0.5, {"a": 1 - 1e-12, "b": None}))
+        assert not scorer.full_marks(Score(0.0, {"a": 0.9, "b": 1.0}))
+        assert not scorer.full_marks(Score(-1.0, {"a": None, "b": 1.0}))  # nothing that could be passed
+        assert not scorer.full_marks(Score(None, {"a": 1.0, "b": None}, "b: raised"))
+
+
 def test_a_failed_part_fails_the_total_and_keeps_the_other_part(tmp_path: Path) -> None:
     file = reward_file(tmp_path, "def f(response):\n    return 1 / 0\n")
     with Scorer([f"{file}:f", "format"], columns=[], timeout_seconds=5) as scorer:
@@ -234,6 +244,26 @@ def test_a_failed_part_fails_the_total_and_keeps_the_other_part(tmp_path: Path) 
             None, {"f": None, "format": 1.0}, "f: ZeroDivisionError: division by zero at my_rewards.py:2"
         )
         assert scorer.first_traceback is not None and "return 1 / 0" in scorer.first_traceback
+
+
+@pytest.mark.parametrize("begin", ["def f(response):", "async def f(response):", "def f(completions):"])
+def test_what_is_shown_of_an_error_is_the_rewards_own(tmp_path: Path, begin: str) -> None:
+    """The place is the user's line, also where a library raised; no frame of ours stands in the traceback."""
+    file = reward_file(tmp_path, f"import json\n{begin}\n    return json.loads('{{')\n")
+    with Scorer([f"{file}:f"], columns=[], timeout_seconds=5) as scorer:
+        (score,) = scorer.score([sample("a")])
+        assert score.reason is not None and score.reason.endswith("at my_rewards.py:3")
+        assert scorer.first_traceback is not None
+        lines = scorer.first_traceback.splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and 'my_rewards.py", line 3, in f' in lines[1]
+    assert "calls.py" not in "".join(lines) and "asyncio" not in "".join(lines)
+
+
+def test_an_error_outside_the_rewards_code_has_no_place(tmp_path: Path) -> None:
+    file = reward_file(tmp_path, "def f(response):\n    return float('nan')\n")
+    with Scorer([f"{file}:f"], columns=[], timeout_seconds=5) as scorer:
+        (score,) = scorer.score([sample("a")])
+        assert (score.reason, scorer.first_traceback) == ("f: score is nan", "score is nan")
 
 
 def test_printing_corrupts_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from posttrain.models.head import TokenOutputs
 from posttrain.rollout import rollout_from_json
 from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl import train_rl
-from posttrain.train.rl_batch import branch_of, group_signals, policy_loss, sampler_logprobs, step_trees
+from posttrain.train.rl_batch import branch_of, group_metrics, group_signals, policy_loss, sampler_logprobs, step_trees
 from posttrain.types import Batch, Group, LossOutput, RunFailed, Sampling, Task
 from tests.training_helpers import (
     adamw,
@@ -342,9 +342,15 @@ def test_policy_over_proximal_is_exactly_one_at_the_start_of_a_batch() -> None:
     assert with_proximal["clip_fraction"] == without["clip_fraction"] == 0.0
 
 
-def test_a_step_without_signal_is_a_logged_no_op(start: Callable[..., Path]) -> None:
-    """All answers of one token to one prompt differ in nothing a constant reward sees."""
+def test_a_step_without_signal_is_a_logged_no_op(
+    start: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All answers of one token to one prompt differ in nothing a constant reward sees; a run of such steps says so."""
     out = start("letter=0", max_steps=2)
+    (event,) = events(out, "nothing_learnt")
+    assert event["steps"] == 2 and "in none of 2 steps" in event["reason"] and "mean score was 0)" in event["reason"]
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert event["reason"] in warning and "--group-size" in warning
     assert [e["step"] for e in events(out, "no_loss_token")] == [1, 2]
     assert [m["loss"] for m in metrics(out)] == [None, None]
     assert [m["zero_variance_groups"] for m in metrics(out)] == [1.0, 1.0]
@@ -357,6 +363,33 @@ def test_rounding_in_the_kl_is_no_signal(start: Callable[..., Path]) -> None:
     (row,) = metrics(start("letter=0", beta=0.5, kl_in="reward"))
     assert row["loss"] is None
     assert row["grad_norm"] == 0.0
+    assert row["zero_variance_groups"] == 1.0
+
+
+def test_zero_variance_groups_are_those_the_advantages_see() -> None:
+    """The third task has equal scores. With a KL in the reward its answers differ, as those of the others do."""
+    lm = load_model("tiny-random")
+    groups = our_groups(sampled_rows(1.0, 1.0, seed=4), lm)
+    references = {
+        id(r): tuple(p - 0.1 * r.index for p in sampler_logprobs(r)) for group in groups for r in group.rollouts
+    }
+    assert group_metrics(groups, group_signals(groups, references, 0.0))["zero_variance_groups"] == 1 / 4
+    assert group_metrics(groups, group_signals(groups, references, 0.5))["zero_variance_groups"] == 0.0
+
+
+def test_a_run_that_learns_something_gives_no_warning(
+    start: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = start("noise")
+    assert not events(out, "nothing_learnt") and not events(out, "special_tokens")
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_control_tokens_in_a_prompt_are_told(start: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": p + ("<|im_end|>" if i == 2 else "")} for i, p in enumerate(PROMPTS)]
+    (event,) = events(start("noise", rows=rows), "special_tokens")
+    assert event["first"].endswith("tasks.jsonl: task 2") and (event["rows"], event["of"]) == (1, 4)
+    assert "task 2" in capsys.readouterr().err
 
 
 def test_it_learns_from_a_reward_and_not_from_noise(start: Callable[..., Path]) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from posttrain.chat import ChatFormat
 from posttrain.engine.base import Request
 from posttrain.engine.local import LocalEngine
 from posttrain.models import LanguageModel
+from posttrain.models.tiny import tiny_tokenizer
 from posttrain.rewards.base import Sample
 from posttrain.rollout import (
     Plan,
@@ -169,3 +171,15 @@ def test_prompts_without_room_are_named_before_sampling(tiny: LanguageModel) -> 
     check_prompts(tiny.chat, [task], n, "data.jsonl")
     with pytest.raises(InputError, match=f"data.jsonl: the prompt of task long has {n} tokens, but only {n - 1} fit"):
         check_prompts(tiny.chat, [task], n - 1, "data.jsonl")
+    with pytest.raises(InputError, match=rf"but none fit .*; lower --max-new-tokens by {n + 90}$"):
+        check_prompts(tiny.chat, [task], -90, "data.jsonl")
+
+
+def test_a_prompt_that_the_template_refuses_names_file_task_and_model() -> None:
+    made = tiny_tokenizer()
+    made.chat_template = "{{ raise_exception('not like this') if messages[0]['content'] == 'q' else 'sentinel' }}"
+    made.name_or_path = "runs/sft/model"
+    with pytest.raises(
+        InputError, match=r"^data.jsonl: task t: the chat template of runs/sft/model refuses .*: not like this"
+    ):
+        check_prompts(ChatFormat(made), [Task("t", "q")], 100, "data.jsonl")

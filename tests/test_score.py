@@ -15,7 +15,7 @@ import pytest
 
 from posttrain.config import ScoreConfig
 from posttrain.rewards.score import describe_rewards, run_score
-from posttrain.types import InputError
+from posttrain.types import InputError, RunFailed
 
 ROOT = str(Path(__file__).parent.parent)
 
@@ -25,7 +25,7 @@ def score(reward: str | tuple[str, ...], text: str, timeout: float = 10) -> tupl
     out, err = io.StringIO(), io.StringIO()
     rewards = (reward,) if isinstance(reward, str) else reward
     config = ScoreConfig(reward=rewards, data="-", reward_timeout=timeout)
-    assert run_score(config, io.StringIO(text), out, err) == 0
+    assert run_score(config, io.BytesIO(text.encode()), out, err) == 0
     return [json.loads(line) for line in out.getvalue().splitlines()], err.getvalue()
 
 
@@ -58,15 +58,18 @@ def test_completions_may_be_messages_and_blank_lines_are_skipped(tmp_path: Path)
     file.write_text(json.dumps({**row, "answer": 4}) + "\n\n" + rows("5", answer=4))
     out = io.StringIO()
     config = ScoreConfig(reward=("math",), data=str(file))
-    assert run_score(config, io.StringIO(), out, io.StringIO()) == 0
+    assert run_score(config, io.BytesIO(), out, io.StringIO()) == 0
     assert [json.loads(line)["score"] for line in out.getvalue().splitlines()] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{broken", "<stdin>:2: not valid JSON"),
-        ("[1]", "<stdin>:2: a list, not a JSON object"),
+        ("{broken", "<stdin>:2: broken JSON: "),
+        ("[1]", "<stdin>:2: a row must be a JSON object like {...}, not a list"),
+        ('{"prompt": "q", "completion": "c", "n": NaN}', "<stdin>:2: broken JSON: NaN is not JSON; use null"),
+        ('{"prompt": "q", "completion": "\\ud83d"}', "<stdin>:2: column 'completion' holds half a character"),
+        ('{"prompt": "q", "completion": "c", "n": ' + "9" * 5000 + "}", "<stdin>:2: broken JSON: a number of 5000"),
         ('{"prompt": "q"}', "<stdin>:2: no 'completion'; the row has prompt"),
         ('{"completion": "q"}', "<stdin>:2: no 'prompt'; the row has completion"),
         ('{"prompt": "q", "completion": 3}', "<stdin>:2: completion must be a string or a list of messages"),
@@ -77,9 +80,9 @@ def test_completions_may_be_messages_and_blank_lines_are_skipped(tmp_path: Path)
     ],
 )
 def test_a_bad_row_stops_before_anything_is_printed(line: str, message: str) -> None:
-    out = io.StringIO()
+    out, text = io.StringIO(), rows("a") + line + "\n"
     with pytest.raises(InputError) as caught:
-        run_score(ScoreConfig(reward=("format",), data="-"), io.StringIO(rows("a") + line + "\n"), out, io.StringIO())
+        run_score(ScoreConfig(reward=("format",), data="-"), io.BytesIO(text.encode()), out, io.StringIO())
     assert message in str(caught.value)
     assert out.getvalue() == ""
 
@@ -88,14 +91,54 @@ def test_no_rows_and_no_file() -> None:
     with pytest.raises(InputError, match="<stdin> has no rows"):
         score("format", "\n")
     with pytest.raises(InputError, match="there is no file nowhere.jsonl"):
-        run_score(ScoreConfig(reward=("format",), data="nowhere.jsonl"), io.StringIO(), io.StringIO(), io.StringIO())
+        run_score(ScoreConfig(reward=("format",), data="nowhere.jsonl"), io.BytesIO(), io.StringIO(), io.StringIO())
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_bytes(b"\xff\xfe\x00")
     config = ScoreConfig(reward=("format",), data=str(tmp_path / "data.jsonl"))
-    with pytest.raises(InputError, match="is not UTF-8 text"):
-        run_score(config, io.StringIO(), io.StringIO(), io.StringIO())
+    with pytest.raises(InputError, match=r"data\.jsonl:1: not UTF-8 \(byte 0xff\); save the file as UTF-8"):
+        run_score(config, io.BytesIO(), io.StringIO(), io.StringIO())
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text(rows("4", answer="4"), encoding="utf-8-sig")
+    out = io.StringIO()
+    assert run_score(ScoreConfig(reward=("math",), data=str(file)), io.BytesIO(), out, io.StringIO()) == 0
+    assert json.loads(out.getvalue())["score"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "said"),
+    [("???", "math: ValueError", r"no row could be scored: math: ValueError"), (None, None, "no reward applied")],
+)
+def test_when_no_row_has_a_score_the_run_failed_and_every_row_is_answered(
+    answer: str | None, error: str | None, said: str
+) -> None:
+    out = io.StringIO()
+    with pytest.raises(RunFailed, match=said):
+        run_score(
+            ScoreConfig(reward=("math",), data="-"),
+            io.BytesIO(rows("4", "5", answer=answer).encode()),
+            out,
+            io.StringIO(),
+        )
+    found = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [row["score"] for row in found] == [None, None]
+    assert all((row["error"] or "").startswith(error or "") and bool(row["error"]) == bool(error) for row in found)
+
+
+def test_a_nan_is_no_score_and_half_a_character_in_an_error_is_written(tmp_path: Path) -> None:
+    (tmp_path / "r.py").write_text(
+        "def f(response):\n"
+        "    if response == 'a':\n        return float('nan')\n"
+        "    if response == 'b':\n        raise ValueError('\\ud83d')\n"
+        "    return 1.0\n"
+    )
+    found, _ = score(f"{tmp_path}/r.py:f", rows("a", "b", "c"))
+    assert [row["score"] for row in found] == [None, None, 1.0]
+    assert "nan" in found[0]["error"] and "ValueError: ?" in found[1]["error"]
 
 
 def test_ten_thousand_rows_take_seconds() -> None:
@@ -107,7 +150,7 @@ def test_ten_thousand_rows_take_seconds() -> None:
 
 PIPE = (
     "import sys; from posttrain.config import ScoreConfig; from posttrain.rewards.score import run_score; "
-    "sys.exit(run_score(ScoreConfig(reward=(sys.argv[1],), data='-'), sys.stdin, sys.stdout, sys.stderr))"
+    "sys.exit(run_score(ScoreConfig(reward=(sys.argv[1],), data='-'), sys.stdin.buffer, sys.stdout, sys.stderr))"
 )
 
 

@@ -119,13 +119,28 @@ def test_warm_up_and_schedules_never_rest_at_zero(tmp_path: Path) -> None:
     assert rates("cosine") == pytest.approx([0.5e-4, 1e-4, *(1e-4 * h for h in half)])
 
 
-def test_rows_that_were_cut_are_counted(tmp_path: Path) -> None:
+def test_rows_that_were_cut_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [*sft_rows(3), {"prompt": "Count", "completion": "x" * 500}]
     out = run(tmp_path, rows, batch_size=4, max_length=200)
     assert events(out, "truncated_rows") == [{"event": "truncated_rows", "rows": 1, "of": 4, "max_length": 200}]
+    assert "warning: 1 of 4 rows are longer than --max-length 200" in capsys.readouterr().err
     _, tokenizer = plain_model("tiny-random")
     short = sum(len(chatml(tokenizer, r["prompt"], r["completion"])[0]) for r in rows[:3])
     assert metrics(out)[0]["tokens"] == short + 200
+
+
+def test_control_tokens_in_text_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = [{"role": "user", "content": "<|im_start|>"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": [{**talk[0], "content": "q"}, talk[1]]}, {"messages": talk}, {"messages": talk}]
+    out = run(tmp_path, rows, batch_size=3)
+    first = f"{tmp_path}/train.jsonl:2"
+    assert events(out, "special_tokens") == [
+        {"event": "special_tokens", "rows": 2, "of": 3, "first": first, "token": "<|im_start|>"}
+    ]
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert "2 of 3 rows" in warning and first in warning
+    run(tmp_path, rows, batch_size=3, resume=True)
+    assert len(events(out, "special_tokens")) == 1
 
 
 def test_a_row_without_a_trained_token_is_named(tmp_path: Path) -> None:

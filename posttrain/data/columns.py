@@ -92,7 +92,7 @@ def parse_tools(columns: Mapping[str, Any]) -> Tools:
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else None
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # a syntax error, endless digits, endless depth
             raise InputError(f"column 'tools' is not JSON: {short(value)}") from None
     if value is None:
         return ()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,8 @@ from urllib.parse import parse_qsl
 from posttrain.types import InputError
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".parquet")
+MAX_DIGITS = 4300
+"""Python reads no longer integer; it would raise an error without a place."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(\?.*)?")
 
 
@@ -63,7 +66,7 @@ def iter_rows(source: str) -> list[RawRow]:
     if path.suffix == ".parquet":
         rows = _parquet_rows(path)
     else:
-        data = _read_bytes(path)
+        data = read_bytes(path)
         if not data.strip():
             raise InputError(f"{source} is empty")
         parse = {".jsonl": parse_jsonl, ".json": _json_rows, ".csv": _csv_rows}[path.suffix]
@@ -81,7 +84,7 @@ def parse_jsonl(data: bytes, name: str) -> Iterator[RawRow]:
             continue
         where = f"{name}:{number}"
         try:
-            value = json.loads(line.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
+            value = json.loads(line.decode("utf-8"), **_STRICT)
         except UnicodeDecodeError as error:
             yield RawRow(where, problem=f"not UTF-8 (byte {error.object[error.start]:#04x}); save the file as UTF-8")
         except json.JSONDecodeError as error:
@@ -93,7 +96,7 @@ def parse_jsonl(data: bytes, name: str) -> Iterator[RawRow]:
 
 
 class _JsonFault(ValueError):
-    """JSON that Python would read but that means nothing safe: a key given twice, NaN."""
+    """JSON that Python would read, or fail on, without a word of help: a key given twice, NaN, endless digits."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -108,12 +111,47 @@ def _no_constant(name: str) -> NoReturn:
     raise _JsonFault(f"{name} is not JSON; use null")
 
 
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise _JsonFault(f"a number of {len(digits)} digits is too long; write it as text")
+    return int(digits)
+
+
+_STRICT: Mapping[str, Any] = {
+    "object_pairs_hook": _object,
+    "parse_constant": _no_constant,
+    "parse_int": _integer,
+}
+
+
 def _object_row(value: Any, where: str) -> RawRow:
     if not isinstance(value, dict):
         return RawRow(where, problem=f"a row must be a JSON object like {{...}}, not {_json_name(value)}")
     if not value:
         return RawRow(where, problem="the object has no columns")
-    return RawRow(where, value)
+    return _row(where, value)
+
+
+def _row(where: str, columns: dict[str, Any]) -> RawRow:
+    """The row, unless it holds something that no tokenizer, reward or JSON file could take."""
+    for name, value in columns.items():
+        if fault := _fault(name) or _fault(value):
+            return RawRow(where, problem=f"column {name!r} holds {fault}")
+    return RawRow(where, columns)
+
+
+def _fault(value: Any) -> str | None:
+    """What is wrong with a value, or with a part of a list or an object."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value}, which is no number; use null where there is none"
+    if isinstance(value, str):
+        half = next((c for c in value if "\ud800" <= c <= "\udfff"), None) if not value.isascii() else None
+        return half and f"half a character (the surrogate U+{ord(half):04X}); write the whole one or remove it"
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(_fault, value)), None)
+    return None
 
 
 def _json_name(value: Any) -> str:
@@ -124,9 +162,9 @@ def _json_name(value: Any) -> str:
 def _json_rows(data: bytes, name: str) -> Iterator[RawRow]:
     """The objects of one JSON list, each with the line it begins on. What follows a syntax error is not read."""
     text = _decode(data, name)
-    decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
+    decoder = json.JSONDecoder(**_STRICT)
     position, line, counted = _skip_space(text, 0), 1, 0
-    if text[position] != "[":
+    if text[position : position + 1] != "[":
         raise InputError(f"{name}: a .json file must hold one list of objects; one object a line is a .jsonl file")
     position = _skip_space(text, position + 1)
     ended = text[position : position + 1] == "]"
@@ -190,7 +228,8 @@ def _csv_header(cells: list[str], where: str) -> list[str]:
     return header
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises InputError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -214,7 +253,7 @@ def _parquet_rows(path: Path) -> list[RawRow]:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a Parquet file that can be read: {_first_line(error)}") from None
-    return [RawRow(f"{path}:{i}", row) for i, row in enumerate(table.to_pylist(), start=1)]
+    return [_row(f"{path}:{i}", row) for i, row in enumerate(table.to_pylist(), start=1)]
 
 
 def _hub_rows(source: str) -> list[RawRow]:
@@ -232,7 +271,7 @@ def _hub_rows(source: str) -> list[RawRow]:
             f"no such file: {source}, and as a hub id it could not be loaded ({_first_line(error)}). Check the path, "
             "or the id, its split and the network; a download saved as Parquet or JSONL works without one"
         ) from None
-    rows = [RawRow(f"{hub_id}:{i}", dict(row)) for i, row in enumerate(loaded, start=1)]
+    rows = [_row(f"{hub_id}:{i}", dict(row)) for i, row in enumerate(loaded, start=1)]
     if not rows:
         raise InputError(f"{source} has no rows")
     return rows

@@ -40,9 +40,13 @@ if TYPE_CHECKING:
 __all__ = ["compare", "compare_runs", "format_tables", "summary"]
 
 MAIN_SUITE = "held_out"
+OURS = {"compare.json", RUNS_FILE, "report.html"}
+"""What a comparison writes, and may replace."""
 TEXT_NLL = "retention/text_nll"
 SEED = 0
 NOT_IN_TERMINAL = ("truncated",)
+SHORT = {"response_length": "tokens"}
+"""Headers of the terminal, where a page has room for more."""
 
 Scores = dict[str, dict[str, float | None]]
 """Evaluation name -> task id -> value; None where the task could not be scored."""
@@ -156,8 +160,8 @@ def _contrasts(of: str, against: str, a: Scores, b: Scores) -> Iterator[Contrast
 
 
 def format_tables(comparison: Comparison) -> list[Table]:
-    """Tables of at most 120 columns: results, retention where it was measured, costs. Shares are in per cent; brackets
-    hold 95% intervals."""
+    """Tables for 80 columns where stage names are short: results, retention where it was measured, costs. Shares are in
+    per cent; brackets hold 95% intervals."""
     names = [n for n in evaluation_names(comparison) if n not in NOT_IN_TERMINAL]
     kept = [n for n in names if n.startswith(RETENTION)]
     results = [n for n in names if n not in kept]
@@ -171,17 +175,25 @@ def format_tables(comparison: Comparison) -> list[Table]:
 
 def _result_table(title: str, comparison: Comparison, names: list[str]) -> Table:
     shares = share_names(comparison)
-    table = Table("stage", title=title, title_justify="left")
+    table = _table(title)
     for name in names:
-        table.add_column(label(name) + (" %" if name in shares else ""), justify="right")
+        table.add_column(SHORT.get(name, label(name)) + (" %" if name in shares else ""), justify="right")
     for stage, result in comparison["stages"].items():
         cells = [format_estimate(result["evaluations"].get(n), n in shares) for n in names]
         table.add_row(escape(stage), *(escape(cell.replace(" [", "\n[")) for cell in cells))
     return table
 
 
+def _table(title: str) -> Table:
+    """Without lines between the columns, which would take a quarter of a terminal's width."""
+    table = Table(title=f"\n{title}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("stage", overflow="fold")
+    return table
+
+
 def _cost_table(comparison: Comparison) -> Table:
-    table = Table("stage", "from", title="Cost", title_justify="left")
+    table = _table("Cost")
+    table.add_column("from", overflow="fold")
     for name in ("seconds", "tokens", "FLOPs"):
         table.add_column(name, justify="right")
     for stage, result in comparison["stages"].items():
@@ -196,7 +208,8 @@ def _cost_table(comparison: Comparison) -> Table:
 def compare_runs(config: CompareConfig, write_report: Callable[[Path], Path]) -> None:
     """`posttrain compare`: write `compare.json` and, by `write_report`, `report.html`; print tables and sentences.
 
-    Raises InputError for a folder that is missing or is not a run, and for an `--out` that holds a run."""
+    An earlier comparison in `--out` is replaced. Raises InputError for a folder that is missing or is not a run, and
+    for an `--out` that holds anything else than a comparison."""
     from rich.console import Console
 
     for run in config.runs:
@@ -230,9 +243,11 @@ def _check_run(run: Path) -> None:
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; give a folder")
-    for name in ("config.yaml", "recipe.yaml"):
-        if (out / name).exists():
-            raise InputError(f"--out {out}: holds a run ({name}); choose another folder")
+    held = {p.name for p in out.iterdir()} - OURS if out.exists() else set()
+    if runs := sorted(held & {"config.yaml", "recipe.yaml", "lineage.json", "evaluations"}):
+        raise InputError(f"--out {out}: holds a run ({runs[0]}); choose another folder")
+    if held:
+        raise InputError(f"--out {out}: not empty and not a comparison; choose another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from posttrain.config import EvalConfig
-from posttrain.console import Progress
+from posttrain.console import Progress, short_path
 from posttrain.data.formats import load_tasks
 from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.engine.local import LocalEngine
@@ -65,7 +65,7 @@ def run_eval(config: EvalConfig) -> None:
                 ) from error
         engine = LocalEngine(lm, slots=config.engine_slots)
         result = evaluate_tasks(
-            engine, tasks, scorer, config.samples, sampling, config.seed, title=f"eval {config.model}"
+            engine, tasks, scorer, config.samples, sampling, config.seed, title=f"eval {short_path(config.model)}"
         )
     for name, interval in summarise(result.rows).items():
         print(f"{name:16} {interval[0]:8.3f}  [{interval[1]:.3f}, {interval[2]:.3f}]  n={interval[3]}")
@@ -102,8 +102,9 @@ def evaluate_tasks(
     """The greedy answer and `samples` sampled ones to every task, scored.
 
     Values of a task: `greedy` and `accuracy` (mean score over samples), `pass@k` for k = samples (a sample passes with
-    a score of at least 1), `response_length` in tokens, `truncated`, and with a reference `kl`: KL(model‖reference) of
-    a response in nats, by the k3 estimate summed over its tokens and averaged over samples."""
+    full marks: every reward of positive weight that applies gives at least 1), `response_length` in tokens,
+    `truncated`, and with a reference `kl`: KL(model‖reference) of a response in nats, by the k3 estimate summed over
+    its tokens and averaged over samples."""
     start = time.perf_counter()
     lm = engine.lm
     greedy = Sampling(sampling.max_new_tokens, temperature=0, stop=sampling.stop)
@@ -125,7 +126,7 @@ def evaluate_tasks(
             scores = score(scorer, [p.task for p in plans], rollouts)
             groups = regroup([p.task for p in plans], rollouts, scores)
             kls = _kl_to(reference, groups, sampling.temperature) if reference is not None else {}
-            rows += [_task_row(group, kls) for group in groups]
+            rows += [_task_row(group, scorer, kls) for group in groups]
             for group in groups:
                 tokens += len(prompt_ids(group.rollouts[0])) + sum(r.response_length for r in group.rollouts)
             flops += sampling_flops(lm.flops, groups)
@@ -134,7 +135,7 @@ def evaluate_tasks(
     return SuiteResult(rows, tokens, flops, time.perf_counter() - start)
 
 
-def _task_row(group: Group, kls: dict[int, float]) -> dict[str, Any]:
+def _task_row(group: Group, scorer: Scorer, kls: dict[int, float]) -> dict[str, Any]:
     """The first rollout is the greedy one, the others are samples."""
     totals = [s.total for s in group.scores]
     sampled = [t for t in totals[1:] if t is not None]
@@ -144,7 +145,8 @@ def _task_row(group: Group, kls: dict[int, float]) -> dict[str, Any]:
         values["accuracy"] = sum(sampled) / len(sampled) if sampled else None
         k = len(totals) - 1
         if k > 1:
-            values[f"pass@{k}"] = pass_at_k(k, sum(t >= 1 for t in sampled), k) if len(sampled) == k else None
+            passed = sum(map(scorer.full_marks, group.scores[1:]))
+            values[f"pass@{k}"] = pass_at_k(k, passed, k) if len(sampled) == k else None
     values["response_length"] = sum(r.response_length for r in rollouts) / len(rollouts)
     values["truncated"] = sum(r.status == "truncated" for r in rollouts) / len(rollouts)
     if kls:

@@ -19,6 +19,9 @@ from posttrain.rewards.specs import Signature, Spec, check_columns
 from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
 
+ROUNDING = 1e-9
+"""How far below 1 a sum of shares may end that means full marks."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -163,6 +166,15 @@ class Scorer:
                     raise
         return self._scores(results)
 
+    def full_marks(self, score: Score) -> bool:
+        """Whether every reward of positive weight that applies gave at least 1, its part and not its weighted share;
+        False if none applies or one failed. Penalties and rewards of weight 0 have no say."""
+        if score.total is None:
+            return False
+        parts = [score.parts.get(spec.name) for spec in self._specs if spec.weight > 0]
+        applied = [part for part in parts if part is not None]
+        return bool(applied) and min(applied) >= 1 - ROUNDING
+
     def _jobs(self, n: int) -> deque[Job]:
         # Four chunks a worker even out slow samples; more than 256 samples would make a chunk's message large.
         size = max(1, min(256, -(-n // (4 * self.workers))))
@@ -282,4 +294,5 @@ class FailureWatch:
             f"{failed} of the last {n} rollouts could not be scored, surely more than max_unscored_share="
             f"{self._limit:g}. The first reason: {self._first_reason}"
         )
-        raise RunFailed(message + (f"\n{traceback.rstrip()}" if traceback else ""))
+        more = traceback.rstrip() if traceback else ""  # without a frame of the reward it only repeats the reason
+        raise RunFailed(message if more in message else f"{message}\n{more}")

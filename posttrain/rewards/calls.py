@@ -23,6 +23,7 @@ import inspect
 import math
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,8 @@ from posttrain.rewards.specs import NOT_COLUMNS, Signature
 from posttrain.rewards.workers import limit_cpu
 
 Function = Callable[..., Any]
+LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
+IMPORTING = ("<frozen importlib", importlib.__file__)
 
 
 class BadReturn(Exception):
@@ -84,7 +87,7 @@ class Server:
                 self._functions.append(function)
                 self._signatures.append(signature_of(function))
             except BaseException as error:
-                return {"error": one_line(error), "target": target, "traceback": traceback.format_exc()}
+                return {"error": one_line(error), "target": target}
         return {"signatures": [vars(signature) for signature in self._signatures]}
 
     def _call(self, k: int, arguments: Mapping[str, Any]) -> Any:
@@ -261,15 +264,29 @@ async def _wait_for(awaitable: Any) -> Any:
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    return {"error": one_line(error), "traceback": "".join(traceback.format_exception(error))}
+    """One line, and the traceback from where the reward begins: how we came to call it helps nobody."""
+    lines = traceback.TracebackException.from_exception(error)
+    lines.stack = traceback.StackSummary.from_list(_frames(error))
+    shown = "".join(lines.format()) if lines.stack else one_line(error)
+    return {"error": one_line(error), "traceback": shown}
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames behind the last one of this file, without those of an import at work."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [i for i, frame in enumerate(frames) if frame.filename == __file__]
+    after = frames[own[-1] + 1 :] if own else frames
+    return [frame for frame in after if not frame.filename.startswith(IMPORTING)]
 
 
 def one_line(error: BaseException) -> str:
-    """`ValueError: what happened at file.py:12`, at most about 300 characters."""
+    """`ValueError: what happened at file.py:12`, at most about 300 characters; the place is the last one in the
+    reward's own code, if it was reached."""
     text = " ".join(str(error).split())[:240]
     if isinstance(error, BadReturn):
         return text
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if frames := traceback.extract_tb(error.__traceback__):
-        message += f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}"
+    frames = _frames(error)
+    if places := [frame for frame in frames if not frame.filename.startswith(LIBRARIES)] or frames:
+        message += f" at {os.path.basename(places[-1].filename)}:{places[-1].lineno}"
     return message

@@ -18,8 +18,8 @@ TOLERANCE = Fraction(1, 10**9)
 NEGATED_BOX = re.compile(r"(?:\bnot|n't|\bnever|≠|\\neq?)[\s$(\[\\]*" + BOX.pattern)
 
 
-def math(response: str, answer: Any = None, solution: Any = None, ground_truth: Any = None) -> float:
-    r"""1.0 if the response's one final answer is the reference, else 0.0.
+def math(response: str, answer: Any = None, solution: Any = None, ground_truth: Any = None) -> float | None:
+    r"""1.0 if the response's one final answer is the reference, else 0.0; does not apply where that is null.
 
     The reference is the column `answer`, else `solution`, else `ground_truth`: a literal, or a text that marks one with
     `\boxed{}` or `####`. The final answer stands after the thinking, in `\boxed{}` or `<answer>`, on an `Answer:` line
@@ -28,9 +28,12 @@ def math(response: str, answer: Any = None, solution: Any = None, ground_truth: 
     numbers, factorials, binomials, gcd, limits, integrals and chains of `=` are work left undone and wrong. A unit must
     be that of the reference or absent; 9% is 0.09. Integers and fractions are compared exactly, decimals to 1e-9
     relative (against an integer reference exactly), symbolic answers by math-verify.
-    Range {0, 1}, no unit. Fails where the reference cannot be parsed, and where a comparison does not come to an end.
+    Range {0, 1}, no unit; None where all three columns are null. Fails where the reference cannot be parsed, and where
+    a comparison does not come to an end.
     Source: math-verify 0.9, made strict; the rule-based accuracy reward of DeepSeek-R1 (arXiv:2501.12948)."""
     given = next((column for column in (answer, solution, ground_truth) if column is not None), None)
+    if given is None:
+        return None
     gold = parse_reference(given)
     found = final_answer(response, gold)
     return float(found is not None and equal(gold, found))

@@ -9,22 +9,23 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from posttrain.config import ScoreConfig
+from posttrain.data.readers import parse_jsonl, read_bytes
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.specs import BUILTINS
-from posttrain.types import InputError, Message, Prompt, Score
+from posttrain.types import InputError, Message, Prompt, RunFailed, Score
 
 PROGRESS_SECONDS = 5.0
 
 
-def run_score(config: ScoreConfig, stdin: TextIO, stdout: TextIO, stderr: TextIO) -> int:
+def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: TextIO) -> int:
     """Score every row of `config.data` and write one JSON object per row to `stdout`, in input order, with `score`
     (null if the row failed or no reward applies), `parts` and `error` (null unless it failed).
 
     Returns the exit code 0 when every row was answered, even if some failed. Raises InputError, before anything is
-    written, for rows that cannot be read."""
+    written, for rows that cannot be read, and RunFailed, after everything is, where no row at all has a score."""
     started = time.monotonic()
     samples = read_samples(config.data, stdin)
     columns = {name for sample in samples for name in sample.columns}
@@ -37,6 +38,9 @@ def run_score(config: ScoreConfig, stdin: TextIO, stdout: TextIO, stderr: TextIO
     print(f"scored {len(scores) - failed} of {len(scores)} rows in {seconds:.1f} s, {failed} failed", file=stderr)
     if failed and scorer.first_traceback:
         print(f"the first failure:\n{scorer.first_traceback.rstrip()}", file=stderr)
+    if all(score.total is None for score in scores):
+        reasons = [score.reason for score in scores if score.reason is not None]
+        raise RunFailed(f"no row could be scored: {(reasons or ['no reward applied'])[0]}")
     return 0
 
 
@@ -50,15 +54,16 @@ def describe_rewards() -> list[tuple[str, str]]:
     return described
 
 
-def read_samples(data: str, stdin: TextIO) -> list[Sample]:
+def read_samples(data: str, stdin: BinaryIO) -> list[Sample]:
     """The rows of a JSONL file, or of standard input for `-`. Raises InputError with file:line for a bad row."""
-    if data == "-":
-        return _samples(stdin, "<stdin>")
-    path = Path(data)
-    if not path.is_file():
+    name = "<stdin>" if data == "-" else data
+    if data != "-" and not Path(data).is_file():
         raise InputError(f"there is no file {data}; give a JSONL file, or - for standard input")
-    with path.open(encoding="utf-8") as lines:
-        return _samples(lines, data)
+    content = stdin.read() if data == "-" else read_bytes(Path(data))
+    samples = [_sample(row.checked(), row.where) for row in parse_jsonl(content, name)]
+    if not samples:
+        raise InputError(f"{name} has no rows; each line is a JSON object with 'prompt' and 'completion'")
+    return samples
 
 
 def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:
@@ -66,7 +71,8 @@ def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:
     try:
         for score in scores:
             row = {"score": score.total, "parts": dict(score.parts), "error": score.reason}
-            stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+            # what a reward raised may hold half a character, which no stream takes
+            stdout.write(json.dumps(row, ensure_ascii=False).encode(errors="replace").decode() + "\n")
         stdout.flush()
     except BrokenPipeError:
         # The interpreter flushes standard output once more at its end; let that go nowhere.
@@ -88,26 +94,7 @@ class _Progress:
             print(f"scored {done} of {self._total} rows", file=self._stderr, flush=True)
 
 
-def _samples(lines: Iterable[str], name: str) -> list[Sample]:
-    samples = []
-    try:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                samples.append(_sample(line, f"{name}:{number}"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8 text: {error}") from None
-    if not samples:
-        raise InputError(f"{name} has no rows; each line is a JSON object with 'prompt' and 'completion'")
-    return samples
-
-
-def _sample(line: str, where: str) -> Sample:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error}); each line must be one JSON object") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: a {type(row).__name__}, not a JSON object with 'prompt' and 'completion'")
+def _sample(row: Mapping[str, Any], where: str) -> Sample:
     for field in ("prompt", "completion"):
         if field not in row:
             raise InputError(f"{where}: no {field!r}; the row has {', '.join(row) or 'nothing'}")

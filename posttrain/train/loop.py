@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import torch
 
 from posttrain.config import TrainConfig
-from posttrain.console import Progress
+from posttrain.console import Progress, short_path
 from posttrain.models import LanguageModel, weights_hash
-from posttrain.runlog import RunLog, read_jsonl
+from posttrain.runlog import HASHES, RunLog, read_jsonl
+from posttrain.train.notices import nothing_learnt
 from posttrain.train.policy import LocalPolicy, Optimization, load_weights, save_weights, seed_everything
 from posttrain.types import RunFailed
 
@@ -58,8 +59,9 @@ class Stage(Protocol):
 
 
 def resolved(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
-    """The configuration as written to `config.yaml`: defaults filled in. LoRA takes ten times the full-weight rate."""
-    out: dict[str, Any] = config.model_dump(mode="json")
+    """The configuration as written to `config.yaml`: defaults filled in, and hashes of the data files. LoRA takes ten
+    times the full-weight rate."""
+    out = with_hashes(config.model_dump(mode="json"))
     if config.learning_rate is None:
         out["learning_rate"] = learning_rate * (10 if config.lora_rank else 1)
     return out
@@ -86,7 +88,7 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage) -> None:
     first = _resume(log, stage, tracker) + 1
     resumed = first > 1
     total = stage.total_steps
-    title = f"{stage.kind} {config.model}"
+    title = f"{stage.kind} {short_path(config.model)}"
     try:
         with Progress(title, total) as progress:
             if resumed:
@@ -220,6 +222,7 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
             "flops": policy.flops,
         },
     )
+    nothing_learnt(log, rows)
     log.event("finished", steps=steps, optimizer_steps_of_this_process=policy.optimizer_steps)
     log.write_json(
         "lineage.json",
@@ -238,8 +241,18 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
 
 
 def data_hash(source: str) -> str | None:
-    """SHA-256 of a data file; None for built-in sets and hub ids, which their name and the versions pin."""
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if Path(source).is_file() else None
+    """SHA-256 of a data file; None for built-in sets and hub ids, which their name and the versions pin, and where
+    there is nothing to read."""
+    try:
+        return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the hashes of the data files they name, so that a resume notices changed content."""
+    hashes = {key: data_hash(settings[source]) for key, source in HASHES.items() if settings.get(source) is not None}
+    return settings | {key: value for key, value in hashes.items() if value is not None}
 
 
 def versions() -> dict[str, str]:

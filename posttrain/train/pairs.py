@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from posttrain.config import PairsConfig
-from posttrain.console import Progress
+from posttrain.console import Progress, short_path
 from posttrain.data.formats import load_tasks
 from posttrain.engine.local import LocalEngine
 from posttrain.models import load_model, weights_hash
 from posttrain.rewards.base import FailureWatch, Scorer
 from posttrain.rollout import Plan, check_prompts, collect, prompt_ids, rollout_seed, sampling_flops
 from posttrain.runlog import RunLog, check_out
-from posttrain.train.loop import data_hash, versions
+from posttrain.train.loop import data_hash, versions, with_hashes
+from posttrain.train.notices import special_tokens
 from posttrain.types import Group, InputError, RunFailed, Sampling
 
 FILE = "pairs.jsonl"
@@ -28,7 +29,7 @@ def sample_pairs(config: PairsConfig) -> None:
     pair of an answer with the highest and one with the lowest score (drawn from equals by the seed), with both scores.
 
     Raises InputError for bad input and RunFailed where too much could not be scored or no pair was found."""
-    settings = config.model_dump(mode="json")
+    settings = with_hashes(config.model_dump(mode="json"))
     if check_out(config.out, settings, config.resume):
         return
     tasks = load_tasks(config.data)[: config.limit]
@@ -45,8 +46,9 @@ def sample_pairs(config: PairsConfig) -> None:
         chunk = max(1, 4 * config.engine_slots // config.samples)
         with (
             RunLog(config.out, settings, config.resume) as log,
-            Progress(f"pairs {config.model}", len(tasks)) as progress,
+            Progress(f"pairs {short_path(config.model)}", len(tasks)) as progress,
         ):
+            special_tokens(log, lm.chat, config.data, tasks)
             for i in range(0, len(tasks), chunk):
                 plans = [
                     Plan(task, k, sampling, rollout_seed(config.seed, 0, i + j, k))

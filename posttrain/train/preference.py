@@ -19,6 +19,7 @@ from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.types import Batch, InputError, LossOutput
 
@@ -47,8 +48,8 @@ def train_dpo(config: DpoConfig) -> None:
     steps, repeat = planned_steps(config, len(pairs), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, settings, config.resume) as log:
-        if cut and not log.resuming:
-            log.event("truncated_rows", rows=cut, of=len(pairs), max_length=config.max_length)
+        truncated_rows(log, cut, len(pairs), config.max_length)
+        special_tokens(log, lm.chat, config.data, rows)
         stage = Dpo(config, policy, pairs, held_out_pairs, steps, repeat)
         stage.prepare(log)
         run_stage(log, config, stage)

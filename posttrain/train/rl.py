@@ -24,6 +24,7 @@ from posttrain.rollout import (
 )
 from posttrain.runlog import RunLog, check_out, read_jsonl
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.notices import special_tokens
 from posttrain.train.policy import LocalPolicy, step_rows
 from posttrain.train.rl_batch import (
     Signal,
@@ -62,6 +63,7 @@ def train_rl(config: RlConfig) -> None:
             lm, config, settings["learning_rate"], total and total * config.epochs * config.minibatches
         )
         with RunLog(config.out, settings, config.resume) as log:
+            special_tokens(log, lm.chat, config.data, tasks)
             run_stage(log, config, Rl(config, policy, tasks, held_out, scorer, log, total))
 
 
@@ -151,6 +153,7 @@ class Rl:
                 for i in range(config.group_size)
             ]
             groups = collect(self.engine, chat, self.scorer, plans, {"step": n})
+            self.engine.pause()
         self.policy.flops += sampling_flops(self.policy.lm.flops, groups)
         return groups
 

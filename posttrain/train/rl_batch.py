@@ -8,7 +8,7 @@ from statistics import pstdev
 
 import torch
 
-from posttrain.advantages import group_normalised, has_signal
+from posttrain.advantages import group_normalised
 from posttrain.data.packing import Branch, Tree, share_prefix
 from posttrain.losses import clipped_policy_loss, kl_k1, kl_k3
 from posttrain.models.head import TokenOutputs
@@ -111,12 +111,14 @@ def k1_sum(rollout: Rollout, references: PerToken) -> float:
 
 
 def group_metrics(groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) -> dict[str, float | None]:
-    """What the rollouts of a step were like: means over rollouts, and shares of rollouts or of groups."""
+    """What the rollouts of a step were like: means over rollouts, and shares of rollouts or of groups.
+
+    `zero_variance_groups` counts groups whose advantages are all 0: a KL in the reward tells equal scores apart."""
     rollouts = [r for g in groups for r in g.rollouts]
     scores = [s for g in groups for s in g.scores]
     totals = [s.total for s in scores if s.total is not None]
     parts = sorted({name for s in scores for name in s.parts})
-    flat = [g for g in groups if len(t := [s.total for s in g.scores if s.total is not None]) > 1 and not has_signal(t)]
+    flat = [members for members in signals if members and not any(s.advantage for s in members)]
     return {
         "reward": mean(totals),
         **{f"reward/{name}": mean([v for s in scores if (v := s.parts.get(name)) is not None]) for name in parts},

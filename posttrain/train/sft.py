@@ -14,6 +14,7 @@ from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.types import Batch, InputError, LossOutput
 
@@ -42,8 +43,8 @@ def train_sft(config: SftConfig) -> None:
     steps, repeat = planned_steps(config, len(encoded), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, settings, config.resume) as log:
-        if cut and not log.resuming:
-            log.event("truncated_rows", rows=cut, of=len(encoded), max_length=config.max_length)
+        truncated_rows(log, cut, len(encoded), config.max_length)
+        special_tokens(log, lm.chat, config.data, rows)
         run_stage(log, config, Sft(config, policy, encoded, held_out_rows, steps, repeat))
 
 

@@ -1,0 +1,49 @@
+"""What a user must hear about a run beside its numbers: a warning on the console, and an event in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from posttrain.chat import ChatFormat
+from posttrain.console import warn
+from posttrain.rows import Row, row_texts
+from posttrain.runlog import RunLog
+from posttrain.types import Task
+
+
+def truncated_rows(log: RunLog, cut: int, of: int, max_length: int) -> None:
+    """Rows or pairs that were cut at `--max-length`."""
+    if cut and not log.resuming:
+        log.event("truncated_rows", rows=cut, of=of, max_length=max_length)
+        warn(f"{cut} of {of} rows are longer than --max-length {max_length} or the model's context and are cut there")
+
+
+def special_tokens(log: RunLog, chat: ChatFormat, source: str, rows: Sequence[Row]) -> None:
+    """Rows whose text holds special tokens of the tokenizer, which the model reads as control tokens."""
+    if log.resuming:
+        return
+    found = [(row, token) for row in rows if (token := chat.special_token_in(row_texts(row))) is not None]
+    if found:
+        row, token = found[0]
+        where = f"{source}: task {row.id}" if isinstance(row, Task) else row.where
+        log.event("special_tokens", rows=len(found), of=len(rows), first=where, token=token)
+        warn(
+            f"{len(found)} of {len(rows)} rows hold special tokens of the tokenizer in their text, first {token!r} in "
+            f"{where}; the model reads control tokens there. Take them out unless that is meant"
+        )
+
+
+def nothing_learnt(log: RunLog, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A run of which no step had a token to train, from the rows of its metrics."""
+    if not rows or any(row["loss"] is not None for row in rows):
+        return
+    scores = [row["reward"] for row in rows if row.get("reward") is not None]
+    scored = f"the mean score was {sum(scores) / len(scores):.3g}" if scores else "no answer had a score"
+    reason = (
+        f"nothing was learnt: in none of {len(rows)} steps was there a group of answers whose scores differ "
+        f"({scored}), so the model is still the one it began with. See rollouts.jsonl, then use a reward that tells "
+        "answers apart, tasks that the model solves now and then, a larger --group-size or a higher --temperature"
+    )
+    log.event("nothing_learnt", steps=len(rows), reason=reason)
+    warn(f"{log.out}: {reason}")
