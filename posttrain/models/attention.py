@@ -115,15 +115,17 @@ class ForestPlan:
                 place[row.start : row.start + row.length] = torch.arange(row.length) + offset + i * width
             offset += len(block.query_index)
         self.place = place.to(device)
-        self.single = len(blocks) == 1 and blocks[0].rows == 1 and blocks[0].mask is None
+        # rows of one length, in order: the tokens are the block as they stand
+        self.even = blocks[0].rows if len(blocks) == 1 and blocks[0].mask is None else 0
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
         heads, key_heads, dim = query.shape[1], key.shape[1], query.shape[3]
-        if self.single:
-            return _sdpa(query, key, value, None, scaling)[0].transpose(0, 1)
         q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # [N, heads, D]
+        if self.even:
+            bq, bk, bv = (t.unflatten(0, (self.even, -1)).transpose(1, 2) for t in (q, k, v))
+            return _sdpa(bq, bk, bv, None, scaling).transpose(1, 2).flatten(0, 1)
         results = []
         for block in self.blocks:
             bq = q.index_select(0, block.query_index).view(block.rows, -1, heads, dim).transpose(1, 2)
