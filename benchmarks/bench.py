@@ -30,6 +30,7 @@ from shapes import CASES, Case, write_data  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
 from posttrain.models.load import model_folder  # noqa: E402
+from posttrain.train.policy import epoch_order  # noqa: E402
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -176,13 +177,18 @@ def main() -> None:
         case = CASES[name]
         data = args.out / f"{name}.jsonl"
         write_data(case, tokenizer, data)
+        # posttrain shuffles by seed and pass; the peers get the rows in that order and take them as they come
+        rows = data.read_text().splitlines(keepends=True)
+        ordered = args.out / f"{name}-ordered.jsonl"
+        ordered.write_text("".join(rows[i] for i in epoch_order(len(rows), 0, 0)))
         sides = sides_of(case, not args.no_peers)
         results[name] = {side.name: Runs() for side in sides}
         for n in range(args.rounds):
             peaks.append(ceiling())
             for side in sides:
                 print(f"{name}, round {n + 1} of {args.rounds}: {side.name}", file=sys.stderr, flush=True)
-                run_side(side, case, model, data.resolve(), results[name][side.name])
+                file = data if side is OURS else ordered
+                run_side(side, case, model, file.resolve(), results[name][side.name])
         text = table(results, statistics.median(peaks))
         (args.out / "bench.md").write_text(text + "\n")
         raw = {n: {s: vars(r) for s, r in sides.items()} for n, sides in results.items()}

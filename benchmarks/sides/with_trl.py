@@ -61,6 +61,7 @@ def main(case: Case, model: str, data: str, out: str) -> dict[str, object]:
         "logging_steps": 1,
         "report_to": "none",
         "save_strategy": "no",
+        "train_sampling_strategy": "sequential",
         "dataloader_num_workers": 0,
         "disable_tqdm": True,
     }
@@ -102,8 +103,8 @@ def main(case: Case, model: str, data: str, out: str) -> dict[str, object]:
     if case.method == "grpo":
         prompts = case.batch // case.group_size
         per_step = [prompts * case.length + case.batch * n for n in lengths]
-    else:  # rows come shuffled: the mean of a step
-        per_step = [sum(tokens) / len(tokens) * case.batch] * steps
+    else:
+        per_step = [sum(tokens[n * case.batch : (n + 1) * case.batch]) for n in range(steps)]
     return {
         "seconds": clock.seconds[WARM_UP:],
         "tokens": per_step[WARM_UP:],
