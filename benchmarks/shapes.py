@@ -81,6 +81,6 @@ def _words(tokenizer: Any) -> list[str]:
     return sorted(w for w in words if 3 <= len(w) <= 9)[:4000]
 
 
-def distinct_characters(text: str) -> float:
+def distinct_characters(response: str) -> float:
     """A reward that differs within nearly every group: distinct characters / characters."""
-    return len(set(text)) / max(1, len(text))
+    return len(set(response)) / max(1, len(response))

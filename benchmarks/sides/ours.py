@@ -60,6 +60,8 @@ def train(case: Case, model: str, data: str, out: Path) -> dict[str, object]:
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     shared = once[0] / len(rows)  # the reference pass serves every step
     flops = [b["flops"] - a["flops"] for a, b in zip([{"flops": 0.0}, *rows], rows, strict=False)]
+    if case.method == "dpo":  # the first holds the reference pass of all
+        flops = [rows[-1]["flops"] / len(rows)] * len(rows)
     return {
         "seconds": [r["step_seconds"] + shared for r in rows][WARM_UP:],
         "tokens": [r["tokens"] for r in rows][WARM_UP:],

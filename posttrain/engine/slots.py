@@ -160,7 +160,7 @@ class _Sharing:
 
     `members` [P*m]: for each prompt its rows, the last one repeated up to the largest number m of rows a prompt has;
     `place` [R]: where each row stands in that; `hidden` [R, 1, 1, T]: minus infinity past the end of the row's prompt,
-    or None if all prompts are of one length."""
+    or None if all prompts are of one length; `alone`: whether row i is the one reader of prompt i, for every i."""
 
     def __init__(self, rows: Sequence[Row], prompts: Sequence[PromptIds], device: torch.device) -> None:
         slot_of = {ids: slot for slot, ids in enumerate(prompts)}
@@ -173,6 +173,7 @@ class _Sharing:
         self.tokens = max(map(len, prompts))
         # a prompt that waits for its next row has none: any row stands in
         padded = [(r + [r[-1]] * (self.most - len(r))) if r else [0] * self.most for r in readers]
+        self.alone = slots == list(range(len(prompts)))  # a prompt a row, in order
         position = {i: slot * self.most + k for slot, r in enumerate(readers) for k, i in enumerate(r)}
         self.members = torch.tensor([i for r in padded for i in r], device=device)
         self.place = torch.tensor([position[i] for i in range(len(rows))], device=device)
@@ -239,12 +240,16 @@ class _DecodePlan:
 
     def _by_prompt(self, x: torch.Tensor) -> torch.Tensor:
         """[R, key heads, group, *] -> [P, key heads, m * group, *]"""
+        if self.sharing.alone:
+            return x
         sharing, (_, heads, group, size) = self.sharing, x.shape
         x = x.index_select(0, sharing.members).view(sharing.prompts, sharing.most, heads, group, size)
         return x.transpose(1, 2).reshape(sharing.prompts, heads, sharing.most * group, size)
 
     def _by_row(self, x: torch.Tensor) -> torch.Tensor:
         """The inverse of `_by_prompt`."""
+        if self.sharing.alone:
+            return x
         sharing, (prompts, heads, _, size) = self.sharing, x.shape
         x = x.view(prompts, heads, sharing.most, -1, size).transpose(1, 2)
         return x.reshape(prompts * sharing.most, heads, -1, size).index_select(0, sharing.place)
