@@ -7,7 +7,7 @@ import torch
 
 from posttrain.engine.base import Request
 from posttrain.engine.local import LocalEngine
-from posttrain.models import LanguageModel, fused
+from posttrain.models import LanguageModel, decoder, fused
 from posttrain.models.attention import ForestPlan
 from posttrain.models.decoder import Decoder
 from posttrain.types import Node, Sampling
@@ -61,6 +61,18 @@ def test_adapters_count_while_they_are_on(architecture: str) -> None:
         plain_off, fused_off = both_logits(lm)
     torch.testing.assert_close(fused_off, plain_off, rtol=1e-4, atol=1e-4)
     assert (fused - fused_off).abs().max() > 0.01 and (without - fused_off).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(576, 960), (1536, 576), (64, 5000)])
+def test_packed_products_serve_any_number_of_rows(inputs: int, outputs: int) -> None:
+    """The layout is made for PACKED_FOR rows; fewer and more of them, one and odd numbers too, give x W' + b."""
+    generator = torch.Generator().manual_seed(0)
+    linear = torch.nn.Linear(inputs, outputs)
+    product = decoder._linear([linear])
+    for rows in (*range(1, 2 * decoder.PACKED_FOR + 2, 3), 200, 513):
+        x = torch.randn(rows, inputs, generator=generator)
+        with torch.no_grad():
+            torch.testing.assert_close(product(x), linear(x), rtol=1e-4, atol=1e-5)
 
 
 def sampled(engine: LocalEngine) -> tuple[int, ...]:

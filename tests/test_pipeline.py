@@ -12,7 +12,8 @@ import yaml
 
 from posttrain.comparison import format_quantity
 from posttrain.config import RunConfig
-from posttrain.pipeline import check_stages, load_recipe, run_recipe, shipped_recipes
+from posttrain.pipeline import run_recipe
+from posttrain.recipe import check_stages, load_recipe, shipped_recipes
 from posttrain.types import InputError
 
 SUMS = "reasoning-gym:chain_sum?seed=7&min_terms=2&max_terms=2&min_digits=1&max_digits=1"

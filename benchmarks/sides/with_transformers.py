@@ -34,14 +34,15 @@ def main(case: Case, model: str, data: str, continuous: bool) -> dict[str, objec
     seconds, tokens = [], []
     for _ in range(case.steps + WARM_UP):
         start = time.perf_counter()
-        with torch.inference_mode():
-            if continuous:
-                answers = module.generate_batch(inputs=ids, generation_config=config, progress_bar=False)
-                made = sum(len(a.generated_tokens) for a in answers.values())
-            else:
-                out = module.generate(rows, attention_mask=mask, generation_config=config)
-                made = (out.shape[1] - width) * len(out)
+        if continuous:  # it sets the gradient mode of its own thread, and fails in an outer inference mode
+            answers = module.generate_batch(inputs=ids, generation_config=config, progress_bar=False)
+            made = sum(len(a.generated_tokens) for a in answers.values())
+        else:
+            out = module.generate(rows, attention_mask=mask, generation_config=config)
+            made = (out.shape[1] - width) * len(out)
         seconds.append(time.perf_counter() - start)
+        if made != len(ids) * NEW_TOKENS:
+            raise SystemExit(f"{made} tokens were made, {len(ids) * NEW_TOKENS} were asked for")
         tokens.append(made)
     return {"seconds": seconds[WARM_UP:], "tokens": tokens[WARM_UP:]}
 

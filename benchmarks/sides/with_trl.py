@@ -39,14 +39,9 @@ class Clock(TrainerCallback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def main(case: Case, model: str, data: str, out: str) -> dict[str, object]:
-    dataset = load_dataset("json", data_files=data, split="train", cache_dir=f"{out}/cache")
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    module = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa")
-    peft = None
-    if case.lora_rank:
-        peft = LoraConfig(r=case.lora_rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    common: dict[str, Any] = {
+def common(case: Case, out: str) -> dict[str, Any]:
+    """Settings of every trainer."""
+    return {
         "output_dir": out,
         "per_device_train_batch_size": case.batch,
         "max_steps": case.steps + WARM_UP,
@@ -65,50 +60,67 @@ def main(case: Case, model: str, data: str, out: str) -> dict[str, object]:
         "dataloader_num_workers": 0,
         "disable_tqdm": True,
     }
-    clock = Clock()
-    rest: dict[str, Any] = {"processing_class": tokenizer, "peft_config": peft, "callbacks": [clock]}
-    rows = [json.loads(line) for line in Path(data).read_text().splitlines()]
-    lengths: list[float] = []
+
+
+def trainer_of(case: Case, out: str, lengths: list[float], **rest: Any) -> Any:
+    """The trainer of the case's method; GRPO's notes the mean length of each step's completions in `lengths`."""
     if case.method == "sft":
         variant = SFT_VARIANTS[os.environ.get("TRL_SFT", "padded")]
-        args = SFTConfig(**common, **variant, max_length=max(2048, case.length))
-        trainer: Any = SFTTrainer(module, args=args, train_dataset=dataset, **rest)
-        tokens = [len(tokenizer(r["prompt"] + r["completion"])["input_ids"]) + 1 for r in rows]
-    elif case.method == "dpo":
-        args = DPOConfig(**common, beta=0.1, max_length=2048)
-        trainer = DPOTrainer(module, args=args, train_dataset=dataset, **rest)
-        tokens = [sum(len(tokenizer(r[k])["input_ids"]) for k in ("prompt", "chosen", "rejected")) + 2 for r in rows]
-    else:
+        args = SFTConfig(**common(case, out), **variant, max_length=max(2048, case.length))
+        return SFTTrainer(args=args, **rest)
+    if case.method == "dpo":
+        return DPOTrainer(args=DPOConfig(**common(case, out), beta=0.1, max_length=2048), **rest)
 
-        def reward(completions: list[str], completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
-            lengths.append(sum(map(len, completion_ids)) / len(completion_ids))
-            return [distinct_characters(c) for c in completions]
+    def reward(completions: list[str], completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+        lengths.append(sum(map(len, completion_ids)) / len(completion_ids))
+        return [distinct_characters(c) for c in completions]
 
-        args = GRPOConfig(
-            **common,
-            num_generations=case.group_size,
-            max_completion_length=NEW_TOKENS,
-            temperature=1.0,
-            top_k=0,
-            beta=0.04,
-            loss_type="grpo",
-            num_iterations=1,
-            shuffle_dataset=False,
-        )
-        trainer = GRPOTrainer(module, reward_funcs=reward, args=args, train_dataset=dataset, **rest)
-        tokens = []
-    trainer.train()
-    losses = [h["loss"] for h in trainer.state.log_history if "loss" in h]
-    steps = len(clock.seconds)
+    args = GRPOConfig(
+        **common(case, out),
+        num_generations=case.group_size,
+        max_completion_length=NEW_TOKENS,
+        temperature=1.0,
+        top_k=0,
+        beta=0.04,
+        loss_type="grpo",
+        num_iterations=1,
+        shuffle_dataset=False,
+    )
+    return GRPOTrainer(reward_funcs=reward, args=args, **rest)
+
+
+def tokens_of(case: Case, tokenizer: Any, rows: list[dict[str, str]], lengths: list[float]) -> list[float]:
+    """Useful tokens of each step: those of its rows with the end tokens the trainer adds, a prompt counted once."""
     if case.method == "grpo":
-        prompts = case.batch // case.group_size
-        per_step = [prompts * case.length + case.batch * n for n in lengths]
-    else:
-        per_step = [sum(tokens[n * case.batch : (n + 1) * case.batch]) for n in range(steps)]
+        return [case.batch // case.group_size * case.length + case.batch * n for n in lengths]
+    ends = 1 if case.method == "sft" else 2
+    sizes = [sum(len(tokenizer(text)["input_ids"]) for text in row.values()) + ends for row in rows]
+    return [sum(sizes[i : i + case.batch]) for i in range(0, len(sizes), case.batch)]
+
+
+def main(case: Case, model: str, data: str, out: str) -> dict[str, object]:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    clock = Clock()
+    lengths: list[float] = []
+    peft = None
+    if case.lora_rank:
+        peft = LoraConfig(r=case.lora_rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = trainer_of(
+        case,
+        out,
+        lengths,
+        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa"),
+        train_dataset=load_dataset("json", data_files=data, split="train", cache_dir=f"{out}/cache"),
+        processing_class=tokenizer,
+        peft_config=peft,
+        callbacks=[clock],
+    )
+    trainer.train()
+    rows = [json.loads(line) for line in Path(data).read_text().splitlines()]
     return {
         "seconds": clock.seconds[WARM_UP:],
-        "tokens": per_step[WARM_UP:],
-        "first_loss": losses[0],
+        "tokens": tokens_of(case, tokenizer, rows, lengths)[WARM_UP:],
+        "first_loss": next(h["loss"] for h in trainer.state.log_history if "loss" in h),
         "response_length": lengths[WARM_UP:],
     }
 

@@ -13,7 +13,7 @@ from posttrain.models.language_model import LanguageModel
 
 
 class GroupDecoder:
-    """See `Decoder` in engine/local.py. The rows of one prompt at a time, in step, so that
+    """See `RowDecoder` in engine/local.py. The rows of one prompt at a time, in step, so that
     no row is ever padded (recurrent and sliding-window layers stay right)."""
 
     def __init__(self, lm: LanguageModel, slots: int, version: int) -> None:

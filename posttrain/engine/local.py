@@ -23,7 +23,7 @@ from posttrain.models.language_model import LanguageModel
 from posttrain.types import Completion, InputError
 
 
-class Decoder(Protocol):
+class RowDecoder(Protocol):
     """Rows being decoded: `active` ones, and `ended` ones until the engine has taken them. `forwarded_tokens` counts
     what went through the model."""
 
@@ -66,7 +66,7 @@ class LocalEngine:
         end = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.lm.prepare_decoding()
         kind = SlotDecoder if self.lm.packed else GroupDecoder
-        decoder: Decoder = kind(self.lm, self.slots, self.version)
+        decoder: RowDecoder = kind(self.lm, self.slots, self.version)
         queue = deque(requests)
         while queue or decoder.active:
             if end is not None and time.monotonic() > end:

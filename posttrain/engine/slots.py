@@ -20,7 +20,7 @@ PromptIds = tuple[int, ...]
 
 
 class SlotDecoder:
-    """See `Decoder` in engine/local.py. Completions of one prompt read its keys and values together. When a row ends
+    """See `RowDecoder` in engine/local.py. Completions of one prompt read its keys and values together. When a row ends
     its slot goes to the next request in order, or, once none is left, to the last active row, so that the active slots
     stay dense."""
 
@@ -58,7 +58,7 @@ class SlotDecoder:
             self.sharing = _Sharing(self.active, self.prompts, self.lm.device)
         own = [len(row.token_ids) - 1 for row in self.active]
         layers, _, heads, _, dim = self.of_prompts.values.shape
-        self.of_rows.grow(layers, min(self.slots, len(self.active)), heads, max(own) + 1, dim, self.lm.device)
+        self.of_rows.grow(layers, len(self.active), heads, max(own) + 1, dim, self.lm.device)
         plan = _DecodePlan(self.of_prompts, self.of_rows, self.sharing, own)
         ids = torch.tensor([row.token_ids[-1] for row in self.active])
         logits = self.lm.next_logits(ids, torch.tensor([row.length for row in self.active]), plan)

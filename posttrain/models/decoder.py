@@ -2,8 +2,8 @@
 
 One token of each row goes through the model at a time, so matrix products are small and their inputs' overheads count:
 queries, keys and values come from one product, gate and up from another, the weights of the norms before them are
-multiplied into the matrices, and on a CPU the matrices are laid out once for its small-batch kernels (oneDNN). The
-result is the model's own up to rounding; models of other families decode through transformers' own layers.
+multiplied into the matrices, and on a CPU the matrices are laid out once for the kernels of MKL. The result is
+the model's own up to rounding; models of other families decode through transformers' own layers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class _Layer:
     out: Linear
     gate_up: Linear
     down: Linear
-    query_norm: torch.Tensor | None
-    key_norm: torch.Tensor | None
+    query_norm: Any
+    key_norm: Any
     norm_eps: tuple[float, float]
     scaling: float
 
@@ -58,9 +58,8 @@ class Decoder:
         for i, layer in enumerate(self.layers):
             rows = layer.qkv(_normalise(x, layer.norm_eps[0])).view(len(x), self.heads + 2 * self.key_heads, -1)
             query, key, value = rows.split([self.heads, self.key_heads, self.key_heads], dim=1)
-            if layer.query_norm is not None and layer.key_norm is not None:
-                query = _normalise(query, layer.norm_eps[0]) * layer.query_norm
-                key = _normalise(key, layer.norm_eps[0]) * layer.key_norm
+            if layer.query_norm is not None:
+                query, key = layer.query_norm(query), layer.key_norm(key)
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
             attended = plan.attend(
                 i, query.transpose(0, 1)[None], key.transpose(0, 1)[None], value.transpose(0, 1)[None], layer.scaling
@@ -73,14 +72,13 @@ class Decoder:
     def _layer(self, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         before, after = layer.input_layernorm, layer.post_attention_layernorm
-        query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
         return _Layer(
             qkv=_linear([attention.q_proj, attention.k_proj, attention.v_proj], before.weight),
             out=_linear([attention.o_proj]),
             gate_up=_linear([mlp.gate_proj, mlp.up_proj], after.weight),
             down=_linear([mlp.down_proj]),
-            query_norm=None if query_norm is None else query_norm.weight,
-            key_norm=None if key_norm is None else key_norm.weight,
+            query_norm=getattr(attention, "q_norm", None),
+            key_norm=getattr(attention, "k_norm", None),
             norm_eps=(before.variance_epsilon, after.variance_epsilon),
             scaling=attention.scaling,
         )
@@ -100,15 +98,9 @@ def _linear(parts: Sequence[Any], norm: torch.Tensor | None = None) -> Linear:
     bias = None
     if any(b is not None for b in biases):
         bias = torch.cat(
-            [weight.new_zeros(_rows(p)) if b is None else b.detach() for p, b in zip(parts, biases, strict=True)]
+            [weight.new_zeros(p.out_features) if b is None else b.detach() for p, b in zip(parts, biases, strict=True)]
         )
     return _packed(weight, bias)
-
-
-def _rows(part: Any) -> int:
-    weight = getattr(part, "base_layer", part).weight
-    assert isinstance(weight, torch.Tensor)
-    return weight.shape[0]
 
 
 def _weight(part: Any) -> torch.Tensor:

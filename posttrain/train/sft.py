@@ -9,7 +9,7 @@ from posttrain.chat import EncodedRow
 from posttrain.config import SftConfig
 from posttrain.data.formats import load_sft
 from posttrain.data.packing import Branch, Tree
-from posttrain.losses import sft_loss
+from posttrain.losses import sft_loss, token_mean_weights
 from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
 from posttrain.runlog import RunLog, check_out
@@ -69,8 +69,10 @@ def encode_rows(lm: LanguageModel, rows: Sequence[Any], max_length: int) -> tupl
 
 def sft_trees(rows: Sequence[EncodedRow]) -> list[Tree]:
     """A tree a row, each trained token weighing 1/(trained tokens of all the rows)."""
-    weight = 1.0 / sum(sum(row.mask) for row in rows)
-    return [Tree((), (Branch(row.token_ids, row.mask, (weight,) * sum(row.mask)),)) for row in rows]
+    total = sum(sum(row.mask) for row in rows)
+    return [
+        Tree((), (Branch(row.token_ids, row.mask, tuple(token_mean_weights(sum(row.mask), total))),)) for row in rows
+    ]
 
 
 def loss_of(batch: Batch, outputs: TokenOutputs) -> LossOutput:
