@@ -88,9 +88,10 @@ def random_nodes(random: Random) -> list[Node]:
 def test_forest_attention_is_attention_to_ancestors(seed: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and gradients for random trees, with blocks of every size."""
     monkeypatch.setattr(attention, "BLOCK_LIMIT", limit)
-    nodes = (
-        random_nodes(Random(seed)) if seed else [Node(-1, 9)] * 4
-    )  # seed 0: rows of one length, which need no gather
+    # rows of one length, which need no gather, and rows that are attended to one by one
+    special = {0: [Node(-1, 9)] * 4, 1: [Node(-1, 40), Node(-1, 31), Node(-1, 55)]}
+    nodes = special[seed] if seed in special else random_nodes(Random(seed))
+    assert ForestPlan(nodes).apart == ([40, 31, 55] if seed == 1 else [])
     n = sum(node.length for node in nodes)
     generator = torch.Generator().manual_seed(seed)
     inputs = [
@@ -113,6 +114,7 @@ def test_forests_are_cut_into_blocks_of_similar_rows(monkeypatch: pytest.MonkeyP
     assert masks == [None, None, (1, 1, 40, 44), (2, 1, 3, 7)]
     assert [b.rows for b in plan.blocks] == [2, 1, 1, 2]  # rows of 12, the trunk, the long branch, the short ones
     assert ForestPlan([Node(-1, 12)]).even == 1 and ForestPlan([Node(-1, 5)] * 3).even == 3 and not plan.even
+    assert ForestPlan([Node(-1, 40), Node(-1, 30)]).apart == [40, 30] and not ForestPlan([Node(-1, 9)] * 4).apart
 
 
 # -- packed against plain ----------------------------------------------------------------------------------------------

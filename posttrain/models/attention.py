@@ -26,6 +26,8 @@ from posttrain.types import Node
 IMPLEMENTATION = "posttrain"
 PADDING_LIMIT = 1.3
 """A block of rows is closed before its padded area exceeds this multiple of its useful area."""
+WORTH_A_CALL = 32
+"""Mean tokens of rows without ancestors from which each is attended to by a call of its own."""
 BLOCK_LIMIT = 1 << 22
 """Largest rows x queries x keys of one block with a mask (the mask is one byte an element)."""
 
@@ -117,6 +119,9 @@ class ForestPlan:
         self.place = place.to(device)
         # rows of one length, in order: the tokens are the block as they stand
         self.even = blocks[0].rows if len(blocks) == 1 and blocks[0].mask is None else 0
+        # rows that stand for themselves: no padding and no mask, if they are worth a call each
+        apart = not self.even and all(r.keys == r.length for r in rows) and start >= WORTH_A_CALL * len(rows)
+        self.apart = [row.length for row in rows] if apart else []
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
@@ -126,6 +131,9 @@ class ForestPlan:
         if self.even:
             bq, bk, bv = (t.unflatten(0, (self.even, -1)).transpose(1, 2) for t in (q, k, v))
             return _sdpa(bq, bk, bv, None, scaling).transpose(1, 2).flatten(0, 1)
+        if self.apart:
+            rows = zip(*(t.split(self.apart, dim=2) for t in (query, key, value)), strict=True)
+            return torch.cat([_sdpa(q, k, v, None, scaling)[0].transpose(0, 1) for q, k, v in rows])
         results = []
         for block in self.blocks:
             bq = q.index_select(0, block.query_index).view(block.rows, -1, heads, dim).transpose(1, 2)

@@ -33,19 +33,16 @@ def hidden_states(body: Any, token_ids: torch.Tensor, position_ids: torch.Tensor
     cos, sin = half_angles(body.rotary_emb, x, position_ids)
     for i, layer in enumerate(body.layers):
         attention, mlp = layer.self_attn, layer.mlp
-        h = _norm(layer.input_layernorm, x)
-        query, key, value = (
-            project(h).view(len(x), -1, attention.head_dim)
-            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-        )
+        projected = _norm_linears(layer.input_layernorm, x, attention.q_proj, attention.k_proj, attention.v_proj)
+        query, key, value = (t.view(len(x), -1, attention.head_dim) for t in projected)
         if hasattr(attention, "q_norm"):
             query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
         query, key = Rotate.apply(query, cos, sin), Rotate.apply(key, cos, sin)
         query, key, value = (t.transpose(0, 1)[None] for t in (query, key, value))
         attended = plan.attend(i, query, key, value, attention.scaling)
         x = x + attention.o_proj(attended.reshape(len(x), -1))
-        h = _norm(layer.post_attention_layernorm, x)
-        x = x + mlp.down_proj(SwiGlu.apply(mlp.gate_proj(h), mlp.up_proj(h)))
+        gate, up = _norm_linears(layer.post_attention_layernorm, x, mlp.gate_proj, mlp.up_proj)
+        x = x + _swiglu_linear(gate, up, mlp.down_proj)
     return _norm(body.norm, x)
 
 
@@ -74,9 +71,7 @@ def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 class RmsNorm(torch.autograd.Function):
-    """y = w x r, r = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich, arXiv:1910.07467), over the last dimension.
-
-    With g the gradient of y and n = x r: dw = sum(g n) over rows, dx = r (g w - n mean(g w n))."""
+    """y = w x r, r = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich, arXiv:1910.07467), over the last dimension."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -87,12 +82,47 @@ class RmsNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, r = ctx.saved_tensors
+        return *_norm_gradients(g, x * r, weight, r, ctx.needs_input_grad[1]), None
+
+
+def _norm_gradients(
+    g: torch.Tensor, n: torch.Tensor, weight: torch.Tensor, r: torch.Tensor, of_weight: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """With g the gradient of y and n = x r: dx = r (g w - n mean(g w n)), dw = sum(g n) over rows."""
+    gn = g * n
+    dw = gn.flatten(0, -2).sum(0) if of_weight else None
+    mean = (gn @ weight).div_(n.shape[-1]).unsqueeze(-1)
+    return torch.mul(g, weight, out=gn).addcmul_(n, mean, value=-1).mul_(r), dw
+
+
+class NormLinears(torch.autograd.Function):
+    """Linear layers of the output h of one RMSNorm: x -> (h W1', h W2', ...), biases None or added. h is made again in
+    the backward pass instead of being kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, norm: torch.Tensor, eps: float, *layers: torch.Tensor | None
+    ) -> tuple[torch.Tensor, ...]:
+        r = inverse_rms(x, eps)
+        ctx.save_for_backward(x, norm, r, *layers[::2])
+        h = (x * r).mul_(norm)
+        return tuple(
+            nn.functional.linear(h, w, b) for w, b in zip(layers[::2], layers[1::2], strict=True) if w is not None
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, norm, r, *weights = ctx.saved_tensors
         n = x * r
-        gn = g * n
-        dw = gn.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        mean = (gn @ weight).div_(x.shape[-1]).unsqueeze(-1)
-        dx = (g * weight).addcmul_(n, mean, value=-1).mul_(r)
-        return dx, dw, None
+        h = n * norm
+        out: list[torch.Tensor | None] = []
+        dh: torch.Tensor | None = None
+        for i, (g, w) in enumerate(zip(grads, weights, strict=True)):
+            out.append(g.T @ h if ctx.needs_input_grad[3 + 2 * i] else None)
+            out.append(g.sum(0) if ctx.needs_input_grad[4 + 2 * i] else None)
+            dh = g @ w if dh is None else dh.addmm_(g, w)
+        assert dh is not None
+        return *_norm_gradients(dh, n, norm, r, ctx.needs_input_grad[1]), None, *out
 
 
 class SwiGlu(torch.autograd.Function):
@@ -107,6 +137,27 @@ class SwiGlu(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gate, up = ctx.saved_tensors
         return torch.ops.aten.silu_backward(g * up, gate), nn.functional.silu(gate).mul_(g)
+
+
+class SwiGluLinear(torch.autograd.Function):
+    """(silu(gate) up) W' + b, with the input of the product made again in the backward pass instead of being kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(gate, up, weight)
+        return nn.functional.linear(nn.functional.silu(gate).mul_(up), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gate, up, weight = ctx.saved_tensors
+        active = nn.functional.silu(gate)
+        ds = g @ weight
+        dup = active * ds
+        dw = g.T @ active.mul_(up) if ctx.needs_input_grad[2] else None
+        db = g.sum(0) if ctx.needs_input_grad[3] else None
+        return torch.ops.aten.silu_backward(ds.mul_(up), gate), dup, dw, db
 
 
 class Rotate(torch.autograd.Function):
@@ -126,3 +177,19 @@ class Rotate(torch.autograd.Function):
 def _norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
     out: torch.Tensor = RmsNorm.apply(x, norm.weight, norm.variance_epsilon)
     return out
+
+
+def _norm_linears(norm: Any, x: torch.Tensor, *layers: nn.Module) -> tuple[torch.Tensor, ...]:
+    if all(type(layer) is nn.Linear for layer in layers):
+        flat = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+        out: tuple[torch.Tensor, ...] = NormLinears.apply(x, norm.weight, norm.variance_epsilon, *flat)
+        return out
+    h = _norm(norm, x)  # adapters beside the layers read it too
+    return tuple(layer(h) for layer in layers)
+
+
+def _swiglu_linear(gate: torch.Tensor, up: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    if type(layer) is nn.Linear:
+        out: torch.Tensor = SwiGluLinear.apply(gate, up, layer.weight, layer.bias)
+        return out
+    return layer(SwiGlu.apply(gate, up))

@@ -14,6 +14,9 @@ import torch
 CHUNK_ELEMENTS = 1 << 25
 """Logits held at once: 2^25 floats are 128 MiB."""
 
+BLOCK_ROWS = 64
+"""Rows of logits that element-wise work goes over at a time, so that its passes find them in a cache."""
+
 Supports = Sequence[Sequence[int]]
 
 
@@ -102,7 +105,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         for i in range(0, len(hidden), chunk):
             part = slice(i, i + chunk)
             logits = _logits(hidden[part], weight, bias, temperature, supports and supports[part])
-            log_z[part] = torch.logsumexp(logits, dim=-1)
+            log_z[part] = torch.cat([block.logsumexp(-1) for block in logits.split(BLOCK_ROWS)])
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - log_z[part]
             if entropy:
                 p = (logits - log_z[part, None]).exp_()
@@ -127,9 +130,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
             if logits is None:
                 logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.supports and ctx.supports[part])
             scale = grad[part, None] / ctx.temperature
-            d = logits.sub_(log_z[part, None]).exp_().mul_(-scale)
-            d.scatter_add_(1, targets[part, None], scale)
-            d = d.to(hidden.dtype)
+            for d, z, s in zip(*(t.split(BLOCK_ROWS) for t in (logits, log_z[part, None], scale)), strict=True):
+                d.sub_(z).exp_().mul_(-s)
+            d = logits.scatter_add_(1, targets[part, None], scale).to(hidden.dtype)
             if grad_hidden is not None:
                 torch.mm(d, weight, out=grad_hidden[part])
             if grad_weight is not None:

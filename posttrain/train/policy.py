@@ -64,6 +64,13 @@ class LocalPolicy:
             lr=optimization.learning_rate,
             fused=True,
         )
+        # Before the first step, not in it: between activations and gradients the memory would fall to pieces.
+        for parameter in self.parameters.values():
+            self.optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
 
     def forward_backward(
         self, trees: Sequence[Tree], loss: Loss, temperature: float = 1.0, entropy: bool = False
