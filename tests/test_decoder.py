@@ -7,7 +7,7 @@ import torch
 
 from posttrain.engine.base import Request
 from posttrain.engine.local import LocalEngine
-from posttrain.models import LanguageModel, decoder, fused
+from posttrain.models import LanguageModel, decoder, fused, products
 from posttrain.models.attention import ForestPlan
 from posttrain.models.decoder import Decoder
 from posttrain.types import Node, Sampling
@@ -69,7 +69,7 @@ def test_packed_products_serve_any_number_of_rows(inputs: int, outputs: int) -> 
     generator = torch.Generator().manual_seed(0)
     linear = torch.nn.Linear(inputs, outputs)
     product = decoder._linear([linear])
-    for rows in (*range(1, 2 * decoder.PACKED_FOR + 2, 3), 200, 513):
+    for rows in (*range(1, 2 * products.PACKED_FOR + 2, 3), 200, 513):
         x = torch.randn(rows, inputs, generator=generator)
         with torch.no_grad():
             torch.testing.assert_close(product(x), linear(x), rtol=1e-4, atol=1e-5)

@@ -2,8 +2,8 @@
 
 One token of each row goes through the model at a time, so matrix products are small and their inputs' overheads count:
 queries, keys and values come from one product, gate and up from another, the weights of the norms before them are
-multiplied into the matrices, and on a CPU the matrices are laid out once for the kernels of MKL. The result is
-the model's own up to rounding; models of other families decode through transformers' own layers.
+multiplied into the matrices, and on a CPU the matrices are laid out once for the kernel (`products`). The result is the
+model's own up to rounding; models of other families decode through transformers' own layers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from posttrain.models.attention import Plan
 from posttrain.models.fused import half_angles, inverse_rms, knows, rotate
+from posttrain.models.products import packed
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 
@@ -100,7 +101,7 @@ def _linear(parts: Sequence[Any], norm: torch.Tensor | None = None) -> Linear:
         bias = torch.cat(
             [weight.new_zeros(p.out_features) if b is None else b.detach() for p, b in zip(parts, biases, strict=True)]
         )
-    return _packed(weight, bias)
+    return packed(weight, bias)
 
 
 def _weight(part: Any) -> torch.Tensor:
@@ -113,17 +114,3 @@ def _weight(part: Any) -> torch.Tensor:
     for name in part.active_adapters:
         weight += part.get_delta_weight(name)
     return weight
-
-
-def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    """x -> x W' + b for x [R, in]. On a CPU whose torch has MKL the weight is kept in the layout of its kernels."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkl.is_available():
-        return lambda x: F.linear(x, weight, bias)
-    packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, PACKED_FOR)
-    shape = weight.new_empty(1).expand(weight.shape)  # the operator looks at the sizes of the plain weight only
-    linear = torch.ops.mkl._mkl_linear
-    return lambda x: linear(x, packed, shape, bias, len(x))
-
-
-PACKED_FOR = 64
-"""Rows that the layout is made for. It serves any number: it depends on the weight alone."""

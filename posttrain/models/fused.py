@@ -17,6 +17,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from posttrain.models.attention import Plan
+from posttrain.models.products import input_gradient, linear
 
 FAMILIES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 """Pre-norm decoders: RMSNorm, rotary positions over the whole head, SwiGLU, a linear head."""
@@ -106,9 +107,7 @@ class NormLinears(torch.autograd.Function):
         r = inverse_rms(x, eps)
         ctx.save_for_backward(x, norm, r, *layers[::2])
         h = (x * r).mul_(norm)
-        return tuple(
-            nn.functional.linear(h, w, b) for w, b in zip(layers[::2], layers[1::2], strict=True) if w is not None
-        )
+        return tuple(linear(h, w, b) for w, b in zip(layers[::2], layers[1::2], strict=True) if w is not None)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -120,7 +119,7 @@ class NormLinears(torch.autograd.Function):
         for i, (g, w) in enumerate(zip(grads, weights, strict=True)):
             out.append(g.T @ h if ctx.needs_input_grad[3 + 2 * i] else None)
             out.append(g.sum(0) if ctx.needs_input_grad[4 + 2 * i] else None)
-            dh = g @ w if dh is None else dh.addmm_(g, w)
+            dh = input_gradient(g, w) if dh is None else dh.add_(input_gradient(g, w))
         assert dh is not None
         return *_norm_gradients(dh, n, norm, r, ctx.needs_input_grad[1]), None, *out
 
@@ -147,13 +146,13 @@ class SwiGluLinear(torch.autograd.Function):
         ctx: Any, gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         ctx.save_for_backward(gate, up, weight)
-        return nn.functional.linear(nn.functional.silu(gate).mul_(up), weight, bias)
+        return linear(nn.functional.silu(gate).mul_(up), weight, bias)
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, up, weight = ctx.saved_tensors
         active = nn.functional.silu(gate)
-        ds = g @ weight
+        ds = input_gradient(g, weight)
         dup = active * ds
         dw = g.T @ active.mul_(up) if ctx.needs_input_grad[2] else None
         db = g.sum(0) if ctx.needs_input_grad[3] else None
@@ -180,7 +179,7 @@ def _norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _norm_linears(norm: Any, x: torch.Tensor, *layers: nn.Module) -> tuple[torch.Tensor, ...]:
-    if all(type(layer) is nn.Linear for layer in layers):
+    if all(isinstance(layer, nn.Linear) for layer in layers):
         flat = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
         out: tuple[torch.Tensor, ...] = NormLinears.apply(x, norm.weight, norm.variance_epsilon, *flat)
         return out
@@ -189,7 +188,7 @@ def _norm_linears(norm: Any, x: torch.Tensor, *layers: nn.Module) -> tuple[torch
 
 
 def _swiglu_linear(gate: torch.Tensor, up: torch.Tensor, layer: nn.Module) -> torch.Tensor:
-    if type(layer) is nn.Linear:
+    if isinstance(layer, nn.Linear):
         out: torch.Tensor = SwiGluLinear.apply(gate, up, layer.weight, layer.bias)
         return out
     return layer(SwiGlu.apply(gate, up))

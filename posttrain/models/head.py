@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from posttrain.models.products import input_gradient, linear
+
 CHUNK_ELEMENTS = 1 << 25
 """Logits held at once: 2^25 floats are 128 MiB."""
 
@@ -66,7 +68,7 @@ def logprobs_from_logits(
 def _logits(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, supports: Supports | None
 ) -> torch.Tensor:
-    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    logits = linear(hidden, weight, bias).float()
     if temperature != 1.0:
         logits /= temperature
     return _restrict(logits, supports)
@@ -134,7 +136,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 d.sub_(z).exp_().mul_(-s)
             d = logits.scatter_add_(1, targets[part, None], scale).to(hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(d, weight, out=grad_hidden[part])
+                grad_hidden[part] = input_gradient(d, weight)
             if grad_weight is not None:
                 torch.addmm(grad_weight, d.T, hidden[part], beta=float(i > 0), out=grad_weight)
             if grad_bias is not None:

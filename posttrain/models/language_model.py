@@ -17,6 +17,7 @@ from posttrain.models.attention import ForestPlan, Plan
 from posttrain.models.decoder import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.head import TokenOutputs, logprobs_from_logits, token_logprobs
+from posttrain.models.products import adopt
 from posttrain.types import Batch, InputError, Node
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class LanguageModel:
         attention.register()
         self.name = name
         self.module = module.eval()
+        adopt(module)
         self.tokenizer = tokenizer
         self.source = source
         eos = module.generation_config.eos_token_id if module.generation_config is not None else None
