@@ -95,7 +95,8 @@ class Scorer:
     total = Σ weight · part over the parts that apply, with the weights of the step in the trainer's state; None without
     a reason if none applies; None with a reason if any part failed. A part that raises, exceeds `timeout_seconds`,
     kills its process or returns no finite number fails that sample alone, or for a batched function all samples of the
-    call. Samples of an async reward run together, each with a clock of its own. Parts are recorded unweighted, sub-parts of a returned dict as `name/sub`.
+    call. Samples of an async reward run together, each with a clock of its own. Parts are recorded unweighted,
+    sub-parts of a returned dict as `name/sub`.
 
     Raises InputError where a reward cannot be found or imported or asks for what is neither a column nor otherwise
     offered; RunFailed where a worker does not start."""

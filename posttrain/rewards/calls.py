@@ -58,10 +58,13 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class Leaf:
-    """A function as a reward."""
+    """A function as a reward; called, it is the function."""
 
     function: Function
     signature: Signature
+
+    def __call__(self, *args: Any, **arguments: Any) -> Any:
+        return self.function(*args, **arguments)
 
     @property
     def name(self) -> str:

@@ -63,7 +63,7 @@ def _minimum(values: Values, sample: Sample) -> float:
 def gate(condition: AnyReward, reward: AnyReward, *, threshold: float = 1.0) -> Wrapped:
     """The reward where the condition is at least `threshold`, else 0.
 
-    A negative reward becomes 0 behind a closed gate, which is better than it: clip it first if it should not pay.
+    Behind a closed gate a negative reward becomes 0, so that failing the condition would pay: clip it first.
     Range that of the reward and 0, in its unit. Null where condition or reward is null, whatever the other says; fails
     where one of them does. Source: the format gate of rule-based rewards, as in DeepSeek-R1 (arXiv:2501.12948), made a
     product."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.rewards.base import Sample
 from posttrain.rewards.calls import Function, Reward, answered, as_reward, run
-from posttrain.rewards.returns import Answer, number
+from posttrain.rewards.returns import Answer, failure, number
 from posttrain.rewards.specs import NOT_COLUMNS, Signature
 from posttrain.types import InputError, Message
 
@@ -40,6 +40,7 @@ class Wrapped:
     rule: Rule | None = None
     """None: the value of the first reward inside."""
     batch_rule: BatchRule | None = None
+    """Follows `rule`, over the samples for which that gave a value, and has the last word."""
     edit: Edit | None = None
     columns: tuple[str, ...] = ()
 
@@ -66,16 +67,24 @@ class Wrapped:
         return self._combined([await reward.score_sample(seen) for reward in self.rewards], sample)
 
     async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
-        seen = [self.edit(sample) for sample in samples] if self.edit else samples
-        columns = [await reward.score_batch(seen, offered) for reward in self.rewards]
-        rows = list(zip(*columns, strict=True))
-        answers = [await answered(self._row(row, sample)) for row, sample in zip(rows, samples, strict=True)]
-        if self.batch_rule is None:
+        answers: list[Answer] = [{} for _ in samples]
+        seen: dict[int, Sample] = {}
+        for i, sample in enumerate(samples):
+            try:
+                seen[i] = self.edit(sample) if self.edit else sample
+            except Exception as error:
+                answers[i] = failure(error)
+        if not seen:
             return answers
-        used = [i for i, answer in enumerate(answers) if answer.get("value") is not None]
-        values = self.batch_rule([[a["value"] for a in rows[i]] for i in used], [samples[i] for i in used])
-        for i, value in zip(used, values, strict=True):
-            answers[i]["value"] = number(value, self.name)
+        columns = [await reward.score_batch(list(seen.values()), offered) for reward in self.rewards]
+        rows = dict(zip(seen, zip(*columns, strict=True), strict=True))
+        for i, row in rows.items():
+            answers[i] = await answered(self._row(row, samples[i]))
+        if self.batch_rule is not None:
+            used = [i for i, answer in enumerate(answers) if answer.get("value") is not None]
+            values = self.batch_rule([[a["value"] for a in rows[i]] for i in used], [samples[i] for i in used])
+            for i, value in zip(used, values, strict=True):
+                answers[i]["value"] = number(value, self.name)
         return answers
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
@@ -96,7 +105,7 @@ class Wrapped:
         return next((answer for answer in row if "error" in answer), None) or self._combined(row, sample)
 
     def _combined(self, answers: Sequence[Answer], sample: Sample) -> Answer:
-        """The answer of a sample; under a rule over the batch its value only says that there is one."""
+        """The answer of a sample, as yet without a rule over the batch."""
         parts: dict[str, float | None] = {}
         for reward, answer in zip(self.rewards, answers, strict=True):
             parts[reward.name] = answer["value"]

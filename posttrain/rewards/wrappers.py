@@ -26,11 +26,21 @@ from posttrain.types import InputError, Message
 
 MIN_SPREAD = 1e-8
 """A standard deviation below this is none."""
+SENTENCE = r"[^.!?\n]*{}[^.!?\n]*[.!?]?"
 INJECTION = re.compile(
-    r"<\|[^<>|\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>"
-    r"|^[ \t]*(?:#+[ \t]*)?(?:system|user|human|assistant|instruction)s?[ \t]*:"
-    r"|[^.!?\n]*\b(?:ignore|disregard|forget|override)\b[^.!?\n]*\b(?:instruction|prompt|rubric|criteria|above)[^.!?\n]*[.!?]?"
-    r"|[^.!?\n]*\b(?:give|award|assign|rate|score|grade)\b[^.!?\n]*\b(?:full|maximum|highest|top|perfect|10/10|100%)[^.!?\n]*[.!?]?",
+    "|".join(
+        (
+            r"<\|[^<>|\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>",
+            r"^[ \t]*(?:#+[ \t]*)?(?:system|user|human|assistant|instruction)s?[ \t]*:",
+            SENTENCE.format(
+                r"\b(?:ignore|disregard|forget|override)\b[^.!?\n]*\b(?:instruction|prompt|rubric|criteria|above)"
+            ),
+            SENTENCE.format(
+                r"\b(?:give|award|assign|rate|score|grade)\s+(?:this|it|me|my|the)\b[^.!?\n]*"
+                r"\b(?:full|maximum|highest|top|perfect|10/10|100%)"
+            ),
+        )
+    ),
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -214,14 +224,19 @@ def length_residual(reward: AnyReward, correct: AnyReward | None = None, *, unit
     `correct` (a strict verifier; without it all are one class), so that right answers may be longer than wrong ones; n̄
     is the mean of the batch. All samples of a call are the batch: a step in training. Range unbounded, in the unit of
     the reward; n is counted in `unit`: tokens, words or characters. Fails where a reward does, and where tokens are not
-    known. Source: length as the main gain of RLHF, "A Long Way to Go" (arXiv:2310.03716); the within-groups estimator of
-    panel regression."""
+    known. Source: length as the main gain of RLHF, "A Long Way to Go" (arXiv:2310.03716); the within-groups estimator
+    of panel regression."""
     _check_length(1, unit)
     rewards = [reward] if correct is None else [reward, renamed(correct, "correct")]
-    return wrap("length_residual", rewards, batch_rule=partial(_length_residual, unit=unit))
+    return wrap("length_residual", rewards, partial(_known_length, unit=unit), batch_rule=partial(_residual, unit=unit))
 
 
-def _length_residual(rows: Sequence[Values], samples: Sequence[Sample], unit: str) -> list[float]:
+def _known_length(values: Values, sample: Sample, unit: str) -> float:
+    length_of(sample, unit)  # here a failure costs this sample only
+    return values[0]
+
+
+def _residual(rows: Sequence[Values], samples: Sequence[Sample], unit: str) -> list[float]:
     lengths = [length_of(sample, unit) for sample in samples]
     classes: dict[tuple[float, ...], list[int]] = {}
     for i, row in enumerate(rows):

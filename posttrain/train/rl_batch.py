@@ -38,8 +38,8 @@ def group_signals(
     """The rollouts to train on, group by group, with their advantages.
 
     Unscored rollouts are left out, and a group with fewer than two scored ones is empty. `gdpo` maps each reward to its
-    weight: then their parts are normalised one by one (`advantages.decoupled`). Else the total is, and with `reward_beta` the score
-    loses β·Σ_t (log π − log π_ref), the k1 estimate, before the advantage is taken."""
+    weight: then their parts are normalised one by one (`advantages.decoupled`). Else the totals are, and with
+    `reward_beta` they first lose β·Σ_t (log π − log π_ref), the k1 estimate."""
     if gdpo is not None:
         return _decoupled_signals(groups, gdpo)
     out: list[list[Signal]] = []
