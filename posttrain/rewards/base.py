@@ -24,7 +24,7 @@ ROUNDING = 1e-9
 TOGETHER = 16
 """Samples of an async reward that one worker has under way at once."""
 GRACE_SECONDS = 1.0
-"""An async reward keeps its samples' clocks itself; the parent waits so much longer."""
+"""Samples that run together have clocks of their own; the parent waits so much longer."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Scorer:
     def _run(self, worker: Worker, job: Job, this: Round) -> None:
         """One request. If the worker is lost, its job keeps what is not to blame and not done."""
         loaded = self._loaded[job.reward]
-        waiting = loaded.kind != "batched" and loaded.is_async
+        crowded = loaded.kind != "batched" and loaded.is_async and job.together > 1
         request = {
             "kind": "score",
             "reward": job.reward,
@@ -225,12 +225,12 @@ class Scorer:
             "seconds": self.timeout_seconds,
             "together": job.together,
         }
-        seconds = self.timeout_seconds + GRACE_SECONDS * waiting
+        seconds = self.timeout_seconds + GRACE_SECONDS * crowded
         try:
             for answer in worker.stream(request, len(job.pending), seconds):
                 this.put(job.reward, job.pending.popleft(), answer)
         except WorkerLost as lost:
-            if waiting and job.together > 1:
+            if crowded:
                 job.together = 1  # any of those under way may be to blame: again, one by one
                 return
             for i in list(islice(job.pending, None if loaded.kind == "batched" else 1)):

@@ -92,24 +92,31 @@ class Server:
         return answers
 
     def _together(self, reward: Reward, samples: Sequence[Sample], seconds: float, together: int) -> Iterator[Answer]:
-        """At most `together` samples at once, each with a clock of its own; answers in order."""
+        """At most `together` samples at once; answers in order. With 1, none begins before the last is answered for."""
+        if together == 1:
+            yield from (self._runner.run(_clocked(reward, sample, seconds)) for sample in samples)
+            return
         room = asyncio.Semaphore(together)
 
         async def score(sample: Sample) -> Answer:
             async with room:
-                clock = asyncio.timeout(seconds)
-                try:
-                    async with clock:
-                        return await reward.score_sample(sample)
-                except BaseException as error:
-                    if clock.expired():
-                        late = f"timed out after {seconds:g} s"
-                        return {"error": late, "traceback": late}
-                    return failure(error)
+                return await _clocked(reward, sample, seconds)
 
         tasks = [self._runner.get_loop().create_task(score(sample)) for sample in samples]
         for task in tasks:
             yield self._runner.run(_result(task))
+
+
+async def _clocked(reward: Reward, sample: Sample, seconds: float) -> Answer:
+    clock = asyncio.timeout(seconds)
+    try:
+        async with clock:
+            return await reward.score_sample(sample)
+    except BaseException as error:
+        if clock.expired():
+            late = f"timed out after {seconds:g} s"
+            return {"error": late, "traceback": late}
+        return failure(error)
 
 
 async def _result(task: asyncio.Task[Answer]) -> Answer:
