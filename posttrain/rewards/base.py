@@ -1,6 +1,7 @@
 """Rewards seen from the trainer: samples in, scores out, failures told apart from low scores.
 
-`specs` holds what a reward may be named, `calls` the call convention, `workers` the processes that functions run in.
+`expressions` is the grammar of `--reward` and `specs` what it may name, `calls` the call convention, `wrapped` rewards
+made of rewards, `workers` the processes that functions run in and `server` what these do.
 """
 
 from __future__ import annotations
