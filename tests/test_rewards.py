@@ -110,6 +110,68 @@ def test_async_of_both_kinds(tmp_path: Path) -> None:
     assert totals(score_all([f"{file}:one", f"{file}:many"], [sample("ab"), sample("c")])) == [12, 11]
 
 
+SLOW = """
+import asyncio, os, time
+
+async def wait(response):
+    if response == "late":
+        await asyncio.sleep(60)
+    if response == "blocks":
+        time.sleep(60)
+    if response == "dies":
+        os._exit(3)
+    if response == "own":
+        raise TimeoutError("the server's")
+    if response == "deaf":
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass
+    await asyncio.sleep(0.3)
+    return float(len(response))
+
+at_once = most = 0
+
+async def crowd(response):
+    global at_once, most
+    at_once += 1
+    most = max(most, at_once)
+    await asyncio.sleep(0.01)
+    at_once -= 1
+    return most
+"""
+
+
+def test_samples_of_an_async_reward_wait_together(tmp_path: Path) -> None:
+    """16 at once: 32 waits of 0.3 s in one worker take twice that and not 9.6 s."""
+    file = reward_file(tmp_path, SLOW)
+    with Scorer([f"{file}:wait", f"{file}:crowd=0"], columns=[], timeout_seconds=5, workers=1) as scorer:
+        started = time.monotonic()
+        found = scorer.score([sample("x" * i) for i in range(32)])
+        assert totals(found) == list(range(32))
+        assert time.monotonic() - started < 4
+        assert max(score.parts["crowd"] or 0 for score in found) == 16
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("late", "wait: timed out after 1 s"),
+        ("deaf", "wait: timed out after 1 s"),
+        ("blocks", "wait: timed out after 1 s"),
+        ("dies", "wait: the worker process ended with exit code 3"),
+        ("own", "wait: TimeoutError: the server's at my_rewards.py:12"),
+    ],
+)
+def test_an_async_sample_that_fails_costs_only_itself(tmp_path: Path, kind: str, reason: str) -> None:
+    """Whatever waits beside it; a lost worker is not blamed on the first sample that was under way."""
+    file = reward_file(tmp_path, SLOW)
+    scores = score_all(f"{file}:wait", [sample(text) for text in ("a", "bb", kind, "dddd")], timeout=1)
+    assert totals(scores) == [1, 2, None, 4]
+    assert (scores[2].reason or "").startswith(reason), scores[2].reason
+
+
 def test_weights_parts_and_what_does_not_apply(tmp_path: Path) -> None:
     file = reward_file(
         tmp_path,

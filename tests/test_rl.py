@@ -15,7 +15,8 @@ from posttrain.config import RlConfig
 from posttrain.data.packing import share_prefix
 from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
-from posttrain.rollout import rollout_from_json
+from posttrain.rewards.base import Scorer
+from posttrain.rollout import rollout_from_json, score
 from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl import train_rl
 from posttrain.train.rl_batch import branch_of, group_metrics, group_signals, policy_loss, sampler_logprobs, step_trees
@@ -39,7 +40,7 @@ SCORES: tuple[tuple[float | None, ...], ...] = (
     (-1.0, 3.0, 0.0, 0.0),
 )
 REWARDS = """
-import hashlib
+import hashlib, os, signal, time
 
 def letter(response):
     return response.count("e") / max(1, len(response))
@@ -54,6 +55,23 @@ def picky(response, bad):
 
 def short_list(prompts, completions):
     return [1.0] * (len(prompts) - 1)
+
+def clean(prompt, response):
+    return float(digest(prompt, response) % 7)
+
+def faulty(prompt, response):
+    # one sample in 20 raises, whatever the order; of two prompts half of the responses hang, or kill the worker
+    draw = digest(prompt, response)
+    if prompt.endswith("number 3") and draw % 2:
+        time.sleep(60)
+    if prompt.endswith("number 5") and draw % 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if draw % 20 == 0:
+        raise ConnectionError("no answer")
+    return clean(prompt, response)
+
+def digest(*texts):
+    return int.from_bytes(hashlib.sha256("|".join(texts).encode()).digest()[:4], "big")
 
 def not_a_number(response):
     return float("nan")
@@ -440,3 +458,68 @@ def test_too_many_failures_stop_the_run(start: Callable[..., Path], tmp_path: Pa
     assert all(said in row["reason"] for row in recorded)
     assert events(tmp_path / "run", "stopped")[0]["step"] == 1
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_run_completes_with_a_hung_verifier_a_killed_worker_and_random_failures(start: Callable[..., Path]) -> None:
+    """The scores that there are equal those of the same reward without faults on the same rollouts."""
+    rows = [{"prompt": f"{PROMPTS[i % 4]} number {i}"} for i in range(40)]
+    sizes = {"group_size": 4, "batch_size": 80, "max_steps": 2, "max_new_tokens": 4, "reward_timeout": 1.0}
+    out = start("faulty", rows=rows, **sizes)
+    recorded = read_rows(out / "rollouts.jsonl")
+    chat = load_model("tiny-random").chat
+    rollouts = [rollout_from_json(row, Sampling(4), chat)[0] for row in recorded]
+    tasks = [Task(row["task"], rows[int(row["task"])]["prompt"]) for row in recorded]
+    with Scorer([f"{out.parent}/rewards.py:clean"], columns=[], timeout_seconds=5) as scorer:
+        plain = [value.total for value in score(scorer, tasks, rollouts)]
+    assert len(recorded) == 160 and None not in plain
+    unscored = [row for row in recorded if row["score"] is None]
+    assert [row["score"] for row in recorded] == [
+        None if row["score"] is None else value for row, value in zip(recorded, plain, strict=True)
+    ]
+    reasons = {row["reason"].split(" at ")[0] for row in unscored}
+    assert reasons == {
+        "faulty: timed out after 1 s",
+        "faulty: the worker process was killed by SIGKILL",
+        "faulty: ConnectionError: no answer",
+    }
+    assert 0.04 < len(unscored) / len(recorded) < 0.16
+    assert sum(e["count"] for e in events(out, "unscored")) == len(unscored)
+    assert [row["unscored"] for row in metrics(out)] == [sum(row["step"] == n for row in unscored) / 80 for n in (1, 2)]
+    assert all(row["grad_norm"] > 0 for row in metrics(out))
+    assert (out / "lineage.json").exists()
+
+
+def test_a_curriculum_is_a_function_of_the_step(start: Callable[..., Path]) -> None:
+    """From step 1 to 3 the weight goes from 2 to 0."""
+    rewards = ["letter=1:2,3:0", "noise=0.5"]
+    whole = start(rewards, "whole", max_steps=3)
+    rows = metrics(whole)
+    assert [row["weight/letter"] for row in rows] == [2.0, 1.0, 0.0]
+    assert "weight/noise" not in rows[0]
+    for line in read_rows(whole / "rollouts.jsonl"):
+        weight = {1: 2.0, 2: 1.0, 3: 0.0}[line["step"]]
+        assert line["score"] == pytest.approx(weight * line["parts"]["letter"] + 0.5 * line["parts"]["noise"])
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "gdpo"])
+def test_advantages_of_several_rewards(start: Callable[..., Path], aggregation: str) -> None:
+    out = start(["letter=3", "noise=0.5"], aggregation=aggregation)
+    rows = read_rows(out / "rollouts.jsonl")
+
+    def normalised(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        spread = values.std(axis=1, keepdims=True)
+        return np.where(spread > 1e-8, (values - values.mean(axis=1, keepdims=True)) / np.maximum(spread, 1e-8), 0.0)
+
+    letter, noise = (np.array([row["parts"][name] for row in rows]).reshape(4, 4) for name in ("letter", "noise"))
+    if aggregation == "sum":
+        expected = normalised(3 * letter + 0.5 * noise)
+    else:
+        expected = 3 * normalised(letter) + 0.5 * normalised(noise)
+        expected = (expected - expected.mean()) / expected.std()
+    assert [row["advantage"] for row in rows] == pytest.approx(expected.flatten().tolist())
+
+
+def test_gdpo_has_no_place_for_a_kl_in_the_reward() -> None:
+    options: dict[str, Any] = {"model": "m", "data": "d", "out": Path("o"), "reward": ("format",)}
+    with pytest.raises(ValueError, match="use kl_in 'loss'"):
+        RlConfig(**options, aggregation="gdpo", beta=0.1, kl_in="reward")

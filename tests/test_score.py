@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from posttrain.config import ScoreConfig
 from posttrain.rewards.score import describe_rewards, run_score
+from posttrain.rewards.specs import BUILTINS
 from posttrain.types import InputError, RunFailed
 
 ROOT = str(Path(__file__).parent.parent)
@@ -42,6 +44,13 @@ def test_rows_come_back_in_order_with_parts() -> None:
         {"score": 0.0, "parts": {"math": 0.0, "format": 0.0}, "error": None},
     ]
     assert "scored 3 of 3 rows" in err
+
+
+def test_an_expression_scores_rows_as_a_reward_does() -> None:
+    found, _ = score("gate(format, weighted_sum(math, clip(math, high=0.5))) as strict=2", rows("4", answer="4"))
+    parts = {"strict": 0.0, "strict/format": 0.0, "strict/weighted_sum": 1.5, "strict/weighted_sum/math": 1.0}
+    parts |= {"strict/weighted_sum/clip": 0.5, "strict/weighted_sum/clip/math": 1.0}
+    assert found == [{"score": 0.0, "parts": parts, "error": None}]
 
 
 def test_a_failed_row_is_null_with_its_error_and_exit_0() -> None:
@@ -183,8 +192,23 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 def test_the_built_in_rewards_are_described() -> None:
     described = dict(describe_rewards())
-    assert set(described) == {"math", "format", "reasoning-gym"}
-    assert described["format"] == "1.0 if the response is exactly `<think>…</think><answer>…</answer>`, else 0.0."
+    assert [written.partition("(")[0] for written in described] == list(BUILTINS)
+    assert described["format"].startswith("1.0 if the response is exactly `<think>…</think><answer>…</answer>`")
+    assert "gate(condition, reward, threshold=1.0)" in described
+    assert "product(rewards, ...)" in described
+
+
+@pytest.mark.parametrize(("written", "text"), describe_rewards())
+def test_every_built_in_says_its_rule_range_unit_failure_and_source(written: str, text: str) -> None:
+    said = " ".join(text.split())
+    assert len(said.split(". ")[0]) > 10, "the rule comes first"
+    for what in (
+        r"\bRange\b",
+        r"\bunits?\b|\bcounted in\b|\bshare\b|probability|deviations",
+        r"[Ff]ails\b",
+        r"\bSource: \w",
+    ):
+        assert re.search(what, said), f"{written} does not say {what}"
 
 
 def test_scoring_needs_no_torch() -> None:
