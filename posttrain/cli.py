@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from posttrain import config as configs
@@ -176,7 +177,7 @@ def _list_rewards() -> int:
     from posttrain.rewards.score import describe_rewards
 
     for name, text in describe_rewards():
-        print(f"{name}\n    {text}")
+        print(f"{name}\n{indent(text, '    ')}\n")
     return DONE
 
 

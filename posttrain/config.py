@@ -113,10 +113,14 @@ class RlConfig(TrainConfig):
     Default learning rate: 1e-6 full weights (DeepSeekMath, arXiv:2402.03300), ten times that with LoRA."""
 
     reward: Annotated[tuple[str, ...], Field(min_length=1)]
-    """A reward, `NAME=weight` to weigh it; repeat for several. Built in (`math`, `format`, `reasoning-gym`), or
-    `file.py:function`, or `package.module:function`."""
+    """A reward; repeat for several. Built in (`posttrain score --list`), or `file.py:function`, or
+    `package.module:function`; with options, `clip(file.py:function, low=0)`, or made of others, `gate(format, math)`.
+    `=0.5` weighs it, `=0:1,200:0.5` goes from weight 1 to 0.5 in 200 steps; `as NAME` renames it."""
     algorithm: Literal["grpo"] = "grpo"
     """The algorithm: how scores become advantages, and the policy loss."""
+    aggregation: Literal["sum", "gdpo"] = "sum"
+    """How several rewards become one advantage: `sum` normalises their weighted sum in each group; `gdpo` normalises
+    each reward in each group, then sums, then scales over the step (arXiv:2601.05242)."""
     group_size: Annotated[int, Field(ge=2)] = 8
     """Completions sampled for each prompt (G)."""
     max_new_tokens: Positive = 256
@@ -156,6 +160,8 @@ class RlConfig(TrainConfig):
                 f"minibatches={self.minibatches} must divide the {self.batch_size // self.group_size} prompts of a "
                 "step (batch_size / group_size)"
             )
+        if self.aggregation == "gdpo" and self.beta > 0 and self.kl_in == "reward":
+            raise ValueError("aggregation 'gdpo' normalises each reward and the KL is none of them; use kl_in 'loss'")
         return self
 
 

@@ -15,15 +15,15 @@ GROUP_NAMES = frozenset(("states", "prompts", "completions", "answers", "tasks",
 
 
 def adapt(found: Any) -> Function:
-    """`found` as a function: a rubric, a batched verl function, or what can be called already.
+    """`found` as a function: a rubric, a batched verl function, or what is a reward already.
 
     Raises TypeError for anything else, and for a rubric whose functions compare the answers of a group."""
     if hasattr(found, "funcs") and hasattr(found, "weights"):
         return rubric_reward(found)
-    if not callable(found):
-        raise TypeError(f"a reward is a function or a rubric, not a {type(found).__name__}")
-    if "solution_strs" in inspect.signature(found).parameters:
+    if inspect.isfunction(found) and "solution_strs" in inspect.signature(found).parameters:
         return verl_batch(found)
+    if not callable(found) and not hasattr(found, "score_sample"):
+        raise TypeError(f"a reward is a function or a rubric, not a {type(found).__name__}")
     function: Function = found
     return function
 

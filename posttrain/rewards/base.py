@@ -15,12 +15,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from posttrain.numbers import wilson
-from posttrain.rewards.specs import Signature, Spec, check_columns
+from posttrain.rewards.specs import Loaded, Signature, Spec, check_columns
 from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
 
 ROUNDING = 1e-9
 """How far below 1 a sum of shares may end that means full marks."""
+TOGETHER = 16
+"""Samples of an async reward that one worker has under way at once."""
+GRACE_SECONDS = 1.0
+"""An async reward keeps its samples' clocks itself; the parent waits so much longer."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Job:
 
     reward: int
     pending: deque[int]
+    together: int = TOGETHER
+    """How many of its samples may run at once if the reward is async."""
 
 
 @dataclass
@@ -86,10 +92,10 @@ class Round:
 class Scorer:
     """Several weighted rewards, run in killable worker processes with one thread each.
 
-    total = Σ weight · part over the parts that apply; None without a reason if none applies; None with a reason if any
-    part failed. A part that raises, exceeds `timeout_seconds`, kills its process or returns no finite number fails that
-    sample alone, or for a batched function all samples of the call. Parts are recorded unweighted, sub-parts of a
-    returned dict as `name/sub`.
+    total = Σ weight · part over the parts that apply, with the weights of the step in the trainer's state; None without
+    a reason if none applies; None with a reason if any part failed. A part that raises, exceeds `timeout_seconds`,
+    kills its process or returns no finite number fails that sample alone, or for a batched function all samples of the
+    call. Samples of an async reward run together, each with a clock of its own. Parts are recorded unweighted, sub-parts of a returned dict as `name/sub`.
 
     Raises InputError where a reward cannot be found or imported or asks for what is neither a column nor otherwise
     offered; RunFailed where a worker does not start."""
@@ -109,16 +115,19 @@ class Scorer:
         self._specs = [Spec.parse(text) for text in self.specs]
         names = [spec.name for spec in self._specs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"two rewards are named {twice[0]!r}; their parts could not be told apart, rename one")
+            raise InputError(
+                f"two rewards are named {twice[0]!r}; their parts could not be told apart, rename one: "
+                f"{twice[0]} as NAME"
+            )
         if self.workers < 1 or not self.timeout_seconds > 0:
             raise InputError("a scorer needs at least one worker and a timeout above 0")
         self._pool: list[Worker | None] = [None] * self.workers
         self._warm: set[Worker] = set()
         self._closed = False
         try:
-            self._signatures = self._load(0)
-            for spec, signature in zip(self._specs, self._signatures, strict=True):
-                check_columns(spec, signature, self.columns)
+            self._loaded = self._load(0)
+            for spec, loaded in zip(self._specs, self._loaded, strict=True):
+                check_columns(spec, loaded, self.columns)
         except BaseException:
             self.close()
             raise
@@ -164,14 +173,22 @@ class Scorer:
                         if worker is not None:
                             worker.kill()  # wakes the thread that waits for it
                     raise
-        return self._scores(results)
+        return self._scores(results, this.state.get("step"))
+
+    def weights(self, step: float | None) -> dict[str, float]:
+        """The weight of each part at an optimizer step."""
+        return {spec.name: spec.weight.at(step) for spec in self._specs}
+
+    def curriculum(self, step: float) -> dict[str, float]:
+        """The weights that change during training, at a step."""
+        return {spec.name: spec.weight.at(step) for spec in self._specs if spec.weight.varies}
 
     def full_marks(self, score: Score) -> bool:
-        """Whether every reward of positive weight that applies gave at least 1, its part and not its weighted share;
-        False if none applies or one failed. Penalties and rewards of weight 0 have no say."""
+        """Whether every reward of positive weight (in the end) that applies gave at least 1, its part and not its
+        weighted share; False if none applies or one failed. Penalties and rewards of weight 0 have no say."""
         if score.total is None:
             return False
-        parts = [score.parts.get(spec.name) for spec in self._specs if spec.weight > 0]
+        parts = [score.parts.get(spec.name) for spec in self._specs if spec.weight.at(None) > 0]
         applied = [part for part in parts if part is not None]
         return bool(applied) and min(applied) >= 1 - ROUNDING
 
@@ -179,8 +196,9 @@ class Scorer:
         # Four chunks a worker even out slow samples; more than 256 samples would make a chunk's message large.
         size = max(1, min(256, -(-n // (4 * self.workers))))
         jobs: deque[Job] = deque()
-        for k, signature in enumerate(self._signatures):
-            step = n if signature.kind == "batched" else size
+        for k, loaded in enumerate(self._loaded):
+            # Samples of an async reward wait together, so its chunks are as large as they can be.
+            step = n if loaded.kind == "batched" else min(256, -(-n // self.workers)) if loaded.is_async else size
             jobs += [Job(k, deque(range(start, min(start + step, n)))) for start in range(0, n, step)]
         return jobs
 
@@ -196,19 +214,25 @@ class Scorer:
 
     def _run(self, worker: Worker, job: Job, this: Round) -> None:
         """One request. If the worker is lost, its job keeps what is not to blame and not done."""
+        loaded = self._loaded[job.reward]
+        waiting = loaded.kind != "batched" and loaded.is_async
         request = {
             "kind": "score",
             "reward": job.reward,
             "samples": [this.samples[i] for i in job.pending],
             "trainer_state": this.state,
             "seconds": self.timeout_seconds,
+            "together": job.together,
         }
+        seconds = self.timeout_seconds + GRACE_SECONDS * waiting
         try:
-            for answer in worker.stream(request, len(job.pending), self.timeout_seconds):
+            for answer in worker.stream(request, len(job.pending), seconds):
                 this.put(job.reward, job.pending.popleft(), answer)
         except WorkerLost as lost:
-            batched = self._signatures[job.reward].kind == "batched"
-            for i in list(islice(job.pending, None if batched else 1)):
+            if waiting and job.together > 1:
+                job.together = 1  # any of those under way may be to blame: again, one by one
+                return
+            for i in list(islice(job.pending, None if loaded.kind == "batched" else 1)):
                 this.put(job.reward, i, {"error": str(lost), "traceback": str(lost)})
                 job.pending.popleft()
 
@@ -220,19 +244,22 @@ class Scorer:
             worker = self._pool[slot]
         assert worker is not None
         if worker not in self._warm:
-            modules = [module for spec in self._specs if spec.builtin for module in spec.builtin.imports]
+            modules = [module for spec in self._specs for _, builtin in spec.builtins for module in builtin.imports]
             self._prepare(worker, {"kind": "import", "modules": modules})
             self._warm = {other for other in self._warm if other.alive} | {worker}
         return worker
 
-    def _load(self, slot: int) -> list[Signature]:
+    def _load(self, slot: int) -> list[Loaded]:
         if self._closed:
             raise RunFailed("the scorer is closed")
         worker = self._pool[slot] = Worker()
-        answer = self._prepare(worker, {"kind": "load", "targets": [spec.target for spec in self._specs]})
+        answer = self._prepare(worker, {"kind": "load", "expressions": [spec.expression for spec in self._specs]})
         if "error" in answer:
             raise InputError(f"reward {answer['target']} could not be loaded: {answer['error']}")
-        return [Signature(**signature) for signature in answer["signatures"]]
+        return [
+            Loaded(loaded["kind"], loaded["is_async"], tuple(Signature(**leaf) for leaf in loaded["leaves"]))
+            for loaded in answer["loaded"]
+        ]
 
     def _prepare(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -240,30 +267,31 @@ class Scorer:
         except WorkerLost as lost:
             if self._closed:
                 raise RunFailed("the scorer is closed") from None
-            what = ", ".join(spec.target for spec in self._specs)
+            what = ", ".join(spec.expression.text for spec in self._specs)
             raise RunFailed(f"a reward worker did not start ({lost}) while importing {what}") from None
 
-    def _scores(self, results: Sequence[Sequence[dict[str, Any]]]) -> list[Score]:
+    def _scores(self, results: Sequence[Sequence[dict[str, Any]]], step: float | None) -> list[Score]:
         for answers in results:
             for answer in answers:
                 self.metrics |= answer.get("metrics", {})
                 self.extras |= answer.get("extras", {})
                 if self.first_traceback is None and "error" in answer:
                     self.first_traceback = answer["traceback"]
-        return [combine(self._specs, answers) for answers in zip(*results, strict=True)]
+        weights = self.weights(step)
+        return [combine(weights, answers) for answers in zip(*results, strict=True)]
 
 
-def combine(specs: Sequence[Spec], answers: Sequence[Mapping[str, Any]]) -> Score:
-    """The score of one sample from the answer of each reward."""
+def combine(weights: Mapping[str, float], answers: Sequence[Mapping[str, Any]]) -> Score:
+    """The score of one sample from the weight and the answer of each reward."""
     parts: dict[str, float | None] = {}
     total, reason = None, None
-    for spec, answer in zip(specs, answers, strict=True):
-        value = parts[spec.name] = answer.get("value")
-        parts |= {f"{spec.name}/{sub}": part for sub, part in answer.get("parts", {}).items()}
+    for (name, weight), answer in zip(weights.items(), answers, strict=True):
+        value = parts[name] = answer.get("value")
+        parts |= {f"{name}/{sub}": part for sub, part in answer.get("parts", {}).items()}
         if "error" in answer:
-            reason = reason or f"{spec.name}: {answer['error']}"
+            reason = reason or f"{name}: {answer['error']}"
         elif value is not None:
-            total = (total or 0.0) + spec.weight * value
+            total = (total or 0.0) + weight * value
     if total is not None and not math.isfinite(total):
         reason = reason or f"the weighted sum is {total}"
     return Score(total=None if reason else total, parts=parts, reason=reason)

@@ -1,5 +1,4 @@
-"""The reward call convention, as carried out inside a worker: find a function, see which kind it is, call it, check
-what it returns.
+"""The reward call convention: which kind a function is, how it is called, and functions as rewards.
 
 - *batched*: a parameter is named `prompts` or `completions`, or there is `**kwargs` alone or beside another name that
   only these are offered, such as `completion_ids`. Called once with keyword
@@ -23,112 +22,160 @@ import asyncio
 import importlib
 import importlib.util
 import inspect
-import math
 import os
 import sys
-import sysconfig
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
 
 from posttrain.rewards.adapters import adapt
 from posttrain.rewards.base import Sample
-from posttrain.rewards.specs import BATCHED_NAMES, NOT_COLUMNS, Signature
-from posttrain.rewards.workers import limit_cpu
+from posttrain.rewards.expressions import Expression
+from posttrain.rewards.returns import Answer, as_list, checked, failure
+from posttrain.rewards.specs import BATCHED_NAMES, BUILTINS, NOT_COLUMNS, Signature
+from posttrain.types import InputError
 
 Function = Callable[..., Any]
-LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
-IMPORTING = ("<frozen importlib", importlib.__file__)
 
 
-class BadReturn(Exception):
-    """A reward returned something that is no score."""
+class Reward(Protocol):
+    """What scores samples: a function (`Leaf`), or rewards and a rule (`wrapped.Wrapped`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str:
+        """`batched`, or else called by sample."""
+
+    @property
+    def is_async(self) -> bool: ...
+    @property
+    def leaves(self) -> tuple[Signature, ...]: ...
+    async def score_sample(self, sample: Sample) -> Answer:
+        """Raises what the function raises, and BadReturn."""
+
+    async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
+        """An answer for each sample, failures among them. Raises what a batched function raises, and BadReturn."""
 
 
-class TrainerState(dict[str, Any]):
-    """The trainer's state, readable as `state["step"]` and as `state.step`."""
+@dataclass(frozen=True)
+class Leaf:
+    """A function as a reward."""
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    function: Function
+    signature: Signature
+
+    @property
+    def name(self) -> str:
+        return self.signature.name
+
+    @property
+    def kind(self) -> str:
+        return self.signature.kind
+
+    @property
+    def is_async(self) -> bool:
+        return is_async(self.function)
+
+    @property
+    def leaves(self) -> tuple[Signature, ...]:
+        return (self.signature,)
+
+    async def score_sample(self, sample: Sample) -> Answer:
+        returned = await settled(self.function(**sample_arguments(self.signature, sample)))
+        return checked(returned, text_parts=self.kind == "verl")
+
+    async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
+        if self.kind != "batched":
+            return [await answered(self.score_sample(sample)) for sample in samples]
+        returned = await settled(self.function(**batch_arguments(self.signature, samples, offered)))
+        return [_checked_alone(value) for value in as_list(returned, len(samples))]
 
 
-class Server:
-    """Answers the requests of one worker. `load` must come first."""
+def as_reward(function: Function | Reward) -> Reward:
+    """A function as a reward; a reward as it is. Raises TypeError for what cannot be called by name."""
+    if hasattr(function, "score_sample"):
+        return function  # type: ignore[return-value]
+    return Leaf(function, signature_of(function))
 
-    def __init__(self) -> None:
-        self._functions: list[Function] = []
-        self._signatures: list[Signature] = []
-        self._runner = asyncio.Runner()
 
-    def answer(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """One answer, or for a `score` request one per sample, in order."""
-        if request["kind"] == "load":
-            yield self._load(request["targets"])
-        elif request["kind"] == "import":
-            for module in request["modules"]:
-                importlib.import_module(module)
-            yield {}
-        else:
-            k, samples, state = request["reward"], request["samples"], TrainerState(request["trainer_state"])
-            # Twice the wall-clock limit, so that the parent's clock always strikes first.
-            limit_cpu(2 * request["seconds"] + 5)
-            if self._signatures[k].kind == "batched":
-                yield from self._score_batch(k, samples, state)
-            else:
-                for sample in samples:
-                    limit_cpu(2 * request["seconds"] + 5)
-                    yield self._score_sample(k, sample)
-            limit_cpu(0)
+async def answered(scoring: Any) -> Answer:
+    """What is awaited, or its failure."""
+    try:
+        return await scoring
+    except BaseException as error:
+        return failure(error)
 
-    def _load(self, targets: Sequence[str]) -> dict[str, Any]:
-        """`{"signatures": […]}`, or `{"error": why, "target": which}`."""
-        for target in targets:
-            try:
-                function = load_function(target)
-                self._functions.append(function)
-                self._signatures.append(signature_of(function))
-            except BaseException as error:
-                return {"error": one_line(error), "target": target}
-        return {"signatures": [vars(signature) for signature in self._signatures]}
 
-    def _call(self, k: int, arguments: Mapping[str, Any]) -> Any:
-        result = self._functions[k](**arguments)
-        if inspect.isawaitable(result):
-            return self._runner.run(_wait_for(result))
+def run(scoring: Any) -> Any:
+    """The result of a coroutine that waits for nothing, without the cost of an event loop."""
+    try:
+        scoring.send(None)
+    except StopIteration as stop:
+        return stop.value
+    scoring.close()
+    raise RuntimeError("a reward waits for something and is not async")
+
+
+async def settled(result: Any) -> Any:
+    """What a function returned, or what that comes to. A plain function that returns an awaitable gets a loop."""
+    if not inspect.isawaitable(result):
         return result
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_wait_for(result))
+    return await result
 
-    def _score_sample(self, k: int, sample: Sample) -> dict[str, Any]:
-        try:
-            returned = self._call(k, sample_arguments(self._signatures[k], sample))
-            return checked(returned, text_parts=self._signatures[k].kind == "verl")
-        except BaseException as error:
-            return failure(error)
 
-    def _score_batch(self, k: int, samples: Sequence[Sample], state: TrainerState) -> Iterator[dict[str, Any]]:
-        logged: dict[str, Any] = {"metrics": {}, "extras": {}}
+async def _wait_for(awaitable: Any) -> Any:
+    return await awaitable
 
-        def log_metric(name: str, value: float) -> None:
-            logged["metrics"][str(name)] = float(value)
 
-        def log_extra(name: str, values: Sequence[Any]) -> None:
-            logged["extras"][str(name)] = [v if isinstance(v, int | float | str | None) else str(v) for v in values]
+def _checked_alone(value: Any) -> Answer:
+    try:
+        return checked(value)
+    except BaseException as error:
+        return failure(error)
 
-        offered = {"trainer_state": state, "log_extra": log_extra, "log_metric": log_metric}
-        try:
-            returned = self._call(k, batch_arguments(self._signatures[k], samples, offered))
-            values = _as_list(returned, len(samples))
-        except BaseException as error:
-            yield from ({**failure(error), **logged} for _ in samples)
-            return
-        for value in values:
-            try:
-                yield {**checked(value), **logged}
-            except BadReturn as error:
-                yield {**failure(error), **logged}
-            logged = {}
+
+def build(expression: Expression) -> Reward:
+    """The reward that an expression describes.
+
+    Raises what loading raises, and InputError for an option that the function does not have."""
+    builtin = BUILTINS.get(expression.target)
+    function = load_function(builtin.target if builtin else expression.target)
+    _check_options(expression, function)
+    if expression.arguments:
+        function = function(*map(build, expression.arguments), **expression.options)
+        if not callable(function):
+            raise InputError(f"{expression.target}(...) made a {type(function).__name__}, which is no reward")
+    elif expression.options:
+        function = partial(function, **expression.options)
+    return renamed(function, expression.renamed) if expression.renamed else as_reward(function)
+
+
+def renamed(reward: Function | Reward, name: str) -> Reward:
+    """The same reward under another name, so that two of one kind can be told apart."""
+    reward = as_reward(reward)
+    if isinstance(reward, Leaf):
+        return replace(reward, signature=replace(reward.signature, name=name))
+    return replace(reward, name=name)  # type: ignore[type-var]
+
+
+def _check_options(expression: Expression, function: Function) -> None:
+    if expression.options and hasattr(function, "score_sample"):
+        raise InputError("it is a finished reward and takes no options")
+    kinds = inspect.Parameter
+    parameters = inspect.signature(function).parameters.values()
+    by_place = [p.name for p in parameters if p.kind is kinds.POSITIONAL_OR_KEYWORD][: len(expression.arguments)]
+    named = [p.name for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    options = [name for name in named if name not in NOT_COLUMNS and name not in by_place]
+    takes_all = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
+    for name in expression.options:
+        if name not in options and (not takes_all or name in NOT_COLUMNS):
+            raise InputError(f"it has no option {name!r}; it has {', '.join(options) or 'none'}")
 
 
 def load_function(target: str) -> Function:
@@ -159,10 +206,14 @@ def load_function(target: str) -> Function:
 
 
 def signature_of(function: Function) -> Signature:
-    """Which kind of reward a function is, and what it wants. Raises TypeError for positional-only parameters."""
+    """Which kind of reward a function is, and what it wants. Raises TypeError for positional-only parameters.
+
+    What `functools.partial` has bound by name is not asked for, even where the data has a column of that name."""
     kinds = inspect.Parameter
     parameters = inspect.signature(function).parameters.values()
+    bound = function.keywords if isinstance(function, partial) else {}
     named = [p for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    named = [p for p in named if p.name not in bound]
     if positional := [p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY]:
         raise TypeError(f"parameter {positional[0]!r} is positional-only; rewards are called by name")
     names = tuple(p.name for p in named)
@@ -172,7 +223,15 @@ def signature_of(function: Function) -> Signature:
     else:
         kind = "verl" if "solution_str" in names else "sample"
     required = tuple(p.name for p in named if p.default is kinds.empty)
-    return Signature(kind=kind, names=names, required=required, takes_all=takes_all)
+    inner = function.func if isinstance(function, partial) else function
+    name = getattr(inner, "__name__", type(inner).__name__)
+    return Signature(name=name, kind=kind, names=names, required=required, takes_all=takes_all)
+
+
+def is_async(function: Function) -> bool:
+    """Whether a function, or what a partial or an object calls, is a coroutine function."""
+    inner = function.func if isinstance(function, partial) else function
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 
 
 def batch_arguments(signature: Signature, samples: Sequence[Sample], offered: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,9 +268,9 @@ def sample_arguments(signature: Signature, sample: Sample) -> dict[str, Any]:
             "prompt": sample.prompt_text,
             "response": sample.text,
             "completion": sample.text,
+            "completion_ids": list(sample.completion_ids),
             "messages": [message.to_dict() for message in sample.messages],
             "prompt_messages": None if isinstance(sample.prompt, str) else sample.prompt_argument,
-            "completion_ids": list(sample.completion_ids),
         }
     missing = dict.fromkeys(signature.required)  # a column that only this row lacks
     return _accepted(signature, {**missing, **{n: v for n, v in columns.items() if n not in NOT_COLUMNS}, **own})
@@ -219,80 +278,3 @@ def sample_arguments(signature: Signature, sample: Sample) -> dict[str, Any]:
 
 def _accepted(signature: Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if signature.takes_all or name in signature.names}
-
-
-def checked(returned: Any, text_parts: bool = False) -> dict[str, Any]:
-    """`{"value": float | None, "parts": {…}}` of one returned score. `text_parts`: drop parts that are no numbers.
-
-    Raises BadReturn."""
-    if not isinstance(returned, Mapping):
-        return {"value": number(returned, "score"), "parts": {}}
-    if "score" not in returned:
-        raise BadReturn(f"returned a dict without 'score'; it has {', '.join(map(str, returned)) or 'nothing'}")
-    parts = {str(name): value for name, value in returned.items() if name != "score"}
-    if text_parts:
-        parts = {name: value for name, value in parts.items() if isinstance(value, bool | int | float | None)}
-    return {
-        "value": number(returned["score"], "score"),
-        "parts": {name: number(value, f"part {name!r}") for name, value in parts.items()},
-    }
-
-
-def number(value: Any, what: str) -> float | None:
-    """A finite float or None. Raises BadReturn for anything else."""
-    if value is None:
-        return None
-    if type(value) not in (bool, int, float) and callable(getattr(value, "item", None)):
-        value = value.item()  # a numpy or torch scalar
-    if not isinstance(value, bool | int | float):
-        raise BadReturn(f"{what} is a {type(value).__name__}, not a number")
-    try:
-        result = float(value)
-    except OverflowError:
-        raise BadReturn(f"{what} is too large") from None
-    if not math.isfinite(result):
-        raise BadReturn(f"{what} is {result}")
-    return result
-
-
-def _as_list(returned: Any, length: int) -> list[Any]:
-    if callable(getattr(returned, "tolist", None)):
-        returned = returned.tolist()
-    if not isinstance(returned, list | tuple):
-        raise BadReturn(f"a batched reward returned a {type(returned).__name__}, not a list")
-    if len(returned) != length:
-        raise BadReturn(f"returned {len(returned)} scores for {length} samples")
-    return list(returned)
-
-
-async def _wait_for(awaitable: Any) -> Any:
-    return await awaitable
-
-
-def failure(error: BaseException) -> dict[str, Any]:
-    """One line, and the traceback from where the reward begins: how we came to call it helps nobody."""
-    lines = traceback.TracebackException.from_exception(error)
-    lines.stack = traceback.StackSummary.from_list(_frames(error))
-    shown = "".join(lines.format()) if lines.stack else one_line(error)
-    return {"error": one_line(error), "traceback": shown}
-
-
-def _frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """The frames behind the last one of this file, without those of an import at work."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [i for i, frame in enumerate(frames) if frame.filename == __file__]
-    after = frames[own[-1] + 1 :] if own else frames
-    return [frame for frame in after if not frame.filename.startswith(IMPORTING)]
-
-
-def one_line(error: BaseException) -> str:
-    """`ValueError: what happened at file.py:12`, at most about 300 characters; the place is the last one in the
-    reward's own code, if it was reached."""
-    text = " ".join(str(error).split())[:240]
-    if isinstance(error, BadReturn):
-        return text
-    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    frames = _frames(error)
-    if places := [frame for frame in frames if not frame.filename.startswith(LIBRARIES)] or frames:
-        message += f" at {os.path.basename(places[-1].filename)}:{places[-1].lineno}"
-    return message

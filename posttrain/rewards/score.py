@@ -45,12 +45,18 @@ def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: Text
 
 
 def describe_rewards() -> list[tuple[str, str]]:
-    """The name of each built-in reward and the first paragraph of its documentation."""
+    """How each built-in reward is written, with its options, and its documentation: rule, range, failure, source."""
     described = []
     for name, builtin in BUILTINS.items():
-        module, _, function = builtin.target.partition(":")
-        text = inspect.getdoc(getattr(importlib.import_module(module), function)) or ""
-        described.append((name, " ".join(text.split("\n\n")[0].split())))
+        module, _, target = builtin.target.partition(":")
+        function = getattr(importlib.import_module(module), target)
+        written = [
+            str(parameter.replace(annotation=parameter.empty)).replace("*", "")
+            + (", ..." if parameter.kind is parameter.VAR_POSITIONAL else "")
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY or builtin.wraps
+        ]
+        described.append((f"{name}({', '.join(written)})" if written else name, inspect.getdoc(function) or ""))
     return described
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
+from posttrain.rewards.expressions import Expression, parse_entry
 from posttrain.types import InputError
 
 BATCHED_NAMES = frozenset(
@@ -22,11 +24,12 @@ REFERENCES = ("answer", "solution", "ground_truth")
 @dataclass(frozen=True)
 class Builtin:
     """A reward that ships with posttrain. `needs`: it reads any one of these columns. `imports`: slow modules that a
-    worker imports before the clock of the first sample starts."""
+    worker imports before the clock of the first sample starts. `wraps`: it is made of other rewards."""
 
     target: str
     needs: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    wraps: bool = False
 
 
 BUILTINS: Mapping[str, Builtin] = {
@@ -45,6 +48,18 @@ BUILTINS: Mapping[str, Builtin] = {
     "repetition": Builtin("posttrain.rewards.lengths:repetition"),
     "cosine": Builtin("posttrain.rewards.lengths:cosine", REFERENCES, ("math_verify",)),
     "reasoning-gym": Builtin("posttrain.rewards.gym:reasoning_gym", ("entry",), ("reasoning_gym",)),
+    **{
+        name: Builtin(f"posttrain.rewards.compose:{name}", wraps=True)
+        for name in ("weighted_sum", "product", "minimum", "gate")
+    },
+    **{
+        name: Builtin(f"posttrain.rewards.wrappers:{name}", wraps=True)
+        for name in (
+            *("strip_thinking", "one_answer", "literal_only", "normalised", "sanitised"),
+            *("clip", "par", "cosine_length", "length_residual", "length_normalised"),
+            *("ensemble_min", "ensemble_uncertainty", "ensemble_zscored"),
+        )
+    },
 }
 
 
@@ -52,6 +67,7 @@ BUILTINS: Mapping[str, Builtin] = {
 class Signature:
     """How a function wants to be called: `kind` is batched, sample or verl; see `calls`."""
 
+    name: str
     kind: str
     names: tuple[str, ...]
     required: tuple[str, ...]
@@ -59,53 +75,119 @@ class Signature:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """What a worker says about a reward that it has loaded. `kind`: called by sample, or batched. `is_async`: samples
+    may run together. `leaves`: the signatures of the functions it is made of."""
+
+    kind: str
+    is_async: bool
+    leaves: tuple[Signature, ...]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight over optimizer steps: piecewise linear between its points (step, weight), constant outside them."""
+
+    points: tuple[tuple[float, float], ...]
+
+    @staticmethod
+    def parse(text: str) -> Weight:
+        """`0.5`, or `0:1,200:0.5`. Raises ValueError for what is no finite number or steps that do not rise."""
+        if ":" not in text:
+            return Weight(((0.0, _finite(text)),))
+        points = tuple((_finite(step), _finite(value)) for step, value in (p.split(":") for p in text.split(",")))
+        if any(later[0] <= earlier[0] for earlier, later in pairwise(points)):
+            raise ValueError("the steps must rise")
+        return Weight(points)
+
+    @property
+    def varies(self) -> bool:
+        return len(self.points) > 1
+
+    def at(self, step: float | None) -> float:
+        """The weight at a step; where there is none, such as in an evaluation, that of the end."""
+        if step is None or step >= self.points[-1][0]:
+            return self.points[-1][1]
+        for (start, low), (end, high) in pairwise(self.points):
+            if start <= step < end:
+                return low + (high - low) * (step - start) / (end - start)
+        return self.points[0][1]
+
+
+@dataclass(frozen=True)
 class Spec:
-    """One `--reward NAME[=weight]`. `name` is the name of its part: that of the built-in or of the function."""
+    """One `--reward EXPRESSION[=weight]`. `name` is the name of its part: that after `as`, else that of the built-in or
+    function on the outside."""
 
     name: str
-    weight: float
-    target: str
-    builtin: Builtin | None = None
+    weight: Weight
+    expression: Expression
 
     @staticmethod
     def parse(text: str) -> Spec:
-        """Raises InputError for an unknown name or a weight that is no finite number."""
-        where, equals, weight_text = text.rpartition("=")
-        if not equals:
-            where, weight_text = text, "1"
+        """Raises InputError for a faulty expression, an unknown name or a weight that is no finite number."""
+        expression, weight_text = parse_entry(text)
+        for part in expression.walk():
+            _check_target(part)
         try:
-            weight = float(weight_text)
-        except ValueError:
-            weight = math.nan
-        if not math.isfinite(weight):
-            raise InputError(f"reward {text!r}: the weight {weight_text!r} is not a number; write NAME=0.5")
-        if where in BUILTINS:
-            return Spec(where, weight, BUILTINS[where].target, BUILTINS[where])
-        file, colon, function = where.rpartition(":")
-        if not colon or not file or not function.isidentifier():
+            weight = Weight.parse(weight_text)
+        except ValueError as why:
             raise InputError(
-                f"unknown reward {where!r}; built in are {', '.join(BUILTINS)}; your own is named file.py:function or "
-                "package.module:function"
-            )
-        return Spec(function, weight, where)
+                f"reward {text!r}: the weight {weight_text!r} is not a number, nor points in order of their step "
+                f"({why}); write NAME=0.5, or NAME=0:1,200:0.5 for a weight that goes from 1 to 0.5 in 200 steps"
+            ) from None
+        return Spec(expression.renamed or expression.target.rpartition(":")[2], weight, expression)
+
+    @property
+    def builtins(self) -> list[tuple[Expression, Builtin]]:
+        """The built-ins inside, with where they stand."""
+        return [(part, BUILTINS[part.target]) for part in self.expression.walk() if part.target in BUILTINS]
 
 
-def check_columns(spec: Spec, signature: Signature, columns: Collection[str]) -> None:
+def check_columns(spec: Spec, loaded: Loaded, columns: Collection[str]) -> None:
     """Raise InputError, naming the argument and the function, for an argument that nothing can fill."""
     available = ", ".join(sorted(columns)) or "none"
-    if spec.builtin and spec.builtin.needs and not set(spec.builtin.needs) & set(columns):
-        wanted = " or ".join(repr(name) for name in spec.builtin.needs)
-        raise InputError(f"reward {spec.name} needs a column {wanted}; the data's columns are: {available}")
-    offered = {"batched": BATCHED_NAMES, "sample": SAMPLE_NAMES, "verl": VERL_NAMES}[signature.kind]
-    for name in signature.required:
-        if name not in offered and name not in columns:
+    for part, builtin in spec.builtins:
+        if builtin.needs and not set(builtin.needs) & {*columns, *part.options}:
+            wanted = " or ".join(repr(name) for name in builtin.needs)
+            raise InputError(f"reward {part.target} needs a column {wanted}; the data's columns are: {available}")
+    for leaf in loaded.leaves:
+        where = f"reward {spec.expression.text}" + (f": {leaf.name}" if spec.expression.arguments else "")
+        offered = {"batched": BATCHED_NAMES, "sample": SAMPLE_NAMES, "verl": VERL_NAMES}[leaf.kind]
+        for name in leaf.required:
+            if name not in offered and name not in columns:
+                raise InputError(
+                    f"{where} asks for {name!r}, which is no column; the data's columns are: {available}; "
+                    f"always available are: {', '.join(sorted(offered))}"
+                )
+        wants_truth = leaf.kind == "verl" and "ground_truth" in leaf.required
+        if wants_truth and not {*REFERENCES, "reward_model"} & set(columns):
             raise InputError(
-                f"reward {spec.target} asks for {name!r}, which is no column; the data's columns are: {available}; "
-                f"always available are: {', '.join(sorted(offered))}"
+                f"{where} asks for 'ground_truth', and there is no column ground_truth, reward_model, answer or "
+                f"solution; the data's columns are: {available}"
             )
-    wants_truth = signature.kind == "verl" and "ground_truth" in signature.required
-    if wants_truth and not {*REFERENCES, "reward_model"} & set(columns):
+
+
+def _check_target(part: Expression) -> None:
+    if builtin := BUILTINS.get(part.target):
+        if builtin.wraps and not part.arguments:
+            raise InputError(f"reward {part.target} is made of other rewards; write {part.target}(REWARD, ...)")
+        if part.arguments and not builtin.wraps:
+            takes = [name for name, other in BUILTINS.items() if other.wraps]
+            raise InputError(
+                f"reward {part.target} takes no rewards in its brackets; those that do: {', '.join(takes)}"
+            )
+        return
+    file, colon, function = part.target.rpartition(":")
+    if not colon or not file or not function.isidentifier():
         raise InputError(
-            f"reward {spec.target} asks for 'ground_truth', and there is no column ground_truth, reward_model, answer "
-            f"or solution; the data's columns are: {available}"
+            f"unknown reward {part.target!r}; built in are {', '.join(BUILTINS)}; your own is named file.py:function "
+            "or package.module:function"
         )
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value

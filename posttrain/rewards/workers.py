@@ -194,7 +194,7 @@ def work(read_fd: int, write_fd: int, parent_pid: int) -> None:
     threading.Thread(target=_die_with_parent, args=(read_fd, parent_pid), daemon=True).start()
 
     # After the limits: what is imported here may import user code.
-    from posttrain.rewards.calls import Server
+    from posttrain.rewards.server import Server
 
     server = Server()
     while True:

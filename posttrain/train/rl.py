@@ -101,9 +101,11 @@ class Rl:
         """Sample and score a batch of groups (or take the recorded one), then train on it."""
         groups = self._groups(n)
         references = self._reference_logprobs(groups)
-        signals = group_signals(groups, references, self.config.beta if self.config.kl_in == "reward" else 0.0)
+        gdpo = self.scorer.weights(n) if self.config.aggregation == "gdpo" else None
+        signals = group_signals(groups, references, self.config.beta if self.config.kl_in == "reward" else 0.0, gdpo)
         self._record(n, groups, signals)
         metrics = group_metrics(groups, signals) | kl_metrics(groups, references)
+        metrics |= {f"weight/{name}": weight for name, weight in self.scorer.curriculum(n).items()}
         metrics |= self._train(n, signals, references)
         self.engine.update(None, n)
         return metrics

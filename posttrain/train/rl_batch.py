@@ -8,7 +8,7 @@ from statistics import pstdev
 
 import torch
 
-from posttrain.advantages import group_normalised
+from posttrain.advantages import decoupled, group_normalised
 from posttrain.data.packing import Branch, Tree, share_prefix
 from posttrain.losses import clipped_policy_loss, kl_k1, kl_k3
 from posttrain.models.head import TokenOutputs
@@ -32,11 +32,16 @@ class Signal:
     advantage: float
 
 
-def group_signals(groups: Sequence[Group], references: PerToken, reward_beta: float) -> list[list[Signal]]:
+def group_signals(
+    groups: Sequence[Group], references: PerToken, reward_beta: float, gdpo: Mapping[str, float] | None = None
+) -> list[list[Signal]]:
     """The rollouts to train on, group by group, with their advantages.
 
-    Unscored rollouts are left out, and a group with fewer than two scored ones is empty. With `reward_beta` the score
+    Unscored rollouts are left out, and a group with fewer than two scored ones is empty. `gdpo` maps each reward to its
+    weight: then their parts are normalised one by one (`advantages.decoupled`). Else the total is, and with `reward_beta` the score
     loses β·Σ_t (log π − log π_ref), the k1 estimate, before the advantage is taken."""
+    if gdpo is not None:
+        return _decoupled_signals(groups, gdpo)
     out: list[list[Signal]] = []
     for group in groups:
         scored = [(r, s.total) for r, s in zip(group.rollouts, group.scores, strict=True) if s.total is not None]
@@ -49,6 +54,17 @@ def group_signals(groups: Sequence[Group], references: PerToken, reward_beta: fl
         advantages = group_normalised(rewards)
         out.append([Signal(r, a) for (r, _), a in zip(scored, advantages, strict=True)])
     return out
+
+
+def _decoupled_signals(groups: Sequence[Group], weights: Mapping[str, float]) -> list[list[Signal]]:
+    scored = [[(r, s) for r, s in zip(g.rollouts, g.scores, strict=True) if s.total is not None] for g in groups]
+    scored = [members if len(members) > 1 else [] for members in scored]
+    parts = [[[s.parts.get(name) for name in weights] for _, s in members] for members in scored]
+    advantages = decoupled(parts, list(weights.values()))
+    return [
+        [Signal(r, a) for (r, _), a in zip(members, values, strict=True)]
+        for members, values in zip(scored, advantages, strict=True)
+    ]
 
 
 def step_trees(
