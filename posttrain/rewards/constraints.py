@@ -154,7 +154,12 @@ def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int,
 
 def number_placeholders(text: str, num_placeholders: int) -> bool:
     """It has at least so many placeholders in square brackets."""
-    return len(re.findall(r"\[[^\]\n]*\]", text)) >= num_placeholders
+    found = 0
+    for line in text.split("\n"):
+        closing = -1  # a search, and no pattern: it would start anew at every bracket of a line that closes none
+        while (opening := line.find("[", closing + 1)) >= 0 and (closing := line.find("]", opening)) >= 0:
+            found += 1
+    return found >= num_placeholders
 
 
 def postscript(text: str, postscript_marker: str) -> bool:

@@ -93,8 +93,8 @@ def keywords(response: str, *, keywords: Sequence[str] = (), forbidden_words: Se
     Source: the keyword constraints of IFEval (arXiv:2311.07911), on whole words."""
     if not keywords and not forbidden_words:
         raise ValueError("keywords needs a list of keywords or of forbidden_words, and has neither")
-    wanted = [_occurs(word, response) for word in _words("keywords", keywords)]
-    if any(_occurs(word, response) for word in _words("forbidden_words", forbidden_words)):
+    wanted = [_occurs(word, response) for word in _words("keywords", keywords or ())]
+    if any(_occurs(word, response) for word in _words("forbidden_words", forbidden_words or ())):
         return 0.0
     return sum(wanted) / len(wanted) if wanted else 1.0
 
@@ -214,11 +214,14 @@ def _letters(text: str) -> int:
 
 
 def _passages(text: str) -> list[str]:
-    passages = [""]
-    for line in _split_fences(text)[0]:
-        if _letters(passages[-1]) >= PASSAGE_LETTERS:
-            passages.append("")
-        passages[-1] += line + "\n"
-    if len(passages) > 1 and _letters(passages[-1]) < PASSAGE_LETTERS:
-        passages[-2:] = [passages[-2] + passages[-1]]
-    return passages
+    passages: list[list[str]] = [[]]
+    letters = 0
+    for line in filter(_letters, _split_fences(text)[0]):
+        if letters >= PASSAGE_LETTERS:
+            passages.append([])
+            letters = 0
+        passages[-1].append(line)
+        letters += _letters(line)
+    if len(passages) > 1 and letters < PASSAGE_LETTERS:
+        passages[-2] += passages.pop()
+    return ["\n".join(passage) for passage in passages]
