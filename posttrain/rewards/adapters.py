@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 Function = Callable[..., Any]
+Column = Sequence[Any] | None
 
 GROUP_NAMES = frozenset(("states", "prompts", "completions", "answers", "tasks", "infos"))
 
@@ -63,17 +64,21 @@ def verl_batch(function: Function) -> Function:
     """verl's batched convention: `data_sources`, `solution_strs`, `ground_truths`, `extra_infos`, each a list with one
     entry a sample; returns a list of numbers or of dicts with `score`."""
 
-    def score(completions: Sequence[Any], **columns: Sequence[Any]) -> Any:
-        rows = [{name: values[i] for name, values in columns.items()} for i in range(len(completions))]
-        return _call(
-            function,
-            {
-                "data_sources": [row.get("data_source", "") for row in rows],
-                "solution_strs": [_said(completion) for completion in completions],
-                "ground_truths": [_truth(row) for row in rows],
-                "extra_infos": [row.get("extra_info", {}) for row in rows],
-            },
-        )
+    def score(
+        completions: Sequence[Any],
+        data_source: Column = None,
+        ground_truth: Column = None,
+        reward_model: Column = None,
+        extra_info: Column = None,
+    ) -> Any:
+        nested = [one.get("ground_truth") if isinstance(one, Mapping) else None for one in reward_model or ()]
+        arguments = {
+            "data_sources": data_source or [""] * len(completions),
+            "solution_strs": [_said(completion) for completion in completions],
+            "ground_truths": ground_truth or nested or [None] * len(completions),
+            "extra_infos": extra_info or [{} for _ in completions],
+        }
+        return _call(function, arguments)
 
     return score
 
@@ -82,12 +87,6 @@ def _said(completion: str | Sequence[Mapping[str, str]]) -> str:
     if isinstance(completion, str):
         return completion
     return "\n".join(message["content"] for message in completion if message["role"] == "assistant")
-
-
-def _truth(row: Mapping[str, Any]) -> Any:
-    nested = row.get("reward_model")
-    inner = nested.get("ground_truth") if isinstance(nested, Mapping) else None
-    return row.get("ground_truth", inner)
 
 
 def _members(rubric: Any) -> Iterator[tuple[Function, float, Mapping[str, Any]]]:
