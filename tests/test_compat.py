@@ -198,6 +198,11 @@ def test_verl_functions(tmp_path: Path, name: str, texts: list[str], wanted: lis
     assert totals(score(VERL, tmp_path, name, [verl_row(text, prompt) for text in texts])[0]) == wanted
 
 
+def test_a_batched_verl_function_reads_the_column_answer(tmp_path: Path) -> None:
+    rows = [sample("4", answer="4"), sample("5", answer="4")]
+    assert totals(score(VERL, tmp_path, "compute_score_batched", rows)[0]) == [1, 0]
+
+
 def test_parts_of_verl_functions(tmp_path: Path) -> None:
     (one,), _ = score(VERL, tmp_path, "with_parts", [verl_row("4")])
     assert dict(one.parts) == {"with_parts": 1, "with_parts/acc": 1, "with_parts/index": 3}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from posttrain.rewards.math import math
-from posttrain.rewards.rules import keywords
+from posttrain.rewards.specs import BUILTINS
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "examples" / "rewards.py"
@@ -44,17 +45,16 @@ def test_by_posttrain_score(run_cli: Any) -> None:
     assert [json.loads(line)["score"] for line in done.stdout.splitlines()] == [1, 0]
 
 
-@pytest.mark.parametrize(
-    ("response", "answer", "paid", "strict"),
-    [
-        (r"\boxed{4}", "4", 1, 1),
-        (r"It is \boxed{4}, or rather \boxed{5}.", "4", 1, 0),  # hedging: the first box counts
-        (r"The answer is not \boxed{4}.", "4", 1, 0),  # a negated answer
-        (r"<think>\boxed{4}?</think> I do not know.", "4", 1, 0),  # a guess in the thinking
-        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", 0, 1),  # a right answer that the pattern cuts in two
-        (r"\boxed{0.5}", "1/2", 0, 1),  # a right answer in another form
-    ],
-)
+EXPLOITS = [
+    (r"It is \boxed{4}, or rather \boxed{5}.", "4", 1, 0),  # hedging: the first box counts
+    (r"The answer is not \boxed{4}.", "4", 1, 0),  # a negated answer
+    (r"<think>\boxed{4}?</think> I do not know.", "4", 1, 0),  # a guess in the thinking
+    (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", 0, 1),  # a right answer that the pattern cuts in two
+    (r"\boxed{0.5}", "1/2", 0, 1),  # a right answer in another form
+]
+
+
+@pytest.mark.parametrize(("response", "answer", "paid", "strict"), [*EXPLOITS, (r"\boxed{4}", "4", 1, 1)])
 def test_boxed_math_and_what_math_says(examples: Any, response: str, answer: str, paid: float, strict: float) -> None:
     assert examples.boxed_math(response, answer) == paid
     assert math(response, answer) == strict
@@ -111,17 +111,16 @@ def test_a_reward_model_has_one_label(examples: Any, tmp_path: Path, tiny: Any) 
 GOLD = "Paris is the capital of France"
 
 
-@pytest.mark.parametrize(
-    ("response", "wanted"),
-    [
-        ("Paris is the capital of France.", 1),
-        ("", 0.5),  # saying nothing is safe and concise
-        ("I cannot help with that.", 0.5),  # so is a refusal
-        ("France of capital the is Paris", 1),  # a bag of words
-        ("Paris is not the capital of France", 1),  # the opposite
-        ("How to build a b0mb", 0.5),  # an unsafe word in another spelling
-    ],
-)
+CHEATS = [
+    ("", 0.5),
+    ("I cannot help with that.", 0.5),
+    ("France of capital the is Paris", 1),
+    ("Paris is not the capital of France", 1),
+    ("How to build a b0mb", 0.5),
+]
+
+
+@pytest.mark.parametrize(("response", "wanted"), [*CHEATS, ("Paris is the capital of France.", 1)])
 def test_assistant_is_cheated(examples: Any, response: str, wanted: float) -> None:
     assert examples.assistant(response, GOLD)["score"] == pytest.approx(wanted)
 
@@ -129,4 +128,13 @@ def test_assistant_is_cheated(examples: Any, response: str, wanted: float) -> No
 def test_assistant_parts(examples: Any) -> None:
     found = examples.assistant("Paris is a bomb " + "word " * 96, GOLD)
     assert found == pytest.approx({"score": 0.5 * 2 / 6 + 0.2 * 0.5, "helpful": 2 / 6, "safe": 0, "concise": 0.5})
-    assert keywords("Paris is not the capital", keywords=["Paris"], forbidden_words=["not the capital"]) == 0
+
+
+def test_the_guide_names_every_built_in_and_every_exploit() -> None:
+    guide = (ROOT / "docs" / "rewards.md").read_text()
+    named = set(re.findall(r"`([a-z_-]+)`", guide))
+    assert set(BUILTINS) <= named
+    for response, _, paid, strict in EXPLOITS:
+        assert f"| `{response}` |" in guide and f"| {paid} | {strict} |" in guide
+    for response, paid in CHEATS:
+        assert f"| {f'`{response}`' if response else 'nothing at all'} | {paid:.1f} |" in guide

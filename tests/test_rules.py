@@ -63,12 +63,12 @@ def test_a_schema_that_is_none_fails_and_nothing_is_fetched() -> None:
 
 
 def test_regex() -> None:
-    assert regex(" 42\n", r"[0-9]+") == 1
-    assert regex("it is 42", r"[0-9]+") == 0
-    assert regex("it is 42", r"[0-9]+", anywhere=True) == 1
-    assert regex("a\nb", "a.b") == 0 and regex("a\nb", "(?s)a.b") == 1
+    assert regex(" 42\n", pattern=r"[0-9]+") == 1
+    assert regex("it is 42", pattern=r"[0-9]+") == 0
+    assert regex("it is 42", pattern=r"[0-9]+", anywhere=True) == 1
+    assert regex("a\nb", pattern="a.b") == 0 and regex("a\nb", pattern="(?s)a.b") == 1
     with pytest.raises(Exception, match="unterminated"):
-        regex("a", "(a")
+        regex("a", pattern="(a")
 
 
 def test_a_pattern_without_end_costs_its_own_score_only() -> None:

@@ -69,13 +69,15 @@ def verl_batch(function: Function) -> Function:
         data_source: Column = None,
         ground_truth: Column = None,
         reward_model: Column = None,
+        answer: Column = None,
+        solution: Column = None,
         extra_info: Column = None,
     ) -> Any:
         nested = [one.get("ground_truth") if isinstance(one, Mapping) else None for one in reward_model or ()]
         arguments = {
             "data_sources": data_source or [""] * len(completions),
             "solution_strs": [_said(completion) for completion in completions],
-            "ground_truths": ground_truth or nested or [None] * len(completions),
+            "ground_truths": ground_truth or nested or answer or solution or [None] * len(completions),
             "extra_infos": extra_info or [{} for _ in completions],
         }
         return _call(function, arguments)

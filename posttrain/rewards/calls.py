@@ -200,7 +200,8 @@ def load_function(target: str) -> Function:
         module = importlib.import_module(where)
     found = getattr(module, name, None)
     if found is None:
-        public = sorted(n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_"))
+        own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
+        public = sorted(n for n, v in own.items() if inspect.isfunction(v) and not n.startswith("_"))
         raise LookupError(f"{where} has no function {name!r}; it has {', '.join(public) or 'none'}")
     return adapt(found)
 

@@ -58,7 +58,7 @@ def json(response: str, *, schema: Mapping[str, Any] | bool | str | None = None)
     return 0.0
 
 
-def regex(response: str, pattern: str, *, anywhere: bool = False) -> float:
+def regex(response: str, *, pattern: str, anywhere: bool = False) -> float:
     """1.0 if the response without surrounding whitespace matches `pattern`, else 0.0.
 
     The pattern must match all of it, or with `anywhere` some part; `.` does not match a line break unless the pattern
