@@ -198,12 +198,12 @@ def test_module_and_neighbouring_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("maths", "unknown reward 'maths'; built in are math, format, reasoning-gym"),
+        ("maths", "unknown reward 'maths'; built in are math, format, "),
         ("format=heavy", "weight 'heavy' is not a number"),
         ("format=nan", "weight 'nan' is not a number"),
         ("missing.py:f", "there is no file missing.py"),
         ("posttrain.nothing:f", "No module named 'posttrain.nothing'"),
-        ("posttrain.rewards.rules:absent", "has no function 'absent'; it has format"),
+        ("posttrain.rewards.rules:absent", "has no function 'absent'; it has detect_language, fenced_blocks, format, "),
         ("math", "needs a column 'answer' or 'solution' or 'ground_truth'; the data's columns are: level"),
     ],
 )

@@ -1,17 +1,19 @@
 """The reward call convention: which kind a function is, how it is called, and functions as rewards.
 
-- *batched*: a parameter is named `prompts` or `completions`, or there is only `**kwargs`. Called once with keyword
+- *batched*: a parameter is named `prompts` or `completions`, or there is `**kwargs` alone or beside another name that
+  only these are offered, such as `completion_ids`. Called once with keyword
   arguments `prompts`, `completions`, `completion_ids`, one list per column, and where it accepts them `trainer_state`,
   `log_extra(name, values)`, `log_metric(name, value)` and `environments`; returns a list of float or None, one per
   sample.
 - *verl*: a parameter is named `solution_str`. Called per sample with `data_source`, `solution_str`, `ground_truth`,
   `extra_info`.
 - *sample*: any other function. Called per sample with what it names among `prompt`, `response` (or `completion`),
-  `completion_ids`, `messages` (the turns after the prompt) and the columns; returns float, None or a dict with `score`
-  and named parts.
+  `messages` (the turns after the prompt), `prompt_messages` (null where the prompt is text), `completion_ids` and the
+  columns; returns float, None or a dict with `score` and named parts.
 
-All may be `async`. bool counts as 0 or 1. Any other type, NaN, infinity, a wrong length, an exception: a failure of the
-samples concerned, reported with one line and a traceback. Never a 0.
+All may be `async`. Rubrics and other objects become one of these in `adapters`. bool counts as 0 or 1. Any other type,
+NaN, infinity, a wrong length, an exception: a failure of the samples concerned, reported with one line and a traceback.
+Never a 0.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+from posttrain.rewards.adapters import adapt
 from posttrain.rewards.base import Sample
 from posttrain.rewards.expressions import Expression
 from posttrain.rewards.returns import Answer, as_list, checked, failure
-from posttrain.rewards.specs import BUILTINS, NOT_COLUMNS, Signature
+from posttrain.rewards.specs import BATCHED_NAMES, BUILTINS, NOT_COLUMNS, Signature
 from posttrain.types import InputError
 
 Function = Callable[..., Any]
@@ -198,11 +201,12 @@ def load_function(target: str) -> Function:
         if os.getcwd() not in sys.path and "" not in sys.path:
             sys.path.append(os.getcwd())
         module = importlib.import_module(where)
-    function: Function | None = getattr(module, name, None)
-    if function is None:
-        public = sorted(n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_"))
+    found = getattr(module, name, None)
+    if found is None:
+        own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
+        public = sorted(n for n, v in own.items() if inspect.isfunction(v) and not n.startswith("_"))
         raise LookupError(f"{where} has no function {name!r}; it has {', '.join(public) or 'none'}")
-    return function
+    return adapt(found)
 
 
 def signature_of(function: Function) -> Signature:
@@ -218,7 +222,7 @@ def signature_of(function: Function) -> Signature:
         raise TypeError(f"parameter {positional[0]!r} is positional-only; rewards are called by name")
     names = tuple(p.name for p in named)
     takes_all = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
-    if {"prompts", "completions"} & set(names) or (takes_all and not names):
+    if {"prompts", "completions"} & set(names) or (takes_all and (not names or BATCHED_NAMES & set(names))):
         kind = "batched"
     else:
         kind = "verl" if "solution_str" in names else "sample"
@@ -270,6 +274,7 @@ def sample_arguments(signature: Signature, sample: Sample) -> dict[str, Any]:
             "completion": sample.text,
             "completion_ids": list(sample.completion_ids),
             "messages": [message.to_dict() for message in sample.messages],
+            "prompt_messages": None if isinstance(sample.prompt, str) else sample.prompt_argument,
         }
     missing = dict.fromkeys(signature.required)  # a column that only this row lacks
     return _accepted(signature, {**missing, **{n: v for n, v in columns.items() if n not in NOT_COLUMNS}, **own})

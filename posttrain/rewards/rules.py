@@ -1,21 +1,227 @@
-"""Rewards that look at the form of a response alone."""
+"""Rewards that look at the form of a response alone; those that count its length are in `lengths`.
+
+Each is called once per response. What has no default is given (`regex(pattern="...")`) or is a column of that name.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from json import dumps, loads
+from typing import Any, NoReturn
 
-TAG = re.compile(r"</?(?:think|answer)>")
-TAGS_IN_ORDER = ["<think>", "</think>", "<answer>", "</answer>"]
+from posttrain.rewards.extract import strip_thinking
+
+FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
+HEADING = re.compile(r"(#+)(.*)")
+LIST_ITEM = re.compile(r"[ \t]*(?:([-*+])|([0-9]{1,9})[.)])(?:[ \t]+(.*))?")
+RULE_OR_BOLD = re.compile(r"[ \t]*(?:([-*_])[ \t]*(?:\1[ \t]*){2,}|\*\*.*)")
+PASSAGE_LETTERS = 50
+"""A language is told from no fewer letters than these, where the text has them."""
 
 
-def format(response: str) -> float:
+def format(response: str, *, think_tag: str = "think", answer_tag: str = "answer") -> float:
     """1.0 if the response is exactly `<think>…</think><answer>…</answer>`, else 0.0.
 
     Both parts must hold more than whitespace; whitespace may stand before, between and after them; each tag occurs
-    exactly once and in this order, so nothing is nested and nothing is said outside. Range {0, 1}, no unit; never
-    fails. Source: the format reward of DeepSeek-R1 (arXiv:2501.12948, section 2.2.2), made exact."""
-    if TAG.findall(response) != TAGS_IN_ORDER:
+    exactly once and in this order, so nothing is nested and nothing is said outside. `think_tag` and `answer_tag` name
+    the two tags. Range {0, 1}, no unit; never fails. Source: the format reward of DeepSeek-R1 (arXiv:2501.12948,
+    section 2.2.2), made exact."""
+    in_order = [f"<{think_tag}>", f"</{think_tag}>", f"<{answer_tag}>", f"</{answer_tag}>"]
+    tag = re.compile("|".join(map(re.escape, in_order)))
+    if tag.findall(response) != in_order:
         return 0.0
-    before, thought, between, answer, after = TAG.split(response)
+    before, thought, between, answer, after = tag.split(response)
     outside = before + between + after
     return float(not outside.strip() and bool(thought.strip()) and bool(answer.strip()))
+
+
+def json(response: str, *, schema: Mapping[str, Any] | bool | str | None = None) -> float:
+    """1.0 if the response is JSON, and fits `schema` where there is one, else 0.0.
+
+    After the thinking, the JSON is the whole response or its only fenced code block. As in RFC 8259 there is no NaN or
+    Infinity, and no object may name a key twice. `schema` is a JSON schema, as a mapping or as text; it may point to
+    its own parts only, `format` is an annotation. Range {0, 1}, no unit. Fails on a schema that is none.
+    Source: RFC 8259; JSON Schema (draft 2020-12 unless `$schema` says otherwise), checked by `jsonschema`."""
+    text = strip_thinking(response).strip()
+    blocks = fenced_blocks(text)
+    for candidate in [text, *blocks] if len(blocks) == 1 else [text]:
+        try:
+            value = loads(candidate, parse_constant=_refuse, object_pairs_hook=_distinct_keys)
+        except (ValueError, RecursionError):
+            continue
+        if schema is None:
+            return 1.0
+        return float(_validator(schema if isinstance(schema, str) else dumps(schema)).is_valid(value))
+    return 0.0
+
+
+def regex(response: str, *, pattern: str, anywhere: bool = False) -> float:
+    """1.0 if the response without surrounding whitespace matches `pattern`, else 0.0.
+
+    The pattern must match all of it, or with `anywhere` some part; `.` does not match a line break unless the pattern
+    begins with `(?s)`. Range {0, 1}, no unit. Fails on a pattern that is none, and on one that backtracks without end
+    (`(a+)+b`): the worker is killed at the deadline, so that such a response is unscored and costs nobody else.
+    Source: Python's `re`."""
+    compiled = re.compile(pattern)
+    return float((compiled.search if anywhere else compiled.fullmatch)(response.strip()) is not None)
+
+
+def markdown(response: str, *, min_headings: int = 0, min_items: int = 0, min_blocks: int = 0) -> float:
+    """1.0 if the response is well-formed markdown with at least so many headings, list items and code blocks, else 0.0.
+
+    Well-formed: every code fence is closed; a heading is one to six `#`, a blank and text, and is at most one level
+    below the heading before it; no list item is empty; each number of a numbered list is 1 or one more than the
+    number before it. A line that begins with a number sign is taken for a heading, so a hashtag there is malformed.
+    Range {0, 1}, no unit; never fails. Source: the block structure of CommonMark 0.31, stricter where it lets
+    malformed markers pass as text."""
+    outside, blocks, closed = _split_fences(response)
+    headings = [match for line in outside if (match := HEADING.fullmatch(line))]
+    items = [match for line in outside if not RULE_OR_BOLD.fullmatch(line) and (match := LIST_ITEM.fullmatch(line))]
+    enough = len(headings) >= min_headings and len(items) >= min_items and len(blocks) >= min_blocks
+    whole = all((item.group(3) or "").strip() for item in items)
+    return float(enough and closed and whole and _headings_fit(headings) and _numbers_rise(outside))
+
+
+def keywords(response: str, *, keywords: Sequence[str] = (), forbidden_words: Sequence[str] = ()) -> float:
+    """The share of `keywords` that occur in the response; 0.0 if any of `forbidden_words` does.
+
+    Whole words (or phrases) without regard to case: `art` is not in `party`. Range [0, 1], a share of keywords; 1.0
+    where none is asked for and none forbidden occurs. Fails where a list is no list of texts, or both are empty.
+    Source: the keyword constraints of IFEval (arXiv:2311.07911), on whole words."""
+    if not keywords and not forbidden_words:
+        raise ValueError("keywords needs a list of keywords or of forbidden_words, and has neither")
+    wanted = [_occurs(word, response) for word in _words("keywords", keywords or ())]
+    if any(_occurs(word, response) for word in _words("forbidden_words", forbidden_words or ())):
+        return 0.0
+    return sum(wanted) / len(wanted) if wanted else 1.0
+
+
+def language(response: str, *, language: str = "en") -> float:
+    """The share of the response's letters that stand in passages of the language.
+
+    A passage is as many lines as hold 50 letters; code blocks do not count. A response without a letter has 0.0.
+    `language` is an ISO 639-1 code such as en, de, zh. Range [0, 1], a share of letters. Fails on an unknown code.
+    Limits: a line in two languages counts as one, and texts below some 20 letters, names and formulas are often taken
+    for another language; kin such as Croatian and Bosnian are mixed up.
+    Source: the language consistency reward of DeepSeek-R1 (arXiv:2501.12948, section 2.3.2); py3langid tells them."""
+    known = languages()
+    if language not in known:
+        raise ValueError(f"no language {language!r} is known; known are {', '.join(known)}")
+    counted = [(detect_language(passage), _letters(passage)) for passage in _passages(response)]
+    total = sum(letters for _, letters in counted)
+    return sum(letters for found, letters in counted if found == language) / total if total else 0.0
+
+
+def fenced_blocks(text: str) -> list[str]:
+    """The contents of every closed code block."""
+    return ["\n".join(block) for block in _split_fences(text)[1]]
+
+
+def detect_language(text: str) -> str:
+    """The ISO 639-1 code of the likeliest language."""
+    import py3langid  # it reads a model of 4 MB
+
+    return str(py3langid.classify(text)[0])
+
+
+@cache
+def languages() -> tuple[str, ...]:
+    """The codes that `detect_language` gives."""
+    import py3langid
+
+    return tuple(sorted(code for code, _ in py3langid.rank("")))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("an object names a key twice")
+    return found
+
+
+@cache
+def _validator(schema: str) -> Any:
+    """Raises ValueError for text that is no JSON, jsonschema's SchemaError for JSON that is no schema."""
+    from jsonschema.validators import Draft202012Validator, validator_for
+    from referencing import Registry
+
+    parsed = loads(schema)
+    kind = validator_for(parsed, default=Draft202012Validator)
+    kind.check_schema(parsed)
+    return kind(parsed, registry=Registry())  # without it a reference to another document would be fetched
+
+
+def _split_fences(text: str) -> tuple[list[str], list[list[str]], bool]:
+    """The lines outside code blocks, the lines of each block, and whether the last block was closed."""
+    outside: list[str] = []
+    blocks: list[list[str]] = []
+    fence = ""
+    for line in text.splitlines():
+        match = FENCE.fullmatch(line)
+        if fence:
+            if match and match[1].startswith(fence) and not match[2].strip():
+                fence = ""
+            else:
+                blocks[-1].append(line)
+        elif match and not (match[1][0] == "`" and "`" in match[2]):
+            fence = match[1]
+            blocks.append([])
+        else:
+            outside.append(line)
+    return outside, blocks[: len(blocks) - bool(fence)], not fence
+
+
+def _headings_fit(headings: Sequence[re.Match[str]]) -> bool:
+    levels = [len(heading[1]) for heading in headings]
+    formed = all(len(h[1]) <= 6 and h[2].startswith((" ", "\t")) and h[2].strip(" \t#") for h in headings)
+    return formed and all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def _numbers_rise(lines: Sequence[str]) -> bool:
+    """Within each indentation; a line of text at the margin that is no item ends the lists."""
+    last: dict[int, int] = {}
+    for line in lines:
+        match, indent = LIST_ITEM.fullmatch(line), len(line) - len(line.lstrip())
+        if match and match[2]:
+            number, before = int(match[2]), last.get(indent)
+            if before is not None and number not in (before + 1, 1):
+                return False
+            last = {deep: n for deep, n in last.items() if deep < indent} | {indent: number}
+        elif line.strip() and indent == 0:
+            last = {}
+    return True
+
+
+def _words(name: str, words: Any) -> Sequence[str]:
+    if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words):
+        raise ValueError(f"{name} must be a list of words, not {words!r}")
+    found: Sequence[str] = words
+    return found
+
+
+def _occurs(word: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word.strip())}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
+def _passages(text: str) -> list[str]:
+    passages: list[list[str]] = [[]]
+    letters = 0
+    for line in filter(_letters, _split_fences(text)[0]):
+        if letters >= PASSAGE_LETTERS:
+            passages.append([])
+            letters = 0
+        passages[-1].append(line)
+        letters += _letters(line)
+    if len(passages) > 1 and letters < PASSAGE_LETTERS:
+        passages[-2] += passages.pop()
+    return ["\n".join(passage) for passage in passages]

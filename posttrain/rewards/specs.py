@@ -13,7 +13,7 @@ from posttrain.types import InputError
 BATCHED_NAMES = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 )
-SAMPLE_NAMES = frozenset(("prompt", "response", "completion", "completion_ids", "messages"))
+SAMPLE_NAMES = frozenset(("prompt", "response", "completion", "messages", "prompt_messages", "completion_ids"))
 VERL_NAMES = frozenset(("data_source", "solution_str", "ground_truth", "extra_info"))
 NOT_COLUMNS = BATCHED_NAMES | SAMPLE_NAMES
 """Names that mean something else than a column of that name."""
@@ -35,6 +35,18 @@ class Builtin:
 BUILTINS: Mapping[str, Builtin] = {
     "math": Builtin("posttrain.rewards.math:math", REFERENCES, ("math_verify",)),
     "format": Builtin("posttrain.rewards.rules:format"),
+    "json": Builtin("posttrain.rewards.rules:json", imports=("jsonschema",)),
+    "regex": Builtin("posttrain.rewards.rules:regex"),
+    "markdown": Builtin("posttrain.rewards.rules:markdown"),
+    "keywords": Builtin("posttrain.rewards.rules:keywords"),
+    "language": Builtin("posttrain.rewards.rules:language", imports=("py3langid",)),
+    "constraints": Builtin(
+        "posttrain.rewards.constraints:constraints", ("constraints", "instruction_id_list"), ("py3langid",)
+    ),
+    "length": Builtin("posttrain.rewards.lengths:length"),
+    "overlong": Builtin("posttrain.rewards.lengths:overlong"),
+    "repetition": Builtin("posttrain.rewards.lengths:repetition"),
+    "cosine": Builtin("posttrain.rewards.lengths:cosine", REFERENCES, ("math_verify",)),
     "reasoning-gym": Builtin("posttrain.rewards.gym:reasoning_gym", ("entry",), ("reasoning_gym",)),
     **{
         name: Builtin(f"posttrain.rewards.compose:{name}", wraps=True)
