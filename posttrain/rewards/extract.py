@@ -44,7 +44,7 @@ def marked_answers(text: str) -> list[str]:
             found.append((match.start(), tag))
     for pattern in (ANSWER_LINE, HASHES):
         for match in pattern.finditer(text):
-            line = match.group(1).strip()
+            line = match.group(1).strip(" \t\r*_")
             heading = pattern is HASHES and re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", line)
             if line and not BOX.search(line) and not heading:
                 found.append((match.start(), line))
