@@ -5,6 +5,7 @@ Every row names the public issue or test suite that its pair of reference and an
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -108,3 +109,35 @@ def test_a_symbolic_answer_equals_itself_rearranged_and_not_itself_changed(expre
 def test_garbage_is_scored_and_quickly(text: str) -> None:
     assert math(rf"\boxed{{{text}}}", "17/31") == 0.0
     assert math(text, r"x^2+\sqrt{17}") == 0.0
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "9" * 10**6,
+        r"\boxed{1}" * 10**5,
+        "".join(rf"\boxed{{{i}}}" for i in range(50_000)),
+        r"\boxed{" * 10**5,
+        "<answer>" * 10**5,
+        "<answer>" * 50_000 + "</answer>" * 50_000,
+        "not" + " " * 10**6,
+        "answer:\n" * 10**5,
+        "the" + " " * 10**6,
+        "#" * 10**6,
+        "\\" * 10**6,
+        r"\boxed{" + "(" * 240 + "1,2" + "),1" * 60 + "}",
+        r"\boxed{e^{e^{x^{9000}}}}",
+        r"\boxed{x!!!!!!!!}",
+        r"\boxed{\sin (x^{9999})}",
+        r"\boxed{" + "x^{9999}" * 60 + "}",
+        r"\boxed{" + r"x\pm " * 90 + "x}",
+        r"\boxed{5\text{" + "a " * 240 + "}",
+    ],
+    ids=lambda response: response[:20].encode("unicode_escape").decode(),
+)
+@pytest.mark.parametrize("reference", ["42", r"x^2+\sqrt{17}"])
+def test_a_hostile_response_is_refused_in_bounded_time(response: str, reference: str) -> None:
+    math("y", reference)  # imports
+    started = time.monotonic()
+    assert math(response, reference) == 0.0
+    assert time.monotonic() - started < 2

@@ -9,7 +9,17 @@ import re
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from posttrain.rewards.literals import MAX_CHARACTERS, UNDONE, NotLiteral, Term, Tree, added, exact, negated, parse_undone
+from posttrain.rewards.literals import (
+    MAX_CHARACTERS,
+    UNDONE,
+    NotLiteral,
+    Term,
+    Tree,
+    added,
+    exact,
+    negated,
+    parse_undone,
+)
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 MIXED = re.compile(r"(-?)([0-9]+)\s+([0-9]+)/([0-9]+)")

@@ -281,7 +281,9 @@ class _Parser:
         argument = self._operand()
         if base and name == "log":
             result = self._applied(token, "log to base", base, argument)
-        elif name in ("arcln", "arclog", "arcexp", "arcsinh", "arccosh", "arctanh") or name.startswith("arcarc") or base:
+        elif (
+            name in ("arcln", "arclog", "arcexp", "arcsinh", "arccosh", "arctanh") or name.startswith("arcarc") or base
+        ):
             raise NotLiteral(f"{token!r} has an index that is not known")
         else:
             result = self._applied(token, name, argument)

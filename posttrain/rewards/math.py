@@ -140,7 +140,10 @@ def _equal_lists(gold: Answer, found: Answer) -> bool:
         return False
     if len(gold.items) != len(found.items):
         return False
-    named = len({item.name for item in gold.items}) > 1 and not all(item.name for item in found.items)
+    # `x=1, y=2` for `1, 2`, or the other way round
+    named = any(len({item.name for item in one.items}) > 1 for one in (gold, found)) and not (
+        all(item.name for item in gold.items) and all(item.name for item in found.items)
+    )
     if gold.brackets not in (*unordered, "∪") or named:
         return all(equal(g, f) for g, f in zip(gold.items, found.items, strict=True))
     left = list(found.items)

@@ -30,7 +30,7 @@ class Builtin:
 
 
 BUILTINS: Mapping[str, Builtin] = {
-    "math": Builtin("posttrain.rewards.math:math", REFERENCES, ("math_verify",)),
+    "math": Builtin("posttrain.rewards.math:math", REFERENCES, ("mpmath",)),
     "format": Builtin("posttrain.rewards.rules:format"),
     "reasoning-gym": Builtin("posttrain.rewards.gym:reasoning_gym", ("entry",), ("reasoning_gym",)),
 }
