@@ -73,9 +73,9 @@ def test_right(reference: Any, response: str) -> None:
 
 @pytest.mark.parametrize(("reference", "response"), WRONG)
 def test_wrong(reference: str, response: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert math(response, reference) == 0.0
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
