@@ -73,9 +73,9 @@ def test_right(reference: Any, response: str) -> None:
 
 @pytest.mark.parametrize(("reference", "response"), WRONG)
 def test_wrong(reference: str, response: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert math(response, reference) == 0.0
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,6 @@ def test_exact_values() -> None:
 
 
 def test_in_workers_a_pathological_answer_costs_its_own_score_only() -> None:
-    """math-verify raises outside a main thread: in a worker the symbolic comparison must still work."""
     towers = "x^{" * 12 + "9" + "}" * 12
     samples = [
         Sample("q", (Message("assistant", text),), (), {"answer": r"x^2+2x+1"}) for text in ("(x+1)^2", towers, "x^2")

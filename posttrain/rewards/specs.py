@@ -33,7 +33,7 @@ class Builtin:
 
 
 BUILTINS: Mapping[str, Builtin] = {
-    "math": Builtin("posttrain.rewards.math:math", REFERENCES, ("math_verify",)),
+    "math": Builtin("posttrain.rewards.math:math", REFERENCES, ("mpmath",)),
     "format": Builtin("posttrain.rewards.rules:format"),
     "json": Builtin("posttrain.rewards.rules:json", imports=("jsonschema",)),
     "regex": Builtin("posttrain.rewards.rules:regex"),
