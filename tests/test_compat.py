@@ -138,7 +138,9 @@ def test_the_rewards_that_come_with_trl(
 def test_ours_equal_those_of_trl() -> None:
     """The same numbers for the soft overlong punishment, the repetition penalty and the cosine, for all lengths."""
     theirs = pytest.importorskip("trl.rewards")
-    from posttrain.rewards.lengths import cosine, overlong, repetition
+    from posttrain.rewards.lengths import overlong, repetition
+    from posttrain.rewards.math import math
+    from posttrain.rewards.wrappers import cosine_length
 
     ids = [[1 + i % 7 for i in range(n)] for n in range(130)]
     wanted = theirs.get_soft_overlong_punishment(100, 20)(completion_ids=ids)
@@ -149,8 +151,9 @@ def test_ours_equal_those_of_trl() -> None:
         wanted = theirs.get_cosine_scaled_reward(max_len=200)(
             completions=[[{"content": text}]] * 130, solution=["$3$"] * 130, completion_ids=ids
         )
-        values = {"correct_short": 1.0, "correct_long": 0.5, "wrong_short": -1.0, "wrong_long": -0.5}
-        assert [cosine(text, one, "3", max_tokens=200, **values) for one in ids[1:]] == pytest.approx(wanted[1:])
+        ours = cosine_length(math, max_length=200)
+        given = {"completions": [text] * 129, "completion_ids": ids[1:], "solution": ["3"] * 129}
+        assert ours(["?"] * 129, **given) == pytest.approx(wanted[1:])
 
 
 # verl: the file that custom_reward_function.path names.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from posttrain.rewards.base import Sample, Scorer
-from posttrain.rewards.lengths import cosine, cosine_between, length, overlong, repetition
+from posttrain.rewards.lengths import length, overlong, repetition
 from posttrain.rewards.rules import fenced_blocks, format, json, keywords, language, markdown, regex
 from posttrain.types import InputError, Message
 
@@ -189,16 +189,6 @@ def test_repetition() -> None:
     assert repetition("x", [5] * 5, unit="tokens", ngram_size=2, max_penalty=-2) == pytest.approx(-1.5)
     with pytest.raises(ValueError, match="max_penalty must be at most 0"):
         repetition("a", [], max_penalty=1)
-
-
-def test_cosine_length() -> None:
-    half = {"answer": "4", "max_tokens": 100}
-    assert cosine("4", [1] * 50, **half) == pytest.approx(1.5)
-    assert cosine("5", [1] * 50, **half) == pytest.approx(-5)
-    assert cosine("4", [1] * 25, **half) == pytest.approx(1 + 0.5 * (1 + math.cos(math.pi / 4)))
-    assert cosine("4", [1] * 100, **half) == cosine("5", [1] * 100, **half) == -10
-    assert cosine("4", [1], answer=None, max_tokens=100) is None
-    assert (cosine_between(3, 7, 0), cosine_between(3, 7, 1)) == (3, 7)
 
 
 HOSTILE = ["\0", "`" * 300_000, "#" * 300_000, "- \n" * 100_000, "1. a\n" * 100_000, " " * 300_000, "((((" * 50_000]

@@ -193,7 +193,8 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_the_built_in_rewards_are_described() -> None:
     described = dict(describe_rewards())
     assert [written.partition("(")[0] for written in described] == list(BUILTINS)
-    assert described["format"].startswith("1.0 if the response is exactly `<think>…</think><answer>…</answer>`")
+    text = described["format(think_tag='think', answer_tag='answer')"]
+    assert text.startswith("1.0 if the response is exactly `<think>…</think><answer>…</answer>`")
     assert "gate(condition, reward, threshold=1.0)" in described
     assert "product(rewards, ...)" in described
 

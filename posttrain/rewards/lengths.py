@@ -5,11 +5,7 @@ Tokens are those that the model sampled; `posttrain score` has none, and a rule 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
-
-from posttrain.rewards.math import math as math_reward
 
 
 def length(
@@ -70,40 +66,6 @@ def repetition(
     parts = units(response.lower(), completion_ids, unit)
     ngrams = list(zip(*(parts[i:] for i in range(ngram_size)), strict=False))
     return max_penalty * (1 - len(set(ngrams)) / len(ngrams)) if ngrams else 0.0
-
-
-def cosine(
-    response: str,
-    completion_ids: Sequence[int],
-    answer: Any = None,
-    solution: Any = None,
-    ground_truth: Any = None,
-    *,
-    max_tokens: int,
-    correct_short: float = 2.0,
-    correct_long: float = 1.0,
-    wrong_short: float = -10.0,
-    wrong_long: float = 0.0,
-    exceeded: float = -10.0,
-) -> float | None:
-    """The cosine length reward: right answers are worth more the shorter, wrong ones cost less the longer.
-
-    With n tokens and L = `max_tokens`: `exceeded` if n ≥ L, else long + ½ (short − long) (1 + cos(π n / L)), where
-    short and long are those of a correct answer if the reward `math` gives 1, else those of a wrong one. Null where
-    `math` does not apply. Range: between the least and the greatest of the five values; counted in tokens. Fails where
-    `math` does or tokens are not known. Source: Demystifying Long Chain-of-Thought (arXiv:2502.03373), equations 1 and
-    2; the defaults are those of the authors' training scripts."""
-    correct = math_reward(response, answer, solution, ground_truth)
-    if correct is None:
-        return None
-    short, long = (correct_short, correct_long) if correct == 1 else (wrong_short, wrong_long)
-    tokens = len(units(response, completion_ids, "tokens"))
-    return exceeded if tokens >= max_tokens else cosine_between(short, long, tokens / max_tokens)
-
-
-def cosine_between(start: float, end: float, progress: float) -> float:
-    """From `start` at progress 0 to `end` at progress 1 along half a cosine."""
-    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
 
 
 def units(response: str, completion_ids: Sequence[int], unit: str) -> Sequence[str | int]:

@@ -46,7 +46,6 @@ BUILTINS: Mapping[str, Builtin] = {
     "length": Builtin("posttrain.rewards.lengths:length"),
     "overlong": Builtin("posttrain.rewards.lengths:overlong"),
     "repetition": Builtin("posttrain.rewards.lengths:repetition"),
-    "cosine": Builtin("posttrain.rewards.lengths:cosine", REFERENCES, ("math_verify",)),
     "reasoning-gym": Builtin("posttrain.rewards.gym:reasoning_gym", ("entry",), ("reasoning_gym",)),
     **{
         name: Builtin(f"posttrain.rewards.compose:{name}", wraps=True)

@@ -20,6 +20,7 @@ from posttrain.rewards.calls import renamed
 from posttrain.rewards.compose import AnyReward, minimum
 from posttrain.rewards.extract import marked_answers
 from posttrain.rewards.extract import strip_thinking as after_thinking
+from posttrain.rewards.lengths import units
 from posttrain.rewards.literals import NotLiteral
 from posttrain.rewards.wrapped import Values, Wrapped, wrap
 from posttrain.types import InputError, Message
@@ -183,8 +184,8 @@ def cosine_length(
     With length n and L = `max_length`: `exceeded` if n ≥ L, else end + ½ (start − end) (1 + cos(π n / L)) with (start,
     end) = `right` or `wrong`. Range: between the least and the greatest of the five, no unit; lengths are counted in
     `unit`: tokens, words or characters. Fails where the reward does, and where tokens are not known. Source:
-    Demystifying Long Chain-of-Thought (arXiv:2502.03373), section 4; the default values are Open-R1's,
-    and exceeding costs what a short wrong answer does."""
+    Demystifying Long Chain-of-Thought (arXiv:2502.03373), equations 1 and 2, whose scripts have right=[2, 1],
+    wrong=[-10, 0] and exceeded=-10; the default values are TRL's."""
     _check_length(max_length, unit)
     rule = partial(_cosine, limit=max_length, right=tuple(right), wrong=tuple(wrong), exceeded=exceeded, unit=unit)
     return wrap("cosine_length", [reward], rule)
@@ -253,11 +254,7 @@ def _residual(rows: Sequence[Values], samples: Sequence[Sample], unit: str) -> l
 
 def length_of(sample: Sample, unit: str) -> int:
     """Raises ValueError where tokens are asked for and not known."""
-    if unit == "tokens" and sample.text and not sample.completion_ids:
-        raise ValueError("the tokens of this response are not known (posttrain score has none); use unit words")
-    if unit == "tokens":
-        return len(sample.completion_ids)
-    return len(sample.text.split()) if unit == "words" else len(sample.text)
+    return len(units(sample.text, sample.completion_ids, unit))
 
 
 def _check_length(length: int, unit: str) -> None:
