@@ -32,6 +32,7 @@ class Builtin:
 BUILTINS: Mapping[str, Builtin] = {
     "math": Builtin("posttrain.rewards.math:math", REFERENCES, ("math_verify",)),
     "format": Builtin("posttrain.rewards.rules:format"),
+    "code": Builtin("posttrain.rewards.code:code", ("cases", "hidden_cases", "test")),
     "reasoning-gym": Builtin("posttrain.rewards.gym:reasoning_gym", ("entry",), ("reasoning_gym",)),
 }
 
