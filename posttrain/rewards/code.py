@@ -1,4 +1,4 @@
-"""The reward for programs: the share of tests that a candidate passes, run in sandboxes that do not know the answers."""
+"""The reward for code: the share of tests that a candidate passes, run in sandboxes that do not know the answers."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def code(
     Three kinds of tests. Functions: `entry_point` and `cases` of `{"args": [...], "kwargs": {...}, "expected": ...}`
     (or `args_literal`, `expected_literal`: Python literals for what JSON cannot say, such as tuples). A result is right
     if type and value are exactly those expected, in depth: True is not 1, 1.0 is not 1, NaN is NaN, sets and dicts have
-    no order. Programs: `cases` of `{"stdin": ..., "stdout": ...}`; right if the exit status is 0 and the output is equal
-    but for whitespace at the ends of lines and blank lines at the end. Suites: `test`, assertions about `candidate` or
+    no order. Programs: `cases` of `{"stdin": ..., "stdout": ...}`; right if the exit status is 0 and the output is the
+    same but for blanks at the ends of lines and blank lines at the end. Suites: `test`, assertions about `candidate` or
     `entry_point`, in a function `check(candidate)` or not; every statement with an assertion is a test. With
-    `hidden_cases` the score is the lower of the two shares, so that answers copied from visible cases are worth nothing.
+    `hidden_cases` the score is the lower of the two shares: answers copied from visible cases are worth nothing.
 
     A test may take `seconds`, all together three times that. No code, an error, a crash, a limit exceeded: the tests
     concerned are failed. Range [0, 1], no unit. Raises InputError where no sandbox starts (unless `allow_unsafe`) and
@@ -148,10 +148,16 @@ class Candidate:
             return ["lost"]
         try:
             box = self._box or self._start()
-            return box.ask({"args": args, "kwargs": kwargs}, self._grader.deadline())
+            answer = box.ask({"args": args, "kwargs": kwargs}, self._grader.deadline())
+            match answer:
+                case ["returned", value, after]:
+                    canonical(value), canonical(after if value is None else None)
+            return answer
         except BoxLost as lost:
             self._note(lost)
-            return ["lost"]
+        except (ValueError, RecursionError):
+            pass
+        return ["lost"]
 
     def gives(self, args: Any, kwargs: Any, expected: str) -> bool:
         """Whether a call returns this canonical text."""
@@ -241,20 +247,24 @@ def suite_runner(allow_unsafe: bool) -> SuiteRunner:
 
 
 def canonical(tree: Any) -> str:
-    """One text for each value: sets and dicts sorted, no negative zero."""
-    if type(tree) is float:
-        return repr(tree + 0.0)
-    if type(tree) is not list:
-        return json.dumps(tree)
-    kind, *parts = tree
-    if kind in ("set", "frozenset"):
-        return f"{kind}({','.join(sorted(map(canonical, parts[0])))})"
-    if kind == "dict":
-        pairs = sorted(f"{canonical(key)}:{canonical(value)}" for key, value in parts[0])
-        return "dict(" + ",".join(pairs) + ")"
-    if kind in ("list", "tuple"):
-        return f"{kind}({','.join(map(canonical, parts[0]))})"
-    return f"{kind}({','.join(map(canonical, parts))})"
+    """One text for each value: sets and dicts sorted, no negative zero. Values are not built, since a candidate can
+    choose those whose hashes collide. Raises ValueError for what `encode` does not write."""
+    match tree:
+        case float():
+            return repr(tree + 0.0)
+        case None | bool() | int() | str():
+            return json.dumps(tree)
+        case ["set" | "frozenset" as kind, list(items)]:
+            return f"{kind}({','.join(sorted(map(canonical, items)))})"
+        case ["list" | "tuple" as kind, list(items)]:
+            return f"{kind}({','.join(map(canonical, items))})"
+        case ["dict", list(pairs)]:
+            return f"dict({','.join(sorted(f'{canonical(key)}:{canonical(value)}' for key, value in pairs))})"
+        case ["int" | "bytes" as kind, str(digits)]:
+            return f"{kind}({digits})"
+        case ["complex", float(real), float(imaginary)]:
+            return f"complex({canonical(real)},{canonical(imaginary)})"
+    raise ValueError("no tree of plain data")
 
 
 def _tree(value: Any) -> Any:

@@ -34,7 +34,7 @@ from posttrain.types import InputError
 
 START_SECONDS = 20.0
 """A box must be up within this time."""
-LINE_BYTES = 4 << 20
+LINE_BYTES = 1 << 20
 """The longest line that is read from a box."""
 LIMITS: Mapping[str, int] = {
     "AS": 512 << 20,
@@ -119,11 +119,9 @@ class Box:
                 said = " ".join(errors.read(2000).decode(errors="replace").split()) or str(error)
                 raise InputError(f"the code sandbox does not start: {said}. {HELP}") from None
 
-    def _start(
-        self, side: str, stdin: int, stdout: int, stderr: Any, allow_unsafe: bool
-    ) -> subprocess.Popen[bytes]:
+    def _start(self, side: str, stdin: int, stdout: int, stderr: Any, allow_unsafe: bool) -> subprocess.Popen[bytes]:
         python = [os.path.realpath(sys.executable), "-S", "-P", "-s", "-B", "-c", BOOT]
-        clean = {"LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", **library_path()}
+        clean = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "0", **library_path()}
         if allow_unsafe:
             return subprocess.Popen(
                 python, stdin=stdin, stdout=stdout, stderr=stderr, env=clean, cwd="/tmp", start_new_session=True
@@ -132,7 +130,7 @@ class Box:
         filter_read, filter_write = os.pipe()
         os.write(filter_write, b"" if side == "suite" else filter_program())  # less than a pipe holds
         os.close(filter_write)
-        arguments = bubblewrap_arguments() + ["--info-fd", str(info_write)]
+        arguments = [*bubblewrap_arguments(), "--info-fd", str(info_write)]
         if side == "candidate":
             arguments += ["--seccomp", str(filter_read)]
         for name, value in clean.items():
@@ -300,7 +298,7 @@ def bubblewrap_arguments() -> list[str]:
     bound = [*folders, *library_path().values(), stdlib, python]
     arguments = [
         find_bubblewrap(), "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
-        "--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL",
+        "--hostname", "posttrain-box", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL",
     ]  # fmt: skip
     if os.geteuid() == 0:
         arguments += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
@@ -312,7 +310,8 @@ def bubblewrap_arguments() -> list[str]:
     for path in dict.fromkeys(bound):
         if not any(path.startswith(other + "/") for other in bound):
             arguments += ["--ro-bind", path, path]
-    for packages in sorted({p for f in bound for p in glob.glob(f"{f}/python*/*-packages") + glob.glob(f"{f}/*-packages")}):
+    patterns = [f"{folder}/{where}" for folder in bound for where in ("*-packages", "python*/*-packages")]
+    for packages in sorted({match for pattern in patterns for match in glob.glob(pattern)}):
         if os.path.realpath(packages) == packages:
             arguments += ["--tmpfs", packages, "--remount-ro", packages]  # data sets may be installed there
     arguments += ["--perms", "1777", "--size", str(TEMPORARY_BYTES), "--tmpfs", "/tmp"]

@@ -16,11 +16,13 @@ COMMON = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442, 447)
 """io_uring_setup/enter/register, open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr,
 memfd_secret: the same number everywhere."""
 DENIED = {
-    # fork, vfork, unshare, setns, mount, umount2, pivot_root, chroot, ptrace, process_vm_readv and writev, memfd_create,
-    # shmget, shmat, shmctl, msgget, semget, add_key, request_key, keyctl, bpf, perf_event_open, userfaultfd, socket
+    # fork, vfork, unshare, setns, mount, umount2, pivot_root, chroot, ptrace, process_vm_readv and writev,
+    # memfd_create, shmget, shmat, shmctl, msgget, semget, add_key, request_key, keyctl, bpf, perf_event_open,
+    # userfaultfd, socket
     "x86_64": (57, 58, 272, 308, 165, 166, 155, 161, 101, 310, 311, 319, 29, 30, 31, 68, 64, 248, 249, 250, 321, 298,
                323, 41),
-    "aarch64": (97, 268, 40, 39, 41, 51, 117, 270, 271, 279, 194, 196, 195, 186, 190, 217, 218, 219, 280, 241, 282, 198),
+    "aarch64": (97, 268, 40, 39, 41, 51, 117, 270, 271, 279, 194, 196, 195, 186, 190, 217, 218, 219, 280, 241, 282,
+                198),
 }  # fmt: skip
 CLONE = {"x86_64": 56, "aarch64": 220}
 CLONE3 = 435

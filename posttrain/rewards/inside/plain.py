@@ -1,15 +1,17 @@
 """Plain data with exact types as JSON text, for values that cross between processes that do not trust each other.
 
 None, bool, float, str and small int are themselves; everything else is a list that begins with the name of its type:
-`["int", hex]`, `["list", [...]]`, `["dict", [[key, value], ...]]`. Only exact types cross: an object of a subclass, whose
-methods may lie, does not. `encode` writes text, `decode` reads what a JSON parser made of it.
+`["int", hex]`, `["list", [...]]`, `["dict", [[key, value], ...]]`. Only exact types cross: an object of a subclass,
+whose methods may lie, does not. `encode` writes text, `decode` reads what a JSON parser made of it.
 """
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii as quote
+from _json import encode_basestring_ascii
 from collections.abc import Iterable
 from typing import Any
+
+quote = encode_basestring_ascii
 
 SMALL = 1 << 53
 """Integers up to here are written as JSON numbers."""

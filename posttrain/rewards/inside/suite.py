@@ -8,6 +8,7 @@ import builtins
 import os
 import resource
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from posttrain.rewards.inside.boot import answer, request
@@ -15,6 +16,16 @@ from posttrain.rewards.inside.plain import NotPlain, decode, encode, quote
 
 SKIPPING = ("StopIteration", "StopAsyncIteration")
 """Exceptions that end a loop quietly: `all(map(candidate, inputs))` would be true."""
+
+
+COUNTED = """
+try:
+    pass
+except BaseException as __error:
+    __tally(__error)
+else:
+    __tally()
+"""
 
 
 class Lost(BaseException):
@@ -39,20 +50,26 @@ class Remote:
             raise Fault(f"the suite passes a {error}; only plain data can be passed to a candidate") from None
         answer(f'["{self.nonce}","call",{values},{named}]')
         match request()["reply"]:
-            case ["returned", None, after]:
-                _write_back(args, after)
-                return None
-            case ["returned", value, _]:
-                return decode(value)
-            case ["raised", name, text]:
-                kind = getattr(builtins, name, None)
-                known = isinstance(kind, type) and issubclass(kind, Exception) and name not in SKIPPING
+            case ["returned", value, after]:
                 try:
-                    error = kind(text) if known and kind is not None else RuntimeError(f"{name}: {text}")
-                except TypeError:  # UnicodeDecodeError wants five arguments
-                    error = RuntimeError(f"{name}: {text}")
-                raise error
+                    result, left = decode(value), decode(after)
+                except (NotPlain, TypeError, ValueError):  # a set of lists, say
+                    raise Lost from None
+                if left is not None:
+                    _write_back(args, left)
+                return result
+            case ["raised", str(name), str(text)]:
+                raise exception(name, text)
         raise Lost
+
+
+def exception(name: str, text: str) -> Exception:
+    """The built-in exception of that name, else a RuntimeError."""
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception) and name not in SKIPPING:
+        with suppress(TypeError):  # UnicodeDecodeError wants five arguments
+            return kind(text)
+    return RuntimeError(f"{name}: {text}")
 
 
 class Tally:
@@ -134,15 +151,16 @@ def _calls(statement: ast.stmt, name: str) -> bool:
 
 def _counted(body: list[ast.stmt]) -> ast.stmt:
     """`try: body` that tells the tally how it went."""
-    attempt = ast.parse("try:\n    pass\nexcept BaseException as __error:\n    __tally(__error)\nelse:\n    __tally()").body[0]
+    attempt = ast.parse(COUNTED).body[0]
     assert isinstance(attempt, ast.Try)
     attempt.body = body
     return attempt
 
 
 def _write_back(args: Iterable[Any], after: Any) -> None:
-    """Give the suite's lists, dicts and sets the contents that the candidate left in them."""
-    for mine, theirs in zip(args, decode(after), strict=False):
+    """Give the suite's lists, dicts and sets the contents that the candidate left in them. Only for calls that return
+    None, as functions that work in place do: else emptying the list would satisfy `candidate(x) == sorted(x)`."""
+    for mine, theirs in zip(args, after if type(after) is list else (), strict=False):
         if type(mine) is not type(theirs):
             continue
         if type(mine) is list:
