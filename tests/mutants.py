@@ -1,8 +1,8 @@
 """HumanEval's reference solutions, each with one operator or constant changed, and what HumanEval's own tests say.
 
-Run as a script, `python -m tests.mutants FIRST LAST STEP`, in a process that its caller bounds. Prints a line of JSON for each
-problem: the source of a mutant that runs on all stored inputs (those the tests use, at most 40) and differs on at least
-one from the reference, and whether the tests pass on it, run plainly.
+Run as a script, `python -m tests.mutants FIRST LAST STEP`, in a process that its caller bounds. Prints a line of JSON
+for each problem: the source of a mutant that runs on all stored inputs (those the tests use, at most 40) and differs on
+at least one from the reference, and whether the tests pass on it, run plainly.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def changes(tree: ast.AST) -> list[Callable[[], None]]:
             found += [lambda n=node, v=value: setattr(n, "value", v) for value in other_values(node.value)]
         for name, value in ast.iter_fields(node):
             if isinstance(value, ast.AST):
-                found += [lambda n=node, f=name, o=other: setattr(n, f, o()) for other in OPERATORS.get(type(value), ())]
+                found += [
+                    lambda n=node, f=name, o=other: setattr(n, f, o()) for other in OPERATORS.get(type(value), ())
+                ]
         if isinstance(node, ast.Compare):
             for i, operator in enumerate(node.ops):
                 found += [lambda n=node, k=i, o=o: n.ops.__setitem__(k, o()) for o in OPERATORS.get(type(operator), ())]
@@ -95,7 +97,7 @@ def define(source: str, name: str) -> tuple[dict[str, Any], Callable[..., Any]]:
     return space, space[name]
 
 
-def tests_pass(source: str, problem: dict[str, str], candidate: Callable[..., Any] | None = None) -> bool:
+def plainly_passes(source: str, problem: dict[str, str], candidate: Callable[..., Any] | None = None) -> bool:
     """HumanEval's own way: everything in one namespace, right if nothing is raised."""
     try:
         with clock(5), contextlib.redirect_stdout(io.StringIO()):
@@ -116,7 +118,7 @@ def stored_inputs(source: str, problem: dict[str, str]) -> list[tuple[Any, ...]]
         return function(*args)
 
     random.seed(SEED)
-    assert tests_pass(source, problem, record), problem["task_id"]
+    assert plainly_passes(source, problem, record), problem["task_id"]
     return inputs[:INPUTS]
 
 
@@ -158,7 +160,7 @@ def main() -> None:
     first, last, step = map(int, sys.argv[1:])
     for problem in list(read_problems().values())[first:last:step]:
         source = mutant(problem)
-        row = {"task_id": problem["task_id"], "source": source, "passes": tests_pass(source, problem)}
+        row = {"task_id": problem["task_id"], "source": source, "passes": plainly_passes(source, problem)}
         print(json.dumps(row), flush=True)
 
 

@@ -87,9 +87,9 @@ def test_a_crash_costs_its_own_test_only() -> None:
 
 def test_all_tests_together_have_a_limit() -> None:
     began = time.monotonic()
-    cases = [{"args": [], "expected": 1}] * 50
+    cases = [{"args": [], "expected": 1}] * 400
     assert code(fenced("import time\ndef f(): time.sleep(60)"), "", "f", cases, seconds=0.3) == 0.0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # 400 times 0.3 s are 120
 
 
 def test_an_honest_program_may_print_and_use_threads_and_files() -> None:
@@ -211,8 +211,12 @@ def test_the_last_block_that_defines_the_entry_point() -> None:
 
 def test_a_continuation_is_cut_where_the_function_ends_and_indented_where_it_is_not() -> None:
     cases = [{"args": [1.0], "expected": math.pi}]
-    for text in ("    return math.pi * r * r\n\nprint(area(1))\nThat is all.", "return math.pi * r * r",
-                 "```python\n    return math.pi * r * r\n```", "```python\nfrom math import pi\ndef area(r): return pi * r * r\n```"):  # fmt: skip
+    for text in (
+        "    return math.pi * r * r\n\nprint(area(1))\nThat is all.",
+        "return math.pi * r * r",
+        "```python\n    return math.pi * r * r\n```",
+        "```python\nfrom math import pi\ndef area(r): return pi * r * r\n```",
+    ):
         assert code(text, PROMPT, "area", cases) == 1.0, text
 
 
@@ -226,8 +230,8 @@ def test_the_code_of_a_prompt() -> None:
 
 
 def test_plain_data_comes_back_as_it_went() -> None:
-    for value in (None, True, 0, -5, 1 << 80, -(1 << 80), 0.1, math.inf, "é\ud800", b"\0x", 2 - 1j, [], (), {1: (2, [3])},
-                  {(1, "a"): {2}}, frozenset([1]), set()):  # fmt: skip
+    numbers = (True, 0, -5, 1 << 80, -(1 << 80), 0.1, math.inf, 2 - 1j)
+    for value in (*numbers, None, "é\ud800", b"\0x", [], (), {1: (2, [3])}, {(1, "a"): {2}}, frozenset([1]), set()):
         back = decode(json.loads(encode(value)))
         assert back == value and type(back) is type(value)
     assert canonical(json.loads(encode({1, 2, 300}))) == canonical(json.loads(encode({300, 2, 1})))
@@ -254,7 +258,7 @@ def grade(task: str, response: str) -> float:
 def mutants(first: int, last: int, step: int = 1) -> list[dict[str, Any]]:
     run = subprocess.run(
         [sys.executable, "-m", "tests.mutants", str(first), str(last), str(step)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}, cwd=ROOT, timeout=110, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}, cwd=ROOT, timeout=300, check=True,
         capture_output=True,
     )  # fmt: skip
     return [json.loads(line) for line in run.stdout.splitlines()]
@@ -274,6 +278,7 @@ def test_a_sample_of_humaneval_and_its_mutants() -> None:
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(600)
 def test_all_of_humaneval_and_its_mutants() -> None:
     assert len(PROBLEMS) == 164
     assert_agreement(1)

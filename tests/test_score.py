@@ -183,7 +183,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 def test_the_built_in_rewards_are_described() -> None:
     described = dict(describe_rewards())
-    assert set(described) == {"math", "format", "reasoning-gym"}
+    assert set(described) == {"math", "format", "code", "reasoning-gym"}
     assert described["format"] == "1.0 if the response is exactly `<think>…</think><answer>…</answer>`, else 0.0."
 
 

@@ -167,11 +167,11 @@ class Candidate:
         return False
 
     def honest(self) -> bool:
-        """Whether there was no line that no call asked for, up to now."""
+        """Whether there was no line that no call asked for. One more request shows what came after the last answer."""
         try:
             if self._box is not None:
-                self._box.check_silent()
-        except Forged as lost:
+                self._box.ask({"last": True}, self._grader.deadline())
+        except BoxLost as lost:
             self._note(lost)
         return not self._forged
 

@@ -29,7 +29,10 @@ def serve() -> None:
     answer(f'["{first["nonce"]}","loaded"]')
     while True:
         message = request()
-        answer(call(function, message))
+        if "last" in message:
+            answer(f'["{message["nonce"]}","last"]')
+        else:
+            answer(call(function, message))
 
 
 def call(function: Any, message: dict[str, Any]) -> str:
