@@ -77,7 +77,10 @@ class Runs:
 def sides_of(case: Case, peers: bool) -> list[Side]:
     if not peers or case.name.startswith("rows-"):
         return [OURS]
-    return [OURS, GENERATE, CONTINUOUS, VLLM] if case.method == "generate" else [OURS, TRL]
+    if case.method != "generate":
+        return [OURS, TRL]
+    # continuous batching is several times slower here: once is enough
+    return [OURS, GENERATE, VLLM, *([CONTINUOUS] if case.name == "generate-32" else [])]
 
 
 def run_side(side: Side, case: Case, model: str, data: Path, runs: Runs) -> None:

@@ -128,7 +128,7 @@ def test_targets_and_weights(text: str, target: str, weight: str) -> None:
         ("clip(math, low=zero)", "character 16: expected a value: a number"),
         ("clip(math, low=NaN)", "character 16: expected a value: a number"),
         ("clip(math, low=1e999)", "character 16: expected a value: a number"),
-        ("clip(math, low=True)", "true, false, null"),
+        ("clip(math, low=yes)", "true, false, null"),
         ("clip(math, low='a')", '"text" in double quotes'),
         ("clip(math, low=0, low=1)", "low was given before"),
         ("math)", "character 5: expected '=' and a weight, or the end; found ')'"),

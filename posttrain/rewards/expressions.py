@@ -4,7 +4,7 @@
     expression = target [ "(" [ argument { "," argument } ] ")" ] [ " as " name ]
     target     = built-in name | file.py:function | package.module:function | any of these in double quotes
     argument   = expression | name "=" literal
-    literal    = a JSON value: 0.5, "text", true, null, ["a", "b"], {"a": 1}
+    literal    = a JSON value: 0.5, "text", true, null, ["a", "b"], {"a": 1}; True, False and None are taken too
 
 Arguments by place are rewards, those by name bind parameters: `gate(format, clip(my.py:f, low=0)) as quality=0.5`.
 """
@@ -25,6 +25,7 @@ NAME = re.compile(r"""[^\s(),="':]+(?::[A-Za-z_]\w*)?""")
 KEYWORD = re.compile(r"([A-Za-z_]\w*)\s*=(?!=)")
 RENAMED = re.compile(r"\s+as\s+([A-Za-z_][\w-]*)")
 SPACE = re.compile(r"\s*")
+PYTHON = re.compile(r"(?:True|False|None)\b")
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class _Parser:
 
     def _literal(self) -> Any:
         self.take(SPACE)
+        if python := self.take(PYTHON):
+            return {"True": True, "False": False, "None": None}[python.group()]
         try:
             value, self._at = JSON.raw_decode(self._text, self._at)
         except ValueError:

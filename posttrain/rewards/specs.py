@@ -35,6 +35,7 @@ class Builtin:
 BUILTINS: Mapping[str, Builtin] = {
     "math": Builtin("posttrain.rewards.math:math", REFERENCES, ("mpmath",)),
     "format": Builtin("posttrain.rewards.rules:format"),
+    "code": Builtin("posttrain.rewards.code:code", ("cases", "hidden_cases", "test")),
     "json": Builtin("posttrain.rewards.rules:json", imports=("jsonschema",)),
     "regex": Builtin("posttrain.rewards.rules:regex"),
     "markdown": Builtin("posttrain.rewards.rules:markdown"),
