@@ -30,6 +30,7 @@ from shapes import CASES, Case, write_data  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
 from posttrain.models.load import model_folder  # noqa: E402
+from posttrain.models.products import linear  # noqa: E402
 from posttrain.train.policy import epoch_order  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -108,17 +109,18 @@ def run_side(side: Side, case: Case, model: str, data: Path, runs: Runs) -> None
 
 
 def ceiling() -> float:
-    """Floating-point operations a second of float32 matrix products, the best of a few shapes of training and large
-    ones: medians of repetitions."""
+    """Floating-point operations a second of float32 matrix products, the best of both libraries and of a few shapes of
+    training and large ones: medians of repetitions."""
     best = 0.0
     for m, k, n in ((1024, 576, 1536), (1024, 1536, 576), (2048, 2048, 2048), (4096, 576, 1536)):
-        a, b = torch.randn(m, k), torch.randn(k, n)
-        seconds = []
-        for _ in range(12):
-            start = time.perf_counter()
-            torch.mm(a, b)
-            seconds.append(time.perf_counter() - start)
-        best = max(best, 2.0 * m * k * n / statistics.median(seconds))
+        x, weight = torch.randn(m, k), torch.randn(n, k)
+        for product in (torch.nn.functional.linear, linear):
+            seconds = []
+            for _ in range(12):
+                start = time.perf_counter()
+                product(x, weight)
+                seconds.append(time.perf_counter() - start)
+            best = max(best, 2.0 * m * k * n / statistics.median(seconds))
     return best
 
 

@@ -13,8 +13,8 @@ import torch
 
 from posttrain.models.products import input_gradient, linear
 
-CHUNK_ELEMENTS = 1 << 25
-"""Logits held at once: 2^25 floats are 128 MiB."""
+CHUNK_ELEMENTS = 1 << 26
+"""Logits held at once: 2^26 floats are 256 MiB."""
 
 BLOCK_ROWS = 64
 """Rows of logits that element-wise work goes over at a time, so that its passes find them in a cache."""

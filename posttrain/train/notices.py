@@ -7,9 +7,10 @@ from typing import Any
 
 from posttrain.chat import ChatFormat
 from posttrain.console import warn
+from posttrain.rewards.base import FailureWatch
 from posttrain.rows import Row, row_texts
 from posttrain.runlog import RunLog
-from posttrain.types import Task
+from posttrain.types import RunFailed, Score, Task
 
 
 def truncated_rows(log: RunLog, cut: int, of: int, max_length: int) -> None:
@@ -32,6 +33,23 @@ def special_tokens(log: RunLog, chat: ChatFormat, source: str, rows: Sequence[Ro
             f"{len(found)} of {len(rows)} rows hold special tokens of the tokenizer in their text, first {token!r} in "
             f"{where}; the model reads control tokens there. Take them out unless that is meant"
         )
+
+
+def unscored(
+    log: RunLog, watch: FailureWatch, scores: Sequence[Score], traceback: str | None, new: bool = True, **where: Any
+) -> None:
+    """What could not be scored of these (not `new`: it was told before). Raises RunFailed where the watch says that it
+    is too much."""
+    failed = [score for score in scores if score.failed]
+    if failed and new:
+        log.event("unscored", **where, count=len(failed), first_reason=failed[0].reason)
+    for score in scores:
+        watch.add(score)
+    try:
+        watch.check(traceback)
+    except RunFailed as error:
+        log.event("stopped", **where, reason=str(error))
+        raise
 
 
 def nothing_learnt(log: RunLog, rows: Sequence[Mapping[str, Any]]) -> None:

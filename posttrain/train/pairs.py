@@ -18,7 +18,7 @@ from posttrain.rewards.base import FailureWatch, Scorer
 from posttrain.rollout import Plan, check_prompts, collect, prompt_ids, rollout_seed, sampling_flops
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import data_hash, versions, with_hashes
-from posttrain.train.notices import special_tokens
+from posttrain.train.notices import special_tokens, unscored
 from posttrain.types import Group, InputError, RunFailed, Sampling
 
 FILE = "pairs.jsonl"
@@ -56,13 +56,12 @@ def sample_pairs(config: PairsConfig) -> None:
                     for k in range(config.samples)
                 ]
                 groups = collect(engine, lm.chat, scorer, plans)
+                scores = [score for group in groups for score in group.scores]
+                unscored(log, watch, scores, scorer.first_traceback, tasks_done=i)
                 for j, group in enumerate(groups):
-                    for value in group.scores:
-                        watch.add(value)
                     tokens += len(prompt_ids(group.rollouts[0])) + sum(r.response_length for r in group.rollouts)
                     rows += _pair(group, np.random.default_rng([config.seed, i + j]))
                 flops += sampling_flops(lm.flops, groups)
-                watch.check()
                 progress.advance(min(i + chunk, len(tasks)), {"pairs": len(rows)})
             if not rows:
                 raise RunFailed(f"{config.data}: no task had answers of different scores; there is nothing to prefer")

@@ -24,7 +24,7 @@ from posttrain.rollout import (
 )
 from posttrain.runlog import RunLog, check_out, read_jsonl
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
-from posttrain.train.notices import special_tokens
+from posttrain.train.notices import special_tokens, unscored
 from posttrain.train.policy import LocalPolicy, step_rows
 from posttrain.train.rl_batch import (
     Signal,
@@ -36,7 +36,7 @@ from posttrain.train.rl_batch import (
     policy_loss,
     step_trees,
 )
-from posttrain.types import Group, RunFailed, Sampling, Task
+from posttrain.types import Group, Sampling, Task
 
 LEARNING_RATE = 1e-6
 
@@ -161,24 +161,16 @@ class Rl:
 
     def _record(self, n: int, groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) -> None:
         """Write the step's rollouts, and stop the run if too many could not be scored."""
-        failed = [s for g in groups for s in g.scores if s.failed]
-        if n not in self.recorded:
+        scores = [score for group in groups for score in group.scores]
+        new = n not in self.recorded
+        if new:
             advantage = {id(s.rollout): s.advantage for members in signals for s in members}
             self.log.rollouts(
                 rollout_to_json(n, r, s, advantage.get(id(r)))
                 for g in groups
                 for r, s in zip(g.rollouts, g.scores, strict=True)
             )
-            if failed:
-                self.log.event("unscored", step=n, count=len(failed), first_reason=failed[0].reason)
-        for group in groups:
-            for value in group.scores:
-                self.watch.add(value)
-        try:
-            self.watch.check(self.scorer.first_traceback)
-        except RunFailed as error:
-            self.log.event("stopped", step=n, reason=str(error))
-            raise
+        unscored(self.log, self.watch, scores, self.scorer.first_traceback, new, step=n)
 
     def _reference_logprobs(self, groups: Sequence[Group]) -> dict[int, tuple[float, ...]]:
         """log π_ref of every rollout's sampled tokens by the rollout's identity; empty where no KL is asked for."""
