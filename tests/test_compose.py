@@ -163,7 +163,7 @@ def test_what_is_wrong_and_where(text: str, message: str) -> None:
         ("clip({file}:size, low=2)", "clip has low=2 above high=1"),
         ("gate({file}:size)", "missing 1 required positional argument: 'reward'"),
         ("product({file}:size, {file}:size)", "product has two parts named 'size'; rename one: size as NAME"),
-        ("par({file}:size)", "par needs the reference: column=NAME of a number, or response=NAME of a text"),
+        ("par({file}:size)", "par needs the reference: column=NAME of a number, or reference=NAME of a text"),
         ('par({file}:size, column="base")', "par asks for 'base', which is no column"),
         ("clip(math)", "reward math needs a column 'answer' or 'solution' or 'ground_truth'"),
         ("gate(format, {file}:compute_score)", "compute_score asks for 'ground_truth'"),
@@ -304,3 +304,8 @@ def test_the_weight_is_that_of_the_trainers_step(file: str) -> None:
     with Scorer(both, columns=[], timeout_seconds=5, workers=1) as scorer:
         assert scorer.weights(5) == {"size": 0.5, "maybe": 3.0} and scorer.curriculum(5) == {"size": 0.5}
         assert not scorer.full_marks(Score(0.0, {"size": 4.0, "maybe": 0.0}))
+
+
+def test_literals_may_be_written_as_in_python() -> None:
+    expression, _ = parse_entry("math(lenient=True, other=None)")
+    assert expression.options == {"lenient": True, "other": None}

@@ -532,3 +532,12 @@ def test_reasoning_gym_answer_extraction() -> None:
     assert final_answer("a <answer> b </answer> c") == "b"
     assert final_answer("<answer>b</answer> <answer>b</answer>") == "b"
     assert final_answer("<answer>b</answer> <answer>c</answer>") is None
+
+
+def test_a_reward_that_changes_its_argument_changes_no_other_score(tmp_path: Path) -> None:
+    file = tmp_path / "r.py"
+    file.write_text("def count(items):\n    items.append(1)\n    return float(len(items))\n")
+    shared = {"items": [0]}
+    samples = [Sample("q", (Message("assistant", "a"),), (1,), shared) for _ in range(3)]
+    with Scorer([f"{file}:count"], columns=["items"], timeout_seconds=20, workers=1) as scorer:
+        assert [score.total for score in scorer.score(samples)] == [2, 2, 2]

@@ -74,7 +74,7 @@ def test_the_limit_on_processes_holds_where_they_are_allowed() -> None:
     """Suites may fork, so here the limit stands alone. It does not hold for root, who must have been given up."""
     suite = (
         "import os, time\nn = 0\ntry:\n    while n < 40:\n        if not os.fork():\n            time.sleep(1)\n"
-        "            os._exit(0)\n        n += 1\nexcept BlockingIOError:\n    pass\nassert 2 < n < 16\n"
+        "            os._exit(0)\n        n += 1\nexcept BlockingIOError:\n    pass\nassert f(1) == 1 and 2 < n < 16\n"
     )
     assert code(GOOD, "", "f", test=suite) == 1.0
     suite_runner(False).close()
@@ -118,7 +118,7 @@ def test_waits_have_a_deadline() -> None:
 def test_where_no_sandbox_starts_nothing_is_run(no_bubblewrap: None, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     response = f"```python\nopen({str(mark)!r}, 'w')\ndef f(n): return n\n```"
-    with pytest.raises(InputError, match=r"does not start.*code\(allow_unsafe=True\)"):
+    with pytest.raises(InputError, match=r"does not start.*code\(allow_unsafe=true\)"):
         code(response, "", "f", CASES)
     with pytest.raises(InputError, match="does not start"):
         code(response, "", "f", test="assert f(1) == 1")

@@ -38,11 +38,6 @@ def one(response: str) -> float:
     return 1.0
 
 
-def echo(response: str, seen: list[str]) -> float:
-    seen.append(response)
-    return 1.0
-
-
 def value(response: str, value: float) -> float:
     return value
 
@@ -79,7 +74,12 @@ def values(reward: Reward, samples: Sequence[Sample]) -> list[float]:
 
 def text_seen(wrapper: Any, text: str) -> str:
     seen: list[str] = []
-    run(wrapper(echo).score_sample(sample(text, seen=seen)))
+
+    def echo(response: str) -> float:
+        seen.append(response)
+        return 1.0
+
+    run(wrapper(echo).score_sample(sample(text)))
     return seen[0]
 
 
@@ -166,7 +166,7 @@ def test_par_against_a_number_and_against_a_text() -> None:
     """σ(ln 3) = 3/4; the text `a b` has 2 words."""
     by_number = [sample("a", value=v, base=1) for v in (1, 1 + math.log(3), 1 - math.log(3), -2000, 2000)]
     assert values(par(value, column="base"), by_number) == pytest.approx([0.5, 0.75, 0.25, 0.0, 1.0])
-    (answer,) = answers(par(words, response="gold"), [sample("a b c", gold="a b")])
+    (answer,) = answers(par(words, reference="gold"), [sample("a b c", gold="a b")])
     assert answer["value"] == pytest.approx(1 / (1 + math.exp(-1)))
     assert answer["parts"] == {"words": 3.0, "reference": 2.0, "reference/words": 2.0}
 
@@ -176,7 +176,7 @@ def test_par_without_a_reference_fails_alone() -> None:
     good, bad = run(par(value, column="base").score_batch(samples, {}))
     assert "error" not in good
     assert bad["error"].startswith("TypeError: the column 'base' holds 'x', not the number of a reference")
-    good, bad = run(par(one, response="gold").score_batch(samples, {}))
+    good, bad = run(par(one, reference="gold").score_batch(samples, {}))
     assert good["value"] == 0.5 and "the column 'gold' holds 3, not the text of a reference" in bad["error"]
 
 
@@ -277,7 +277,7 @@ def test_a_null_or_failure_stays_out_of_the_statistics_of_the_batch() -> None:
 def test_every_wrapper_can_be_pickled() -> None:
     made = [
         *(wrap(words) for wrap in (strip_thinking, normalised, sanitised, one_answer, literal_only, clip)),
-        par(words, column="value"), par(words, response="gold"), length_residual(words, one),
+        par(words, column="value"), par(words, reference="gold"), length_residual(words, one),
         cosine_length(words, max_length=9), length_normalised(words, length=2),
         *(wrap(words, one) for wrap in (ensemble_min, ensemble_uncertainty, ensemble_zscored)),
         *(wrap(words, one) for wrap in (compose.weighted_sum, compose.product, compose.minimum, compose.gate)),

@@ -19,6 +19,7 @@ Never a 0.
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -217,7 +218,10 @@ def signature_of(function: Function) -> Signature:
     parameters = inspect.signature(function).parameters.values()
     bound = function.keywords if isinstance(function, partial) else {}
     named = [p for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
-    named = [p for p in named if p.name not in bound]
+    # a switch is set where the reward is named, never by the data: a column must not turn a sandbox off
+    named = [
+        p for p in named if p.name not in bound and not (p.kind is kinds.KEYWORD_ONLY and isinstance(p.default, bool))
+    ]
     if positional := [p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY]:
         raise TypeError(f"parameter {positional[0]!r} is positional-only; rewards are called by name")
     names = tuple(p.name for p in named)
@@ -247,7 +251,8 @@ def batch_arguments(signature: Signature, samples: Sequence[Sample], offered: Ma
     arguments |= {
         "prompts": [sample.prompt_argument for sample in samples],
         "completions": [sample.completion_argument for sample in samples],
-        "completion_ids": [list(sample.completion_ids) for sample in samples],
+        # unknown in `posttrain score`: None fails, where no tokens would pass for a short response
+        "completion_ids": [list(s.completion_ids) if s.completion_ids or not s.text else None for s in samples],
     }
     if "environments" in signature.names:
         arguments["environments"] = [None] * len(samples)
@@ -277,7 +282,16 @@ def sample_arguments(signature: Signature, sample: Sample) -> dict[str, Any]:
             "prompt_messages": None if isinstance(sample.prompt, str) else sample.prompt_argument,
         }
     missing = dict.fromkeys(signature.required)  # a column that only this row lacks
-    return _accepted(signature, {**missing, **{n: v for n, v in columns.items() if n not in NOT_COLUMNS}, **own})
+    return _accepted(signature, {**missing, **_own_copies(columns), **own})
+
+
+def _own_copies(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns, nested ones copied: rollouts of a group share theirs, and a reward may change what it gets."""
+    return {
+        name: copy.deepcopy(value) if isinstance(value, list | dict) else value
+        for name, value in columns.items()
+        if name not in NOT_COLUMNS
+    }
 
 
 def _accepted(signature: Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:

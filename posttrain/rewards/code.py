@@ -104,12 +104,21 @@ class Grader:
         its process is lost."""
         request = {"prompt": preamble, "test": test, "entry_point": entry_point, "cpu_seconds": int(self._cpu()) + 1}
         runner = suite_runner(self._unsafe)
+        called = False
         with Candidate(sources, entry_point, self) as candidate:
+
+            def reply(args: Any, kwargs: Any) -> list[Any]:
+                nonlocal called
+                called = True
+                return candidate.reply(args, kwargs)
+
             try:
                 # Calls give nothing once the time is up, so a suite that goes on after that hangs by itself.
-                passed, total = runner.run(request, candidate.reply, lambda: self._end + self._seconds)
+                passed, total = runner.run(request, reply, lambda: self._end + self._seconds)
             except OutOfTime:
                 return 0.0
+            if not called:
+                raise ValueError(f"the column 'test' is at fault: none of its tests calls {entry_point}")
             return passed / total if candidate.honest() else 0.0
 
     def _cpu(self) -> float:
@@ -302,4 +311,4 @@ def _share(passed: Sequence[bool]) -> float:
 
 
 def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().splitlines()]
+    return [line.rstrip() for line in text.rstrip().split("\n")]

@@ -21,10 +21,12 @@ TOLERANCE = Fraction(1, 10**DECIMAL_DIGITS)
 MAX_MARKS = 50
 NOT_BEFORE = re.compile(
     r"(?:\b(?:not|never|anything but|other than|rather than|instead of|except)\b|n't|≠|\\neq?)[\s$(\[\\]{0,20}"
-    + BOX.pattern
+    + BOX.pattern,
+    re.IGNORECASE,
 )
 NOT_AFTER = re.compile(
-    r"\}[\s$)\].\\]{0,20}(?:(?:is|was|would be)\s+(?:not|wrong|incorrect|false|never)|isn't|wasn't|cannot be)\b"
+    r"\}[\s$)\].\\]{0,20}(?:(?:is|was|would be)\s+(?:not|wrong|incorrect|false|never)|isn't|wasn't|cannot be)\b",
+    re.IGNORECASE,
 )
 
 

@@ -141,17 +141,17 @@ def _clip(values: Values, sample: Sample, low: float, high: float) -> float:
     return min(high, max(low, values[0]))
 
 
-def par(reward: AnyReward, *, column: str | None = None, response: str | None = None) -> Wrapped:
+def par(reward: AnyReward, *, column: str | None = None, reference: str | None = None) -> Wrapped:
     """σ(r − r_ref) = 1 / (1 + exp(r_ref − r)): how surely the response beats a reference, as Bradley and Terry have it.
 
-    r_ref is the number in `column`, or what the same reward gives to the text in the column `response`; give one of the
-    two. Range (0, 1), a probability. Fails where the reward does, where the column holds no number or text. Source:
+    r_ref is the number in `column`, or what the same reward gives to the text in the column `reference`; give one of
+    them. Range (0, 1), a probability. Fails where the reward does, where the column holds no number or text. Source:
     preference as reward, PAR (arXiv:2502.18770)."""
-    if (column is None) == (response is None):
-        raise InputError("par needs the reference: column=NAME of a number, or response=NAME of a text")
-    if response is not None:
-        reference = wrap("reference", [reward], edit=partial(_take_column, column=response), columns=(response,))
-        return wrap("par", [reward, reference], _par)
+    if (column is None) == (reference is None):
+        raise InputError("par needs the reference: column=NAME of a number, or reference=NAME of a text")
+    if reference is not None:
+        other = wrap("reference", [reward], edit=partial(_take_column, column=reference), columns=(reference,))
+        return wrap("par", [reward, other], _par)
     return wrap("par", [reward], partial(_par, column=column), columns=(str(column),))
 
 

@@ -154,8 +154,10 @@ class Rl:
                 for row in rows
                 for i in range(config.group_size)
             ]
-            groups = collect(self.engine, chat, self.scorer, plans, {"step": n})
+            groups = collect(self.engine, chat, self.scorer, plans, {"step": n, "global_step": n - 1})
             self.engine.pause()
+            if self.scorer.metrics:
+                self.log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in self.scorer.metrics.items()})
         self.policy.flops += sampling_flops(self.policy.lm.flops, groups)
         return groups
 
