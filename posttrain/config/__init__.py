@@ -1,0 +1,37 @@
+"""The configuration of every stage: one frozen class each. The attribute docstrings are the help text.
+
+The command line, recipes and Python share these classes; nothing here imports torch.
+"""
+
+from posttrain.config.base import Config
+from posttrain.config.evaluation import (
+    ChatConfig,
+    CheckDataConfig,
+    CompareConfig,
+    EvalConfig,
+    ReportConfig,
+    ScoreConfig,
+)
+from posttrain.config.preference import DpoConfig
+from posttrain.config.recipe import HeldOut, Recipe, RunConfig
+from posttrain.config.rl import RlConfig
+from posttrain.config.sampling import PairsConfig
+from posttrain.config.training import SftConfig, TrainConfig
+
+__all__ = [
+    "ChatConfig",
+    "CheckDataConfig",
+    "CompareConfig",
+    "Config",
+    "DpoConfig",
+    "EvalConfig",
+    "HeldOut",
+    "PairsConfig",
+    "Recipe",
+    "ReportConfig",
+    "RlConfig",
+    "RunConfig",
+    "ScoreConfig",
+    "SftConfig",
+    "TrainConfig",
+]

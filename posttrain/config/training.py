@@ -1,0 +1,80 @@
+"""What every training stage takes, and supervised fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed
+
+
+class TrainConfig(Config):
+    """What every training stage takes."""
+
+    model: str
+    """Model to start from: a folder, a hub id, `smollm2-135m` or `tiny-random`."""
+    data: str
+    """Training data: a JSONL, JSON, CSV or Parquet file, a hub id, `reasoning-gym:NAME?size=…&seed=…`, `humaneval`."""
+    out: Path
+    """Run folder to write."""
+    max_steps: Positive | None = None
+    """Steps to train; data repeats, reshuffled, until then. Without it: one pass over the data."""
+    max_flops: Rate | None = None
+    """Stop once this many floating-point operations are spent (sampling and reference passes included)."""
+    learning_rate: Rate | None = None
+    """Peak learning rate; the default depends on the method and on LoRA (see above)."""
+    warmup_steps: NonNegative = 0
+    """Steps of linear warm-up: step i of n uses i/n of the rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the rate does after the warm-up; `linear` and `cosine` end at a tenth of it and need a number of steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW decay of matrices; biases and norms are never decayed. Default 0: Tülu 3 (arXiv:2411.15124), table 10."""
+    max_grad_norm: Rate = 1.0
+    """Gradients are clipped to this global norm. Default: Tülu 3 and TRL."""
+    batch_size: Positive = 16
+    """Rows (sft), pairs (dpo) or rollouts (rl) of one step, whatever the micro-batches."""
+    micro_batch_tokens: Positive = 4096
+    """Tokens that go through the model at once; changes memory and speed, never the gradient."""
+    max_length: Positive = 1024
+    """Longest row in tokens; longer ones are cut at the end, counted and reported."""
+    lora_rank: NonNegative = 0
+    """Rank of LoRA adapters on every linear layer; 0 trains the full weights."""
+    lora_alpha: Positive = 32
+    """LoRA scale: the update is alpha/rank · B·A. Default: "LoRA Without Regret" (Thinking Machines, 2025)."""
+    seed: Seed = 0
+    """Seed of data order, sampling and adapters."""
+    raw: bool = False
+    """Take string prompts as raw text even where the tokenizer has a chat template."""
+    save_every: Positive = 20
+    """Steps between checkpoints."""
+    keep: Positive = 1
+    """Checkpoints to keep."""
+    eval_data: str | None = None
+    """Held-out data for an evaluation during training."""
+    eval_every: Positive | None = None
+    """Steps between evaluations on `eval_data`."""
+    patience: Positive | None = None
+    """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
+    resume: bool = False
+    """Continue the run in `out`: from its last checkpoint, or from the beginning where there is none."""
+
+    @model_validator(mode="after")
+    def _needs_each_other(self) -> TrainConfig:
+        if self.schedule != "constant" and self.max_steps is None:
+            raise ValueError(f"schedule {self.schedule!r} needs max_steps")
+        if (self.eval_every is not None or self.patience is not None) and self.eval_data is None:
+            raise ValueError("eval_every and patience need eval_data")
+        if self.eval_data is not None and self.eval_every is None:
+            raise ValueError("eval_data needs eval_every, the steps between evaluations")
+        if self.patience is not None and self.eval_every is None:
+            raise ValueError("patience counts evaluations and needs eval_every")
+        return self
+
+
+class SftConfig(TrainConfig):
+    """Supervised fine-tuning: imitate example answers by the mean negative log-likelihood of their tokens.
+
+    Default learning rate: 2e-5 full weights (Zephyr, arXiv:2310.16944), ten times that with LoRA ("LoRA Without
+    Regret", Thinking Machines, 2025)."""
