@@ -26,7 +26,7 @@ from posttrain.advantages import group_normalised
 from posttrain.data.packing import Branch, Tree, pack, share_prefix
 from posttrain.engine.base import Request
 from posttrain.engine.local import LocalEngine
-from posttrain.losses import clipped_policy_loss
+from posttrain.losses import PolicyLoss, policy_loss
 from posttrain.models import LanguageModel, load_model
 from posttrain.types import Completion, Group, Rollout, Sampling, Score, Segment, Task
 
@@ -98,12 +98,12 @@ def train_step(lm: LanguageModel, optimizer: torch.optim.Optimizer, groups: list
     batch = pack(training_trees(groups))
     policy_logprobs = lm.logprobs(batch, temperature=SAMPLING.temperature).logprobs
     assert batch.advantages is not None
-    output = clipped_policy_loss(
+    output = policy_loss(
+        PolicyLoss(surrogate="clip"),
         policy_logprobs,
         policy_logprobs.detach(),  # the only step on these answers: the policy is its own proximal policy
         batch.advantages,
         batch.weights,
-        clip=0.2,
     )
     output.loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(lm.module.parameters(), 1.0)

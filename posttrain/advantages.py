@@ -14,13 +14,78 @@ def group_normalised(scores: Sequence[float]) -> list[float]:
 
     σ is the population standard deviation and nothing is added to it; a group with σ < 1e-8 gets zeros. Raises
     ValueError for fewer than two scores: a group of one has no baseline."""
+    centred = group_centred(scores)
+    sigma = math.sqrt(math.fsum(a * a for a in centred) / len(centred))
+    return [a / sigma if sigma >= ZERO_VARIANCE else 0.0 for a in centred]
+
+
+def group_centred(scores: Sequence[float]) -> list[float]:
+    """Dr. GRPO's advantage (arXiv:2503.20783, section 3.2): A_i = r_i − mean r, without dividing.
+
+    Raises ValueError for fewer than two scores."""
     if len(scores) < 2:
         raise ValueError("a group needs at least two scores for a baseline")
-    mean = math.fsum(scores) / len(scores)
-    sigma = math.sqrt(math.fsum((s - mean) ** 2 for s in scores) / len(scores))
-    if sigma < ZERO_VARIANCE or min(scores) == max(scores):  # equal large scores differ from their rounded mean
+    if min(scores) == max(scores):  # equal large scores differ from their rounded mean
         return [0.0] * len(scores)
-    return [(s - mean) / sigma for s in scores]
+    mean = math.fsum(scores) / len(scores)
+    return [s - mean for s in scores]
+
+
+def leave_one_out(scores: Sequence[float]) -> list[float]:
+    """RLOO's advantage (arXiv:2402.14740, section 3.2): A_i = r_i − mean of the other scores = G/(G−1)·(r_i − mean r).
+
+    Raises ValueError for fewer than two scores."""
+    centred = group_centred(scores)
+    return [a * len(centred) / (len(centred) - 1) for a in centred]
+
+
+def whitened(rows: Sequence[Sequence[float]], least: float = 0.0) -> list[list[float]]:
+    """(x − mean) / σ over all numbers of all rows, with the population σ; zeros where σ < 1e-8 or `least`.
+
+    A row holds the advantages of a rollout's tokens and the rows are those of a whole step, so that the result does
+    not depend on micro-batches (REINFORCE++, arXiv:2501.03262, equation 9; PPO's advantage normalisation)."""
+    flat = [x for row in rows for x in row]
+    if not flat:
+        return [[] for _ in rows]
+    mean = math.fsum(flat) / len(flat)
+    sigma = math.sqrt(math.fsum((x - mean) ** 2 for x in flat) / len(flat))
+    if sigma < max(ZERO_VARIANCE, least) or min(flat) == max(flat):
+        return [[0.0] * len(row) for row in rows]
+    return [[(x - mean) / sigma for x in row] for row in rows]
+
+
+def divided_by_deviation(rows: Sequence[Sequence[float]]) -> list[list[float]]:
+    """x / σ over all numbers of all rows, the mean left in: PPO's reward whitening, which must not make every reward of
+    a bad step negative. The rows as they are where σ < 1e-8."""
+    flat = [x for row in rows for x in row]
+    mean = math.fsum(flat) / len(flat) if flat else 0.0
+    sigma = math.sqrt(math.fsum((x - mean) ** 2 for x in flat) / len(flat)) if flat else 0.0
+    return [[x / sigma if sigma >= ZERO_VARIANCE else x for x in row] for row in rows]
+
+
+def returns_to_go(rewards: Sequence[float], gamma: float) -> list[float]:
+    """R_t = Σ_{s≥t} γ^(s−t) r_s for the rewards [T] of one rollout's tokens."""
+    out = [0.0] * len(rewards)
+    after = 0.0
+    for t in reversed(range(len(rewards))):
+        after = out[t] = rewards[t] + gamma * after
+    return out
+
+
+def gae(
+    rewards: Sequence[float], values: Sequence[float], gamma: float, gae_lambda: float
+) -> tuple[list[float], list[float]]:
+    """Generalised advantage estimation (arXiv:1506.02438, equation 16) and the critic's targets, for one rollout.
+
+    δ_t = r_t + γ V_{t+1} − V_t;  A_t = Σ_{s≥t} (γλ)^(s−t) δ_s;  R_t = A_t + V_t. `rewards` and `values` are [T]; V_t
+    is read before token t. After the last token it is 0: a rollout that its token limit ended counts as ended."""
+    advantages = [0.0] * len(rewards)
+    after, next_value = 0.0, 0.0
+    for t in reversed(range(len(rewards))):
+        delta = rewards[t] + gamma * next_value - values[t]
+        after = advantages[t] = delta + gamma * gae_lambda * after
+        next_value = values[t]
+    return advantages, [a + v for a, v in zip(advantages, values, strict=True)]
 
 
 def decoupled(groups: Sequence[Sequence[Sequence[float | None]]], weights: Sequence[float]) -> list[list[float]]:

@@ -125,7 +125,10 @@ def test_every_wrong_option_is_named() -> None:
 
 
 def test_repeatable_values_are_required_where_the_config_says_so() -> None:
-    assert refusal(RlConfig, *TRAIN) == "--reward is required"
+    assert refusal(EvalConfig, "--data", "d", model="MODEL").splitlines() == [
+        "MODEL is required",
+        "--reward is required",
+    ]
     assert refusal(CompareConfig, "--out", "o", runs="RUN...") == "RUN... is required"
 
 

@@ -9,11 +9,12 @@ import torch
 
 from posttrain.losses import (
     LOG_RATIO_LIMIT,
-    clipped_policy_loss,
+    PolicyLoss,
     dpo_loss,
     kl_k1,
     kl_k3,
     log_ratio,
+    policy_loss,
     sequence_sums,
     sft_loss,
     token_mean_weights,
@@ -138,7 +139,7 @@ def test_dpo_stays_finite_for_absurd_margins() -> None:
 )
 def test_clipped_objective_of_one_token(ratio: float, advantage: float, objective: float, slope: float) -> None:
     policy, proximal = tensor(math.log(ratio) - 3.0, grad=True), tensor(-3.0)
-    out = clipped_policy_loss(policy, proximal, tensor(advantage), tensor(0.5), clip=0.2)
+    out = policy_loss(PolicyLoss(), policy, proximal, tensor(advantage), tensor(0.5))
     assert out.loss.item() == pytest.approx(-0.5 * objective)
     assert gradient(out.loss, policy)[0][0] == pytest.approx(-0.5 * slope, abs=1e-12)
     clipped = advantage != 0 and slope == 0
@@ -149,7 +150,7 @@ def test_on_policy_gradient_is_the_policy_gradient() -> None:
     """At ρ = 1 exactly: L = −Σ w A and ∂L/∂log π = −w A."""
     policy = tensor(-1.0, -2.5, -0.1, grad=True)
     advantages, weights = tensor(1.0, -2.0, 0.5), tensor(0.5, 0.25, 0.25)
-    out = clipped_policy_loss(policy, policy.detach(), advantages, weights, clip=0.2)
+    out = policy_loss(PolicyLoss(), policy, policy.detach(), advantages, weights)
     assert out.loss.item() == pytest.approx(-(0.5 - 0.5 + 0.125))
     assert gradient(out.loss, policy) == [[-0.5, 0.5, -0.125]]
     assert out.metrics["clip_fraction"] == 0.0
@@ -159,11 +160,12 @@ def test_kl_penalty_in_the_policy_loss() -> None:
     """ρ = 1, A = 1, β = 0.1, r = π_ref/π = 2: k3 = 2 − 1 − ln 2, and ∂k3/∂log π = 1 − r = −1."""
     policy = tensor(math.log(0.25), grad=True)
     ref = tensor(math.log(0.5))
-    out = clipped_policy_loss(policy, policy.detach(), tensor(1.0), tensor(1.0), 0.2, ref, beta=0.1)
+    choices = PolicyLoss(kl="k3", beta=0.1)
+    out = policy_loss(choices, policy, policy.detach(), tensor(1.0), tensor(1.0), ref_logprobs=ref)
     assert out.loss.item() == pytest.approx(-(1 - 0.1 * (1 - math.log(2))))
     assert gradient(out.loss, policy)[0][0] == pytest.approx(-(1 - 0.1 * -1.0))
     with pytest.raises(ValueError, match="reference"):
-        clipped_policy_loss(policy, policy.detach(), tensor(1.0), tensor(1.0), 0.2, None, beta=0.1)
+        policy_loss(choices, policy, policy.detach(), tensor(1.0), tensor(1.0))
 
 
 def test_kl_estimates_by_hand() -> None:
@@ -192,7 +194,7 @@ def test_huge_log_ratios_stay_finite(gap: float, advantage: float, dtype: torch.
     policy = torch.tensor([gap, gap], dtype=dtype, requires_grad=True)
     other = torch.zeros(2, dtype=dtype)
     advantages, weights = torch.full((2,), advantage, dtype=dtype), torch.tensor([1.0, 0.0], dtype=dtype)
-    out = clipped_policy_loss(policy, other, advantages, weights, 0.2, other, beta=0.1)
+    out = policy_loss(PolicyLoss(kl="k3", beta=0.1), policy, other, advantages, weights, ref_logprobs=other)
     (slope,) = torch.autograd.grad(out.loss, policy)
     assert math.isfinite(out.loss.item()) and bool(torch.isfinite(slope).all()) and slope[1].item() == 0.0
 

@@ -18,6 +18,7 @@ from posttrain.data.packing import Branch, Tree, micro_batches, pack
 from posttrain.models import LanguageModel, attention, head, load_model, weights_hash
 from posttrain.models.attention import ForestPlan
 from posttrain.models.head import logprobs_from_logits, token_logprobs
+from posttrain.models.language_model import padded_rows
 from posttrain.types import Batch, InputError, Node
 from tests.model_helpers import (
     ARCHITECTURES,
@@ -180,6 +181,35 @@ def test_padded_rows_equal_packed_ones(tiny: LanguageModel, monkeypatch: pytest.
     assert worst_relative(weighted_gradient(batch.weights, padded.logprobs, tiny.module), packed_gradient) < 1e-4
 
 
+@pytest.mark.parametrize("model", ["llama-bias", "gpt-2"])
+def test_values_are_read_before_their_tokens(model: str) -> None:
+    """V_t = w·h + b with h the last hidden state of the token before t on its path, packed and padded, with the same
+    log-probabilities beside them."""
+    lm = small_model(model)
+    batch = pack(random_trees(11))
+    with pytest.raises(ValueError, match="no scalar head"):
+        lm.values(batch)
+    lm.add_scalar_head()
+    assert not lm.values(batch).any()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        lm.scalar_head.weight.normal_(generator=generator)
+        lm.scalar_head.bias.fill_(0.25)
+    expected = []
+    for row, column in zip(*(t.tolist() for t in padded_rows(batch)[1].unbind(1)), strict=True):
+        ids = torch.tensor([padded_rows(batch)[0][row][: column + 1]])
+        with torch.no_grad():
+            expected.append(float(lm.scalar_head(lm.module.base_model(input_ids=ids).last_hidden_state[0, -1])))
+    both = []
+    for packed in (True, False):
+        lm.packed = packed
+        both.append(lm.logprobs(batch, values=True))
+        assert both[-1].values.tolist() == pytest.approx(expected, abs=2e-5)
+        assert lm.values(batch).tolist() == pytest.approx(expected, abs=2e-5)
+    torch.testing.assert_close(both[0].logprobs, both[1].logprobs, rtol=0, atol=2e-5)
+    assert {"scalar_head.weight", "scalar_head.bias"} <= set(lm.trained_parameters())
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
 @pytest.mark.parametrize("restricted", [False, True])
 def test_temperature_and_supports(tiny: LanguageModel, temperature: float, restricted: bool) -> None:
@@ -228,8 +258,11 @@ def test_architectures_pack_or_fall_back(architecture: str) -> None:
 @pytest.mark.parametrize("chunk_rows", [1, 3, 100])
 @pytest.mark.parametrize("restricted", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
-def test_chunked_head(chunk_rows: int, restricted: bool, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """7 rows over a vocabulary of 11: value, entropy and all gradients against log_softmax in float64."""
+@pytest.mark.parametrize("of_entropy", [False, True])
+def test_chunked_head(
+    chunk_rows: int, restricted: bool, biased: bool, of_entropy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """7 rows over a vocabulary of 11: value, entropy and the gradients of both against log_softmax in float64."""
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", 11 * chunk_rows)
     generator = torch.Generator().manual_seed(1)
     hidden, weight, bias = (torch.randn(*s, generator=generator) for s in ((7, 5), (11, 5), (11,)))
@@ -254,14 +287,16 @@ def test_chunked_head(chunk_rows: int, restricted: bool, biased: bool, monkeypat
     log_p = logits.log_softmax(-1)
     expected = log_p[range(7), targets]
     torch.testing.assert_close(got.logprobs.double(), expected, rtol=0, atol=1e-5)
-    terms = torch.where(log_p.exp() > 0, log_p.exp() * log_p, 0.0)
-    assert got.entropy is not None and not got.entropy.requires_grad
-    torch.testing.assert_close(got.entropy.double(), -terms.sum(-1), rtol=0, atol=1e-5)
+    entropy = -(log_p.exp() * log_p.masked_fill(log_p.isneginf(), 0.0)).sum(-1)
+    assert got.entropy is not None
+    torch.testing.assert_close(got.entropy.double(), entropy, rtol=0, atol=1e-5)
     used = 3 if biased else 2
-    gradients = torch.autograd.grad((upstream * got.logprobs).sum(), leaves[:used])
-    wanted = torch.autograd.grad((upstream.double() * expected).sum(), exact[:used])
+    also = torch.randn(7, generator=generator) * of_entropy
+    mine = (upstream * got.logprobs).sum() + ((also * got.entropy).sum() if of_entropy else 0.0)
+    gradients = torch.autograd.grad(mine, leaves[:used])
+    wanted = torch.autograd.grad((upstream * expected + also * entropy).sum(), exact[:used])
     for one, other in zip(gradients, wanted, strict=True):
-        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=5e-5 if of_entropy else 1e-5)
 
 
 def test_plain_head_by_hand() -> None:

@@ -19,7 +19,8 @@ from posttrain.rewards.base import Scorer
 from posttrain.rollout import rollout_from_json, score
 from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl import train_rl
-from posttrain.train.rl_batch import branch_of, group_metrics, group_signals, policy_loss, sampler_logprobs, step_trees
+from posttrain.train.rl_batch import batch_loss, branches_of, group_metrics, loss_choices, step_trees
+from posttrain.train.signals import sampler_logprobs, step_signals
 from posttrain.types import Batch, Group, LossOutput, RunFailed, Sampling, Task
 from tests.training_helpers import (
     adamw,
@@ -200,6 +201,15 @@ class Reference:
         return total / len(members)
 
 
+def rl_config(**options: Any) -> RlConfig:
+    defaults = {"model": "tiny-random", "data": "-", "out": "-", "reward": ("none",), "group_size": 4}
+    return RlConfig(**{**defaults, **options})
+
+
+def plain_loss(config: RlConfig) -> Callable[[Batch, TokenOutputs], LossOutput]:
+    return partial(batch_loss, config=config, choices=loss_choices(config, config.beta), mismatch="off")
+
+
 def our_groups(rows: Sequence[dict[str, Any]], lm: LanguageModel) -> list[Group]:
     sampling = Sampling(8)
     out = []
@@ -244,15 +254,16 @@ def test_loss_and_gradient_equal_a_padded_reference(
     groups = our_groups(rows, lm)
     flat = [r for g in groups for r in g.rollouts]
     start_policy = LocalPolicy(load_model("tiny-random"), Optimization(1e-4), 4096)
-    from_start = start_policy.logprobs([share_prefix([branch_of(r, 0.0)]) for r in flat], temperature)
+    from_start = start_policy.logprobs([share_prefix(branches_of(r)) for r in flat], temperature)
     references = {id(r): values for r, values in zip(flat, from_start, strict=True)} if beta else {}
-    signals = group_signals(groups, references, beta if kl_in == "reward" else 0.0)
+    config = rl_config(beta=beta, temperature=temperature, **({"kl_in": kl_in} if beta else {}))
+    signals = step_signals(config, groups, beta=beta, references=references)
     assert [len(members) for members in signals] == [3, 0, 4, 4]
     proximal = {id(r): tuple(sampler_logprobs(r)) for r in flat}
-    in_loss = beta if kl_in == "loss" else 0.0
-    trees = step_trees(signals, proximal, references, keep_flat=keep_flat or in_loss > 0)
+    extras = {"proximal_logprobs": proximal, "ref_logprobs": references}
+    trees = step_trees(config, signals, extras, keep_flat=keep_flat or (beta > 0 and kl_in == "loss"))
     policy = LocalPolicy(lm, Optimization(1e-4), 200)
-    result = policy.forward_backward(trees, partial(policy_loss, clip=0.2, beta=in_loss), temperature)
+    result = policy.forward_backward(trees, plain_loss(config), partial(lm.logprobs, temperature=temperature))
 
     fixed = {id(row): torch.tensor(drawn_logprobs(row)) for row in rows}
     expected = reference.loss(reference.groups, fixed)
@@ -343,8 +354,9 @@ def test_policy_over_proximal_is_exactly_one_at_the_start_of_a_batch() -> None:
     lm = load_model("tiny-random")
     groups = [g for g in our_groups(rows, lm) if g.rollouts]
     policy = LocalPolicy(lm, Optimization(1e-4), 4096)
-    signals = group_signals(groups, {}, 0.0)
-    trees = step_trees(signals, {}, {}, keep_flat=False)
+    config = rl_config(clip=1e-9)
+    signals = step_signals(config, groups)
+    trees = step_trees(config, signals, {}, keep_flat=False)
     values = policy.logprobs(trees)
     proximal = {id(s.rollout): v for s, v in zip((s for m in signals for s in m), values, strict=True)}
     seen: list[torch.Tensor] = []
@@ -352,10 +364,11 @@ def test_policy_over_proximal_is_exactly_one_at_the_start_of_a_batch() -> None:
     def loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
         assert batch.proximal_logprobs is not None
         seen.append(outputs.logprobs.detach() - batch.proximal_logprobs)
-        return policy_loss(batch, outputs, clip=1e-9, beta=0.0)
+        return plain_loss(config)(batch, outputs)
 
-    with_proximal = policy.forward_backward(step_trees(signals, proximal, {}, keep_flat=False), loss)
-    without = policy.forward_backward(trees, partial(policy_loss, clip=1e-9, beta=0.0))
+    extras = {"proximal_logprobs": proximal}
+    with_proximal = policy.forward_backward(step_trees(config, signals, extras, keep_flat=False), loss)
+    without = policy.forward_backward(trees, plain_loss(config))
     assert torch.equal(seen[0], torch.zeros_like(seen[0]))
     assert with_proximal["clip_fraction"] == without["clip_fraction"] == 0.0
 
@@ -391,8 +404,10 @@ def test_zero_variance_groups_are_those_the_advantages_see() -> None:
     references = {
         id(r): tuple(p - 0.1 * r.index for p in sampler_logprobs(r)) for group in groups for r in group.rollouts
     }
-    assert group_metrics(groups, group_signals(groups, references, 0.0))["zero_variance_groups"] == 1 / 4
-    assert group_metrics(groups, group_signals(groups, references, 0.5))["zero_variance_groups"] == 0.0
+    config = rl_config(beta=0.5, kl_in="reward")
+    assert group_metrics(groups, step_signals(config, groups))["zero_variance_groups"] == 1 / 4
+    signals = step_signals(config, groups, beta=0.5, references=references)
+    assert group_metrics(groups, signals)["zero_variance_groups"] == 0.0
 
 
 def test_a_run_that_learns_something_gives_no_warning(

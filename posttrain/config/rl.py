@@ -2,54 +2,161 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
+from posttrain.config.algorithms import ALGORITHMS, Baseline, Normalisation, Scale, Surrogate
 from posttrain.config.base import NonNegative, Positive, Rate, Share, Temperature
 from posttrain.config.training import TrainConfig
+
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Discount = Annotated[float, Field(ge=0, le=1)]
 
 
 class RlConfig(TrainConfig):
     """Online reinforcement learning: sample, score, reinforce.
 
-    Default learning rate: 1e-6 full weights (DeepSeekMath, arXiv:2402.03300), ten times that with LoRA."""
+    An algorithm is the values it gives to the options from `baseline` to `overlong_share`; the defaults shown for
+    these are grpo's, and what is given replaces the algorithm's. Default learning rate: 1e-6 full weights
+    (DeepSeekMath, arXiv:2402.03300), ten times that with LoRA."""
 
-    reward: Annotated[tuple[str, ...], Field(min_length=1)]
+    reward: tuple[str, ...] = ()
     """A reward; repeat for several. Built in (`posttrain score --list`), or `file.py:function`, or
     `package.module:function`; with options, `clip(file.py:function, low=0)`, or made of others, `gate(format, math)`.
     `=0.5` weighs it, `=0:1,200:0.5` goes from weight 1 to 0.5 in 200 steps; `as NAME` renames it."""
-    algorithm: Literal["grpo"] = "grpo"
+    algorithm: Literal[
+        "reinforce",
+        "ppo",
+        "rloo",
+        "reinforce++",
+        "reinforce++-baseline",
+        "grpo",
+        "dr-grpo",
+        "dapo",
+        "gspo",
+        "cispo",
+    ] = "grpo"
     """The algorithm: how scores become advantages, and the policy loss."""
+    baseline: Baseline = "group"
+    """What a score is compared with: nothing, the mean of its group, the mean of the others of its group, or what a
+    critic expects (GAE)."""
+    scale: Scale = "group"
+    """What advantages are divided by: nothing, the standard deviation of the group's scores, or that of all tokens'
+    advantages of the step, of which the mean is taken off too (whitening)."""
+    normalisation: Normalisation = "sequence"
+    """How tokens are weighed: the mean over responses of their token means; the mean over all tokens; the sum over
+    tokens by responses times `max_new_tokens`; or that sum by responses alone."""
+    surrogate: Surrogate = "clip"
+    """The policy loss: PPO's clipped ratio by token, GSPO's by sequence, CISPO's weight, or plain log-probability."""
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Range ε of the probability ratio, which is clipped to [1−ε, 1+ε]. Default: PPO (arXiv:1707.06347)."""
+    clip_high: Rate | None = None
+    """Another ε for the upper side. Default: the same as the lower."""
+    dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
+    """Bound c on the ratio where the advantage is negative (dual-clip PPO, arXiv:1912.09729). Default: none."""
+    beta: NonNegativeFloat = 0.0
+    """Coefficient β of the KL to the reference (the start of this stage). Default 0: DAPO (arXiv:2503.14476)."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Where the KL goes: into the loss, or off the reward."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """How the KL is estimated: k1 in the reward, k2 or k3 in the loss (Schulman, 2020)."""
+    group_size: Positive = 8
+    """Completions sampled for each prompt (G)."""
+    max_refills: NonNegative = 0
+    """Rounds in which groups of equal scores are replaced by groups of further prompts (DAPO's dynamic sampling)."""
+    overlong_share: Share = 0.0
+    """Last share of `max_new_tokens` over which a penalty grows from 0 to −1 (DAPO's soft overlong punishment)."""
+    gamma: Discount = 1.0
+    """Discount γ of later tokens' rewards, without baseline or with a critic. Default: InstructGPT."""
+    gae_lambda: Discount = 0.95
+    """λ of generalised advantage estimation (arXiv:1506.02438). Default: InstructGPT."""
+    critic: Literal["separate", "head"] = "separate"
+    """What estimates values: a model of its own that begins as the start, or a head on the policy."""
+    critic_learning_rate: Rate | None = None
+    """Peak learning rate of a separate critic. Default: ten times the policy's (verl: 1e-5 beside 1e-6)."""
+    value_coefficient: Rate = 0.1
+    """Weight of the value loss where the critic is a head. Default: Ziegler et al. (arXiv:1909.08593)."""
+    value_clip: Rate | None = 0.2
+    """Range within which a value may move from what it was before the step. Default: Ziegler et al."""
+    whiten_rewards: bool = False
+    """Divide the tokens' rewards by their standard deviation over the step, before a critic's advantages."""
+    epochs: Positive = 1
+    """Passes over a batch of rollouts."""
+    minibatches: Positive = 1
+    """Optimizer steps in one pass over a batch of rollouts."""
+    kl_stop: Rate | None = None
+    """End the passes over a batch once the policy is so far (KL a token, nats) from where it was before them."""
+    kl_target: Rate | None = None
+    """Adapt β so that the KL of a rollout (summed over its tokens, nats) comes near this (arXiv:1909.08593, section
+    2.2)."""
+    reference_every: Positive | None = None
+    """Steps after which the reference becomes the policy as it is."""
+    entropy_bonus: NonNegativeFloat = 0.0
+    """Coefficient of the entropy of the next-token distribution, added to the objective."""
+    ptx_data: str | None = None
+    """Rows as in `posttrain sft`, trained on beside the RL loss in every optimizer step (InstructGPT's pre-training
+    mix)."""
+    ptx_coefficient: Rate = 1.0
+    """Weight of the mean negative log-likelihood of the `ptx_data` rows."""
+    ptx_batch_size: Positive = 16
+    """Rows of `ptx_data` in an optimizer step."""
+    mismatch: Literal["auto", "off", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"] = "auto"
+    """Importance weights for sampling by another engine or an older policy: π_trainer/π_sampler of a token, or the
+    length-normalised one of a sequence, truncated at the limit or 0 outside [1/limit, limit]. `auto`: `token-truncate`
+    unless the trainer's own engine sampled."""
+    mismatch_limit: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
+    """Limit of these weights. Default: Yao et al., "Your efficient RL framework secretly brings you off-policy RL
+    training" (2025)."""
     aggregation: Literal["sum", "gdpo"] = "sum"
     """How several rewards become one advantage: `sum` normalises their weighted sum in each group; `gdpo` normalises
     each reward in each group, then sums, then scales over the step (arXiv:2601.05242)."""
-    group_size: Annotated[int, Field(ge=2)] = 8
-    """Completions sampled for each prompt (G)."""
+    constraint: tuple[str, ...] = ()
+    """A reward to keep at a level in the mean, `NAME>=LEVEL`: its excess is added with a multiplier λ ≥ 0 that grows
+    while the level is missed (Lagrangian; Safe RLHF, arXiv:2310.12773). Give the reward weight 0 to only constrain."""
+    constraint_rate: Rate = 0.1
+    """How fast multipliers move: λ ← max(0, λ + rate·(level − mean))."""
     max_new_tokens: Positive = 256
-    """Longest completion in tokens."""
+    """Longest completion in tokens; with an environment, longest turn."""
     temperature: Temperature = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus: the smallest set of tokens with this mass is kept."""
     top_k: NonNegative = 0
     """Keep the k most likely tokens; 0 keeps all."""
-    beta: Annotated[float, Field(ge=0)] = 0.0
-    """Coefficient β of the KL to the reference (the start of this stage). Default 0: DAPO (arXiv:2503.14476)."""
-    kl_in: Literal["loss", "reward"] = "loss"
-    """Where the KL goes: the k3 estimate in the loss, or the k1 estimate subtracted from the reward."""
-    epochs: Positive = 1
-    """Passes over a batch of rollouts."""
-    minibatches: Positive = 1
-    """Optimizer steps in one pass over a batch of rollouts."""
-    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Range ε of the probability ratio, which is clipped to [1−ε, 1+ε]. Default: PPO (arXiv:1707.06347)."""
+    env: str | None = None
+    """An environment with tools or many turns: `file.py:Class`, `package.module:Class` or built in."""
+    max_turns: Positive = 8
+    """Answers of the model in one episode of the environment."""
+    env_timeout: Rate = 30.0
+    """Seconds an environment may take for one answer before its process is killed."""
+    replay: str | None = None
+    """Train on the `rollouts.jsonl` of another run, step by step, instead of sampling."""
+    dry_run: bool = False
+    """Show ten rollouts with their scores, advantages and trained tokens; train and write nothing."""
     engine_slots: Positive = 64
     """Completions decoded at once."""
     max_unscored_share: Share = 0.1
     """The run stops when surely (Wilson 95%) more than this share of the last 200 rollouts could not be scored."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_algorithm(cls, data: Any, handler: ModelWrapValidatorHandler[RlConfig]) -> RlConfig:
+        """Fill in what the algorithm says, and refuse what has no meaning beside it."""
+        if not isinstance(data, Mapping) or data.get("algorithm", "grpo") not in ALGORITHMS:
+            return handler(data)  # the fields' own checks say what is wrong
+        filled = asdict(ALGORITHMS[data.get("algorithm", "grpo")]) | dict(data)
+        if "kl_in" in data and "kl_estimator" not in data:
+            filled["kl_estimator"] = "k1" if data["kl_in"] == "reward" else "k3"
+        config = handler(filled)
+        for option, (used, when) in config.uses().items():
+            if data.get(option, False) is not False and not used:  # a flag that is off says nothing
+                raise ValueError(f"{option} has no effect here; it needs {when}")
+        return config
 
     @model_validator(mode="after")
     def _divides(self) -> RlConfig:
@@ -58,11 +165,80 @@ class RlConfig(TrainConfig):
                 f"batch_size counts rollouts and must be a multiple of group_size: {self.batch_size} is not one of "
                 f"{self.group_size}"
             )
-        if (self.batch_size // self.group_size) % self.minibatches:
+        prompts = self.batch_size // self.group_size
+        if prompts % self.minibatches:
             raise ValueError(
-                f"minibatches={self.minibatches} must divide the {self.batch_size // self.group_size} prompts of a "
-                "step (batch_size / group_size)"
+                f"minibatches={self.minibatches} must divide the {prompts} prompts of a step (batch_size / group_size)"
             )
-        if self.aggregation == "gdpo" and self.beta > 0 and self.kl_in == "reward":
-            raise ValueError("aggregation 'gdpo' normalises each reward and the KL is none of them; use kl_in 'loss'")
+        if self.group_size < 2 and self.groups_matter:
+            raise ValueError("group_size must be at least 2: a group of one has no baseline, scale or variance")
         return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RlConfig:
+        if not self.reward and self.env is None:
+            raise ValueError("reward is required; only an environment with one of its own does without")
+        if self.has_kl and self.kl_in == "loss" and self.kl_estimator == "k1":
+            raise ValueError(
+                "kl_estimator 'k1' has an expected gradient of 0 in the loss and would leash nothing; use k2 or k3 "
+                "there, or kl_in 'reward'"
+            )
+        if self.has_kl and self.kl_in == "reward" and self.kl_estimator != "k1":
+            raise ValueError(f"kl_estimator {self.kl_estimator!r} belongs in the loss; in the reward it is k1")
+        if self.scale == "group" and self.baseline == "critic":
+            raise ValueError(
+                "scale 'group' divides scores of a group, but a critic gives advantages by token; use batch"
+            )
+        if self.surrogate == "reinforce" and self.updates_per_step > 1:
+            raise ValueError(
+                "surrogate 'reinforce' is right for one optimizer step a batch only; use another one with more epochs "
+                "or minibatches"
+            )
+        if self.aggregation == "gdpo" and (self.baseline != "group" or self.constraint):
+            raise ValueError("aggregation 'gdpo' normalises each reward in its group; it needs baseline 'group' alone")
+        if self.aggregation == "gdpo" and self.has_kl and self.kl_in == "reward":
+            raise ValueError("aggregation 'gdpo' normalises each reward and the KL is none of them; use kl_in 'loss'")
+        if self.replay is not None and (self.max_refills or self.dry_run):
+            raise ValueError("replay samples nothing; it goes with neither max_refills nor dry_run")
+        return self
+
+    @property
+    def groups_matter(self) -> bool:
+        """Whether advantages compare the rollouts of a group."""
+        return self.baseline in ("group", "leave-one-out") or self.scale == "group" or self.max_refills > 0
+
+    @property
+    def has_kl(self) -> bool:
+        return self.beta > 0
+
+    @property
+    def longest_response(self) -> int:
+        """Tokens a rollout can sample in all its turns."""
+        return self.max_new_tokens * (self.max_turns if self.env is not None else 1)
+
+    @property
+    def updates_per_step(self) -> int:
+        """Optimizer steps on one batch of rollouts."""
+        return self.epochs * self.minibatches
+
+    def uses(self) -> dict[str, tuple[bool, str]]:
+        """Of each option that is not for everyone: whether something uses it in this configuration, and what would."""
+        critic = (self.baseline == "critic", "baseline critic (ppo)")
+        kl = (self.has_kl, "beta above 0")
+        ratio = (self.surrogate != "reinforce", "another surrogate than reinforce")
+        of_critic = ("gae_lambda", "critic", "value_clip", "whiten_rewards")
+        head = (critic[0] and self.critic == "head", "baseline critic and critic head")
+        separate = (critic[0] and self.critic == "separate", "baseline critic and critic separate")
+        return {
+            "gamma": (self.baseline in ("none", "critic"), "baseline none or critic"),
+            **dict.fromkeys(of_critic, critic),
+            "value_coefficient": head,
+            "critic_learning_rate": separate,
+            **dict.fromkeys(("clip", "clip_high"), ratio),
+            "dual_clip": (self.surrogate in ("clip", "sequence-clip"), "surrogate clip or sequence-clip"),
+            **dict.fromkeys(("kl_in", "kl_estimator", "kl_target", "reference_every"), kl),
+            "kl_stop": (self.updates_per_step > 1, "more than one of epochs x minibatches"),
+            **dict.fromkeys(("ptx_coefficient", "ptx_batch_size"), (self.ptx_data is not None, "ptx_data")),
+            "constraint_rate": (bool(self.constraint), "a constraint"),
+            **dict.fromkeys(("max_turns", "env_timeout"), (self.env is not None, "env")),
+        }

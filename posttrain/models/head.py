@@ -23,10 +23,12 @@ Supports = Sequence[Sequence[int]]
 
 
 class TokenOutputs(NamedTuple):
-    """`logprobs` [M], differentiable; `entropy` [M], detached, in nats, or None if it was not asked for."""
+    """`logprobs` [M] and, or None where they were not asked for, `entropy` [M] in nats and `values` [M] of the scalar
+    head. All are differentiable."""
 
     logprobs: torch.Tensor
-    entropy: torch.Tensor | None
+    entropy: torch.Tensor | None = None
+    values: torch.Tensor | None = None
 
 
 def token_logprobs(
@@ -61,8 +63,7 @@ def logprobs_from_logits(
     chosen = log_p.gather(1, targets[:, None])[:, 0]
     if not entropy:
         return TokenOutputs(chosen, None)
-    detached = log_p.detach()
-    return TokenOutputs(chosen, -(detached.exp() * detached.nan_to_num(neginf=0.0)).sum(-1))
+    return TokenOutputs(chosen, -(log_p.exp() * log_p.masked_fill(log_p.isneginf(), 0.0)).sum(-1))
 
 
 def _logits(
@@ -86,7 +87,8 @@ def _restrict(logits: torch.Tensor, supports: Supports | None) -> torch.Tensor:
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """d log p(y) / d logits = onehot(y) - softmax(logits), with the logits made again chunk by chunk."""
+    """d log p(y) / d logits = onehot(y) - p and dH / d logits = -p (log p + H), with the logits made again chunk by
+    chunk."""
 
     @staticmethod
     def forward(
@@ -112,15 +114,19 @@ class _ChunkedLogprobs(torch.autograd.Function):
             if entropy:
                 p = (logits - log_z[part, None]).exp_()
                 entropies[part] = log_z[part] - p.mul_(logits.nan_to_num(neginf=0.0)).sum(-1)
-        ctx.save_for_backward(hidden, weight, bias, targets, log_z)
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z, entropies)
         ctx.temperature, ctx.supports, ctx.chunk = temperature, supports, chunk
         ctx.logits = logits if len(hidden) <= chunk else None
-        ctx.mark_non_differentiable(entropies)
+        ctx.set_materialize_grads(False)
         return logprobs, entropies
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, bias, targets, log_z = ctx.saved_tensors
+    def backward(
+        ctx: Any, grad: torch.Tensor | None, of_entropy: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, bias, targets, log_z, entropies = ctx.saved_tensors
+        if grad is None:
+            grad = torch.zeros_like(log_z)
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         empty = torch.empty_like if len(hidden) else torch.zeros_like  # the first chunk fills it
         grad_weight = empty(weight) if ctx.needs_input_grad[1] else None
@@ -132,8 +138,14 @@ class _ChunkedLogprobs(torch.autograd.Function):
             if logits is None:
                 logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.supports and ctx.supports[part])
             scale = grad[part, None] / ctx.temperature
-            for d, z, s in zip(*(t.split(BLOCK_ROWS) for t in (logits, log_z[part, None], scale)), strict=True):
-                d.sub_(z).exp_().mul_(-s)
+            if of_entropy is None:
+                for d, z, s in zip(*(t.split(BLOCK_ROWS) for t in (logits, log_z[part, None], scale)), strict=True):
+                    d.sub_(z).exp_().mul_(-s)
+            else:
+                log_p = logits.sub_(log_z[part, None])
+                slope = of_entropy[part, None] / ctx.temperature
+                more = slope * (log_p.masked_fill(log_p.isneginf(), 0.0) + entropies[part, None])
+                logits = log_p.exp_().mul_(-(more + scale))
             d = logits.scatter_add_(1, targets[part, None], scale).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = input_gradient(d, weight)

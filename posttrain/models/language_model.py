@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.chat import ChatFormat
@@ -30,7 +31,7 @@ SELF_CHECK_TOLERANCE = 1e-3
 
 
 class LanguageModel:
-    """A transformers causal LM that can be run on packed forests.
+    """A transformers causal LM, perhaps with a scalar head, that can be run on packed forests.
 
     `packed` says whether forests run as they are; otherwise every path of a tree becomes a padded row of its own,
     with the same results. `module` is always an ordinary transformers model."""
@@ -52,6 +53,7 @@ class LanguageModel:
         self.forwarded_tokens = 0
         """Tokens that went through the model, padding included; a test compares it with the forest's tokens."""
         self.adapter: PeftModel | None = None
+        self.scalar_head: nn.Linear | None = None
         self._decoder: Decoder | None = None
         self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
@@ -105,15 +107,17 @@ class LanguageModel:
         """Give the memory of `prepare_decoding` back."""
         self._decoder = None
 
-    def logprobs(self, batch: Batch, temperature: float = 1.0, entropy: bool = False) -> TokenOutputs:
+    def logprobs(
+        self, batch: Batch, temperature: float = 1.0, entropy: bool = False, values: bool = False
+    ) -> TokenOutputs:
         """Log-probability of each trained token of the batch, [M] in the order of its mask, each predicted at its
-        parent. Differentiable if gradients are on. `temperature` divides the logits; the batch's supports apply."""
+        parent, where `values` reads the scalar head too. Differentiable if gradients are on. `temperature` divides the
+        logits; the batch's supports apply."""
         targets = batch.token_ids[batch.mask].to(self.device)
         output = self.module.get_output_embeddings()
         if self.packed:
-            hidden = self.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, self.device))
-            hidden = hidden.index_select(0, batch.parent[batch.mask].to(self.device))
-            return token_logprobs(
+            hidden = self._states(batch)
+            out = token_logprobs(
                 hidden,
                 output.weight,
                 targets,
@@ -122,15 +126,35 @@ class LanguageModel:
                 supports=batch.supports,
                 entropy=entropy,
             )
-        return logprobs_from_logits(
-            self._padded_logits(batch), targets, temperature=temperature, supports=batch.supports, entropy=entropy
-        )
+        else:
+            logits, hidden = self._padded(batch, values)
+            out = logprobs_from_logits(
+                logits, targets, temperature=temperature, supports=batch.supports, entropy=entropy
+            )
+        return out._replace(values=self._read(hidden)) if values else out
 
-    def _padded_logits(self, batch: Batch) -> torch.Tensor:
-        """Logits [M, V] by the model's own forward on padded rows, one row a path of the forest."""
+    def values(self, batch: Batch) -> torch.Tensor:
+        """What the scalar head says before each trained token of the batch, [M] float32; differentiable."""
+        return self._read(self._states(batch) if self.packed else self._padded(batch, True)[1])
+
+    def _states(self, batch: Batch) -> torch.Tensor:
+        """The hidden states [M, H] that the trained tokens are predicted from (packed models only)."""
+        hidden = self.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, self.device))
+        return hidden.index_select(0, batch.parent[batch.mask].to(self.device))
+
+    def _read(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.scalar_head is None:
+            raise ValueError("this model has no scalar head")
+        out: torch.Tensor = self.scalar_head(hidden)
+        return out[:, 0].float()
+
+    def _padded(self, batch: Batch, hidden: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [M, V], and with `hidden` last hidden states [M, H], by the model's own forward on padded rows, one
+        row a path of the forest."""
         rows, places = padded_rows(batch)
         if not rows:
-            return torch.empty(0, self.vocabulary, device=self.device)
+            size = self.module.get_output_embeddings().weight.shape[1]
+            return torch.empty(0, self.vocabulary, device=self.device), torch.empty(0, size, device=self.device)
         width = max(len(r) for r in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -138,8 +162,14 @@ class LanguageModel:
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
         self.forwarded_tokens += ids.numel()
-        logits = self.module(input_ids=ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False).logits
-        return logits[places[:, 0].to(self.device), places[:, 1].to(self.device)]
+        outputs = self.module(
+            input_ids=ids.to(self.device),
+            attention_mask=mask.to(self.device),
+            use_cache=False,
+            output_hidden_states=hidden,
+        )
+        at = (places[:, 0].to(self.device), places[:, 1].to(self.device))
+        return outputs.logits[at], outputs.hidden_states[-1][at] if hidden else torch.empty(0, device=self.device)
 
     def _can_pack(self) -> bool:
         """Whether forests give this model's own numbers: plain full attention in every layer, a plain linear head,
@@ -191,11 +221,23 @@ class LanguageModel:
             raise ValueError("this model has no adapter to switch off")
         return self.adapter.disable_adapter()
 
+    # -- scalar head ----------------------------------------------------------------------------------------------
+
+    def add_scalar_head(self) -> None:
+        """Put a linear layer with one output beside the language-model head: a critic's values, a reward model's
+        scores. It begins with zeros, so that the first values say nothing."""
+        self.scalar_head = nn.Linear(self.module.get_output_embeddings().weight.shape[1], 1).to(self.device)
+        nn.init.zeros_(self.scalar_head.weight)
+        nn.init.zeros_(self.scalar_head.bias)
+
     # -- weights --------------------------------------------------------------------------------------------------
 
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         """What the optimizer changes, by name; tied weights appear once."""
-        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        named = dict(self.module.named_parameters())
+        if self.scalar_head is not None:
+            named |= {f"scalar_head.{name}": p for name, p in self.scalar_head.named_parameters()}
+        return {name: p for name, p in named.items() if p.requires_grad}
 
     def save(self, folder: Path) -> None:
         """Write `folder` in Hugging Face format. An adapter is merged into the weights first, and ends with that."""

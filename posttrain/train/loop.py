@@ -36,8 +36,7 @@ class Evaluation:
 
 
 class Stage(Protocol):
-    """A method of training, one step at a time. Whatever it must remember between steps beyond the policy is in
-    `state`, which is JSON and goes into checkpoints."""
+    """A method of training, one step at a time."""
 
     kind: str
     policy: LocalPolicy
@@ -49,6 +48,14 @@ class Stage(Protocol):
 
     def evaluate(self) -> Evaluation | None:
         """Evaluate on the held-out data, if there is some."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write into a checkpoint what the stage must remember between steps beyond the policy."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """The inverse of `save`."""
         ...
 
     def rewind(self, log: RunLog, step: int) -> None:
@@ -181,6 +188,7 @@ def _evaluate(log: RunLog, stage: Stage, tracker: _Tracker, n: int, row: dict[st
 def _checkpoint(stage: Stage, tracker: _Tracker, n: int) -> Callable[[Path], None]:
     def fill(folder: Path) -> None:
         stage.policy.save(folder)
+        stage.save(folder)
         (folder / "state.json").write_text(json.dumps({"step": n, "tracker": tracker.state()}))
 
     return fill
@@ -194,6 +202,7 @@ def _resume(log: RunLog, stage: Stage, tracker: _Tracker) -> int:
         state = json.loads((checkpoints[-1] / "state.json").read_text())
         step = state["step"]
         stage.policy.load(checkpoints[-1])
+        stage.load(checkpoints[-1])
         tracker.load(state["tracker"])
     if read_jsonl(log.out / "metrics.jsonl") or step:
         log.event("resumed_from", resumed_from=step)

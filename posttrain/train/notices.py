@@ -52,6 +52,11 @@ def unscored(
         raise
 
 
+def short_batch(log: RunLog, n: int, groups: int, wanted: int, sampled: int) -> None:
+    """A step whose refills did not bring enough groups of differing scores; it trains on those there are."""
+    log.event("short_batch", step=n, groups=groups, wanted=wanted, sampled=sampled)
+
+
 def nothing_learnt(log: RunLog, rows: Sequence[Mapping[str, Any]]) -> None:
     """A run of which no step had a token to train, from the rows of its metrics."""
     if not rows or any(row["loss"] is not None for row in rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from posttrain.models.head import TokenOutputs
 from posttrain.types import Batch, LossOutput
 
 Loss = Callable[[Batch, TokenOutputs], LossOutput]
-"""What to minimise: a function of one micro-batch and the log-probabilities of its trained tokens."""
+"""What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
+Forward = Callable[[Batch], TokenOutputs]
+"""What the model says of the trained tokens of a micro-batch."""
 
 
 @dataclass(frozen=True)
@@ -73,26 +75,27 @@ class LocalPolicy:
             }
 
     def forward_backward(
-        self, trees: Sequence[Tree], loss: Loss, temperature: float = 1.0, entropy: bool = False
+        self, trees: Sequence[Tree], loss: Loss, forward: Forward | None = None, head: bool = True
     ) -> dict[str, float]:
         """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
 
-        With entropy, `entropy` is the mean over tokens by weight."""
+        `forward` says what of the model the loss sees; its log-probabilities if nothing is given, and without `head`
+        none of them. With entropy, `entropy` is its mean over tokens by weight."""
         totals: dict[str, float] = {}
         for part in micro_batches(trees, self.micro_batch_tokens):
             batch = pack(part)
             trained = int(batch.mask.sum())
             if trained == 0:
                 continue
-            outputs = self.lm.logprobs(batch, temperature, entropy)
+            outputs = (forward or self.lm.logprobs)(batch)
             result = loss(batch, outputs)
             result.loss.backward()
             metrics = dict(result.metrics)
             if outputs.entropy is not None:
-                metrics["entropy"] = float((batch.weights * outputs.entropy).sum())
+                metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
-            self.flops += self.lm.flops.training(batch.nodes, trained, frozen=self.lm.adapter is not None)
+            self.flops += self.lm.flops.training(batch.nodes, trained * head, frozen=self.lm.adapter is not None)
         return totals
 
     def step(self) -> dict[str, float]:
@@ -112,18 +115,21 @@ class LocalPolicy:
         self.optimizer_steps += 1
         return {"grad_norm": float(norm) if norm is not None else 0.0, "learning_rate": rate}
 
-    def logprobs(
-        self, trees: Sequence[Tree], temperature: float = 1.0, other: LanguageModel | None = None
+    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[tuple[float, ...]]:
+        """Log-probability of every trained token, a tuple a branch in order, without gradients."""
+        return self.per_branch(trees, lambda batch: self.lm.logprobs(batch, temperature).logprobs)
+
+    def per_branch(
+        self, trees: Sequence[Tree], per_token: Callable[[Batch], torch.Tensor], head: bool = True
     ) -> list[tuple[float, ...]]:
-        """Log-probability of every trained token, a tuple a branch in order, without gradients; under an `other` model
-        (a reference) where one is given."""
-        lm = other or self.lm
+        """A number for every trained token, a tuple a branch in order, without gradients; `head` says whether they come
+        from the language-model head."""
         out: list[tuple[float, ...]] = []
         for part in micro_batches(trees, self.micro_batch_tokens):
             batch = pack(part)
             with torch.no_grad():
-                values = lm.logprobs(batch, temperature).logprobs.tolist()
-            self.flops += lm.flops.forward(batch.nodes, len(values))
+                values = per_token(batch).tolist()
+            self.flops += self.lm.flops.forward(batch.nodes, len(values) * head)
             start = 0
             for branch in (b for tree in part for b in tree.branches):
                 n = sum(branch.mask)
@@ -165,11 +171,11 @@ def training_flops(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens:
     return total
 
 
-def save_weights(parameters: dict[str, torch.nn.Parameter], file: Path) -> None:
+def save_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
     save_file({name: p.detach().contiguous() for name, p in parameters.items()}, file)
 
 
-def load_weights(parameters: dict[str, torch.nn.Parameter], file: Path) -> None:
+def load_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
     saved = load_file(file)
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -192,9 +198,12 @@ def step_rows(rows: int, seed: int, step: int, batch_size: int, repeat: bool) ->
     """The rows of step `step` (from 1) when passes over the data follow each other, each reshuffled.
 
     With `repeat` a batch may reach into the next pass; without, the last batch of the one pass may be smaller."""
-    start, end = (step - 1) * batch_size, step * batch_size
-    if not repeat:
-        end = min(end, rows)
+    end = step * batch_size
+    return rows_between(rows, seed, (step - 1) * batch_size, end if repeat else min(end, rows))
+
+
+def rows_between(rows: int, seed: int, start: int, end: int) -> list[int]:
+    """Places [start, end) of the endless stream of rows that passes over the data make, each reshuffled."""
     out: list[int] = []
     epoch, order = -1, []
     for i in range(start, end):

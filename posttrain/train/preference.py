@@ -175,6 +175,12 @@ class Dpo:
     def rewind(self, log: RunLog, step: int) -> None:
         """The stored reference serves every step."""
 
+    def save(self, folder: Path) -> None:
+        """DPO has no state beyond the policy's."""
+
+    def load(self, folder: Path) -> None:
+        """DPO has no state beyond the policy's."""
+
     def close(self) -> None:
         """DPO holds nothing open."""
 

@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from posttrain.config import RlConfig
-from posttrain.data.formats import load_tasks
-from posttrain.data.packing import share_prefix
+from posttrain.data.formats import load_sft, load_tasks
+from posttrain.data.packing import Tree
 from posttrain.engine.local import LocalEngine
-from posttrain.models import LanguageModel, load_model
+from posttrain.models import load_model
 from posttrain.rewards.base import FailureWatch, Scorer
-from posttrain.rollout import (
-    Plan,
-    check_prompts,
-    collect,
-    regroup,
-    rollout_from_json,
-    rollout_seed,
-    rollout_to_json,
-    sampling_flops,
-)
-from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.rollout import Plan, check_prompts, collect, sampling_flops
+from posttrain.runlog import RunLog, check_out
+from posttrain.train.controllers import AdaptiveKl, Constraints, restore, state
+from posttrain.train.critic import Critic, HeadCritic, SeparateCritic
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
-from posttrain.train.notices import special_tokens, unscored
-from posttrain.train.policy import LocalPolicy, step_rows
+from posttrain.train.notices import short_batch, special_tokens, unscored
+from posttrain.train.policy import LocalPolicy
+from posttrain.train.ptx import Mix
+from posttrain.train.reference import Reference
 from posttrain.train.rl_batch import (
-    Signal,
-    branch_of,
+    SHARES,
+    batch_loss,
+    by_rollout,
+    explained_variance,
     group_metrics,
-    group_signals,
     kl_metrics,
+    loss_choices,
     mean,
-    policy_loss,
+    rollout_trees,
     step_trees,
 )
-from posttrain.types import Group, Sampling, Task
+from posttrain.train.rollouts import Rollouts, StepGroups
+from posttrain.train.signals import PerToken, Signal, overlong_penalty, step_signals
+from posttrain.types import Rollout, Sampling, Task
 
 LEARNING_RATE = 1e-6
+CRITIC_FACTOR = 10
+"""A separate critic's learning rate by the policy's, where none is given."""
+STATE = "rl.json"
 
 
 def train_rl(config: RlConfig) -> None:
@@ -51,24 +55,39 @@ def train_rl(config: RlConfig) -> None:
         return
     tasks = load_tasks(config.data)
     held_out = load_tasks(config.eval_data) if config.eval_data else []
+    mixed = load_sft(config.ptx_data) if config.ptx_data else []
     columns = set.intersection(*(set(t.columns) for t in (*tasks, *held_out)))
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
+        constraints = Constraints(config.constraint, config.constraint_rate)
+        constraints.check(scorer.weights(1))
         lm = load_model(config.model, raw=config.raw)
         for source, rows in ((config.data, tasks), (config.eval_data or "", held_out)):
             check_prompts(lm.chat, rows, lm.context - config.max_new_tokens, source)
-        total = config.max_steps
+        rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), scorer)
+        total = rollouts.replay(config.replay) if config.replay else None
+        total = min(filter(None, (total, config.max_steps)), default=None)
         if total is None and config.max_flops is None:
-            total = -(-len(tasks) // (config.batch_size // config.group_size))
-        policy = make_policy(
-            lm, config, settings["learning_rate"], total and total * config.epochs * config.minibatches
-        )
+            total = -(-len(tasks) // rollouts.prompts)
+        rate = settings["learning_rate"]
+        updates = total and total * config.updates_per_step
+        if config.baseline == "critic" and config.critic == "head":
+            lm.add_scalar_head()
+        policy = make_policy(lm, config, rate, updates)
+        critic: Critic | None = None
+        if config.baseline == "critic" and config.critic == "head":
+            critic = HeadCritic(policy)
+        elif config.baseline == "critic":
+            critic = SeparateCritic(config, policy, config.critic_learning_rate or rate * CRITIC_FACTOR, updates)
+        mix = Mix(config, lm, mixed) if mixed else None
         with RunLog(config.out, settings, config.resume) as log:
             special_tokens(log, lm.chat, config.data, tasks)
-            run_stage(log, config, Rl(config, policy, tasks, held_out, scorer, log, total))
+            stage = Rl(config, policy, rollouts, held_out, log, total, constraints, critic, mix)
+            run_stage(log, config, stage)
 
 
 class Rl:
-    """See `Stage`. GRPO (DeepSeekMath, arXiv:2402.03300) with the options of `RlConfig`."""
+    """See `Stage`. The algorithm is in the configuration: what advantages are (`signals.py`), what the loss is
+    (`rl_batch.py`), and what both need (reference, critic, proximal log-probabilities), which is computed only then."""
 
     kind = "rl"
 
@@ -76,38 +95,62 @@ class Rl:
         self,
         config: RlConfig,
         policy: LocalPolicy,
-        tasks: Sequence[Task],
+        rollouts: Rollouts,
         held_out: Sequence[Task],
-        scorer: Scorer,
         log: RunLog,
         total_steps: int | None,
+        constraints: Constraints,
+        critic: Critic | None,
+        mix: Mix | None,
     ) -> None:
         self.config = config
         self.policy = policy
-        self.tasks = tasks
+        self.rollouts = rollouts
         self.held_out = held_out
-        self.scorer = scorer
         self.log = log
         self.total_steps = total_steps
-        self.engine = LocalEngine(policy.lm, slots=config.engine_slots)
+        self.constraints = constraints
+        self.critic = critic
+        self.mix = mix
         self.watch = FailureWatch(config.max_unscored_share)
-        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
-        self.recorded: dict[int, list[dict[str, Any]]] = {}
-        self.reference: LanguageModel | None = None
-        if config.beta > 0 and policy.lm.adapter is None:
-            self.reference = load_model(config.model, raw=config.raw)
+        self.kl = AdaptiveKl(config.beta, config.kl_target)
+        self.reference = Reference(policy) if config.has_kl else None
+        self.mismatch = config.mismatch
+        if config.mismatch == "auto":
+            self.mismatch = "token-truncate" if config.replay else "off"
 
     def step(self, n: int) -> dict[str, Any]:
         """Sample and score a batch of groups (or take the recorded one), then train on it."""
-        groups = self._groups(n)
-        references = self._reference_logprobs(groups)
-        gdpo = self.scorer.weights(n) if self.config.aggregation == "gdpo" else None
-        signals = group_signals(groups, references, self.config.beta if self.config.kl_in == "reward" else 0.0, gdpo)
-        self._record(n, groups, signals)
-        metrics = group_metrics(groups, signals) | kl_metrics(groups, references)
-        metrics |= {f"weight/{name}": weight for name, weight in self.scorer.curriculum(n).items()}
-        metrics |= self._train(n, signals, references)
-        self.engine.update(None, n)
+        config, scorer = self.config, self.rollouts.scorer
+        step = self.rollouts.step(n)
+        if step.new or config.replay is None:
+            self.policy.flops += sampling_flops(self.policy.lm.flops, step.all)
+        members = [g.rollouts for g in step.used]
+        references, values = self._references(members), self._values(members)
+        signals = step_signals(
+            config,
+            step.used,
+            beta=self.kl.beta,
+            references=references,
+            values=values,
+            adjust=self.constraints.adjusted if self.constraints.levels else None,
+            weights=scorer.weights(n),
+        )
+        self._record(n, step, signals)
+        metrics = group_metrics(step.used, signals) | kl_metrics(step.used, references)
+        metrics |= {f"weight/{name}": weight for name, weight in scorer.curriculum(n).items()}
+        metrics |= {f"multiplier/{name}": value for name, value in self.constraints.multipliers.items()}
+        metrics |= {"beta": self.kl.beta} if config.kl_target is not None else {}
+        metrics |= {"explained_variance": explained_variance(signals, values)} if self.critic else {}
+        if config.overlong_share:
+            metrics["overlong"] = mean([overlong_penalty(config, r) for group in members for r in group])
+        metrics |= {"sampled_groups": len(step.all)} if config.max_refills else {}
+        metrics |= self._train(n, signals, references, values)
+        self.kl.update(metrics["kl_sequence"])
+        self.constraints.update(step.used)
+        if self.reference is not None and config.reference_every and n % config.reference_every == 0:
+            self.reference.reset()
+        self.rollouts.engine.update(None, n)
         return metrics
 
     def evaluate(self) -> Evaluation | None:
@@ -115,103 +158,102 @@ class Rl:
         if not self.held_out:
             return None
         greedy = Sampling(self.config.max_new_tokens, temperature=0)
-        groups = collect(self.engine, self.policy.lm.chat, self.scorer, [Plan(t, 0, greedy, 0) for t in self.held_out])
+        plans = [Plan(t, 0, greedy, 0) for t in self.held_out]
+        groups = collect(self.rollouts.engine, self.policy.lm.chat, self.rollouts.scorer, plans)
         scores = [s.total for g in groups for s in g.scores if s.total is not None]
         if not scores:
             return None
         reward = sum(scores) / len(scores)
         return Evaluation({"reward": reward, "unscored": 1 - len(scores) / len(groups)}, -reward)
 
+    def save(self, folder: Path) -> None:
+        saved = state(self.kl, self.constraints) | {"position": self.rollouts.position}
+        (folder / STATE).write_text(json.dumps(saved))
+        if self.reference is not None:
+            self.reference.save(folder)
+        if self.critic is not None:
+            self.critic.save(folder)
+
+    def load(self, folder: Path) -> None:
+        saved = json.loads((folder / STATE).read_text())
+        restore(self.kl, self.constraints, saved)
+        self.rollouts.position = saved["position"]
+        if self.reference is not None:
+            self.reference.load(folder)
+        if self.critic is not None:
+            self.critic.load(folder)
+
     def rewind(self, log: RunLog, step: int) -> None:
-        """Recorded steps past the checkpoint are trained on again as they are, not sampled or scored again."""
-        steps: dict[int, list[dict[str, Any]]] = {}
-        for row in read_jsonl(log.out / "rollouts.jsonl"):
-            steps.setdefault(row["step"], []).append(row)
-        whole = {n: rows for n, rows in steps.items() if len(rows) == self.config.batch_size}
-        log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
-        for n in sorted(whole):
-            if n <= step:
-                for row in whole[n]:
-                    self.watch.add(rollout_from_json(row, self.sampling, self.policy.lm.chat)[1])
-            else:
-                self.recorded[n] = whole[n]
-        self.engine.update(None, step)
+        """Recorded steps past the checkpoint are trained on again as they are."""
+        if self.config.replay is None:
+            self.rollouts.rewind(log, step, self.watch.add)
+        self.rollouts.engine.update(None, step)
 
     def close(self) -> None:
-        self.scorer.close()
+        self.rollouts.scorer.close()
 
-    def _groups(self, n: int) -> list[Group]:
-        config = self.config
-        chat = self.policy.lm.chat
-        rows = step_rows(len(self.tasks), config.seed, n, config.batch_size // config.group_size, True)
-        if n in self.recorded:
-            tasks = [self.tasks[row] for row in rows for _ in range(config.group_size)]
-            pairs = [rollout_from_json(row, self.sampling, chat) for row in self.recorded[n]]
-            groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs])
-        else:
-            plans = [
-                Plan(self.tasks[row], i, self.sampling, rollout_seed(config.seed, n, row, i))
-                for row in rows
-                for i in range(config.group_size)
-            ]
-            groups = collect(self.engine, chat, self.scorer, plans, {"step": n, "global_step": n - 1})
-            self.engine.pause()
-            if self.scorer.metrics:
-                self.log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in self.scorer.metrics.items()})
-        self.policy.flops += sampling_flops(self.policy.lm.flops, groups)
-        return groups
+    def _record(self, n: int, step: StepGroups, signals: Sequence[Sequence[Signal]]) -> None:
+        """Write the step's rollouts, tell what is odd about them, and stop the run if too many could not be scored."""
+        scorer = self.rollouts.scorer
+        self.rollouts.record(self.log, n, step, signals)
+        if step.new and scorer.metrics:
+            self.log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in scorer.metrics.items()})
+        if step.new and len(step.used) < self.rollouts.prompts:
+            short_batch(self.log, n, len(step.used), self.rollouts.prompts, len(step.all))
+        scores = [score for group in step.all for score in group.scores]
+        unscored(self.log, self.watch, scores, scorer.first_traceback, step.new, step=n)
 
-    def _record(self, n: int, groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) -> None:
-        """Write the step's rollouts, and stop the run if too many could not be scored."""
-        scores = [score for group in groups for score in group.scores]
-        new = n not in self.recorded
-        if new:
-            advantage = {id(s.rollout): s.advantage for members in signals for s in members}
-            self.log.rollouts(
-                rollout_to_json(n, r, s, advantage.get(id(r)))
-                for g in groups
-                for r, s in zip(g.rollouts, g.scores, strict=True)
-            )
-        unscored(self.log, self.watch, scores, self.scorer.first_traceback, new, step=n)
-
-    def _reference_logprobs(self, groups: Sequence[Group]) -> dict[int, tuple[float, ...]]:
-        """log π_ref of every rollout's sampled tokens by the rollout's identity; empty where no KL is asked for."""
-        if self.config.beta == 0:
-            return {}
-        rollouts = [r for g in groups for r in g.rollouts if r.response_length]
-        members = [[branch_of(r, 0.0) for r in g.rollouts if r.response_length] for g in groups]
-        trees = [share_prefix(branches) for branches in members if branches]
+    def _references(self, groups: Sequence[Sequence[Rollout]]) -> PerToken:
+        """log π_ref of every sampled token; empty where no KL is asked for."""
         if self.reference is None:
-            with self.policy.lm.without_adapter():
-                values = self.policy.logprobs(trees, self.config.temperature)
-        else:
-            values = self.policy.logprobs(trees, self.config.temperature, self.reference)
-        return {id(r): v for r, v in zip(rollouts, values, strict=True)}
+            return {}
+        with self.reference.active():
+            return by_rollout(groups, self.policy.logprobs(rollout_trees(groups), self.config.temperature))
+
+    def _values(self, groups: Sequence[Sequence[Rollout]]) -> PerToken:
+        return by_rollout(groups, self.critic.values(rollout_trees(groups))) if self.critic else {}
 
     def _train(
-        self, n: int, signals: Sequence[Sequence[Signal]], references: dict[int, tuple[float, ...]]
+        self, n: int, signals: Sequence[Sequence[Signal]], references: PerToken, values: PerToken
     ) -> dict[str, Any]:
         """`epochs` x `minibatches` optimizer steps on the groups of a step."""
-        config = self.config
-        in_loss = config.beta if config.kl_in == "loss" else 0.0
-        once = config.epochs * config.minibatches == 1
-        proximal: dict[int, tuple[float, ...]] = {}
-        if not once:
-            trees = [share_prefix([branch_of(s.rollout, 0.0) for s in members]) for members in signals if members]
-            values = self.policy.logprobs(trees, config.temperature)
-            proximal = {id(s.rollout): v for s, v in zip((s for m in signals for s in m), values, strict=True)}
-        loss = partial(policy_loss, clip=config.clip, beta=in_loss)
+        config, in_loss = self.config, self.config.has_kl and self.config.kl_in == "loss"
+        extras = {"values": values, "ref_logprobs": references if in_loss else {}, "proximal_logprobs": {}}
+        if config.updates_per_step > 1:
+            members = [[s.rollout for s in group] for group in signals]
+            now = self.policy.logprobs(rollout_trees(members), config.temperature)
+            extras["proximal_logprobs"] = by_rollout(members, now)
+        keep_flat = in_loss or config.entropy_bonus > 0 or self.critic is not None
+        size = max(1, len(signals) // config.minibatches)
         updates: list[dict[str, float]] = []
-        size = len(signals) // config.minibatches
         for _ in range(config.epochs):
             for i in range(0, len(signals), size):
-                trees = step_trees(signals[i : i + size], proximal, references, keep_flat=in_loss > 0)
-                metrics = self.policy.forward_backward(trees, loss, config.temperature, entropy=True)
-                covered = sum(w for tree in trees for b in tree.branches for w in b.weights)
-                if covered:
-                    metrics["entropy"] /= covered
-                updates.append({**metrics, **self.policy.step()})
+                updates.append(self._update(step_trees(config, signals[i : i + size], extras, keep_flat)))
+                if config.kl_stop is not None and updates[-1].get("policy_kl", 0.0) > config.kl_stop:
+                    self.log.event("kl_stop", step=n, updates=len(updates), policy_kl=updates[-1]["policy_kl"])
+                    return _averaged(updates)
         if not any("loss" in u for u in updates):
             self.log.event("no_loss_token", step=n)
-        names = ("loss", "clip_fraction", "entropy", "grad_norm", "learning_rate")
-        return {name: mean([u[name] for u in updates if name in u]) for name in names}
+        return _averaged(updates)
+
+    def _update(self, trees: Sequence[Tree]) -> dict[str, float]:
+        """An optimizer step of the policy, and of a critic."""
+        config = self.config
+        choices = loss_choices(config, self.kl.beta)
+        loss = partial(batch_loss, config=config, choices=choices, mismatch=self.mismatch)
+        with_values = isinstance(self.critic, HeadCritic)
+        forward = partial(self.policy.lm.logprobs, temperature=config.temperature, entropy=True, values=with_values)
+        metrics = self.policy.forward_backward(trees, loss, forward)
+        covered = sum(w for tree in trees for b in tree.branches for w in b.weights)
+        metrics = {name: v / covered if name in SHARES and covered else v for name, v in metrics.items()}
+        if self.mix is not None:
+            metrics |= self.mix.forward_backward(self.policy)
+        metrics |= self.policy.step()
+        return metrics | (self.critic.train(trees) if self.critic is not None and trees else {})
+
+
+def _averaged(updates: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """The mean of each number over the optimizer steps that have it."""
+    always = ("loss", "clip_fraction", "entropy", "grad_norm", "learning_rate")
+    names = dict.fromkeys((*always, *(name for u in updates for name in u)))
+    return {name: mean([u[name] for u in updates if name in u]) for name in names}

@@ -1,129 +1,156 @@
-"""From scored groups to training trees, and the numbers that are logged about them."""
+"""From advantages to training trees and the loss of a micro-batch, and the numbers that are logged about a step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import pstdev
+from statistics import pvariance
 
 import torch
 
-from posttrain.advantages import decoupled, group_normalised
+from posttrain.config import RlConfig
 from posttrain.data.packing import Branch, Tree, share_prefix
-from posttrain.losses import clipped_policy_loss, kl_k1, kl_k3
+from posttrain.losses import PolicyLoss, importance_weights, kl_k1, kl_k3, policy_loss, value_loss
 from posttrain.models.head import TokenOutputs
 from posttrain.rollout import prompt_ids
+from posttrain.train.signals import PerToken, Signal, sampler_logprobs
 from posttrain.types import Batch, Group, LossOutput, Rollout
 
-PerToken = Mapping[int, tuple[float, ...]]
-"""Numbers of a rollout's sampled tokens by `id(rollout)`."""
+SHARES = ("entropy", "clip_fraction", "policy_kl", "mismatch_kl")
+"""Metrics of a loss that are means over tokens by weight."""
 
 
-KL_PRECISION = 1e-4
-"""Nats by which sampler and trainer may differ on a response in float32: a spread of rewards that is no more than β
-times this comes from rounding, and dividing by it would train on noise."""
-
-
-@dataclass(frozen=True)
-class Signal:
-    """A scored rollout with its advantage."""
-
-    rollout: Rollout
-    advantage: float
-
-
-def group_signals(
-    groups: Sequence[Group], references: PerToken, reward_beta: float, gdpo: Mapping[str, float] | None = None
-) -> list[list[Signal]]:
-    """The rollouts to train on, group by group, with their advantages.
-
-    Unscored rollouts are left out, and a group with fewer than two scored ones is empty. `gdpo` maps each reward to its
-    weight: then their parts are normalised one by one (`advantages.decoupled`). Else the totals are, and with
-    `reward_beta` they first lose β·Σ_t (log π − log π_ref), the k1 estimate."""
-    if gdpo is not None:
-        return _decoupled_signals(groups, gdpo)
-    out: list[list[Signal]] = []
-    for group in groups:
-        scored = [(r, s.total) for r, s in zip(group.rollouts, group.scores, strict=True) if s.total is not None]
-        if len(scored) < 2:
-            out.append([])
-            continue
-        rewards = [total - (reward_beta * k1_sum(r, references) if reward_beta else 0.0) for r, total in scored]
-        if reward_beta and pstdev(rewards) < reward_beta * KL_PRECISION:
-            rewards = [0.0] * len(rewards)
-        advantages = group_normalised(rewards)
-        out.append([Signal(r, a) for (r, _), a in zip(scored, advantages, strict=True)])
-    return out
-
-
-def _decoupled_signals(groups: Sequence[Group], weights: Mapping[str, float]) -> list[list[Signal]]:
-    scored = [[(r, s) for r, s in zip(g.rollouts, g.scores, strict=True) if s.total is not None] for g in groups]
-    scored = [members if len(members) > 1 else [] for members in scored]
-    parts = [[[s.parts.get(name) for name in weights] for _, s in members] for members in scored]
-    advantages = decoupled(parts, list(weights.values()))
-    return [
-        [Signal(r, a) for (r, _), a in zip(members, values, strict=True)]
-        for members, values in zip(scored, advantages, strict=True)
-    ]
+def loss_choices(config: RlConfig, beta: float) -> PolicyLoss:
+    """What the configuration says of the policy loss, with the KL coefficient of the step."""
+    return PolicyLoss(
+        surrogate=config.surrogate,
+        clip_low=config.clip,
+        clip_high=config.clip if config.clip_high is None else config.clip_high,
+        dual_clip=config.dual_clip,
+        kl=config.kl_estimator if beta and config.kl_in == "loss" else None,  # type: ignore[arg-type]
+        beta=beta,
+        entropy_bonus=config.entropy_bonus,
+    )
 
 
 def step_trees(
-    signals: Sequence[Sequence[Signal]], proximal: PerToken, references: PerToken, keep_flat: bool
+    config: RlConfig, signals: Sequence[Sequence[Signal]], extras: Mapping[str, PerToken], keep_flat: bool
 ) -> list[Tree]:
-    """A tree a group. Each token weighs 1/(scored responses x length of its response): the mean over responses of their
-    token means. A group without variance has no gradient, so its work is left out unless `keep_flat` (a KL or entropy
-    term needs it); its responses stay in the denominator either way."""
-    responses = sum(map(len, signals))
+    """A tree a group; `extras` holds per-token numbers by the name of the Batch field they go to.
+
+    With R scored responses, T their sampled tokens and n those of one, a token weighs 1/(R n) (`sequence`), 1/T
+    (`token`), 1/(R L) with L the longest response there can be (`constant`), or 1/R (`sum`). Responses without
+    advantages have no gradient, so a group of them is left out unless `keep_flat` (a KL, an entropy term or a critic
+    needs it); they stay in the denominators either way."""
+    members = [s for group in signals for s in group]
+    responses, tokens = len(members), sum(s.rollout.response_length for s in members)
+
+    def weight(length: int) -> float:
+        whole = {"sequence": length, "token": tokens / responses, "constant": config.longest_response, "sum": 1}
+        return 1.0 / (responses * whole[config.normalisation])
+
     trees = []
-    for members in signals:
-        if not members or not (keep_flat or any(s.advantage for s in members)):
+    for group in signals:
+        if not group or not (keep_flat or any(not s.flat for s in group)):
             continue
-        branches = []
-        for s in members:
-            extras = {"advantages": (s.advantage,) * s.rollout.response_length}
-            if proximal:
-                extras["proximal_logprobs"] = proximal[id(s.rollout)]
-            if references:
-                extras["ref_logprobs"] = references[id(s.rollout)]
-            branches.append(branch_of(s.rollout, 1.0 / (responses * s.rollout.response_length), extras))
+        branches = [
+            branch
+            for s in group
+            for branch in branches_of(s.rollout, weight(s.rollout.response_length), _extras(s, extras))
+        ]
         trees.append(share_prefix(branches))
     return trees
 
 
-def branch_of(rollout: Rollout, weight: float, extras: Mapping[str, tuple[float, ...]] | None = None) -> Branch:
-    """A rollout's token row; what the policy sampled is trained, at `weight` a token."""
-    (segment,) = rollout.segments
-    kept = None
-    if segment.supports is not None:
-        kept = tuple(k for k, sampled in zip(segment.supports, segment.sampled, strict=True) if sampled)
-    return Branch(segment.token_ids, segment.sampled, (weight,) * segment.sampled_count, dict(extras or {}), kept)
+def _extras(signal: Signal, extras: Mapping[str, PerToken]) -> dict[str, tuple[float, ...]]:
+    out = {name: values[id(signal.rollout)] for name, values in extras.items() if values}
+    out["advantages"] = signal.advantages
+    out["sampler_logprobs"] = tuple(sampler_logprobs(signal.rollout))
+    if signal.returns:
+        out["returns"] = signal.returns
+    return out
 
 
-def policy_loss(batch: Batch, outputs: TokenOutputs, *, clip: float, beta: float) -> LossOutput:
-    """The clipped surrogate of a micro-batch. Without proximal log-probabilities the step is the only one on its batch,
-    and the policy is its own proximal policy: the ratio is 1 with the policy's gradient."""
+def branches_of(
+    rollout: Rollout, weight: float = 0.0, extras: Mapping[str, tuple[float, ...]] | None = None
+) -> list[Branch]:
+    """A rollout's token rows, one a segment; what the policy sampled is trained, at `weight` a token. `extras` run over
+    the sampled tokens of all segments."""
+    out = []
+    start = 0
+    for segment in rollout.segments:
+        count = segment.sampled_count
+        if not count:
+            continue
+        kept = None
+        if segment.supports is not None:
+            kept = tuple(k for k, sampled in zip(segment.supports, segment.sampled, strict=True) if sampled)
+        own = {name: values[start : start + count] for name, values in (extras or {}).items()}
+        out.append(Branch(segment.token_ids, segment.sampled, (weight,) * count, own, kept))
+        start += count
+    return out
+
+
+def rollout_trees(groups: Sequence[Sequence[Rollout]]) -> list[Tree]:
+    """A tree a group, to read numbers of all sampled tokens; see `by_rollout`."""
+    members = [[branch for r in group for branch in branches_of(r)] for group in groups]
+    return [share_prefix(branches) for branches in members if branches]
+
+
+def by_rollout(groups: Sequence[Sequence[Rollout]], values: Sequence[tuple[float, ...]]) -> PerToken:
+    """The numbers of the branches of `rollout_trees` joined for each rollout."""
+    rest = iter(values)
+    return {
+        id(r): tuple(x for s in r.segments if s.sampled_count for x in next(rest)) for group in groups for r in group
+    }
+
+
+def batch_loss(
+    batch: Batch, outputs: TokenOutputs, *, config: RlConfig, choices: PolicyLoss, mismatch: str
+) -> LossOutput:
+    """The policy loss of a micro-batch, and the value loss where a head on the policy gives values.
+
+    Without proximal log-probabilities the step is the only one on its batch, so the ratio is 1 by construction and the
+    policy's own values, detached, stand for them."""
+    if batch.advantages is None or batch.sampler_logprobs is None:
+        raise ValueError("RL needs advantages and the sampler's log-probabilities")
     device = outputs.logprobs.device
-    if batch.advantages is None:
-        raise ValueError("a policy loss needs advantages")
-    proximal = batch.proximal_logprobs
-    return clipped_policy_loss(
+
+    def here(values: torch.Tensor | None) -> torch.Tensor | None:
+        return None if values is None else values.to(device)
+
+    proximal = here(batch.proximal_logprobs)
+    if proximal is None:
+        proximal = outputs.logprobs.detach()
+    sequence = batch.sequence[batch.mask].to(device)
+    sampler, weights = batch.sampler_logprobs.to(device), batch.weights.to(device)
+    importance = None
+    if mismatch != "off":
+        importance = importance_weights(proximal, sampler, mismatch, config.mismatch_limit, sequence)  # type: ignore[arg-type]
+    result = policy_loss(
+        choices,
         outputs.logprobs,
-        outputs.logprobs.detach() if proximal is None else proximal.to(device),
+        proximal,
         batch.advantages.to(device),
-        batch.weights.to(device),
-        clip,
-        None if batch.ref_logprobs is None else batch.ref_logprobs.to(device),
-        beta,
+        weights,
+        sequence=sequence,
+        ref_logprobs=here(batch.ref_logprobs),
+        importance=importance,
+        entropy=outputs.entropy,
     )
+    # KL(sampler‖trainer) from the sampler's own samples
+    metrics = dict(result.metrics) | {"mismatch_kl": float((weights * kl_k3(sampler, proximal)).sum())}
+    if outputs.values is None:
+        return LossOutput(result.loss, metrics)
+    of_values = critic_loss(batch, outputs, clip=config.value_clip)
+    return LossOutput(result.loss + config.value_coefficient * of_values.loss, metrics | dict(of_values.metrics))
 
 
-def sampler_logprobs(rollout: Rollout) -> list[float]:
-    return [p for s in rollout.segments for p, sampled in zip(s.sampler_logprobs, s.sampled, strict=True) if sampled]
-
-
-def k1_sum(rollout: Rollout, references: PerToken) -> float:
-    """Σ_t log π(y_t) − log π_ref(y_t) of one rollout, π being what it was sampled with."""
-    return sum(sampler_logprobs(rollout)) - sum(references[id(rollout)])
+def critic_loss(batch: Batch, outputs: TokenOutputs, *, clip: float | None) -> LossOutput:
+    """The value loss of a micro-batch."""
+    if batch.returns is None or batch.values is None or outputs.values is None:
+        raise ValueError("a critic needs returns and the values from before the step")
+    device = outputs.values.device
+    return value_loss(outputs.values, batch.returns.to(device), batch.weights.to(device), batch.values.to(device), clip)
 
 
 def group_metrics(groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) -> dict[str, float | None]:
@@ -134,7 +161,7 @@ def group_metrics(groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) 
     scores = [s for g in groups for s in g.scores]
     totals = [s.total for s in scores if s.total is not None]
     parts = sorted({name for s in scores for name in s.parts})
-    flat = [members for members in signals if members and not any(s.advantage for s in members)]
+    flat = [members for members in signals if members and all(s.flat for s in members)]
     return {
         "reward": mean(totals),
         **{f"reward/{name}": mean([v for s in scores if (v := s.parts.get(name)) is not None]) for name in parts},
@@ -150,7 +177,7 @@ def group_metrics(groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) 
 def kl_metrics(groups: Sequence[Group], references: PerToken) -> dict[str, float | None]:
     """`kl`: the k3 estimate a token; `kl_sequence`: k1 summed over a rollout, averaged over rollouts. Both of the
     sampling policy against the reference, in nats; null where no reference is asked for."""
-    rollouts = [r for g in groups for r in g.rollouts if id(r) in references]
+    rollouts = [r for g in groups for r in g.rollouts if references.get(id(r))]
     if not rollouts:
         return {"kl": None, "kl_sequence": None}
     policy = torch.tensor([p for r in rollouts for p in sampler_logprobs(r)])
@@ -159,6 +186,14 @@ def kl_metrics(groups: Sequence[Group], references: PerToken) -> dict[str, float
         "kl": float(kl_k3(policy, reference).mean()),
         "kl_sequence": float(kl_k1(policy, reference).sum()) / len(rollouts),
     }
+
+
+def explained_variance(signals: Sequence[Sequence[Signal]], values: PerToken) -> float | None:
+    """1 − Var(R − V)/Var(R) over the step's tokens: 1 for a critic that knows the returns, 0 for one that says the same
+    everywhere; None where the returns do not differ."""
+    pairs = [(r, v) for group in signals for s in group for r, v in zip(s.returns, values[id(s.rollout)], strict=True)]
+    spread = pvariance([r for r, _ in pairs]) if pairs else 0.0
+    return 1 - pvariance([r - v for r, v in pairs]) / spread if spread > 1e-12 else None
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from posttrain.chat import EncodedRow
@@ -117,6 +118,12 @@ class Sft:
 
     def rewind(self, log: RunLog, step: int) -> None:
         """SFT keeps no files of its own."""
+
+    def save(self, folder: Path) -> None:
+        """SFT has no state beyond the policy's."""
+
+    def load(self, folder: Path) -> None:
+        """SFT has no state beyond the policy's."""
 
     def close(self) -> None:
         """SFT holds nothing open."""

@@ -1,0 +1,160 @@
+"""Where the groups of a step come from: the engine, what was recorded before a resume, or the file of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.config import RlConfig
+from posttrain.engine.base import Engine
+from posttrain.models import LanguageModel
+from posttrain.rewards.base import Scorer
+from posttrain.rollout import Plan, collect, regroup, rollout_from_json, rollout_seed, rollout_to_json
+from posttrain.runlog import RunLog, read_jsonl
+from posttrain.train.policy import rows_between
+from posttrain.train.signals import Signal
+from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StepGroups:
+    """The groups of a step. `used` are trained on; `all` has those too that a refill replaced. `new` says that they
+    were sampled just now and are not recorded yet."""
+
+    all: list[Group]
+    used: list[Group]
+    new: bool
+
+
+class Rollouts:
+    """The groups of each step, in the order of an endless stream of reshuffled tasks.
+
+    `position` is how far the stream is read: a step may read further than its own prompts, since groups of equal scores
+    are replaced by the next in the stream. It belongs into checkpoints."""
+
+    def __init__(
+        self, config: RlConfig, tasks: Sequence[Task], lm: LanguageModel, engine: Engine, scorer: Scorer
+    ) -> None:
+        self.config = config
+        self.tasks = tasks
+        self.lm = lm
+        self.engine = engine
+        self.scorer = scorer
+        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.position = 0
+        self.prompts = config.batch_size // config.group_size
+        self._recorded: dict[int, list[Row]] = {}
+        self._by_id = {task.id: task for task in tasks}
+
+    def step(self, n: int) -> StepGroups:
+        """The groups of step n; the recorded ones where there are some."""
+        if n in self._recorded:
+            groups, used = self._groups_of(self._recorded[n])
+            self.position += len(groups)
+            return StepGroups(groups, used, new=False)
+        groups, used = [], []
+        for _ in range(self.config.max_refills + 1):
+            more = self._sample(n, self.prompts - len(used), groups)
+            groups += more
+            used += [g for g in more if not self.config.max_refills or _differs(g)]
+            if len(used) == self.prompts:
+                break
+        self.engine.pause()
+        return StepGroups(groups, used, new=True)
+
+    def record(self, log: RunLog, n: int, step: StepGroups, signals: Sequence[Sequence[Signal]]) -> None:
+        """Write the step's rollouts, unless they stand there already."""
+        if not step.new:
+            return
+        advantages = {id(s.rollout): s.advantages for members in signals for s in members}
+        used = {id(g) for g in step.used}
+        of = sum(len(g.rollouts) for g in step.all)
+        log.rollouts(
+            rollout_to_json(n, r, s, _shown(advantages.get(id(r)))) | {"used": id(g) in used, "of": of}
+            for g in step.all
+            for r, s in zip(g.rollouts, g.scores, strict=True)
+        )
+
+    def rewind(self, log: RunLog, step: int, told: Callable[[Score], None]) -> None:
+        """Keep the whole steps of `rollouts.jsonl`. Those past the checkpoint at `step` are trained on again as they
+        are, not sampled or scored again; `told` hears the scores of the others."""
+        steps = _by_step(read_jsonl(log.out / "rollouts.jsonl"))
+        whole = {n: rows for n, rows in steps.items() if len(rows) == rows[0].get("of", self.config.batch_size)}
+        log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
+        for n in sorted(whole):
+            if n > step:
+                self._recorded[n] = whole[n]
+                continue
+            for row in whole[n]:
+                told(self._read(row)[1])
+
+    def replay(self, source: str) -> int:
+        """Take every step from the `rollouts.jsonl` of another run instead of sampling; the number of steps.
+
+        Raises InputError where there is no such file, it holds no step, or a task that the data does not have."""
+        path = Path(source)
+        if not path.is_file():
+            raise InputError(f"--replay {source}: no such file; give the rollouts.jsonl of a run")
+        try:
+            steps = _by_step(read_jsonl(path))
+            for rows in steps.values():
+                self._groups_of(rows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"--replay {source}: not the rollouts of a run ({error})") from error
+        if not steps:
+            raise InputError(f"--replay {source}: holds no rollouts")
+        self._recorded = {n: steps[old] for n, old in enumerate(sorted(steps), start=1)}
+        return len(steps)
+
+    def _sample(self, n: int, prompts: int, before: Sequence[Group]) -> list[Group]:
+        """Groups of the next prompts of the stream. A prompt that comes twice in a step gets other seeds."""
+        rows = rows_between(len(self.tasks), self.config.seed, self.position, self.position + prompts)
+        self.position += prompts
+        seen = [group.task.id for group in before]
+        size = self.config.group_size
+        plans: list[Plan] = []
+        for row in rows:
+            task = self.tasks[row]
+            first = size * seen.count(task.id)
+            seen.append(task.id)
+            seeds = (rollout_seed(self.config.seed, n, row, first + i) for i in range(size))
+            plans += [Plan(task, i, self.sampling, seed) for i, seed in enumerate(seeds)]
+        state = {"step": n, "global_step": n - 1}
+        return collect(self.engine, self.lm.chat, self.scorer, plans, state)
+
+    def _groups_of(self, rows: Sequence[Row]) -> tuple[list[Group], list[Group]]:
+        """All groups of the rows of a step, and those that were used."""
+        missing = next((row["task"] for row in rows if row["task"] not in self._by_id), None)
+        if missing is not None:
+            raise InputError(f"the recorded rollouts are of task {missing!r}, which --data does not have")
+        pairs = [self._read(row) for row in rows]
+        tasks = [self._by_id[row["task"]] for row in rows]
+        groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs])
+        used = {id(r): row.get("used", True) for (r, _), row in zip(pairs, rows, strict=True)}
+        return groups, [g for g in groups if used[id(g.rollouts[0])]]
+
+    def _read(self, row: Row) -> tuple[Rollout, Score]:
+        return rollout_from_json(row, self.sampling, self.lm.chat)
+
+
+def _differs(group: Group) -> bool:
+    totals = [s.total for s in group.scores if s.total is not None]
+    return bool(totals) and min(totals) != max(totals)
+
+
+def _shown(advantages: tuple[float, ...] | None) -> Any:
+    """One number where all tokens have the same."""
+    if not advantages:
+        return None
+    return advantages[0] if len(set(advantages)) == 1 else list(advantages)
+
+
+def _by_step(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Row]]:
+    steps: dict[int, list[Row]] = {}
+    for row in rows:
+        steps.setdefault(row["step"], []).append(dict(row))
+    return steps
