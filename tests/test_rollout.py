@@ -59,8 +59,16 @@ class BackwardsEngine:
 class LengthScorer:
     """Stands in for the worker pool: the score of a sample is the number of its column `n`; notes what it was given."""
 
+    whole_batch = False
+
     def __init__(self) -> None:
         self.seen: list[Sample] = []
+
+    def weights(self, step: float | None) -> dict[str, float]:
+        return {"n": 1.0}
+
+    def abort(self) -> None:
+        raise AssertionError("nothing here goes wrong")
 
     def score(self, samples: Sequence[Sample], trainer_state: Mapping[str, Any] | None = None) -> list[Score]:
         self.seen += samples
@@ -99,8 +107,8 @@ def test_failed_rollouts_are_unscored_and_never_zero(tiny: LanguageModel) -> Non
     failed = groups[0].rollouts[1]
     assert (failed.status, failed.error, failed.response_length) == ("failed", "cancelled at the deadline", 0)
     assert groups[0].scores[1].failed and groups[0].scores[1].reason == "cancelled at the deadline"
-    assert [s.columns["n"] for s in scorer.seen] == [0, 1, 1, 2]
-    assert scorer.seen[0].prompt == "prompt 0" and scorer.seen[0].completion_ids == (40, tiny.chat.turn_end)
+    assert [s.columns["n"] for s in scorer.seen] == [2, 1, 1, 0]  # in the order in which groups were whole
+    assert scorer.seen[-1].prompt == "prompt 0" and scorer.seen[-1].completion_ids == (40, tiny.chat.turn_end)
 
 
 def test_scoring_only_failures_asks_nothing() -> None:
