@@ -112,8 +112,9 @@ def test_the_style_is_what_the_template_writes(style: str, read: Reader) -> None
 def test_a_template_that_writes_no_calls_keeps_their_text() -> None:
     tokenizer = styled_tokenizer("chatml")
     tokenizer.chat_template = (
-        "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] "
-        "+ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+        "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+        "{{ m['content'] + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     text = f"so <tool_call>{CALL}</tool_call>"
     answer = ChatFormat(tokenizer).answer(tokenizer(text)["input_ids"], (TOOL,))
