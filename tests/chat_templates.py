@@ -43,15 +43,16 @@ TOOL = {
 }
 
 
-def styled_tokenizer(style: str) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer with a few merges, the template of that style and the tokens it needs."""
+def styled_tokenizer(style: str, swallows: bool = False) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer with a few merges, the template of that style and the tokens it needs. The end token may
+    swallow whitespace after it, as some do."""
     end, special, words = STYLES[style]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [end, *special, *words, *alphabet, *(a + b for a, b in MERGES)]
     backend = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=MERGES))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True) for token in (end, *special)])
+    backend.add_special_tokens([AddedToken(t, special=True, rstrip=swallows and t == end) for t in (end, *special)])
     backend.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
     bos = next((token for token in special if token in ("<|begin_of_text|>", "<bos>", "<s>")), None)
     out = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=end, bos_token=bos)
