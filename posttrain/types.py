@@ -191,8 +191,9 @@ Status = Literal["ok", "truncated", "failed"]
 class Rollout:
     """A prompt with what was sampled after it: single-turn, multi-turn and tools alike.
 
-    `messages` are the turns after the prompt (for a raw prompt one assistant message). `truncated` means that the
-    token limit ended it; `failed` rollouts carry `error` and are never scored 0 for it."""
+    `messages` are the turns after the prompt (for a raw prompt one assistant message). `truncated` means that a limit
+    of tokens or turns ended it; `failed` rollouts carry `error` and are never scored 0 for it. `environment_state` is
+    what the rollout's environment has kept for rewards, pickled; it is not recorded."""
 
     task_id: str
     index: int
@@ -203,6 +204,7 @@ class Rollout:
     status: Status = "ok"
     error: str | None = None
     environment_reward: float | None = None
+    environment_state: bytes | None = None
 
     @property
     def text(self) -> str:

@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from posttrain.chat import ChatFormat, EncodedRow
+from posttrain.models.tiny import tiny_tokenizer
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, TextRow
 from posttrain.types import InputError, Message
 
@@ -330,3 +331,27 @@ def test_a_tokenizer_without_any_end_is_refused() -> None:
     with pytest.raises(InputError, match="no end token"):
         ChatFormat(tok)
     assert ChatFormat(tok, end_ids_extra=[3]).turn_end == 3
+
+
+def test_the_tiny_models_template_writes_tools_and_calls_and_else_what_it_always_did() -> None:
+    """Without tools it is plain ChatML, whatever the roles."""
+    tiny = tiny_tokenizer()
+    talked = [{"role": role, "content": f"c {role}\n"} for role in ("system", "user", "assistant", "tool", "developer")]
+    for messages in (talked[:2], talked):
+        for generation in (False, True):
+            plain = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+            plain += "<|im_start|>assistant\n" if generation else ""
+            assert tiny.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation) == plain
+    tool = {"type": "function", "function": {"name": "add"}}
+    call = {"id": "call00000", "type": "function", "function": {"name": "add", "arguments": {"a": "é"}}}
+    messages = (Message("user", "q"), Message("assistant", "so", tool_calls=(call,)), Message("tool", "3"))
+    assert tiny.decode(ChatFormat(tiny).prompt_ids(messages, (tool,))) == (
+        '<|im_start|>system\nTools:\n{"type": "function", "function": {"name": "add"}}\n'
+        '<tool_call>{"name": NAME, "arguments": {...}}</tool_call> calls one.<|im_end|>\n'
+        "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
+        'so<tool_call>{"name": "add", "arguments": {"a": "é"}}</tool_call><|im_end|>\n'
+        "<|im_start|>tool\n3<|im_end|>\n<|im_start|>assistant\n"
+    )
+    said = tiny('so<tool_call>{"name": "add", "arguments": {"a": "é"}}</tool_call>')["input_ids"]
+    answer = ChatFormat(tiny).answer(said, (tool,))
+    assert answer.message == messages[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from posttrain.engine.base import Request
 from posttrain.engine.local import LocalEngine
 from posttrain.models import LanguageModel
 from posttrain.models.tiny import tiny_tokenizer
-from posttrain.rewards.base import Sample
+from posttrain.rewards.base import Sample, Scorer
 from posttrain.rollout import (
     Plan,
     check_prompts,
@@ -27,7 +29,7 @@ from posttrain.rollout import (
     sample,
     score,
 )
-from posttrain.types import Completion, InputError, Message, Rollout, Sampling, Score, Task
+from posttrain.types import Completion, InputError, Message, Rollout, RunFailed, Sampling, Score, Task
 
 
 class BackwardsEngine:
@@ -59,8 +61,16 @@ class BackwardsEngine:
 class LengthScorer:
     """Stands in for the worker pool: the score of a sample is the number of its column `n`; notes what it was given."""
 
+    whole_batch = False
+
     def __init__(self) -> None:
         self.seen: list[Sample] = []
+
+    def weights(self, step: float | None) -> dict[str, float]:
+        return {"n": 1.0}
+
+    def abort(self) -> None:
+        raise AssertionError("nothing here goes wrong")
 
     def score(self, samples: Sequence[Sample], trainer_state: Mapping[str, Any] | None = None) -> list[Score]:
         self.seen += samples
@@ -99,8 +109,120 @@ def test_failed_rollouts_are_unscored_and_never_zero(tiny: LanguageModel) -> Non
     failed = groups[0].rollouts[1]
     assert (failed.status, failed.error, failed.response_length) == ("failed", "cancelled at the deadline", 0)
     assert groups[0].scores[1].failed and groups[0].scores[1].reason == "cancelled at the deadline"
-    assert [s.columns["n"] for s in scorer.seen] == [0, 1, 1, 2]
-    assert scorer.seen[0].prompt == "prompt 0" and scorer.seen[0].completion_ids == (40, tiny.chat.turn_end)
+    assert [s.columns["n"] for s in scorer.seen] == [2, 1, 1, 0]  # in the order in which groups were whole
+    assert scorer.seen[-1].prompt == "prompt 0" and scorer.seen[-1].completion_ids == (40, tiny.chat.turn_end)
+
+
+class SlowScorer(LengthScorer):
+    """Scores only once it may, and notes each call."""
+
+    def __init__(self, whole_batch: bool = False) -> None:
+        super().__init__()
+        self.whole_batch = whole_batch  # type: ignore[misc]
+        self.calls: list[list[int]] = []
+        self.scored = threading.Event()
+        self.aborted = threading.Event()
+
+    def score(self, samples: Sequence[Sample], trainer_state: Mapping[str, Any] | None = None) -> list[Score]:
+        self.calls.append([s.columns["n"] for s in samples])
+        self.scored.set()
+        return super().score(samples, trainer_state)
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+
+class WaitingEngine(BackwardsEngine):
+    """Does not yield the last completion before the scorer has scored something, or `then` is raised."""
+
+    def __init__(self, end: int, scorer: SlowScorer, then: BaseException | None = None) -> None:
+        super().__init__(end)
+        self.scorer, self.then = scorer, then
+
+    def generate(
+        self, requests: Sequence[Request], deadline_seconds: float | None = None
+    ) -> Iterator[tuple[int, Completion]]:
+        *early, last = super().generate(requests, deadline_seconds)
+        yield from early
+        assert self.scorer.scored.wait(10) != self.scorer.whole_batch
+        if self.then is not None:
+            raise self.then
+        yield last
+
+
+def test_a_group_is_scored_while_others_are_being_sampled(tiny: LanguageModel) -> None:
+    """Group by group, whatever the order, and the same groups as when all are scored at the end."""
+    scorer = SlowScorer()
+    groups = collect(WaitingEngine(tiny.chat.turn_end, scorer), tiny.chat, scorer, plans(3, 2))  # type: ignore[arg-type]
+    assert scorer.calls == [[2, 2], [1, 1], [0, 0]] and not scorer.aborted.is_set()
+    assert [[s.total for s in g.scores] for g in groups] == [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
+    at_the_end = LengthScorer()
+    at_the_end.whole_batch = True  # type: ignore[misc]
+    assert groups == collect(BackwardsEngine(tiny.chat.turn_end), tiny.chat, at_the_end, plans(3, 2))  # type: ignore[arg-type]
+
+
+def test_a_reward_that_sees_all_samples_sees_them_in_one_call(tiny: LanguageModel) -> None:
+    scorer = SlowScorer(whole_batch=True)
+    collect(BackwardsEngine(tiny.chat.turn_end), tiny.chat, scorer, plans(3, 2))  # type: ignore[arg-type]
+    assert scorer.calls == [[0, 0, 1, 1, 2, 2]]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("too long")])
+def test_what_goes_wrong_while_sampling_ends_the_scoring(tiny: LanguageModel, error: BaseException) -> None:
+    scorer = SlowScorer()
+    with pytest.raises(type(error)):
+        collect(WaitingEngine(tiny.chat.turn_end, scorer, error), tiny.chat, scorer, plans(3, 2))  # type: ignore[arg-type]
+    assert scorer.aborted.is_set()
+
+
+def test_what_goes_wrong_while_scoring_is_raised_before_all_is_sampled(tiny: LanguageModel) -> None:
+    class Broken(SlowScorer):
+        def score(self, samples: Sequence[Sample], trainer_state: Mapping[str, Any] | None = None) -> list[Score]:
+            raise RunFailed("no worker")
+
+    class Patient(BackwardsEngine):
+        def generate(
+            self, requests: Sequence[Request], deadline_seconds: float | None = None
+        ) -> Iterator[tuple[int, Completion]]:
+            for n, answer in enumerate(super().generate(requests, deadline_seconds)):
+                time.sleep(0.02)
+                assert n < 20, "went on sampling"
+                yield answer
+
+    scorer = Broken()
+    with pytest.raises(RunFailed, match="no worker"):
+        collect(Patient(tiny.chat.turn_end), tiny.chat, scorer, plans(20, 2))  # type: ignore[arg-type]
+    assert scorer.aborted.is_set()
+
+
+def test_an_interrupt_does_not_wait_for_a_reward(tiny: LanguageModel, tmp_path: Path) -> None:
+    """A reward that sleeps for a minute is killed with its worker."""
+    (tmp_path / "slow.py").write_text("import time\ndef slow(response):\n    time.sleep(60)\n    return 1.0\n")
+
+    class Interrupted(BackwardsEngine):
+        def generate(
+            self, requests: Sequence[Request], deadline_seconds: float | None = None
+        ) -> Iterator[tuple[int, Completion]]:
+            *early, _ = super().generate(requests, deadline_seconds)
+            yield from early
+            time.sleep(0.5)
+            raise KeyboardInterrupt
+
+    with Scorer([f"{tmp_path}/slow.py:slow"], columns=["n"], timeout_seconds=90) as scorer:
+        assert not scorer.whole_batch
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            collect(Interrupted(tiny.chat.turn_end), tiny.chat, scorer, plans(3, 2))
+        assert time.monotonic() - start < 20
+
+
+def test_a_reward_named_environment_is_refused_beside_one(tiny: LanguageModel) -> None:
+    class Named(LengthScorer):
+        def weights(self, step: float | None) -> dict[str, float]:
+            return {"environment": 1.0}
+
+    with pytest.raises(InputError, match="a reward cannot be named 'environment'"):
+        collect(BackwardsEngine(2), tiny.chat, Named(), plans(1, 1), None, object())  # type: ignore[arg-type]
 
 
 def test_scoring_only_failures_asks_nothing() -> None:
@@ -153,6 +275,9 @@ def test_json_round_trip_is_exact(tiny: LanguageModel) -> None:
         assert "\n" not in line
         again, scored = rollout_from_json(json.loads(line), sampling, tiny.chat)
         assert again == rollout and scored == value
+    old = {k: v for k, v in rollout_to_json(7, rollouts[0], values[0], None).items() if k != "messages"}
+    del old["environment_reward"]
+    assert rollout_from_json(old, sampling, tiny.chat) == (rollouts[0], values[0])  # as lines once were
     row = rollout_to_json(7, rollouts[0], values[0], advantage=-0.7)
     assert (row["step"], row["task"], row["text"], row["advantage"]) == (7, "a", rollouts[0].text, -0.7)
 

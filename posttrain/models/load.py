@@ -78,7 +78,7 @@ def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
 def model_folder(name: str) -> str:
     """The folder (or hub id) that `name` stands for; converts or builds the shipped models on first use."""
     if name == TINY:
-        return str(_cached("tiny-random-v1", build_tiny))
+        return str(_cached("tiny-random-v2", build_tiny))
     if name == SMOLLM2:
         return _smollm2()
     path = Path(name)

@@ -11,9 +11,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% if tools %}{{ '<|im_start|>system\nTools:\n' }}{% for tool in tools %}{{ tool | tojson + '\n' }}{% endfor %}"
+    """{{ '<tool_call>{"name": NAME, "arguments": {...}}</tool_call> calls one.<|im_end|>\n' }}{% endif %}"""
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}{% set call = call['function'] or call %}"
+    """{{ '<tool_call>{"name": ' + call['name'] | tojson + ', "arguments": ' + call['arguments'] | tojson }}"""
+    "{{ '}</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+"""ChatML, with tools in a system message of their own and calls in Hermes tags."""
 
 
 def build_tiny(out: Path) -> None:

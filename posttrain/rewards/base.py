@@ -36,6 +36,7 @@ class Sample:
     messages: tuple[Message, ...]
     completion_ids: tuple[int, ...]
     columns: Mapping[str, Any]
+    environment: bytes | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "columns": dict(self.columns)}  # a read-only view of a dict cannot be pickled
@@ -147,6 +148,18 @@ class Scorer:
             if worker is not None:
                 worker.close()
 
+    def abort(self) -> None:
+        """Close the scorer from another thread than the one that is scoring, which soon gets RunFailed."""
+        self._closed = True
+        for worker in self._pool:
+            if worker is not None:
+                worker.kill()  # wakes the thread that waits for it
+
+    @property
+    def whole_batch(self) -> bool:
+        """Whether some reward sees all samples of a call together, so that a step must be one call."""
+        return any(loaded.kind == "batched" for loaded in self._loaded)
+
     def score(
         self,
         samples: Sequence[Sample],
@@ -170,10 +183,7 @@ class Scorer:
                     for future in [threads.submit(self._drive, slot, this) for slot in slots]:
                         future.result()
                 except BaseException:
-                    self._closed = True
-                    for worker in self._pool:
-                        if worker is not None:
-                            worker.kill()  # wakes the thread that waits for it
+                    self.abort()
                     raise
         return self._scores(results, this.state.get("step"))
 

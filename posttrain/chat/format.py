@@ -1,0 +1,216 @@
+"""A tokenizer's way of writing conversations: prompts, training rows, and what comes between sampled turns.
+
+Three rules hold everywhere. A trained span is what an engine would sample: the answer and its end token; template text
+after it (ChatML's newline) is context. Rows are token-exact with generation: `prompt_ids(prompt)` is an exact prefix of
+every row encoded from that prompt, because prompt and answer are tokenised separately and joined; in a longer
+conversation, prompts included, each assistant turn is such a piece. And what was sampled is never encoded again: a
+conversation goes on from its own tokens (`continuation_ids`), or begins a new row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from posttrain.chat.calls import Answer, read_answer, read_declared
+from posttrain.chat.pieces import Ids, Pieces, closed
+from posttrain.chat.template import Template
+from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Response, SftRow, TextRow, Tools
+from posttrain.types import InputError, Message, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """Token ids of one training row and which of them are trained (True)."""
+
+    token_ids: Ids
+    mask: tuple[bool, ...]
+    where: str
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.mask):
+            raise ValueError(f"{len(self.token_ids)} tokens but a mask of {len(self.mask)}")
+        if not any(self.mask):
+            raise InputError("no token of the row is trained; it needs text to predict after its first token")
+        if self.mask[0]:
+            raise ValueError("the first token has nothing to be predicted from and cannot be trained")
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A prompt and two responses to it, each closed by its end token."""
+
+    prompt_ids: Ids
+    chosen_ids: Ids
+    rejected_ids: Ids
+    where: str
+
+
+class ChatFormat:
+    """A tokenizer's way of writing prompts and answers.
+
+    `end_ids`: whatever ends an answer (the tokenizer's end token, `end_ids_extra` from the generation config, the chat
+    template's turn end). `turn_end`: the one that closes a trained span: the template's, or without one (or with `raw`,
+    which takes string prompts as raw text) the tokenizer's. Raises InputError if there is no end token at all."""
+
+    end_ids: frozenset[int]
+    turn_end: int
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, end_ids_extra: Iterable[int] = (), raw: bool = False
+    ) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder
+        # added tokens that are not special, such as <think>, are meant to stand in text
+        controls = [re.escape(token.content) for token in added.values() if token.special and token.content]
+        self._controls = re.compile("|".join(controls)) if controls else None
+        self._pieces = Pieces(tokenizer)
+        eos: int | None = tokenizer.eos_token_id
+        self._template = Template(tokenizer, self._pieces, [*([] if eos is None else [eos]), *end_ids_extra])
+        self._wraps_strings = self._template.exists and not raw
+        self.end_ids = self._template.ends
+        self._text_end = self._template.end if eos is None else eos
+        self.turn_end = self._template.end if self._wraps_strings else self._text_end
+
+    # Generation
+
+    def prompt_ids(self, prompt: Prompt, tools: Tools = ()) -> Ids:
+        """The tokens an answer to `prompt` is sampled after.
+
+        A string becomes one user message if there is a template and `raw` is off, else raw text with the special tokens
+        the tokenizer puts before text. A rendered template gets no special tokens beyond its own. There is at most one
+        beginning-of-text token in front. Raises InputError for messages without a template, a conversation that the
+        template refuses, and tools that it ignores."""
+        if isinstance(prompt, str) and not self._wraps_strings:
+            return self._raw_ids(prompt, tools)
+        messages = _as_messages(prompt)
+        self._template.check_tools(messages, tools)
+        return self._template.history(messages, tools)[0]
+
+    def conversation(self, prompt: Prompt) -> tuple[Message, ...]:
+        """The prompt as messages that turns can follow. Raises InputError for raw text, in which there are no turns."""
+        if isinstance(prompt, str) and not self._wraps_strings:
+            raise InputError("raw text has no turns; use a model with a chat template, and no --raw")
+        return _as_messages(prompt)
+
+    def continuation_ids(
+        self, messages: tuple[Message, ...], sampled: Ids, new: tuple[Message, ...], tools: Tools = ()
+    ) -> Ids | None:
+        """The template's tokens between a sampled turn and the next one: what it writes after the turn, the `new`
+        messages, and the generation prompt.
+
+        `messages` is the conversation up to and including that turn, whose tokens are `sampled`; they stay as they are,
+        and their end token stands for the template's own (where a stop string ended the turn, the template's comes
+        first). None if the template writes what came before differently now that `new` follows (as where it drops
+        reasoning, or moves the tools): then the conversation goes on in a new row, from
+        `prompt_ids(messages + new)`."""
+        return self._template.between(messages, sampled, new, tools)
+
+    def answer(self, ids: Sequence[int], tools: Tools = (), first_call: int = 0) -> Answer:
+        """A sampled turn as an assistant message, without its end token.
+
+        Where `tools` were offered, calls are read out of it as the model's template writes them (or as its tokenizer's
+        `response_template` says, reasoning too) and numbered from `first_call`; else it is all content."""
+        body = ids[:-1] if ids and ids[-1] in self.end_ids else ids
+        plain = self.decode(body)
+        if not tools:
+            return Answer(Message("assistant", plain))
+        text = self._pieces.text(body, special=True)  # the marks of a call may be special tokens
+        if getattr(self._tokenizer, "response_template", None):
+            prefix = self._template.render((Message("user", "u"),), (), True)
+            return read_declared(self._tokenizer, text, plain, prefix, tools, first_call)
+        return read_answer(text, plain, self._template.call_style, first_call)
+
+    def response_messages(self, ids: Sequence[int], tools: Tools = ()) -> tuple[Message, ...]:
+        """The message of `answer`; a call that cannot be read stays text."""
+        return (self.answer(ids, tools).message,)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids without special tokens."""
+        return self._pieces.text(ids, special=False)
+
+    def special_token_in(self, texts: Iterable[str]) -> str | None:
+        """The first special token that stands in a text, which would be read as that token and not as text."""
+        matches = (self._controls.search(text) for text in texts) if self._controls else ()
+        return next((match.group() for match in matches if match), None)
+
+    # Training rows
+
+    def encode_sft(self, row: SftRow) -> list[EncodedRow]:
+        """Token rows of one training row; several only for a conversation of which the template rewrites earlier turns
+        (as where it drops their reasoning): then one for each trained turn, rendered as when that turn is sampled.
+
+        A row ends with its last trained token. Raises InputError naming the row."""
+        try:
+            if isinstance(row, TextRow):
+                ids = closed(self._raw_ids(row.text, ()), self._text_end)
+                return [EncodedRow(ids, (False, *[True] * (len(ids) - 1)), row.where)]
+            if isinstance(row, MessagesRow):
+                return self._conversation_rows(row.messages, 0, row.tools, row.where)
+            return self._completion_rows(row)
+        except InputError as error:
+            raise InputError(f"{row.where}: {error}") from None
+
+    def encode_pair(self, row: PreferenceRow) -> EncodedPair:
+        """Prompt and responses as tokens; the mask of a response is all of it. Raises InputError naming the row."""
+        try:
+            prompt = row.prompt
+            if not (isinstance(row.chosen, str) and isinstance(row.rejected, str)):
+                prompt = _as_messages(prompt)
+            chosen, rejected = (self._response_ids(prompt, r, row.tools) for r in (row.chosen, row.rejected))
+            if chosen == rejected:
+                raise InputError("'chosen' and 'rejected' are the same tokens in this model's chat template")
+            return EncodedPair(self.prompt_ids(prompt, row.tools), chosen, rejected, row.where)
+        except InputError as error:
+            raise InputError(f"{row.where}: {error}") from None
+
+    def _completion_rows(self, row: CompletionRow) -> list[EncodedRow]:
+        if not isinstance(row.completion, str):
+            prompt = _as_messages(row.prompt)
+            return self._conversation_rows(prompt + row.completion, len(prompt), row.tools, row.where)
+        before = self.prompt_ids(row.prompt, row.tools)
+        answer = self._response_ids(row.prompt, row.completion, row.tools)
+        return [EncodedRow(*_answered(before, answer), row.where)]
+
+    def _conversation_rows(
+        self, messages: tuple[Message, ...], first: int, tools: Tools, where: str
+    ) -> list[EncodedRow]:
+        """Rows that train every assistant turn from index `first` on."""
+        template = self._template
+        trained = [i for i, m in enumerate(messages) if i >= first and m.role == "assistant"]
+        template.check_tools(messages, tools)
+        answers = {i: template.turn_ids(template.trained_turn(messages, i, tools)) for i in trained}
+        last = trained[-1]
+        before, spans = template.history(messages[:last], tools)
+        if not all(i in spans for i in trained[:-1]):
+            rows = ((template.history(messages[:i], tools)[0], answers[i]) for i in trained)
+            return [EncodedRow(*_answered(before, answer), where) for before, answer in rows]
+        ids, mask = _answered(before, answers[last])
+        in_history = {j for i in trained[:-1] for j in spans[i]}
+        return [EncodedRow(ids, tuple(m or j in in_history for j, m in enumerate(mask)), where)]
+
+    def _response_ids(self, prompt: Prompt, response: Response, tools: Tools) -> Ids:
+        if isinstance(response, str):
+            raw = isinstance(prompt, str) and not self._wraps_strings
+            end = self._text_end if raw else self._template.end
+            return closed(self._pieces.continuation(response), end)
+        messages = _as_messages(prompt)
+        return self._template.turn_ids(self._template.trained_turn(messages + response, len(messages), tools))
+
+    def _raw_ids(self, text: str, tools: Tools) -> Ids:
+        if tools:
+            raise InputError("raw text cannot offer tools; drop 'tools' or use a chat template")
+        return self._pieces.raw(text)
+
+
+def _answered(prompt: Ids, answer: Ids) -> tuple[Ids, tuple[bool, ...]]:
+    return prompt + answer, (False,) * len(prompt) + (True,) * len(answer)
+
+
+def _as_messages(prompt: Prompt) -> tuple[Message, ...]:
+    return (Message("user", prompt),) if isinstance(prompt, str) else prompt

@@ -1,0 +1,183 @@
+"""A chat template: conversations as text and tokens, with the place of every assistant turn in them.
+
+Turns are found by rendering the conversation up to each of them, so that no generation marker is needed; no token is
+ever compared with the padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from posttrain.chat.calls import PROBE_CALL, PROBE_NAME, PROBE_TOOL, CallStyle
+from posttrain.chat.pieces import Ids, Pieces, closed
+from posttrain.rows import Tools
+from posttrain.types import InputError, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROBE = "sentinel"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One assistant turn in a rendered conversation: `start` is all before it, `text` what is sampled, without the end
+    token, whose text is `end_text`, or "" where the template has none and `end_id` has to be inserted."""
+
+    start: str
+    text: str
+    end_text: str
+    end_id: int
+
+
+class Template:
+    """A tokenizer's chat template, if it has one.
+
+    `closing` is the end token that the template writes after an assistant turn, or None. `end` is that, or else the
+    first of `other_ends`; `ends` are all. Raises InputError if there is no end token at all."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: Pieces, other_ends: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._pieces = pieces
+        self._name = str(tokenizer.name_or_path or "this model")
+        self.exists = bool(tokenizer.chat_template)
+        self._tail, self.closing = self._probe() if self.exists else ("", None)
+        known = [*([] if self.closing is None else [self.closing]), *other_ends]
+        if not known:
+            raise InputError("the tokenizer has no end token (eos_token); set one, or answers would never end")
+        self.end = known[0]
+        self.ends = frozenset(known)
+
+    def render(self, messages: Sequence[Message], tools: Tools, generation: bool) -> str:
+        """The conversation as text, with the generation prompt at its end or without. Raises InputError without a
+        template, and where that refuses the conversation."""
+        if not self.exists:
+            raise InputError(
+                f"the tokenizer of {self._name} has no chat template, so messages cannot be written; use string prompts"
+            )
+        try:
+            text = self._tokenizer.apply_chat_template(
+                [_template_message(m) for m in messages],
+                tools=[dict(tool) for tool in tools] or None,
+                tokenize=False,
+                add_generation_prompt=generation,
+            )
+        except jinja2.TemplateError as error:
+            raise InputError(f"the chat template of {self._name} refuses the conversation: {error}") from None
+        return str(text)
+
+    def check_tools(self, messages: Sequence[Message], tools: Tools) -> None:
+        """Raise InputError if the template ignores tools."""
+        if tools and self.render(messages, tools, False) == self.render(messages, (), False):
+            raise InputError(
+                f"the chat template of {self._name} ignores tools; use a model whose template writes them, or drop "
+                "'tools'"
+            )
+
+    @cached_property
+    def call_style(self) -> CallStyle:
+        """How the template writes tool calls, found by having it write one."""
+        asked, called = Message("user", "u"), Message("assistant", "", tool_calls=(PROBE_CALL,))
+        try:
+            start = self.render((asked,), (PROBE_TOOL,), False)
+            whole = self.render((asked, called), (PROBE_TOOL,), False)
+        except InputError:
+            return CallStyle.of("", written=False)
+        written = whole.removeprefix(start)
+        return CallStyle.of(written, written=PROBE_NAME in written)
+
+    def turn(self, messages: tuple[Message, ...], index: int, tools: Tools) -> Turn | None:
+        """Assistant turn `index`; None if the template does not write it as a continuation of its generation prompt."""
+        start = self.render(messages[:index], tools, True)
+        whole = self.render(messages[: index + 1], tools, False)
+        if not whole.startswith(start):
+            return None
+        part = whole[len(start) :]
+        # A turn that calls tools may close with another end token than an answer.
+        for id_ in (self.end, *sorted(self.ends)) if self.closing is not None else ():
+            end_text = self._pieces.special.get(id_)
+            if end_text and (at := part.rfind(end_text)) >= 0:
+                return Turn(start, part[:at], end_text, id_)
+        return Turn(start, part.removesuffix(self._tail), "", self.end)
+
+    def trained_turn(self, messages: tuple[Message, ...], index: int, tools: Tools) -> Turn:
+        """The turn, or InputError if the template cannot write it or loses what would be trained."""
+        turn = self.turn(messages, index, tools)
+        if turn is None:
+            prompt = self.render(messages[:index], tools, True)
+            raise InputError(
+                f"message {index + 1}: the chat template does not write this turn after its own generation prompt, "
+                f"which ends in {prompt[-30:]!r}; give 'completion' as a string, just as the model is to continue that"
+            )
+        message = messages[index]
+        if message.reasoning and message.reasoning.strip() not in turn.text:
+            raise InputError(f"message {index + 1}: the chat template drops 'reasoning'; put it into 'content'")
+        for call in message.tool_calls:
+            name = call.get("function", call).get("name")
+            if str(name) not in turn.text:
+                raise InputError(f"message {index + 1}: the chat template drops the call of tool {name!r}")
+        return turn
+
+    def history(self, messages: tuple[Message, ...], tools: Tools) -> tuple[Ids, dict[int, range]]:
+        """Tokens of a conversation with its generation prompt, and where in them its assistant turns lie, end tokens
+        included. No turns if the template writes some differently from when they were sampled."""
+        full = self.render(messages, tools, True)
+        ids: Ids = ()
+        spans: dict[int, range] = {}
+        position, end_text = 0, ""
+        for index in [i for i, m in enumerate(messages) if m.role == "assistant"]:
+            turn = self.turn(messages, index, tools)
+            if turn is None or not full.startswith(turn.start + turn.text + turn.end_text):
+                return self._pieces.opening(full), {}
+            ids += self._context(full[position : len(turn.start)], end_text, first=position == 0)
+            answer = self.turn_ids(turn)
+            spans[index] = range(len(ids), len(ids) + len(answer))
+            ids += answer
+            position, end_text = len(turn.start + turn.text + turn.end_text), turn.end_text
+        return ids + self._context(full[position:], end_text, first=position == 0), spans
+
+    def between(
+        self, messages: tuple[Message, ...], sampled: Ids, new: tuple[Message, ...], tools: Tools
+    ) -> Ids | None:
+        """See `ChatFormat.continuation_ids`."""
+        turn = self.turn(messages, len(messages) - 1, tools)
+        if turn is None:
+            return None
+        full = self.render(messages + new, tools, True)
+        ended = sampled[-1] in self.ends
+        said = self._pieces.text(sampled[:-1] if ended else sampled, special=True)
+        end = () if ended else (turn.end_id,)  # a stop string ended the turn: its end token is context
+        end_text = self._pieces.special.get((*sampled, *end)[-1], "") if turn.end_text else ""
+        # The turn may stand in the history as the template writes it while it is the last one, or as it was sampled.
+        for text in (turn.text, said):
+            before = turn.start + text + turn.end_text
+            if full.startswith(before):
+                return end + self._pieces.context(full[len(before) :], end_text)
+        return None
+
+    def turn_ids(self, turn: Turn) -> Ids:
+        """What is sampled in a turn, end token included."""
+        return closed(self._pieces.continuation(turn.text), turn.end_id)
+
+    def _context(self, text: str, end_text: str, first: bool) -> Ids:
+        return self._pieces.opening(text) if first else self._pieces.context(text, end_text)
+
+    def _probe(self) -> tuple[str, int | None]:
+        """What the template writes after an assistant turn, and the end token in it, if any."""
+        rendered = self.render((Message("user", "u"), Message("assistant", PROBE)), (), False)
+        tail = rendered[rendered.rfind(PROBE) + len(PROBE) :]
+        ends = [id_ for id_ in self._pieces.plain(tail) if self._pieces.special.get(id_, "").strip()]
+        return tail, ends[0] if ends else None
+
+
+def _template_message(message: Message) -> dict[str, Any]:
+    """The message for a template; most read reasoning under the name `reasoning_content`, some as `thinking`."""
+    out = message.to_dict()
+    if message.reasoning is not None:
+        out["reasoning_content"] = out["thinking"] = message.reasoning
+    return out

@@ -1,0 +1,70 @@
+"""What is to be sampled, and within which limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from posttrain.chat import ChatFormat
+from posttrain.rows import Tools
+from posttrain.types import InputError, Sampling, Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One rollout to make: the task, its place in its group, how to sample it and with which seed. The rollouts of a
+    group have one `episode_seed`, so that their environments begin alike."""
+
+    task: Task
+    index: int
+    sampling: Sampling
+    seed: int
+    episode_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one conversation may take: `max_turns` answers of the model, `max_tokens` in a row (prompt, answers and all
+    between them), `seconds` from the start of all (None: no limit). `Sampling.max_new_tokens` is for each answer.
+
+    At the limit of turns or tokens a rollout is truncated, and scored as it is; at that of time it has failed."""
+
+    max_turns: int
+    max_tokens: int
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_turns < 1 or self.max_tokens < 1 or (self.seconds is not None and not self.seconds > 0):
+            raise InputError(f"the limits of turns, tokens and seconds must be above 0, not {self}")
+
+
+def rollout_seed(run_seed: int, step: int, task: int, index: int) -> int:
+    """The seed of one rollout, from these four numbers alone."""
+    return int(np.random.SeedSequence([run_seed, step, task, index]).generate_state(1, np.uint64)[0])
+
+
+def turn_seed(seed: int, turn: int) -> int:
+    """The sampling seed of one turn of a conversation; turns count from 0."""
+    return int(np.random.SeedSequence([seed, turn]).generate_state(1, np.uint64)[0])
+
+
+def check_prompts(
+    chat: ChatFormat, tasks: Sequence[Task], room: int, where: str, environment_tools: Tools | None = None
+) -> None:
+    """Raise InputError, before anything is sampled, for a task whose prompt cannot be written or has more than `room`
+    tokens; `room` is negative where the new tokens alone exceed the context. With an environment (whose tools may be
+    none) the prompts must be conversations too."""
+    for task in tasks:
+        try:
+            prompt = task.prompt if environment_tools is None else chat.conversation(task.prompt)
+            n = len(chat.prompt_ids(prompt, environment_tools or task.tools))
+        except InputError as error:
+            raise InputError(f"{where}: task {task.id}: {error}") from None
+        if n > room:
+            fit = f"only {room} fit" if room > 0 else "none fit"
+            raise InputError(
+                f"{where}: the prompt of task {task.id} has {n} tokens, but {fit} beside max_new_tokens in the model's "
+                f"context; lower --max-new-tokens by {n - room}{' or shorten the prompt' if room > 0 else ''}"
+            )

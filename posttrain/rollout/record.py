@@ -1,0 +1,62 @@
+"""Rollouts as lines of `rollouts.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from posttrain.chat import ChatFormat
+from posttrain.rollout.cost import sampled_ids
+from posttrain.types import Message, Rollout, Sampling, Score, Segment
+
+
+def rollout_to_json(step: int, rollout: Rollout, value: Score, advantage: float | None) -> dict[str, Any]:
+    """A line of `rollouts.jsonl`: readable, and enough to train on again without an engine or an environment."""
+    return {
+        "step": step,
+        "task": rollout.task_id,
+        "index": rollout.index,
+        "seed": rollout.seed,
+        "status": rollout.status,
+        "error": rollout.error,
+        "text": rollout.text,
+        "messages": [message.to_dict() for message in rollout.messages],
+        "environment_reward": rollout.environment_reward,
+        "score": value.total,
+        "parts": dict(value.parts),
+        "reason": value.reason,
+        "advantage": advantage,
+        "segments": [
+            {
+                "token_ids": s.token_ids,
+                "sampled": [int(x) for x in s.sampled],
+                "sampler_logprobs": s.sampler_logprobs,
+                "versions": s.versions,
+                "supports": s.supports,
+            }
+            for s in rollout.segments
+        ],
+    }
+
+
+def rollout_from_json(row: Mapping[str, Any], sampling: Sampling, chat: ChatFormat) -> tuple[Rollout, Score]:
+    """The inverse of `rollout_to_json`, but for the state of an environment; floats survive JSON exactly. Where a line
+    holds no messages, it is of a single answer, which is decoded."""
+    segments = tuple(
+        Segment(
+            token_ids=tuple(s["token_ids"]),
+            sampled=tuple(bool(x) for x in s["sampled"]),
+            sampler_logprobs=tuple(s["sampler_logprobs"]),
+            versions=tuple(s["versions"]),
+            supports=None if s["supports"] is None else tuple(tuple(k) for k in s["supports"]),
+        )
+        for s in row["segments"]
+    )
+    rollout = Rollout(row["task"], row["index"], sampling, row["seed"], (), segments, row["status"], row["error"])
+    if "messages" in row:
+        messages = tuple(Message.from_dict(message) for message in row["messages"])
+    else:
+        messages = chat.response_messages(sampled_ids(rollout))
+    rollout = replace(rollout, messages=messages, environment_reward=row.get("environment_reward"))
+    return rollout, Score(row["score"], row["parts"], row["reason"])

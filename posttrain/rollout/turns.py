@@ -1,0 +1,259 @@
+"""Conversations of a model with an environment, all in step.
+
+In every round all conversations that go on are sampled together, in the order of the plans; then the environment
+answers all of them. So which rollouts share a decoding batch follows from the configuration alone, however long an
+environment takes. A row holds what was sampled, token for token, and between its turns what the template writes there;
+where the template rewrites what came before, the conversation goes on in a new row (a segment).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+from posttrain.chat import ChatFormat, Ids
+from posttrain.engine.base import Engine, Request
+from posttrain.rollout.plan import Limits, Plan, turn_seed
+from posttrain.rows import Tools
+from posttrain.types import Completion, InputError, Message, Prompt, Rollout, Segment, Status
+
+
+class Reply(Protocol):
+    """What an environment says to one answer; `done` ends the conversation."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    @property
+    def done(self) -> bool: ...
+
+
+@runtime_checkable
+class Lost(Protocol):
+    """An environment that died, timed out or raised outside a tool."""
+
+    @property
+    def reason(self) -> str: ...
+
+
+class Outcome(Protocol):
+    """What is left of a conversation that ended: the environment's own reward, and what rewards may look at."""
+
+    @property
+    def reward(self) -> float | None: ...
+    @property
+    def state(self) -> bytes | None: ...
+
+
+class Environment(Protocol):
+    """The side of the environments, all of them at once; a conversation is named by its place in the plans."""
+
+    @property
+    def tools(self) -> tuple[Mapping[str, Any], ...]: ...
+
+    def reset(self, episodes: Mapping[int, tuple[Mapping[str, Any], int]]) -> Mapping[int, str | Lost | None]:
+        """Begin episodes from the task's columns and a seed, and return the first observation of each."""
+        ...
+
+    def act(self, answers: Mapping[int, Message]) -> Mapping[int, Reply | Lost]:
+        """Run the tool calls of each answer, or take it as an action."""
+        ...
+
+    def finish(self, keys: Sequence[int]) -> Mapping[int, Outcome | Lost]:
+        """End episodes and judge them."""
+        ...
+
+
+UNREADABLE = "The tool call could not be read: {fault}. Write the call again."
+"""Sent as a user turn, because a tool message would need the id of a call."""
+
+NOTHING = Segment((), (), (), ())
+
+
+def converse(
+    engine: Engine, chat: ChatFormat, plans: Sequence[Plan], environment: Environment, limits: Limits
+) -> Iterator[tuple[int, Rollout]]:
+    """Yield (place in the plans, rollout) as conversations end.
+
+    A call that cannot be read is told to the model in a user turn and goes no further. A rollout whose environment is
+    lost, or that runs out of time, has failed. The environment's tools are offered, or without any those of the task.
+    Raises InputError for raw prompts, and for a template that ignores the tools."""
+    start = time.monotonic()
+    first = environment.reset({i: (plan.task.columns, plan.episode_seed) for i, plan in enumerate(plans)})
+    open_ = {i: _begin(chat, plan, environment.tools, first[i], limits) for i, plan in enumerate(plans)}
+    while open_:
+        left = None if limits.seconds is None else max(0.0, limits.seconds - (time.monotonic() - start))
+        _sample_turn(engine, chat, open_, limits, left)
+        _take_replies(environment, chat, open_, limits)
+        ended = [i for i, talk in open_.items() if talk.status is not None]
+        whole = [i for i in ended if open_[i].status != "failed"]
+        outcomes = environment.finish(whole) if whole else {}
+        for i in ended:
+            yield i, open_.pop(i).rollout(outcomes.get(i))
+
+
+@dataclass
+class _Talk:
+    """A conversation under way: `row` is the segment that grows, and `context` what goes into it before the next
+    answer. It goes on while `status` is None."""
+
+    plan: Plan
+    tools: Tools
+    opening: tuple[Message, ...]
+    context: Ids
+    messages: list[Message] = field(default_factory=list)
+    rows: list[Segment] = field(default_factory=list)
+    row: Segment = NOTHING
+    turns: int = 0
+    calls: int = 0
+    sampled: Ids = ()
+    fault: str | None = None
+    status: Status | None = None
+    error: str | None = None
+
+    @property
+    def prompt_ids(self) -> Ids:
+        return self.row.token_ids + self.context
+
+    def fail(self, error: str) -> None:
+        self.status, self.error = "failed", error
+
+    def request(self, key: int, limits: Limits) -> Request:
+        room = limits.max_tokens - len(self.prompt_ids)
+        sampling = self.plan.sampling
+        if room < sampling.max_new_tokens:
+            sampling = replace(sampling, max_new_tokens=room)
+        return Request(key, self.prompt_ids, sampling, turn_seed(self.plan.seed, self.turns))
+
+    def hear(self, chat: ChatFormat, completion: Completion, limits: Limits) -> None:
+        """Take what was sampled."""
+        self.row = _grown(self.row, self.context, completion)
+        self.context, self.sampled = (), completion.token_ids
+        self.turns += 1
+        if completion.stop_reason == "stop":
+            answer = chat.answer(self.sampled, self.tools, self.calls)
+            self.fault = answer.fault
+            self.calls += len(answer.message.tool_calls)
+            self.messages.append(answer.message)
+            return
+        if self.sampled:
+            self.messages.append(Message("assistant", chat.decode(self.sampled)))
+        self.status = "truncated"
+        if completion.stop_reason == "cancelled":
+            limit = "" if limits.seconds is None else f" of {limits.seconds:g} s"
+            self.fail(f"the conversation was not over within its time limit{limit}")
+
+    def go_on(self, chat: ChatFormat, new: tuple[Message, ...], limits: Limits) -> None:
+        """Take the messages that follow an answer, and make ready for the next one. A conversation that the template
+        cannot write has failed: what the model said may be to blame."""
+        before = (*self.opening, *self.messages)
+        self.messages += new
+        if self.turns == limits.max_turns:
+            self.status = "truncated"
+            return
+        try:
+            context = chat.continuation_ids(before, self.sampled, new, self.tools)
+            if context is None:
+                context = chat.prompt_ids((*before, *new), self.tools)
+                self.rows.append(self.row)
+                self.row = NOTHING
+        except InputError as error:
+            self.fail(str(error))
+            return
+        self.context = context
+        if len(self.prompt_ids) >= limits.max_tokens:
+            self.status = "truncated"
+
+    def rollout(self, outcome: Outcome | Lost | None) -> Rollout:
+        if isinstance(outcome, Lost):
+            self.fail(outcome.reason)
+            outcome = None
+        rows = [*self.rows, self.row] if self.row.token_ids else self.rows
+        plan = self.plan
+        return Rollout(
+            task_id=plan.task.id,
+            index=plan.index,
+            sampling=plan.sampling,
+            seed=plan.seed,
+            messages=tuple(self.messages),
+            segments=tuple(rows) or (_grown(NOTHING, self.context, Completion((), (), (), "cancelled")),),
+            status=self.status or "ok",
+            error=self.error,
+            environment_reward=None if outcome is None else outcome.reward,
+            environment_state=None if outcome is None else outcome.state,
+        )
+
+
+def _begin(chat: ChatFormat, plan: Plan, tools: Tools, first: str | Lost | None, limits: Limits) -> _Talk:
+    prompt = with_observation(plan.task.prompt, first) if isinstance(first, str) else plan.task.prompt
+    opening, offered = chat.conversation(prompt), tools or plan.task.tools
+    talk = _Talk(plan, offered, opening, chat.prompt_ids(opening, offered))
+    if isinstance(first, Lost):
+        talk.fail(first.reason)
+    elif len(talk.context) >= limits.max_tokens:
+        talk.fail(
+            f"the prompt with the environment's first observation has {len(talk.context)} tokens, which leaves no room "
+            f"for an answer in {limits.max_tokens}"
+        )
+    return talk
+
+
+def _sample_turn(
+    engine: Engine, chat: ChatFormat, talks: Mapping[int, _Talk], limits: Limits, seconds: float | None
+) -> None:
+    """One answer in each conversation that goes on."""
+    requests = [talk.request(i, limits) for i, talk in talks.items() if talk.status is None]
+    for i, completion in engine.generate(requests, seconds) if requests else ():
+        talks[i].hear(chat, completion, limits)
+
+
+def _take_replies(environment: Environment, chat: ChatFormat, talks: Mapping[int, _Talk], limits: Limits) -> None:
+    """What the environment says to each answer."""
+    waiting = {i: talk for i, talk in talks.items() if talk.status is None}
+    answers = {i: talk.messages[-1] for i, talk in waiting.items() if talk.fault is None}
+    replies = environment.act(answers) if answers else {}
+    for i, talk in waiting.items():
+        if talk.fault is not None:
+            talk.go_on(chat, (Message("user", UNREADABLE.format(fault=talk.fault)),), limits)
+            continue
+        reply = replies[i]
+        if isinstance(reply, Lost):
+            talk.fail(reply.reason)
+            continue
+        new = tuple(replace(m, content=_encodable(m.content)) for m in reply.messages)
+        if reply.done:
+            talk.messages += new
+            talk.status = "ok"
+        else:
+            talk.go_on(chat, new, limits)
+
+
+def with_observation(prompt: Prompt, observation: str) -> Prompt:
+    """The prompt with an environment's first words behind the last user message (a new one if there is none), or behind
+    a string on a line of their own."""
+    observation = _encodable(observation)
+    if isinstance(prompt, str):
+        return f"{prompt}\n{observation}"
+    last = max((i for i, m in enumerate(prompt) if m.role == "user"), default=None)
+    if last is None:
+        return (*prompt, Message("user", observation))
+    said = replace(prompt[last], content=prompt[last].content + observation)
+    return (*prompt[:last], said, *prompt[last + 1 :])
+
+
+def _encodable(text: str) -> str:
+    """Text from an environment without halves of characters, which no tokenizer takes."""
+    return text.encode(errors="replace").decode()
+
+
+def _grown(row: Segment, context: Ids, completion: Completion) -> Segment:
+    """The row with template tokens and what was sampled after them."""
+    new = Segment.of(context, completion)
+    return Segment(
+        row.token_ids + new.token_ids,
+        row.sampled + new.sampled,
+        row.sampler_logprobs + new.sampler_logprobs,
+        row.versions + new.versions,
+        None if new.supports is None else (row.supports or ()) + new.supports,
+    )
