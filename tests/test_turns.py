@@ -121,14 +121,14 @@ def test_out_of_time_is_failed_and_not_judged() -> None:
     assert (slow.status, slow.error) == ("failed", "the conversation was not over within its time limit of 0.01 s")
     assert slow.environment_reward is None and slow.response_length == 2
     assert (quick.status, quick.environment_reward) == ("ok", 1.0)
-    assert environment.finished == [1]
+    assert environment.finished == [1, 0]
 
 
 def test_a_lost_environment_fails_its_rollout_alone() -> None:
     replies = {0: [], 1: [MORE, Lost("worker died")], 2: [MORE, DONE]}
     rollouts, engine, environment = talk(replies, "a", "b", first={0: Lost("no port")})
     assert [(r.status, r.error) for r in rollouts] == [("failed", "no port"), ("failed", "worker died"), ("ok", None)]
-    assert environment.finished == [2] and engine.rounds == [[1, 2], [1, 2]]
+    assert environment.finished == [0, 1, 2] and engine.rounds == [[1, 2], [1, 2]]
     scores = score(None, [p.task for p in plans(3)], rollouts)
     assert scores == [
         Score(None, reason="no port"),

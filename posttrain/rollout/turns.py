@@ -61,7 +61,7 @@ class Environment(Protocol):
         ...
 
     def finish(self, keys: Sequence[int]) -> Mapping[int, Outcome | Lost]:
-        """End episodes and judge them."""
+        """End episodes, lost ones too, and judge them."""
         ...
 
 
@@ -87,10 +87,9 @@ def converse(
         _sample_turn(engine, chat, open_, limits, left)
         _take_replies(environment, chat, open_, limits)
         ended = [i for i, talk in open_.items() if talk.status is not None]
-        whole = [i for i in ended if open_[i].status != "failed"]
-        outcomes = environment.finish(whole) if whole else {}
+        outcomes = environment.finish(ended) if ended else {}
         for i in ended:
-            yield i, open_.pop(i).rollout(outcomes.get(i))
+            yield i, open_.pop(i).rollout(outcomes[i])
 
 
 @dataclass
@@ -165,10 +164,11 @@ class _Talk:
         if len(self.prompt_ids) >= limits.max_tokens:
             self.status = "truncated"
 
-    def rollout(self, outcome: Outcome | Lost | None) -> Rollout:
-        if isinstance(outcome, Lost):
+    def rollout(self, outcome: Outcome | Lost) -> Rollout:
+        """The rollout of a conversation that has ended; one that has failed is not judged."""
+        if self.status != "failed" and isinstance(outcome, Lost):
             self.fail(outcome.reason)
-            outcome = None
+        judged = None if self.status == "failed" or isinstance(outcome, Lost) else outcome
         rows = [*self.rows, self.row] if self.row.token_ids else self.rows
         plan = self.plan
         return Rollout(
@@ -180,8 +180,8 @@ class _Talk:
             segments=tuple(rows) or (_grown(NOTHING, self.context, Completion((), (), (), "cancelled")),),
             status=self.status or "ok",
             error=self.error,
-            environment_reward=None if outcome is None else outcome.reward,
-            environment_state=None if outcome is None else outcome.state,
+            environment_reward=None if judged is None else judged.reward,
+            environment_state=None if judged is None else judged.state,
         )
 
 
