@@ -30,12 +30,14 @@ GRACE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Sample:
-    """What a reward sees of one rollout; plain data. `messages` are the turns after the prompt."""
+    """What a reward sees of one rollout; plain data. `messages` are the turns after the prompt; `environment` is its
+    environment by `loading.freeze`."""
 
     prompt: Prompt
     messages: tuple[Message, ...]
     completion_ids: tuple[int, ...]
     columns: Mapping[str, Any]
+    environment: bytes | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "columns": dict(self.columns)}  # a read-only view of a dict cannot be pickled
@@ -176,6 +178,11 @@ class Scorer:
                             worker.kill()  # wakes the thread that waits for it
                     raise
         return self._scores(results, this.state.get("step"))
+
+    @property
+    def wants_environments(self) -> bool:
+        """Whether a reward names `environments`, so that samples should carry theirs."""
+        return any("environments" in leaf.names for loaded in self._loaded for leaf in loaded.leaves)
 
     def weights(self, step: float | None) -> dict[str, float]:
         """The weight of each part at an optimizer step."""
