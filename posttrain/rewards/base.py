@@ -30,7 +30,8 @@ GRACE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Sample:
-    """What a reward sees of one rollout; plain data. `messages` are the turns after the prompt."""
+    """What a reward sees of one rollout; plain data. `messages` are the turns after the prompt; `environment` is its
+    environment by `loading.freeze`."""
 
     prompt: Prompt
     messages: tuple[Message, ...]
@@ -186,6 +187,11 @@ class Scorer:
                     self.abort()
                     raise
         return self._scores(results, this.state.get("step"))
+
+    @property
+    def wants_environments(self) -> bool:
+        """Whether a reward names `environments`, so that samples should carry theirs."""
+        return any("environments" in leaf.names for loaded in self._loaded for leaf in loaded.leaves)
 
     def weights(self, step: float | None) -> dict[str, float]:
         """The weight of each part at an optimizer step."""

@@ -20,11 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import importlib
-import importlib.util
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +29,7 @@ from typing import Any, Protocol
 from posttrain.rewards.adapters import adapt
 from posttrain.rewards.base import Sample
 from posttrain.rewards.expressions import Expression
+from posttrain.rewards.loading import load_object, thaw
 from posttrain.rewards.returns import Answer, as_list, checked, failure
 from posttrain.rewards.specs import BATCHED_NAMES, BUILTINS, NOT_COLUMNS, Signature
 from posttrain.types import InputError
@@ -186,28 +183,7 @@ def load_function(target: str) -> Function:
     """The function behind `file.py:function` or `package.module:function`.
 
     Raises what importing raises, LookupError for a missing function, FileNotFoundError for a missing file."""
-    where, _, name = target.rpartition(":")
-    if where.endswith(".py"):
-        path = os.path.abspath(where)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"there is no file {where}")
-        module_name = "_reward_" + os.path.basename(path)[:-3]
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None  # always so for a .py file
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        sys.path.insert(0, os.path.dirname(path))  # its neighbours can be imported, as when it is run as a script
-        spec.loader.exec_module(module)
-    else:
-        if os.getcwd() not in sys.path and "" not in sys.path:
-            sys.path.append(os.getcwd())
-        module = importlib.import_module(where)
-    found = getattr(module, name, None)
-    if found is None:
-        own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
-        public = sorted(n for n, v in own.items() if inspect.isfunction(v) and not n.startswith("_"))
-        raise LookupError(f"{where} has no function {name!r}; it has {', '.join(public) or 'none'}")
-    return adapt(found)
+    return adapt(load_object(target, "function", inspect.isfunction))
 
 
 def signature_of(function: Function) -> Signature:
@@ -254,8 +230,9 @@ def batch_arguments(signature: Signature, samples: Sequence[Sample], offered: Ma
         # unknown in `posttrain score`: None fails, where no tokens would pass for a short response
         "completion_ids": [list(s.completion_ids) if s.completion_ids or not s.text else None for s in samples],
     }
-    if "environments" in signature.names:
-        arguments["environments"] = [None] * len(samples)
+    if "environments" in signature.names and "environments" not in offered:
+        states = [sample.environment for sample in samples]
+        arguments["environments"] = [None if state is None else thaw(state) for state in states]
     return _accepted(signature, arguments)
 
 

@@ -26,6 +26,10 @@ KEYWORD = re.compile(r"([A-Za-z_]\w*)\s*=(?!=)")
 RENAMED = re.compile(r"\s+as\s+([A-Za-z_][\w-]*)")
 SPACE = re.compile(r"\s*")
 PYTHON = re.compile(r"(?:True|False|None)\b")
+EXPECTED = {
+    "reward": "a reward (a name, file.py:function or package.module:function)",
+    "environment": "an environment (a name, file.py:Class or package.module:Class)",
+}
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,21 @@ def parse_entry(text: str) -> tuple[Expression, str]:
     return expression, "1"
 
 
+def parse_call(text: str, noun: str) -> Expression:
+    """An expression alone, without weight or name; `noun`, one of `EXPECTED`, says what it names.
+
+    Raises InputError with the position."""
+    parser = _Parser(text, noun)
+    expression = parser.expression()
+    parser.take(SPACE)
+    if parser.rest or expression.renamed:
+        parser.fail("expected the end")
+    return expression
+
+
 class _Parser:
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, noun: str = "reward") -> None:
+        self._text, self._noun = text, noun
         self._at = 0
 
     @property
@@ -73,7 +89,7 @@ class _Parser:
 
     def fail(self, expected: str) -> NoReturn:
         found = repr(self.rest[:20]) if self.rest else "its end"
-        raise InputError(f"reward {self._text!r}, character {self._at + 1}: {expected}; found {found}")
+        raise InputError(f"{self._noun} {self._text!r}, character {self._at + 1}: {expected}; found {found}")
 
     def expression(self) -> Expression:
         self.take(SPACE)
@@ -83,7 +99,7 @@ class _Parser:
         elif plain := self.take(FILE) or self.take(NAME):
             target = plain.group()
         else:
-            self.fail("expected a reward (a name, file.py:function or package.module:function)")
+            self.fail(f"expected {EXPECTED[self._noun]}")
         arguments, options = self._arguments() if self.rest.startswith("(") else ((), {})
         found = Expression(target, self._text[start : self._at], arguments, options)
         renamed = self.take(RENAMED)

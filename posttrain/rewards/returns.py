@@ -13,9 +13,13 @@ from typing import Any
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
 IMPORTING = ("<frozen importlib", importlib.__file__)
 MACHINERY = tuple(
-    os.path.join(os.path.dirname(__file__), f"{name}.py") for name in ("calls", "returns", "server", "wrapped")
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), *name.split("/")) + ".py"
+    for name in (
+        *("rewards/calls", "rewards/loading", "rewards/returns", "rewards/server", "rewards/wrapped"),
+        *("envs/episode", "envs/server", "envs/specs"),
+    )
 )
-"""The files between a worker's loop and the reward; their frames help nobody."""
+"""The files between the loop of a worker and the user's code; their frames help nobody."""
 
 Answer = dict[str, Any]
 """`{"value": float | None, "parts": {...}}` of one sample, or `{"error": one line, "traceback": text}`."""

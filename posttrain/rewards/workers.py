@@ -1,4 +1,4 @@
-"""Killable worker processes for code that may hang, crash or eat memory: user rewards and verifiers.
+"""Killable worker processes for code that may hang, crash or eat memory: rewards, verifiers and environments.
 
 A worker is a fresh Python process (never a fork, so it works from scripts without a main guard, from a REPL and beside
 threads). Requests go down one pipe pickled, results come back up another as JSON, so that a worker cannot make the
@@ -10,6 +10,7 @@ A worker has one numerical thread and a memory limit, and leads its own process 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
@@ -36,7 +37,7 @@ POLL_SECONDS = 0.2
 """How often a wait looks whether the process is still alive; a grandchild can hold a dead worker's pipe open."""
 BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from posttrain.rewards.workers import work; work(*map(int, sys.argv[2:]))"
+    "from posttrain.rewards.workers import work; work(sys.argv[2], *map(int, sys.argv[3:]))"
 )
 ONE_THREAD = dict.fromkeys(
     (
@@ -56,16 +57,18 @@ class WorkerLost(Exception):
 
 
 class Worker:
-    """One worker process, seen from the parent. Not for use by two threads at once."""
+    """One worker process, seen from the parent. Not for use by two threads at once.
 
-    def __init__(self) -> None:
+    `server` is the class, as `module:class`, whose `answer(request)` yields the answers to each request."""
+
+    def __init__(self, server: str = "posttrain.rewards.server:Server") -> None:
         down_read, self._down = os.pipe()
         self._up, up_write = os.pipe()
         root = os.path.dirname(os.path.dirname(os.path.abspath(posttrain.__file__)))
         path = [*(entry for entry in sys.path if isinstance(entry, str)), root]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", BOOT, json.dumps(path), str(down_read), str(up_write), str(os.getpid())],
+                [sys.executable, "-c", BOOT, json.dumps(path), server, str(down_read), str(up_write), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # the worker points it at standard error
                 pass_fds=(down_read, up_write),
@@ -182,7 +185,7 @@ class Worker:
         return f"the worker process ended with exit code {code}"
 
 
-def work(read_fd: int, write_fd: int, parent_pid: int) -> None:
+def work(server_class: str, read_fd: int, write_fd: int, parent_pid: int) -> None:
     """The life of a worker: limits, then one request after the other until the parent is gone."""
     os.dup2(2, 1)
     for descriptor in (read_fd, write_fd):
@@ -194,9 +197,9 @@ def work(read_fd: int, write_fd: int, parent_pid: int) -> None:
     threading.Thread(target=_die_with_parent, args=(read_fd, parent_pid), daemon=True).start()
 
     # After the limits: what is imported here may import user code.
-    from posttrain.rewards.server import Server
+    module, _, name = server_class.partition(":")
 
-    server = Server()
+    server = getattr(importlib.import_module(module), name)()
     while True:
         request = pickle.loads(_read(read_fd, HEADER.unpack(_read(read_fd, HEADER.size))[0]))
         for answer in server.answer(request):

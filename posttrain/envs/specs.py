@@ -1,0 +1,61 @@
+"""What `--env` names, and how instances of it are made.
+
+An environment is a class with `reset`, or a function that returns an instance of one: `file.py:Class`,
+`package.module:Class` or a built-in name, with options in the grammar of `rewards.expressions`. Arguments by place are
+text, such as a file; one with a colon is another class or function, handed over as something to call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from posttrain.rewards.expressions import Expression, parse_call
+from posttrain.rewards.loading import close_match, load_object
+from posttrain.types import InputError
+
+BUILTINS: Mapping[str, str] = {
+    "calculator": "posttrain.envs.calculator:Calculator",
+    "python": "posttrain.envs.python:Python",
+    "search": "posttrain.envs.search:Search",
+    "guess_number": "posttrain.envs.guess_number:GuessNumber",
+    "guess_number_tool": "posttrain.envs.guess_number:GuessNumberTool",
+    "rooms": "posttrain.envs.rooms:Rooms",
+    "gym": "posttrain.envs.gym:Gym",
+    "gymnasium": "posttrain.envs.adapters:Gymnasium",
+    "openenv": "posttrain.envs.adapters:OpenEnv",
+    "verifiers": "posttrain.envs.adapters:Verifiers",
+}
+
+Factory = Callable[..., Any]
+
+
+def parse_spec(text: str) -> Expression:
+    """Raises InputError for a faulty expression and for an unknown name."""
+    expression = parse_call(text, "environment")
+    target = expression.target
+    file, colon, name = target.rpartition(":")
+    if target not in BUILTINS and not (colon and file and name.isidentifier()):
+        raise InputError(
+            f"unknown environment {target!r}{close_match(target, list(BUILTINS))}; built in are {', '.join(BUILTINS)}; "
+            "your own is named file.py:Class or package.module:Class"
+        )
+    return expression
+
+
+def files_of(expression: Expression) -> list[str]:
+    """The files and modules that an instance needs, as targets."""
+    return [part.target for part in expression.walk() if ":" in part.target]
+
+
+def factory(expression: Expression) -> Factory:
+    """What makes instances. Raises what importing raises, LookupError for a missing name, InputError for an object that
+    cannot be called."""
+    target = BUILTINS.get(expression.target, expression.target)
+    made = load_object(target, "class or function", lambda found: inspect.isclass(found) or inspect.isfunction(found))
+    if not callable(made):
+        raise InputError(f"it is a {type(made).__name__}; an environment is a class, or a function that returns one")
+    arguments = [factory(part) if ":" in part.target else part.target for part in expression.arguments]
+    return partial(made, *arguments, **expression.options)
