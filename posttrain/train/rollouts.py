@@ -9,9 +9,11 @@ from typing import Any
 
 from posttrain.config import RlConfig
 from posttrain.engine.base import Engine
+from posttrain.envs.pool import EnvPool
 from posttrain.models import LanguageModel
 from posttrain.rewards.base import Scorer
-from posttrain.rollout import Plan, collect, regroup, rollout_from_json, rollout_seed, rollout_to_json
+from posttrain.rollout import Limits, Plan, collect, regroup, rollout_from_json, rollout_seed, rollout_to_json
+from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, read_jsonl
 from posttrain.train.policy import rows_between
 from posttrain.train.signals import Signal
@@ -30,6 +32,24 @@ class StepGroups:
     new: bool
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Where scores come from, and what the model talks to. At least one of them is there."""
+
+    scorer: Scorer | None
+    environment: EnvPool | None
+
+    def weights(self, step: float) -> dict[str, float]:
+        """The weight of each part of a score at a step; an environment's own has 1."""
+        weights = self.scorer.weights(step) if self.scorer is not None else {}
+        own = self.environment is not None and self.environment.has_reward
+        return weights | ({ENVIRONMENT_PART: 1.0} if own else {})
+
+    def curriculum(self, step: float) -> dict[str, float]:
+        """The weights that change during training, at a step."""
+        return self.scorer.curriculum(step) if self.scorer is not None else {}
+
+
 class Rollouts:
     """The groups of each step, in the order of an endless stream of reshuffled tasks.
 
@@ -37,13 +57,13 @@ class Rollouts:
     are replaced by the next in the stream. It belongs into checkpoints."""
 
     def __init__(
-        self, config: RlConfig, tasks: Sequence[Task], lm: LanguageModel, engine: Engine, scorer: Scorer
+        self, config: RlConfig, tasks: Sequence[Task], lm: LanguageModel, engine: Engine, sources: Sources
     ) -> None:
         self.config = config
         self.tasks = tasks
         self.lm = lm
         self.engine = engine
-        self.scorer = scorer
+        self.sources = sources
         self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
         self.position = 0
         self.prompts = config.batch_size // config.group_size
@@ -121,10 +141,15 @@ class Rollouts:
             task = self.tasks[row]
             first = size * seen.count(task.id)
             seen.append(task.id)
-            seeds = (rollout_seed(self.config.seed, n, row, first + i) for i in range(size))
-            plans += [Plan(task, i, self.sampling, seed) for i, seed in enumerate(seeds)]
-        state = {"step": n, "global_step": n - 1}
-        return collect(self.engine, self.lm.chat, self.scorer, plans, state)
+            seeds = [rollout_seed(self.config.seed, n, row, first + i) for i in range(size)]
+            plans += [Plan(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
+        return self.collect(plans, {"step": n, "global_step": n - 1})
+
+    def collect(self, plans: Sequence[Plan], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
+        """Sample and score with the engine, the rewards and the environment of the run."""
+        sources = self.sources
+        limits = Limits(self.config.max_turns, self.lm.context) if sources.environment is not None else None
+        return collect(self.engine, self.lm.chat, sources.scorer, plans, trainer_state, sources.environment, limits)
 
     def _groups_of(self, rows: Sequence[Row]) -> tuple[list[Group], list[Group]]:
         """All groups of the rows of a step, and those that were used."""
