@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from posttrain.envs.episode import Episode
 from posttrain.envs.pool import EnvPool, Lost, Outcome, Reply
 from posttrain.envs.tools import RESULT_CHARACTERS, cut, result_text, schemas_of
 from posttrain.rewards.base import Sample, Scorer
@@ -412,7 +413,7 @@ def test_a_reply_that_fails_is_lost(tmp_path: Path) -> None:
 
 
 HANGS = '''
-import asyncio, os, signal, time
+import asyncio, os, signal, threading, time
 
 class E:
     def reset(self, how=""):
@@ -441,6 +442,11 @@ class E:
     def die(self) -> str:
         """Dies."""
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def doom(self) -> str:
+        """Dies after its answer."""
+        threading.Timer(0.2, os._exit, [4]).start()
+        return "soon"
 
     def quit(self) -> str:
         """Gives up."""
@@ -488,6 +494,25 @@ def test_a_worker_that_must_be_killed_takes_its_episodes_along(hanging: EnvPool,
     assert hanging.finish(range(5)) == {0: along, 1: whole, 2: Lost(reason), 3: whole, 4: along}
     assert hanging.reset({5: ({"how": "new"}, 0)}) == {5: "new"}  # in a new process
     hanging.finish([5])
+
+
+def test_a_worker_that_dies_between_two_calls(hanging: EnvPool) -> None:
+    for again in (False, True):
+        hanging.reset({key: ({}, 0) for key in range(4)})  # 0 and 2 in one worker
+        assert results(hanging.act({2: calls(call("doom"))})[2]) == ["soon"]
+        time.sleep(1)
+        if again:
+            assert hanging.reset({0: ({"how": "new"}, 0)}) == {0: "new"}
+            assert hanging.act({2: calls(call("live"))}) == {2: Lost("its process has ended")}
+        else:
+            reason = "the worker process ended with exit code 4"
+            along = Lost(f"its process was lost with episode 0, which {reason}")
+            assert hanging.act({0: said("x"), 2: said("x"), 3: said("x")}) == {
+                0: Lost(reason),
+                2: along,
+                3: Reply((), True),
+            }
+        hanging.finish(range(4))
 
 
 def test_a_hung_reset_is_lost_and_the_others_begin_again(hanging: EnvPool) -> None:
@@ -580,6 +605,19 @@ def test_a_reward_gets_the_environments(tmp_path: Path) -> None:
         assert scores[1].total is None and scores[1].reason is None
     with Scorer(["format"], columns=(), timeout_seconds=10) as scorer:
         assert not scorer.wants_environments
+
+
+def test_a_fault_of_the_machine_is_no_answer_to_the_model() -> None:
+    class E:
+        def reset(self) -> None: ...
+
+        def run(self) -> str:
+            """Run."""
+            raise InputError("the sandbox does not start")
+
+    episode = Episode(E(), 0, schemas_of(E()), lambda value: value)
+    with pytest.raises(InputError, match="does not start"):
+        episode.act(calls(call("run")).to_dict())
 
 
 def test_what_cannot_be_pickled_has_no_state(tmp_path: Path) -> None:

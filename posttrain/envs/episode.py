@@ -18,6 +18,7 @@ import numpy
 from posttrain.envs.tools import BadCall, Schema, cut, read_call, result_text
 from posttrain.rewards.loading import freeze
 from posttrain.rewards.returns import BadReturn, number
+from posttrain.types import InputError
 
 Answer = dict[str, Any]
 
@@ -98,6 +99,8 @@ class Episode:
             return result_text(self._call(name, **arguments))
         except BadCall as fault:
             return f"error: {fault}"
+        except InputError:
+            raise  # the machine's fault and not the model's, such as a sandbox that does not start
         except (Exception, SystemExit) as error:
             text = " ".join(str(error).split())
             return f"error: {type(error).__name__}: {text}" if text else f"error: {type(error).__name__}"

@@ -89,7 +89,11 @@ class EnvPool:
         self._schemas = described["schemas"]
         self.tools: tuple[Mapping[str, Any], ...] = tuple(described["schemas"])
         self.has_reward: bool = described["has_reward"]
-        check_columns(spec, described["name"], described["required"], columns)
+        try:
+            check_columns(spec, described["name"], described["required"], columns)
+        except InputError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
