@@ -30,6 +30,7 @@ configure_threads()
 
 from posttrain.config import RlConfig, SftConfig  # noqa: E402
 from posttrain.config.algorithms import ALGORITHMS  # noqa: E402
+from posttrain.envs.pool import EnvPool  # noqa: E402
 from posttrain.train.rl import train_rl  # noqa: E402
 from posttrain.train.sft import train_sft  # noqa: E402
 
@@ -99,6 +100,7 @@ def tasks(folder: Path) -> dict[str, Task]:
     rnd = random.Random(0)
     pairs = [a + b for a in LETTERS for b in LETTERS]
     kinds = ("lower", "upper", "digit", "mark")
+    box = f"{code}:Box"
     guess = [{"prompt": f"Copy {p}", "completion": rnd.choice(pairs)} for p in pairs for _ in range(8)]
     return {
         "bandit": Task(
@@ -106,29 +108,49 @@ def tasks(folder: Path) -> dict[str, Task]:
             0.55,
             [{"prompt": kind, "kind": kind} for kind in kinds],
             [],
-            {"reward": (f"{code}:bandit",), "max_new_tokens": 1, "batch_size": 64, "max_steps": 60},
+            {
+                "reward": (f"{code}:bandit",),
+                "max_new_tokens": 1,
+                "batch_size": 64,
+                "max_steps": 60,
+                "learning_rate": 1e-3,
+            },
         ),
         "copy": Task(
             "copy",
             1.0,
             [{"prompt": f"Copy {p}", "letters": p} for p in pairs],
             guess,
-            {"reward": (f"{code}:copy",), "max_new_tokens": 4, "batch_size": 128, "max_steps": 80},
+            {
+                "reward": (f"{code}:copy",),
+                "max_new_tokens": 4,
+                "batch_size": 128,
+                "max_steps": 80,
+                "learning_rate": 1e-3,
+            },
         ),
         "tool": Task(
             "tool",
             1.0,
             [{"prompt": "Which letter is in the box?"}],
-            _box_rows(rnd),
-            {"env": f"{code}:Box", "max_new_tokens": 64, "max_turns": 2, "batch_size": 32, "max_steps": 12},
+            _box_rows(rnd, box),
+            {
+                "env": box,
+                "max_new_tokens": 64,
+                "max_turns": 2,
+                "batch_size": 32,
+                "max_steps": 20,
+                "learning_rate": 2e-4,
+            },
         ),
     }
 
 
-def _box_rows(rnd: random.Random) -> list[dict[str, Any]]:
+def _box_rows(rnd: random.Random, box: str) -> list[dict[str, Any]]:
     """Half of the conversations look into the box and say what is in it, half guess."""
+    with EnvPool(box, columns=(), timeout_seconds=30) as pool:
+        tools = list(pool.tools)
     look = {"id": "call_0", "type": "function", "function": {"name": "look", "arguments": {}}}
-    schema = {"name": "look", "description": "Look into the box.", "parameters": {"type": "object", "properties": {}}}
     question = {"role": "user", "content": "Which letter is in the box?"}
     out = []
     for i in range(64):
@@ -136,7 +158,7 @@ def _box_rows(rnd: random.Random) -> list[dict[str, Any]]:
         calls = {"role": "assistant", "content": "", "tool_calls": [look]}
         seen = [calls, {"role": "tool", "content": letter, "tool_call_id": "call_0"}] if i % 2 else []
         answer = {"role": "assistant", "content": letter}
-        out.append({"messages": [question, *seen, answer], "tools": [{"type": "function", "function": schema}]})
+        out.append({"messages": [question, *seen, answer], "tools": tools})
     return out
 
 
@@ -149,7 +171,7 @@ def start_of(task: Task, folder: Path) -> str:
         data = _write(folder / f"start-{task.name}.jsonl", task.start)
         train_sft(
             SftConfig(
-                model="tiny-random", data=str(data), out=out, learning_rate=2e-3, batch_size=32, max_steps=120, keep=1
+                model="tiny-random", data=str(data), out=out, learning_rate=2e-3, batch_size=32, max_steps=100, keep=1
             )
         )
     return str(out / "model")
@@ -174,7 +196,6 @@ def run(algorithm: str, task: Task, seed: int, folder: Path) -> Result:
             data=str(data),
             out=out,
             algorithm=name,  # type: ignore[arg-type]
-            learning_rate=1e-3,
             beta=0.0,
             seed=seed,
             save_every=1000,
