@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,8 @@ class LocalPolicy:
         self.flops = 0.0
         self.updates = 0
         self.optimizer_steps = 0
+        self.companions: dict[str, dict[str, torch.Tensor]] = {}
+        """Further weights that a method keeps, by file name; they go into checkpoints with the policy's."""
         self.parameters = lm.trained_parameters()
         matrices = [p for p in self.parameters.values() if p.dim() >= 2]
         others = [p for p in self.parameters.values() if p.dim() < 2]
@@ -134,6 +136,8 @@ class LocalPolicy:
     def save(self, folder: Path) -> None:
         """Trained weights, optimizer state, counters and random states, for an exact resume."""
         save_weights(self.parameters, folder / "weights.safetensors")
+        for name, weights in self.companions.items():
+            save_weights(weights, folder / f"{name}.safetensors")
         state = {
             "optimizer": self.optimizer.state_dict(),
             "torch_rng": torch.get_rng_state(),
@@ -148,6 +152,8 @@ class LocalPolicy:
     def load(self, folder: Path) -> None:
         """The inverse of `save`."""
         load_weights(self.parameters, folder / "weights.safetensors")
+        for name, weights in self.companions.items():
+            load_weights(weights, folder / f"{name}.safetensors")
         state = torch.load(folder / "optimizer.pt", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch_rng"])
@@ -165,11 +171,11 @@ def training_flops(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens:
     return total
 
 
-def save_weights(parameters: dict[str, torch.nn.Parameter], file: Path) -> None:
+def save_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
     save_file({name: p.detach().contiguous() for name, p in parameters.items()}, file)
 
 
-def load_weights(parameters: dict[str, torch.nn.Parameter], file: Path) -> None:
+def load_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
     saved = load_file(file)
     with torch.no_grad():
         for name, parameter in parameters.items():
