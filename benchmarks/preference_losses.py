@@ -82,7 +82,7 @@ def draw(seed: int) -> dict[str, Any]:
         "policy": policy.tolist(),
         "reference": reference.tolist(),
         "other_policy": logprobs().tolist(),
-        "other_reference": (0.9 * logprobs()).tolist(),
+        "other_reference": (1.1 * logprobs()).tolist(),
         "lengths": lengths.tolist(),
     }
 
@@ -96,7 +96,7 @@ def ours(case: Case, data: dict[str, Any]) -> tuple[float, torch.Tensor]:
     weights = torch.ones_like(reference)
     if config.ld_alpha is not None:
         shared = torch.minimum(lengths[:PAIRS], lengths[PAIRS:]).repeat(2)
-        weights = torch.where(torch.arange(LONGEST) < shared[:, None], 1.0, config.ld_alpha)
+        weights = torch.where(torch.arange(LONGEST) < shared[:, None], weights, config.ld_alpha * weights)
     responses = Responses(
         logprobs=policy.sum(1),
         lengths=lengths,
@@ -104,8 +104,8 @@ def ours(case: Case, data: dict[str, Any]) -> tuple[float, torch.Tensor]:
         policy=(weights * policy).sum(1),
         reference=(weights * reference).sum(1),
     )
-    others = torch.tensor(data["other_policy"]) - torch.tensor(data["other_reference"])
-    loss = step_loss(responses, config.terms(), Counts(PAIRS, PAIRS), kto_baseline(others.double().sum(1)))
+    others, bare = (torch.tensor(data[f"other_{name}"], dtype=torch.float64) for name in ("policy", "reference"))
+    loss = step_loss(responses, config.terms(), Counts(PAIRS, PAIRS), kto_baseline((others - bare).sum(1)))
     if case.trainer == "orpo":
         loss = loss + (policy.sum(1) / lengths)[:PAIRS].mean()
     return float(loss.detach()), torch.autograd.grad(loss, policy)[0]
@@ -125,8 +125,8 @@ def figures() -> str:
     """A Markdown table of the largest differences over all batches."""
     batches = [draw(seed) for seed in range(BATCHES)]
     lines = [
-        f"Largest difference over {BATCHES} batches of {PAIRS} pairs with responses of 1 to {LONGEST} tokens, in float64;",
-        "of the gradient over all tokens.",
+        f"Largest difference over {BATCHES} batches of {PAIRS} pairs with responses of 1 to {LONGEST} tokens,",
+        "in float64, of the loss and of its gradient by any token's log-probability.",
         "",
         "| `posttrain dpo` | TRL 1.16 | loss | gradient | |",
         "| --- | --- | --- | --- | --- |",
@@ -135,7 +135,8 @@ def figures() -> str:
         gaps = []
         for data, their in zip(batches, found, strict=True):
             loss, gradient = ours(case, data)
-            of_gradient = float((gradient - torch.tensor(their["gradient"], dtype=torch.float64)).abs().max())
+            inside = torch.arange(LONGEST) < torch.tensor(data["lengths"])[:, None]
+            of_gradient = float((gradient - torch.tensor(their["gradient"], dtype=torch.float64))[inside].abs().max())
             gaps.append((abs(loss - their["loss"]), of_gradient))
         options = " ".join(f"`{option(key, value)}`" for key, value in case.ours.items())
         settings = ", ".join(f"{key} {value}" for key, value in case.theirs.items() if key != "one_at_a_time")

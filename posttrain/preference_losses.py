@@ -20,14 +20,12 @@ CERTAIN = -1e-6
 """Mean log-probabilities above this are taken as this, where a response's odds would be infinite."""
 
 
-def sigmoid(
-    chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, label_smoothing: float = 0.0
-) -> torch.Tensor:
+def sigmoid(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, label_smoothing: float = 0.0) -> torch.Tensor:
     """DPO (Rafailov et al. 2023, arXiv:2305.18290, equation 7), conservative with a share ε of labels taken as flipped
     (cDPO, Mitchell 2023): −(1−ε) log σ(m) − ε log σ(−m), with m = β(chosen − rejected).
 
-    The gradient vanishes where σ(m) = 1 − ε. At π = π_ref the loss is ln 2. With mean scores it is the length-normalised
-    DPO of Tülu 3 (arXiv:2411.15124)."""
+    The gradient vanishes where σ(m) = 1 − ε. At π = π_ref the loss is ln 2. With mean scores it is length-normalised
+    DPO (Tülu 3, arXiv:2411.15124)."""
     margin = beta * (chosen - rejected)
     return -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
 
@@ -89,9 +87,9 @@ def kto(
 ) -> torch.Tensor:
     """KTO (Ethayarajh et al. 2024, arXiv:2402.01306) on single responses [R]: λ_y − v, that is
     λ_D σ(−β(s − z)) where `desirable` (bool), else λ_U σ(β(s − z)). z is `kto_baseline`, a constant of the step."""
-    sign = desirable.to(scores.dtype) * 2 - 1
-    weight = torch.where(desirable, desirable_weight, undesirable_weight)
-    return weight * torch.sigmoid(-beta * sign * (scores - baseline))
+    good = desirable.to(scores.dtype)
+    weight = desirable_weight * good + undesirable_weight * (1 - good)
+    return weight * torch.sigmoid(-beta * (2 * good - 1) * (scores - baseline))
 
 
 def kto_baseline(scores: torch.Tensor) -> float:

@@ -60,7 +60,7 @@ def token_logprobs(module: Any, tokenizer: Any, asked: list[tuple[str, str]]) ->
     return [row[mask] for row, mask in zip(values, masks, strict=True)]
 
 
-# -- through the command line -------------------------------------------------------------------------------------------
+# -- through the command line -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "sft"])
@@ -70,7 +70,7 @@ def test_every_loss_trains_from_the_command_line(tmp_path: Path, loss: str) -> N
     command = ["dpo", "--model", "tiny-random", "--data", str(data), "--out", str(out), "--loss", loss]
     assert main([*command, "--loss", "sft=0.2", "--batch-size", "3", "--learning-rate", "1e-4"]) == 0
     first, second = metrics(out)
-    assert first["grad_norm"] > 0 and second["loss"] < first["loss"] + 5
+    assert first["grad_norm"] > 0 and second["loss"] != first["loss"]
     assert (out / "reference").exists() == LOSSES[loss].reference
     assert (first["chosen_drift"] is None) == (not LOSSES[loss].reference)
     if LOSSES[loss].reference:
@@ -85,7 +85,7 @@ def test_losses_begin_where_policy_and_reference_agree(tmp_path: Path, loss: str
     assert first["margin"] == pytest.approx(0.0, abs=1e-6)
 
 
-# -- the same numbers as a plain form ------------------------------------------------------------------------------------
+# -- the same numbers as a plain form ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,9 @@ def test_micro_batches_never_change_the_gradient(
         lm = load_model("tiny-random")
         policy = LocalPolicy(lm, Optimization(1e-3), budget)
         examples, _ = encode_examples(lm, data, 256, single=single, mask_formatting=config.mask_formatting)
-        reference = [tuple(v - 0.3 * (i % 3) for v in t) for i, t in enumerate(policy.logprobs(example_trees(examples)))]
+        reference = [
+            tuple(v - 0.3 * (i % 3) for v in t) for i, t in enumerate(policy.logprobs(example_trees(examples)))
+        ]
         loss = partial(preference_loss, terms=config.terms(), counts=counts_of(examples), baseline=0.2)
         found = policy.forward_backward(example_trees(examples, reference, config.ld_alpha), loss)
         losses.append([found[name] for name in ("loss", "margin", "accuracy", "beta_kl")])
@@ -147,7 +149,9 @@ def test_a_step_of_length_desensitised_dpo_with_nll_equals_a_plain_form(tmp_path
         ]
         expected += -float(logsigmoid(torch.tensor(0.1 * (scores[0] - scores[1])))) - 0.2 * float(chosen.mean())
     assert second["loss"] == pytest.approx(expected / len(rows), abs=1e-4)
-    assert second["chosen_logprob"] == pytest.approx(float(sum(v.sum() for v in found["policy", "chosen"])) / 6, rel=1e-4)
+    assert second["chosen_logprob"] == pytest.approx(
+        float(sum(v.sum() for v in found["policy", "chosen"])) / 6, rel=1e-4
+    )
 
 
 def test_a_step_of_kto_equals_a_plain_form(tmp_path: Path) -> None:
@@ -198,7 +202,7 @@ def test_masked_formatting_leaves_out_the_end_token_alone(tiny: LanguageModel) -
         encode_examples(tiny, [PreferenceRow("f:1", "q", "", "no")], 200, single=False, mask_formatting=True)
 
 
-# -- data ------------------------------------------------------------------------------------------------------------------
+# -- data -------------------------------------------------------------------------------------------------------------
 
 
 def test_kto_takes_pairs_apart_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +213,9 @@ def test_kto_takes_pairs_apart_and_says_so(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_labelled_rows_do_not_fit_a_loss_on_pairs(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"rows\.jsonl:1: posttrain dpo needs 'chosen' .* fit posttrain dpo --loss kto"):
+    with pytest.raises(
+        InputError, match=r"rows\.jsonl:1: posttrain dpo needs 'chosen' .* fit posttrain dpo --loss kto"
+    ):
         run(tmp_path, label_rows(3))
     assert not (tmp_path / "run").exists()
 
@@ -220,7 +226,7 @@ def test_a_step_without_bad_responses_has_no_margin(tmp_path: Path) -> None:
     assert row["margin"] is None and row["rejected_reward"] is None and row["chosen_reward"] is not None
 
 
-# -- held-out data ---------------------------------------------------------------------------------------------------------
+# -- held-out data ----------------------------------------------------------------------------------------------------
 
 
 def test_over_fitting_shows_as_a_gap_in_accuracy(tmp_path: Path) -> None:
@@ -244,7 +250,7 @@ def test_kto_is_judged_on_held_out_responses(tmp_path: Path) -> None:
     assert 0 <= row["eval/train_accuracy"] <= 1
 
 
-# -- a reference that follows ----------------------------------------------------------------------------------------------
+# -- a reference that follows -----------------------------------------------------------------------------------------
 
 
 def test_a_reference_that_follows_every_step_is_always_the_policy(tmp_path: Path) -> None:

@@ -58,7 +58,10 @@ def test_options_reach_their_losses() -> None:
         (["--loss", "kto", "--loss", "ipo"], "'kto' reads single responses and cannot be added"),
         (["--loss", "kto", "--batch-size", "1"], "use --batch-size 2 or more"),
         (["--gamma", "1"], "gamma does nothing for loss 'sigmoid'; it belongs to simpo"),
-        (["--loss", "simpo", "--label-smoothing", "0.1"], "--label-smoothing does nothing for loss 'simpo'; it belongs"),
+        (
+            ["--loss", "simpo", "--label-smoothing", "0.1"],
+            "--label-smoothing does nothing for loss 'simpo'; it belongs",
+        ),
         (["--loss", "simpo", "--reference-free"], "--reference-free does nothing for loss 'simpo'"),
         (["--loss", "orpo", "--reference-every", "5"], "--reference-every does nothing for loss 'orpo'"),
         (["--loss", "hinge", "--length", "mean"], "length does nothing for loss 'hinge'; it belongs to sigmoid, cdpo"),

@@ -199,7 +199,7 @@ def test_absurd_scores_stay_finite(name: str, pair: tuple[float, float], dtype: 
     assert math.isfinite(value.item()) and all(bool(torch.isfinite(g).all()) for g in slopes)
 
 
-# -- a step -------------------------------------------------------------------------------------------------------------
+# -- a step -----------------------------------------------------------------------------------------------------------
 
 
 def terms(**options: Any) -> tuple[Term, ...]:

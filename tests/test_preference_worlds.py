@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,7 +26,9 @@ def world(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def minimised(loss: Loss, start: torch.Tensor) -> torch.Tensor:
     """The argument at which a convex-enough loss is least, by L-BFGS."""
     x = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([x], max_iter=2000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [x], max_iter=2000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -75,7 +78,7 @@ def test_dpo_and_reward_model_with_rl_reach_the_same_policy() -> None:
     first = torch.binomial(torch.full_like(wins, 20.0), wins, generator=rng) * upper
     share = first + (20 * upper - first).transpose(1, 2)
     fitted = minimised(
-        lambda r: preferences(r - r.mean(1, keepdim=True), share, lambda c, l: -logsigmoid(c - l)),
+        lambda r: preferences(r - r.mean(1, keepdim=True), share, lambda a, b: -logsigmoid(a - b)),
         torch.zeros_like(rewards),
     )
 
@@ -108,4 +111,4 @@ def test_ipo_does_not_over_fit_deterministic_preferences_where_dpo_does() -> Non
     assert by_ipo == pytest.approx([2.0, 2.0], abs=1e-9)
     by_dpo = [log_ratio_after(steps, 20.0, lambda c, r: sigmoid(c, r, beta=0.25)) for steps in (500, 1000, 2000)]
     assert by_dpo[0] > 20
-    assert [b - a for a, b in zip(by_dpo, by_dpo[1:], strict=False)] == pytest.approx([2.77, 2.77], abs=0.05)
+    assert [b - a for a, b in pairwise(by_dpo)] == pytest.approx([2.77, 2.77], abs=0.05)

@@ -21,7 +21,17 @@ KINDS: dict[str, list[str]] = {
     "sft": ["sft", "--batch-size", "4", "--learning-rate", "1e-4", "--warmup-steps", "8"],
     "lora": ["sft", "--batch-size", "4", "--lora-rank", "4", "--schedule", "cosine"],
     "dpo": ["dpo", "--batch-size", "3", "--learning-rate", "1e-5"],
-    "tr-dpo": ["dpo", "--batch-size", "3", "--learning-rate", "1e-4", "--reference-every", "4", "--reference-mix", "0.6"],
+    "tr-dpo": [
+        "dpo",
+        "--batch-size",
+        "3",
+        "--learning-rate",
+        "1e-4",
+        "--reference-every",
+        "4",
+        "--reference-mix",
+        "0.6",
+    ],
     "kto": ["dpo", "--batch-size", "4", "--learning-rate", "1e-4", "--loss", "kto", "--loss", "sft=0.1"],
     "rl": ["rl", "--batch-size", "8", "--group-size", "4", "--max-new-tokens", "6", "--epochs", "2", "--beta", "0.05"],
 }

@@ -21,16 +21,16 @@ from trl.experimental.orpo import ORPOTrainer
 Data = dict[str, Any]
 
 
-class Model:
+class Model(torch.nn.Module):
     """Answers each call with the next of some [R, T] log-probabilities."""
 
-    training = True
     is_gradient_checkpointing = False
 
     def __init__(self, *answers: torch.Tensor) -> None:
+        super().__init__()
         self.answers = list(answers)
 
-    def __call__(self, **_: Any) -> SimpleNamespace:
+    def forward(self, **_: Any) -> SimpleNamespace:
         values = self.answers.pop(0)
         empty = torch.zeros_like(values)
         return SimpleNamespace(log_probs=values, entropy=empty, mean_logits=empty, is_top1=empty.bool())
@@ -73,7 +73,13 @@ def dpo(policy: torch.Tensor, data: Data, one_at_a_time: bool = False, **setting
         parts = [{key: value[at] for key, value in data.items()} for at in rows]
         losses = [dpo(policy[at], part, **settings) for at, part in zip(rows, parts, strict=True)]
         return torch.stack(losses).mean()
-    defaults = {"beta": 0.1, "label_smoothing": 0.0, "ld_alpha": None, "loss_weights": [1.0], "f_divergence_type": "reverse_kl"}
+    defaults = {
+        "beta": 0.1,
+        "label_smoothing": 0.0,
+        "ld_alpha": None,
+        "loss_weights": [1.0],
+        "f_divergence_type": "reverse_kl",
+    }
     trainer = trainer_of(DPOTrainer, **(defaults | settings), model=Model(policy), ref_model=Model(data["reference"]))
     loss: torch.Tensor = trainer._compute_loss(trainer.model, tokens(data["lengths"], policy.shape[1]), False)
     return loss

@@ -55,7 +55,7 @@ CHOICES = ("label_smoothing", "gamma", "desirable_weight", "undesirable_weight",
 
 @dataclass(frozen=True)
 class Term:
-    """One loss of a weighted sum, resolved: its own `numbers`, and the score it reads of a response (see `LossSpec`)."""
+    """One loss of a weighted sum, resolved: its `numbers`, and what it reads of a response (see `LossSpec`)."""
 
     loss: str
     weight: float
@@ -68,6 +68,11 @@ class Term:
         return LOSSES[self.loss]
 
 
+def _as_tuple(value: Any) -> Any:
+    """One name is a tuple of one, as recipes write it."""
+    return (value,) if isinstance(value, str) else value
+
+
 class DpoConfig(TrainConfig):
     """Direct preference optimisation and its family: prefer good answers over bad ones, without a reward model
     (arXiv:2305.18290).
@@ -75,12 +80,10 @@ class DpoConfig(TrainConfig):
     Default learning rate: 1e-6 full weights (SmolLM2, arXiv:2502.02737), 8e-6 for `orpo`, which replaces SFT
     (arXiv:2403.07691); ten times that with LoRA."""
 
-    loss: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)] = (
-        "sigmoid",
-    )
-    """A loss; repeat for a weighted sum, `--loss sigmoid --loss sft=0.2`. On pairs: `sigmoid` (DPO), `cdpo` and `robust`
-    (labels with noise), `ipo`, `hinge`, `simpo` and `orpo` (without a reference), `apo_zero`, `apo_down`; on rows with a
-    `label`: `kto`, which splits pairs in two; beside another, `sft` on the good answers."""
+    loss: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("sigmoid",)
+    """A loss; repeat for a weighted sum, `--loss sigmoid --loss sft=0.2`. On pairs: `sigmoid` (DPO), `cdpo` and
+    `robust` (labels with noise), `ipo`, `hinge`, `simpo` and `orpo` (without a reference), `apo_zero`, `apo_down`. On
+    rows with a `label`: `kto`, which splits pairs in two. Beside another: `sft` on the good answers."""
     beta: Rate | None = None
     """Temperature β of the implicit reward β·log(π/π_ref); τ of `ipo`, the weight λ of `orpo`. Default 0.1 (Rafailov et
     al., arXiv:2305.18290; KTO; ORPO), 2 for `simpo` (arXiv:2405.14734), 5 with `length` mean (Tülu 3)."""

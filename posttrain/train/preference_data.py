@@ -49,7 +49,9 @@ def encode_examples(
         if mask_formatting:
             example = replace(example, responses=tuple(_without_end(ids, lm.chat.end_ids) for ids in example.responses))
             if not all(example.responses):
-                raise InputError(f"{row.where}: a response is empty and --mask-formatting leaves nothing of it to train")
+                raise InputError(
+                    f"{row.where}: a response is empty and --mask-formatting leaves nothing of it to train"
+                )
         parts = _singles(example) if single else [example]
         out += [replace(part, key=f"{prefix}{len(out) + i}") for i, part in enumerate(parts)]
     return out, cut
@@ -64,7 +66,9 @@ def mismatched(examples: Sequence[Example], limit: int) -> list[Example]:
         other = next((o for o in others if o.prompt_ids != example.prompt_ids), None)
         if other is not None:
             responses = tuple(ids[: limit - len(example.prompt_ids)] for ids in other.responses)
-            out.append(replace(other, key=f"{example.key}+{other.key}", prompt_ids=example.prompt_ids, responses=responses))
+            out.append(
+                replace(other, key=f"{example.key}+{other.key}", prompt_ids=example.prompt_ids, responses=responses)
+            )
     return out
 
 
