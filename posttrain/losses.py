@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 
 from posttrain.types import LossOutput
 
@@ -33,44 +32,6 @@ def sft_loss(policy_logprobs: torch.Tensor, weights: torch.Tensor) -> LossOutput
 def sequence_sums(values: torch.Tensor, sequence: torch.Tensor, sequences: int) -> torch.Tensor:
     """Sum of the per-token `values` [M] of each sequence [S]; `sequence` [M] numbers the owner of a token."""
     return values.new_zeros(sequences).index_add(0, sequence, values)
-
-
-def dpo_loss(
-    policy_chosen: torch.Tensor,
-    policy_rejected: torch.Tensor,
-    ref_chosen: torch.Tensor,
-    ref_rejected: torch.Tensor,
-    pair_weight: float,
-    beta: float,
-    label_smoothing: float = 0.0,
-) -> LossOutput:
-    """Sigmoid DPO with label smoothing ε, summed over pairs with `pair_weight` each (Rafailov et al. 2023,
-    arXiv:2305.18290, equation 7; smoothing: cDPO, Mitchell 2023):
-
-    m = β[(log π(y_w) − log π_ref(y_w)) − (log π(y_l) − log π_ref(y_l))];  L = −(1−ε) log σ(m) − ε log σ(−m).
-
-    All inputs are [P]: log-probabilities summed over a response's tokens, its end token included. At π = π_ref the
-    loss is ln 2. Metrics: margin m, accuracy (share of m > 0; a tie counts half), the implicit rewards
-    β·log(π/π_ref), and both log-probabilities, so that a falling chosen one is seen."""
-    chosen_reward = beta * (policy_chosen - ref_chosen)
-    rejected_reward = beta * (policy_rejected - ref_rejected)
-    margin = chosen_reward - rejected_reward
-    per_pair = -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
-    loss = pair_weight * per_pair.sum()
-
-    def mean(values: torch.Tensor) -> float:
-        return float(pair_weight * values.detach().sum())
-
-    metrics = {
-        "loss": float(loss.detach()),
-        "margin": mean(margin),
-        "accuracy": mean((margin > 0).float() + 0.5 * (margin == 0).float()),
-        "chosen_reward": mean(chosen_reward),
-        "rejected_reward": mean(rejected_reward),
-        "chosen_logprob": mean(policy_chosen),
-        "rejected_logprob": mean(policy_rejected),
-    }
-    return LossOutput(loss, metrics)
 
 
 def log_ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:

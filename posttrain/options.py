@@ -118,7 +118,8 @@ def _hint(field: FieldInfo, repeats: bool) -> str:
     if field.is_required():
         words.append("required")
     elif field.default not in (None, ()):
-        words.append(f"default: {field.default}")
+        default = field.default
+        words.append(f"default: {', '.join(map(str, default)) if isinstance(default, tuple) else default}")
     return f"({', '.join(words)})" if words else ""
 
 

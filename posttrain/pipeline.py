@@ -207,7 +207,7 @@ class _Evaluator:
 
 def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
     """The prompts of every stage's data; a data stage's own tasks stand for what it makes."""
-    from posttrain.data.formats import load_preferences, load_sft, load_tasks
+    from posttrain.data.formats import load_feedback, load_sft, load_tasks
     from posttrain.rows import CompletionRow
 
     prompts: list[Prompt] = []
@@ -218,7 +218,7 @@ def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
         if stage.method == "sft":
             prompts += [row.prompt for row in load_sft(source) if isinstance(row, CompletionRow)]
         elif stage.method == "dpo":
-            prompts += [row.prompt for row in load_preferences(source)]
+            prompts += [row.prompt for row in load_feedback(source)]
         else:
             prompts += [task.prompt for task in load_tasks(source)]
     return prompts

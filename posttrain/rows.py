@@ -64,7 +64,7 @@ class PreferenceRow:
 
 @dataclass(frozen=True)
 class UnpairedRow:
-    """A prompt, a completion, and whether it is good. Recognised and checked; no stage trains on it."""
+    """A prompt, a completion (a string or one assistant message), and whether it is good."""
 
     where: str
     prompt: Prompt

@@ -281,7 +281,7 @@ def test_a_file_for_another_method_says_which(tmp_path: Path) -> None:
         load_sft(tasks)
     with refused("posttrain dpo needs .* fit posttrain rl"):
         load_preferences(tasks)
-    with refused("posttrain rl and posttrain eval needs .* fit no stage yet"):
+    with refused("posttrain rl and posttrain eval needs .* fit posttrain dpo --loss kto"):
         load_tasks(unpaired)
     with refused("humaneval holds tasks without preferences"):
         load_preferences("humaneval")
@@ -457,7 +457,7 @@ def test_unpaired_rows_are_recognised(tmp_path: Path) -> None:
     report = check_data(jsonl(tmp_path, {**row, "label": True}, {**row, "label": 0}, {**row, "label": "spam"}))
     assert (report.kind, report.valid_rows, report.problem_count) == ("unpaired", 2, 1)
     assert "'label' must be true or false, not 'spam'" in report.problems[0]
-    assert "no stage yet" in format_report(report)
+    assert "unpaired rows, for posttrain dpo --loss kto" in format_report(report)
 
 
 def test_two_near_seeds_overlap_and_check_data_shows_it() -> None:

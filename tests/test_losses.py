@@ -10,7 +10,6 @@ import torch
 from posttrain.losses import (
     LOG_RATIO_LIMIT,
     PolicyLoss,
-    dpo_loss,
     kl_k1,
     kl_k3,
     log_ratio,
@@ -23,10 +22,6 @@ from posttrain.losses import (
 
 def tensor(*values: float, grad: bool = False) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64, requires_grad=grad)
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
 
 
 def gradient(loss: torch.Tensor, *of: torch.Tensor) -> list[list[float]]:
@@ -57,69 +52,6 @@ def test_sequence_sums() -> None:
     sums = sequence_sums(values, torch.tensor([0, 2, 0, 2, 2]), 3)
     assert sums.tolist() == [3.0, 0.0, 60.0]
     assert gradient(sums[2], values) == [[0.0, 1.0, 0.0, 1.0, 1.0]]
-
-
-def test_dpo_is_ln_2_where_policy_and_reference_agree() -> None:
-    chosen, rejected = tensor(-3.0, -40.0), tensor(-7.0, -2.0)
-    out = dpo_loss(chosen, rejected, chosen, rejected, pair_weight=0.5, beta=0.3, label_smoothing=0.1)
-    assert out.loss.item() == pytest.approx(math.log(2))
-    assert out.metrics["margin"] == 0.0 and out.metrics["accuracy"] == 0.5
-
-
-def test_dpo_value_and_metrics_by_hand() -> None:
-    """β = 0.5. Pair 1: 0.5·((−10+12) − (−20+19)) = 1.5. Pair 2: 0.5·((−9+8) − (−6+7)) = −1.
-    ln(1 + e^−1.5) = 0.201413, ln(1 + e) = 1.313262; their mean is 0.757338."""
-    out = dpo_loss(
-        tensor(-10.0, -9.0), tensor(-20.0, -6.0), tensor(-12.0, -8.0), tensor(-19.0, -7.0), pair_weight=0.5, beta=0.5
-    )
-    assert out.loss.item() == pytest.approx(0.7573375, abs=1e-6)
-    assert out.metrics == pytest.approx(
-        {
-            "loss": 0.7573375,
-            "margin": 0.25,
-            "accuracy": 0.5,
-            "chosen_reward": 0.25,  # 0.5·(2 − 1)/2
-            "rejected_reward": 0.0,  # 0.5·(−1 + 1)/2
-            "chosen_logprob": -9.5,
-            "rejected_logprob": -13.0,
-        },
-        abs=1e-6,
-    )
-
-
-def test_dpo_gradient_is_the_closed_form() -> None:
-    """∂L/∂log π(y_w) = −β σ(r̂_l − r̂_w) and ∂L/∂log π(y_l) = +β σ(r̂_l − r̂_w) (Rafailov et al., section 4), each times
-    the pair's weight; the reference gets none of it into the policy."""
-    beta, weight = 0.3, 0.25
-    chosen, rejected = tensor(-10.0, -9.0, grad=True), tensor(-20.0, -6.0, grad=True)
-    ref_chosen, ref_rejected = tensor(-12.0, -8.0), tensor(-19.0, -7.0)
-    out = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, weight, beta)
-    margins = [beta * (2.0 - -1.0), beta * (-1.0 - 1.0)]
-    expected = [weight * beta * sigmoid(-m) for m in margins]
-    of_chosen, of_rejected = gradient(out.loss, chosen, rejected)
-    assert of_chosen == pytest.approx([-g for g in expected])
-    assert of_rejected == pytest.approx(expected)
-
-
-def test_dpo_label_smoothing_by_hand() -> None:
-    """m = 2, ε = 0.2: 0.8·ln(1 + e^−2) + 0.2·ln(1 + e^2) = 0.8·0.126928 + 0.2·2.126928 = 0.526928. The gradient
-    vanishes where σ(m) = 1 − ε, so a margin beyond ln 4 is pulled back."""
-    zero, margin = tensor(0.0), tensor(2.0, grad=True)
-    out = dpo_loss(margin, zero, zero, zero, pair_weight=1.0, beta=1.0, label_smoothing=0.2)
-    assert out.loss.item() == pytest.approx(0.526928, abs=1e-6)
-    assert gradient(out.loss, margin)[0][0] == pytest.approx(sigmoid(2.0) - 0.8)
-    stationary = tensor(math.log(4.0), grad=True)
-    out = dpo_loss(stationary, zero, zero, zero, pair_weight=1.0, beta=1.0, label_smoothing=0.2)
-    assert gradient(out.loss, stationary)[0][0] == pytest.approx(0.0, abs=1e-12)
-
-
-def test_dpo_stays_finite_for_absurd_margins() -> None:
-    """−log σ(−10⁶) is 10⁶, with gradient −1: no infinity on the way."""
-    zero = tensor(0.0, 0.0)
-    chosen = tensor(-1e6, 1e6, grad=True)
-    out = dpo_loss(chosen, zero, zero, zero, pair_weight=1.0, beta=1.0)
-    assert out.loss.item() == pytest.approx(1e6)
-    assert gradient(out.loss, chosen) == [[-1.0, 0.0]]
 
 
 @pytest.mark.parametrize(

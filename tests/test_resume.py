@@ -21,14 +21,28 @@ KINDS: dict[str, list[str]] = {
     "sft": ["sft", "--batch-size", "4", "--learning-rate", "1e-4", "--warmup-steps", "8"],
     "lora": ["sft", "--batch-size", "4", "--lora-rank", "4", "--schedule", "cosine"],
     "dpo": ["dpo", "--batch-size", "3", "--learning-rate", "1e-5"],
+    "tr-dpo": [
+        "dpo",
+        "--batch-size",
+        "3",
+        "--learning-rate",
+        "1e-4",
+        "--reference-every",
+        "4",
+        "--reference-mix",
+        "0.6",
+    ],
+    "kto": ["dpo", "--batch-size", "4", "--learning-rate", "1e-4", "--loss", "kto", "--loss", "sft=0.1"],
     "rl": ["rl", "--batch-size", "8", "--group-size", "4", "--max-new-tokens", "6", "--epochs", "2", "--beta", "0.05"],
 }
 
 
 def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[str]:
     """The command line of a small run. 11 rows and batches of 3 or 4: checkpoints fall inside passes."""
-    if kind == "dpo":
+    if kind in ("dpo", "tr-dpo"):
         rows: list[dict[str, Any]] = pair_rows(11)
+    elif kind == "kto":
+        rows = [{**row, "label": i % 2 == 0} for i, row in enumerate(sft_rows(11))]
     else:
         rows = sft_rows(11) if kind in ("sft", "lora") else [{"prompt": r["prompt"]} for r in sft_rows(11)]
     data = write_rows(tmp_path / f"{kind}.jsonl", rows)

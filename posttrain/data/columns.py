@@ -73,9 +73,14 @@ def parse_pair(columns: Mapping[str, Any]) -> tuple[Prompt, Response, Response]:
     else:
         turns, better, worse = _split_messages(parse_messages(chosen, "chosen"), parse_messages(rejected, "rejected"))
     for column, response in (("chosen", better), ("rejected", worse)):
-        if isinstance(response, tuple) and (len(response) != 1 or response[0].role != "assistant"):
-            raise InputError(f"column '{column}' must hold exactly one message from the assistant after the prompt")
+        check_one_answer(response, column)
     return turns, better, worse
+
+
+def check_one_answer(response: Response, column: str) -> None:
+    """Raises InputError for messages other than one answer of the assistant."""
+    if isinstance(response, tuple) and (len(response) != 1 or response[0].role != "assistant"):
+        raise InputError(f"column '{column}' must hold exactly one message from the assistant after the prompt")
 
 
 def parse_label(value: Any) -> bool:

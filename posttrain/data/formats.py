@@ -12,6 +12,7 @@ from typing import Any, Literal
 from posttrain.data import builtin, readers
 from posttrain.data.columns import (
     after_prompt,
+    check_one_answer,
     parse_label,
     parse_messages,
     parse_pair,
@@ -37,7 +38,7 @@ FITS: dict[Kind, str] = {
     "completion": "posttrain sft",
     "text": "posttrain sft",
     "preference": "posttrain dpo",
-    "unpaired": "no stage yet; drop the rows labelled false and the column 'label' for posttrain sft",
+    "unpaired": "posttrain dpo --loss kto",
     "task": "posttrain rl and posttrain eval",
 }
 
@@ -60,6 +61,15 @@ def load_preferences(source: str) -> list[PreferenceRow]:
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
     return [row for _, row in _load(source, ("preference",), "posttrain dpo") if isinstance(row, PreferenceRow)]
+
+
+def load_feedback(source: str) -> list[PreferenceRow | UnpairedRow]:
+    """Rows for KTO: labelled responses, or pairs; one file holds one kind. Raises InputError naming file and line for
+    the first row that is wrong."""
+    if builtin.is_builtin(source):
+        raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
+    rows = _load(source, ("unpaired", "preference"), FITS["unpaired"])
+    return [row for _, row in rows if isinstance(row, PreferenceRow | UnpairedRow)]
 
 
 def load_tasks(source: str) -> list[Task]:
@@ -173,6 +183,7 @@ def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Ro
     prompt, completion = after_prompt(parse_prompt(columns["prompt"]), columns["completion"], "completion")
     if kind == "completion":
         return CompletionRow(where, prompt, completion, tools)
+    check_one_answer(completion, "completion")
     return UnpairedRow(where, prompt, completion, parse_label(columns["label"]), tools)
 
 

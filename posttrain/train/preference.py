@@ -1,109 +1,109 @@
-"""Direct preference optimisation."""
+"""Direct preference optimisation and its family: one stage for every loss on pairs or labelled responses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from posttrain.chat import EncodedPair
 from posttrain.config import DpoConfig
-from posttrain.data.formats import load_preferences
-from posttrain.data.packing import Branch, Tree, share_prefix
-from posttrain.losses import dpo_loss, sequence_sums
-from posttrain.models import LanguageModel, load_model
+from posttrain.config.preference import Term
+from posttrain.console import warn
+from posttrain.data.formats import load_feedback, load_preferences
+from posttrain.data.packing import Tree, pack
+from posttrain.losses import kl_k3, sequence_sums
+from posttrain.models import load_model
 from posttrain.models.head import TokenOutputs
+from posttrain.preference_losses import Counts, Responses, kto_baseline, step_loss, step_metrics
+from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
-from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
-from posttrain.types import Batch, InputError, LossOutput
+from posttrain.train.policy import LocalPolicy, Loss, planned_steps, step_rows, training_flops
+from posttrain.train.preference_data import Example, counts_of, encode_examples, example_trees, mismatched
+from posttrain.train.preference_reference import MovingReference, PreferenceReference, stored_reference
+from posttrain.types import Batch, LossOutput
 
-LEARNING_RATE = 1e-6
-REFERENCE = "reference.safetensors"
+SIDES = tuple(f"{side}_{what}" for side in ("chosen", "rejected") for what in ("reward", "logprob", "drift"))
+DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl")
+"""Metrics of every step; null where there is no reference, or no response of a kind."""
 
 
 def train_dpo(config: DpoConfig) -> None:
-    """Train `config.model` on preference pairs and write the run folder `config.out`.
+    """Train `config.model` on preferences and write the run folder `config.out`.
 
-    The reference is the start of the stage: its log-probabilities of the pairs the run will visit are computed once and
-    stored. Raises InputError for bad input, before anything is written."""
-    settings = resolved(config, LEARNING_RATE)
+    The reference is the start of the stage, unless it is told to follow the policy. Raises InputError for bad input,
+    before anything is written."""
+    terms = config.terms()
+    single = any(term.spec.reads == "labels" for term in terms)
+    settings = resolved(config, leading(terms).spec.learning_rate)
+    settings["terms"] = [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]
     if check_out(config.out, settings, config.resume):
         return
-    rows = load_preferences(config.data)
-    held_out = load_preferences(config.eval_data) if config.eval_data else []
+    load: Callable[[str], Sequence[PreferenceRow | UnpairedRow]] = load_feedback if single else load_preferences
+    rows = load(config.data)
+    held_out_rows = load(config.eval_data) if config.eval_data else []
     lm = load_model(config.model, raw=config.raw)
-    pairs, cut = encode_pairs(lm, rows, config.max_length)
-    held_out_pairs, _ = encode_pairs(lm, held_out, config.max_length)
+    encode = partial(
+        encode_examples, lm, max_length=config.max_length, single=single, mask_formatting=config.mask_formatting
+    )
+    examples, cut = encode(rows)
+    held_out, _ = encode(held_out_rows, prefix="held-out-")
 
     def flops(n: int) -> float:  # the reference pass comes on top, so a budget may end the run before these steps
-        trees = [pair_tree(pairs[i]) for i in step_rows(len(pairs), config.seed, n, config.batch_size, True)]
+        trees = example_trees([examples[i] for i in step_rows(len(examples), config.seed, n, config.batch_size, True)])
         return training_flops(lm, trees, config.micro_batch_tokens, frozen=config.lora_rank > 0)
 
-    steps, repeat = planned_steps(config, len(pairs), flops)
+    steps, repeat = planned_steps(config, len(examples), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, settings, config.resume) as log:
-        truncated_rows(log, cut, len(pairs), config.max_length)
+        truncated_rows(log, cut, len(rows), config.max_length)
         special_tokens(log, lm.chat, config.data, rows)
-        stage = Dpo(config, policy, pairs, held_out_pairs, steps, repeat)
+        if len(examples) > len(rows):
+            _pairs_split(log, len(rows))
+        stage = Dpo(config, policy, examples, held_out, steps, repeat)
         stage.prepare(log)
         run_stage(log, config, stage)
 
 
-def encode_pairs(lm: LanguageModel, rows: Sequence[Any], max_length: int) -> tuple[list[EncodedPair], int]:
-    """Pairs as tokens, responses cut where prompt and response exceed `max_length`, and how many pairs were cut.
-
-    Raises InputError naming a pair whose prompt alone fills the length, or whose cut responses are the same."""
-    out: list[EncodedPair] = []
-    cut = 0
-    limit = min(max_length, lm.context)
-    for pair in map(lm.chat.encode_pair, rows):
-        room = limit - len(pair.prompt_ids)
-        if room < 1:
-            raise InputError(
-                f"{pair.where}: the prompt has {len(pair.prompt_ids)} tokens and --max-length is {limit}; "
-                "raise --max-length or shorten the prompt"
-            )
-        if max(len(pair.chosen_ids), len(pair.rejected_ids)) > room:
-            cut += 1
-            pair = EncodedPair(pair.prompt_ids, pair.chosen_ids[:room], pair.rejected_ids[:room], pair.where)
-        if pair.chosen_ids == pair.rejected_ids:
-            raise InputError(
-                f"{pair.where}: chosen and rejected are the same {len(pair.chosen_ids)} tokens"
-                f"{' after cutting to --max-length' if cut else ''}; remove the row or raise --max-length"
-            )
-        out.append(pair)
-    return out, cut
-
-
-def pair_tree(pair: EncodedPair, reference: Sequence[Sequence[float]] | None = None) -> Tree:
-    """The prompt as trunk, chosen and rejected as its first and second branch; every response token is trained."""
-
-    def branch(ids: tuple[int, ...], ref: Sequence[float] | None) -> Branch:
-        extras = {} if ref is None else {"ref_logprobs": tuple(ref)}
-        mask = (False,) * len(pair.prompt_ids) + (True,) * len(ids)
-        return Branch(pair.prompt_ids + ids, mask, (0.0,) * len(ids), extras)
-
-    chosen, rejected = reference or (None, None)
-    return share_prefix([branch(pair.chosen_ids, chosen), branch(pair.rejected_ids, rejected)])
+def leading(terms: Sequence[Term]) -> Term:
+    """The first loss of a sum that reads bad responses too: diagnostics use its rewards."""
+    return next(term for term in terms if term.spec.reads != "chosen")
 
 
 def preference_loss(
-    batch: Batch, outputs: TokenOutputs, *, pairs: int, beta: float, label_smoothing: float
+    batch: Batch, outputs: TokenOutputs, *, terms: Sequence[Term], counts: Counts, baseline: float
 ) -> LossOutput:
-    """DPO over the pairs of a micro-batch (even sequences chosen, odd ones rejected), each weighing 1/`pairs`."""
-    if batch.ref_logprobs is None:
-        raise ValueError("DPO needs reference log-probabilities")
-    device = outputs.logprobs.device
-    owner = batch.sequence[batch.mask].to(device)
-    policy = sequence_sums(outputs.logprobs, owner, batch.sequences)
-    reference = sequence_sums(batch.ref_logprobs.to(device), owner, batch.sequences)
-    return dpo_loss(policy[0::2], policy[1::2], reference[0::2], reference[1::2], 1.0 / pairs, beta, label_smoothing)
+    """The losses over the responses of a micro-batch (see `step_loss`), with their diagnostics.
+
+    `beta_kl` is β x the mean over responses of Σ_t k3(log π, log π_ref): never negative, 0 at the start. It would
+    estimate β KL(π‖π_ref) a response without bias if π had drawn the responses; on given ones it is a distance to
+    watch."""
+    if batch.advantages is None:
+        raise ValueError("preference losses need the sign of every response")
+    logprobs = outputs.logprobs
+    device = logprobs.device
+    sums = partial(sequence_sums, sequence=batch.sequence[batch.mask].to(device), sequences=batch.sequences)
+    weights = batch.weights.to(device)
+    reference = None if batch.ref_logprobs is None else batch.ref_logprobs.to(device)
+    responses = Responses(
+        logprobs=sums(logprobs),
+        lengths=sums(torch.ones_like(logprobs)),
+        desirable=sums(batch.advantages.to(device)) > 0,
+        policy=sums(weights * logprobs),
+        reference=None if reference is None else sums(weights * reference),
+    )
+    loss = step_loss(responses, terms, counts, baseline)
+    lead = leading(terms)
+    metrics = {"loss": float(loss.detach()), **step_metrics(responses, lead, counts, baseline)}
+    if reference is not None:
+        total = float(kl_k3(logprobs.detach(), reference).sum())
+        metrics["beta_kl"] = lead.numbers["beta"] * total / (counts.desirable + counts.undesirable)
+    return LossOutput(loss, metrics)
 
 
 class Dpo:
@@ -115,77 +115,115 @@ class Dpo:
         self,
         config: DpoConfig,
         policy: LocalPolicy,
-        pairs: Sequence[EncodedPair],
-        held_out: Sequence[EncodedPair],
+        examples: Sequence[Example],
+        held_out: Sequence[Example],
         total_steps: int,
         repeat: bool,
     ) -> None:
         self.config = config
+        self.terms = config.terms()
         self.policy = policy
-        self.pairs = pairs
+        self.examples = examples
         self.held_out = held_out
         self.total_steps: int | None = total_steps
         self.repeat = repeat
-        self.reference: dict[str, torch.Tensor] = {}
+        self.single = any(term.spec.reads == "labels" for term in self.terms)
+        self.limit = min(config.max_length, policy.lm.context)
+        self.reference: PreferenceReference | None = None
+        self.steps_done = 0
 
     def prepare(self, log: RunLog) -> None:
-        """Log-probabilities of the start for all pairs the run will visit, computed once and stored."""
-        file = log.out / "reference" / REFERENCE
-        if not file.exists():
-            visited = sorted({i for n in range(1, (self.total_steps or 0) + 1) for i in self._rows(n)})
-            todo = [(f"{i}", self.pairs[i]) for i in visited]
-            todo += [(f"held-out-{i}", pair) for i, pair in enumerate(self.held_out)]
-            values = self.policy.logprobs([pair_tree(pair) for _, pair in todo])
-            tensors = {"flops": torch.tensor(self.policy.flops, dtype=torch.float64)}
-            for (name, _), chosen, rejected in zip(todo, values[0::2], values[1::2], strict=True):
-                tensors[f"{name}/chosen"] = torch.tensor(chosen)
-                tensors[f"{name}/rejected"] = torch.tensor(rejected)
-            log.write_folder("reference", lambda out: save_file(tensors, Path(out) / REFERENCE))
-        self.reference = load_file(file)
-        self.policy.flops = float(self.reference["flops"])
+        """Make the reference, if a loss needs one."""
+        if not any(term.reference for term in self.terms):
+            return
+        if self.config.reference_every is None:
+            self.reference = stored_reference(log, self.policy, self._visited)
+        else:
+            self.reference = MovingReference(self.policy, self.config.reference_every, self.config.reference_mix or 1.0)
 
     def step(self, n: int) -> dict[str, Any]:
-        config = self.config
-        chosen = self._rows(n)
-        trees = [self._tree(f"{i}", self.pairs[i]) for i in chosen]
-        loss = partial(preference_loss, pairs=len(chosen), beta=config.beta, label_smoothing=config.label_smoothing)
-        metrics = self.policy.forward_backward(trees, loss)
-        return {**metrics, **self.policy.step(), "tokens": sum(tree.size for tree in trees)}
+        examples = self._step_examples(n)
+        baseline = self._baseline(examples)
+        trees, loss = self._problem(examples, baseline)
+        metrics: dict[str, Any] = dict.fromkeys(DIAGNOSTICS)
+        metrics |= {**self.policy.forward_backward(trees, loss), **self.policy.step()}
+        if self.single:
+            metrics["baseline"] = baseline
+        if self.reference is not None:
+            self.reference.follow(n)
+        self.steps_done = n
+        return {**metrics, "tokens": sum(tree.size for tree in trees)}
 
     def evaluate(self) -> Evaluation | None:
-        """The same loss and metrics on the held-out pairs, against the stored reference."""
+        """The same loss and metrics on the held-out data, and how far the accuracy on as many examples that were
+        trained last is above it: the sign of over-fitting."""
         if not self.held_out:
             return None
-        trees = [self._tree(f"held-out-{i}", pair) for i, pair in enumerate(self.held_out)]
-        values = self.policy.logprobs(trees)
-        policy = torch.tensor([sum(v) for v in values])
-        names = [f"held-out-{i}/{side}" for i in range(len(trees)) for side in ("chosen", "rejected")]
-        reference = torch.stack([self.reference[name].sum() for name in names])
-        result = dpo_loss(
-            policy[0::2],
-            policy[1::2],
-            reference[0::2],
-            reference[1::2],
-            1.0 / len(trees),
-            self.config.beta,
-            self.config.label_smoothing,
-        )
-        return Evaluation(dict(result.metrics), result.metrics["loss"])
+        baseline = self._baseline(self.held_out)
+        metrics = self._judge(self.held_out, baseline)
+        seen = self._judge(self._trained_last(len(self.held_out)), baseline)["accuracy"]
+        metrics |= {"train_accuracy": seen, "accuracy_gap": seen - metrics["accuracy"]}
+        return Evaluation(metrics, metrics["loss"])
 
     def rewind(self, log: RunLog, step: int) -> None:
-        """The stored reference serves every step."""
+        """The reference is in its own folder, or in the checkpoint."""
 
     def save(self, folder: Path) -> None:
-        """DPO has no state beyond the policy's."""
+        if self.reference is not None:
+            self.reference.save(folder)
 
     def load(self, folder: Path) -> None:
-        """DPO has no state beyond the policy's."""
+        if self.reference is not None:
+            self.reference.load(folder)
 
     def close(self) -> None:
         """DPO holds nothing open."""
 
-    def _rows(self, n: int) -> list[int]:
-        return step_rows(len(self.pairs), self.config.seed, n, self.config.batch_size, self.repeat)
+    def _problem(self, examples: Sequence[Example], baseline: float) -> tuple[list[Tree], Loss]:
+        """What is minimised in a step over these examples."""
+        reference = None if self.reference is None else self.reference.logprobs(examples)
+        loss = partial(preference_loss, terms=self.terms, counts=counts_of(examples), baseline=baseline)
+        return example_trees(examples, reference, self.config.ld_alpha), loss
 
-    def _tree(self, name: str, pair: EncodedPair) -> Tree:
-        return pair_tree(pair, [self.reference[f"{name}/{side}"].tolist() for side in ("chosen", "rejected")])
+    def _baseline(self, examples: Sequence[Example]) -> float:
+        """KTO's, over all of these examples; 0 for other losses and where no two prompts differ."""
+        others = mismatched(examples, self.limit) if self.single else []
+        if not others or self.reference is None:
+            return 0.0
+        policy = self.policy.logprobs(example_trees(others))
+        reference = self.reference.logprobs(others)
+        return kto_baseline(torch.tensor([sum(p) - sum(r) for p, r in zip(policy, reference, strict=True)]))
+
+    def _judge(self, examples: Sequence[Example], baseline: float) -> dict[str, float]:
+        trees, loss = self._problem(examples, baseline)
+        values = [value for branch in self.policy.logprobs(trees) for value in branch]
+        return dict(loss(pack(trees), TokenOutputs(torch.tensor(values), None)).metrics)
+
+    def _step_examples(self, n: int) -> list[Example]:
+        config = self.config
+        rows = step_rows(len(self.examples), config.seed, n, config.batch_size, self.repeat)
+        return [self.examples[i] for i in rows]
+
+    def _trained_last(self, count: int) -> list[Example]:
+        """At most `count` examples, those of the last steps, each once."""
+        seen: dict[str, Example] = {}
+        count = min(count, len(self.examples))
+        for n in range(self.steps_done, 0, -1):
+            seen |= {example.key: example for example in self._step_examples(n)}
+            if len(seen) >= count:
+                break
+        return list(seen.values())[:count]
+
+    def _visited(self) -> list[Example]:
+        """Every example of which the run will want the reference, once."""
+        steps = [self._step_examples(n) for n in range(1, (self.total_steps or 0) + 1)]
+        groups = [*steps, self.held_out]
+        if self.single:
+            groups += [mismatched(group, self.limit) for group in groups]
+        return list({example.key: example for group in groups for example in group}.values())
+
+
+def _pairs_split(log: RunLog, pairs: int) -> None:
+    if not log.resuming:
+        log.event("pairs_split", pairs=pairs, responses=2 * pairs)
+        warn(f"kto reads single responses: {pairs} pairs became {pairs} good and {pairs} bad ones, shuffled apart")

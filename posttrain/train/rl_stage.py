@@ -95,7 +95,7 @@ class Rl:
         self.kl.update(metrics["kl_sequence"])
         self.constraints.update(step.used)
         if self.reference is not None and config.reference_every and n % config.reference_every == 0:
-            self.reference.reset()
+            self.reference.follow()
         self.rollouts.engine.update(None, n)
         return metrics
 

@@ -1,0 +1,89 @@
+"""The reference of preference training: the start of the stage, or weights that follow the policy (TR-DPO)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from posttrain.runlog import RunLog
+from posttrain.train.policy import LocalPolicy
+from posttrain.train.preference_data import Example, example_trees
+from posttrain.train.reference import FILE, Reference
+
+
+class PreferenceReference(Protocol):
+    """What the policy is compared with."""
+
+    def logprobs(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+        """The log-probabilities of the tokens of each response, responses in order."""
+        ...
+
+    def follow(self, step: int) -> None:
+        """Called after the policy's update of step `step`."""
+        ...
+
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class StoredReference:
+    """The start of the stage, of which the log-probabilities of all examples to come were computed once."""
+
+    def __init__(self, values: Mapping[str, torch.Tensor]) -> None:
+        self._values = values
+
+    def logprobs(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+        return [tuple(self._values[name].tolist()) for example in examples for name in _names(example)]
+
+    def follow(self, step: int) -> None:
+        """It stays where it is."""
+
+    def save(self, folder: Path) -> None:
+        """It has a folder of its own in the run."""
+
+    def load(self, folder: Path) -> None:
+        """It has a folder of its own in the run."""
+
+
+def stored_reference(log: RunLog, policy: LocalPolicy, examples: Callable[[], list[Example]]) -> StoredReference:
+    """The reference of a run folder, computed from the policy as it is now where the folder has none yet. What that
+    cost is counted in `policy.flops`."""
+    file = log.out / "reference" / FILE
+    if not file.exists():
+        todo = examples()
+        values = policy.logprobs(example_trees(todo))
+        names = [name for example in todo for name in _names(example)]
+        tensors = {name: torch.tensor(value) for name, value in zip(names, values, strict=True)}
+        tensors["flops"] = torch.tensor(policy.flops, dtype=torch.float64)
+        log.write_folder("reference", lambda out: save_file(tensors, Path(out) / FILE))
+    stored = load_file(file)
+    policy.flops = float(stored.pop("flops"))
+    return StoredReference(stored)
+
+
+class MovingReference:
+    """Trust-region DPO (Gorbatovski et al. 2024, arXiv:2404.09656): after every `every`-th step
+    θ_ref ← α θ + (1−α) θ_ref with α = `mix`, of the trained weights. The log-probabilities are computed when asked for;
+    the weights go into checkpoints."""
+
+    def __init__(self, policy: LocalPolicy, every: int, mix: float) -> None:
+        self.reference = Reference(policy)
+        self._every = every
+        self._mix = mix
+        self.save, self.load = self.reference.save, self.reference.load
+
+    def logprobs(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+        with self.reference.active():
+            return self.reference.policy.logprobs(example_trees(examples))
+
+    def follow(self, step: int) -> None:
+        if step % self._every == 0:
+            self.reference.follow(self._mix)
+
+
+def _names(example: Example) -> list[str]:
+    return [f"{example.key}/{i}" for i in range(len(example.responses))]
