@@ -106,6 +106,8 @@ def _commands() -> dict[str, Command]:
         "sft": Command("train on example answers", configs.SftConfig, _sft),
         "dpo": Command("train on pairs of a better and a worse answer", configs.DpoConfig, _dpo),
         "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _rl),
+        "distill": Command("train on a teacher's distributions along sampled answers", configs.DistillConfig, _distill),
+        "sample": Command("sample answers and write them as training data", configs.SampleConfig, _sample),
         "eval": Command("measure a model on held-out tasks", configs.EvalConfig, _eval, {"model": "MODEL"}),
         "score": Command(
             "score given completions with a reward",
@@ -148,6 +150,21 @@ def _rl(config: configs.RlConfig) -> int:
 
     train_rl(config)
     return _reported(config.out)
+
+
+def _distill(config: configs.DistillConfig) -> int:
+    from posttrain.train.distill import train_distill
+
+    train_distill(config)
+    return _reported(config.out)
+
+
+def _sample(config: configs.SampleConfig) -> int:
+    from posttrain.train.sample import sample_answers
+
+    sample_answers(config)
+    print(config.out / config.file)
+    return DONE
 
 
 def _reported(run: Path) -> int:

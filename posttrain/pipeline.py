@@ -39,10 +39,10 @@ def run_recipe(config: RunConfig) -> None:
             for later in stages[i + 1 :]:  # a budget that leaves nothing is told as soon as it is known
                 if later.flops_of in known and later.data_stage in known:
                     _budget(later, stages, out)
-            if stage.method != "pairs":
+            if stage.makes_model:
                 evaluator.evaluate(stage.name, str(out / stage.name / "model"))
                 write_report(out / stage.name)
-    models = [s for s in stages if s.method != "pairs"]
+    models = [s for s in stages if s.makes_model]
     comparison = compare(
         {START: out / START, **{s.name: out / s.name for s in models}},
         {START: None, **{s.name: s.parent for s in models}},
@@ -108,7 +108,7 @@ def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None
 
 def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: Path) -> None:
     """Run one stage, with the budget of the stage whose operations it copies."""
-    model = recipe.model if stage.parent == START else str(out / stage.parent / "model")
+    model = recipe.model if stage.parent in (START, None) else str(out / str(stage.parent) / "model")
     _trainer(stage.method)(stage.config(out, model, recipe.seed, _budget(stage, stages, out)))
 
 
@@ -146,9 +146,13 @@ def _trainer(method: str) -> Callable[[Any], None]:
         from posttrain.train.rl import train_rl
 
         return train_rl
-    from posttrain.train.pairs import sample_pairs
+    if method == "distill":
+        from posttrain.train.distill import train_distill
 
-    return sample_pairs
+        return train_distill
+    from posttrain.train.sample import sample_answers
+
+    return sample_answers
 
 
 class _Evaluator:
@@ -207,7 +211,7 @@ class _Evaluator:
 
 def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
     """The prompts of every stage's data; a data stage's own tasks stand for what it makes."""
-    from posttrain.data.formats import load_feedback, load_sft, load_tasks
+    from posttrain.data.formats import load_feedback, load_prompts, load_sft, load_tasks
     from posttrain.rows import CompletionRow
 
     prompts: list[Prompt] = []
@@ -219,6 +223,8 @@ def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
             prompts += [row.prompt for row in load_sft(source) if isinstance(row, CompletionRow)]
         elif stage.method == "dpo":
             prompts += [row.prompt for row in load_feedback(source)]
+        elif stage.method == "distill":
+            prompts += [row.prompt for row in load_prompts(source)]
         else:
             prompts += [task.prompt for task in load_tasks(source)]
     return prompts

@@ -12,11 +12,19 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from posttrain.config import DpoConfig, PairsConfig, Recipe, RlConfig, SftConfig
+from posttrain.config import DistillConfig, DpoConfig, Recipe, RlConfig, SampleConfig, SftConfig
 from posttrain.types import InputError
 
 START = "start"
-METHODS: Mapping[str, Any] = {"sft": SftConfig, "dpo": DpoConfig, "rl": RlConfig, "pairs": PairsConfig}
+METHODS: Mapping[str, Any] = {
+    "sft": SftConfig,
+    "dpo": DpoConfig,
+    "rl": RlConfig,
+    "distill": DistillConfig,
+    "sample": SampleConfig,
+}
+READS: Mapping[str, tuple[str, ...]] = {"sft": ("best", "all"), "dpo": ("pairs",), "distill": ("best", "all")}
+"""What a `sample` stage must write to be the data of a method."""
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 RESERVED = {START}
 UNKNOWN_FLOPS = 1.0
@@ -36,25 +44,34 @@ class _UniqueKeys(yaml.SafeLoader):
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage of a recipe, checked."""
+    """One stage of a recipe, checked. `parent` is None for a `sample` stage with a model or endpoint of its own;
+    `data_file` lies in the folder of `data_stage`."""
 
     name: str
     method: str
-    parent: str
+    parent: str | None
     data_stage: str | None
+    data_file: str
     flops_of: str | None
     options: Mapping[str, Any]
 
-    def config(self, out: Path, model: str, seed: int, max_flops: float | None) -> Any:
+    @property
+    def makes_model(self) -> bool:
+        """Whether it trains; else it makes data."""
+        return self.method != "sample"
+
+    def config(self, out: Path, model: str | None, seed: int, max_flops: float | None) -> Any:
         """The method's configuration. Raises InputError naming stage and key."""
         options = dict(self.options)
+        if self.parent is not None:
+            options["model"] = model
         if self.data_stage is not None:
-            options["data"] = str(out / self.data_stage / "pairs.jsonl")
+            options["data"] = str(out / self.data_stage / self.data_file)
         if max_flops is not None:
             options["max_flops"] = max_flops
         options.setdefault("seed", seed)
         try:
-            return METHODS[self.method](model=model, out=out / self.name, resume=True, **options)
+            return METHODS[self.method](out=out / self.name, resume=True, **options)
         except ValidationError as error:
             raise InputError(f"stage {self.name}: {first_problem(error)}") from error
 
@@ -117,7 +134,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 
 def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
-    """The stages, with every parent, data stage, budget and option checked."""
+    """The stages, with every parent, teacher, data stage, budget and option checked."""
     stages: list[StageSpec] = []
     if not recipe.stages:
         raise InputError("the recipe has no stages")
@@ -127,31 +144,54 @@ def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
                 f"stage {name!r}: a name has letters, digits, - and _, begins with a letter or digit and is not "
                 f"{' or '.join(sorted(RESERVED))}"
             )
-        options = dict(raw)
-        for key in ("method", "parent", "data", "flops_of"):
-            if not isinstance(options.get(key), str | None):
-                raise InputError(f"stage {name}: {key} is {options[key]!r}; give one name")
-        for key in ("model", "out", "resume"):
-            if key in options:
-                raise InputError(f"stage {name}: {key} is set by the pipeline; leave it out")
-        method = options.pop("method", None)
-        if method not in METHODS:
-            raise InputError(f"stage {name}: method is {method!r}; use one of {', '.join(METHODS)}")
-        earlier = {s.name: s for s in stages}
-        parent = options.pop("parent", None)
-        if parent != START and (parent not in earlier or earlier[parent].method == "pairs"):
-            models = [START, *(s.name for s in stages if s.method != "pairs")]
-            raise InputError(f"stage {name}: parent is {parent!r}; use one of {', '.join(models)}")
-        flops_of = options.pop("flops_of", None)
-        if flops_of is not None and flops_of not in earlier:
-            raise InputError(f"stage {name}: flops_of is {flops_of!r}; use an earlier stage: {', '.join(earlier)}")
-        data_stage = options["data"] if options.get("data") in earlier else None
-        if data_stage is not None and earlier[data_stage].method != "pairs":
-            raise InputError(f"stage {name}: data is the stage {data_stage!r}, which makes no data; use a pairs stage")
-        spec = StageSpec(name, method, parent, data_stage, flops_of, options)
-        spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if flops_of else None)
-        stages.append(spec)
+        stages.append(_check_stage(name, raw, {stage.name: stage for stage in stages}, recipe, out))
     return stages
+
+
+def _check_stage(
+    name: str, raw: Mapping[str, Any], earlier: Mapping[str, StageSpec], recipe: Recipe, out: Path
+) -> StageSpec:
+    options = dict(raw)
+    for key in ("method", "parent", "data", "flops_of", "teacher"):
+        if not isinstance(options.get(key), str | None):
+            raise InputError(f"stage {name}: {key} is {options[key]!r}; give one name")
+    method = options.pop("method", None)
+    if method not in METHODS:
+        raise InputError(f"stage {name}: method is {method!r}; use one of {', '.join(METHODS)}")
+    own_source = method == "sample" and not {"model", "endpoint"}.isdisjoint(options)
+    for key in ("out", "resume") if own_source else ("model", "out", "resume"):
+        if key in options:
+            raise InputError(f"stage {name}: {key} is set by the pipeline; leave it out")
+    models = [START, *(s.name for s in earlier.values() if s.makes_model)]
+    parent = options.pop("parent", None)
+    if own_source and parent is not None:
+        raise InputError(f"stage {name}: parent is the model to sample from; leave it or model and endpoint out")
+    if not own_source and parent not in models:
+        raise InputError(f"stage {name}: parent is {parent!r}; use one of {', '.join(models)}")
+    if (teacher := options.get("teacher")) in models:
+        options["teacher"] = recipe.model if teacher == START else str(out / teacher / "model")
+    flops_of = options.pop("flops_of", None)
+    if flops_of is not None and flops_of not in earlier:
+        raise InputError(f"stage {name}: flops_of is {flops_of!r}; use an earlier stage: {', '.join(earlier)}")
+    data_stage = options["data"] if options.get("data") in earlier else None
+    data_file = "" if data_stage is None else _data_file(name, method, earlier[data_stage], recipe, out)
+    spec = StageSpec(name, method, parent, data_stage, data_file, flops_of, options)
+    spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if flops_of else None)
+    return spec
+
+
+def _data_file(name: str, method: str, source: StageSpec, recipe: Recipe, out: Path) -> str:
+    """The file of the `sample` stage `source` that a stage reads. Raises InputError where it writes none that fits."""
+    if source.makes_model:
+        raise InputError(f"stage {name}: data is the stage {source.name!r}, which makes no data; use a sample stage")
+    config = source.config(out, recipe.model, recipe.seed, None)
+    wanted = READS.get(method, ())
+    if config.write not in wanted:
+        needs = f"needs one with write: {' or '.join(wanted)}" if wanted else "takes tasks"
+        raise InputError(
+            f"stage {name}: data is the stage {source.name!r}, which has write: {config.write}; method {method} {needs}"
+        )
+    return str(config.file)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -53,3 +54,31 @@ def run_cli(tmp_path: Path) -> RunCli:
         )
 
     return run
+
+
+class ChatServer:
+    """A chat-completions server (`chat_server.py`) by its address, and what it was asked."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self.url = url
+        self.log = log
+
+    def requests(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    """A running server, in a process of its own."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
+    log = tmp_path / "requests.jsonl"
+    script = Path(__file__).parent / "chat_server.py"
+    process = subprocess.Popen([sys.executable, str(script), str(log)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield ChatServer(f"http://127.0.0.1:{process.stdout.readline().strip()}/v1", log)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -82,6 +82,8 @@ DPO = "dpo --model tiny-random --out out"
 RL = "rl --model tiny-random --out out --max-new-tokens 8 --group-size 2 --batch-size 4"
 EVAL = "eval tiny-random --reward math --max-new-tokens 4"
 MATH = f"{RL} --reward math"
+SAMPLE = "sample --out out --data tasks.jsonl"
+DISTILL = "distill --model tiny-random --out out --max-new-tokens 8"
 
 CASES: list[tuple[str, str, list[str]]] = [
     # data
@@ -165,6 +167,61 @@ CASES: list[tuple[str, str, list[str]]] = [
     ("evaluations without data", f"{SFT} --data sft.jsonl --eval-every 2", ["--eval-every", "need --eval-data"]),
     ("schedule without an end", f"{SFT} --data sft.jsonl --schedule linear", ["'linear' needs --max-steps"]),
     ("unknown command", "sftt --model x", ["unknown command 'sftt'", "did you mean sft?"]),
+    ("nothing to sample from", f"{SAMPLE} --write all", ["give either model or endpoint"]),
+    ("best of what", f"{SAMPLE} --model tiny-random", ["reward is required to write best"]),
+    (
+        "pairs of one sample",
+        f"{SAMPLE} --model tiny-random --reward math --write pairs --samples 1",
+        ["samples must be at least 2 to write pairs"],
+    ),
+    (
+        "more to keep than there is",
+        f"{SAMPLE} --model tiny-random --reward math --samples 2 --keep 3",
+        ["keep=3 is more than the samples=2"],
+    ),
+    (
+        "a threshold for no score",
+        f"{SAMPLE} --model tiny-random --write all --threshold 1",
+        ["threshold needs a reward"],
+    ),
+    ("endpoint without a model", f"{SAMPLE} --write all --endpoint http://x", ["endpoint and --endpoint-model need"]),
+    (
+        "endpoint without a scheme",
+        f"{SAMPLE} --write all --endpoint localhost:8000 --endpoint-model m",
+        ["endpoint must begin with http://", "'localhost:8000'"],
+    ),
+    (
+        "top-k at an endpoint",
+        f"{SAMPLE} --write all --endpoint http://x --endpoint-model m --top-k 5",
+        ["endpoint takes no --top-k"],
+    ),
+    ("examples given to sample", f"{SAMPLE} --model tiny-random --write all".replace("tasks", "sft"), ["sft.jsonl:1"]),
+    (
+        "sample of a prompt beyond the context",
+        f"{SAMPLE} --model tiny-random --write all".replace("tasks", "long"),
+        ["long.jsonl", "task 1", "--max-new-tokens"],
+    ),
+    ("no teacher", f"{DISTILL} --data tasks.jsonl", ["--teacher is required"]),
+    (
+        "no such teacher",
+        f"{DISTILL} --data tasks.jsonl --teacher ./nothing",
+        ["--teacher ./nothing", "no such folder", "give a"],
+    ),
+    (
+        "β beyond its end",
+        f"{DISTILL} --data tasks.jsonl --teacher tiny-random --jsd-beta 2",
+        ["--jsd-beta", "less than or equal to 1", "2"],
+    ),
+    (
+        "given answers that are not given",
+        f"{DISTILL} --data tasks.jsonl --teacher tiny-random --on-policy-share 0.5",
+        ["tasks.jsonl: task 0 has no completion", "--on-policy-share 0.5"],
+    ),
+    (
+        "preferences given to distill",
+        f"{DISTILL} --data pairs.jsonl --teacher tiny-random",
+        ["pairs.jsonl:1", "posttrain distill needs", "posttrain dpo"],
+    ),
     # rewards
     ("no reward", f"{RL} --data tasks.jsonl", ["--reward is required"]),
     ("unknown reward", f"{RL} --data tasks.jsonl --reward maths", ["unknown reward 'maths'", "built in are math"]),

@@ -13,7 +13,7 @@ import pytest
 
 from posttrain.data.builtin import builtin_tasks, drop_overlap, parse_gym
 from posttrain.data.check import Lengths, Overlap, check_data, format_report
-from posttrain.data.formats import load_preferences, load_sft, load_tasks
+from posttrain.data.formats import load_preferences, load_prompts, load_sft, load_tasks
 from posttrain.data.gym_items import distinct_items, make_dataset
 from posttrain.data.readers import read_rows
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, TextRow
@@ -491,3 +491,14 @@ def test_slices_of_a_shuffled_list_are_alike_and_disjoint() -> None:
     assert not {t.prompt for t in load_tasks(first)} & {t.prompt for t in load_tasks(last)}
     with pytest.raises(InputError, match="beyond of=2000"):
         load_tasks(f"{base}&of=2000&start=1900&size=200")
+
+
+def test_prompts_with_or_without_completions(tmp_path: Path) -> None:
+    """What distillation reads: tasks, examples, and reasoning-gym tasks with their answers; nothing else."""
+    assert load_prompts(jsonl(tmp_path, {"prompt": "p", "level": 3})) == [Task("0", "p", {"level": 3})]
+    examples = jsonl(tmp_path, {"prompt": "p", "completion": "c", "score": 1})
+    assert load_prompts(examples) == [CompletionRow(f"{examples}:1", "p", "c")]
+    assert [type(row) for row in load_prompts("reasoning-gym:chain_sum?size=2")] == [CompletionRow] * 2
+    text = jsonl(tmp_path, {"text": "t"})
+    with refused(r"d.jsonl:1: posttrain distill needs .*posttrain sft"):
+        load_prompts(text)

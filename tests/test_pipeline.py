@@ -50,7 +50,8 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
                 "max_new_tokens": 8,
             },
             "pairs": {
-                "method": "pairs",
+                "method": "sample",
+                "write": "pairs",
                 "parent": "sft",
                 "data": f"{SUMS}&start=28&size=16",
                 "limit": 4,
@@ -95,6 +96,47 @@ def test_a_recipe_runs_whole_and_only_once(tmp_path: Path, capsys: pytest.Captur
 
     with pytest.raises(InputError, match=r"another recipe or other settings \(sft.max_steps differs\)"):
         run_recipe(config.model_copy(update={"set": ("sft.max_steps=3",)}))
+
+
+def test_stages_that_learn_from_sampled_answers(tmp_path: Path) -> None:
+    """SFT on the best answers of a stage and on all those of a model of its own, and distillation from a stage; what
+    making the data took is charged to the arm that uses it."""
+    raw = recipe(tmp_path)
+    raw["evaluate"]["samples"] = 0
+    tasks = {key: raw["stages"]["pairs"][key] for key in ("data", "limit", "samples", "max_new_tokens")}
+    tasks["truncated"] = "keep"
+    raw["stages"] = {
+        "sft": raw["stages"]["sft"],
+        "best": {
+            "method": "sample",
+            "parent": "sft",
+            "reward": raw["stages"]["grpo"]["reward"],
+            **tasks,
+        },
+        "answers": {"method": "sample", "model": "tiny-random", "write": "all", **tasks},
+        "rejection": {"method": "sft", "parent": "sft", "data": "best", "max_steps": 1, "batch_size": 4},
+        "imitation": {"method": "sft", "parent": "start", "data": "answers", "max_steps": 1},
+        "distilled": {
+            "method": "distill",
+            "parent": "start",
+            "teacher": "sft",
+            "data": "best",
+            "on_policy_share": 0.5,
+            "max_steps": 1,
+            "batch_size": 4,
+            "max_new_tokens": 8,
+        },
+    }
+    out = tmp_path / "out"
+    run_recipe(RunConfig(recipe=write(tmp_path, raw), out=out))
+    comparison = json.loads((out / "compare.json").read_text())
+    assert list(comparison["stages"]) == ["start", "sft", "rejection", "imitation", "distilled"]
+    for stage, data in (("rejection", "best"), ("imitation", "answers"), ("distilled", "best")):
+        costs = [json.loads((out / name / "cost.json").read_text())["flops"] for name in (stage, data)]
+        assert comparison["stages"][stage]["flops"] == sum(costs) > costs[0] > 0
+    events = (out / "distilled" / "events.jsonl").read_text()
+    assert str(out / "sft" / "model") in events
+    assert json.loads((out / "rejection" / "lineage.json").read_text())["data"] == str(out / "best" / "sft.jsonl")
 
 
 def test_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
@@ -155,11 +197,29 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("stages", "sft", "method"), "ppo2", "stage sft: method is 'ppo2'; use one of sft, dpo, rl, pairs"),
+        (("stages", "sft", "method"), "ppo2", "stage sft: method is 'ppo2'; use one of sft, dpo, rl, distill, sample"),
         (("stages", "dpo", "parent"), "pairs", "stage dpo: parent is 'pairs'; use one of start, sft, grpo"),
         (("stages", "sft", "parent"), "grpo", "stage sft: parent is 'grpo'; use one of start"),
         (("stages", "dpo", "flops_of"), "ppo", "stage dpo: flops_of is 'ppo'"),
-        (("stages", "dpo", "data"), "grpo", "makes no data; use a pairs stage"),
+        (("stages", "dpo", "data"), "grpo", "makes no data; use a sample stage"),
+        (
+            ("stages", "pairs", "write"),
+            "best",
+            "stage dpo: data is the stage 'pairs', which has write: best;",
+        ),
+        (
+            ("stages", "more"),
+            {"method": "sft", "parent": "sft", "data": "pairs"},
+            "sft needs one with write: best or",
+        ),
+        (("stages", "grpo2"), {"method": "rl", "parent": "sft", "data": "pairs"}, "method rl takes tasks"),
+        (("stages", "pairs", "samples"), 1, "stage pairs: samples must be at least 2 to write pairs"),
+        (("stages", "pairs", "model"), "tiny-random", "stage pairs: parent is the model to sample from"),
+        (
+            ("stages", "distilled"),
+            {"method": "distill", "parent": "sft", "data": "d"},
+            "teacher: Field required",
+        ),
         (("stages", "sft", "learning_rat"), 1.0, "stage sft: learning_rat: unknown key"),
         (("stages", "grpo", "group_size"), 1, "stage grpo: group_size: Input should be greater than or equal to 2"),
         (("evaluate", "sampels"), 1, "evaluate.sampels: unknown key"),

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from posttrain.cli import main
+from posttrain.models import load_model
 from tests.processes import assert_same_run, finish, kill_when, launch, steps_written
 from tests.training_helpers import events, metrics, pair_rows, read_rows, sft_rows, write_rows
 
@@ -34,7 +36,30 @@ KINDS: dict[str, list[str]] = {
     ],
     "kto": ["dpo", "--batch-size", "4", "--learning-rate", "1e-4", "--loss", "kto", "--loss", "sft=0.1"],
     "rl": ["rl", "--batch-size", "8", "--group-size", "4", "--max-new-tokens", "6", "--epochs", "2", "--beta", "0.05"],
+    "distill": [
+        "distill",
+        "--batch-size",
+        "4",
+        "--max-new-tokens",
+        "6",
+        "--on-policy-share",
+        "0.7",
+        "--lora-rank",
+        "4",
+    ],
 }
+
+
+def other_tiny(tmp_path: Path) -> Path:
+    """tiny-random with other weights."""
+    folder = tmp_path / "teacher"
+    if not folder.exists():
+        lm = load_model("tiny-random")
+        with torch.no_grad():
+            for i, parameter in enumerate(lm.module.parameters()):
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)))
+        lm.save(folder)
+    return folder
 
 
 def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[str]:
@@ -44,12 +69,13 @@ def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[s
     elif kind == "kto":
         rows = [{**row, "label": i % 2 == 0} for i, row in enumerate(sft_rows(11))]
     else:
-        rows = sft_rows(11) if kind in ("sft", "lora") else [{"prompt": r["prompt"]} for r in sft_rows(11)]
+        rows = sft_rows(11) if kind in ("sft", "lora", "distill") else [{"prompt": r["prompt"]} for r in sft_rows(11)]
     data = write_rows(tmp_path / f"{kind}.jsonl", rows)
     reward = tmp_path / "reward.py"
     reward.write_text(REWARD)
     common = ["--model", "tiny-random", "--data", str(data), "--out", str(tmp_path / out), "--max-steps", str(steps)]
     extra = ["--reward", f"{reward}:length", "--learning-rate", "1e-4"] if kind == "rl" else []
+    extra += ["--teacher", str(other_tiny(tmp_path))] if kind == "distill" else []
     return [*KINDS[kind], *common, "--save-every", str(SAVE_EVERY), *extra]
 
 

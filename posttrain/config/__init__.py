@@ -4,6 +4,7 @@ The command line, recipes and Python share these classes; nothing here imports t
 """
 
 from posttrain.config.base import Config
+from posttrain.config.distill import DistillConfig
 from posttrain.config.evaluation import (
     ChatConfig,
     CheckDataConfig,
@@ -15,7 +16,7 @@ from posttrain.config.evaluation import (
 from posttrain.config.preference import DpoConfig
 from posttrain.config.recipe import HeldOut, Recipe, RunConfig
 from posttrain.config.rl import RlConfig
-from posttrain.config.sampling import PairsConfig
+from posttrain.config.sampling import SampleConfig
 from posttrain.config.training import SftConfig, TrainConfig
 
 __all__ = [
@@ -23,14 +24,15 @@ __all__ = [
     "CheckDataConfig",
     "CompareConfig",
     "Config",
+    "DistillConfig",
     "DpoConfig",
     "EvalConfig",
     "HeldOut",
-    "PairsConfig",
     "Recipe",
     "ReportConfig",
     "RlConfig",
     "RunConfig",
+    "SampleConfig",
     "ScoreConfig",
     "SftConfig",
     "TrainConfig",

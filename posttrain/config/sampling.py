@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Share, Temperature
 
 
-class PairsConfig(Config):
-    """Preference pairs from a model's own samples, labelled by a reward."""
+class SampleConfig(Config):
+    """Sample answers to tasks and write them as training data: the best by a reward, pairs of a better and a worse one,
+    or all of them, from a model or from an OpenAI-compatible endpoint."""
 
-    model: str
-    """Model to sample from; as in training."""
+    model: str | None = None
+    """Model to sample from; as in training. Either this or `endpoint`."""
+    endpoint: str | None = None
+    """URL of an OpenAI-compatible API to sample from, as `http://localhost:8000/v1`. Needs `pip install
+    'posttrain[judge]'`."""
+    endpoint_model: str | None = None
+    """Name of the model there."""
+    endpoint_key: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; it may be unset where the endpoint asks for none."""
+    endpoint_concurrency: Positive = 8
+    """Requests under way at once."""
+    endpoint_timeout: Rate = 120.0
+    """Seconds one try of a request may take."""
+    endpoint_retries: NonNegative = 5
+    """Further tries, each after a longer wait, of a request that timed out or got 429 or 5xx."""
+    endpoint_max_requests: Positive | None = None
+    """Stop after this many requests; answers from the cache are free."""
+    endpoint_max_tokens: Positive | None = None
+    """Stop once answers have used this many tokens, prompts included."""
+    endpoint_cache: Path | None = None
+    """Folder of answers that were given before; the same request is answered from there. Default: one in `out`."""
     data: str
     """Tasks; as in `posttrain rl`."""
     out: Path
-    """Folder for `pairs.jsonl`."""
-    reward: Annotated[tuple[str, ...], Field(min_length=1)]
-    """What labels an answer; as in `posttrain rl`."""
-    samples: Annotated[int, Field(ge=2)] = 8
+    """Folder for `sft.jsonl` or `pairs.jsonl`."""
+    reward: tuple[str, ...] = ()
+    """What scores an answer; as in `posttrain rl`. `write: all` does without."""
+    write: Literal["best", "pairs", "all"] = "best"
+    """`best`: the best answers to each task, as rows for SFT. `pairs`: a best and a worst one, as rows for DPO. `all`:
+    every answer, as rows for SFT."""
+    keep: Positive = 1
+    """How many of the best answers to a task are written."""
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Write only answers with at least this score (`best`, `all`)."""
+    truncated: Literal["drop", "keep"] = "drop"
+    """Whether `best` and `all` leave out answers that the token limit cut: trained on, one teaches to end there."""
+    samples: Positive = 8
     """Answers sampled to each task."""
     limit: Positive | None = None
     """Use only the first tasks."""
@@ -36,7 +65,7 @@ class PairsConfig(Config):
     engine_slots: Positive = 64
     """Answers decoded at once."""
     max_unscored_share: Share = 0.1
-    """As in `posttrain rl`."""
+    """As in `posttrain rl`; answers that could not be had count too."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
     seed: Seed = 0
@@ -44,4 +73,40 @@ class PairsConfig(Config):
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
     resume: bool = False
-    """Continue an unfinished run."""
+    """Continue an unfinished run: what was sampled and scored is not sampled or scored again."""
+
+    @property
+    def source(self) -> str:
+        """What is sampled from, in a word."""
+        return self.model or self.endpoint_model or ""
+
+    @property
+    def file(self) -> str:
+        """The file that is written in `out`."""
+        return "pairs.jsonl" if self.write == "pairs" else "sft.jsonl"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SampleConfig:
+        if (self.model is None) == (self.endpoint is None):
+            raise ValueError("give either model or endpoint")
+        if (self.endpoint is None) != (self.endpoint_model is None):
+            raise ValueError("endpoint and endpoint_model need each other")
+        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint must begin with http:// or https://, not {self.endpoint!r}")
+        if self.endpoint is not None and (self.top_k or self.raw):
+            raise ValueError(f"an endpoint takes no {'top_k' if self.top_k else 'raw'}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> SampleConfig:
+        if self.write != "all" and not self.reward:
+            raise ValueError(f"reward is required to write {self.write}")
+        if self.write == "pairs" and self.samples < 2:
+            raise ValueError("samples must be at least 2 to write pairs")
+        if self.write != "best" and self.keep != 1:
+            raise ValueError("keep counts the best answers and needs write 'best'")
+        if self.keep > self.samples:
+            raise ValueError(f"keep={self.keep} is more than the samples={self.samples} of a task")
+        if self.threshold is not None and (self.write == "pairs" or not self.reward):
+            raise ValueError("threshold needs a reward, and write 'best' or 'all'")
+        return self

@@ -72,6 +72,16 @@ def load_feedback(source: str) -> list[PreferenceRow | UnpairedRow]:
     return [row for _, row in rows if isinstance(row, PreferenceRow | UnpairedRow)]
 
 
+def load_prompts(source: str) -> list[Task | CompletionRow]:
+    """Prompts with or without a completion, for on-policy distillation: tasks, or `prompt` + `completion`;
+    reasoning-gym tasks with their answers. Raises InputError naming file and line for the first row that is wrong."""
+    if builtin.is_builtin(source):
+        tasks = builtin.builtin_tasks(source)
+        return [_answered(source, task) if isinstance(task.columns.get("answer"), str) else task for task in tasks]
+    rows = _load(source, ("task", "completion"), "posttrain distill")
+    return [row for _, row in rows if isinstance(row, Task | CompletionRow)]
+
+
 def load_tasks(source: str) -> list[Task]:
     """Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must
     be unique, else its index. Raises InputError naming file and line for the first row that is wrong."""

@@ -148,6 +148,10 @@ class LanguageModel:
         out: torch.Tensor = self.scalar_head(hidden)
         return out[:, 0].float()
 
+    def padded_logits(self, batch: Batch) -> torch.Tensor:
+        """Logits [M, V] that the trained tokens are predicted from, by the model's own forward on padded rows."""
+        return self._padded(batch, False)[0]
+
     def _padded(self, batch: Batch, hidden: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits [M, V], and with `hidden` last hidden states [M, H], by the model's own forward on padded rows, one
         row a path of the forest."""

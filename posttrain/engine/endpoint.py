@@ -1,0 +1,222 @@
+"""A model behind an OpenAI-compatible chat-completions endpoint: teachers and judges.
+
+The key is read from the environment when a request is made, and is neither kept nor written anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from posttrain.runlog import write_atomic
+from posttrain.types import InputError, Message, RunFailed, Sampling
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+WAIT_SECONDS = 60.0
+"""The longest that the client library waits before it tries again."""
+SEED_MASK = (1 << 31) - 1
+"""Servers differ in how long a seed may be; all take 31 bits."""
+REFUSED = {401: "set the key in ${key}", 403: "use a key in ${key} that may", 404: "check the URL and the model's name"}
+"""What no further try can mend, and what to do about it."""
+
+
+class TextModel(Protocol):
+    """Whatever answers a conversation in text."""
+
+    def complete(self, messages: Sequence[Message]) -> str: ...
+
+
+class EndpointError(Exception):
+    """One request has no answer: it timed out, got an error after all its tries, or what came back is no answer."""
+
+
+class BudgetSpent(RunFailed):
+    """The requests or tokens that were allowed are used up."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A conversation to answer. Questions that differ in nothing but `seed` have answers of their own."""
+
+    messages: tuple[Message, ...]
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, why it ended, and the tokens it used as the endpoint counts them (0 where it does not)."""
+
+    text: str
+    stop_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass
+class Endpoint:
+    """See `TextModel`. Answers by `model` at `url`, drawn as `sampling` says (temperature, top-p, most new tokens).
+
+    `concurrency` requests are under way at once. A try may take `timeout_seconds`; one that times out or gets 429 or
+    5xx is followed by up to `retries` more, each after a longer wait. With `cache`, a folder, the same request (URL,
+    model, messages, sampling, seed) gets the same answer from there and costs nothing. Once `max_requests` are made or
+    answers have used `max_tokens`, no request is made any more; those under way are still answered, and kept in the
+    cache.
+
+    Raises InputError where the client library is missing or the endpoint refuses key or model, BudgetSpent, and
+    RunFailed where the endpoint cannot be reached."""
+
+    url: str
+    model: str
+    sampling: Sampling
+    key_variable: str = field(default="OPENAI_API_KEY", kw_only=True)
+    concurrency: int = field(default=8, kw_only=True)
+    timeout_seconds: float = field(default=120.0, kw_only=True)
+    retries: int = field(default=5, kw_only=True)
+    cache: Path | None = field(default=None, kw_only=True)
+    max_requests: int | None = field(default=None, kw_only=True)
+    max_tokens: int | None = field(default=None, kw_only=True)
+    requests: int = field(default=0, init=False)
+    """Requests made so far, tries of one counted once."""
+    tokens: int = field(default=0, init=False)
+    """Tokens that their answers used."""
+
+    def __post_init__(self) -> None:
+        if importlib.util.find_spec("openai") is None:
+            raise InputError("an endpoint needs the package openai; run: pip install 'posttrain[judge]'")
+        if self.sampling.top_k or self.sampling.stop:
+            raise InputError("an endpoint takes neither top_k nor stop strings; leave them out")
+        self._stopped: InputError | RunFailed | None = None
+
+    def complete(self, messages: Sequence[Message]) -> str:
+        """The text of one answer. Raises EndpointError where there is none."""
+        (reply,) = self.replies([Question(tuple(messages))])
+        if isinstance(reply, EndpointError):
+            raise reply
+        return reply.text
+
+    def replies(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
+        """Answers in the order of the questions, with the error in the place of one that could not be had."""
+        self._stopped = None
+        outcomes = asyncio.run(self._answer_all(questions))
+        if self._stopped is not None:
+            raise self._stopped
+        return outcomes
+
+    async def _answer_all(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
+        from openai import AsyncOpenAI
+
+        slots = asyncio.Semaphore(self.concurrency)
+        key = os.environ.get(self.key_variable) or "none"  # the library insists on one, many servers do not
+        async with AsyncOpenAI(
+            base_url=self.url, api_key=key, timeout=self.timeout_seconds, max_retries=self.retries
+        ) as client:
+            return list(await asyncio.gather(*(self._answer(client, slots, question) for question in questions)))
+
+    async def _answer(self, client: AsyncOpenAI, slots: asyncio.Semaphore, question: Question) -> Reply | EndpointError:
+        request = self._request(question)
+        file = self._cache_file(request)
+        if file is not None and file.exists():
+            return Reply(**json.loads(file.read_text(encoding="utf-8"))["reply"])
+        async with slots:
+            if self._stopped is None:
+                self._check_budget()
+            if self._stopped is not None:
+                return EndpointError(str(self._stopped))
+            self.requests += 1
+            try:
+                reply = _reply(await self._ask(client, request))
+            except EndpointError as error:
+                return error
+            except (InputError, RunFailed) as error:  # the others under way still end, and are kept
+                self._stopped = self._stopped or error
+                return EndpointError(str(error))
+        self.tokens += reply.tokens
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, json.dumps({"request": request, "reply": asdict(reply)}, ensure_ascii=False) + "\n")
+        return reply
+
+    async def _ask(self, client: AsyncOpenAI, request: dict[str, Any]) -> Any:
+        """What the endpoint sends, after further tries where the client library makes them."""
+        import openai
+
+        tries = f"{self.retries + 1} tries" if self.retries else "1 try"
+        end = (self.timeout_seconds + WAIT_SECONDS) * (self.retries + 1)  # for one that sends a byte now and then
+        try:
+            async with asyncio.timeout(end):
+                return await client.chat.completions.create(**request)
+        except (openai.APITimeoutError, TimeoutError):
+            raise EndpointError(f"{self.url}: no answer within {self.timeout_seconds:g} s in {tries}") from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise RunFailed(f"endpoint {self.url} cannot be reached in {tries}: {cause}") from None
+        except openai.APIStatusError as error:
+            said = f"{self.url} answers {error.status_code}: {' '.join(str(error.message).split())[:200]}"
+            if (remedy := REFUSED.get(error.status_code)) is not None:
+                raise InputError(f"endpoint {said}; {remedy.replace('{key}', self.key_variable)}") from None
+            raise EndpointError(said) from None
+        except (ValueError, openai.APIResponseValidationError) as error:  # a body that is no JSON
+            raise EndpointError(f"{self.url}: the answer is malformed: {' '.join(str(error).split())[:200]}") from None
+
+    def _request(self, question: Question) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": [_wire(message) for message in question.messages],
+            "max_tokens": self.sampling.max_new_tokens,
+            "temperature": self.sampling.temperature,
+            "top_p": self.sampling.top_p,
+        }
+        return request if question.seed is None else request | {"seed": question.seed & SEED_MASK}
+
+    def _cache_file(self, request: dict[str, Any]) -> Path | None:
+        if self.cache is None:
+            return None
+        text = json.dumps({"url": self.url, **request}, sort_keys=True)
+        return self.cache / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+
+    def _check_budget(self) -> None:
+        spent = None
+        if self.max_requests is not None and self.requests >= self.max_requests:
+            spent = f"max_requests={self.max_requests}"
+        elif self.max_tokens is not None and self.tokens >= self.max_tokens:
+            spent = f"max_tokens={self.max_tokens}"
+        if spent is not None:
+            self._stopped = BudgetSpent(
+                f"endpoint {self.url}: the budget of {spent} is spent ({self.requests} requests, {self.tokens} "
+                "tokens); the answers so far are kept, so raise it and go on with --resume"
+            )
+
+
+def _wire(message: Message) -> dict[str, Any]:
+    """A message as the protocol knows it, which has no place for reasoning."""
+    return {key: value for key, value in message.to_dict().items() if key != "reasoning"}
+
+
+def _reply(sent: Any) -> Reply:
+    """Raises EndpointError where what was sent is not a chat completion with text."""
+    choices = getattr(sent, "choices", None)
+    if not (isinstance(choices, list) and choices and getattr(choices[0], "message", None)):
+        raise EndpointError(f"the answer is malformed: no chat completion but {' '.join(str(sent).split())[:100]!r}")
+    message, reason = choices[0].message, choices[0].finish_reason
+    if not isinstance(message.content, str) or reason == "content_filter":
+        raise EndpointError(f"the answer holds no text (it ended with {reason!r})")
+    usage = getattr(sent, "usage", None)
+    return Reply(
+        text=message.content.encode(errors="replace").decode(),  # half a character fits no file
+        stop_reason="length" if reason == "length" else "stop",
+        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
+        completion_tokens=getattr(usage, "completion_tokens", None) or 0,
+    )

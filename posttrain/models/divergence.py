@@ -1,0 +1,191 @@
+"""How far a student's next-token distributions are from a teacher's, over the whole vocabulary.
+
+The logits of all tokens x the whole vocabulary never exist at once: those of both models are made in chunks, and made
+again in the backward pass. Where one chunk holds them all they are kept for it instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from posttrain.models.attention import ForestPlan
+from posttrain.models.head import BLOCK_ROWS, CHUNK_ELEMENTS
+from posttrain.models.language_model import LanguageModel
+from posttrain.models.products import input_gradient, linear
+from posttrain.types import Batch
+
+
+class Divergence(NamedTuple):
+    """`values` [M] in nats, differentiable in the student; `entropy` [M] of the student, detached, in nats."""
+
+    values: torch.Tensor
+    entropy: torch.Tensor
+
+
+class Head(NamedTuple):
+    """Hidden states [M, H] at which tokens are predicted, and the weight [V, H] and bias [V] that make logits of
+    them."""
+
+    hidden: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+
+
+def generalised_jsd(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """The generalised Jensen-Shannon divergence of each row, from log-probabilities [M, V] (Agarwal et al. 2023,
+    arXiv:2306.13649, equation 1), P being the teacher and Q the student:
+
+    D_β = β KL(P ‖ m) + (1−β) KL(Q ‖ m),  m = βP + (1−β)Q.
+
+    That is 0 at both ends, while D_β/β tends to KL(P ‖ Q) and D_β/(1−β) to KL(Q ‖ P) there; so β = 0 stands for the
+    forward KL(P ‖ Q) and β = 1 for the reverse KL(Q ‖ P), neither of them scaled. Symmetric at β = 1/2, where it is at
+    most ln 2."""
+    if beta == 0:
+        return (teacher.exp() * (teacher - student)).sum(-1)
+    value = (student.exp() * _gap(student, teacher, beta)).sum(-1)
+    if beta == 1:
+        return value
+    return value + beta * (teacher.exp() * (teacher - _mixture(student, teacher, beta))).sum(-1)
+
+
+def divergence_from_logits(
+    student: torch.Tensor, teacher: torch.Tensor, *, beta: float, temperature: float = 1.0
+) -> Divergence:
+    """`generalised_jsd` of softmax(logits / temperature), from logits [M, V] that the models have already made."""
+    q = (student.float() / temperature).log_softmax(-1)
+    p = (teacher.float() / temperature).log_softmax(-1)
+    return Divergence(generalised_jsd(q, p, beta), _entropy(q.detach()))
+
+
+def token_divergence(student: Head, teacher: Head, *, beta: float, temperature: float = 1.0) -> Divergence:
+    """The same numbers as `divergence_from_logits` without a tensor of tokens x vocabulary. Both heads have the same V;
+    their widths H may differ. No gradient goes to the teacher."""
+    return Divergence(*_ChunkedDivergence.apply(*student, *teacher, beta, temperature))
+
+
+def batch_divergence(
+    student: LanguageModel, teacher: LanguageModel, batch: Batch, *, beta: float, temperature: float = 1.0
+) -> Divergence:
+    """The divergence at each trained token of the batch, [M] in the order of its mask, each predicted at its parent.
+
+    Differentiable in the student if gradients are on."""
+    if student.packed and teacher.packed:
+        own = _head(student, batch)
+        with torch.no_grad():
+            other = _head(teacher, batch)
+        return token_divergence(own, other, beta=beta, temperature=temperature)
+    logits = _logits(student, batch)
+    with torch.no_grad():
+        others = _logits(teacher, batch)
+    return divergence_from_logits(logits, others, beta=beta, temperature=temperature)
+
+
+def _head(lm: LanguageModel, batch: Batch) -> Head:
+    hidden = lm.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, lm.device))
+    output = lm.module.get_output_embeddings()
+    return Head(hidden.index_select(0, batch.parent[batch.mask].to(lm.device)), output.weight, output.bias)
+
+
+def _logits(lm: LanguageModel, batch: Batch) -> torch.Tensor:
+    return lm.head(_head(lm, batch).hidden) if lm.packed else lm.padded_logits(batch)
+
+
+def _mixture(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """log(βP + (1−β)Q) for 0 < β < 1."""
+    return torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+
+
+def _gap(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """dD/dQ up to a constant, for β > 0: (1−β)(log Q − log m), at β = 1 log Q − log P."""
+    return student - teacher if beta == 1 else (1 - beta) * (student - _mixture(student, teacher, beta))
+
+
+def _gradient(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """dD/d(student logits at temperature 1): Q (g − Σ Q g) with g = dD/dQ; for the forward KL that is Q − P."""
+    q = student.exp()
+    if beta == 0:
+        return q - teacher.exp()
+    gap = _gap(student, teacher, beta)
+    return q * (gap - (q * gap).sum(-1, keepdim=True))
+
+
+def _entropy(logprobs: torch.Tensor) -> torch.Tensor:
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def _tempered(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float
+) -> torch.Tensor:
+    logits = linear(hidden, weight, bias)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits if temperature == 1 else logits / temperature
+
+
+def _blocks(student: torch.Tensor, teacher: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """The student's logits, and log-probabilities of both, over a few rows at a time, so that the passes over them find
+    them in a cache and make no large temporary."""
+    for q, p in zip(student.split(BLOCK_ROWS), teacher.split(BLOCK_ROWS), strict=True):
+        yield q, q.log_softmax(-1), p.log_softmax(-1)
+
+
+class _ChunkedDivergence(torch.autograd.Function):
+    """The gradient of `_gradient` through the student's head, with the logits made again chunk by chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        teacher_hidden: torch.Tensor,
+        teacher_weight: torch.Tensor,
+        teacher_bias: torch.Tensor | None,
+        beta: float,
+        temperature: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        chunk = max(1, CHUNK_ELEMENTS // (2 * weight.shape[0]))
+        values = hidden.new_zeros(len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        entropies = torch.zeros_like(values)
+        kept = None
+        for i in range(0, len(hidden), chunk):
+            part = slice(i, i + chunk)
+            student = _tempered(hidden[part], weight, bias, temperature)
+            teacher = _tempered(teacher_hidden[part], teacher_weight, teacher_bias, temperature)
+            blocks = [(generalised_jsd(q, p, beta), _entropy(q)) for _, q, p in _blocks(student, teacher)]
+            values[part] = torch.cat([value for value, _ in blocks])
+            entropies[part] = torch.cat([entropy for _, entropy in blocks])
+            kept = (student, teacher)
+        ctx.save_for_backward(hidden, weight, bias, teacher_hidden, teacher_weight, teacher_bias)
+        ctx.beta, ctx.temperature, ctx.chunk = beta, temperature, chunk
+        ctx.kept = kept if len(hidden) <= chunk else None
+        ctx.mark_non_differentiable(entropies)
+        return values, entropies
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, bias, teacher_hidden, teacher_weight, teacher_bias = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        kept, ctx.kept = ctx.kept, None  # overwritten below
+        for i in range(0, len(hidden), ctx.chunk):
+            part = slice(i, i + ctx.chunk)
+            student, teacher = kept or (
+                _tempered(hidden[part], weight, bias, ctx.temperature),
+                _tempered(teacher_hidden[part], teacher_weight, teacher_bias, ctx.temperature),
+            )
+            scale = (grad[part, None] / ctx.temperature).split(BLOCK_ROWS)
+            for (logits, q, p), s in zip(_blocks(student, teacher), scale, strict=True):
+                logits.copy_(_gradient(q, p, ctx.beta).mul_(s))
+            d = student.to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = input_gradient(d, weight)
+            if grad_weight is not None:
+                grad_weight.addmm_(d.T, hidden[part])
+            if grad_bias is not None:
+                grad_bias += d.sum(0)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None

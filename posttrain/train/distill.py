@@ -1,0 +1,268 @@
+"""On-policy distillation: a student learns a teacher's next-token distributions along its own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from posttrain.chat import EncodedRow
+from posttrain.config import DistillConfig
+from posttrain.data.formats import load_prompts
+from posttrain.data.packing import Branch, Tree, micro_batches, pack
+from posttrain.engine.local import LocalEngine
+from posttrain.models import LanguageModel, load_model, weights_hash
+from posttrain.models.divergence import batch_divergence
+from posttrain.rollout import (
+    Plan,
+    check_prompts,
+    regroup,
+    rollout_from_json,
+    rollout_seed,
+    rollout_to_json,
+    sample,
+    sampling_flops,
+)
+from posttrain.rows import CompletionRow
+from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.notices import special_tokens, truncated_rows
+from posttrain.train.policy import LocalPolicy, step_rows
+from posttrain.train.sft import encode_rows
+from posttrain.types import InputError, Rollout, Sampling, Score, Task
+
+LEARNING_RATE = 2e-5
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A prompt to sample from, and the data's completion as token rows (none where the student samples every time)."""
+
+    task: Task
+    given: tuple[EncodedRow, ...] = ()
+
+
+def train_distill(config: DistillConfig) -> None:
+    """Distil `config.teacher` into `config.model` and write the run folder `config.out`.
+
+    The loss of a step is the mean over its answers of the mean over their tokens of the generalised Jensen-Shannon
+    divergence between the teacher's next-token distribution P and the student's Q (arXiv:2306.13649, equations 1 and
+    2; see `models.divergence.generalised_jsd`). A share λ of the answers, drawn row by row, is sampled by the student
+    as it is before the step, without a gradient through the sampling; the others are the data's. Raises InputError for
+    bad input, before anything is written."""
+    settings = resolved(config, LEARNING_RATE)
+    if check_out(config.out, settings, config.resume):
+        return
+    rows = load_prompts(config.data)
+    held_out = load_prompts(config.eval_data) if config.eval_data else []
+    lm = load_model(config.model, raw=config.raw)
+    teacher = _load_teacher(config)
+    _check_vocabulary(lm, teacher)
+    prompted, cut = _encoded(config, lm, teacher, config.data, rows)
+    held_out_prompted, _ = _encoded(config, lm, teacher, config.eval_data or "", held_out)
+    total = config.max_steps
+    repeat = total is not None or config.max_flops is not None
+    if not repeat:
+        total = -(-len(prompted) // config.batch_size)
+    policy = make_policy(lm, config, settings["learning_rate"], total)
+    with RunLog(config.out, settings, config.resume) as log:
+        truncated_rows(log, cut, len(rows), config.max_length)
+        special_tokens(log, lm.chat, config.data, rows)
+        if not log.resuming:
+            log.event("teacher", model=config.teacher, weights_hash=weights_hash(teacher.source))
+        run_stage(log, config, Distill(config, policy, teacher, prompted, held_out_prompted, log, total, repeat))
+
+
+class Distill:
+    """See `Stage`."""
+
+    kind = "distill"
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        policy: LocalPolicy,
+        teacher: LanguageModel,
+        rows: Sequence[Prompted],
+        held_out: Sequence[Prompted],
+        log: RunLog,
+        total_steps: int | None,
+        repeat: bool,
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.teacher = teacher
+        self.rows = rows
+        self.held_out = held_out
+        self.log = log
+        self.total_steps = total_steps
+        self.repeat = repeat
+        self.engine = LocalEngine(policy.lm, slots=config.engine_slots)
+        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.recorded: dict[int, list[dict[str, Any]]] = {}
+
+    def step(self, n: int) -> dict[str, Any]:
+        """Sample the step's answers (or take the recorded ones), then train on them and the given ones."""
+        plans, given = self._planned(n)
+        if n in self.recorded:
+            chat = self.policy.lm.chat
+            rollouts = [rollout_from_json(row, self.sampling, chat)[0] for row in self.recorded[n]]
+        else:
+            rollouts = self._sample(plans)
+            self.log.rollouts(rollout_to_json(n, rollout, Score(None), None) for rollout in rollouts)
+        self._count_sampling(plans, rollouts)
+        answers = [*map(_answer, rollouts), *given]
+        metrics = self._divergence(answers, train=True) | self.policy.step()
+        self.engine.update(None, n)
+        lengths = [sum(answer.mask) for answer in answers]
+        return {
+            **metrics,
+            "response_length": sum(lengths) / len(lengths),
+            "truncated": sum(r.status == "truncated" for r in rollouts) / len(rollouts) if rollouts else None,
+            "on_policy": len(rollouts) / len(answers),
+            "tokens": sum(len(answer.token_ids) for answer in answers),
+        }
+
+    def evaluate(self) -> Evaluation | None:
+        """The same loss on the held-out prompts: answers by the same seeds each time, from the student as it is."""
+        if not self.held_out:
+            return None
+        plans, given = self._plans(0, self.held_out, range(len(self.held_out)))
+        rollouts = self._sample(plans)
+        metrics = self._divergence([*map(_answer, rollouts), *given], train=False)
+        return Evaluation(metrics, metrics["loss"])
+
+    def rewind(self, log: RunLog, step: int) -> None:
+        """Recorded steps past the checkpoint are trained on again as they are, not sampled again."""
+        steps: dict[int, list[dict[str, Any]]] = {}
+        for row in read_jsonl(log.out / "rollouts.jsonl"):
+            steps.setdefault(row["step"], []).append(row)
+        whole = {n: rows for n, rows in steps.items() if len(rows) == len(self._planned(n)[0])}
+        log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
+        self.recorded = {n: rows for n, rows in whole.items() if n > step}
+        self.engine.update(None, step)
+
+    def save(self, folder: Path) -> None:
+        """What was sampled is in rollouts.jsonl; there is no more state."""
+
+    def load(self, folder: Path) -> None:
+        """What was sampled is in rollouts.jsonl; there is no more state."""
+
+    def close(self) -> None:
+        """Distillation holds nothing open."""
+
+    def _planned(self, n: int) -> tuple[list[Plan], list[EncodedRow]]:
+        config = self.config
+        return self._plans(n, self.rows, step_rows(len(self.rows), config.seed, n, config.batch_size, self.repeat))
+
+    def _plans(self, n: int, source: Sequence[Prompted], rows: Sequence[int]) -> tuple[list[Plan], list[EncodedRow]]:
+        """What the student is to sample in step n, and the answers that are given: a matter of seed and step alone."""
+        seed = self.config.seed
+        sampled = np.random.default_rng([seed, n, 1]).random(len(rows)) < self.config.on_policy_share
+        plans = [
+            Plan(source[row].task, 0, self.sampling, rollout_seed(seed, n, row, i))
+            for i, row in enumerate(rows)
+            if sampled[i]
+        ]
+        return plans, [answer for i, row in enumerate(rows) if not sampled[i] for answer in source[row].given]
+
+    def _sample(self, plans: Sequence[Plan]) -> list[Rollout]:
+        if not plans:  # the engine would lay out its weights for nothing
+            return []
+        rollouts = sample(self.engine, self.policy.lm.chat, plans)
+        self.engine.pause()
+        return rollouts
+
+    def _count_sampling(self, plans: Sequence[Plan], rollouts: Sequence[Rollout]) -> None:
+        groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts))
+        if groups:
+            self.policy.flops += sampling_flops(self.policy.lm.flops, groups)
+
+    def _divergence(self, answers: Sequence[EncodedRow], train: bool) -> dict[str, float]:
+        """The step's loss, with its gradient if `train`, a micro-batch at a time. `jsd` is the divergence a token, all
+        tokens alike; `entropy` the student's, weighed as the loss is."""
+        policy = self.policy
+        tokens = sum(sum(answer.mask) for answer in answers)
+        totals = {"loss": 0.0, "jsd": 0.0, "entropy": 0.0}
+        for part in micro_batches(distillation_trees(answers), policy.micro_batch_tokens):
+            batch = pack(part)
+            with torch.set_grad_enabled(train):
+                found = batch_divergence(
+                    policy.lm, self.teacher, batch, beta=self.config.jsd_beta, temperature=self.config.temperature
+                )
+                weights = batch.weights.to(found.values.device)
+                loss = (weights * found.values).sum()
+            if train:
+                loss.backward()
+            totals["loss"] += loss.item()
+            totals["jsd"] += float(found.values.detach().sum()) / tokens
+            totals["entropy"] += float((weights * found.entropy).sum())
+            trained = len(found.entropy)
+            policy.flops += policy.lm.flops.training(batch.nodes, trained, frozen=policy.lm.adapter is not None)
+            policy.flops += self.teacher.flops.forward(batch.nodes, trained)
+        return totals
+
+
+def distillation_trees(answers: Sequence[EncodedRow]) -> list[Tree]:
+    """A tree an answer, each of its trained tokens weighing 1/(answers x its trained tokens): the mean over answers of
+    their token means."""
+    trees = []
+    for answer in answers:
+        n = sum(answer.mask)
+        trees.append(Tree((), (Branch(answer.token_ids, answer.mask, (1.0 / (len(answers) * n),) * n),)))
+    return trees
+
+
+def _answer(rollout: Rollout) -> EncodedRow:
+    (segment,) = rollout.segments
+    return EncodedRow(segment.token_ids, segment.sampled, rollout.task_id)
+
+
+def _load_teacher(config: DistillConfig) -> LanguageModel:
+    try:
+        return load_model(config.teacher, raw=config.raw)
+    except InputError as error:
+        raise InputError(str(error).replace("--model", "--teacher", 1)) from None
+
+
+def _check_vocabulary(student: LanguageModel, teacher: LanguageModel) -> None:
+    same = student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
+    if not same or student.vocabulary != teacher.vocabulary:
+        differ = "other tokens" if student.vocabulary == teacher.vocabulary else f"{teacher.vocabulary} tokens"
+        raise InputError(
+            f"--teacher {teacher.name}: has {differ}, {student.name} has {student.vocabulary}; distributions can only "
+            "be compared over the same vocabulary. Use a teacher of the same family, or train on its answers: "
+            "posttrain sample, then posttrain sft"
+        )
+
+
+def _encoded(
+    config: DistillConfig,
+    lm: LanguageModel,
+    teacher: LanguageModel,
+    source: str,
+    rows: Sequence[Task | CompletionRow],
+) -> tuple[list[Prompted], int]:
+    """The prompts with their completions as tokens, and how many of these were cut. Raises InputError for a prompt that
+    is too long, and where the data lacks completions that are asked for."""
+    tasks = [row if isinstance(row, Task) else Task(row.where, row.prompt, {}, row.tools) for row in rows]
+    context = min(lm.context, teacher.context)
+    check_prompts(lm.chat, tasks, context - config.max_new_tokens, source)
+    if config.on_policy_share == 1:
+        return [Prompted(task) for task in tasks], 0
+    prompted: list[Prompted] = []
+    cut = 0
+    for row, task in zip(rows, tasks, strict=True):
+        if isinstance(row, Task):
+            raise InputError(
+                f"{source}: task {row.id} has no completion, and --on-policy-share {config.on_policy_share:g} takes "
+                "some answers from the data; give rows with a completion, or leave the share at 1"
+            )
+        given, shortened = encode_rows(lm, [row], min(config.max_length, context))
+        prompted.append(Prompted(task, tuple(given)))
+        cut += shortened
+    return prompted, cut

@@ -1,0 +1,135 @@
+"""The endpoint against a real server process: answers, faults of every kind, the cache and the budget."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain.engine.endpoint import BudgetSpent, Endpoint, EndpointError, Question, Reply
+from posttrain.types import InputError, Message, RunFailed, Sampling
+from tests.conftest import ChatServer
+
+
+def endpoint(server: ChatServer, **options: Any) -> Endpoint:
+    return Endpoint(server.url, "teacher", Sampling(64, temperature=0.7, top_p=0.9), **options)
+
+
+def ask(text: str, seed: int | None = None) -> Question:
+    return Question((Message("system", "Be brief."), Message("user", text)), seed)
+
+
+def test_a_request_says_what_was_asked_and_the_answer_comes_back(server: ChatServer) -> None:
+    model = endpoint(server)
+    assert model.complete([Message("user", "hello")]) == "hello 0"
+    assert model.replies([ask("hi", seed=4), ask("long", seed=(1 << 40) + 5)]) == [
+        Reply("hi 4", "stop", 7, 3),
+        Reply("long 5", "length", 7, 3),
+    ]
+    assert (model.requests, model.tokens) == (3, 30)
+    first, second, third = (row["request"] for row in server.requests())
+    assert first == {
+        "model": "teacher",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 64,
+        "temperature": 0.7,
+        "top_p": 0.9,
+    }
+    assert second["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    assert {second["seed"], third["seed"]} == {4, 5}
+    assert {row["key"] for row in server.requests()} == {"Bearer sk-of-the-test"}
+
+
+def test_answers_come_in_order_and_few_at_a_time(server: ChatServer) -> None:
+    model = endpoint(server, concurrency=3)
+    start = time.monotonic()
+    replies = model.replies([ask("slow", seed=i) for i in range(9)])
+    seconds = time.monotonic() - start
+    assert [r.text for r in replies if isinstance(r, Reply)] == [f"slow {i}" for i in range(9)]
+    assert max(row["under_way"] for row in server.requests()) == 3
+    assert 3 * 0.2 <= seconds < 9 * 0.2  # three at a time, and really at a time
+
+
+def test_a_busy_server_is_asked_again(server: ChatServer) -> None:
+    model = endpoint(server)
+    assert model.complete([Message("user", "busy")]) == "busy 0"
+    assert len(server.requests()) == 2
+    assert model.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "tries"),
+    [
+        ("broken", "answers 500: .*out of order", 3),
+        ("hang", r"no answer within 0\.3 s in 3 tries", 3),
+        ("too long", "answers 400: .*more than the context", 1),
+        ("html", "malformed: no chat completion but '<html>not here</html>'", 1),
+        ("torn", "malformed", 1),
+        ("empty", "malformed: no chat completion", 1),
+        ("tool", "holds no text .*'tool_calls'", 1),
+    ],
+)
+def test_a_fault_is_an_error_of_its_request_alone(server: ChatServer, text: str, said: str, tries: int) -> None:
+    model = endpoint(server, retries=2, timeout_seconds=0.3)
+    good, bad = model.replies([ask("hello", seed=1), ask(text)])
+    assert good == Reply("hello 1", "stop", 7, 3)
+    assert isinstance(bad, EndpointError)
+    assert "\n" not in str(bad)
+    with pytest.raises(EndpointError, match=said):
+        raise bad
+    asked = [row for row in server.requests() if row["request"]["messages"][-1]["content"] == text]
+    assert len(asked) == tries
+
+
+def test_a_refused_key_stops_at_once(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_KEY", "sk-wrong")
+    model = endpoint(server, key_variable="TEACHER_KEY", concurrency=1)
+    with pytest.raises(InputError, match=r"answers 401: .*who are you.*set the key in \$TEACHER_KEY") as caught:
+        model.replies([ask("secret", seed=i) for i in range(20)])
+    assert "sk-wrong" not in str(caught.value)
+    assert len(server.requests()) == 1
+
+
+def test_a_server_that_is_not_there(server: ChatServer) -> None:
+    nowhere = Endpoint("http://127.0.0.1:9/v1", "m", Sampling(4), retries=1)
+    with pytest.raises(RunFailed, match=r"http://127.0.0.1:9/v1 cannot be reached in 2 tries"):
+        nowhere.complete([Message("user", "hello")])
+
+
+def test_the_cache_answers_the_second_time(server: ChatServer, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    questions = [ask("hello", seed=1), ask("hello", seed=2), ask("broken")]
+    once = endpoint(server, cache=cache, retries=0).replies(questions)
+    asked = len(server.requests())
+    assert asked == 3
+    again = endpoint(server, cache=cache, retries=0)
+    assert again.replies(questions[:2]) == once[:2]
+    assert len(server.requests()) == asked and (again.requests, again.tokens) == (0, 0)
+    again.replies(questions[2:])  # an error is no answer to keep
+    assert len(server.requests()) == asked + 1
+    hotter = Endpoint(server.url, "teacher", Sampling(64, temperature=0.8, top_p=0.9), cache=cache)
+    hotter.replies(questions[:1])  # and another request has an answer of its own
+    assert len(server.requests()) == asked + 2
+    assert all("sk-of-the-test" not in file.read_text() for file in cache.iterdir())
+
+
+@pytest.mark.parametrize(("budget", "made"), [({"max_requests": 4}, 4), ({"max_tokens": 25}, 3)])
+def test_a_spent_budget_stops_and_keeps_what_there_is(
+    server: ChatServer, tmp_path: Path, budget: dict[str, int], made: int
+) -> None:
+    questions = [ask("hello", seed=i) for i in range(6)]
+    model = endpoint(server, cache=tmp_path / "cache", concurrency=1, **budget)
+    (name, value), *_ = budget.items()
+    with pytest.raises(BudgetSpent, match=rf"budget of {name}={value} is spent \({made} requests, {made}0 tokens\)"):
+        model.replies(questions)
+    assert len(server.requests()) == made
+    with pytest.raises(BudgetSpent):
+        model.replies(questions)
+    assert len(endpoint(server, cache=tmp_path / "cache").replies(questions)) == len(server.requests()) == 6
+
+
+def test_what_an_endpoint_cannot_do_is_refused() -> None:
+    with pytest.raises(InputError, match="neither top_k nor stop strings"):
+        Endpoint("http://127.0.0.1:9/v1", "m", Sampling(4, top_k=3))
