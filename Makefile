@@ -43,8 +43,9 @@ $(STAMP): pyproject.toml constraints.txt Makefile | $(BIN)/python
 quickstart: $(STAMP)
 	$(BIN)/posttrain run quickstart --out runs/quickstart
 
+# two processes, a thread each: the tests are small, and threads of one product would wait for each other
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .
