@@ -139,8 +139,8 @@ def tasks(folder: Path) -> dict[str, Task]:
                 "max_new_tokens": 64,
                 "max_turns": 2,
                 "batch_size": 32,
-                "max_steps": 20,
-                "learning_rate": 2e-4,
+                "max_steps": 25,
+                "learning_rate": 1.5e-4,
             },
         ),
     }
@@ -153,7 +153,7 @@ def _box_rows(rnd: random.Random, box: str) -> list[dict[str, Any]]:
     look = {"id": "call_0", "type": "function", "function": {"name": "look", "arguments": {}}}
     question = {"role": "user", "content": "Which letter is in the box?"}
     out = []
-    for i in range(64):
+    for i in range(256):
         letter = rnd.choice(LETTERS)
         calls = {"role": "assistant", "content": "", "tool_calls": [look]}
         seen = [calls, {"role": "tool", "content": letter, "tool_call_id": "call_0"}] if i % 2 else []
@@ -171,7 +171,14 @@ def start_of(task: Task, folder: Path) -> str:
         data = _write(folder / f"start-{task.name}.jsonl", task.start)
         train_sft(
             SftConfig(
-                model="tiny-random", data=str(data), out=out, learning_rate=2e-3, batch_size=32, max_steps=100, keep=1
+                model="tiny-random",
+                data=str(data),
+                out=out,
+                learning_rate=2e-3,
+                schedule="linear",
+                batch_size=32,
+                max_steps=300,
+                keep=1,
             )
         )
     return str(out / "model")

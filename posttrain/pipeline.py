@@ -57,7 +57,7 @@ def run_recipe(config: RunConfig) -> None:
         console.print(table)
     for sentence in summary(comparison):
         console.print(f"- {sentence}", highlight=False, markup=False)
-    console.print(f"\nreport: {out / 'report.html'}", highlight=False)
+    console.print(f"\nreport: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def _claim(out: Path, recipe: Recipe) -> None:

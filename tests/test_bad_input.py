@@ -223,7 +223,7 @@ CASES: list[tuple[str, str, list[str]]] = [
         ["pairs.jsonl:1", "posttrain distill needs", "posttrain dpo"],
     ),
     # rewards
-    ("no reward", f"{RL} --data tasks.jsonl", ["--reward is required"]),
+    ("no reward", f"{RL} --data tasks.jsonl", ["reward is required", "environment"]),
     ("unknown reward", f"{RL} --data tasks.jsonl --reward maths", ["unknown reward 'maths'", "built in are math"]),
     ("no reward file", f"{RL} --data tasks.jsonl --reward no.py:f", ["no.py"]),
     ("no function in the file", f"{RL} --data tasks.jsonl --reward rewards.py:nope", ["rewards.py", "nope"]),

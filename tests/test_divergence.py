@@ -155,7 +155,7 @@ def test_extreme_logits_stay_finite() -> None:
 
 
 def padded_reference(student: LanguageModel, teacher: LanguageModel, batch: Batch, beta: float) -> torch.Tensor:
-    logits = student._padded_logits(batch), teacher._padded_logits(batch).detach()
+    logits = student.padded_logits(batch), teacher.padded_logits(batch).detach()
     return divergence_from_logits(*logits, beta=beta, temperature=0.8).values
 
 

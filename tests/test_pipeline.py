@@ -221,7 +221,7 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
             "teacher: Field required",
         ),
         (("stages", "sft", "learning_rat"), 1.0, "stage sft: learning_rat: unknown key"),
-        (("stages", "grpo", "group_size"), 1, "stage grpo: group_size: Input should be greater than or equal to 2"),
+        (("stages", "grpo", "group_size"), 1, "stage grpo: group_size must be at least 2, not 1"),
         (("evaluate", "sampels"), 1, "evaluate.sampels: unknown key"),
         (("stages", "../out"), {"method": "sft", "parent": "start"}, "stage '../out': a name has letters"),
         (("stages", "start"), {"method": "sft", "parent": "start"}, "stage 'start': a name has letters"),

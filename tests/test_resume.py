@@ -19,35 +19,20 @@ from tests.training_helpers import events, metrics, pair_rows, read_rows, sft_ro
 REWARD = "def length(response):\n    return (len(response) * 7 % 11) / 10\n"
 STEPS, SAVE_EVERY = 17, 5
 
-KINDS: dict[str, list[str]] = {
-    "sft": ["sft", "--batch-size", "4", "--learning-rate", "1e-4", "--warmup-steps", "8"],
-    "lora": ["sft", "--batch-size", "4", "--lora-rank", "4", "--schedule", "cosine"],
-    "dpo": ["dpo", "--batch-size", "3", "--learning-rate", "1e-5"],
-    "tr-dpo": [
-        "dpo",
-        "--batch-size",
-        "3",
-        "--learning-rate",
-        "1e-4",
-        "--reference-every",
-        "4",
-        "--reference-mix",
-        "0.6",
-    ],
-    "kto": ["dpo", "--batch-size", "4", "--learning-rate", "1e-4", "--loss", "kto", "--loss", "sft=0.1"],
-    "rl": ["rl", "--batch-size", "8", "--group-size", "4", "--max-new-tokens", "6", "--epochs", "2", "--beta", "0.05"],
-    "distill": [
-        "distill",
-        "--batch-size",
-        "4",
-        "--max-new-tokens",
-        "6",
-        "--on-policy-share",
-        "0.7",
-        "--lora-rank",
-        "4",
-    ],
+KINDS: dict[str, str] = {
+    "sft": "sft --batch-size 4 --learning-rate 1e-4 --warmup-steps 8",
+    "lora": "sft --batch-size 4 --lora-rank 4 --schedule cosine",
+    "dpo": "dpo --batch-size 3 --learning-rate 1e-5",
+    "tr-dpo": "dpo --batch-size 3 --learning-rate 1e-4 --reference-every 4 --reference-mix 0.6",
+    "kto": "dpo --batch-size 4 --learning-rate 1e-4 --loss kto --loss sft=0.1",
+    "rl": "rl --batch-size 8 --group-size 4 --max-new-tokens 6 --epochs 2 --beta 0.05",
+    "ppo": "rl --algorithm ppo --batch-size 8 --max-new-tokens 6 --minibatches 2 --kl-target 1 --reference-every 7",
+    "dapo": "rl --algorithm dapo --batch-size 8 --group-size 4 --max-new-tokens 6 --constraint length>=0.9",
+    "env": "rl --batch-size 8 --group-size 4 --max-new-tokens 6 --env guess_number(low=1,high=5) --max-turns 3",
+    "distill": "distill --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4",
 }
+UPDATES = {"rl": 2, "ppo": 2}
+"""Optimizer steps of the policy in a step, where that is not one."""
 
 
 def other_tiny(tmp_path: Path) -> Path:
@@ -74,9 +59,10 @@ def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[s
     reward = tmp_path / "reward.py"
     reward.write_text(REWARD)
     common = ["--model", "tiny-random", "--data", str(data), "--out", str(tmp_path / out), "--max-steps", str(steps)]
-    extra = ["--reward", f"{reward}:length", "--learning-rate", "1e-4"] if kind == "rl" else []
+    rl = KINDS[kind].startswith("rl ")
+    extra = ["--reward", f"{reward}:length", "--learning-rate", "1e-4"] if rl else []
     extra += ["--teacher", str(other_tiny(tmp_path))] if kind == "distill" else []
-    return [*KINDS[kind], *common, "--save-every", str(SAVE_EVERY), *extra]
+    return [*KINDS[kind].split(), *common, "--save-every", str(SAVE_EVERY), *extra]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,7 +91,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kind: str) -> N
     start = event["resumed_from"]
     assert start % SAVE_EVERY == 0
     assert reached - SAVE_EVERY <= start <= reached
-    updates = 2 if kind == "rl" else 1
+    updates = UPDATES.get(kind, 1)
     assert events(killed, "finished")[0]["optimizer_steps_of_this_process"] == (STEPS - start) * updates
     assert events(whole, "finished")[0]["optimizer_steps_of_this_process"] == STEPS * updates
     assert not events(whole, "resumed_from")

@@ -3,7 +3,9 @@ under test but where the model's folder is."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,3 +120,13 @@ def adamw(module: PreTrainedModel, rate: float, decay: float = 0.0) -> torch.opt
         eps=1e-8,
         fused=False,
     )
+
+
+def algorithms() -> Any:
+    """The module `benchmarks/algorithms.py`."""
+    file = Path(__file__).parents[1] / "benchmarks" / "algorithms.py"
+    spec = importlib.util.spec_from_file_location("algorithms", file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules["algorithms"] = importlib.util.module_from_spec(spec)  # its dataclasses look for it there
+    spec.loader.exec_module(module)
+    return module

@@ -171,7 +171,7 @@ class RlConfig(TrainConfig):
                 f"minibatches={self.minibatches} must divide the {prompts} prompts of a step (batch_size / group_size)"
             )
         if self.group_size < 2 and self.groups_matter:
-            raise ValueError("group_size must be at least 2: a group of one has no baseline, scale or variance")
+            raise ValueError("group_size must be at least 2, not 1: a group of one has no baseline, scale or variance")
         return self
 
     @model_validator(mode="after")
@@ -187,7 +187,7 @@ class RlConfig(TrainConfig):
             raise ValueError(f"kl_estimator {self.kl_estimator!r} belongs in the loss; in the reward it is k1")
         if self.scale == "group" and self.baseline == "critic":
             raise ValueError(
-                "scale 'group' divides scores of a group, but a critic gives advantages by token; use batch"
+                "scale 'group' divides scores of a group, but a critic's advantages are by token; use batch"
             )
         if self.surrogate == "reinforce" and self.updates_per_step > 1:
             raise ValueError(

@@ -225,7 +225,7 @@ def compare_runs(config: CompareConfig, write_report: Callable[[Path], Path]) ->
         console.print(table)
     for sentence in summary(comparison):
         console.print(f"- {sentence}", highlight=False, markup=False)
-    console.print(f"\nreport: {page}", highlight=False, markup=False)
+    console.print(f"\nreport: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_run(run: Path) -> None:

@@ -80,7 +80,7 @@ def converse(
     lost, or that runs out of time, has failed. The environment's tools are offered, or without any those of the task.
     Raises InputError for raw prompts, and for a template that ignores the tools."""
     start = time.monotonic()
-    first = environment.reset({i: (plan.task.columns, plan.episode_seed) for i, plan in enumerate(plans)})
+    first = environment.reset({i: (_columns(plan), plan.episode_seed) for i, plan in enumerate(plans)})
     open_ = {i: _begin(chat, plan, environment.tools, first[i], limits) for i, plan in enumerate(plans)}
     while open_:
         left = None if limits.seconds is None else max(0.0, limits.seconds - (time.monotonic() - start))
@@ -257,3 +257,10 @@ def _grown(row: Segment, context: Ids, completion: Completion) -> Segment:
         row.versions + new.versions,
         None if new.supports is None else (row.supports or ()) + new.supports,
     )
+
+
+def _columns(plan: Plan) -> dict[str, Any]:
+    """What `reset` may name: the task's columns and its prompt, a string or a list of message dicts."""
+    prompt = plan.task.prompt
+    plain = prompt if isinstance(prompt, str) else [message.to_dict() for message in prompt]
+    return {"prompt": plain, **plan.task.columns}

@@ -76,7 +76,7 @@ def _sources(config: RlConfig, columns: Collection[str], held: ExitStack) -> Sou
         environment = held.enter_context(
             EnvPool(
                 config.env,
-                columns=columns,
+                columns={*columns, "prompt"},
                 timeout_seconds=config.env_timeout,
                 keep_state=scorer is not None and scorer.wants_environments,
             )

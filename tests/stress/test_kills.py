@@ -11,7 +11,7 @@ import pytest
 
 from tests.processes import assert_same_run, finish, kill_when, launch, steps_written
 from tests.test_resume import KINDS, SAVE_EVERY, arguments
-from tests.training_helpers import events, metrics
+from tests.training_helpers import algorithms, events, metrics, read_rows, write_rows
 
 STEPS, KILLS = 60, 10
 
@@ -58,12 +58,31 @@ def test_killed_again_and_again(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_time(tmp_path: Path, kind: str) -> None:
-    """Moments drawn evenly over a process's life, its start included."""
+    """Moments drawn evenly over a process's life, its start included; twenty for online RL, ten for the others."""
     rng = random.Random(f"times of {kind}")
     whole, killed, messages = tmp_path / "whole", tmp_path / "killed", tmp_path / "messages.txt"
     finish(launch(arguments(tmp_path, kind, "whole", STEPS), messages), messages)
     command = [*arguments(tmp_path, kind, "killed", STEPS), "--resume"]
-    for _ in range(KILLS):
+    for _ in range(2 * KILLS if KINDS[kind].startswith("rl ") else KILLS):
         kill_when(launch(command, messages), lambda: True, rng.uniform(0.5, 8.0))
     finish(launch(command, messages), messages)
+    assert_same_run(killed, whole, partial(metrics, timeless=True))
+
+
+def test_a_run_with_tools_killed_at_any_time(tmp_path: Path) -> None:
+    """The model of this run calls its tool in about half of the episodes."""
+    benchmark = algorithms()
+    task = benchmark.tasks(tmp_path / "tool")["tool"]
+    start = benchmark.start_of(task, tmp_path / "tool")
+    data = write_rows(tmp_path / "tasks.jsonl", task.rows)
+    fixed = f"rl --model {start} --data {data} --env {task.options['env']} --batch-size 8 --group-size 4"
+    limits = "--max-new-tokens 64 --max-turns 2 --max-steps 30 --save-every 5 --resume"
+    command = [*fixed.split(), *limits.split()]
+    rng = random.Random("tools")
+    whole, killed, messages = tmp_path / "whole", tmp_path / "killed", tmp_path / "messages.txt"
+    finish(launch([*command, "--out", str(whole)], messages), messages)
+    assert any(m.get("role") == "tool" for row in read_rows(whole / "rollouts.jsonl") for m in row["messages"])
+    for _ in range(2 * KILLS):
+        kill_when(launch([*command, "--out", str(killed)], messages), lambda: True, rng.uniform(0.5, 12.0))
+    finish(launch([*command, "--out", str(killed)], messages), messages)
     assert_same_run(killed, whole, partial(metrics, timeless=True))

@@ -1,0 +1,52 @@
+"""Every algorithm of online RL on three small tasks whose best score is known, one seed each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from posttrain.config.algorithms import ALGORITHMS
+from tests.training_helpers import algorithms
+
+ENOUGH = 0.95
+"""Of the best mean score, by the sampling policy, over the last five steps."""
+
+
+@pytest.fixture(scope="session")
+def benchmark() -> Any:
+    return algorithms()
+
+
+@pytest.fixture(scope="session")
+def run(benchmark: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, int], Any]:
+    """Train on a task from its start, which is trained once."""
+    folder = tmp_path_factory.mktemp("algorithms")
+    tasks = benchmark.tasks(folder)
+    return lambda algorithm, task, seed: benchmark.run(algorithm, tasks[task], seed, folder)
+
+
+@pytest.mark.parametrize("task", ["bandit", "copy", "tool"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_it_reaches_the_best(run: Callable[[str, str, int], Any], algorithm: str, task: str) -> None:
+    result = run(algorithm, task, 0)
+    assert result.score >= ENOUGH
+    if algorithm == "ppo" and task == "bandit":
+        assert result.explained_variance > 0.3
+
+
+def test_a_random_reward_teaches_nothing(run: Callable[[str, str, int], Any]) -> None:
+    """grpo with a coin for a reward stays near where the start was, far from the best."""
+    assert run("coin", "bandit", 0).score < 0.3
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("task", ["bandit", "copy", "tool"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_it_reaches_the_best_with_every_seed(run: Callable[[str, str, int], Any], algorithm: str, task: str) -> None:
+    results = [run(algorithm, task, seed) for seed in range(5)]
+    assert min(r.score for r in results) >= ENOUGH
+    if algorithm == "ppo" and task == "bandit":
+        assert min(r.explained_variance for r in results) > 0.3
