@@ -14,7 +14,7 @@ import torch
 from posttrain.cli import main
 from posttrain.models import load_model
 from tests.processes import assert_same_run, finish, kill_when, launch, steps_written
-from tests.training_helpers import events, metrics, pair_rows, read_rows, sft_rows, write_rows
+from tests.training_helpers import ending_tiny, events, metrics, pair_rows, read_rows, sft_rows, write_rows
 
 REWARD = "def length(response):\n    return (len(response) * 7 % 11) / 10\n"
 STEPS, SAVE_EVERY = 17, 5
@@ -28,7 +28,7 @@ KINDS: dict[str, str] = {
     "rl": "rl --batch-size 8 --group-size 4 --max-new-tokens 6 --epochs 2 --beta 0.05",
     "ppo": "rl --algorithm ppo --batch-size 8 --max-new-tokens 6 --minibatches 2 --kl-target 1 --reference-every 7",
     "dapo": "rl --algorithm dapo --batch-size 8 --group-size 4 --max-new-tokens 6 --constraint length>=0.9",
-    "env": "rl --batch-size 8 --group-size 4 --max-new-tokens 6 --env guess_number(low=1,high=5) --max-turns 3",
+    "env": "rl --batch-size 8 --group-size 4 --max-new-tokens 20 --env guess_number(low=1,high=5) --max-turns 3",
     "distill": "distill --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4",
 }
 UPDATES = {"rl": 2, "ppo": 2}
@@ -58,7 +58,8 @@ def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[s
     data = write_rows(tmp_path / f"{kind}.jsonl", rows)
     reward = tmp_path / "reward.py"
     reward.write_text(REWARD)
-    common = ["--model", "tiny-random", "--data", str(data), "--out", str(tmp_path / out), "--max-steps", str(steps)]
+    model = ending_tiny(tmp_path) if kind == "env" else "tiny-random"
+    common = ["--model", model, "--data", str(data), "--out", str(tmp_path / out), "--max-steps", str(steps)]
     rl = KINDS[kind].startswith("rl ")
     extra = ["--reward", f"{reward}:length", "--learning-rate", "1e-4"] if rl else []
     extra += ["--teacher", str(other_tiny(tmp_path))] if kind == "distill" else []

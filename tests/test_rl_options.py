@@ -27,7 +27,7 @@ from posttrain.train.rl import train_rl
 from posttrain.train.rl_batch import batch_loss, branches_of, loss_choices, step_trees
 from posttrain.train.signals import Signal, sampler_logprobs
 from posttrain.types import InputError, Rollout, Sampling, Segment
-from tests.training_helpers import events, metrics, read_rows, sft_rows, write_rows
+from tests.training_helpers import ending_tiny, events, metrics, read_rows, sft_rows, write_rows
 
 REWARDS = """
 import random
@@ -35,8 +35,8 @@ import random
 def letter(response):
     return response.count("e") / max(1, len(response))
 
-def short(response):
-    return 1.0 - len(response) / 8
+def by_prompt(prompt):
+    return float(prompt in ("Count", "Write"))
 
 def spread(response):
     return (len(response) * 7 % 11) / 10
@@ -44,6 +44,7 @@ def spread(response):
 class Echo:
     def reset(self, seed):
         self.secret = random.Random(seed).choice("xyz")
+        self.last = ""
         return f"({self.secret})"
 
     def reply(self, text):
@@ -94,7 +95,7 @@ def test_a_replay_trains_on_the_same_rollouts(start: Callable[..., Path], tmp_pa
     with pytest.raises(InputError, match="no such file"):
         start("none", replay=str(tmp_path / "none.jsonl"))
     other = write_rows(tmp_path / "other.jsonl", [{"prompt": "x", "id": "x"}])
-    with pytest.raises(InputError, match="of task '0', which --data does not have"):
+    with pytest.raises(InputError, match="of task '[0-3]', which --data does not have"):
         start("other", data=str(other), replay=str(first / "rollouts.jsonl"))
 
 
@@ -144,13 +145,13 @@ def test_groups_of_equal_scores_are_refilled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("critic", ["separate", "head"])
 def test_critics_learn_the_value_of_a_prompt(start: Callable[..., Path], critic: str) -> None:
-    """The environment's reward depends on its state: what is shown in the prompt. After some steps the critic's loss
-    has fallen."""
-    out = start(reward=("short",), algorithm="ppo", critic=critic, batch_size=16, group_size=1, max_steps=12)
+    """Two of the four prompts pay, whatever the answer: a critic that knows nothing explains nothing of that, and
+    after some steps it explains most."""
+    options = {"value_coefficient": 1.0} if critic == "head" else {}
+    out = start(reward=("by_prompt",), algorithm="ppo", critic=critic, group_size=1, max_steps=25, **options)
     rows = metrics(out)
-    assert {"explained_variance", "value_loss", "kl"} <= set(rows[0])
-    early, late = (sum(row["value_loss"] for row in part) for part in (rows[:3], rows[-3:]))
-    assert late < 0.5 * early
+    assert rows[0]["explained_variance"] == pytest.approx(0.0, abs=1e-9) and rows[0]["kl"] is not None
+    assert rows[-1]["explained_variance"] > 0.5 and rows[-1]["value_loss"] < 0.5 * rows[0]["value_loss"]
     assert not any("scalar_head" in name for name in weights(out))
 
 
@@ -219,7 +220,8 @@ def test_a_missed_constraint_gains_weight(start: Callable[..., Path], tmp_path: 
 
 def test_an_environment_of_many_turns(start: Callable[..., Path], tmp_path: Path) -> None:
     """Its own reward is the score; what it says is context, what the model says is trained."""
-    out = start(reward=(), env=f"{tmp_path}/own.py:Echo", max_turns=3, max_steps=2)
+    model = ending_tiny(tmp_path)
+    out = start(reward=(), env=f"{tmp_path}/own.py:Echo", max_turns=3, max_steps=2, model=model, max_new_tokens=30)
     rows = read_rows(out / "rollouts.jsonl")
     assert any(len(row["messages"]) > 1 for row in rows)
     for row in rows:
@@ -258,7 +260,7 @@ def test_the_ratio_is_unbiased_under_truncated_sampling() -> None:
     rng = np.random.default_rng(0)
     signals = [[Signal(r, (float(rng.normal()),) * r.response_length) for r in rollouts]]
     config = RlConfig(model="m", data="d", out="o", reward=("r",), temperature=0.7, top_p=0.8)
-    policy = LocalPolicy(lm, Optimization(3e-4), 4096)
+    policy = LocalPolicy(lm, Optimization(3e-5), 4096)
     loss = partial(batch_loss, config=config, choices=loss_choices(config, 0.0), mismatch="off")
     policy.forward_backward(step_trees(config, signals, {}, False), loss, partial(lm.logprobs, temperature=0.7))
     policy.step()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from posttrain.cli import main
 from posttrain.models.load import model_folder
 
 WORDS = ["apple", "river", "stone", "cloud", "tiger", "lemon", "music", "paper", "garden", "window"]
@@ -120,6 +121,16 @@ def adamw(module: PreTrainedModel, rate: float, decay: float = 0.0) -> torch.opt
         eps=1e-8,
         fused=False,
     )
+
+
+def ending_tiny(folder: Path) -> str:
+    """tiny-random after some steps on short answers, so that it ends its own."""
+    out = folder / "ending"
+    if not out.exists():
+        data = write_rows(folder / "short.jsonl", sft_rows(20))
+        command = f"sft --model tiny-random --data {data} --out {out} --max-steps 25 --learning-rate 2e-3"
+        assert main(command.split()) == 0
+    return str(out / "model")
 
 
 def algorithms() -> Any:
