@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from typing import Any, TypeVar
 
 from posttrain.engine.endpoint import Answering
@@ -163,11 +162,10 @@ class GroupJudge:
     async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
         pairs = [pair for members in _groups(samples) for pair in pairs_of(members, self.opponents)]
         asked = [_both_orders(self.criteria, samples[i], samples[i].text, samples[j].text) for i, j in pairs]
-        ends = list(accumulate(map(len, asked), initial=0))
-        outcomes = await outcomes_of(self.model, [question for questions in asked for question in questions])
+        outcomes = iter(await outcomes_of(self.model, [question for questions in asked for question in questions]))
         verdicts: list[list[Verdict | Exception]] = [[] for _ in samples]
-        for (i, j), start, end in zip(pairs, ends, ends[1:], strict=True):
-            verdict = _attempt(partial(read_verdict, outcomes[start:end], self.clamp))
+        for (i, j), questions in zip(pairs, asked, strict=True):
+            verdict = _attempt(partial(read_verdict, [next(outcomes) for _ in questions], self.clamp))
             verdicts[i].append(verdict)
             verdicts[j].append(verdict if isinstance(verdict, Exception) else verdict.turned)
         return [_answer(partial(self._answer, own)) for own in verdicts]
