@@ -41,9 +41,9 @@ def written(server: ChatServer, name: str = "judge", **options: Any) -> str:
     return f"{name}({', '.join(f'{key}={json.dumps(value)}' for key, value in options.items())})"
 
 
-def scored(expression: str, samples: Sequence[Sample], seconds: float = 20.0) -> list[Score]:
+def scored(expression: str, samples: Sequence[Sample], seconds: float = 20.0, workers: int = 1) -> list[Score]:
     columns = set(samples[0].columns)
-    with Scorer([expression], columns=columns, timeout_seconds=seconds) as scorer:
+    with Scorer([expression], columns=columns, timeout_seconds=seconds, workers=workers) as scorer:
         return scorer.score(samples)
 
 
@@ -346,7 +346,7 @@ def test_a_spent_budget_stops_the_run_and_all_workers_share_it(judge_server: Cha
     expression = written(judge_server, cache=str(cache), max_requests=5)
     samples = [sample(f"score {n}, take {n}") for n in range(1, 10)]
     with pytest.raises(RunFailed, match=r"the budget of max_requests=5 is spent \(5 requests, \d+ tokens\).*delete"):
-        scored(expression, samples)
+        scored(expression, samples, workers=2)
     assert len(judge_server.requests()) == 5
     with pytest.raises(RunFailed, match="is spent"):  # another run, the same folder
         scored(expression, [sample("a new one")])
@@ -421,3 +421,25 @@ def test_a_model_here_answers_as_its_engine_does() -> None:
     )
     assert isinstance(too_long, EndpointError) and "do not fit the context" in str(too_long)
     assert isinstance(asyncio.run(outcomes_of(model, ["word " * lm.context]))[0], Unclear)
+
+
+def test_a_judge_labels_pairs(judge_server: ChatServer, tmp_path: Path) -> None:
+    """Of each task's own answers, the one this judge prefers to all others is chosen over the one it likes least."""
+    from posttrain.config import SampleConfig
+    from posttrain.train.sample import sample_answers
+
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "Say a word."}\n{"prompt": "Say another."}\n')
+    config = SampleConfig(
+        model="tiny-random",
+        data=str(tmp_path / "tasks.jsonl"),
+        reward=(written(judge_server, "judge_pair"),),
+        samples=3,
+        max_new_tokens=6,
+        write="pairs",
+        out=tmp_path / "out",
+    )
+    sample_answers(config)
+    pairs = [json.loads(line) for line in (tmp_path / "out" / "pairs.jsonl").read_text().splitlines()]
+    assert {row["prompt"] for row in pairs} == {"Say a word.", "Say another."}
+    assert all(len(row["chosen"]) > len(row["rejected"]) for row in pairs)
+    assert all(row["chosen_score"] > row["rejected_score"] for row in pairs)

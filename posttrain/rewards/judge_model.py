@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def open_model(name: str, options: JudgeModel) -> Answering:
         raise InputError(f'{name}: a budget needs cache="FOLDER", where the workers of a run count together')
     if not options.timeout > 0 or options.retries < 0 or options.concurrency < 1:
         raise InputError(f"{name}: timeout must be above 0, retries at least 0 and concurrency at least 1")
-    return Endpoint(
+    endpoint = Endpoint(
         options.url,
         options.model,
         sampling,
@@ -66,6 +67,8 @@ def open_model(name: str, options: JudgeModel) -> Answering:
         max_tokens=options.max_tokens,
         ledger=cache / LEDGER if budget and cache is not None else None,
     )
+    importlib.import_module("openai")  # takes a second, which is not to be the first response's
+    return endpoint
 
 
 async def outcomes_of(model: Answering, questions: Sequence[str]) -> list[Outcome]:
