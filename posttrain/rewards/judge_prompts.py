@@ -20,6 +20,8 @@ from posttrain.rewards.extract import strip_thinking
 from posttrain.rewards.returns import BadReturn
 from posttrain.types import InputError, Prompt
 
+SHIPPED = Path(__file__).parent.parent / "principles"
+"""Rubrics that have a name."""
 FILES = (".yaml", ".yml", ".txt", ".md")
 """A rubric that ends like this is the path of a file."""
 MARK_CHARACTERS = 12
@@ -78,11 +80,13 @@ class Criterion:
 
 
 def read_rubric(rubric: str, scale: str) -> tuple[Criterion, ...]:
-    """The criteria of a rubric: a text, which is one criterion, or a file. A text file is one criterion too; a YAML
-    file holds `criteria`, a mapping of names to texts or to mappings of `text`, `weight` and `scale`, and maybe a
-    `scale` for all. `scale` is that of criteria without one.
+    """The criteria of a rubric: the name of a shipped one, a text, which is one criterion, or a file. A text file is
+    one criterion too; a YAML file holds `criteria`, a mapping of names to texts or to mappings of `text`, `weight` and
+    `scale`, and maybe a `scale` for all. `scale` is that of criteria without one.
 
     Raises InputError, with the file."""
+    if rubric in shipped_rubrics():
+        rubric = str(SHIPPED / f"{rubric}.yaml")
     if not rubric.lower().endswith(FILES):
         return (_criterion("score", rubric, scale, "the rubric"),)
     if not Path(rubric).is_file():
@@ -101,6 +105,11 @@ def read_rubric(rubric: str, scale: str) -> tuple[Criterion, ...]:
         raise InputError(f"rubric {rubric} has no criteria; write 'criteria:' and below it NAME: TEXT")
     scale = content.get("scale", scale)
     return tuple(_criterion(str(name), value, scale, rubric) for name, value in criteria.items())
+
+
+def shipped_rubrics() -> list[str]:
+    """The names of the rubrics that come with posttrain."""
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
 
 
 def _criterion(name: str, value: Any, scale: Any, where: str) -> Criterion:
