@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from posttrain.config import ReviseConfig
+from posttrain.cli import main
+from posttrain.config import ReviseConfig, RunConfig
 from posttrain.data.formats import load_sft
+from posttrain.pipeline import run_recipe
 from posttrain.rewards.judge_prompts import read_rubric, shipped_rubrics
-from posttrain.train.revise import CRITIQUE, REVISE, revise_answers
-from posttrain.types import InputError, RunFailed
-from tests.conftest import ChatServer, RunCli, serve
+from posttrain.rollout import Plan
+from posttrain.runlog import RunLog
+from posttrain.train.revise import CRITIQUE, REVISE, _Revising, revise_answers
+from posttrain.train.sources import Sampled
+from posttrain.types import InputError, Message, Rollout, RunFailed, Task
+from tests.conftest import ChatServer, serve
 from tests.training_helpers import events, metrics, read_rows, write_rows
 
 PRINCIPLES = "criteria:\n  kind: The answer is kind.\n  short: The answer is short.\n"
@@ -92,13 +98,63 @@ def test_other_principles_are_another_run(critic: ChatServer, tmp_path: Path) ->
         revise_answers(spent.model_copy(update={"resume": True}))
 
 
-def test_a_model_here_whose_answers_are_cut_or_do_not_fit_gives_no_row(tmp_path: Path) -> None:
+def test_a_model_here_whose_answers_are_cut_gives_no_row(tmp_path: Path) -> None:
     """The tiny model never ends an answer: what the token limit cuts is no answer to learn from."""
     with pytest.raises(RunFailed, match="no answer could be revised to its end"):
         revise_answers(config(tmp_path, max_new_tokens=4))
     record = read_rows(tmp_path / "out" / "revisions.jsonl")
     assert [row["dropped"] for row in record] == ["truncated", "truncated"]
     assert metrics(tmp_path / "out")[-1]["flops"] > 0
+
+
+class ShortContext:
+    """A `Source` that answers `ok` and has room for the first question only."""
+
+    name = "short"
+    weights_hash = None
+
+    def fits(self, task: Task) -> bool:
+        return len(task.prompt) < 3
+
+    def sample(self, plans: Sequence[Plan]) -> Sampled:
+        said = (Message("assistant", "ok"),)
+        rollouts = [Rollout(p.task.id, 0, p.sampling, p.seed, said, (), "ok") for p in plans]
+        return Sampled(tuple(rollouts), 7 * len(plans), 5.0)
+
+
+def test_a_conversation_that_outgrows_the_context_is_left_out(tmp_path: Path) -> None:
+    options = config(tmp_path)
+    tasks = [Task("a", "one"), Task("b", (Message("user", "u"), Message("assistant", "a"), Message("user", "u")))]
+    with RunLog(tmp_path / "out", {}, resume=False) as log:
+        stage = _Revising(options, read_rubric(options.principles, "0-1"), tasks, ShortContext(), log)  # type: ignore[arg-type]
+        first, second = stage.all()
+    assert (first.first_answer, first.dropped, first.rounds) == ("ok", "too_long", [])
+    assert (second.first_answer, second.dropped) == ("", "too_long")
+    assert metrics(tmp_path / "out")[0]["tokens"] == 7
+
+
+def test_in_a_recipe_sft_learns_from_revisions(critic: ChatServer, tmp_path: Path) -> None:
+    sums = "reasoning-gym:chain_sum?seed=7&min_terms=2&max_terms=2&min_digits=1&max_digits=1&start=0&size=2"
+    write_rows(tmp_path / "tasks.jsonl", [{"prompt": "one"}, {"prompt": "two"}])
+    source = {"endpoint": critic.url, "endpoint_model": "m"}
+    revise = {"method": "revise", **source, "data": str(tmp_path / "tasks.jsonl"), "principles": "honest"}
+    recipe = {
+        "description": "Constitutional SFT.",
+        "model": "tiny-random",
+        "evaluate": {"data": sums, "reward": ["reasoning-gym"], "samples": 0, "max_new_tokens": 2, "retention": False},
+        "stages": {
+            "revised": revise,
+            "sft": {"method": "sft", "parent": "start", "data": "revised", "max_steps": 1},
+        },
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    run_recipe(RunConfig(recipe=str(tmp_path / "recipe.yaml"), out=tmp_path / "out"))
+    assert json.loads((tmp_path / "out" / "sft" / "lineage.json").read_text())["stage"] == "sft"
+    assert len(read_rows(tmp_path / "out" / "revised" / "sft.jsonl")) == 2
+    recipe["stages"]["dpo"] = {"method": "dpo", "parent": "sft", "data": "revised"}  # type: ignore[index]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    with pytest.raises(InputError, match="which has write: all; method dpo needs one with write: pairs"):
+        run_recipe(RunConfig(recipe=str(tmp_path / "recipe.yaml"), out=tmp_path / "other"))
 
 
 def test_the_shipped_principles_are_rubrics() -> None:
@@ -112,13 +168,15 @@ def test_the_shipped_principles_are_rubrics() -> None:
     assert "{principle}" in CRITIQUE and "{" not in REVISE
 
 
-def test_on_the_command_line(critic: ChatServer, run_cli: RunCli, tmp_path: Path) -> None:
+def test_on_the_command_line(critic: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(tmp_path / "tasks.jsonl", [{"prompt": "one"}])
-    source = ("--endpoint", critic.url, "--endpoint-model", "m", "--data", "tasks.jsonl")
-    done = run_cli("revise", *source, "--principles", "honest", "--revisions", "1", "--out", "out")
-    assert (done.returncode, done.stdout.strip()) == (0, "out/sft.jsonl"), done.stderr
-    assert read_rows(tmp_path / "out" / "sft.jsonl")[0]["completion"] == "one: revised"
-    wrong = run_cli("revise", *source, "--principles", "nowhere.yaml", "--out", "other")
-    assert wrong.returncode == 2 and "there is no rubric file nowhere.yaml" in wrong.stderr
-    raw = run_cli("revise", "--model", "tiny-random", "--data", "tasks.jsonl", "--raw", "--out", "other")
-    assert raw.returncode == 2 and "leave raw out" in raw.stderr
+    source = ["--endpoint", critic.url, "--endpoint-model", "m", "--data", str(tmp_path / "tasks.jsonl")]
+    out = tmp_path / "out"
+    assert main(["revise", *source, "--principles", "honest", "--revisions", "1", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out / "sft.jsonl")
+    assert read_rows(out / "sft.jsonl")[0]["completion"] == "one: revised"
+    other = ["--out", str(tmp_path / "other")]
+    assert main(["revise", *source, "--principles", "nowhere.yaml", *other]) == 2
+    assert "there is no rubric file nowhere.yaml" in capsys.readouterr().err
+    assert main(["revise", "--model", "tiny-random", "--data", "d.jsonl", "--raw", *other]) == 2
+    assert "leave raw out" in capsys.readouterr().err

@@ -134,6 +134,16 @@ class ReviseConfig(SourceConfig):
     seed: Seed = 0
     """Seed of the samples and of the principles drawn."""
 
+    @property
+    def write(self) -> str:
+        """What is written, in the words of `SampleConfig`."""
+        return "all"
+
+    @property
+    def file(self) -> str:
+        """The file that is written in `out`."""
+        return "sft.jsonl"
+
     @model_validator(mode="after")
     def _has_turns(self) -> ReviseConfig:
         if self.raw:
