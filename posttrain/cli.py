@@ -108,6 +108,7 @@ def _commands() -> dict[str, Command]:
         "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _rl),
         "distill": Command("train on a teacher's distributions along sampled answers", configs.DistillConfig, _distill),
         "sample": Command("sample answers and write them as training data", configs.SampleConfig, _sample),
+        "revise": Command("let a model improve its answers by principles", configs.ReviseConfig, _revise),
         "eval": Command("measure a model on held-out tasks", configs.EvalConfig, _eval, {"model": "MODEL"}),
         "score": Command(
             "score given completions with a reward",
@@ -164,6 +165,14 @@ def _sample(config: configs.SampleConfig) -> int:
 
     sample_answers(config)
     print(config.out / config.file)
+    return DONE
+
+
+def _revise(config: configs.ReviseConfig) -> int:
+    from posttrain.train.revise import revise_answers
+
+    revise_answers(config)
+    print(config.out / "sft.jsonl")
     return DONE
 
 

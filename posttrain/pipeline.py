@@ -150,6 +150,10 @@ def _trainer(method: str) -> Callable[[Any], None]:
         from posttrain.train.distill import train_distill
 
         return train_distill
+    if method == "revise":
+        from posttrain.train.revise import revise_answers
+
+        return revise_answers
     from posttrain.train.sample import sample_answers
 
     return sample_answers

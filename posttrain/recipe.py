@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from posttrain.config import DistillConfig, DpoConfig, Recipe, RlConfig, SampleConfig, SftConfig
+from posttrain.config import DistillConfig, DpoConfig, Recipe, ReviseConfig, RlConfig, SampleConfig, SftConfig
 from posttrain.types import InputError
 
 START = "start"
@@ -22,9 +22,12 @@ METHODS: Mapping[str, Any] = {
     "rl": RlConfig,
     "distill": DistillConfig,
     "sample": SampleConfig,
+    "revise": ReviseConfig,
 }
+MAKE_DATA = ("sample", "revise")
+"""Methods that write data and train nothing."""
 READS: Mapping[str, tuple[str, ...]] = {"sft": ("best", "all"), "dpo": ("pairs",), "distill": ("best", "all")}
-"""What a `sample` stage must write to be the data of a method."""
+"""What a stage that makes data must write to be that of a method."""
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 RESERVED = {START}
 UNKNOWN_FLOPS = 1.0
@@ -44,8 +47,8 @@ class _UniqueKeys(yaml.SafeLoader):
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage of a recipe, checked. `parent` is None for a `sample` stage with a model or endpoint of its own;
-    `data_file` lies in the folder of `data_stage`."""
+    """One stage of a recipe, checked. `parent` is None for a stage that makes data with a model or endpoint of its
+    own; `data_file` lies in the folder of `data_stage`."""
 
     name: str
     method: str
@@ -58,7 +61,7 @@ class StageSpec:
     @property
     def makes_model(self) -> bool:
         """Whether it trains; else it makes data."""
-        return self.method != "sample"
+        return self.method not in MAKE_DATA
 
     def config(self, out: Path, model: str | None, seed: int, max_flops: float | None) -> Any:
         """The method's configuration. Raises InputError naming stage and key."""
@@ -158,7 +161,7 @@ def _check_stage(
     method = options.pop("method", None)
     if method not in METHODS:
         raise InputError(f"stage {name}: method is {method!r}; use one of {', '.join(METHODS)}")
-    own_source = method == "sample" and not {"model", "endpoint"}.isdisjoint(options)
+    own_source = method in MAKE_DATA and not {"model", "endpoint"}.isdisjoint(options)
     for key in ("out", "resume") if own_source else ("model", "out", "resume"):
         if key in options:
             raise InputError(f"stage {name}: {key} is set by the pipeline; leave it out")
@@ -181,7 +184,7 @@ def _check_stage(
 
 
 def _data_file(name: str, method: str, source: StageSpec, recipe: Recipe, out: Path) -> str:
-    """The file of the `sample` stage `source` that a stage reads. Raises InputError where it writes none that fits."""
+    """The file of the stage `source` that a stage reads. Raises InputError where it writes none that fits."""
     if source.makes_model:
         raise InputError(f"stage {name}: data is the stage {source.name!r}, which makes no data; use a sample stage")
     config = source.config(out, recipe.model, recipe.seed, None)

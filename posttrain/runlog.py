@@ -96,6 +96,9 @@ class RunLog:
     def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._append("rollouts.jsonl", rows)
 
+    def revisions(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._append("revisions.jsonl", rows)
+
     def event(self, kind: str, **fields: Any) -> None:
         """An alarm, a restart, a stop: `{"event": kind, …}`."""
         self._append("events.jsonl", [{"event": kind, **fields}])

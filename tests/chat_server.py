@@ -96,9 +96,9 @@ def completion(text: str | None, reason: str) -> dict[str, Any]:
     return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": USAGE}
 
 
-def main() -> None:
-    Handler.state = State(Path(sys.argv[1]))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def main(handler: type[Handler] = Handler) -> None:
+    handler.state = State(Path(sys.argv[1]))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     print(server.server_port, flush=True)
     server.serve_forever()

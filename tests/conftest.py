@@ -67,14 +67,10 @@ class ChatServer:
         return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A running server, in a process of its own."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    log = tmp_path / "requests.jsonl"
-    script = Path(__file__).parent / "chat_server.py"
-    process = subprocess.Popen([sys.executable, str(script), str(log)], stdout=subprocess.PIPE, text=True)
+def serve(script: str, log: Path) -> Iterator[ChatServer]:
+    """A running server of a script beside this file, in a process of its own."""
+    command = [sys.executable, "-m", f"tests.{script}", str(log)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield ChatServer(f"http://127.0.0.1:{process.stdout.readline().strip()}/v1", log)
@@ -82,3 +78,19 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServ
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    """A running `chat_server`."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
+    yield from serve("chat_server", tmp_path / "requests.jsonl")
+
+
+@pytest.fixture
+def judge_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    """A running `judge_server`."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
+    yield from serve("judge_server", tmp_path / "requests.jsonl")

@@ -31,7 +31,8 @@ from posttrain.types import InputError, RunFailed
 from tests.conftest import ROOT, RunCli
 
 TRAIN = ["--model", "m", "--data", "d.jsonl", "--out", "o"]
-COMMANDS = ["run", "sft", "dpo", "rl", "distill", "sample", "eval", "score", "compare", "check-data", "report", "chat"]
+TRAINING = ["sft", "dpo", "rl", "distill", "sample", "revise"]
+COMMANDS = ["run", *TRAINING, "eval", "score", "compare", "check-data", "report", "chat"]
 
 
 def parse(config: type[Config], *args: str, **positional: str) -> Config:

@@ -197,7 +197,11 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("stages", "sft", "method"), "ppo2", "stage sft: method is 'ppo2'; use one of sft, dpo, rl, distill, sample"),
+        (
+            ("stages", "sft", "method"),
+            "ppo2",
+            "stage sft: method is 'ppo2'; use one of sft, dpo, rl, distill, sample, revise",
+        ),
         (("stages", "dpo", "parent"), "pairs", "stage dpo: parent is 'pairs'; use one of start, sft, grpo"),
         (("stages", "sft", "parent"), "grpo", "stage sft: parent is 'grpo'; use one of start"),
         (("stages", "dpo", "flops_of"), "ppo", "stage dpo: flops_of is 'ppo'"),

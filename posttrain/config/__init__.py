@@ -16,7 +16,7 @@ from posttrain.config.evaluation import (
 from posttrain.config.preference import DpoConfig
 from posttrain.config.recipe import HeldOut, Recipe, RunConfig
 from posttrain.config.rl import RlConfig
-from posttrain.config.sampling import SampleConfig
+from posttrain.config.sampling import ReviseConfig, SampleConfig, SourceConfig
 from posttrain.config.training import SftConfig, TrainConfig
 
 __all__ = [
@@ -30,10 +30,12 @@ __all__ = [
     "HeldOut",
     "Recipe",
     "ReportConfig",
+    "ReviseConfig",
     "RlConfig",
     "RunConfig",
     "SampleConfig",
     "ScoreConfig",
     "SftConfig",
+    "SourceConfig",
     "TrainConfig",
 ]

@@ -10,9 +10,8 @@ from pydantic import Field, model_validator
 from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Share, Temperature
 
 
-class SampleConfig(Config):
-    """Sample answers to tasks and write them as training data: the best by a reward, pairs of a better and a worse one,
-    or all of them, from a model or from an OpenAI-compatible endpoint."""
+class SourceConfig(Config):
+    """What is sampled from, a model or an OpenAI-compatible endpoint, and how."""
 
     model: str | None = None
     """Model to sample from; as in training. Either this or `endpoint`."""
@@ -38,6 +37,47 @@ class SampleConfig(Config):
     data: str
     """Tasks; as in `posttrain rl`."""
     out: Path
+    """Folder of the run."""
+    limit: Positive | None = None
+    """Use only the first tasks."""
+    max_new_tokens: Positive = 256
+    """Longest answer in tokens."""
+    temperature: Temperature = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus mass."""
+    top_k: NonNegative = 0
+    """Keep the k most likely tokens; 0 keeps all."""
+    engine_slots: Positive = 64
+    """Answers decoded at once."""
+    raw: bool = False
+    """Take string prompts as raw text even where the tokenizer has a chat template."""
+    resume: bool = False
+    """Continue an unfinished run: what was sampled is not sampled again."""
+
+    @property
+    def source(self) -> str:
+        """What is sampled from, in a word."""
+        return self.model or self.endpoint_model or ""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SourceConfig:
+        if (self.model is None) == (self.endpoint is None):
+            raise ValueError("give either model or endpoint")
+        if (self.endpoint is None) != (self.endpoint_model is None):
+            raise ValueError("endpoint and endpoint_model need each other")
+        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint must begin with http:// or https://, not {self.endpoint!r}")
+        if self.endpoint is not None and (self.top_k or self.raw):
+            raise ValueError(f"an endpoint takes no {'top_k' if self.top_k else 'raw'}; leave it out")
+        return self
+
+
+class SampleConfig(SourceConfig):
+    """Sample answers to tasks and write them as training data: the best by a reward, pairs of a better and a worse one,
+    or all of them, from a model or from an OpenAI-compatible endpoint."""
+
+    out: Path
     """Folder for `sft.jsonl` or `pairs.jsonl`."""
     reward: tuple[str, ...] = ()
     """What scores an answer; as in `posttrain rl`. `write: all` does without."""
@@ -52,50 +92,19 @@ class SampleConfig(Config):
     """Whether `best` and `all` leave out answers that the token limit cut: trained on, one teaches to end there."""
     samples: Positive = 8
     """Answers sampled to each task."""
-    limit: Positive | None = None
-    """Use only the first tasks."""
-    max_new_tokens: Positive = 256
-    """Longest answer in tokens."""
-    temperature: Temperature = 1.0
-    """Sampling temperature."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus mass."""
-    top_k: NonNegative = 0
-    """Keep the k most likely tokens; 0 keeps all."""
-    engine_slots: Positive = 64
-    """Answers decoded at once."""
     max_unscored_share: Share = 0.1
     """As in `posttrain rl`; answers that could not be had count too."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
     seed: Seed = 0
     """Seed of the samples and of ties."""
-    raw: bool = False
-    """Take string prompts as raw text even where the tokenizer has a chat template."""
     resume: bool = False
     """Continue an unfinished run: what was sampled and scored is not sampled or scored again."""
-
-    @property
-    def source(self) -> str:
-        """What is sampled from, in a word."""
-        return self.model or self.endpoint_model or ""
 
     @property
     def file(self) -> str:
         """The file that is written in `out`."""
         return "pairs.jsonl" if self.write == "pairs" else "sft.jsonl"
-
-    @model_validator(mode="after")
-    def _one_source(self) -> SampleConfig:
-        if (self.model is None) == (self.endpoint is None):
-            raise ValueError("give either model or endpoint")
-        if (self.endpoint is None) != (self.endpoint_model is None):
-            raise ValueError("endpoint and endpoint_model need each other")
-        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"endpoint must begin with http:// or https://, not {self.endpoint!r}")
-        if self.endpoint is not None and (self.top_k or self.raw):
-            raise ValueError(f"an endpoint takes no {'top_k' if self.top_k else 'raw'}; leave it out")
-        return self
 
     @model_validator(mode="after")
     def _can_be_written(self) -> SampleConfig:
@@ -109,4 +118,34 @@ class SampleConfig(Config):
             raise ValueError(f"keep={self.keep} is more than the samples={self.samples} of a task")
         if self.threshold is not None and (self.write == "pairs" or not self.reward):
             raise ValueError("threshold needs a reward, and write 'best' or 'all'")
+        return self
+
+
+class ReviseConfig(SourceConfig):
+    """Let a model criticise and rewrite its own answers by written principles, and write the last ones as rows for SFT
+    (the supervised half of Constitutional AI, arXiv:2212.08073)."""
+
+    out: Path
+    """Folder for `sft.jsonl`."""
+    principles: str = "harmless"
+    """`harmless`, `honest`, or a YAML file with `criteria` as a judge's rubric has them."""
+    revisions: Positive = 2
+    """How often an answer is criticised and rewritten, each time by a principle drawn for it."""
+    seed: Seed = 0
+    """Seed of the samples and of the principles drawn."""
+
+    @property
+    def write(self) -> str:
+        """What is written, in the words of `SampleConfig`."""
+        return "all"
+
+    @property
+    def file(self) -> str:
+        """The file that is written in `out`."""
+        return "sft.jsonl"
+
+    @model_validator(mode="after")
+    def _has_turns(self) -> ReviseConfig:
+        if self.raw:
+            raise ValueError("a critique is a turn of a conversation; leave raw out")
         return self

@@ -1,16 +1,18 @@
 """A model behind an OpenAI-compatible chat-completions endpoint: teachers and judges.
 
-The key is read from the environment when a request is made, and is neither kept nor written anywhere.
+The key is read from the environment when a connection is made, and is written nowhere.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -33,6 +35,14 @@ class TextModel(Protocol):
     """Whatever answers a conversation in text."""
 
     def complete(self, messages: Sequence[Message]) -> str: ...
+
+
+class Answering(Protocol):
+    """Whatever answers many questions: an `Endpoint`, or `local_answers.LocalAnswers`."""
+
+    async def answers(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
+        """Answers in the order of the questions, with the error in the place of one that could not be had."""
+        ...
 
 
 class EndpointError(Exception):
@@ -66,6 +76,14 @@ class Reply:
 
 
 @dataclass
+class Spent:
+    """Requests made, and tokens that their answers used."""
+
+    requests: int = 0
+    tokens: int = 0
+
+
+@dataclass
 class Endpoint:
     """See `TextModel`. Answers by `model` at `url`, drawn as `sampling` says (temperature, top-p, most new tokens).
 
@@ -73,7 +91,7 @@ class Endpoint:
     5xx is followed by up to `retries` more, each after a longer wait. With `cache`, a folder, the same request (URL,
     model, messages, sampling, seed) gets the same answer from there and costs nothing. Once `max_requests` are made or
     answers have used `max_tokens`, no request is made any more; those under way are still answered, and kept in the
-    cache.
+    cache. With `ledger`, a file, the budget is that of all processes, now and later, that count in that file.
 
     Raises InputError where the client library is missing or the endpoint refuses key or model, BudgetSpent, and
     RunFailed where the endpoint cannot be reached."""
@@ -88,6 +106,7 @@ class Endpoint:
     cache: Path | None = field(default=None, kw_only=True)
     max_requests: int | None = field(default=None, kw_only=True)
     max_tokens: int | None = field(default=None, kw_only=True)
+    ledger: Path | None = field(default=None, kw_only=True)
     requests: int = field(default=0, init=False)
     """Requests made so far, tries of one counted once."""
     tokens: int = field(default=0, init=False)
@@ -99,6 +118,7 @@ class Endpoint:
         if self.sampling.top_k or self.sampling.stop:
             raise InputError("an endpoint takes neither top_k nor stop strings; leave them out")
         self._stopped: InputError | RunFailed | None = None
+        self._connections: dict[asyncio.AbstractEventLoop, tuple[AsyncOpenAI, asyncio.Semaphore]] = {}
 
     def complete(self, messages: Sequence[Message]) -> str:
         """The text of one answer. Raises EndpointError where there is none."""
@@ -108,22 +128,36 @@ class Endpoint:
         return reply.text
 
     def replies(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
-        """Answers in the order of the questions, with the error in the place of one that could not be had."""
+        """`answers`, for callers without an event loop."""
         self._stopped = None
-        outcomes = asyncio.run(self._answer_all(questions))
+        return asyncio.run(self._alone(questions))
+
+    async def _alone(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
+        try:
+            return await self.answers(questions)
+        finally:
+            client, _ = self._connections.pop(asyncio.get_running_loop())
+            await client.close()
+
+    async def answers(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
+        """See `Answering`. Calls in one event loop share connections and `concurrency`, and once one had to stop, so
+        have the later ones."""
+        client, slots = self._connection()
+        outcomes = list(await asyncio.gather(*(self._answer(client, slots, question) for question in questions)))
         if self._stopped is not None:
             raise self._stopped
         return outcomes
 
-    async def _answer_all(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
+    def _connection(self) -> tuple[AsyncOpenAI, asyncio.Semaphore]:
+        """Those of the running loop: to make a client takes longer than many an answer."""
         from openai import AsyncOpenAI
 
-        slots = asyncio.Semaphore(self.concurrency)
-        key = os.environ.get(self.key_variable) or "none"  # the library insists on one, many servers do not
-        async with AsyncOpenAI(
-            base_url=self.url, api_key=key, timeout=self.timeout_seconds, max_retries=self.retries
-        ) as client:
-            return list(await asyncio.gather(*(self._answer(client, slots, question) for question in questions)))
+        loop = asyncio.get_running_loop()
+        if loop not in self._connections:
+            key = os.environ.get(self.key_variable) or "none"  # the library insists on one, many servers do not
+            client = AsyncOpenAI(base_url=self.url, api_key=key, timeout=self.timeout_seconds, max_retries=self.retries)
+            self._connections[loop] = client, asyncio.Semaphore(self.concurrency)
+        return self._connections[loop]
 
     async def _answer(self, client: AsyncOpenAI, slots: asyncio.Semaphore, question: Question) -> Reply | EndpointError:
         request = self._request(question)
@@ -132,10 +166,9 @@ class Endpoint:
             return Reply(**json.loads(file.read_text(encoding="utf-8"))["reply"])
         async with slots:
             if self._stopped is None:
-                self._check_budget()
+                self._claim()
             if self._stopped is not None:
                 return EndpointError(str(self._stopped))
-            self.requests += 1
             try:
                 reply = _reply(await self._ask(client, request))
             except EndpointError as error:
@@ -143,10 +176,14 @@ class Endpoint:
             except (InputError, RunFailed) as error:  # the others under way still end, and are kept
                 self._stopped = self._stopped or error
                 return EndpointError(str(error))
-        self.tokens += reply.tokens
+        with self._spent() as spent:
+            spent.tokens += reply.tokens
+            self.tokens += reply.tokens
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(file, json.dumps({"request": request, "reply": asdict(reply)}, ensure_ascii=False) + "\n")
+            own = file.with_suffix(f".{os.getpid()}")  # another process may be writing the same answer
+            write_atomic(own, json.dumps({"request": request, "reply": asdict(reply)}, ensure_ascii=False) + "\n")
+            own.replace(file)
         return reply
 
     async def _ask(self, client: AsyncOpenAI, request: dict[str, Any]) -> Any:
@@ -187,17 +224,37 @@ class Endpoint:
         text = json.dumps({"url": self.url, **request}, sort_keys=True)
         return self.cache / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
-    def _check_budget(self) -> None:
-        spent = None
-        if self.max_requests is not None and self.requests >= self.max_requests:
-            spent = f"max_requests={self.max_requests}"
-        elif self.max_tokens is not None and self.tokens >= self.max_tokens:
-            spent = f"max_tokens={self.max_tokens}"
-        if spent is not None:
-            self._stopped = BudgetSpent(
-                f"endpoint {self.url}: the budget of {spent} is spent ({self.requests} requests, {self.tokens} "
-                "tokens); the answers so far are kept, so raise it and go on with --resume"
-            )
+    def _claim(self) -> None:
+        """Count one more request, or say why there must be none."""
+        with self._spent() as spent:
+            over = None
+            if self.max_requests is not None and spent.requests >= self.max_requests:
+                over = f"max_requests={self.max_requests}"
+            elif self.max_tokens is not None and spent.tokens >= self.max_tokens:
+                over = f"max_tokens={self.max_tokens}"
+            if over is None:
+                spent.requests += 1
+                self.requests += 1
+                return
+        anew = "" if self.ledger is None else f", or delete {self.ledger} to count anew,"
+        self._stopped = BudgetSpent(
+            f"endpoint {self.url}: the budget of {over} is spent ({spent.requests} requests, {spent.tokens} tokens); "
+            f"the answers so far are kept, so raise it{anew} and go on with --resume"
+        )
+
+    @contextmanager
+    def _spent(self) -> Iterator[Spent]:
+        """What counts against the budget, to be read and added to."""
+        if self.ledger is None:
+            yield Spent(self.requests, self.tokens)  # these are added to by themselves
+            return
+        self.ledger.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(self.ledger, os.O_RDWR | os.O_CREAT, 0o644), "r+") as stream:
+            # Short: whoever holds it waits for nothing, and one that is killed lets go.
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            spent = Spent(*map(int, stream.read().split()))
+            yield spent
+            os.pwrite(stream.fileno(), f"{spent.requests:12} {spent.tokens:15}\n".encode(), 0)
 
 
 def _wire(message: Message) -> dict[str, Any]:

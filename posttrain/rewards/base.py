@@ -85,6 +85,9 @@ class Round:
     done: int = 0
 
     def put(self, reward: int, sample: int, answer: dict[str, Any]) -> None:
+        """Keep an answer. Raises RunFailed for one that says to stop."""
+        if "stop" in answer:
+            raise RunFailed(answer["stop"])
         self.results[reward][sample] = answer
         self.done += 1
         if self.progress is not None:
@@ -167,7 +170,9 @@ class Scorer:
         trainer_state: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Score]:
-        """One score per sample, in order. `progress` is told how many samples are done."""
+        """One score per sample, in order. `progress` is told how many samples are done.
+
+        Raises RunFailed where a reward does: it cannot go on, as a judge whose budget is spent."""
         if self._closed:
             raise RunFailed("the scorer is closed")
         self.metrics, self.extras = {}, {}

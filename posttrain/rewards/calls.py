@@ -148,9 +148,9 @@ def build(expression: Expression) -> Reward:
     builtin = BUILTINS.get(expression.target)
     function = load_function(builtin.target if builtin else expression.target)
     _check_options(expression, function)
-    if expression.arguments:
+    if expression.arguments or (builtin and builtin.makes):
         function = function(*map(build, expression.arguments), **expression.options)
-        if not callable(function):
+        if not callable(function) and not hasattr(function, "score_sample"):
             raise InputError(f"{expression.target}(...) made a {type(function).__name__}, which is no reward")
     elif expression.options:
         function = partial(function, **expression.options)

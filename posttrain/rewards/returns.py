@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from posttrain.types import RunFailed
+
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
 IMPORTING = ("<frozen importlib", importlib.__file__)
 MACHINERY = tuple(
@@ -22,7 +24,8 @@ MACHINERY = tuple(
 """The files between the loop of a worker and the user's code; their frames help nobody."""
 
 Answer = dict[str, Any]
-"""`{"value": float | None, "parts": {...}}` of one sample, or `{"error": one line, "traceback": text}`."""
+"""`{"value": float | None, "parts": {...}}` of one sample, or `{"error": one line, "traceback": text}`, with `stop`, a
+message, where the run cannot go on."""
 
 
 class BadReturn(Exception):
@@ -74,11 +77,14 @@ def as_list(returned: Any, length: int) -> list[Any]:
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """One line, and the traceback from where the reward begins: how we came to call it helps nobody."""
+    """One line, and the traceback from where the reward begins: how we came to call it helps nobody.
+
+    RunFailed, such as a spent budget, is more than the failure of a sample: it stops the run."""
     lines = traceback.TracebackException.from_exception(error)
     lines.stack = traceback.StackSummary.from_list(_frames(error))
     shown = "".join(lines.format()) if lines.stack else one_line(error)
-    return {"error": one_line(error), "traceback": shown}
+    stop = {"stop": str(error)} if isinstance(error, RunFailed) else {}
+    return {"error": one_line(error), "traceback": shown, **stop}
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:

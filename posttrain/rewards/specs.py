@@ -24,12 +24,14 @@ REFERENCES = ("answer", "solution", "ground_truth")
 @dataclass(frozen=True)
 class Builtin:
     """A reward that ships with posttrain. `needs`: it reads any one of these columns. `imports`: slow modules that a
-    worker imports before the clock of the first sample starts. `wraps`: it is made of other rewards."""
+    worker imports before the clock of the first sample starts. `wraps`: it is made of other rewards. `makes`: called
+    with its options when it is loaded, it makes the reward; no column of the data can stand for an option."""
 
     target: str
     needs: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     wraps: bool = False
+    makes: bool = False
 
 
 BUILTINS: Mapping[str, Builtin] = {
@@ -47,6 +49,8 @@ BUILTINS: Mapping[str, Builtin] = {
     "length": Builtin("posttrain.rewards.lengths:length"),
     "overlong": Builtin("posttrain.rewards.lengths:overlong"),
     "repetition": Builtin("posttrain.rewards.lengths:repetition"),
+    "judge": Builtin("posttrain.rewards.judge:judge", makes=True),
+    "judge_pair": Builtin("posttrain.rewards.judge:judge_pair", makes=True),
     "reasoning-gym": Builtin("posttrain.rewards.gym:reasoning_gym", ("entry",), ("reasoning_gym",)),
     **{
         name: Builtin(f"posttrain.rewards.compose:{name}", wraps=True)

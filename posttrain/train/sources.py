@@ -1,4 +1,4 @@
-"""What a `sample` stage samples from: a model here, or one behind an endpoint."""
+"""What a `sample` or `revise` stage samples from: a model here, or one behind an endpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from posttrain.config import SampleConfig
+from posttrain.config import SourceConfig
 from posttrain.engine.endpoint import Endpoint, EndpointError, Question, Reply
 from posttrain.engine.local import LocalEngine
 from posttrain.models import load_model, weights_hash
@@ -43,6 +43,10 @@ class Source(Protocol):
 
     def sample(self, plans: Sequence[Plan]) -> Sampled: ...
 
+    def fits(self, task: Task) -> bool:
+        """Whether there is room for an answer after the prompt, as far as can be told."""
+        ...
+
     def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
         """The rollout of a line of `rollouts.jsonl`, and its score."""
         ...
@@ -56,7 +60,7 @@ class Source(Protocol):
         ...
 
 
-def source_of(config: SampleConfig, tasks: Sequence[Task]) -> Source:
+def source_of(config: SourceConfig, tasks: Sequence[Task]) -> Source:
     """Raises InputError for a model, an endpoint or a task that cannot be used, before anything is written."""
     sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
     if config.model is not None:
@@ -67,7 +71,7 @@ def source_of(config: SampleConfig, tasks: Sequence[Task]) -> Source:
 class ModelSource:
     """See `Source`."""
 
-    def __init__(self, config: SampleConfig, model: str, tasks: Sequence[Task], sampling: Sampling) -> None:
+    def __init__(self, config: SourceConfig, model: str, tasks: Sequence[Task], sampling: Sampling) -> None:
         self.name = model
         self._data = config.data
         self._tasks = tasks
@@ -76,6 +80,9 @@ class ModelSource:
         check_prompts(self._lm.chat, tasks, self._lm.context - config.max_new_tokens, config.data)
         self._engine = LocalEngine(self._lm, slots=config.engine_slots)
         self.weights_hash: str | None = weights_hash(self._lm.source)
+
+    def fits(self, task: Task) -> bool:
+        return len(self._lm.chat.prompt_ids(task.prompt)) + self._sampling.max_new_tokens <= self._lm.context
 
     def sample(self, plans: Sequence[Plan]) -> Sampled:
         rollouts = sample(self._engine, self._lm.chat, plans)
@@ -99,7 +106,7 @@ class EndpointSource:
 
     weights_hash: str | None = None
 
-    def __init__(self, config: SampleConfig, tasks: Sequence[Task], sampling: Sampling) -> None:
+    def __init__(self, config: SourceConfig, tasks: Sequence[Task], sampling: Sampling) -> None:
         assert config.endpoint is not None and config.endpoint_model is not None
         for task in tasks:
             if task.tools:
@@ -118,6 +125,9 @@ class EndpointSource:
             max_requests=config.endpoint_max_requests,
             max_tokens=config.endpoint_max_tokens,
         )
+
+    def fits(self, task: Task) -> bool:
+        return True  # one that does not is answered with an error
 
     def sample(self, plans: Sequence[Plan]) -> Sampled:
         replies = self._endpoint.replies([Question(_messages(plan.task), plan.seed) for plan in plans])
