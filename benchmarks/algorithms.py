@@ -3,10 +3,11 @@
     python benchmarks/algorithms.py --seeds 0 1 2 3 4 --out runs/algorithms
 
 - `bandit`: one token in answer to four prompts, each with a class of right tokens that is worth something else; the
-  best mean is 0.55.
-- `copy`: repeat two letters of four; the start answers with any two. The best is 1.
-- `tool`: a letter lies in a box that only a tool can look into, and every episode draws it anew; the start guesses in
-  half of the episodes. The best is 1.
+  best mean is 0.7.
+- `copy`: say the letter of four that the prompt is made of, and end, with a bonus for entropy; the start answers with
+  any of them. The best is 1.
+- `tool`: a box has to be unlocked by a tool before it is opened by an answer; the start forgets the first in half of the
+  episodes. The best is 1.
 
 Prints a table of the score (mean reward of what was sampled in the last five steps, over the best one), steps and
 seconds. There is no KL, which would move the best. `coin` is grpo with a random reward, scored by the task's own.
@@ -41,44 +42,45 @@ import random
 
 RIGHT = {"lower": "abcdefghijklmnopqrstuvwxyz", "upper": "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "digit": "0123456789",
          "mark": "!?.,;:-+*/"}
-WORTH = {"lower": 1.0, "upper": 0.7, "digit": 0.4, "mark": 0.1}
+WORTH = {"lower": 1.0, "upper": 0.8, "digit": 0.6, "mark": 0.4}
 
 def bandit(response, kind):
     return WORTH[kind] * (len(response) == 1 and response in RIGHT[kind])
 
-def copy(response, letters):
-    return sum(a == b for a, b in zip(response, letters)) / 2 if len(response) == 2 else 0.0
+def copy(response, letter):
+    return float(response == letter)
 
 def coin(prompt, response):
     return float(hashlib.sha256(f"{prompt}|{response}".encode()).digest()[0] % 2)
 
 
 class Box:
-    def reset(self, seed, **columns):
-        self.letter = random.Random(seed).choice("abcd")
-        self.answer = ""
+    def reset(self, **columns):
+        self.open, self.answer = False, ""
 
-    def look(self) -> str:
-        """Look into the box."""
-        return self.letter
+    def unlock(self) -> str:
+        """Unlock the box."""
+        self.open = True
+        return "unlocked"
 
     def reply(self, text: str):
         self.answer = text
         return None
 
     def get_reward(self) -> float:
-        return float(self.answer == self.letter)
+        return float(self.open and self.answer == "open it")
 '''
 
 
 @dataclass(frozen=True)
 class Task:
-    """A small task: its options for every algorithm, its prompts, and the rows its start is trained on."""
+    """A small task: its options for every algorithm, its prompts, and the rows and steps its start is trained on."""
 
     name: str
     best: float
     rows: Sequence[dict[str, Any]]
     start: Sequence[dict[str, Any]]
+    start_steps: int
     options: dict[str, Any]
 
 
@@ -98,68 +100,68 @@ def tasks(folder: Path) -> dict[str, Task]:
     code = folder / "tasks.py"
     code.write_text(CODE)
     rnd = random.Random(0)
-    pairs = [a + b for a in LETTERS for b in LETTERS]
-    kinds = ("lower", "upper", "digit", "mark")
+    kinds = {"lower": "a letter, please", "upper": "NOW SHOUT A LETTER", "digit": "count: 1 2 3 4", "mark": "?!.,?!.,"}
     box = f"{code}:Box"
-    guess = [{"prompt": f"Copy {p}", "completion": rnd.choice(pairs)} for p in pairs for _ in range(8)]
+    guess = [{"prompt": p * 12, "completion": rnd.choice(LETTERS)} for p in LETTERS for _ in range(80)]
     return {
         "bandit": Task(
             "bandit",
-            0.55,
-            [{"prompt": kind, "kind": kind} for kind in kinds],
+            0.7,
+            [{"prompt": prompt, "kind": kind} for kind, prompt in kinds.items()],
             [],
+            0,
             {
                 "reward": (f"{code}:bandit",),
                 "max_new_tokens": 1,
                 "batch_size": 64,
                 "max_steps": 60,
-                "learning_rate": 1e-3,
+                "learning_rate": 5e-4,
             },
         ),
         "copy": Task(
             "copy",
             1.0,
-            [{"prompt": f"Copy {p}", "letters": p} for p in pairs],
+            [{"prompt": p * 12, "letter": p} for p in LETTERS],
             guess,
+            25,
             {
                 "reward": (f"{code}:copy",),
-                "max_new_tokens": 4,
-                "batch_size": 128,
-                "max_steps": 80,
-                "learning_rate": 1e-3,
+                "max_new_tokens": 2,
+                "batch_size": 64,
+                "max_steps": 60,
+                "entropy_bonus": 0.05,
+                "learning_rate": 2.5e-4,
             },
         ),
         "tool": Task(
             "tool",
             1.0,
-            [{"prompt": "Which letter is in the box?"}],
-            _box_rows(rnd, box),
+            [{"prompt": "Open the box."}],
+            _box_rows(box),
+            60,
             {
                 "env": box,
                 "max_new_tokens": 64,
                 "max_turns": 2,
                 "batch_size": 32,
                 "max_steps": 25,
-                "learning_rate": 1.5e-4,
+                "learning_rate": 5e-5,
             },
         ),
     }
 
 
-def _box_rows(rnd: random.Random, box: str) -> list[dict[str, Any]]:
-    """Half of the conversations look into the box and say what is in it, half guess."""
+def _box_rows(box: str) -> list[dict[str, Any]]:
+    """Two conversations: one unlocks the box and opens it, one only opens it."""
     with EnvPool(box, columns=(), timeout_seconds=30) as pool:
         tools = list(pool.tools)
-    look = {"id": "call_0", "type": "function", "function": {"name": "look", "arguments": {}}}
-    question = {"role": "user", "content": "Which letter is in the box?"}
-    out = []
-    for i in range(256):
-        letter = rnd.choice(LETTERS)
-        calls = {"role": "assistant", "content": "", "tool_calls": [look]}
-        seen = [calls, {"role": "tool", "content": letter, "tool_call_id": "call_0"}] if i % 2 else []
-        answer = {"role": "assistant", "content": letter}
-        out.append({"messages": [question, *seen, answer], "tools": tools})
-    return out
+    call = {"id": "call00000", "type": "function", "function": {"name": "unlock", "arguments": {}}}
+    question = {"role": "user", "content": "Open the box."}
+    answer = {"role": "assistant", "content": "open it"}
+    calls = {"role": "assistant", "content": "", "tool_calls": [call]}
+    result = {"role": "tool", "content": "unlocked", "tool_call_id": "call00000"}
+    rows = [[question, calls, result, answer], [question, answer]]
+    return [{"messages": row, "tools": tools} for row in rows for _ in range(4)]
 
 
 def start_of(task: Task, folder: Path) -> str:
@@ -176,8 +178,8 @@ def start_of(task: Task, folder: Path) -> str:
                 out=out,
                 learning_rate=2e-3,
                 schedule="linear",
-                batch_size=32,
-                max_steps=300,
+                batch_size=8,
+                max_steps=task.start_steps,
                 keep=1,
             )
         )
