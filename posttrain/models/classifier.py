@@ -21,15 +21,15 @@ from posttrain.types import InputError
 
 
 def save_classifier(
-    module: PreTrainedModel, head: nn.Linear, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, folder: Path
+    module: PreTrainedModel, rows: torch.Tensor, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, folder: Path
 ) -> None:
-    """Write the trunk of a causal model and a head [K, H] so that `AutoModelForSequenceClassification` gives the same
-    scores: `num_labels` is K, and label k the score of member k.
+    """Write the trunk of a causal model and a head's `rows` [K, H] so that `AutoModelForSequenceClassification` gives
+    the same scores: `num_labels` is K, and label k the score of member k.
 
     transformers scores the last token that is not padding. Where the padding is an end token, as SmolLM2's is, it would
     read the token before the end, so that another special token becomes the padding; where there is none, none is set,
     and transformers takes single rows only."""
-    model = as_classifier(module, head)
+    model = as_classifier(module, rows)
     padding = padding_apart(tokenizer, chat)
     model.config.get_text_config().pad_token_id = padding
     model.config.raw_prompts = chat.raw
@@ -41,11 +41,11 @@ def save_classifier(
         module.generation_config.save_pretrained(str(folder))
 
 
-def as_classifier(module: PreTrainedModel, head: nn.Linear) -> Any:
-    """transformers' classifier around the trunk of a causal model and a head; nothing is copied but the configuration.
-    Raises InputError for an architecture without one of that form."""
+def as_classifier(module: PreTrainedModel, rows: torch.Tensor) -> Any:
+    """transformers' classifier around the trunk of a causal model and a head's `rows` [K, H]; nothing but the
+    configuration is copied. Raises InputError for an architecture without one of that form."""
     config = copy.deepcopy(module.config)
-    config.num_labels = head.out_features
+    config.num_labels = len(rows)
     name = type(module).__name__
     try:
         with torch.device("meta"):
@@ -59,7 +59,7 @@ def as_classifier(module: PreTrainedModel, head: nn.Linear) -> Any:
     if type(trunk) is not type(module.base_model) or not isinstance(score, nn.Linear) or score.bias is not None:
         raise InputError(f"{name}: its sequence classifier is no linear layer on its trunk; give another kind of model")
     setattr(model, model.base_model_prefix, module.base_model)
-    model.score = head
+    score.weight = nn.Parameter(rows.detach().clone())
     return model
 
 

@@ -57,6 +57,8 @@ class LanguageModel:
         self.adapter: PeftModel | None = None
         self.scalar_head: nn.Linear | None = None
         self.score_head: nn.Linear | None = None
+        self.saved_scores = 0
+        """How many outputs of the score head, the first ones, `save` writes."""
         self._decoder: Decoder | None = None
         self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
@@ -247,10 +249,12 @@ class LanguageModel:
         nn.init.zeros_(self.scalar_head.weight)
         nn.init.zeros_(self.scalar_head.bias)
 
-    def add_score_head(self, outputs: int, seed: int) -> None:
+    def add_score_head(self, outputs: int, seed: int, saved: int | None = None) -> None:
         """Put a linear layer beside the language-model head that scores responses. Its weights are normal with
         variance 1/(H+1) (Stiennon et al. 2020, arXiv:2009.01325), each output's from (seed, its number). No bias:
-        comparisons do not see one, and transformers' classifiers have none."""
+        comparisons do not see one, and transformers' classifiers have none. `saved`: see `saved_scores`; all if not
+        given."""
+        self.saved_scores = saved or outputs
         size = self.module.get_output_embeddings().weight.shape[1]
         rows = [np.random.default_rng([seed, k]).standard_normal(size) for k in range(outputs)]
         self.score_head = nn.Linear(size, outputs, bias=False).to(self.device)
@@ -273,7 +277,8 @@ class LanguageModel:
             self.module = self.adapter.merge_and_unload()
             self.adapter = None
         if self.score_head is not None:
-            save_classifier(self.module, self.score_head, self.tokenizer, self.chat, folder)
+            rows = self.score_head.weight[: self.saved_scores]
+            save_classifier(self.module, rows, self.tokenizer, self.chat, folder)
             return
         self.module.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))

@@ -42,8 +42,9 @@ def load_model(name: str, *, raw: bool = False, device: str | None = None) -> La
 
     `name`: a folder in Hugging Face format, a run folder (its `model/`), `smollm2-135m`, `tiny-random`, or a hub id.
     Raises InputError where there is no such model, saying what to install or write."""
+    module: Any
     module, tokenizer, folder = _loaded(name, AutoModelForCausalLM, "causal language model")
-    module.to(torch.device(device or _device()))  # type: ignore[arg-type]
+    module.to(torch.device(device or _device()))
     return LanguageModel(name, module, tokenizer, folder, raw=raw)
 
 
@@ -57,10 +58,10 @@ def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
     head = getattr(classifier, "score", None)
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise InputError(f"--model {name}: a reward model here is a linear layer without bias on a causal model")
-    module = as_causal(classifier, folder)
-    module.to(torch.device(device or _device()))  # type: ignore[arg-type]
+    module: Any = as_causal(classifier, folder)
+    module.to(torch.device(device or _device()))
     lm = LanguageModel(name, module, tokenizer, folder, raw=getattr(classifier.config, "raw_prompts", False))
-    lm.score_head = head.to(lm.device)
+    lm.score_head, lm.saved_scores = head.to(lm.device), head.out_features
     return lm
 
 
