@@ -93,7 +93,7 @@ def test_the_gradient_is_the_plain_one_in_float64(tmp_path: Path) -> None:
     assert torch.allclose(found.pop("score_head.weight").double(), plain.pop("score.weight"), atol=1e-5)
     assert found.keys() == plain.keys()
     for name, slope in found.items():
-        assert torch.allclose(slope.double(), plain[name], atol=1e-5, rtol=1e-3), name
+        assert (slope.double() - plain[name]).norm() < 1e-4 * plain[name].norm(), name
 
 
 @pytest.mark.parametrize("changes", [{"members": 3}, {"length_head": True}, {"length_balanced": True}])
@@ -120,11 +120,11 @@ def plain_scores(folder: Path, rows: list[dict[str, Any]], side: str) -> list[fl
 
 def test_it_learns_a_bradley_terry_world(tmp_path: Path) -> None:
     """Above 90% on held-out pairs whose labels have no noise; the file of numbers is that of the model written."""
-    held_out = world(150, seed=1, noise=False)
+    held_out = world(100, seed=1, noise=False)
     config = settings(
         tmp_path,
-        world(700, seed=0),
-        batch_size=32,
+        world(400, seed=0),
+        batch_size=16,
         max_steps=60,
         learning_rate=1e-3,
         members=2,
@@ -137,8 +137,8 @@ def test_it_learns_a_bradley_terry_world(tmp_path: Path) -> None:
     assert last["eval/accuracy_low"] < last["eval/accuracy"] < last["eval/accuracy_high"]
     found = json.loads((config.out / "evaluations" / "reward_model.json").read_text())
     assert found["accuracy"]["value"] == pytest.approx(last["eval/accuracy"], abs=0.01)
-    assert found["gold"]["correlation"] > 0.8 and found["gold"]["n"] == 300
-    assert found["pairs"] == sum(bin_["right"]["n"] for bin_ in found["calibration"]["bins"]) == 150
+    assert found["gold"]["correlation"] > 0.8 and found["gold"]["n"] == 200
+    assert found["pairs"] == sum(bin_["right"]["n"] for bin_ in found["calibration"]["bins"]) == 100
 
     lm = load_reward_model(str(config.out))
     assert lm.score_head is not None and lm.score_head.out_features == 2
@@ -155,23 +155,23 @@ def test_a_length_head_takes_up_length(tmp_path: Path) -> None:
     one score."""
     rng = np.random.default_rng(0)
     rows = []
-    for i in range(200):
-        short, more = rng.integers(1, 6), rng.integers(1, 6)
+    for i in range(120):
+        short, more = rng.integers(1, 4), rng.integers(1, 4)
         texts = [" ".join(rng.choice(WORDS, k)) for k in (short + more, short)]
         rows.append({"prompt": f"Say {WORDS[i % 10]}", "chosen": texts[0], "rejected": texts[1]})
-    held_out = str(write_rows(tmp_path / "held-out.jsonl", rows[150:]))
+    held_out = str(write_rows(tmp_path / "held-out.jsonl", rows[80:]))
     found = {}
     for head in (False, True):
         config = settings(
             tmp_path,
-            rows[:150],
+            rows[:80],
             out=tmp_path / f"rm-{head}",
-            batch_size=32,
-            max_steps=25,
+            batch_size=16,
+            max_steps=20,
             learning_rate=1e-3,
             length_head=head,
             eval_data=held_out,
-            eval_every=25,
+            eval_every=20,
         )
         train_reward_model(config)
         assert AutoModelForSequenceClassification.from_pretrained(config.out / "model").config.num_labels == 1
@@ -265,5 +265,5 @@ def test_prompts_and_responses_are_computed_once() -> None:
     lm.add_score_head(1, seed=0)
     lm.forwarded_tokens = 0
     prompt, common = tuple(range(3, 53)), tuple(range(60, 80))
-    list(score_batches(lm, [response_tree(prompt, (common + (100, 2), common + (101, 102, 2)))], 4096))
+    list(score_batches(lm, [response_tree(prompt, ((*common, 100, 2), (*common, 101, 102, 2)))], 4096))
     assert lm.forwarded_tokens == 50 + 20 + 2 + 3

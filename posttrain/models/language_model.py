@@ -6,7 +6,7 @@ import hashlib
 import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -260,6 +260,8 @@ class LanguageModel:
         self.score_head = nn.Linear(size, outputs, bias=False).to(self.device)
         with torch.no_grad():
             self.score_head.weight.copy_(torch.from_numpy(np.stack(rows)) / (size + 1) ** 0.5)
+        embedding: Any = self.module.get_input_embeddings()
+        embedding.padding_idx = None  # where the padding is the end token, which is read here, that would not learn
 
     # -- weights --------------------------------------------------------------------------------------------------
 
