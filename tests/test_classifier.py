@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from posttrain.data.packing import Branch, Tree, pack, share_prefix
 from posttrain.models import LanguageModel, load_model, load_reward_model
 from posttrain.types import InputError
+from tests.model_helpers import small_model
 
 PROMPT = tuple(range(10, 30))
 RESPONSES = ((40, 41, 42, 2), (40, 41, 2), (40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 2))
@@ -83,6 +84,19 @@ def test_transformers_and_our_loader_give_the_same_scores(tmp_path: Path, output
     assert again.chat.end_ids == lm.chat.end_ids
     assert torch.allclose(again.scores(batch), before, atol=1e-5)
     assert lm.tokenizer.pad_token_id == 2  # the tokenizer in memory is as it was
+
+
+def test_a_model_that_is_not_packed(tmp_path: Path) -> None:
+    """Sliding attention: rows are padded, and transformers says the same of them."""
+    lm = small_model("gemma-3")
+    lm.add_score_head(1, seed=3)
+    batch = pack(trees())
+    before = lm.scores(batch)
+    assert not lm.packed
+    lm.save(tmp_path / "model")
+    rows = [*(PROMPT + r for r in RESPONSES), (5, 6, 7, 2)]
+    assert torch.allclose(plain_scores(tmp_path / "model", rows), before, atol=1e-4)
+    assert torch.allclose(load_reward_model(str(tmp_path)).scores(batch), before, atol=1e-5)
 
 
 def test_a_saved_adapter_is_merged(tmp_path: Path) -> None:

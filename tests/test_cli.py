@@ -31,7 +31,10 @@ from posttrain.types import InputError, RunFailed
 from tests.conftest import ROOT, RunCli
 
 TRAIN = ["--model", "m", "--data", "d.jsonl", "--out", "o"]
-COMMANDS = ["run", "sft", "dpo", "rl", "distill", "sample", "eval", "score", "compare", "check-data", "report", "chat"]
+COMMANDS = [
+    *("run", "sft", "dpo", "reward-model", "rl", "distill", "sample"),
+    *("eval", "score", "compare", "check-data", "report", "chat"),
+]
 
 
 def parse(config: type[Config], *args: str, **positional: str) -> Config:

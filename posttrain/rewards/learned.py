@@ -5,7 +5,7 @@ What needs torch is imported when a model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from posttrain.rewards.expressions import Expression
@@ -23,8 +23,8 @@ def learned(model: str, *, use: str = "mean", variance_penalty: float = 0.0) -> 
 
     Of an ensemble, `use` is `"mean"` or `"min"` of its members, and `variance_penalty` λ takes λ times the variance
     over members off (Coste et al. 2023, arXiv:2310.02743: worst-case and uncertainty-weighted optimisation); the parts
-    `mean` and `deviation` are their mean and standard deviation. The response is encoded with the reward model's own tokenizer and chat
-    template, closed by its end token.
+    `mean` and `deviation` are their mean and standard deviation. The response is encoded with the reward model's own
+    tokenizer and chat template, closed by its end token.
     Range unbounded, in units of its own: differences are log-odds of being preferred. Fails where prompt and response
     are longer than the model's context. Source: Stiennon et al. 2020, arXiv:2009.01325."""
     from posttrain.models import load_reward_model
@@ -61,7 +61,7 @@ def load_models(expressions: Iterable[Expression]) -> dict[str, ModelReward]:
     cannot be loaded, and for an option it does not have."""
     from posttrain.rewards.calls import check_options
 
-    functions = {"learned": learned, "implicit": implicit}
+    functions: dict[str, Callable[..., ModelReward]] = {"learned": learned, "implicit": implicit}
     out: dict[str, ModelReward] = {}
     for part in (part for expression in expressions for part in expression.walk() if part.models):
         function = functions[part.target]
