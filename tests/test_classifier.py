@@ -127,6 +127,12 @@ def test_a_language_model_is_no_reward_model() -> None:
         load_reward_model("tiny-random")
 
 
+def test_a_reward_model_is_no_language_model(tmp_path: Path) -> None:
+    scored(1).save(tmp_path / "model")
+    with pytest.raises(InputError, match="is a reward model; give a language model"):
+        load_model(str(tmp_path))
+
+
 def test_a_model_without_a_head_says_so(tiny: LanguageModel) -> None:
     with pytest.raises(ValueError, match="no score head"):
         tiny.scores(pack(trees()))

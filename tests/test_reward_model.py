@@ -125,16 +125,16 @@ def test_it_learns_a_bradley_terry_world(tmp_path: Path) -> None:
         tmp_path,
         world(400, seed=0),
         batch_size=16,
-        max_steps=60,
+        max_steps=36,
         learning_rate=1e-3,
         members=2,
         eval_data=str(write_rows(tmp_path / "held-out.jsonl", held_out)),
-        eval_every=20,
+        eval_every=12,
     )
     train_reward_model(config)
     last = metrics(config.out)[-1]
     assert last["eval/accuracy"] > 0.9
-    assert last["eval/accuracy_low"] < last["eval/accuracy"] < last["eval/accuracy_high"]
+    assert last["eval/accuracy_low"] < last["eval/accuracy"] <= last["eval/accuracy_high"]
     found = json.loads((config.out / "evaluations" / "reward_model.json").read_text())
     assert found["accuracy"]["value"] == pytest.approx(last["eval/accuracy"], abs=0.01)
     assert found["gold"]["correlation"] > 0.8 and found["gold"]["n"] == 200
@@ -197,6 +197,12 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     losses = [row["eval/loss"] for row in metrics(config.out)]
     assert len(losses) == best["step"] + 3 < 60
     assert min(losses) == losses[best["step"] - 1] == best["objective"]
+    before = {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()}
+    train_reward_model(config.model_copy(update={"resume": True}))
+    assert {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()} == before
+    (config.out / "evaluations" / "reward_model.json").unlink()  # killed after the model was written
+    train_reward_model(config.model_copy(update={"resume": True}))
+    assert {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()} == before
 
 
 def test_margins_come_from_the_data_and_must_be_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,8 @@ SMOLLM2 = "smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TINY = "tiny-random"
+CLASSIFIER = "ForSequenceClassification"
+"""How transformers' names of reward models end; with tied embeddings one would load as a language model too."""
 
 log = logging.getLogger("posttrain")
 
@@ -44,6 +46,8 @@ def load_model(name: str, *, raw: bool = False, device: str | None = None) -> La
     Raises InputError where there is no such model, saying what to install or write."""
     module: Any
     module, tokenizer, folder = _loaded(name, AutoModelForCausalLM, "causal language model")
+    if any(architecture.endswith(CLASSIFIER) for architecture in module.config.architectures or ()):
+        raise InputError(f"--model {name}: is a reward model; give a language model, such as the one it was made from")
     module.to(torch.device(device or _device()))
     return LanguageModel(name, module, tokenizer, folder, raw=raw)
 
