@@ -6,8 +6,8 @@
   best mean is 0.7.
 - `copy`: say the letter of four that the prompt is made of, and end, with a bonus for entropy; the start answers with
   any of them. The best is 1.
-- `tool`: a box has to be unlocked by a tool before it is opened by an answer; the start forgets the first in half of the
-  episodes. The best is 1.
+- `tool`: a box has to be unlocked by a tool before it is opened by an answer; the start forgets the first in half of
+  the episodes. The best is 1.
 
 Prints a table of the score (mean reward of what was sampled in the last five steps, over the best one), steps and
 seconds. There is no KL, which would move the best. `coin` is grpo with a random reward, scored by the task's own.

@@ -93,7 +93,7 @@ def _overview(commands: Mapping[str, Command]) -> str:
         "",
         "Post-train language models by examples (SFT), preferences (DPO) and rewards (RL), and measure what worked.",
         "",
-        *(f"  {name:<12}{command.summary}" for name, command in commands.items()),
+        *(f"  {name:<14}{command.summary}" for name, command in commands.items()),
         "",
         "posttrain COMMAND --help lists a command's options; posttrain --version prints the version.",
     ]
@@ -105,6 +105,9 @@ def _commands() -> dict[str, Command]:
         "run": Command("run a whole recipe and compare its stages", configs.RunConfig, _run, {"recipe": "RECIPE"}),
         "sft": Command("train on example answers", configs.SftConfig, _sft),
         "dpo": Command("train on pairs of a better and a worse answer", configs.DpoConfig, _dpo),
+        "reward-model": Command(
+            "train a score of answers on pairs of a better and a worse one", configs.RewardModelConfig, _reward_model
+        ),
         "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _rl),
         "distill": Command("train on a teacher's distributions along sampled answers", configs.DistillConfig, _distill),
         "sample": Command("sample answers and write them as training data", configs.SampleConfig, _sample),
@@ -143,6 +146,13 @@ def _dpo(config: configs.DpoConfig) -> int:
     from posttrain.train.preference import train_dpo
 
     train_dpo(config)
+    return _reported(config.out)
+
+
+def _reward_model(config: configs.RewardModelConfig) -> int:
+    from posttrain.train.reward_model import train_reward_model
+
+    train_reward_model(config)
     return _reported(config.out)
 
 

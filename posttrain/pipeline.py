@@ -142,6 +142,10 @@ def _trainer(method: str) -> Callable[[Any], None]:
         from posttrain.train.preference import train_dpo
 
         return train_dpo
+    if method == "reward-model":
+        from posttrain.train.reward_model import train_reward_model
+
+        return train_reward_model
     if method == "rl":
         from posttrain.train.rl import train_rl
 
@@ -225,7 +229,7 @@ def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
             continue
         if stage.method == "sft":
             prompts += [row.prompt for row in load_sft(source) if isinstance(row, CompletionRow)]
-        elif stage.method == "dpo":
+        elif stage.method in ("dpo", "reward-model"):
             prompts += [row.prompt for row in load_feedback(source)]
         elif stage.method == "distill":
             prompts += [row.prompt for row in load_prompts(source)]

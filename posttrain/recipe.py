@@ -12,13 +12,23 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from posttrain.config import DistillConfig, DpoConfig, Recipe, ReviseConfig, RlConfig, SampleConfig, SftConfig
+from posttrain.config import (
+    DistillConfig,
+    DpoConfig,
+    Recipe,
+    ReviseConfig,
+    RewardModelConfig,
+    RlConfig,
+    SampleConfig,
+    SftConfig,
+)
 from posttrain.types import InputError
 
 START = "start"
 METHODS: Mapping[str, Any] = {
     "sft": SftConfig,
     "dpo": DpoConfig,
+    "reward-model": RewardModelConfig,
     "rl": RlConfig,
     "distill": DistillConfig,
     "sample": SampleConfig,
@@ -26,9 +36,16 @@ METHODS: Mapping[str, Any] = {
 }
 MAKE_DATA = ("sample", "revise")
 """Methods that write data and train nothing."""
-READS: Mapping[str, tuple[str, ...]] = {"sft": ("best", "all"), "dpo": ("pairs",), "distill": ("best", "all")}
+READS: Mapping[str, tuple[str, ...]] = {
+    "sft": ("best", "all"),
+    "dpo": ("pairs",),
+    "reward-model": ("pairs",),
+    "distill": ("best", "all"),
+}
 """What a stage that makes data must write to be that of a method."""
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+STAGE_MODEL = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_-]*)\}")
+"""How a reward names the model of a stage."""
 RESERVED = {START}
 UNKNOWN_FLOPS = 1.0
 """Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
@@ -60,8 +77,8 @@ class StageSpec:
 
     @property
     def makes_model(self) -> bool:
-        """Whether it trains; else it makes data."""
-        return self.method not in MAKE_DATA
+        """Whether it trains a language model; else it makes data, or a reward model."""
+        return self.method not in (*MAKE_DATA, "reward-model")
 
     def config(self, out: Path, model: str | None, seed: int, max_flops: float | None) -> Any:
         """The method's configuration. Raises InputError naming stage and key."""
@@ -173,6 +190,9 @@ def _check_stage(
         raise InputError(f"stage {name}: parent is {parent!r}; use one of {', '.join(models)}")
     if (teacher := options.get("teacher")) in models:
         options["teacher"] = recipe.model if teacher == START else str(out / teacher / "model")
+    if isinstance(reward := options.get("reward"), list):
+        paths = {START: recipe.model, **{s.name: str(out / s.name / "model") for s in earlier.values()}}
+        options["reward"] = [_with_paths(name, entry, paths, recipe) for entry in reward]
     flops_of = options.pop("flops_of", None)
     if flops_of is not None and flops_of not in earlier:
         raise InputError(f"stage {name}: flops_of is {flops_of!r}; use an earlier stage: {', '.join(earlier)}")
@@ -183,9 +203,18 @@ def _check_stage(
     return spec
 
 
+def _with_paths(name: str, entry: Any, paths: Mapping[str, str], recipe: Recipe) -> Any:
+    """A reward with the models of stages, written `{STAGE}`, by their paths. Raises InputError for a stage to come."""
+    for stage in STAGE_MODEL.findall(entry) if isinstance(entry, str) else ():
+        if stage in recipe.stages and stage not in paths:
+            raise InputError(f"stage {name}: reward {entry!r} names {stage}, which is no earlier stage")
+        entry = entry.replace(f"{{{stage}}}", paths.get(stage, f"{{{stage}}}"))
+    return entry
+
+
 def _data_file(name: str, method: str, source: StageSpec, recipe: Recipe, out: Path) -> str:
     """The file of the stage `source` that a stage reads. Raises InputError where it writes none that fits."""
-    if source.makes_model:
+    if source.method not in MAKE_DATA:
         raise InputError(f"stage {name}: data is the stage {source.name!r}, which makes no data; use a sample stage")
     config = source.config(out, recipe.model, recipe.seed, None)
     wanted = READS.get(method, ())

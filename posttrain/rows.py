@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from posttrain.types import InputError, Message, Prompt, Task
@@ -47,7 +47,8 @@ SftRow = MessagesRow | CompletionRow | TextRow
 
 @dataclass(frozen=True)
 class PreferenceRow:
-    """A prompt with a better and a worse response: strings, or one assistant message each.
+    """A prompt with a better and a worse response: strings, or one assistant message each. `columns` are the others of
+    the row, such as a margin.
 
     Raises InputError if they are equal."""
 
@@ -56,6 +57,7 @@ class PreferenceRow:
     chosen: Response
     rejected: Response
     tools: Tools = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.chosen == self.rejected:

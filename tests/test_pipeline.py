@@ -98,6 +98,29 @@ def test_a_recipe_runs_whole_and_only_once(tmp_path: Path, capsys: pytest.Captur
         run_recipe(config.model_copy(update={"set": ("sft.max_steps=3",)}))
 
 
+def test_a_reward_model_between_two_stages(tmp_path: Path) -> None:
+    """Pairs of the SFT model's answers, a reward model on them, RL on its score. It is no arm of the comparison."""
+    raw = recipe(tmp_path)
+    raw["evaluate"]["samples"] = 0
+    raw["stages"] = {
+        **{name: raw["stages"][name] for name in ("sft", "pairs")},
+        "rm": {"method": "reward-model", "parent": "sft", "data": "pairs", "max_steps": 2, "batch_size": 2},
+        "ppo": {**raw["stages"]["grpo"], "reward": ["learned({rm})", "implicit({sft}, {start})=0.1"], "max_steps": 1},
+    }
+    out = tmp_path / "out"
+    run_recipe(RunConfig(recipe=write(tmp_path, raw), out=out))
+    assert list(json.loads((out / "compare.json").read_text())["stages"]) == ["start", "sft", "ppo"]
+    (row,) = [json.loads(line) for line in (out / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    assert row["reward"] == pytest.approx(row["reward/learned"] + 0.1 * row["reward/implicit"])
+
+    raw["stages"]["ppo"]["parent"] = "rm"
+    with pytest.raises(InputError, match="parent is 'rm'; use one of start, sft"):
+        check_stages(load_recipe(write(tmp_path, raw)), out)
+    raw["stages"] = {"ppo": {**raw["stages"]["ppo"], "parent": "start"}, "sft": raw["stages"]["sft"]}
+    with pytest.raises(InputError, match="names sft, which is no earlier stage"):
+        check_stages(load_recipe(write(tmp_path, raw)), out)
+
+
 def test_stages_that_learn_from_sampled_answers(tmp_path: Path) -> None:
     """SFT on the best answers of a stage and on all those of a model of its own, and distillation from a stage; what
     making the data took is charged to the arm that uses it."""
@@ -200,7 +223,7 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (
             ("stages", "sft", "method"),
             "ppo2",
-            "stage sft: method is 'ppo2'; use one of sft, dpo, rl, distill, sample, revise",
+            "stage sft: method is 'ppo2'; use one of sft, dpo, reward-model, rl, distill, sample, revise",
         ),
         (("stages", "dpo", "parent"), "pairs", "stage dpo: parent is 'pairs'; use one of start, sft, grpo"),
         (("stages", "sft", "parent"), "grpo", "stage sft: parent is 'grpo'; use one of start"),

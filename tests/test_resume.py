@@ -25,6 +25,8 @@ KINDS: dict[str, str] = {
     "dpo": "dpo --batch-size 3 --learning-rate 1e-5",
     "tr-dpo": "dpo --batch-size 3 --learning-rate 1e-4 --reference-every 4 --reference-mix 0.6",
     "kto": "dpo --batch-size 4 --learning-rate 1e-4 --loss kto --loss sft=0.1",
+    "reward-model": "reward-model --batch-size 4 --learning-rate 1e-4 --members 2 --centre-coefficient 0.01",
+    "length-head": "reward-model --batch-size 4 --length-head --lora-rank 4",
     "rl": "rl --batch-size 8 --group-size 4 --max-new-tokens 6 --epochs 2 --beta 0.05",
     "ppo": "rl --algorithm ppo --batch-size 8 --max-new-tokens 6 --minibatches 2 --kl-target 1 --reference-every 7",
     "dapo": "rl --algorithm dapo --batch-size 8 --group-size 4 --max-new-tokens 6 --constraint length>=0.9",
@@ -49,7 +51,7 @@ def other_tiny(tmp_path: Path) -> Path:
 
 def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[str]:
     """The command line of a small run. 11 rows and batches of 3 or 4: checkpoints fall inside passes."""
-    if kind in ("dpo", "tr-dpo"):
+    if kind in ("dpo", "tr-dpo", "reward-model", "length-head"):
         rows: list[dict[str, Any]] = pair_rows(11)
     elif kind == "kto":
         rows = [{**row, "label": i % 2 == 0} for i, row in enumerate(sft_rows(11))]

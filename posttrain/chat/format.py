@@ -65,6 +65,7 @@ class ChatFormat:
         self, tokenizer: PreTrainedTokenizerBase, end_ids_extra: Iterable[int] = (), raw: bool = False
     ) -> None:
         self._tokenizer = tokenizer
+        self.raw = raw
         added = tokenizer.added_tokens_decoder
         # added tokens that are not special, such as <think>, are meant to stand in text
         controls = [re.escape(token.content) for token in added.values() if token.special and token.content]

@@ -15,6 +15,7 @@ from posttrain.config.evaluation import (
 )
 from posttrain.config.preference import DpoConfig
 from posttrain.config.recipe import HeldOut, Recipe, RunConfig
+from posttrain.config.reward_model import RewardModelConfig
 from posttrain.config.rl import RlConfig
 from posttrain.config.sampling import ReviseConfig, SampleConfig, SourceConfig
 from posttrain.config.training import SftConfig, TrainConfig
@@ -31,6 +32,7 @@ __all__ = [
     "Recipe",
     "ReportConfig",
     "ReviseConfig",
+    "RewardModelConfig",
     "RlConfig",
     "RunConfig",
     "SampleConfig",

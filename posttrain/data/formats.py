@@ -37,10 +37,12 @@ FITS: dict[Kind, str] = {
     "messages": "posttrain sft",
     "completion": "posttrain sft",
     "text": "posttrain sft",
-    "preference": "posttrain dpo",
+    "preference": "posttrain dpo and posttrain reward-model",
     "unpaired": "posttrain dpo --loss kto",
     "task": "posttrain rl and posttrain eval",
 }
+
+PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "tools")
 
 
 def load_sft(source: str) -> list[SftRow]:
@@ -56,11 +58,11 @@ def load_sft(source: str) -> list[SftRow]:
     return rows
 
 
-def load_preferences(source: str) -> list[PreferenceRow]:
+def load_preferences(source: str, method: str = "posttrain dpo") -> list[PreferenceRow]:
     """Rows for DPO and reward models. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    return [row for _, row in _load(source, ("preference",), "posttrain dpo") if isinstance(row, PreferenceRow)]
+    return [row for _, row in _load(source, ("preference",), method) if isinstance(row, PreferenceRow)]
 
 
 def load_feedback(source: str) -> list[PreferenceRow | UnpairedRow]:
@@ -189,7 +191,8 @@ def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Ro
             raise InputError("column 'messages' begins with the assistant; put what it answers to before it")
         return MessagesRow(where, messages, tools)
     if kind == "preference":
-        return PreferenceRow(where, *parse_pair(columns), tools)
+        rest = {name: value for name, value in columns.items() if name not in PREFERENCE_COLUMNS}
+        return PreferenceRow(where, *parse_pair(columns), tools, rest)
     prompt, completion = after_prompt(parse_prompt(columns["prompt"]), columns["completion"], "completion")
     if kind == "completion":
         return CompletionRow(where, prompt, completion, tools)

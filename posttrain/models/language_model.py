@@ -6,8 +6,9 @@ import hashlib
 import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.chat import ChatFormat
 from posttrain.models import attention, fused
 from posttrain.models.attention import ForestPlan, Plan
+from posttrain.models.classifier import save_classifier
 from posttrain.models.decoder import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.head import TokenOutputs, logprobs_from_logits, token_logprobs
@@ -54,6 +56,9 @@ class LanguageModel:
         """Tokens that went through the model, padding included; a test compares it with the forest's tokens."""
         self.adapter: PeftModel | None = None
         self.scalar_head: nn.Linear | None = None
+        self.score_head: nn.Linear | None = None
+        self.saved_scores = 0
+        """How many outputs of the score head, the first ones, `save` writes."""
         self._decoder: Decoder | None = None
         self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
@@ -137,10 +142,20 @@ class LanguageModel:
         """What the scalar head says before each trained token of the batch, [M] float32; differentiable."""
         return self._read(self._states(batch) if self.packed else self._padded(batch, True)[1])
 
-    def _states(self, batch: Batch) -> torch.Tensor:
-        """The hidden states [M, H] that the trained tokens are predicted from (packed models only)."""
+    def scores(self, batch: Batch) -> torch.Tensor:
+        """What the K outputs of the score head say of each trained token, read at that token itself and so knowing it,
+        [M, K] float32; differentiable. A response is scored at its last token."""
+        if self.score_head is None:
+            raise ValueError("this model has no score head")
+        hidden = self._states(batch, own=True) if self.packed else self._padded(batch, True, own=True)[1]
+        out: torch.Tensor = self.score_head(hidden)
+        return out.float()
+
+    def _states(self, batch: Batch, own: bool = False) -> torch.Tensor:
+        """The hidden states [M, H] that the trained tokens are predicted from, or their `own` (packed models only)."""
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, self.device))
-        return hidden.index_select(0, batch.parent[batch.mask].to(self.device))
+        at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
+        return hidden.index_select(0, at.to(self.device))
 
     def _read(self, hidden: torch.Tensor) -> torch.Tensor:
         if self.scalar_head is None:
@@ -152,9 +167,9 @@ class LanguageModel:
         """Logits [M, V] that the trained tokens are predicted from, by the model's own forward on padded rows."""
         return self._padded(batch, False)[0]
 
-    def _padded(self, batch: Batch, hidden: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _padded(self, batch: Batch, hidden: bool, own: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits [M, V], and with `hidden` last hidden states [M, H], by the model's own forward on padded rows, one
-        row a path of the forest."""
+        row a path of the forest: those the trained tokens are predicted from, or their `own`."""
         rows, places = padded_rows(batch)
         if not rows:
             size = self.module.get_output_embeddings().weight.shape[1]
@@ -172,7 +187,7 @@ class LanguageModel:
             use_cache=False,
             output_hidden_states=hidden,
         )
-        at = (places[:, 0].to(self.device), places[:, 1].to(self.device))
+        at = (places[:, 0].to(self.device), (places[:, 1] + own).to(self.device))
         return outputs.logits[at], outputs.hidden_states[-1][at] if hidden else torch.empty(0, device=self.device)
 
     def _can_pack(self) -> bool:
@@ -225,29 +240,48 @@ class LanguageModel:
             raise ValueError("this model has no adapter to switch off")
         return self.adapter.disable_adapter()
 
-    # -- scalar head ----------------------------------------------------------------------------------------------
+    # -- heads ----------------------------------------------------------------------------------------------------
 
     def add_scalar_head(self) -> None:
-        """Put a linear layer with one output beside the language-model head: a critic's values, a reward model's
-        scores. It begins with zeros, so that the first values say nothing."""
+        """Put a linear layer with one output beside the language-model head: a critic's values. It begins with zeros,
+        so that the first values say nothing."""
         self.scalar_head = nn.Linear(self.module.get_output_embeddings().weight.shape[1], 1).to(self.device)
         nn.init.zeros_(self.scalar_head.weight)
         nn.init.zeros_(self.scalar_head.bias)
+
+    def add_score_head(self, outputs: int, seed: int, saved: int | None = None) -> None:
+        """Put a linear layer beside the language-model head that scores responses. Its weights are normal with
+        variance 1/(H+1) (Stiennon et al. 2020, arXiv:2009.01325), each output's from (seed, its number). No bias:
+        comparisons do not see one, and transformers' classifiers have none. `saved`: see `saved_scores`; all if not
+        given."""
+        self.saved_scores = saved or outputs
+        size = self.module.get_output_embeddings().weight.shape[1]
+        rows = [np.random.default_rng([seed, k]).standard_normal(size) for k in range(outputs)]
+        self.score_head = nn.Linear(size, outputs, bias=False).to(self.device)
+        with torch.no_grad():
+            self.score_head.weight.copy_(torch.from_numpy(np.stack(rows)) / (size + 1) ** 0.5)
+        embedding: Any = self.module.get_input_embeddings()
+        embedding.padding_idx = None  # where the padding is the end token, which is read here, that would not learn
 
     # -- weights --------------------------------------------------------------------------------------------------
 
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         """What the optimizer changes, by name; tied weights appear once."""
         named = dict(self.module.named_parameters())
-        if self.scalar_head is not None:
-            named |= {f"scalar_head.{name}": p for name, p in self.scalar_head.named_parameters()}
+        for kind, head in (("scalar_head", self.scalar_head), ("score_head", self.score_head)):
+            named |= {f"{kind}.{name}": p for name, p in head.named_parameters()} if head is not None else {}
         return {name: p for name, p in named.items() if p.requires_grad}
 
     def save(self, folder: Path) -> None:
-        """Write `folder` in Hugging Face format. An adapter is merged into the weights first, and ends with that."""
+        """Write `folder` in Hugging Face format: a language model, or with a score head a sequence classifier. An
+        adapter is merged into the weights first, and ends with that."""
         if self.adapter is not None:
             self.module = self.adapter.merge_and_unload()
             self.adapter = None
+        if self.score_head is not None:
+            rows = self.score_head.weight[: self.saved_scores]
+            save_classifier(self.module, rows, self.tokenizer, self.chat, folder)
+            return
         self.module.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
 

@@ -15,9 +15,16 @@ from typing import Any
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
+from posttrain.models.classifier import as_causal
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
 from posttrain.types import InputError
@@ -26,6 +33,8 @@ SMOLLM2 = "smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TINY = "tiny-random"
+CLASSIFIER = "ForSequenceClassification"
+"""How transformers' names of reward models end; with tied embeddings one would load as a language model too."""
 
 log = logging.getLogger("posttrain")
 
@@ -35,13 +44,44 @@ def load_model(name: str, *, raw: bool = False, device: str | None = None) -> La
 
     `name`: a folder in Hugging Face format, a run folder (its `model/`), `smollm2-135m`, `tiny-random`, or a hub id.
     Raises InputError where there is no such model, saying what to install or write."""
+    module: Any
+    module, tokenizer, folder = _loaded(name, AutoModelForCausalLM, "causal language model")
+    if any(architecture.endswith(CLASSIFIER) for architecture in module.config.architectures or ()):
+        raise InputError(f"--model {name}: is a reward model; give a language model, such as the one it was made from")
+    module.to(torch.device(device or _device()))
+    return LanguageModel(name, module, tokenizer, folder, raw=raw)
+
+
+def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
+    """Load a reward model in float32: a run folder of `posttrain reward-model`, or any sequence classifier that is a
+    linear layer on a causal model; its score head has an output a label.
+
+    Raises InputError where there is no such model."""
+    classifier: Any
+    classifier, tokenizer, folder = _loaded(name, AutoModelForSequenceClassification, "reward model")
+    head = getattr(classifier, "score", None)
+    if not isinstance(head, nn.Linear) or head.bias is not None:
+        raise InputError(f"--model {name}: a reward model here is a linear layer without bias on a causal model")
+    module: Any = as_causal(classifier, folder)
+    module.to(torch.device(device or _device()))
+    lm = LanguageModel(name, module, tokenizer, folder, raw=getattr(classifier.config, "raw_prompts", False))
+    lm.score_head, lm.saved_scores = head.to(lm.device), head.out_features
+    return lm
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _loaded(name: str, kind: Any, noun: str) -> tuple[PreTrainedModel, Any, Path]:
+    """Model, tokenizer and folder of a name. Raises InputError where it is no whole model of the `kind`."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     folder = model_folder(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         # sizes that differ pass here, and are refused by name below together with missing weights
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             dtype=torch.float32,
             attn_implementation="sdpa",
@@ -50,22 +90,17 @@ def load_model(name: str, *, raw: bool = False, device: str | None = None) -> La
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(
-            f"--model {name}: cannot be loaded as a causal language model: {_first_line(error)}"
-        ) from error
-    module: PreTrainedModel = loaded[0]
-    _check_complete(name, loaded[1])
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    module.to(torch.device(device))  # type: ignore[arg-type]
-    return LanguageModel(name, module, tokenizer, Path(folder), raw=raw)
+        raise InputError(f"--model {name}: cannot be loaded as a {noun}: {_first_line(error)}") from error
+    _check_complete(name, loaded[1], noun)
+    return loaded[0], tokenizer, Path(folder)
 
 
-def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
+def _check_complete(name: str, loading: Mapping[str, Any], noun: str) -> None:
     """Refuse weights that do not fill the model: transformers would draw the missing ones at random."""
     if missing := sorted(loading["missing_keys"]):
         raise InputError(
             f"--model {name}: the weights lack {missing[0]!r} ({len(missing)} missing in all); "
-            "give the whole checkpoint of a causal language model"
+            f"give the whole checkpoint of a {noun}"
         )
     if mismatched := sorted(loading["mismatched_keys"]):
         key, found, expected = mismatched[0]

@@ -10,15 +10,18 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from posttrain.numbers import wilson
 from posttrain.rewards.specs import Loaded, Signature, Spec, check_columns
 from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
+
+if TYPE_CHECKING:
+    from posttrain.rewards.given import ModelReward
 
 ROUNDING = 1e-9
 """How far below 1 a sum of shares may end that means full marks."""
@@ -31,13 +34,14 @@ GRACE_SECONDS = 1.0
 @dataclass(frozen=True)
 class Sample:
     """What a reward sees of one rollout; plain data. `messages` are the turns after the prompt; `environment` is its
-    environment by `loading.freeze`."""
+    environment by `loading.freeze`, `given` what models have made of it, by the text of their expression."""
 
     prompt: Prompt
     messages: tuple[Message, ...]
     completion_ids: tuple[int, ...]
     columns: Mapping[str, Any]
     environment: bytes | None = None
+    given: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "columns": dict(self.columns)}  # a read-only view of a dict cannot be pickled
@@ -96,7 +100,8 @@ class Round:
 
 @dataclass
 class Scorer:
-    """Several weighted rewards, run in killable worker processes with one thread each.
+    """Several weighted rewards, run in killable worker processes with one thread each; what a model computes, in this
+    process, before the workers get the samples.
 
     total = Σ weight · part over the parts that apply, with the weights of the step in the trainer's state; None without
     a reason if none applies; None with a reason if any part failed. A part that raises, exceeds `timeout_seconds`,
@@ -135,6 +140,7 @@ class Scorer:
             self._loaded = self._load(0)
             for spec, loaded in zip(self._specs, self._loaded, strict=True):
                 check_columns(spec, loaded, self.columns)
+            self._models = self._load_models()
         except BaseException:
             self.close()
             raise
@@ -161,8 +167,9 @@ class Scorer:
 
     @property
     def whole_batch(self) -> bool:
-        """Whether some reward sees all samples of a call together, so that a step must be one call."""
-        return any(loaded.kind == "batched" for loaded in self._loaded)
+        """Whether some reward sees all samples of a call together, so that a step must be one call. A model's does:
+        while the policy samples, it would take its processor and depend on what is finished when."""
+        return bool(self._models) or any(loaded.kind == "batched" for loaded in self._loaded)
 
     def score(
         self,
@@ -178,6 +185,7 @@ class Scorer:
         self.metrics, self.extras = {}, {}
         if not samples:
             return []
+        samples = self._with_model_scores(samples)
         results: list[list[dict[str, Any]]] = [[{} for _ in samples] for _ in self._specs]
         this = Round(samples, dict(trainer_state or {}), self._jobs(len(samples)), results, progress)
         slots = range(min(self.workers, len(this.jobs)))
@@ -271,6 +279,20 @@ class Scorer:
             self._prepare(worker, {"kind": "import", "modules": modules})
             self._warm = {other for other in self._warm if other.alive} | {worker}
         return worker
+
+    def _load_models(self) -> dict[str, ModelReward]:
+        expressions = [spec.expression for spec in self._specs]
+        if not any(part.models for expression in expressions for part in expression.walk()):
+            return {}
+        from posttrain.rewards.learned import load_models
+
+        return load_models(expressions)
+
+    def _with_model_scores(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        if not self._models:
+            return samples
+        answers = {text: model.answers(samples) for text, model in self._models.items()}
+        return [replace(sample, given={text: a[i] for text, a in answers.items()}) for i, sample in enumerate(samples)]
 
     def _load(self, slot: int) -> list[Loaded]:
         if self._closed:

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 from posttrain.rewards.adapters import adapt
 from posttrain.rewards.base import Sample
 from posttrain.rewards.expressions import Expression
+from posttrain.rewards.given import Given
 from posttrain.rewards.loading import load_object, thaw
 from posttrain.rewards.returns import Answer, as_list, checked, failure
 from posttrain.rewards.specs import BATCHED_NAMES, BUILTINS, NOT_COLUMNS, Signature
@@ -145,9 +146,11 @@ def build(expression: Expression) -> Reward:
     """The reward that an expression describes.
 
     Raises what loading raises, and InputError for an option that the function does not have."""
+    if expression.models:
+        return Given(expression.renamed or expression.target, expression.text)
     builtin = BUILTINS.get(expression.target)
     function = load_function(builtin.target if builtin else expression.target)
-    _check_options(expression, function)
+    check_options(expression, function, len(expression.arguments))
     if expression.arguments or (builtin and builtin.makes):
         function = function(*map(build, expression.arguments), **expression.options)
         if not callable(function) and not hasattr(function, "score_sample"):
@@ -165,12 +168,14 @@ def renamed(reward: Function | Reward, name: str) -> Reward:
     return replace(reward, name=name)  # type: ignore[type-var]
 
 
-def _check_options(expression: Expression, function: Function) -> None:
+def check_options(expression: Expression, function: Function, placed: int) -> None:
+    """Raise InputError for an option that the function does not have, whose first `placed` parameters are given by
+    place."""
     if expression.options and hasattr(function, "score_sample"):
         raise InputError("it is a finished reward and takes no options")
     kinds = inspect.Parameter
     parameters = inspect.signature(function).parameters.values()
-    by_place = [p.name for p in parameters if p.kind is kinds.POSITIONAL_OR_KEYWORD][: len(expression.arguments)]
+    by_place = [p.name for p in parameters if p.kind is kinds.POSITIONAL_OR_KEYWORD][:placed]
     named = [p.name for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     options = [name for name in named if name not in NOT_COLUMNS and name not in by_place]
     takes_all = any(p.kind is kinds.VAR_KEYWORD for p in parameters)

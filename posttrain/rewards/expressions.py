@@ -34,13 +34,15 @@ EXPECTED = {
 
 @dataclass(frozen=True)
 class Expression:
-    """A parsed expression. `text` is what it was parsed from, without the new name."""
+    """A parsed expression. `text` is what it was parsed from, without the new name. `models` names the models of a
+    reward that a model computes, which are written as arguments."""
 
     target: str
     text: str
     arguments: tuple[Expression, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     renamed: str | None = None
+    models: tuple[str, ...] = ()
 
     def walk(self) -> Iterator[Expression]:
         """This expression and all inside it."""

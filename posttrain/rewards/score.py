@@ -54,7 +54,7 @@ def describe_rewards() -> list[tuple[str, str]]:
             str(parameter.replace(annotation=parameter.empty)).replace("*", "")
             + (", ..." if parameter.kind is parameter.VAR_POSITIONAL else "")
             for parameter in inspect.signature(function).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY or builtin.wraps
+            if parameter.kind is parameter.KEYWORD_ONLY or builtin.wraps or builtin.models
         ]
         described.append((f"{name}({', '.join(written)})" if written else name, inspect.getdoc(function) or ""))
     return described

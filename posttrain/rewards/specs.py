@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 from posttrain.rewards.expressions import Expression, parse_entry
 from posttrain.types import InputError
@@ -17,6 +18,8 @@ SAMPLE_NAMES = frozenset(("prompt", "response", "completion", "messages", "promp
 VERL_NAMES = frozenset(("data_source", "solution_str", "ground_truth", "extra_info"))
 NOT_COLUMNS = BATCHED_NAMES | SAMPLE_NAMES
 """Names that mean something else than a column of that name."""
+MODEL_SCORES = "model_scores"
+"""What the signature of a reward names whose values a model has computed before."""
 REFERENCES = ("answer", "solution", "ground_truth")
 """Columns that hold a reference answer, in the order in which they are looked for."""
 
@@ -25,13 +28,15 @@ REFERENCES = ("answer", "solution", "ground_truth")
 class Builtin:
     """A reward that ships with posttrain. `needs`: it reads any one of these columns. `imports`: slow modules that a
     worker imports before the clock of the first sample starts. `wraps`: it is made of other rewards. `makes`: called
-    with its options when it is loaded, it makes the reward; no column of the data can stand for an option."""
+    with its options when it is loaded, it makes the reward; no column of the data can stand for an option. `models`:
+    how many models it names in its brackets; they compute it, in the process of the trainer (see `given`)."""
 
     target: str
     needs: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     wraps: bool = False
     makes: bool = False
+    models: int = 0
 
 
 BUILTINS: Mapping[str, Builtin] = {
@@ -51,6 +56,8 @@ BUILTINS: Mapping[str, Builtin] = {
     "repetition": Builtin("posttrain.rewards.lengths:repetition"),
     "judge": Builtin("posttrain.rewards.judge:judge", makes=True),
     "judge_pair": Builtin("posttrain.rewards.judge:judge_pair", makes=True),
+    "learned": Builtin("posttrain.rewards.learned:learned", models=1),
+    "implicit": Builtin("posttrain.rewards.learned:implicit", models=2),
     "reasoning-gym": Builtin("posttrain.rewards.gym:reasoning_gym", ("entry",), ("reasoning_gym",)),
     **{
         name: Builtin(f"posttrain.rewards.compose:{name}", wraps=True)
@@ -131,6 +138,7 @@ class Spec:
     def parse(text: str) -> Spec:
         """Raises InputError for a faulty expression, an unknown name or a weight that is no finite number."""
         expression, weight_text = parse_entry(text)
+        expression = _with_models(expression)
         for part in expression.walk():
             _check_target(part)
         try:
@@ -172,6 +180,21 @@ def check_columns(spec: Spec, loaded: Loaded, columns: Collection[str]) -> None:
             )
 
 
+def _with_models(expression: Expression) -> Expression:
+    """The expression with the arguments of rewards that models compute read as names of models; a folder by itself is
+    that of a reward model. Raises InputError for another number of them."""
+    builtin = BUILTINS.get(expression.target)
+    if builtin is None and not expression.arguments and Path(expression.target).is_dir():
+        return replace(expression, target="learned", models=(expression.target,))
+    if builtin is None or not builtin.models:
+        return replace(expression, arguments=tuple(map(_with_models, expression.arguments)))
+    models = tuple(argument.target for argument in expression.arguments)
+    if len(models) != builtin.models or any(a.arguments or a.options for a in expression.arguments):
+        names = ", ".join(("MODEL", "REFERENCE")[: builtin.models])
+        raise InputError(f"reward {expression.text!r}: write {expression.target}({names}) with a folder or hub id each")
+    return replace(expression, arguments=(), models=models)
+
+
 def _check_target(part: Expression) -> None:
     if builtin := BUILTINS.get(part.target):
         if builtin.wraps and not part.arguments:
@@ -186,7 +209,7 @@ def _check_target(part: Expression) -> None:
     if not colon or not file or not function.isidentifier():
         raise InputError(
             f"unknown reward {part.target!r}; built in are {', '.join(BUILTINS)}; your own is named file.py:function "
-            "or package.module:function"
+            "or package.module:function, a reward model by its folder"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from posttrain.rewards.base import Sample
 from posttrain.rewards.calls import Function, Reward, answered, as_reward, run
 from posttrain.rewards.returns import Answer, failure, number
-from posttrain.rewards.specs import NOT_COLUMNS, Signature
+from posttrain.rewards.specs import MODEL_SCORES, NOT_COLUMNS, Signature
 from posttrain.types import InputError, Message
 
 Values = Sequence[float]
@@ -126,7 +126,8 @@ def wrap(
     edit: Edit | None = None,
     columns: tuple[str, ...] = (),
 ) -> Wrapped:
-    """Rewards and a rule as one reward. Raises InputError for none, for two of one name, and for what is no reward."""
+    """Rewards and a rule as one reward. Raises InputError for none, for two of one name, for what is no reward, and for
+    a model's reward behind an `edit`."""
     if not rewards:
         raise InputError(f"{name} needs at least one reward")
     for reward in rewards:
@@ -136,6 +137,11 @@ def wrap(
     names = [reward.name for reward in inside]
     if twice := [other for other in names if names.count(other) > 1]:
         raise InputError(f"{name} has two parts named {twice[0]!r}; rename one: {twice[0]} as NAME")
+    if edit is not None and any(MODEL_SCORES in leaf.names for reward in inside for leaf in reward.leaves):
+        raise InputError(
+            f"{name} changes what the rewards inside see, and the score of a model was made before; put the model's "
+            "reward outside of it"
+        )
     return Wrapped(name, inside, rule, batch_rule, edit, columns)
 
 

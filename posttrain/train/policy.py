@@ -160,14 +160,16 @@ class LocalPolicy:
         self.flops, self.updates = state["flops"], state["updates"]
 
 
-def training_flops(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, frozen: bool) -> float:
+def training_flops(
+    lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, frozen: bool, head: bool = True
+) -> float:
     """What `forward_backward` will count for these trees."""
     total = 0.0
     for part in micro_batches(trees, micro_batch_tokens):
         trained = sum(tree.trained for tree in part)
         if trained:
             nodes = nodes_of(radix([row for tree in part for row in tree.rows()]))
-            total += lm.flops.training(nodes, trained, frozen)
+            total += lm.flops.training(nodes, trained * head, frozen)
     return total
 
 

@@ -1,0 +1,83 @@
+"""Reward models on disk: transformers' sequence classifiers, one label a member of an ensemble."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from posttrain.chat import ChatFormat
+from posttrain.types import InputError
+
+
+def save_classifier(
+    module: PreTrainedModel, rows: torch.Tensor, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, folder: Path
+) -> None:
+    """Write the trunk of a causal model and a head's `rows` [K, H] so that `AutoModelForSequenceClassification` gives
+    the same scores: `num_labels` is K, and label k the score of member k.
+
+    transformers scores the last token that is not padding. Where the padding is an end token, as SmolLM2's is, it would
+    read the token before the end, so that another special token becomes the padding; where there is none, none is set,
+    and transformers takes single rows only."""
+    model = as_classifier(module, rows)
+    padding = padding_apart(tokenizer, chat)
+    model.config.get_text_config().pad_token_id = padding
+    model.config.raw_prompts = chat.raw
+    written = copy.deepcopy(tokenizer)
+    written.pad_token = None if padding is None else tokenizer.convert_ids_to_tokens(padding)
+    model.save_pretrained(str(folder))
+    written.save_pretrained(str(folder))
+    if module.generation_config is not None:  # it names end tokens, and a classifier would not write it
+        module.generation_config.save_pretrained(str(folder))
+
+
+def as_classifier(module: PreTrainedModel, rows: torch.Tensor) -> Any:
+    """transformers' classifier around the trunk of a causal model and a head's `rows` [K, H]; nothing but the
+    configuration is copied. Raises InputError for an architecture without one of that form."""
+    config = copy.deepcopy(module.config)
+    config.num_labels = len(rows)
+    name = type(module).__name__
+    try:
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
+        raise InputError(
+            f"{name}: transformers has no sequence classifier for it; give a model of another kind"
+        ) from error
+    trunk = getattr(model, model.base_model_prefix, None)
+    score = getattr(model, "score", None)
+    if type(trunk) is not type(module.base_model) or not isinstance(score, nn.Linear) or score.bias is not None:
+        raise InputError(f"{name}: its sequence classifier is no linear layer on its trunk; give another kind of model")
+    setattr(model, model.base_model_prefix, module.base_model)
+    score.weight = nn.Parameter(rows.detach().clone())
+    return model
+
+
+def as_causal(classifier: Any, folder: Path) -> PreTrainedModel:
+    """A causal model around the trunk of a classifier, for a forward pass like any other's; its language-model head is
+    the embedding, and never used."""
+    config = copy.deepcopy(classifier.config)
+    config.get_text_config().tie_word_embeddings = config.tie_word_embeddings = True
+    with torch.device("meta"):
+        module: Any = AutoModelForCausalLM.from_config(config)
+    setattr(module, module.base_model_prefix, classifier.base_model)
+    module.tie_weights()
+    if (folder / "generation_config.json").is_file():
+        module.generation_config = GenerationConfig.from_pretrained(folder)
+    return module
+
+
+def padding_apart(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> int | None:
+    """A token for padding that ends no response: the tokenizer's own, else one of its special tokens."""
+    choices = [tokenizer.pad_token_id, tokenizer.unk_token_id, *tokenizer.all_special_ids]
+    return next((token for token in choices if token is not None and token not in chat.end_ids), None)

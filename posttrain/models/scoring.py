@@ -1,0 +1,29 @@
+"""Scores of whole responses by a model with a score head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from posttrain.chat import Ids
+from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.models.language_model import LanguageModel
+from posttrain.types import Batch
+
+
+def response_tree(prompt_ids: Ids, responses: Sequence[Ids]) -> Tree:
+    """A prompt with its responses, of each of which the last token is scored."""
+    rows = [prompt_ids + ids for ids in responses]
+    return share_prefix([Branch(row, (False,) * (len(row) - 1) + (True,), (1.0,)) for row in rows])
+
+
+def score_batches(
+    lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int
+) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """The batches of some trees with the scores [M, K] of their responses, in order and without gradients."""
+    for part in micro_batches(trees, micro_batch_tokens):
+        batch = pack(part)
+        with torch.no_grad():
+            scores = lm.scores(batch)
+        yield batch, scores

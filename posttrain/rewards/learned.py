@@ -1,0 +1,73 @@
+"""Rewards that a model computes: a reward model's score, and the implicit reward of a policy.
+
+What needs torch is imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from posttrain.rewards.expressions import Expression
+from posttrain.types import InputError
+
+if TYPE_CHECKING:
+    from posttrain.rewards.given import ModelReward
+
+USES = ("mean", "min")
+
+
+def learned(model: str, *, use: str = "mean", variance_penalty: float = 0.0) -> ModelReward:
+    """The score that a reward model gives to the whole response: a run folder of `posttrain reward-model`, or any
+    transformers sequence classifier with a linear head on a causal model.
+
+    Of an ensemble, `use` is `"mean"` or `"min"` of its members, and `variance_penalty` λ takes λ times the variance
+    over members off (Coste et al. 2023, arXiv:2310.02743: worst-case and uncertainty-weighted optimisation); the parts
+    `mean` and `deviation` are their mean and standard deviation. The response is encoded with the reward model's own
+    tokenizer and chat template, closed by its end token.
+    Range unbounded, in units of its own: differences are log-odds of being preferred. Fails where prompt and response
+    are longer than the model's context. Source: Stiennon et al. 2020, arXiv:2009.01325."""
+    from posttrain.models import load_reward_model
+    from posttrain.rewards.model_scores import Learned
+
+    if use not in USES:
+        raise InputError(f"use is {use!r}; it must be one of {', '.join(USES)}")
+    if not 0 <= variance_penalty < float("inf"):
+        raise InputError(f"variance_penalty must be a number of at least 0, not {variance_penalty}")
+    return Learned(load_reward_model(model), use, variance_penalty)
+
+
+def implicit(policy: str, reference: str, *, beta: float = 0.1) -> ModelReward:
+    """β log π(y|x)/π_ref(y|x) of the response, end token included: the reward that a policy trained by DPO from the
+    reference stands for (Rafailov et al. 2023, arXiv:2305.18290, equation 5).
+
+    It is known up to β log Z(x), which is the same for all responses to a prompt: compare within prompts only. Both
+    models read the tokens of the policy's tokenizer and chat template.
+    Range unbounded, in units of β nats. Fails where prompt and response are longer than the models' context. Source:
+    arXiv:2305.18290."""
+    from posttrain.models import load_model
+    from posttrain.rewards.model_scores import Implicit
+
+    if not 0 < beta < float("inf"):
+        raise InputError(f"beta must be a number above 0, not {beta}")
+    ours, theirs = load_model(policy), load_model(reference)
+    if ours.tokenizer.get_vocab() != theirs.tokenizer.get_vocab():
+        raise InputError(f"{policy} and {reference} have different vocabularies and cannot be compared")
+    return Implicit(ours, theirs, beta)
+
+
+def load_models(expressions: Iterable[Expression]) -> dict[str, ModelReward]:
+    """The rewards of models among these expressions and inside them, by their text. Raises InputError for one that
+    cannot be loaded, and for an option it does not have."""
+    from posttrain.rewards.calls import check_options
+
+    functions: dict[str, Callable[..., ModelReward]] = {"learned": learned, "implicit": implicit}
+    out: dict[str, ModelReward] = {}
+    for part in (part for expression in expressions for part in expression.walk() if part.models):
+        function = functions[part.target]
+        try:
+            check_options(part, function, len(part.models))
+            out[part.text] = out.get(part.text) or function(*part.models, **part.options)
+        except (InputError, TypeError) as error:
+            raise InputError(f"reward {part.text}: {str(error).removeprefix('--model ')}") from error
+    return out

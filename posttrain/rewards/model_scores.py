@@ -1,0 +1,117 @@
+"""Models that score samples, in batches, in the process that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from posttrain.chat import ChatFormat
+from posttrain.chat.format import EncodedRow
+from posttrain.data.packing import Branch, Tree, micro_batches, pack
+from posttrain.losses import sequence_sums
+from posttrain.models import LanguageModel
+from posttrain.models.scoring import response_tree, score_batches
+from posttrain.rewards.base import Sample
+from posttrain.rewards.returns import Answer, BadReturn, number
+from posttrain.rows import CompletionRow
+from posttrain.types import Batch, InputError
+
+MICRO_BATCH_TOKENS = 4096
+"""Tokens that go through a model at once."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """See `learned.learned`."""
+
+    lm: LanguageModel
+    use: str
+    variance_penalty: float
+
+    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
+        rows = [encoded(self.lm.chat, sample, self.lm.context) for sample in samples]
+        trees = [response_tree((), (scored_ids(found[-1]),)) for found in rows if not isinstance(found, str)]
+        batches = score_batches(self.lm, trees, MICRO_BATCH_TOKENS)
+        members = iter([row for _, scores in batches for row in scores.double()])
+        return [failed(found) if isinstance(found, str) else self._answer(next(members)) for found in rows]
+
+    def _answer(self, members: torch.Tensor) -> Answer:
+        """From the scores [K] of the members."""
+        variance = members.var(correction=0)
+        parts = {"mean": float(members.mean()), "deviation": float(variance.sqrt())} if len(members) > 1 else {}
+        value = (members.min() if self.use == "min" else members.mean()) - self.variance_penalty * variance
+        return checked_value(float(value), parts)
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """See `learned.implicit`."""
+
+    policy: LanguageModel
+    reference: LanguageModel
+    beta: float
+
+    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
+        context = min(self.policy.context, self.reference.context)
+        rows = [encoded(self.policy.chat, sample, context) for sample in samples]
+        trees = [whole_tree(row) for found in rows if not isinstance(found, str) for row in found]
+        ratios = iter([self.beta * ratio for ratio in self._log_ratios(trees)])
+        return [
+            failed(found) if isinstance(found, str) else checked_value(sum(next(ratios) for _ in found), {})
+            for found in rows
+        ]
+
+    def _log_ratios(self, trees: Sequence[Tree]) -> list[float]:
+        """log π/π_ref of the trained tokens of each row, summed."""
+        out: list[float] = []
+        for part in micro_batches(trees, MICRO_BATCH_TOKENS):
+            batch = pack(part)
+            ratio = summed(self.policy, batch) - summed(self.reference, batch)
+            out += ratio.tolist()
+        return out
+
+
+def encoded(chat: ChatFormat, sample: Sample, context: int) -> list[EncodedRow] | str:
+    """The sample as token rows of which the assistant's tokens are trained, or why there are none. A single answer is
+    taken as its text, as a sampled response is."""
+    single = len(sample.messages) == 1 and not sample.messages[0].tool_calls
+    completion = sample.text if single else sample.messages
+    if not any(message.role == "assistant" for message in sample.messages):
+        return "there is no message from the assistant to score"
+    try:
+        rows = chat.encode_sft(CompletionRow("sample", sample.prompt, completion))
+    except InputError as error:
+        return str(error)
+    longest = max(len(row.token_ids) for row in rows)
+    if longest > context:
+        return f"prompt and response have {longest} tokens, and the model's context is {context}"
+    return rows
+
+
+def scored_ids(row: EncodedRow) -> tuple[int, ...]:
+    """The tokens up to the end of the last answer, which is where a response is scored."""
+    return row.token_ids[: len(row.mask) - row.mask[::-1].index(True)]
+
+
+def whole_tree(row: EncodedRow) -> Tree:
+    return Tree((), (Branch(row.token_ids, row.mask, (1.0,) * sum(row.mask)),))
+
+
+def summed(lm: LanguageModel, batch: Batch) -> torch.Tensor:
+    """log-probability [S] of each sequence's trained tokens, in float64."""
+    with torch.no_grad():
+        logprobs = lm.logprobs(batch).logprobs.double()
+    return sequence_sums(logprobs, batch.sequence[batch.mask].to(logprobs.device), batch.sequences)
+
+
+def checked_value(value: float, parts: dict[str, float]) -> Answer:
+    try:
+        return {"value": number(value, "score"), "parts": {name: number(part, name) for name, part in parts.items()}}
+    except BadReturn as error:
+        return failed(str(error))
+
+
+def failed(reason: str) -> Answer:
+    return {"error": reason, "traceback": reason}

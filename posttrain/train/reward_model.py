@@ -1,0 +1,217 @@
+"""Reward models: a score of whole responses, learnt from preferences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posttrain.config import RewardModelConfig
+from posttrain.data.formats import load_preferences
+from posttrain.data.packing import Tree, micro_batches
+from posttrain.models import load_model, load_reward_model
+from posttrain.models.classifier import as_classifier
+from posttrain.models.head import TokenOutputs
+from posttrain.models.scoring import score_batches
+from posttrain.numbers import wilson
+from posttrain.reward_model_losses import correlation, head_overlap, odin_loss, pair_loss
+from posttrain.runlog import RunLog, check_out, write_atomic
+from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.notices import special_tokens, truncated_rows
+from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
+from posttrain.train.reward_model_check import validation
+from posttrain.train.reward_model_data import Pair, encode_pairs, pair_trees, weighted
+from posttrain.types import Batch, LossOutput
+
+LEARNING_RATE = 1e-5
+VALIDATION = "reward_model.json"
+
+
+def train_reward_model(config: RewardModelConfig) -> None:
+    """Train a reward model from `config.model` on pairs and write the run folder `config.out`; with held-out data its
+    `evaluations/reward_model.json` too, measured on the model as it was written.
+
+    Raises InputError for bad input, before anything is written."""
+    settings = resolved(config, LEARNING_RATE)
+    if not check_out(config.out, settings, config.resume):
+        _train(config, settings)
+    file = config.out / "evaluations" / VALIDATION
+    if config.eval_data is not None and not file.exists():
+        lm = load_reward_model(str(config.out))
+        pairs, _ = encode_pairs(lm, load_preferences(config.eval_data), config.max_length, config.members)
+        batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
+        scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
+        file.parent.mkdir(exist_ok=True)
+        write_atomic(file, json.dumps(validation(pairs, scores.double().numpy()), indent=1) + "\n")
+
+
+def _train(config: RewardModelConfig, settings: dict[str, Any]) -> None:
+    method = "posttrain reward-model"
+    rows = load_preferences(config.data, method)
+    held_out_rows = load_preferences(config.eval_data, method) if config.eval_data else []
+    lm = load_model(config.model, raw=config.raw)
+    lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
+    assert lm.score_head is not None
+    as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
+    pairs, cut = encode_pairs(lm, rows, config.max_length, config.members)
+    pairs = weighted(pairs, config)
+    held_out, _ = encode_pairs(lm, held_out_rows, config.max_length, config.members)
+
+    def flops(n: int) -> float:
+        trees = pair_trees([pairs[i] for i in step_rows(len(pairs), config.seed, n, config.batch_size, True)])
+        return training_flops(lm, trees, config.micro_batch_tokens, config.lora_rank > 0, head=False)
+
+    steps, repeat = planned_steps(config, len(pairs), flops)
+    policy = make_policy(lm, config, settings["learning_rate"], steps)
+    with RunLog(config.out, settings, config.resume) as log:
+        truncated_rows(log, cut, len(rows), config.max_length)
+        special_tokens(log, lm.chat, config.data, rows)
+        if config.length_balanced and not log.resuming:
+            used = sum(1 for pair in pairs if any(pair.weights))
+            log.event("length_balanced", pairs=len(pairs), of_weight_above_zero=used)
+        run_stage(log, config, RewardModel(config, policy, pairs, held_out, steps, repeat))
+
+
+class RewardModel:
+    """See `Stage`."""
+
+    kind = "reward-model"
+
+    def __init__(
+        self,
+        config: RewardModelConfig,
+        policy: LocalPolicy,
+        pairs: Sequence[Pair],
+        held_out: Sequence[Pair],
+        total_steps: int,
+        repeat: bool,
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.pairs = pairs
+        self.held_out = held_out
+        self.total_steps: int | None = total_steps
+        self.repeat = repeat
+
+    def step(self, n: int) -> dict[str, Any]:
+        config = self.config
+        rows = step_rows(len(self.pairs), config.seed, n, config.batch_size, self.repeat)
+        pairs = [self.pairs[i] for i in rows]
+        trees = pair_trees(pairs)
+        metrics = self._by_length_head(pairs, trees) if config.length_head else self._gradient(pairs, trees)
+        metrics |= self.policy.step()
+        return {**metrics, "tokens": sum(tree.size for tree in trees)}
+
+    def evaluate(self) -> Evaluation | None:
+        """Loss, accuracy with its interval, and the rest on the held-out pairs, each with weight 1."""
+        if not self.held_out:
+            return None
+        scores = self._scores(pair_trees(self.held_out))[..., : self.config.members]
+        margins, weights = labels(self.held_out)
+        coefficient = self.config.centre_coefficient
+        n = len(self.held_out)
+        loss = float(pair_loss(scores, margins, weights, pairs=n, centre_coefficient=coefficient))
+        metrics = step_metrics(scores, n)
+        low, high = wilson(round(metrics["accuracy"] * n), n)
+        return Evaluation({"loss": loss, **metrics, "accuracy_low": low, "accuracy_high": high}, loss)
+
+    def save(self, folder: Path) -> None:
+        """The policy holds all there is."""
+
+    def load(self, folder: Path) -> None:
+        """The policy holds all there is."""
+
+    def rewind(self, log: RunLog, step: int) -> None:
+        """There are no files but the run's."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _gradient(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
+        """Micro-batches of whole pairs, each with its pairs' margins and weights."""
+        totals: dict[str, float] = {}
+        start = 0
+        for part in micro_batches(trees, self.policy.micro_batch_tokens):
+            here = pairs[start : start + len(part)]
+            start += len(part)
+            loss = partial(batch_loss, pairs=here, of=len(pairs), centre_coefficient=self.config.centre_coefficient)
+            for name, value in self.policy.forward_backward(part, loss, self._forward, head=False).items():
+                totals[name] = totals.get(name, 0.0) + value
+        return totals
+
+    def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
+        """The gradient of ODIN's loss, whose correlations are over the step: first its slope in each score, then the
+        scores' own gradients a micro-batch at a time."""
+        scores = self._scores(trees).requires_grad_()
+        lengths = torch.tensor([pair.lengths for pair in pairs], dtype=scores.dtype, device=scores.device)
+        margins, _ = labels(pairs, scores.device)
+        loss = odin_loss(scores, margins, lengths)
+        (slopes,) = torch.autograd.grad(loss, scores)
+        head = self.policy.lm.score_head
+        assert head is not None
+        overlap = head_overlap(head.weight)
+        overlap.backward()
+        start = 0
+        for part in micro_batches(trees, self.policy.micro_batch_tokens):
+            weighted_scores = partial(linear_loss, slopes=slopes[start : start + len(part)])
+            start += len(part)
+            self.policy.forward_backward(part, weighted_scores, self._forward, head=False)
+        seen = scores.detach()
+        return {
+            "loss": float(loss.detach()) + float(overlap.detach()),
+            **step_metrics(seen[..., :1], len(pairs)),
+            "length_correlation": float(correlation(seen[..., 0], lengths)),
+            "length_head_correlation": float(correlation(seen[..., 1], lengths)),
+        }
+
+    def _forward(self, batch: Batch) -> TokenOutputs:
+        """Scores [M, K] in the place of log-probabilities: the one token of a response that counts is its last."""
+        scores = self.policy.lm.scores(batch)
+        return TokenOutputs(scores)
+
+    def _scores(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """Scores [P, 2, K] without gradients."""
+        out = []
+        for batch, scores in score_batches(self.policy.lm, trees, self.policy.micro_batch_tokens):
+            self.policy.flops += self.policy.lm.flops.forward(batch.nodes, 0)
+            out.append(scores)
+        return torch.cat(out).reshape(len(trees), 2, -1)
+
+
+def batch_loss(
+    batch: Batch, outputs: TokenOutputs, *, pairs: Sequence[Pair], of: int, centre_coefficient: float
+) -> LossOutput:
+    """What the pairs of a micro-batch add to the loss of a step of `of` pairs, and to its metrics."""
+    scores = outputs.logprobs.reshape(len(pairs), 2, -1)
+    margins, weights = labels(pairs, scores.device)
+    loss = pair_loss(scores, margins, weights, pairs=of, centre_coefficient=centre_coefficient)
+    return LossOutput(loss, {"loss": float(loss.detach()), **step_metrics(scores.detach(), of)})
+
+
+def linear_loss(batch: Batch, outputs: TokenOutputs, *, slopes: torch.Tensor) -> LossOutput:
+    """Σ slope · score: what has the gradient of the loss that the slopes are of."""
+    return LossOutput((slopes.flatten(0, 1) * outputs.logprobs).sum())
+
+
+def labels(pairs: Sequence[Pair], device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Margins [P] and weights [P, K]."""
+    margins = torch.tensor([pair.margin for pair in pairs], dtype=torch.float32, device=device)
+    return margins, torch.tensor([pair.weights for pair in pairs], dtype=torch.float32, device=device)
+
+
+def step_metrics(scores: torch.Tensor, of: int) -> dict[str, float]:
+    """What scores [P, 2, K] add to the step's numbers, of their mean over members: `accuracy` (a tie counts half),
+    `margin` r_w − r_l, and the mean score of each side."""
+    chosen, rejected = scores.mean(2).unbind(1)
+    right = (chosen > rejected).sum() + 0.5 * (chosen == rejected).sum()
+    better, worse = float(chosen.sum()) / of, float(rejected.sum()) / of
+    return {
+        "accuracy": float(right) / of,
+        "margin": better - worse,
+        "chosen_score": better,
+        "rejected_score": worse,
+    }

@@ -1,0 +1,275 @@
+"""The reward model stage: what it learns, what it writes, and its gradient against a plain one."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from posttrain.cli import main
+from posttrain.config import RewardModelConfig
+from posttrain.data.formats import load_preferences
+from posttrain.models import load_model, load_reward_model
+from posttrain.models.scoring import response_tree, score_batches
+from posttrain.train.loop import make_policy
+from posttrain.train.reward_model import RewardModel, train_reward_model
+from posttrain.train.reward_model_check import calibration, gold_errors, validation
+from posttrain.train.reward_model_data import Pair, encode_pairs, pair_trees, weighted
+from posttrain.types import InputError
+from tests.training_helpers import WORDS, chatml, events, metrics, pair_rows, write_rows
+
+
+def world(n: int, seed: int, noise: bool = True) -> list[dict[str, Any]]:
+    """Responses whose worth is 3 times how often they say apple, less how often they say stone; labels are drawn by
+    Bradley–Terry."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    while len(rows) < n:
+        answers = [[WORDS[i] for i in rng.choice([0, 1, 2, 3], size=3)] for _ in range(2)]
+        worth = [3.0 * (a.count("apple") - a.count("stone")) for a in answers]
+        if worth[0] == worth[1]:
+            continue
+        first = rng.random() < 1 / (1 + math.exp(worth[1] - worth[0])) if noise else worth[0] > worth[1]
+        order = (0, 1) if first else (1, 0)
+        texts = [" ".join(answers[i]) for i in order]
+        gold = [worth[i] for i in order]
+        rows.append(
+            {
+                "prompt": f"Say {WORDS[len(rows) % 10]}",
+                "chosen": texts[0],
+                "rejected": texts[1],
+                "chosen_score": gold[0],
+                "rejected_score": gold[1],
+            }
+        )
+    return rows
+
+
+def settings(tmp_path: Path, rows: list[dict[str, Any]], **changes: Any) -> RewardModelConfig:
+    data = write_rows(tmp_path / "pairs.jsonl", rows)
+    given = {"model": "tiny-random", "data": str(data), "out": tmp_path / "rm", "batch_size": 4, **changes}
+    return RewardModelConfig(**given)
+
+
+def stage_of(config: RewardModelConfig) -> RewardModel:
+    lm = load_model("tiny-random")
+    lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
+    pairs, _ = encode_pairs(lm, load_preferences(config.data), config.max_length, config.members)
+    policy = make_policy(lm, config, 1e-4, 1)
+    return RewardModel(config, policy, weighted(pairs, config), [], 1, True)
+
+
+def gradients(stage: RewardModel) -> dict[str, torch.Tensor]:
+    """Of the first step, before the optimizer takes it."""
+    pairs = list(stage.pairs)
+    trees = pair_trees(pairs)
+    (stage._by_length_head if stage.config.length_head else stage._gradient)(pairs, trees)
+    return {name: p.grad.clone() for name, p in stage.policy.parameters.items() if p.grad is not None}
+
+
+def test_the_gradient_is_the_plain_one_in_float64(tmp_path: Path) -> None:
+    """Against transformers' classifier on single rows, with margins and the centre loss, in float64."""
+    rows = [{**row, "margin": 0.1 * i} for i, row in enumerate(pair_rows(3))]
+    stage = stage_of(settings(tmp_path, rows, centre_coefficient=0.05))
+    found = gradients(stage)
+    stage.policy.lm.save(tmp_path / "start")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "start", dtype=torch.float64)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "start")
+    total = torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        better, worse = (
+            model(input_ids=torch.tensor([chatml(tokenizer, row["prompt"], row[side])[0]])).logits[0, 0]
+            for side in ("chosen", "rejected")
+        )
+        total = total + torch.log1p(torch.exp(-(better - worse - row["margin"]))) + 0.05 * (better + worse) ** 2
+    (total / 3).backward()
+    plain = {name: p.grad for name, p in model.named_parameters()}
+    assert torch.allclose(found.pop("score_head.weight").double(), plain.pop("score.weight"), atol=1e-5)
+    assert found.keys() == plain.keys()
+    for name, slope in found.items():
+        assert (slope.double() - plain[name]).norm() < 1e-4 * plain[name].norm(), name
+
+
+@pytest.mark.parametrize("changes", [{"members": 3}, {"length_head": True}, {"length_balanced": True}])
+def test_micro_batches_do_not_change_the_gradient(tmp_path: Path, changes: dict[str, Any]) -> None:
+    rows = pair_rows(7)
+    whole = gradients(stage_of(settings(tmp_path, rows, **changes)))
+    split = gradients(stage_of(settings(tmp_path, rows, micro_batch_tokens=60, **changes)))
+    assert whole.keys() == split.keys()
+    for name, slope in whole.items():
+        assert torch.allclose(slope, split[name], atol=1e-5, rtol=1e-3), name
+
+
+def plain_scores(folder: Path, rows: list[dict[str, Any]], side: str) -> list[float]:
+    """Mean over labels of transformers' classifier, each row alone."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    out = []
+    for row in rows:
+        ids = torch.tensor([chatml(tokenizer, row["prompt"], row[side])[0]])
+        with torch.no_grad():
+            out.append(float(model(input_ids=ids).logits.mean()))
+    return out
+
+
+def test_it_learns_a_bradley_terry_world(tmp_path: Path) -> None:
+    """Above 90% on held-out pairs whose labels have no noise; the file of numbers is that of the model written."""
+    held_out = world(100, seed=1, noise=False)
+    config = settings(
+        tmp_path,
+        world(400, seed=0),
+        batch_size=16,
+        max_steps=36,
+        learning_rate=1e-3,
+        members=2,
+        eval_data=str(write_rows(tmp_path / "held-out.jsonl", held_out)),
+        eval_every=12,
+    )
+    train_reward_model(config)
+    last = metrics(config.out)[-1]
+    assert last["eval/accuracy"] > 0.9
+    assert last["eval/accuracy_low"] < last["eval/accuracy"] <= last["eval/accuracy_high"]
+    found = json.loads((config.out / "evaluations" / "reward_model.json").read_text())
+    assert found["accuracy"]["value"] == pytest.approx(last["eval/accuracy"], abs=0.01)
+    assert found["gold"]["correlation"] > 0.8 and found["gold"]["n"] == 200
+    assert found["pairs"] == sum(bin_["right"]["n"] for bin_ in found["calibration"]["bins"]) == 100
+
+    lm = load_reward_model(str(config.out))
+    assert lm.score_head is not None and lm.score_head.out_features == 2
+    rows = held_out[:5]
+    write_rows(tmp_path / "few.jsonl", rows)
+    pairs, _ = encode_pairs(lm, load_preferences(str(tmp_path / "few.jsonl")), 1024, 2)
+    ours = torch.cat([scores for _, scores in score_batches(lm, pair_trees(pairs), 4096)]).mean(1).reshape(-1, 2)
+    for k, side in enumerate(("chosen", "rejected")):
+        assert ours[:, k].tolist() == pytest.approx(plain_scores(config.out / "model", rows, side), abs=1e-4)
+
+
+def test_a_length_head_takes_up_length(tmp_path: Path) -> None:
+    """Labels that go by length alone: without the head the score follows length, with it far less. What is written has
+    one score."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(120):
+        short, more = rng.integers(1, 4), rng.integers(1, 4)
+        texts = [" ".join(rng.choice(WORDS, k)) for k in (short + more, short)]
+        rows.append({"prompt": f"Say {WORDS[i % 10]}", "chosen": texts[0], "rejected": texts[1]})
+    held_out = str(write_rows(tmp_path / "held-out.jsonl", rows[80:]))
+    found = {}
+    for head in (False, True):
+        config = settings(
+            tmp_path,
+            rows[:80],
+            out=tmp_path / f"rm-{head}",
+            batch_size=16,
+            max_steps=20,
+            learning_rate=1e-3,
+            length_head=head,
+            eval_data=held_out,
+            eval_every=20,
+        )
+        train_reward_model(config)
+        assert AutoModelForSequenceClassification.from_pretrained(config.out / "model").config.num_labels == 1
+        found[head] = json.loads((config.out / "evaluations" / "reward_model.json").read_text())["length"]["score"]
+    assert found[False] > 0.8
+    assert abs(found[True]) < 0.5
+    assert metrics(tmp_path / "rm-True")[-1]["length_head_correlation"] > 0.8
+
+
+def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
+    held_out = write_rows(tmp_path / "held-out.jsonl", world(20, seed=1))
+    config = settings(
+        tmp_path,
+        world(8, seed=0),
+        max_steps=60,
+        learning_rate=3e-3,
+        eval_data=str(held_out),
+        eval_every=1,
+        patience=3,
+    )
+    train_reward_model(config)
+    (best,) = events(config.out, "best_step")
+    losses = [row["eval/loss"] for row in metrics(config.out)]
+    assert len(losses) == best["step"] + 3 < 60
+    assert min(losses) == losses[best["step"] - 1] == best["objective"]
+    before = {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()}
+    train_reward_model(config.model_copy(update={"resume": True}))
+    assert {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()} == before
+    (config.out / "evaluations" / "reward_model.json").unlink()  # killed after the model was written
+    train_reward_model(config.model_copy(update={"resume": True}))
+    assert {p: p.read_bytes() for p in config.out.rglob("*") if p.is_file()} == before
+
+
+def test_margins_come_from_the_data_and_must_be_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**row, "margin": m} for row, m in zip(pair_rows(3), ("0.5", None, 2), strict=True)]
+    lm = load_model("tiny-random")
+    data = write_rows(tmp_path / "d.jsonl", rows)
+    pairs, _ = encode_pairs(lm, load_preferences(str(data)), 1024, 1)
+    assert [pair.margin for pair in pairs] == [0.5, 0.0, 2.0]
+    data = write_rows(tmp_path / "d.jsonl", [*rows, {**pair_rows(4)[3], "margin": "much"}])
+    assert main(["reward-model", "--model", "tiny-random", "--data", str(data), "--out", str(tmp_path / "o")]) == 2
+    assert "d.jsonl:4" in (message := capsys.readouterr().err) and "margin" in message
+    assert not (tmp_path / "o").exists()
+
+
+def test_lengths_that_cannot_be_balanced_are_refused(tmp_path: Path) -> None:
+    rows = [{"prompt": "Say it", "chosen": "a" * (2 + i), "rejected": "b"} for i in range(4)]
+    with pytest.raises(InputError, match="same side in length"):
+        train_reward_model(settings(tmp_path, rows, length_balanced=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length_head": True, "members": 2}, "members 1"),
+        ({"length_head": True, "length_balanced": True}, "choose one"),
+        ({"length_head": True, "batch_size": 2}, "batch_size 4"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(tmp_path, pair_rows(2), **changes)
+
+
+def test_calibration_by_hand() -> None:
+    """σ(2) = 0.881 is in the eighth bin, right twice of three; σ(0.1) = 0.525 in the first, wrong."""
+    found = calibration(np.array([2.0, 2.0, -2.0, -0.1]))
+    sigma = [1 / (1 + math.exp(-0.1)), 1 / (1 + math.exp(-2))]
+    assert [b["predicted"] for b in found["bins"]] == pytest.approx(sigma)
+    assert [(b["right"]["value"], b["right"]["n"]) for b in found["bins"]] == [(0.0, 1), (pytest.approx(2 / 3), 3)]
+    assert found["error"] == pytest.approx((sigma[0] - 0 + 3 * (sigma[1] - 2 / 3)) / 4)
+
+
+def test_gold_errors() -> None:
+    """Errors ±1 have m4/m2² = 1, an excess of −2; one large error among small ones is far above 0."""
+    scores = np.array([0.0, 0.0, 1.0, 1.0])
+    found = gold_errors(scores, 2 * scores + np.array([1.0, -1.0, 1.0, -1.0]))
+    assert found["error_kurtosis"] == pytest.approx(-2) and found["error_std"] == pytest.approx(1)
+    noise = np.zeros(200)
+    noise[7] = 50.0
+    heavy = gold_errors(np.arange(200.0), np.arange(200.0) + noise)
+    assert heavy["error_kurtosis"] is not None and heavy["error_kurtosis"] > 50
+
+
+def test_validation_counts_by_hand() -> None:
+    pairs = [Pair((1,), ((1,) * a, (1,) * b)) for a, b in ((5, 2), (2, 5), (3, 3))]
+    found = validation(pairs, np.array([[2.0, 1.0], [0.0, 1.0], [1.0, 1.0]]))
+    assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (pytest.approx(1 / 3), 3)
+    assert (found["length"]["longer_chosen"]["value"], found["length"]["longer_chosen"]["n"]) == (0.5, 2)
+    assert found["length"]["longer_scored_higher"]["value"] == 1.0
+    assert found["gold"] is None
+
+
+def test_prompts_and_responses_are_computed_once() -> None:
+    """A prompt of 50 tokens and two responses that share their first 20: one forward pass over the forest."""
+    lm = load_model("tiny-random")
+    lm.add_score_head(1, seed=0)
+    lm.forwarded_tokens = 0
+    prompt, common = tuple(range(3, 53)), tuple(range(60, 80))
+    list(score_batches(lm, [response_tree(prompt, ((*common, 100, 2), (*common, 101, 102, 2)))], 4096))
+    assert lm.forwarded_tokens == 50 + 20 + 2 + 3
