@@ -7,7 +7,7 @@
 - `copy`: say the letter of four that the prompt is made of, and end, with a bonus for entropy; the start answers with
   any of them. The best is 1.
 - `tool`: a box has to be unlocked by a tool before it is opened by an answer; the start forgets the first in half of
-  the episodes. The best is 1.
+  the episodes. Sampled with top-p 0.95; the best is 1.
 
 Prints a table of the score (mean reward of what was sampled in the last five steps, over the best one), steps and
 seconds. There is no KL, which would move the best. `coin` is grpo with a random reward, scored by the task's own.
@@ -144,7 +144,8 @@ def tasks(folder: Path) -> dict[str, Task]:
                 "max_new_tokens": 64,
                 "max_turns": 2,
                 "batch_size": 32,
-                "max_steps": 25,
+                "max_steps": 20,
+                "top_p": 0.95,
                 "learning_rate": 5e-5,
             },
         ),
