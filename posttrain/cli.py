@@ -160,7 +160,7 @@ def _rl(config: configs.RlConfig) -> int:
     from posttrain.train.rl import train_rl
 
     train_rl(config)
-    return _reported(config.out)
+    return DONE if config.dry_run else _reported(config.out)
 
 
 def _distill(config: configs.DistillConfig) -> int:

@@ -159,7 +159,11 @@ def _messages(config_class: type[Config], error: ValidationError, positional: Ma
 
 
 def _with_option_names(config_class: type[Config], message: str) -> str:
-    """`batch_size` becomes `--batch-size`; names without an underscore may be plain words and stay."""
+    """`batch_size` becomes `--batch-size`. Names without an underscore may be plain words and stay, but for the first
+    word of the message."""
+    first = message.partition(" ")[0]
+    if first in config_class.model_fields and "_" not in first:
+        message = option_name(first) + message[len(first) :]
     for field in config_class.model_fields:
         if "_" in field:
             message = re.sub(rf"\b{field}\b", option_name(field), message)

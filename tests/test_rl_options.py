@@ -86,17 +86,55 @@ def test_a_replay_trains_on_the_same_rollouts(start: Callable[..., Path], tmp_pa
     """Without importance weights the same start, data and rate give the same weights, bit for bit, and nothing is
     sampled or written anew."""
     first = start("first", epochs=2)
-    again = start("again", epochs=2, replay=str(first / "rollouts.jsonl"), mismatch="off", max_steps=None)
+    recorded = str(first / "rollouts.jsonl")
+    again = start("again", (), epochs=2, replay=recorded, mismatch="off", max_steps=None)
     assert equal(first, again)
     assert not (again / "rollouts.jsonl").exists()
-    weighed = start("weighed", replay=str(first / "rollouts.jsonl"), learning_rate=3e-3)
+    weighed = start("weighed", (), replay=recorded, learning_rate=3e-3)
     assert all(row["mismatch_kl"] is not None for row in metrics(weighed))
     assert metrics(weighed)[2]["mismatch_kl"] > 1e-6  # the other run's policy has gone another way
     with pytest.raises(InputError, match="no such file"):
-        start("none", replay=str(tmp_path / "none.jsonl"))
+        start("none", (), replay=str(tmp_path / "none.jsonl"))
     other = write_rows(tmp_path / "other.jsonl", [{"prompt": "x", "id": "x"}])
     with pytest.raises(InputError, match="of task '[0-3]', which --data does not have"):
-        start("other", data=str(other), replay=str(first / "rollouts.jsonl"))
+        start("other", (), data=str(other), replay=recorded)
+    with pytest.raises(InputError, match="sampled at temperature 1.0"):
+        start("warm", (), replay=recorded, temperature=0.5)
+    with pytest.raises(InputError, match="no reward has this name; there are spread"):
+        start("held", (), replay=recorded, constraint=("letter>=0.9",))
+    assert not any((tmp_path / name).exists() for name in ("none", "other", "warm", "held"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda row: row["segments"][0]["token_ids"].__setitem__(0, 10**6), "can be trained"),
+        (lambda row: row["segments"][0]["token_ids"].__setitem__(0, -3), "can be trained"),
+        (lambda row: row["segments"][0]["sampler_logprobs"].__setitem__(-1, None), "not a rollout"),
+        (lambda row: row.update(segments=[]), "not a rollout"),
+        (lambda row: row.update(step="x"), "can be trained"),
+        (lambda row: row.update(status="weird"), "can be trained"),
+        (lambda row: row.update(score="high"), "not a rollout of a run"),
+        (lambda row: row.update(of=99), "step 1 is not whole"),
+    ],
+)
+def test_a_replay_of_what_is_no_rollout_names_the_line(
+    start: Callable[..., Path], tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    rows = read_rows(start("first", max_steps=1) / "rollouts.jsonl")
+    edit(rows[0])
+    file = write_rows(tmp_path / "edited.jsonl", rows)
+    with pytest.raises(InputError, match=message):
+        start("replayed", (), replay=str(file))
+    assert not (tmp_path / "replayed").exists()
+
+
+def test_a_step_without_any_difference_is_a_logged_no_op(start: Callable[..., Path]) -> None:
+    """dapo, and a reward that is the same for all: no refill helps, nothing is learnt, and the run ends and says so."""
+    out = start(reward=("letter=0",), algorithm="dapo", overlong_share=0.0, max_refills=1, max_steps=2)
+    assert [row["loss"] for row in metrics(out)] == [None, None]
+    assert [row["zero_variance_groups"] for row in metrics(out)] == [1.0, 1.0]
+    assert [e["groups"] for e in events(out, "short_batch")] == [0, 0] and events(out, "nothing_learnt")
 
 
 def test_a_dry_run_shows_and_writes_nothing(
@@ -107,6 +145,9 @@ def test_a_dry_run_shows_and_writes_nothing(
     assert not out.exists()
     assert text.count("tokens sampled") == 10
     assert "task " in text and "rollout 1 of 4" in text and "advantage" in text and "«" in text
+    command = ["rl", "--model", "tiny-random", "--data", str(tmp_path / "tasks.jsonl"), "--out", str(tmp_path / "cli")]
+    command += ["--reward", f"{tmp_path}/own.py:spread", "--max-new-tokens", "4", "--batch-size", "16", "--dry-run"]
+    assert main(command) == 0 and not (tmp_path / "cli").exists()
     trained = text.split("«")[1].split("»")[0]
     assert "<|im_start|>" not in trained.removesuffix("<|im_end|>")
     assert "<|im_start|>assistant\n«" in text

@@ -193,6 +193,9 @@ def test_constraints_by_hand() -> None:
         constraints.check(["helpful"])
     with pytest.raises(InputError, match="NAME>=LEVEL"):
         Constraints(["safe>0.9"], 0.5)
+    with pytest.raises(InputError, match="two levels"):
+        Constraints(["safe>=0.9", "safe>=0.1"], 0.5)
+    assert Constraints(["safe>=1e-3"], 0.5).levels == {"safe": 0.001}
 
 
 @pytest.mark.parametrize(
@@ -213,6 +216,11 @@ def test_constraints_by_hand() -> None:
         ("ppo", {"value_coefficient": 1.0}, "critic head"),
         ("ppo", {"critic": "head", "critic_learning_rate": 1.0}, "critic separate"),
         ("rloo", {"aggregation": "gdpo"}, "gdpo"),
+        ("grpo", {"aggregation": "gdpo", "scale": "none"}, "gdpo"),
+        ("dapo", {"aggregation": "gdpo"}, "overlong_share"),
+        ("grpo", {"mismatch_limit": 3.0}, "mismatch_limit has no effect"),
+        ("grpo", {"replay": "f"}, "leave it out"),
+        ("grpo", {"replay": "f", "reward": (), "env": "e"}, "env"),
         ("grpo", {"reward": ()}, "reward is required"),
         ("grpo", {"replay": "f", "dry_run": True}, "replay"),
     ],

@@ -68,7 +68,8 @@ class RlConfig(TrainConfig):
     max_refills: NonNegative = 0
     """Rounds in which groups of equal scores are replaced by groups of further prompts (DAPO's dynamic sampling)."""
     overlong_share: Share = 0.0
-    """Last share of `max_new_tokens` over which a penalty grows from 0 to −1 (DAPO's soft overlong punishment)."""
+    """Last share of the longest response (`max_new_tokens`, with an environment in all turns) over which a penalty
+    grows from 0 to −1 (DAPO's soft overlong punishment)."""
     gamma: Discount = 1.0
     """Discount γ of later tokens' rewards, without baseline or with a critic. Default: InstructGPT."""
     gae_lambda: Discount = 0.95
@@ -92,7 +93,7 @@ class RlConfig(TrainConfig):
     kl_target: Rate | None = None
     """Adapt β so that the KL of a rollout (summed over its tokens, nats) comes near this (arXiv:1909.08593, section
     2.2)."""
-    reference_every: Positive | None = None
+    reference_every: Annotated[int, Field(ge=2)] | None = None
     """Steps after which the reference becomes the policy as it is."""
     entropy_bonus: NonNegativeFloat = 0.0
     """Coefficient of the entropy of the next-token distribution, added to the objective."""
@@ -133,7 +134,7 @@ class RlConfig(TrainConfig):
     env_timeout: Rate = 30.0
     """Seconds an environment may take for one answer before its process is killed."""
     replay: str | None = None
-    """Train on the `rollouts.jsonl` of another run, step by step, instead of sampling."""
+    """Train on the `rollouts.jsonl` of another run, step by step and by its scores, instead of sampling and scoring."""
     dry_run: bool = False
     """Show ten rollouts with their scores, advantages and trained tokens; train and write nothing."""
     engine_slots: Positive = 64
@@ -176,7 +177,7 @@ class RlConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RlConfig:
-        if not self.reward and self.env is None:
+        if not self.reward and self.env is None and self.replay is None:
             raise ValueError("reward is required; only an environment with one of its own does without")
         if self.has_kl and self.kl_in == "loss" and self.kl_estimator == "k1":
             raise ValueError(
@@ -194,12 +195,19 @@ class RlConfig(TrainConfig):
                 "surrogate 'reinforce' is right for one optimizer step a batch only; use another one with more epochs "
                 "or minibatches"
             )
-        if self.aggregation == "gdpo" and (self.baseline != "group" or self.constraint):
-            raise ValueError("aggregation 'gdpo' normalises each reward in its group; it needs baseline 'group' alone")
+        if self.aggregation == "gdpo" and (
+            self.baseline != "group" or self.scale != "group" or self.constraint or self.overlong_share or self.replay
+        ):
+            raise ValueError(
+                "aggregation 'gdpo' normalises each reward in its group; it needs baseline and scale 'group', and goes "
+                "with neither constraint, overlong_share nor replay"
+            )
         if self.aggregation == "gdpo" and self.has_kl and self.kl_in == "reward":
             raise ValueError("aggregation 'gdpo' normalises each reward and the KL is none of them; use kl_in 'loss'")
-        if self.replay is not None and (self.max_refills or self.dry_run):
-            raise ValueError("replay samples nothing; it goes with neither max_refills nor dry_run")
+        if self.replay is not None and (self.max_refills or self.dry_run or self.env is not None):
+            raise ValueError("replay samples nothing; it goes with neither max_refills, dry_run nor env")
+        if self.replay is not None and self.reward and self.eval_data is None:
+            raise ValueError("replay trains on the recorded scores; reward is for eval_data there, so leave it out")
         return self
 
     @property
@@ -240,5 +248,9 @@ class RlConfig(TrainConfig):
             "kl_stop": (self.updates_per_step > 1, "more than one of epochs x minibatches"),
             **dict.fromkeys(("ptx_coefficient", "ptx_batch_size"), (self.ptx_data is not None, "ptx_data")),
             "constraint_rate": (bool(self.constraint), "a constraint"),
+            "mismatch_limit": (
+                self.mismatch != "off" and (self.mismatch != "auto" or self.replay is not None),
+                "importance weights (mismatch)",
+            ),
             **dict.fromkeys(("max_turns", "env_timeout"), (self.env is not None, "env")),
         }

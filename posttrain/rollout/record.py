@@ -18,6 +18,7 @@ def rollout_to_json(step: int, rollout: Rollout, value: Score, advantage: float 
         "task": rollout.task_id,
         "index": rollout.index,
         "seed": rollout.seed,
+        "temperature": rollout.sampling.temperature,
         "status": rollout.status,
         "error": rollout.error,
         "text": rollout.text,

@@ -10,7 +10,7 @@ from posttrain.types import Group, InputError, Score
 
 KL_GAIN = 0.1
 """K of `AdaptiveKl` (Ziegler et al., arXiv:1909.08593, section 2.2)."""
-CONSTRAINT = re.compile(r"(?P<name>.+?)\s*>=\s*(?P<level>[-+]?[0-9]+(?:\.[0-9]+)?)")
+CONSTRAINT = re.compile(r"(?P<name>.+?)\s*>=\s*(?P<level>[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)")
 
 
 class AdaptiveKl:
@@ -38,7 +38,10 @@ class Constraints:
 
     def __init__(self, texts: Sequence[str], rate: float) -> None:
         self.rate = rate
-        self.levels = dict(_parsed(text) for text in texts)
+        parsed = [_parsed(text) for text in texts]
+        self.levels = dict(parsed)
+        if len(self.levels) < len(parsed):
+            raise InputError("--constraint: one reward is given two levels; give each once")
         self.multipliers = dict.fromkeys(self.levels, 0.0)
 
     def check(self, parts: Collection[str]) -> None:

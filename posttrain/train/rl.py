@@ -15,7 +15,6 @@ from posttrain.models import load_model
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import check_prompts
 from posttrain.rollout.collect import ENVIRONMENT_PART
-from posttrain.rows import SftRow
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.controllers import Constraints
 from posttrain.train.critic import Critic, HeadCritic, SeparateCritic
@@ -52,16 +51,20 @@ def train_rl(config: RlConfig) -> None:
             check_prompts(lm.chat, rows, lm.context - config.max_new_tokens, source, tools)
         rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), sources)
         total = _total_steps(config, rollouts)
+        names = rollouts.recorded_parts or set(sources.weights(1))
+        Constraints(config.constraint, config.constraint_rate).check(names)
+        mix = Mix(config, lm, mixed) if mixed else None
         if config.dry_run:
             log = RunLog(Path(held.enter_context(TemporaryDirectory())) / "run", settings, resume=False)
         else:
             log = RunLog(config.out, settings, config.resume)
         held.enter_context(log)
-        stage = _stage(config, settings["learning_rate"], rollouts, held_out, mixed, log, total)
+        stage = _stage(config, settings["learning_rate"], rollouts, held_out, mix, log, total)
         if config.dry_run:
             print(stage.describe())
             return
         special_tokens(log, lm.chat, config.data, tasks)
+        truncated_rows(log, mix.cut if mix else 0, len(mixed), config.max_length)
         run_stage(log, config, stage)
 
 
@@ -81,10 +84,12 @@ def _sources(config: RlConfig, columns: Collection[str], held: ExitStack) -> Sou
                 keep_state=scorer is not None and scorer.wants_environments,
             )
         )
-        names |= {ENVIRONMENT_PART} if environment.has_reward else set()
-        if not names:
+        if not names and not environment.has_reward:
             raise InputError(f"--env {config.env}: has no get_reward, so --reward is required")
-    Constraints(config.constraint, config.constraint_rate).check(names)
+        if ENVIRONMENT_PART in names:
+            raise InputError(
+                f"--reward: {ENVIRONMENT_PART!r} is the name of the environment's own; write REWARD as NAME"
+            )
     return Sources(scorer, environment)
 
 
@@ -102,7 +107,7 @@ def _stage(
     rate: float,
     rollouts: Rollouts,
     held_out: Sequence[Task],
-    mixed: Sequence[SftRow],
+    mix: Mix | None,
     log: RunLog,
     total: int | None,
 ) -> Rl:
@@ -117,8 +122,4 @@ def _stage(
         critic = HeadCritic(policy)
     elif config.baseline == "critic":
         critic = SeparateCritic(config, policy, config.critic_learning_rate or rate * CRITIC_FACTOR, updates)
-    mix = None
-    if mixed:
-        mix = Mix(config, lm, mixed)
-        truncated_rows(log, mix.cut, len(mixed), config.max_length)
     return Rl(config, policy, rollouts, held_out, log, total, critic, mix)

@@ -79,11 +79,12 @@ class Rl:
         step = self.rollouts.step(n)
         if step.new or config.replay is None:
             self.policy.flops += sampling_flops(self.policy.lm.flops, step.all)
-        members = [g.rollouts for g in step.used]
+        groups = step.used or step.all  # where no refill brought one that differs, the step has nothing to learn
+        members = [g.rollouts for g in groups]
         references, values = self._references(members), self._values(members)
-        signals = self._signals(n, step.used, references, values)
+        signals = self._signals(n, groups, references, values)
         self._record(n, step, signals)
-        metrics = group_metrics(step.used, signals) | kl_metrics(step.used, references)
+        metrics = group_metrics(groups, signals) | kl_metrics(groups, references)
         metrics |= {f"weight/{name}": weight for name, weight in sources.curriculum(n).items()}
         metrics |= {f"multiplier/{name}": value for name, value in self.constraints.multipliers.items()}
         metrics |= {"beta": self.kl.beta} if config.kl_target is not None else {}
@@ -93,7 +94,7 @@ class Rl:
         metrics |= {"sampled_groups": len(step.all)} if config.max_refills else {}
         metrics |= self._train(n, signals, references, values)
         self.kl.update(metrics["kl_sequence"])
-        self.constraints.update(step.used)
+        self.constraints.update(groups)
         if self.reference is not None and config.reference_every and n % config.reference_every == 0:
             self.reference.follow()
         self.rollouts.engine.update(None, n)
@@ -188,7 +189,7 @@ class Rl:
             now = self.policy.logprobs(rollout_trees(members), config.temperature)
             extras["proximal_logprobs"] = by_rollout(members, now)
         keep_flat = in_loss or config.entropy_bonus > 0 or self.critic is not None
-        size = max(1, len(signals) // config.minibatches)
+        size = -(-len(signals) // config.minibatches)  # a short batch has smaller minibatches, or fewer
         updates: list[dict[str, float]] = []
         for _ in range(config.epochs):
             for i in range(0, len(signals), size):

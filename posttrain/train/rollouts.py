@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from posttrain.config import RlConfig
 from posttrain.engine.base import Engine
@@ -16,8 +17,8 @@ from posttrain.rollout import Limits, Plan, collect, regroup, rollout_from_json,
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, read_jsonl
 from posttrain.train.policy import rows_between
-from posttrain.train.signals import Signal
-from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
+from posttrain.train.signals import Signal, sampler_logprobs
+from posttrain.types import Group, InputError, Rollout, Sampling, Score, Status, Task
 
 Row = dict[str, Any]
 
@@ -67,6 +68,7 @@ class Rollouts:
         self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
         self.position = 0
         self.prompts = config.batch_size // config.group_size
+        self.recorded_parts: set[str] = set()
         self._recorded: dict[int, list[Row]] = {}
         self._by_id = {task.id: task for task in tasks}
 
@@ -115,20 +117,46 @@ class Rollouts:
     def replay(self, source: str) -> int:
         """Take every step from the `rollouts.jsonl` of another run instead of sampling; the number of steps.
 
-        Raises InputError where there is no such file, it holds no step, or a task that the data does not have."""
+        Raises InputError, naming the line, for a file that is not the whole rollouts of such a run: of these tasks,
+        this vocabulary and this temperature."""
         path = Path(source)
         if not path.is_file():
             raise InputError(f"--replay {source}: no such file; give the rollouts.jsonl of a run")
         try:
-            steps = _by_step(read_jsonl(path))
-            for rows in steps.values():
-                self._groups_of(rows)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"--replay {source}: not the rollouts of a run ({error})") from error
+            rows = read_jsonl(path)
+        except ValueError as error:
+            raise InputError(f"--replay {source}: not a JSONL file ({error})") from error
+        for i, row in enumerate(rows, start=1):
+            self._check_row(row, f"--replay {source}:{i}")
+        steps = _by_step(rows)
+        for n, members in steps.items():
+            if len(members) != members[0].get("of", len(members)):
+                raise InputError(f"--replay {source}: step {n} is not whole; cut the file before it")
+            if not any(row.get("used", True) for row in members):
+                raise InputError(f"--replay {source}: step {n} has no rollout that was trained on; take it out")
         if not steps:
             raise InputError(f"--replay {source}: holds no rollouts")
+        self.recorded_parts = {name for row in rows for name in row["parts"]}
         self._recorded = {n: steps[old] for n, old in enumerate(sorted(steps), start=1)}
         return len(steps)
+
+    def _check_row(self, row: Any, where: str) -> None:
+        """Raise InputError for a line that is no rollout which could be trained on."""
+        try:
+            rollout, _ = self._read(row)
+            ids = [token for segment in rollout.segments for token in segment.token_ids]
+            drawn = sampler_logprobs(rollout)
+            fits = isinstance(row["step"], int) and all(type(t) is int and 0 <= t < self.lm.vocabulary for t in ids)
+            fits = fits and row["status"] in get_args(Status) and all(math.isfinite(p) and p <= 1e-3 for p in drawn)
+            fits = fits and (bool(drawn) or rollout.status == "failed")
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: not a rollout of a run ({type(error).__name__}: {error})") from error
+        if not fits:
+            raise InputError(f"{where}: not a rollout that this model can be trained on (tokens, logprobs or status)")
+        if row["task"] not in self._by_id:
+            raise InputError(f"{where}: is of task {row['task']!r}, which --data does not have")
+        if row.get("temperature", self.config.temperature) != self.config.temperature:
+            raise InputError(f"{where}: was sampled at temperature {row['temperature']}; give --temperature that")
 
     def _sample(self, n: int, prompts: int, before: Sequence[Group]) -> list[Group]:
         """Groups of the next prompts of the stream. A prompt that comes twice in a step gets other seeds."""
@@ -153,9 +181,6 @@ class Rollouts:
 
     def _groups_of(self, rows: Sequence[Row]) -> tuple[list[Group], list[Group]]:
         """All groups of the rows of a step, and those that were used."""
-        missing = next((row["task"] for row in rows if row["task"] not in self._by_id), None)
-        if missing is not None:
-            raise InputError(f"the recorded rollouts are of task {missing!r}, which --data does not have")
         pairs = [self._read(row) for row in rows]
         tasks = [self._by_id[row["task"]] for row in rows]
         groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs])

@@ -171,7 +171,10 @@ def _by_critic(
 
 
 def _decoupled_signals(groups: Sequence[Group], weights: Mapping[str, float]) -> list[list[Signal]]:
-    scored = [[(r, s) for r, s in zip(g.rollouts, g.scores, strict=True) if s.total is not None] for g in groups]
+    scored = [
+        [(r, s) for r, s in zip(g.rollouts, g.scores, strict=True) if s.total is not None and r.response_length]
+        for g in groups
+    ]
     scored = [members if len(members) > 1 else [] for members in scored]
     parts = [[[s.parts.get(name) for name in weights] for _, s in members] for members in scored]
     advantages = decoupled(parts, list(weights.values()))
