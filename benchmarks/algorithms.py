@@ -195,7 +195,7 @@ def run(algorithm: str, task: Task, seed: int, folder: Path) -> Result:
     if algorithm == "coin":
         name = "grpo"
         code, _, own = options["reward"][0].rpartition(":")
-        options["reward"] = (f"{code}:coin", f"{code}:{own}=0 as own")
+        options["reward"] = (f"{code}:coin", f"{code}:{own} as own=0")
     if ALGORITHMS[name].group_size == 1:
         options["group_size"] = 1
     begun = time.perf_counter()

@@ -27,7 +27,7 @@ def run(benchmark: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     return lambda algorithm, task, seed: benchmark.run(algorithm, tasks[task], seed, folder)
 
 
-CASES = [*((name, "bandit") for name in ALGORITHMS), ("ppo", "copy"), ("grpo", "copy"), ("grpo", "tool")]
+CASES = [*((name, "bandit") for name in ALGORITHMS), ("grpo", "tool")]
 """All on the first task; the stress tests have all on all."""
 
 

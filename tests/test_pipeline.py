@@ -162,6 +162,7 @@ def test_stages_that_learn_from_sampled_answers(tmp_path: Path) -> None:
     assert json.loads((out / "rejection" / "lineage.json").read_text())["data"] == str(out / "best" / "sft.jsonl")
 
 
+@pytest.mark.timeout(300)  # it runs pipelines four times
 def test_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
     """Pairs that cost more than the arm they are compared with are told before the stages that follow; with the remedy
     that the message gives the recipe goes on."""

@@ -33,6 +33,8 @@ KINDS: dict[str, str] = {
     "env": "rl --batch-size 8 --group-size 4 --max-new-tokens 20 --env guess_number(low=1,high=5) --max-turns 3",
     "distill": "distill --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4",
 }
+LONG = ("sft", "tr-dpo", "kto", "length-head")
+"""Kinds that the stress tests alone run: another one goes the same way."""
 UPDATES = {"rl": 2, "ppo": 2}
 """Optimizer steps of the policy in a step, where that is not one."""
 
@@ -68,7 +70,7 @@ def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[s
     return [*KINDS[kind].split(), *common, "--save-every", str(SAVE_EVERY), *extra]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LONG])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kind: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     rng = random.Random(kind)

@@ -65,7 +65,7 @@ def test_rounds_are_in_step_and_in_the_order_of_the_plans() -> None:
     rollouts, engine, environment = talk(replies, "a", "b", "c")
     assert engine.rounds == [[0, 1, 2], [0, 2], [0, 2]]
     assert [r.task_id for r in rollouts] == ["t0", "t1", "t2"]
-    assert environment.episodes == {i: ({"n": i}, 70 + i) for i in range(3)}
+    assert environment.episodes == {i: ({"prompt": f"q{i}", "n": i}, 70 + i) for i in range(3)}
     assert environment.finished == [1, 0, 2]
     assert [r.environment_reward for r in rollouts] == [3.0, 1.0, 3.0]
     assert [r.environment_state for r in rollouts] == [b"state 0", b"state 1", b"state 2"]
