@@ -202,6 +202,10 @@ def test_the_mix_is_imitated(start: Callable[..., Path], tmp_path: Path) -> None
     out = start(ptx_data=str(rows), ptx_batch_size=4, max_steps=10, reward=("letter=0",))
     losses = [row["ptx_loss"] for row in metrics(out)]
     assert losses[-1] < 0.7 * losses[0]
+    write_rows(tmp_path / "mix.jsonl", sft_rows(5))
+    with pytest.raises(InputError, match=r"mix.jsonl has other content"):
+        start(ptx_data=str(rows), ptx_batch_size=4, max_steps=10, reward=("letter=0",), resume=True)
+    write_rows(tmp_path / "mix.jsonl", sft_rows(4))
     twice = start("twice", ptx_data=str(rows), ptx_batch_size=4, ptx_coefficient=2.0, max_steps=1, reward=("letter=0",))
     assert metrics(twice)[0]["ptx_loss"] == pytest.approx(losses[0], rel=1e-5)
     assert metrics(twice)[0]["grad_norm"] == pytest.approx(2 * metrics(out)[0]["grad_norm"], rel=1e-3)
