@@ -56,7 +56,8 @@ def _finished(
 def _single_turns(
     engine: Engine, chat: ChatFormat, plans: Sequence[Plan], deadline_seconds: float | None
 ) -> Iterator[tuple[int, Rollout]]:
-    prompts = {id(p.task): chat.prompt_ids(p.task.prompt, p.task.tools) for p in plans}
+    tasks = {id(p.task): p.task for p in plans}
+    prompts = {i: chat.prompt_ids(task.prompt, task.tools) for i, task in tasks.items()}
     requests = [Request(i, prompts[id(p.task)], p.sampling, p.seed) for i, p in enumerate(plans)]
     for i, completion in engine.generate(requests, deadline_seconds):
         yield i, _rollout(chat, plans[i], requests[i].prompt_ids, completion)
