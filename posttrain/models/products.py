@@ -1,7 +1,8 @@
 """Matrix products with the weights of linear layers, by the kernels that are faster on a CPU.
 
 In float32 on a CPU torch multiplies by MKL; oneDNN, which torch has as well, is faster where few rows meet a large
-matrix, and on some processors for any number of rows. Elsewhere these functions are torch's own.
+matrix, and with AVX-512 for any number of rows. With AVX2 alone it loses with a transposed matrix, as gradients of
+inputs have it (docs/log.md). Elsewhere these functions are torch's own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+WIDE = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+"""Whether this processor has vector registers of 512 bits."""
 PACKED_FOR = 64
 """Rows that the layout of `packed` is chosen for. It serves any number."""
 
@@ -27,7 +30,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
 def input_gradient(g: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """g W, the gradient of the input of `linear` from that of its output [N, out]."""
-    return linear(g, weight.T) if _by_onednn(weight) else g @ weight
+    return linear(g, weight.T) if _by_onednn(weight) and WIDE else g @ weight
 
 
 def packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
