@@ -9,8 +9,9 @@
 - `tool`: a box has to be unlocked by a tool before it is opened by an answer; the start forgets the first in half of
   the episodes. Sampled with top-p 0.95; the best is 1.
 
-Prints a table of the score (mean reward of what was sampled in the last five steps, over the best one), steps and
-seconds. There is no KL, which would move the best. `coin` is grpo with a random reward, scored by the task's own.
+Prints a table of the score (mean reward of all that was sampled in the last five steps, what dynamic sampling left out
+included, over the best one), steps and seconds. There is no KL, which would move the best. `coin` is grpo with a random
+reward, scored by the task's own.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def tasks(folder: Path) -> dict[str, Task]:
                 "reward": (f"{code}:bandit",),
                 "max_new_tokens": 1,
                 "batch_size": 64,
-                "max_steps": 60,
+                "max_steps": 40,
                 "learning_rate": 5e-4,
             },
         ),
@@ -212,11 +213,13 @@ def run(algorithm: str, task: Task, seed: int, folder: Path) -> Result:
             **options,
         )
     )
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    key = "reward/own" if algorithm == "coin" else "reward"
-    last = [row[key] for row in rows[-5:]]
-    variance = rows[-1].get("explained_variance")
-    return Result(statistics.mean(last) / task.best, len(rows), time.perf_counter() - begun, variance)
+    seconds = time.perf_counter() - begun
+    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rollouts = [json.loads(line) for line in (out / "rollouts.jsonl").read_text().splitlines()]
+    last = [
+        row["parts"]["own"] if algorithm == "coin" else row["score"] for row in rollouts if row["step"] > len(steps) - 5
+    ]
+    return Result(statistics.mean(last) / task.best, len(steps), seconds, steps[-1].get("explained_variance"))
 
 
 def _write(file: Path, rows: Sequence[dict[str, Any]]) -> Path:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pytest
 
 from posttrain import cli
 from posttrain.cli import main
-from tests.processes import ENV, launch, steps_written
+from tests.processes import launch, steps_written
 from tests.training_helpers import events, metrics, pair_rows, read_rows, sft_rows
 
 GOOD_SFT = "".join(json.dumps(row) + "\n" for row in sft_rows(8))
@@ -135,7 +133,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "prompt beyond the context",
         f"{RL} --reward format --data long.jsonl",
-        ["long.jsonl", "task 1", "--max-new-tokens"],
+        ["long.jsonl", "task 1", "shorten"],
     ),
     ("row cut to nothing", f"{SFT} --data sft.jsonl --max-length 5", ["sft.jsonl:1", "5 tokens", "raise --max-length"]),
     (
@@ -199,7 +197,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "sample of a prompt beyond the context",
         f"{SAMPLE} --model tiny-random --write all".replace("tasks", "long"),
-        ["long.jsonl", "task 1", "--max-new-tokens"],
+        ["long.jsonl", "task 1", "shorten"],
     ),
     ("no teacher", f"{DISTILL} --data tasks.jsonl", ["--teacher is required"]),
     (
@@ -249,14 +247,14 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "evaluation of a prompt beyond the context",
         f"{EVAL} --data long.jsonl --out out".replace("math", "format"),
-        ["long.jsonl", "task 1", "--max-new-tokens"],
+        ["long.jsonl", "task 1", "shorten"],
     ),
     ("evaluation under a file", f"{EVAL} --data tasks.jsonl --out a_file/x", ["a_file/x", "cannot be made", "another"]),
     ("evaluation into a file", f"{EVAL} --data tasks.jsonl --out a_file", ["a_file", "cannot be made", "another"]),
     (
         "more new tokens than the context",
         f"{EVAL} --data tasks.jsonl --max-new-tokens 9000".replace(" --max-new-tokens 4", ""),
-        ["tasks.jsonl", "none fit", "lower --max-new-tokens by"],
+        ["tasks.jsonl", "which leave", "lower --max-new-tokens to that"],
     ),
     ("output is a file", f"{SFT} --data sft.jsonl".replace("out out", "out a_file"), ["a_file: is a file", "folder"]),
     (
@@ -332,24 +330,25 @@ def test_a_folder_that_another_process_writes(folder: Path, capfd: pytest.Captur
     other = launch(command, folder / "other.txt")
     try:
         assert wait_for_a_step(other, folder / "out")
-        other.send_signal(signal.SIGSTOP)
+        assert other.pid is not None
+        os.kill(other.pid, signal.SIGSTOP)
         assert main([*command, "--resume"]) == 2
         assert_one_message(capfd.readouterr().err, ["--out out", "another process is writing", "wait"])
     finally:
         other.kill()
-        other.wait()
+        other.join()
     # the lock went with the process
     (folder / "out" / "lineage.json").write_text("{}")
     assert main([*command, "--resume"]) == 0
 
 
-def wait_for_a_step(process: subprocess.Popen[bytes], run: Path) -> bool:
+def wait_for_a_step(process: BaseProcess, run: Path) -> bool:
     """Wait for the first step. False if the process ended before it."""
     for _ in range(60_000):
-        if steps_written(run) or process.poll() is not None:
+        if steps_written(run) or not process.is_alive():
             break
         time.sleep(0.001)
-    return process.poll() is None
+    return process.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -365,18 +364,13 @@ def test_a_full_disk(folder: Path, limit: int, file: str, steps: int) -> None:
     goes on where there is room again. The weights take 4.8 MB, the optimizer twice that."""
     save_every = "2" if file.startswith("checkpoints") else "100"
     command = [*SFT.split(), "--data", "sft.jsonl", "--max-steps", "8", "--batch-size", "2", "--save-every", save_every]
-    done = subprocess.run(
-        [sys.executable, "-m", "posttrain", *command],
-        env=ENV,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    messages = folder / "messages.txt"
+    done = launch(command, messages, max_file_bytes=limit)
+    done.join(60)
+    text = messages.read_text()
+    assert done.exitcode == 2, text
+    assert "Traceback" not in text
+    (message,) = [line for line in text.splitlines() if line.startswith("error: ")]
     assert f"cannot write {file} (" in message
     assert "make room there, then continue with --resume" in message
     assert not list((folder / "out").rglob("*.partial"))

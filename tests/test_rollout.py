@@ -290,14 +290,17 @@ def test_rollout_seeds_differ_and_depend_on_all_four_numbers() -> None:
 
 
 def test_prompts_without_room_are_named_before_sampling(tiny: LanguageModel) -> None:
-    """One token more than there is room for."""
+    """One token more than there is room for; fewer new tokens are offered only where they help."""
     task = Task("long", "x" * 20)
     n = len(tiny.chat.prompt_ids(task.prompt))
-    check_prompts(tiny.chat, [task], n, "data.jsonl")
-    with pytest.raises(InputError, match=f"data.jsonl: the prompt of task long has {n} tokens, but only {n - 1} fit"):
-        check_prompts(tiny.chat, [task], n - 1, "data.jsonl")
-    with pytest.raises(InputError, match=rf"but none fit .*; lower --max-new-tokens by {n + 90}$"):
-        check_prompts(tiny.chat, [task], -90, "data.jsonl")
+    check_prompts(tiny.chat, [task], n + 6, 6, "data.jsonl")
+    message = rf"data.jsonl: the prompt of task long has {n} tokens, which leave 5 .*lower --max-new-tokens to that"
+    with pytest.raises(InputError, match=message):
+        check_prompts(tiny.chat, [task], n + 5, 6, "data.jsonl")
+    with pytest.raises(
+        InputError, match=rf"task long has {n} tokens, as many as .* context of {n} or more; shorten it$"
+    ):
+        check_prompts(tiny.chat, [task], n, 6, "data.jsonl")
 
 
 def test_a_prompt_that_the_template_refuses_names_file_task_and_model() -> None:

@@ -209,11 +209,11 @@ def test_a_conversation_that_the_template_refuses_fails_its_rollout() -> None:
 
 def test_prompts_are_checked_for_conversations_before_anything_is_sampled(tiny: LanguageModel) -> None:
     task = Task("t", "q")
-    check_prompts(tiny.chat, [task], 2000, "data.jsonl", (TOOL,))
+    check_prompts(tiny.chat, [task], 2048, 48, "data.jsonl", (TOOL,))
     with pytest.raises(InputError, match=r"data.jsonl: task t: .*ignores tools"):
-        check_prompts(ChatFormat(styled_tokenizer("gemma")), [task], 2000, "data.jsonl", (TOOL,))
+        check_prompts(ChatFormat(styled_tokenizer("gemma")), [task], 2048, 48, "data.jsonl", (TOOL,))
     with pytest.raises(InputError, match=r"data.jsonl: task t: raw text has no turns"):
-        check_prompts(ChatFormat(styled_tokenizer("chatml"), raw=True), [task], 2000, "data.jsonl", ())
+        check_prompts(ChatFormat(styled_tokenizer("chatml"), raw=True), [task], 2048, 48, "data.jsonl", ())
     with pytest.raises(InputError, match="limits of turns, tokens and seconds must be above 0"):
         Limits(1, 10, 0.0)
 

@@ -55,7 +55,7 @@ def run_eval(config: EvalConfig) -> None:
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
         lm = load_model(config.model, raw=config.raw)
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
-        check_prompts(lm.chat, tasks, lm.context - config.max_new_tokens, config.data)
+        check_prompts(lm.chat, tasks, lm.context, config.max_new_tokens, config.data)
         if config.out is not None:  # now that the input is known to be good, and before the work
             try:
                 (config.out / "evaluations").mkdir(parents=True, exist_ok=True)

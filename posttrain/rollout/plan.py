@@ -51,20 +51,29 @@ def turn_seed(seed: int, turn: int) -> int:
 
 
 def check_prompts(
-    chat: ChatFormat, tasks: Sequence[Task], room: int, where: str, environment_tools: Tools | None = None
+    chat: ChatFormat,
+    tasks: Sequence[Task],
+    context: int,
+    new_tokens: int,
+    where: str,
+    environment_tools: Tools | None = None,
 ) -> None:
-    """Raise InputError, before anything is sampled, for a task whose prompt cannot be written or has more than `room`
-    tokens; `room` is negative where the new tokens alone exceed the context. With an environment (whose tools may be
-    none) the prompts must be conversations too."""
+    """Raise InputError, before anything is sampled, for a task whose prompt cannot be written or leaves less than
+    `new_tokens` of the model's context. With an environment (whose tools may be none) the prompts must be conversations
+    too."""
     for task in tasks:
         try:
             prompt = task.prompt if environment_tools is None else chat.conversation(task.prompt)
             n = len(chat.prompt_ids(prompt, environment_tools or task.tools))
         except InputError as error:
             raise InputError(f"{where}: task {task.id}: {error}") from None
-        if n > room:
-            fit = f"only {room} fit" if room > 0 else "none fit"
+        if n >= context:
             raise InputError(
-                f"{where}: the prompt of task {task.id} has {n} tokens, but {fit} beside max_new_tokens in the model's "
-                f"context; lower --max-new-tokens by {n - room}{' or shorten the prompt' if room > 0 else ''}"
+                f"{where}: the prompt of task {task.id} has {n} tokens, as many as the model's context of {context} or "
+                "more; shorten it"
+            )
+        if n + new_tokens > context:
+            raise InputError(
+                f"{where}: the prompt of task {task.id} has {n} tokens, which leave {context - n} of the model's "
+                f"context of {context}; lower --max-new-tokens to that or shorten the prompt"
             )

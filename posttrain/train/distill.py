@@ -251,7 +251,7 @@ def _encoded(
     is too long, and where the data lacks completions that are asked for."""
     tasks = [row if isinstance(row, Task) else Task(row.where, row.prompt, {}, row.tools) for row in rows]
     context = min(lm.context, teacher.context)
-    check_prompts(lm.chat, tasks, context - config.max_new_tokens, source)
+    check_prompts(lm.chat, tasks, context, config.max_new_tokens, source)
     if config.on_policy_share == 1:
         return [Prompted(task) for task in tasks], 0
     prompted: list[Prompted] = []

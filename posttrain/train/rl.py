@@ -48,7 +48,7 @@ def train_rl(config: RlConfig) -> None:
         lm = load_model(config.model, raw=config.raw)
         for source, rows in ((config.data, tasks), (config.eval_data or "", held_out)):
             tools = sources.environment.tools if sources.environment is not None else None
-            check_prompts(lm.chat, rows, lm.context - config.max_new_tokens, source, tools)
+            check_prompts(lm.chat, rows, lm.context, config.max_new_tokens, source, tools)
         rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), sources)
         total = _total_steps(config, rollouts)
         names = rollouts.recorded_parts or set(sources.weights(1))

@@ -77,7 +77,7 @@ class ModelSource:
         self._tasks = tasks
         self._sampling = sampling
         self._lm = load_model(model, raw=config.raw)
-        check_prompts(self._lm.chat, tasks, self._lm.context - config.max_new_tokens, config.data)
+        check_prompts(self._lm.chat, tasks, self._lm.context, config.max_new_tokens, config.data)
         self._engine = LocalEngine(self._lm, slots=config.engine_slots)
         self.weights_hash: str | None = weights_hash(self._lm.source)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -58,15 +60,9 @@ def test_killed_again_and_again(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_time(tmp_path: Path, kind: str) -> None:
-    """Moments drawn evenly over a process's life, its start included; twenty for online RL, ten for the others."""
-    rng = random.Random(f"times of {kind}")
-    whole, killed, messages = tmp_path / "whole", tmp_path / "killed", tmp_path / "messages.txt"
-    finish(launch(arguments(tmp_path, kind, "whole", STEPS), messages), messages)
-    command = [*arguments(tmp_path, kind, "killed", STEPS), "--resume"]
-    for _ in range(2 * KILLS if KINDS[kind].startswith("rl ") else KILLS):
-        kill_when(launch(command, messages), lambda: True, rng.uniform(0.5, 8.0))
-    finish(launch(command, messages), messages)
-    assert_same_run(killed, whole, partial(metrics, timeless=True))
+    """Twenty kills for online RL, ten for the others."""
+    kills = 2 * KILLS if KINDS[kind].startswith("rl ") else KILLS
+    kill_at_any_time(tmp_path, lambda out: arguments(tmp_path, kind, out, STEPS), kills)
 
 
 def test_a_run_with_tools_killed_at_any_time(tmp_path: Path) -> None:
@@ -76,13 +72,27 @@ def test_a_run_with_tools_killed_at_any_time(tmp_path: Path) -> None:
     start = benchmark.start_of(task, tmp_path / "tool")
     data = write_rows(tmp_path / "tasks.jsonl", task.rows)
     fixed = f"rl --model {start} --data {data} --env {task.options['env']} --batch-size 8 --group-size 4"
-    limits = "--max-new-tokens 64 --max-turns 2 --max-steps 30 --save-every 5 --resume"
-    command = [*fixed.split(), *limits.split()]
-    rng = random.Random("tools")
+    limits = "--max-new-tokens 64 --max-turns 2 --max-steps 30 --save-every 5"
+    kill_at_any_time(
+        tmp_path, lambda out: [*fixed.split(), *limits.split(), "--out", str(tmp_path / out)], kills=2 * KILLS
+    )
+    rows = read_rows(tmp_path / "whole" / "rollouts.jsonl")
+    assert any(m.get("role") == "tool" for row in rows for m in row["messages"])
+
+
+def kill_at_any_time(tmp_path: Path, command: Callable[[str], list[str]], kills: int) -> None:
+    """Kill a run at moments drawn evenly from the first sixth of a process's life, which moves through the run as it is
+    continued, and compare it with one that was left alone. A run that reaches its end is compared and begun anew."""
+    rng = random.Random(f"times of {kills}")
     whole, killed, messages = tmp_path / "whole", tmp_path / "killed", tmp_path / "messages.txt"
-    finish(launch([*command, "--out", str(whole)], messages), messages)
-    assert any(m.get("role") == "tool" for row in read_rows(whole / "rollouts.jsonl") for m in row["messages"])
-    for _ in range(2 * KILLS):
-        kill_when(launch([*command, "--out", str(killed)], messages), lambda: True, rng.uniform(0.5, 12.0))
-    finish(launch([*command, "--out", str(killed)], messages), messages)
+    begun = time.monotonic()
+    finish(launch(command("whole"), messages), messages)
+    life = time.monotonic() - begun
+    done = 0
+    while done < kills:
+        done += kill_when(launch([*command("killed"), "--resume"], messages), lambda: True, rng.uniform(0, life / 6))
+        if (killed / "lineage.json").exists():
+            assert_same_run(killed, whole, partial(metrics, timeless=True))
+            shutil.rmtree(killed)
+    finish(launch([*command("killed"), "--resume"], messages), messages)
     assert_same_run(killed, whole, partial(metrics, timeless=True))
