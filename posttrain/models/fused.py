@@ -28,9 +28,15 @@ def knows(module: PreTrainedModel) -> bool:
     return type(module) in FAMILIES and getattr(module.config, "hidden_act", None) == "silu"
 
 
-def hidden_states(body: Any, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Last hidden states [N, H] of N packed tokens that attend as `plan` says. `body` is the `.model` of a family."""
-    x = body.embed_tokens(token_ids)
+def hidden_states(
+    body: Any, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan, sparse: bool = False
+) -> torch.Tensor:
+    """Last hidden states [N, H] of N packed tokens that attend as `plan` says. `body` is the `.model` of a family.
+
+    With `sparse` so is the gradient of the embedding: added to the dense one that a head of the same matrix has, it
+    changes these N rows alone, where a dense one is a whole matrix of mostly zeros."""
+    embedding = body.embed_tokens
+    x = nn.functional.embedding(token_ids, embedding.weight, embedding.padding_idx, sparse=sparse)
     cos, sin = half_angles(body.rotary_emb, x, position_ids)
     for i, layer in enumerate(body.layers):
         attention, mlp = layer.self_attn, layer.mlp

@@ -71,12 +71,15 @@ class LanguageModel:
 
     # -- forward passes -------------------------------------------------------------------------------------------
 
-    def hidden_states(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
-        """Last hidden states [N, H] of N packed tokens that attend as `plan` says (packed models only)."""
+    def hidden_states(
+        self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan, sparse: bool = False
+    ) -> torch.Tensor:
+        """Last hidden states [N, H] of N packed tokens that attend as `plan` says (packed models only). `sparse`: see
+        `fused.hidden_states`; it is for the families that one knows."""
         self.forwarded_tokens += len(token_ids)
         device = self.device
         if fused.knows(self.module):
-            return fused.hidden_states(self.module.model, token_ids.to(device), position_ids.to(device), plan)
+            return fused.hidden_states(self.module.model, token_ids.to(device), position_ids.to(device), plan, sparse)
         outputs = self.module.base_model(
             input_ids=token_ids[None].to(device),
             position_ids=position_ids[None].to(device),
@@ -121,7 +124,8 @@ class LanguageModel:
         targets = batch.token_ids[batch.mask].to(self.device)
         output = self.module.get_output_embeddings()
         if self.packed:
-            hidden = self._states(batch)
+            tied = output.weight is self.module.get_input_embeddings().weight
+            hidden = self._states(batch, sparse=tied)
             out = token_logprobs(
                 hidden,
                 output.weight,
@@ -151,9 +155,10 @@ class LanguageModel:
         out: torch.Tensor = self.score_head(hidden)
         return out.float()
 
-    def _states(self, batch: Batch, own: bool = False) -> torch.Tensor:
+    def _states(self, batch: Batch, own: bool = False, sparse: bool = False) -> torch.Tensor:
         """The hidden states [M, H] that the trained tokens are predicted from, or their `own` (packed models only)."""
-        hidden = self.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, self.device))
+        plan = ForestPlan(batch.nodes, self.device)
+        hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
         at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
         return hidden.index_select(0, at.to(self.device))
 

@@ -103,6 +103,11 @@ class LocalPolicy:
         clipping. Without any gradient nothing changes and the norm is 0."""
         rate = self.optimization.rate(self.updates + 1)
         gradients = [p for p in self.parameters.values() if p.grad is not None]
+        for parameter in gradients:
+            if (
+                parameter.grad is not None and parameter.grad.is_sparse
+            ):  # of an embedding, where no loss was of the head
+                parameter.grad = parameter.grad.to_dense()
         norm = torch.nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None]) if gradients else None
         if norm is not None:
             if not norm <= self.optimization.max_grad_norm:  # else a pass over all gradients that changes nothing
