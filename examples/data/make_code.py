@@ -35,7 +35,7 @@ OUTER = (
     ("the negative of {}", "-({})"),
     ("half of {}", "({}) / 2"),
     ("the square of {}", "({}) ** 2"),
-    ("{} plus ten", "{} + 10"),
+    ("ten more than {}", "{} + 10"),
 )
 NAMES = ("f", "g", "compute", "solve", "result", "value")
 
