@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 DATA = EXAMPLES / "data"
 USES = sorted(file.stem for file in EXAMPLES.glob("*.yaml"))
+VARIED = 'length(unit="characters", target_length=9) as varied=0.01'
+"""Beside the rewards of a use case, which are all 0 for random text: without variance RL would take no step."""
 FAST = ("json_output", "reasoning_math", "style_preference", "tool_use")
 
 
@@ -85,8 +87,7 @@ def test_a_use_case_is_valid(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(f"examples/{name}.yaml")
     stages = check_stages(recipe, tmp_path)
     trained = [s.options["data"] for s in stages if s.data_stage is None]
-    if not recipe.evaluate.data.startswith("reasoning-gym:"):
-        assert [o.rows for o in check_data(recipe.evaluate.data, tuple(trained)).overlaps] == [0] * len(trained)
+    assert [o.rows for o in check_data(recipe.evaluate.data, tuple(trained)).overlaps] == [0] * len(trained)
     text = (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")
     for said in ("# Need:", "# Why ", "# Look at:", "# Cost:", "# Can go wrong:"):
         assert said in text
@@ -101,6 +102,8 @@ def tiny_settings(name: str) -> tuple[str, ...]:
             settings += [f"{stage}.limit=4", f"{stage}.truncated=keep"]
         else:
             settings += [f"{stage}.max_steps=1", f"{stage}.batch_size=8", f"{stage}.flops_of=null"]
+        if options["method"] == "rl":
+            settings.append(f"{stage}.reward={json.dumps([*options['reward'], VARIED])}")
         if "max_new_tokens" in options:
             settings.append(f"{stage}.max_new_tokens=4")
         if "eval_every" in options:
@@ -116,8 +119,9 @@ def test_a_use_case_runs(name: str, tmp_path: Path) -> None:
     models = [stage for stage, options in recipe.stages.items() if options["method"] != "sample"]
     assert list(json.loads((tmp_path / "run" / "compare.json").read_text())["stages"]) == ["start", *models]
     for stage in models:
-        (metrics,) = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
-        assert numbers.isfinite(json.loads(metrics)["loss"])
+        (line,) = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
+        metrics = json.loads(line)
+        assert numbers.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0 and not metrics.get("unscored")
     for stage in ("start", *models):
         evaluated = (tmp_path / "run" / stage / "evaluations" / "held_out.jsonl").read_text().splitlines()
         samples = [sample for line in evaluated for sample in json.loads(line)["samples"]]
@@ -174,6 +178,7 @@ ANSWERS: dict[str, list[tuple[str, float]]] = {
         ("The answer is 75. <answer>75</answer>", 0),
         ("75", 0),
     ],
+    "distillation": [("54", 1), ("44", 0), ("The answer is 54.", 0)],
     "domain_adaptation": [("The inlet filter is blocked.", 1), ("The pump is broken.", 0), ("It filters.", 0)],
     "instruction_following": [('"The roots grow underground."', 1), ("The roots grow underground.", 0)],
     "json_output": [
@@ -212,7 +217,7 @@ ANSWERS: dict[str, list[tuple[str, float]]] = {
 
 
 def test_every_measure_has_answers() -> None:
-    assert {*ANSWERS, "distillation"} == set(USES)  # distillation has the built-in measure of its built-in tasks
+    assert set(ANSWERS) == set(USES)
 
 
 @pytest.mark.parametrize("name", ANSWERS)

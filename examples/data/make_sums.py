@@ -18,8 +18,12 @@ THINGS = ("pens", "coins", "shells", "stamps", "beads", "cards")
 def files() -> dict[str, list[Row]]:
     """The rows by file name. The demonstrations, tasks and held-out rows of a use are slices of one list of distinct
     problems."""
-    sums, words, calculations = (_distinct(draw, 320) for draw in (sum_of_three, two_steps, large_numbers))
+    kinds = (sum_of_two, sum_of_three, two_steps, large_numbers)
+    plain, sums, words, calculations = (_distinct(draw, 320) for draw in kinds)
     return {
+        "plain_demos.jsonl": [{"prompt": q, "completion": a} for q, _, a in plain[:64]],
+        "plain_tasks.jsonl": [{"prompt": q, "answer": a} for q, _, a in plain[64:264]],
+        "plain_test.jsonl": [{"prompt": q, "answer": a} for q, _, a in plain[264:320]],
         "cold_start_demos.jsonl": [thought(p) for p in sums[:48]],
         "cold_start_tasks.jsonl": [asked(p, THINK) for p in sums[48:248]],
         "cold_start_test.jsonl": [asked(p, THINK) for p in sums[248:288]],
@@ -30,6 +34,11 @@ def files() -> dict[str, list[Row]]:
         "tool_tasks.jsonl": [asked(p, CALCULATOR) for p in calculations[40:200]],
         "tool_test.jsonl": [asked(p, CALCULATOR) for p in calculations[200:256]],
     }
+
+
+def sum_of_two(draw: random.Random) -> Problem:
+    a, b = draw.randint(2, 60), draw.randint(2, 40)
+    return f"What is {a} + {b}?", f"{a} + {b} = {a + b}", str(a + b)
 
 
 def sum_of_three(draw: random.Random) -> Problem:
