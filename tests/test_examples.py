@@ -30,9 +30,9 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 DATA = EXAMPLES / "data"
 USES = sorted(file.stem for file in EXAMPLES.glob("*.yaml"))
-VARIED = 'length(unit="characters", target_length=9) as varied=0.01'
+VARIED = 'regex(pattern="[a-z]", anywhere=true) as varied=0.01'
 """Beside the rewards of a use case, which are all 0 for random text: without variance RL would take no step."""
-FAST = ("json_output", "reasoning_math", "style_preference", "tool_use")
+FAST = ("json_output", "reasoning_code", "style_preference", "tool_use")
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def tiny_settings(name: str) -> tuple[str, ...]:
         if options["method"] == "rl":
             settings.append(f"{stage}.reward={json.dumps([*options['reward'], VARIED])}")
         if "max_new_tokens" in options:
-            settings.append(f"{stage}.max_new_tokens=4")
+            settings.append(f"{stage}.max_new_tokens=8")
         if "eval_every" in options:
             settings.append(f"{stage}.eval_every=1")
     return tuple(settings)
