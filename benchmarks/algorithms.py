@@ -2,8 +2,8 @@
 
     python benchmarks/algorithms.py --seeds 0 1 2 3 4 --out runs/algorithms
 
-- `bandit`: one token in answer to four prompts, each with a class of right tokens that is worth something else; the
-  best mean is 0.7.
+- `bandit`: one token in answer to four prompts, each with a class of right tokens that is worth something else, with a
+  bonus for entropy; the best mean is 0.7.
 - `copy`: say the letter of four that the prompt is made of, and end, with a bonus for entropy; the start answers with
   any of them. The best is 1.
 - `tool`: a box has to be unlocked by a tool before it is opened by an answer; the start forgets the first in half of
@@ -115,7 +115,8 @@ def tasks(folder: Path) -> dict[str, Task]:
                 "reward": (f"{code}:bandit",),
                 "max_new_tokens": 1,
                 "batch_size": 64,
-                "max_steps": 40,
+                "max_steps": 60,
+                "entropy_bonus": 0.03,
                 "learning_rate": 5e-4,
             },
         ),
@@ -129,8 +130,8 @@ def tasks(folder: Path) -> dict[str, Task]:
                 "reward": (f"{code}:copy",),
                 "max_new_tokens": 2,
                 "batch_size": 64,
-                "max_steps": 60,
-                "entropy_bonus": 0.05,
+                "max_steps": 80,
+                "entropy_bonus": 0.1,
                 "learning_rate": 2.5e-4,
             },
         ),
