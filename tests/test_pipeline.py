@@ -13,10 +13,11 @@ import yaml
 from posttrain.comparison import format_quantity
 from posttrain.config import RunConfig
 from posttrain.pipeline import run_recipe
-from posttrain.recipe import check_stages, load_recipe, shipped_recipes
+from posttrain.recipe import load_recipe, shipped_recipes
+from posttrain.stages import check_stages
 from posttrain.types import InputError
 
-SUMS = "reasoning-gym:chain_sum?seed=7&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
+SUMS = "reasoning-gym:chain_sum?seed=7&of=60&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
 
 
 def recipe(tmp_path: Path) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
                 "parent": "sft",
                 "data": f"{SUMS}&start=28&size=16",
                 "reward": [f"{reward}:digits"],
-                "max_steps": 4,
+                "max_steps": 2,
                 "batch_size": 16,
                 "max_new_tokens": 8,
             },
@@ -162,7 +163,6 @@ def test_stages_that_learn_from_sampled_answers(tmp_path: Path) -> None:
     assert json.loads((out / "rejection" / "lineage.json").read_text())["data"] == str(out / "best" / "sft.jsonl")
 
 
-@pytest.mark.timeout(300)  # it runs pipelines four times
 def test_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
     """Pairs that cost more than the arm they are compared with are told before the stages that follow; with the remedy
     that the message gives the recipe goes on."""
@@ -224,7 +224,7 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (
             ("stages", "sft", "method"),
             "ppo2",
-            "stage sft: method is 'ppo2'; use one of sft, dpo, reward-model, rl, distill, sample, revise",
+            "stage sft: method is 'ppo2'; use one of sft, dpo, reward-model, rl, distill, sample, revise, average",
         ),
         (("stages", "dpo", "parent"), "pairs", "stage dpo: parent is 'pairs'; use one of start, sft, grpo"),
         (("stages", "sft", "parent"), "grpo", "stage sft: parent is 'grpo'; use one of start"),
@@ -253,7 +253,8 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (("evaluate", "sampels"), 1, "evaluate.sampels: unknown key"),
         (("stages", "../out"), {"method": "sft", "parent": "start"}, "stage '../out': a name has letters"),
         (("stages", "start"), {"method": "sft", "parent": "start"}, "stage 'start': a name has letters"),
-        (("stages", "sft", "data"), ["rows.jsonl"], "stage sft: data is ['rows.jsonl']; give one name"),
+        (("stages", "sft", "data"), ["rows.jsonl", 3], "stage sft: data is ['rows.jsonl', 3]; give one name or a list"),
+        (("stages", "grpo", "data"), ["rows.jsonl"], "give one name; lists are for sft, dpo, reward-model, distill"),
         (("stages", "sft", "out"), "elsewhere", "stage sft: out is set by the pipeline"),
         (("stages",), {}, "the recipe has no stages"),
     ],
