@@ -17,6 +17,9 @@ BYTES = 4
 """Of a number: everything that is trained or sampled from is in float32."""
 PROMPT_TOKENS = 256
 """What a prompt is taken to have in the key/value cache; without the data nobody knows."""
+SHORT = {"gradients": "grads", "optimizer": "AdamW", "reference": "ref", "activations": "activ"}
+"""Headers for 80 columns."""
+UNITS = (("TB (10^12 bytes)", 1e12), ("GB (10^9 bytes)", 1e9), ("MB (10^6 bytes)", 1e6), ("bytes", 1.0))
 SHAPES: Mapping[str, ModelShape] = {
     "smollm2-135m": ModelShape(
         layers=30, hidden=576, intermediate=1536, heads=9, key_heads=3, vocabulary=49152, tied=True
@@ -60,28 +63,30 @@ def show_plan(config: RunConfig) -> None:
         Spec.parse(text)
     shape = recipe.shape or SHAPES.get(recipe.model)
     table = Table(title=f"{recipe.model}: stages", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    memory = Table(title="\nMemory, GB (10^9 bytes), float32", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for name in ("stage", "method", "from", "data", "trains"):
         table.add_column(name, overflow="fold")
-    for name in ("stage", *(f.name for f in fields(Memory)), "peak"):
-        memory.add_column(name, justify="left" if name == "stage" else "right", overflow="fold")
     for stage in stages:
         _check_texts(configs[stage.name])
         table.add_row(*_described(stage, configs[stage.name]))
-        if shape is not None:
-            need = memory_of(configs[stage.name], shape)
-            cells = [getattr(need, f.name) for f in fields(need)]
-            memory.add_row(stage.name, *(f"{cell / 1e9:.3g}" if cell else "–" for cell in (*cells, need.peak)))
     console = Console()
     console.print(table)
     if shape is None:
         console.print(f"\nNo estimate of memory: the recipe has no shape of {recipe.model}.")
         return
+    needs = {name: memory_of(stage, shape) for name, stage in configs.items()}
+    unit, size = next(u for u in UNITS if max(need.peak for need in needs.values()) >= u[1])
+    memory = Table(title=f"\nMemory in {unit}, float32", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    memory.add_column("stage", overflow="fold")
+    for name in (*(f.name for f in fields(Memory)), "peak"):
+        memory.add_column(SHORT.get(name, name), justify="right", no_wrap=True)
+    for name, need in needs.items():
+        cells = [getattr(need, f.name) for f in fields(need)]
+        memory.add_row(name, *(f"{cell / size:.3g}" if cell else "–" for cell in (*cells, need.peak)))
     console.print(memory)
     console.print(
-        f"\n{parameters(shape) / 1e6:,.1f} million parameters. Sampling (engine, cache) and training", end=" "
+        f"\n{parameters(shape) / 1e6:,.1f} million parameters. Sampling (engine, cache) and training (gradients, "
+        "activations) take turns; the data and models that a judge loads are not counted."
     )
-    console.print("(gradients, activations) take turns; models that judges load and the data are not counted.")
 
 
 def parameters(shape: ModelShape) -> float:
