@@ -1,4 +1,4 @@
-"""The shipped recipes: every size is right, the tiny size runs; plans and their memory; sizes, pooled data, averages."""
+"""The shipped recipes: every size is right and the tiny one runs; plans and their memory; pooled data; averages."""
 
 from __future__ import annotations
 
