@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 
 from posttrain.comparison import format_quantity
 from posttrain.config import RunConfig
-from posttrain.pipeline import run_recipe
+from posttrain.pipeline import _Evaluator, run_recipe
 from posttrain.recipe import load_recipe, shipped_recipes
 from posttrain.stages import check_stages
 from posttrain.types import InputError
@@ -257,6 +258,14 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (("stages", "grpo", "data"), ["rows.jsonl"], "give one name; lists are for sft, dpo, reward-model, distill"),
         (("stages", "sft", "out"), "elsewhere", "stage sft: out is set by the pipeline"),
         (("stages",), {}, "the recipe has no stages"),
+        (("stages", "sft", "data"), ["rows.jsonl", "pairs"], "data is the stage 'pairs', which has write: pairs"),
+        (("stages", "sft", "data"), [], "data is []; give one name or a list of them"),
+        (("stages", "mean"), {"method": "average"}, "stage mean: of is None; give a list of two or more of start, sft"),
+        (("stages", "mean"), {"method": "average", "of": ["sft"]}, "stage mean: of is ['sft']; give a list of two"),
+        (("stages", "mean"), {"method": "average", "of": ["sft", "pairs"]}, "give a list of two or more of start, sft"),
+        (("stages", "mean"), {"method": "average", "of": ["sft", "dpo"], "parent": "sft"}, "mean: parent: unknown key"),
+        (("sizes",), ["small"], "sizes is a mapping of names to changes"),
+        (("sizes",), {"small": {"sft2.max_steps": 1}}, "size small: sft2.max_steps is not in the recipe"),
     ],
 )
 def test_a_wrong_recipe_names_stage_and_key(path: tuple[str, ...], value: object, message: str, tmp_path: Path) -> None:
@@ -287,6 +296,38 @@ def test_overrides(tmp_path: Path) -> None:
         load_recipe(name, ("sft2.max_steps=1",))
     with pytest.raises(InputError, match="write it as stage.key=value"):
         load_recipe(name, ("sft.max_steps",))
+
+
+def test_sizes(tmp_path: Path) -> None:
+    raw = recipe(tmp_path)
+    raw["sizes"] = {"small": None, "large": {"sft.max_steps": 9, "evaluate.samples": 3, "model": "smollm2-135m"}}
+    name = write(tmp_path, raw)
+    small, large = load_recipe(name), load_recipe(name, ("evaluate.samples=1",), size="large")
+    assert small == load_recipe(name, size="small") and small.stages["sft"]["max_steps"] == 2
+    assert (large.stages["sft"]["max_steps"], large.model) == (9, "smollm2-135m")
+    assert large.evaluate.samples == 1  # --set comes last
+    with pytest.raises(InputError, match="has no size 'huge'; its sizes are small, large"):
+        load_recipe(name, size="huge")
+    with pytest.raises(InputError, match="recipe quickstart: has no sizes; leave --size small out"):
+        load_recipe("quickstart", size="small")
+    folders = [RunConfig(recipe=name, size=size).folder for size in (None, "large")]
+    assert folders == [Path("runs/recipe"), Path("runs/recipe-large")]
+
+
+def test_held_out_prompts_are_looked_for_in_every_source_and_in_the_mix(tmp_path: Path) -> None:
+    raw = recipe(tmp_path)
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(json.dumps({"prompt": f"p{i}"}) + "\n" for i in range(6)))
+    for i, name in enumerate(("one", "two", "mix")):
+        row = {"prompt": f"p{i}", "completion": "c"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    raw["evaluate"] |= {"data": str(held_out), "reward": ["length(max_length=3)"]}
+    raw["stages"]["sft"]["data"] = [str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")]
+    raw["stages"]["grpo"]["ptx_data"] = str(tmp_path / "mix.jsonl")
+    loaded = load_recipe(write(tmp_path, raw))
+    with closing(_Evaluator(loaded, check_stages(loaded, tmp_path / "out"), tmp_path / "out")) as evaluator:
+        assert [task.prompt for task in evaluator.tasks] == ["p3", "p4", "p5"]
+        assert evaluator.removed == 3
 
 
 def test_bad_data_is_found_before_anything_is_written(tmp_path: Path) -> None:
