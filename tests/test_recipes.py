@@ -143,10 +143,11 @@ def test_adapters_are_those_that_are_put_in() -> None:
     assert adapters(SHAPES["tiny-random"], 8) == 93_440 == sum(p.numel() for p in lm.trained_parameters().values())
 
 
-def test_what_a_step_of_the_tiny_model_holds() -> None:
+@pytest.mark.parametrize("rank", [0, 8])
+def test_what_a_step_of_the_tiny_model_holds(rank: int) -> None:
     """Weights, gradients and moments are counted in the model itself; what the backward pass needs is what autograd
-    saves, parameters apart, of which attention's own share is left out of the estimate."""
-    config = SftConfig(model="tiny-random", data="d", out=Path("o"), micro_batch_tokens=256)
+    saves, parameters apart. Of that the estimate leaves one or two parts in a hundred out."""
+    config = SftConfig(model="tiny-random", data="d", out=Path("o"), micro_batch_tokens=256, lora_rank=rank)
     need = memory_of(config, SHAPES["tiny-random"])
     policy = make_policy(load_model("tiny-random"), config, 1e-3, None)
     own = {p.untyped_storage().data_ptr() for p in policy.lm.module.parameters()}
@@ -163,10 +164,10 @@ def test_what_a_step_of_the_tiny_model_holds() -> None:
         policy.forward_backward(sft_trees([row]), loss_of)
     trained = list(policy.parameters.values())
     states = [policy.optimizer.state[p] for p in trained]
-    assert need.weights == sum(p.nbytes for p in trained)
+    assert need.weights == sum(p.nbytes for p in policy.lm.module.parameters())
     assert need.gradients == sum(p.grad.nbytes for p in trained if p.grad is not None)
     assert need.optimizer == sum(state[m].nbytes for state in states for m in ("exp_avg", "exp_avg_sq"))
-    assert need.activations == pytest.approx(sum(saved.values()), rel=0.25)
+    assert need.activations == pytest.approx(sum(saved.values()), rel=0.03)
 
 
 def test_memory_of_an_8b_model_by_hand() -> None:
