@@ -258,7 +258,11 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (("stages", "grpo", "data"), ["rows.jsonl"], "give one name; lists are for sft, dpo, reward-model, distill"),
         (("stages", "sft", "out"), "elsewhere", "stage sft: out is set by the pipeline"),
         (("stages",), {}, "the recipe has no stages"),
-        (("stages", "sft", "data"), ["rows.jsonl", "pairs"], "data is the stage 'pairs', which has write: pairs"),
+        (
+            ("stages", "more"),
+            {"method": "sft", "parent": "sft", "data": ["rows.jsonl", "pairs"]},
+            "stage more: data is the stage 'pairs', which has write: pairs",
+        ),
         (("stages", "sft", "data"), [], "data is []; give one name or a list of them"),
         (("stages", "mean"), {"method": "average"}, "stage mean: of is None; give a list of two or more of start, sft"),
         (("stages", "mean"), {"method": "average", "of": ["sft"]}, "stage mean: of is ['sft']; give a list of two"),
