@@ -191,6 +191,9 @@ def _sources(
     if not parts or not all(isinstance(part, str) for part in parts):
         lists = f"; lists are for {', '.join(READS)}" if isinstance(given, list) and not listed else ""
         raise InputError(f"stage {name}: data is {given!r}; give one name{' or a list of them' if listed else lists}")
+    for part in parts:
+        if part in recipe.stages and part not in earlier:
+            raise InputError(f"stage {name}: data names {part}, which is no earlier stage")
     return tuple(
         DataSource(part, _data_file(name, method, earlier[part], recipe, out)) if part in earlier else DataSource(part)
         for part in parts

@@ -263,6 +263,7 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
             {"method": "sft", "parent": "sft", "data": ["rows.jsonl", "pairs"]},
             "stage more: data is the stage 'pairs', which has write: pairs",
         ),
+        (("stages", "sft", "data"), ["pairs"], "stage sft: data names pairs, which is no earlier stage"),
         (("stages", "sft", "data"), [], "data is []; give one name or a list of them"),
         (("stages", "mean"), {"method": "average"}, "stage mean: of is None; give a list of two or more of start, sft"),
         (("stages", "mean"), {"method": "average", "of": ["sft"]}, "stage mean: of is ['sft']; give a list of two"),
