@@ -250,6 +250,8 @@ def test_an_average_is_the_mean_of_the_weights(tmp_path: Path, capsys: pytest.Ca
     assert lineage["parents"] == models and len(set(lineage["parent_weights_hashes"])) == 3
     assert json.loads((out / "cost.json").read_text())["flops"] == 0
 
+    assert main(["average", models[0], "--out", str(tmp_path / "one")]) == 2
+    assert "give two or more models" in capsys.readouterr().err
     assert main(["average", *models, "--out", str(out)]) == 2
     assert "already holds a run" in capsys.readouterr().err
     before = (out / "lineage.json").stat().st_mtime_ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Temperature
 
@@ -37,12 +37,18 @@ class AverageConfig(Config):
     """Average checkpoints: the arithmetic mean of the weights of models that were trained from one start (Llama 3,
     arXiv:2407.21783, section 4.1.5; Izmailov et al., arXiv:1803.05407)."""
 
-    models: Annotated[tuple[str, ...], Field(min_length=2)]
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
     """Models of one shape: folders, run folders or hub ids. Runs with LoRA have merged weights there."""
     out: Path
     """Run folder to write."""
     resume: bool = False
     """Continue an unfinished run; a finished one is left as it is."""
+
+    @model_validator(mode="after")
+    def _has_two(self) -> AverageConfig:
+        if len(self.models) < 2:
+            raise ValueError("give two or more models to average")
+        return self
 
 
 class ModelShape(Config):
