@@ -112,6 +112,7 @@ def _commands() -> dict[str, Command]:
         "distill": Command("train on a teacher's distributions along sampled answers", configs.DistillConfig, _distill),
         "sample": Command("sample answers and write them as training data", configs.SampleConfig, _sample),
         "revise": Command("let a model improve its answers by principles", configs.ReviseConfig, _revise),
+        "average": Command("average the weights of models", configs.AverageConfig, _average, {"models": "MODEL..."}),
         "eval": Command("measure a model on held-out tasks", configs.EvalConfig, _eval, {"model": "MODEL"}),
         "score": Command(
             "score given completions with a reward",
@@ -129,6 +130,11 @@ def _commands() -> dict[str, Command]:
 
 
 def _run(config: configs.RunConfig) -> int:
+    if config.plan:
+        from posttrain.plan import show_plan
+
+        show_plan(config)
+        return DONE
     from posttrain.pipeline import run_recipe
 
     run_recipe(config)
@@ -184,6 +190,13 @@ def _revise(config: configs.ReviseConfig) -> int:
     revise_answers(config)
     print(config.out / "sft.jsonl")
     return DONE
+
+
+def _average(config: configs.AverageConfig) -> int:
+    from posttrain.train.average import average_models
+
+    average_models(config)
+    return _reported(config.out)
 
 
 def _reported(run: Path) -> int:

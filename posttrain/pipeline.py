@@ -16,15 +16,16 @@ import yaml
 
 from posttrain.comparison import format_quantity
 from posttrain.config import Recipe, RunConfig
-from posttrain.recipe import START, StageSpec, check_stages, load_recipe
+from posttrain.recipe import load_recipe
 from posttrain.runlog import write_atomic
+from posttrain.stages import START, StageSpec, check_stages
 from posttrain.types import InputError, Prompt, Task
 
 
 def run_recipe(config: RunConfig) -> None:
     """Run a shipped recipe or a YAML file. Raises InputError for a recipe that is not right, before anything runs."""
-    out = config.out or Path("runs") / Path(config.recipe).stem
-    recipe = load_recipe(config.recipe, config.set)
+    out = config.folder
+    recipe = load_recipe(config.recipe, config.set, config.size)
     stages = check_stages(recipe, out)
     from posttrain.evals.compare import compare, format_tables, summary
     from posttrain.report.html import write_report
@@ -37,7 +38,7 @@ def run_recipe(config: RunConfig) -> None:
             _run_stage(stage, stages, recipe, out)
             known = {s.name for s in stages[: i + 1]}
             for later in stages[i + 1 :]:  # a budget that leaves nothing is told as soon as it is known
-                if later.flops_of in known and later.data_stage in known:
+                if later.flops_of in known and known.issuperset(later.data_stages):
                     _budget(later, stages, out)
             if stage.makes_model:
                 evaluator.evaluate(stage.name, str(out / stage.name / "model"))
@@ -47,7 +48,7 @@ def run_recipe(config: RunConfig) -> None:
         {START: out / START, **{s.name: out / s.name for s in models}},
         {START: None, **{s.name: s.parent for s in models}},
         out,
-        costs={s.name: [out / s.data_stage] for s in models if s.data_stage},
+        costs={s.name: [out / data for data in s.data_stages] for s in models},
     )
     write_report(out)
     from rich.console import Console
@@ -83,7 +84,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
 
 
 def _text(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude={"shape"}), sort_keys=False, allow_unicode=True)
 
 
 def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
@@ -108,29 +109,49 @@ def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None
 
 def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: Path) -> None:
     """Run one stage, with the budget of the stage whose operations it copies."""
+    if len(stage.data) > 1 and not (out / stage.name / "lineage.json").exists():
+        _pool(stage, out)
     model = recipe.model if stage.parent in (START, None) else str(out / str(stage.parent) / "model")
     _trainer(stage.method)(stage.config(out, model, recipe.seed, _budget(stage, stages, out)))
 
 
+def _pool(stage: StageSpec, out: Path) -> None:
+    """Write the rows of all sources of a stage to the one file that it reads, in the order in which they are named."""
+    from posttrain.data.builtin import builtin_tasks, is_builtin
+    from posttrain.data.readers import read_rows
+
+    rows: list[dict[str, Any]] = []
+    for source in stage.data:
+        if is_builtin(source.name):
+            tasks = builtin_tasks(source.name)
+            rows += [{"prompt": task.prompt, "completion": task.columns["answer"]} for task in tasks]
+        else:
+            rows += [columns for columns, _ in read_rows(source.path(out))]
+    file = Path(stage.data_path(out))
+    file.parent.mkdir(exist_ok=True)
+    write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | None:
-    """The operations a stage may spend itself: those of the stage it copies, less those of its own data stage. None
+    """The operations a stage may spend itself: those of the stage it copies, less those of its own data stages. None
     for a stage that copies none. Raises InputError where nothing is left to train with."""
     if stage.flops_of is None:
         return None
     target = next(s for s in stages if s.name == stage.flops_of)
-    budget, data = _flops(out, target.name, target.data_stage), _flops(out, stage.data_stage)
+    budget, data = _flops(out, target.name, *target.data_stages), _flops(out, *stage.data_stages)
     if budget <= data:
+        made = stage.data_stages[-1]
         raise InputError(
-            f"stage {stage.name}: making its data in {stage.data_stage} took {format_quantity(data)} operations, and "
-            f"flops_of: {target.name} allows {format_quantity(budget)} in all, so none are left to train with; remove "
-            f"{out / str(stage.data_stage)} and run again with a lower limit or fewer samples there "
-            f"(--set {stage.data_stage}.limit=…), or give {stage.name} max_steps in place of flops_of"
+            f"stage {stage.name}: making its data in {', '.join(stage.data_stages)} took {format_quantity(data)} "
+            f"operations, and flops_of: {target.name} allows {format_quantity(budget)} in all, so none are left to "
+            f"train with; remove {out / made} and run again with a lower limit or fewer samples there "
+            f"(--set {made}.limit=…), or give {stage.name} max_steps in place of flops_of"
         )
     return budget - data
 
 
-def _flops(out: Path, *stages: str | None) -> float:
-    return sum(json.loads((out / s / "cost.json").read_text())["flops"] for s in stages if s is not None)
+def _flops(out: Path, *stages: str) -> float:
+    return sum(json.loads((out / s / "cost.json").read_text())["flops"] for s in stages)
 
 
 def _trainer(method: str) -> Callable[[Any], None]:
@@ -158,6 +179,10 @@ def _trainer(method: str) -> Callable[[Any], None]:
         from posttrain.train.revise import revise_answers
 
         return revise_answers
+    if method == "average":
+        from posttrain.train.average import average_models
+
+        return average_models
     from posttrain.train.sample import sample_answers
 
     return sample_answers
@@ -218,21 +243,25 @@ class _Evaluator:
 
 
 def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
-    """The prompts of every stage's data; a data stage's own tasks stand for what it makes."""
+    """The prompts of every stage's data and pre-training mix; a data stage's own tasks stand for what it makes."""
+    prompts: list[Prompt] = []
+    for stage in stages:
+        sources = [source.name for source in stage.data if source.file is None]
+        prompts += [prompt for source in sources for prompt in _prompts_of(stage.method, source)]
+        if stage.options.get("ptx_data") is not None:
+            prompts += _prompts_of("sft", stage.options["ptx_data"])
+    return prompts
+
+
+def _prompts_of(method: str, source: str) -> list[Prompt]:
+    """The prompts of what a method reads from a source."""
     from posttrain.data.formats import load_feedback, load_prompts, load_sft, load_tasks
     from posttrain.rows import CompletionRow
 
-    prompts: list[Prompt] = []
-    for stage in stages:
-        source = str(stage.options.get("data"))
-        if stage.data_stage is not None:
-            continue
-        if stage.method == "sft":
-            prompts += [row.prompt for row in load_sft(source) if isinstance(row, CompletionRow)]
-        elif stage.method in ("dpo", "reward-model"):
-            prompts += [row.prompt for row in load_feedback(source)]
-        elif stage.method == "distill":
-            prompts += [row.prompt for row in load_prompts(source)]
-        else:
-            prompts += [task.prompt for task in load_tasks(source)]
-    return prompts
+    if method == "sft":
+        return [row.prompt for row in load_sft(source) if isinstance(row, CompletionRow)]
+    if method in ("dpo", "reward-model"):
+        return [row.prompt for row in load_feedback(source)]
+    if method == "distill":
+        return [row.prompt for row in load_prompts(source)]
+    return [task.prompt for task in load_tasks(source)]

@@ -1,10 +1,7 @@
-"""Recipes: YAML into checked stages, before anything runs."""
+"""Recipes: a YAML file, at one of its sizes and with changes, as one checked `Recipe`."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,43 +9,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from posttrain.config import (
-    DistillConfig,
-    DpoConfig,
-    Recipe,
-    ReviseConfig,
-    RewardModelConfig,
-    RlConfig,
-    SampleConfig,
-    SftConfig,
-)
+from posttrain.config import Recipe
 from posttrain.types import InputError
-
-START = "start"
-METHODS: Mapping[str, Any] = {
-    "sft": SftConfig,
-    "dpo": DpoConfig,
-    "reward-model": RewardModelConfig,
-    "rl": RlConfig,
-    "distill": DistillConfig,
-    "sample": SampleConfig,
-    "revise": ReviseConfig,
-}
-MAKE_DATA = ("sample", "revise")
-"""Methods that write data and train nothing."""
-READS: Mapping[str, tuple[str, ...]] = {
-    "sft": ("best", "all"),
-    "dpo": ("pairs",),
-    "reward-model": ("pairs",),
-    "distill": ("best", "all"),
-}
-"""What a stage that makes data must write to be that of a method."""
-STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-STAGE_MODEL = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_-]*)\}")
-"""How a reward names the model of a stage."""
-RESERVED = {START}
-UNKNOWN_FLOPS = 1.0
-"""Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -62,43 +24,9 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-@dataclass(frozen=True)
-class StageSpec:
-    """One stage of a recipe, checked. `parent` is None for a stage that makes data with a model or endpoint of its
-    own; `data_file` lies in the folder of `data_stage`."""
-
-    name: str
-    method: str
-    parent: str | None
-    data_stage: str | None
-    data_file: str
-    flops_of: str | None
-    options: Mapping[str, Any]
-
-    @property
-    def makes_model(self) -> bool:
-        """Whether it trains a language model; else it makes data, or a reward model."""
-        return self.method not in (*MAKE_DATA, "reward-model")
-
-    def config(self, out: Path, model: str | None, seed: int, max_flops: float | None) -> Any:
-        """The method's configuration. Raises InputError naming stage and key."""
-        options = dict(self.options)
-        if self.parent is not None:
-            options["model"] = model
-        if self.data_stage is not None:
-            options["data"] = str(out / self.data_stage / self.data_file)
-        if max_flops is not None:
-            options["max_flops"] = max_flops
-        options.setdefault("seed", seed)
-        try:
-            return METHODS[self.method](out=out / self.name, resume=True, **options)
-        except ValidationError as error:
-            raise InputError(f"stage {self.name}: {first_problem(error)}") from error
-
-
-def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
-    """A shipped recipe by name, or a YAML file, with `stage.key=value` overrides (`evaluate.key`, `model` and `seed`
-    too; values are YAML)."""
+def load_recipe(name: str, overrides: tuple[str, ...] = (), size: str | None = None) -> Recipe:
+    """A shipped recipe by name, or a YAML file, at one of its sizes (the first, if none is given), with
+    `stage.key=value` overrides (`evaluate.key`, `model` and `seed` too; values are YAML)."""
     text = _recipe_text(name)
     try:
         raw = yaml.load(text, Loader=_UniqueKeys)
@@ -106,12 +34,29 @@ def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
         raise InputError(f"recipe {name}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict):
         raise InputError(f"recipe {name}: needs a mapping with model, evaluate and stages")
+    _to_size(raw, name, size)
     for override in overrides:
         _override(raw, override)
     try:
         return Recipe(**raw)
     except ValidationError as error:
         raise InputError(f"recipe {name}: {first_problem(error)}") from error
+
+
+def _to_size(raw: dict[str, Any], name: str, size: str | None) -> None:
+    """Make the changes of a size. Raises InputError for one that the recipe does not have."""
+    sizes = raw.pop("sizes", None)
+    if sizes is None:
+        if size is not None:
+            raise InputError(f"recipe {name}: has no sizes; leave --size {size} out")
+        return
+    if not isinstance(sizes, dict) or not sizes or not all(isinstance(s, dict | None) for s in sizes.values()):
+        raise InputError(f"recipe {name}: sizes is a mapping of names to changes, stage.key: value")
+    chosen = next(iter(sizes)) if size is None else size
+    if chosen not in sizes:
+        raise InputError(f"recipe {name}: has no size {chosen!r}; its sizes are {', '.join(map(str, sizes))}")
+    for key, value in (sizes[chosen] or {}).items():
+        _set(raw, str(key), value, f"recipe {name}, size {chosen}")
 
 
 def shipped_recipes() -> list[str]:
@@ -141,89 +86,21 @@ def _override(raw: dict[str, Any], override: str) -> None:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set {override}: the value is not valid YAML") from error
+    _set(raw, key, parsed, f"--set {override}")
+
+
+def _set(raw: dict[str, Any], key: str, value: Any, what: str) -> None:
+    """Change one setting of a recipe. Raises InputError, beginning with `what`, for a key that it does not have."""
     where, dot, option = key.partition(".")
-    if not dot and where in ("model", "seed"):
-        raw[where] = parsed
-    elif dot and where == "evaluate":
-        raw["evaluate"][option] = parsed
+    if not dot and where in ("model", "seed", "shape"):
+        raw[where] = value
+    elif dot and where == "evaluate" and isinstance(raw.get("evaluate"), dict):
+        raw["evaluate"][option] = value
     elif dot and isinstance(raw["stages"].get(where), dict):
-        raw["stages"][where][option] = parsed
+        raw["stages"][where][option] = value
     else:
         known = ", ".join([*(f"{s}.KEY" for s in raw["stages"]), "evaluate.KEY", "model", "seed"])
-        raise InputError(f"--set {override}: {key} is not in the recipe; it has {known}")
-
-
-def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
-    """The stages, with every parent, teacher, data stage, budget and option checked."""
-    stages: list[StageSpec] = []
-    if not recipe.stages:
-        raise InputError("the recipe has no stages")
-    for name, raw in recipe.stages.items():
-        if not STAGE_NAME.fullmatch(name) or name in RESERVED:
-            raise InputError(
-                f"stage {name!r}: a name has letters, digits, - and _, begins with a letter or digit and is not "
-                f"{' or '.join(sorted(RESERVED))}"
-            )
-        stages.append(_check_stage(name, raw, {stage.name: stage for stage in stages}, recipe, out))
-    return stages
-
-
-def _check_stage(
-    name: str, raw: Mapping[str, Any], earlier: Mapping[str, StageSpec], recipe: Recipe, out: Path
-) -> StageSpec:
-    options = dict(raw)
-    for key in ("method", "parent", "data", "flops_of", "teacher"):
-        if not isinstance(options.get(key), str | None):
-            raise InputError(f"stage {name}: {key} is {options[key]!r}; give one name")
-    method = options.pop("method", None)
-    if method not in METHODS:
-        raise InputError(f"stage {name}: method is {method!r}; use one of {', '.join(METHODS)}")
-    own_source = method in MAKE_DATA and not {"model", "endpoint"}.isdisjoint(options)
-    for key in ("out", "resume") if own_source else ("model", "out", "resume"):
-        if key in options:
-            raise InputError(f"stage {name}: {key} is set by the pipeline; leave it out")
-    models = [START, *(s.name for s in earlier.values() if s.makes_model)]
-    parent = options.pop("parent", None)
-    if own_source and parent is not None:
-        raise InputError(f"stage {name}: parent is the model to sample from; leave it or model and endpoint out")
-    if not own_source and parent not in models:
-        raise InputError(f"stage {name}: parent is {parent!r}; use one of {', '.join(models)}")
-    if (teacher := options.get("teacher")) in models:
-        options["teacher"] = recipe.model if teacher == START else str(out / teacher / "model")
-    if isinstance(reward := options.get("reward"), list):
-        paths = {START: recipe.model, **{s.name: str(out / s.name / "model") for s in earlier.values()}}
-        options["reward"] = [_with_paths(name, entry, paths, recipe) for entry in reward]
-    flops_of = options.pop("flops_of", None)
-    if flops_of is not None and flops_of not in earlier:
-        raise InputError(f"stage {name}: flops_of is {flops_of!r}; use an earlier stage: {', '.join(earlier)}")
-    data_stage = options["data"] if options.get("data") in earlier else None
-    data_file = "" if data_stage is None else _data_file(name, method, earlier[data_stage], recipe, out)
-    spec = StageSpec(name, method, parent, data_stage, data_file, flops_of, options)
-    spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if flops_of else None)
-    return spec
-
-
-def _with_paths(name: str, entry: Any, paths: Mapping[str, str], recipe: Recipe) -> Any:
-    """A reward with the models of stages, written `{STAGE}`, by their paths. Raises InputError for a stage to come."""
-    for stage in STAGE_MODEL.findall(entry) if isinstance(entry, str) else ():
-        if stage in recipe.stages and stage not in paths:
-            raise InputError(f"stage {name}: reward {entry!r} names {stage}, which is no earlier stage")
-        entry = entry.replace(f"{{{stage}}}", paths.get(stage, f"{{{stage}}}"))
-    return entry
-
-
-def _data_file(name: str, method: str, source: StageSpec, recipe: Recipe, out: Path) -> str:
-    """The file of the stage `source` that a stage reads. Raises InputError where it writes none that fits."""
-    if source.method not in MAKE_DATA:
-        raise InputError(f"stage {name}: data is the stage {source.name!r}, which makes no data; use a sample stage")
-    config = source.config(out, recipe.model, recipe.seed, None)
-    wanted = READS.get(method, ())
-    if config.write not in wanted:
-        needs = f"needs one with write: {' or '.join(wanted)}" if wanted else "takes tasks"
-        raise InputError(
-            f"stage {name}: data is the stage {source.name!r}, which has write: {config.write}; method {method} {needs}"
-        )
-    return str(config.file)
+        raise InputError(f"{what}: {key} is not in the recipe; it has {known}")
 
 
 def first_problem(error: ValidationError) -> str:

@@ -32,7 +32,7 @@ from tests.conftest import ROOT, RunCli
 
 TRAIN = ["--model", "m", "--data", "d.jsonl", "--out", "o"]
 TRAINING = ["sft", "dpo", "reward-model", "rl", "distill", "sample", "revise"]
-COMMANDS = ["run", *TRAINING, "eval", "score", "compare", "check-data", "report", "chat"]
+COMMANDS = ["run", *TRAINING, "average", "eval", "score", "compare", "check-data", "report", "chat"]
 
 
 def parse(config: type[Config], *args: str, **positional: str) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import yaml
 
 from posttrain.comparison import format_quantity
 from posttrain.config import RunConfig
-from posttrain.pipeline import run_recipe
-from posttrain.recipe import check_stages, load_recipe, shipped_recipes
+from posttrain.pipeline import _Evaluator, run_recipe
+from posttrain.recipe import load_recipe, shipped_recipes
+from posttrain.stages import check_stages
 from posttrain.types import InputError
 
-SUMS = "reasoning-gym:chain_sum?seed=7&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
+SUMS = "reasoning-gym:chain_sum?seed=7&of=60&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
 
 
 def recipe(tmp_path: Path) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
                 "parent": "sft",
                 "data": f"{SUMS}&start=28&size=16",
                 "reward": [f"{reward}:digits"],
-                "max_steps": 4,
+                "max_steps": 2,
                 "batch_size": 16,
                 "max_new_tokens": 8,
             },
@@ -162,7 +164,6 @@ def test_stages_that_learn_from_sampled_answers(tmp_path: Path) -> None:
     assert json.loads((out / "rejection" / "lineage.json").read_text())["data"] == str(out / "best" / "sft.jsonl")
 
 
-@pytest.mark.timeout(300)  # it runs pipelines four times
 def test_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
     """Pairs that cost more than the arm they are compared with are told before the stages that follow; with the remedy
     that the message gives the recipe goes on."""
@@ -224,7 +225,7 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (
             ("stages", "sft", "method"),
             "ppo2",
-            "stage sft: method is 'ppo2'; use one of sft, dpo, reward-model, rl, distill, sample, revise",
+            "stage sft: method is 'ppo2'; use one of sft, dpo, reward-model, rl, distill, sample, revise, average",
         ),
         (("stages", "dpo", "parent"), "pairs", "stage dpo: parent is 'pairs'; use one of start, sft, grpo"),
         (("stages", "sft", "parent"), "grpo", "stage sft: parent is 'grpo'; use one of start"),
@@ -253,9 +254,23 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (("evaluate", "sampels"), 1, "evaluate.sampels: unknown key"),
         (("stages", "../out"), {"method": "sft", "parent": "start"}, "stage '../out': a name has letters"),
         (("stages", "start"), {"method": "sft", "parent": "start"}, "stage 'start': a name has letters"),
-        (("stages", "sft", "data"), ["rows.jsonl"], "stage sft: data is ['rows.jsonl']; give one name"),
+        (("stages", "sft", "data"), ["rows.jsonl", 3], "stage sft: data is ['rows.jsonl', 3]; give one name or a list"),
+        (("stages", "grpo", "data"), ["rows.jsonl"], "give one name; lists are for sft, dpo, reward-model, distill"),
         (("stages", "sft", "out"), "elsewhere", "stage sft: out is set by the pipeline"),
         (("stages",), {}, "the recipe has no stages"),
+        (
+            ("stages", "more"),
+            {"method": "sft", "parent": "sft", "data": ["rows.jsonl", "pairs"]},
+            "stage more: data is the stage 'pairs', which has write: pairs",
+        ),
+        (("stages", "sft", "data"), ["pairs"], "stage sft: data names pairs, which is no earlier stage"),
+        (("stages", "sft", "data"), [], "data is []; give one name or a list of them"),
+        (("stages", "mean"), {"method": "average"}, "stage mean: of is None; give a list of two or more of start, sft"),
+        (("stages", "mean"), {"method": "average", "of": ["sft"]}, "stage mean: of is ['sft']; give a list of two"),
+        (("stages", "mean"), {"method": "average", "of": ["sft", "pairs"]}, "give a list of two or more of start, sft"),
+        (("stages", "mean"), {"method": "average", "of": ["sft", "dpo"], "parent": "sft"}, "mean: parent: unknown key"),
+        (("sizes",), ["small"], "sizes is a mapping of names to changes"),
+        (("sizes",), {"small": {"sft2.max_steps": 1}}, "size small: sft2.max_steps is not in the recipe"),
     ],
 )
 def test_a_wrong_recipe_names_stage_and_key(path: tuple[str, ...], value: object, message: str, tmp_path: Path) -> None:
@@ -286,6 +301,38 @@ def test_overrides(tmp_path: Path) -> None:
         load_recipe(name, ("sft2.max_steps=1",))
     with pytest.raises(InputError, match="write it as stage.key=value"):
         load_recipe(name, ("sft.max_steps",))
+
+
+def test_sizes(tmp_path: Path) -> None:
+    raw = recipe(tmp_path)
+    raw["sizes"] = {"small": None, "large": {"sft.max_steps": 9, "evaluate.samples": 3, "model": "smollm2-135m"}}
+    name = write(tmp_path, raw)
+    small, large = load_recipe(name), load_recipe(name, ("evaluate.samples=1",), size="large")
+    assert small == load_recipe(name, size="small") and small.stages["sft"]["max_steps"] == 2
+    assert (large.stages["sft"]["max_steps"], large.model) == (9, "smollm2-135m")
+    assert large.evaluate.samples == 1  # --set comes last
+    with pytest.raises(InputError, match="has no size 'huge'; its sizes are small, large"):
+        load_recipe(name, size="huge")
+    with pytest.raises(InputError, match="recipe quickstart: has no sizes; leave --size small out"):
+        load_recipe("quickstart", size="small")
+    folders = [RunConfig(recipe=name, size=size).folder for size in (None, "large")]
+    assert folders == [Path("runs/recipe"), Path("runs/recipe-large")]
+
+
+def test_held_out_prompts_are_looked_for_in_every_source_and_in_the_mix(tmp_path: Path) -> None:
+    raw = recipe(tmp_path)
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(json.dumps({"prompt": f"p{i}"}) + "\n" for i in range(6)))
+    for i, name in enumerate(("one", "two", "mix")):
+        row = {"prompt": f"p{i}", "completion": "c"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    raw["evaluate"] |= {"data": str(held_out), "reward": ["length(max_length=3)"]}
+    raw["stages"]["sft"]["data"] = [str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")]
+    raw["stages"]["grpo"]["ptx_data"] = str(tmp_path / "mix.jsonl")
+    loaded = load_recipe(write(tmp_path, raw))
+    with closing(_Evaluator(loaded, check_stages(loaded, tmp_path / "out"), tmp_path / "out")) as evaluator:
+        assert [task.prompt for task in evaluator.tasks] == ["p3", "p4", "p5"]
+        assert evaluator.removed == 3
 
 
 def test_bad_data_is_found_before_anything_is_written(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from posttrain.config.evaluation import (
     ScoreConfig,
 )
 from posttrain.config.preference import DpoConfig
-from posttrain.config.recipe import HeldOut, Recipe, RunConfig
+from posttrain.config.recipe import AverageConfig, HeldOut, ModelShape, Recipe, RunConfig
 from posttrain.config.reward_model import RewardModelConfig
 from posttrain.config.rl import RlConfig
 from posttrain.config.sampling import ReviseConfig, SampleConfig, SourceConfig
 from posttrain.config.training import SftConfig, TrainConfig
 
 __all__ = [
+    "AverageConfig",
     "ChatConfig",
     "CheckDataConfig",
     "CompareConfig",
@@ -29,6 +30,7 @@ __all__ = [
     "DpoConfig",
     "EvalConfig",
     "HeldOut",
+    "ModelShape",
     "Recipe",
     "ReportConfig",
     "ReviseConfig",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from posttrain.config.base import Config, NonNegative, Positive, Seed, Temperature
+from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Temperature
 
 
 class RunConfig(Config):
@@ -18,9 +18,55 @@ class RunConfig(Config):
     recipe: str
     """A shipped recipe (`quickstart`) or a YAML file."""
     out: Path | None = None
-    """Folder for the stages and the report. Default: `runs/RECIPE`."""
+    """Folder for the stages and the report. Default: `runs/RECIPE`, or `runs/RECIPE-SIZE` where a size is given."""
+    size: str | None = None
+    """One of the recipe's sizes. Default: its first, where it has some."""
     set: tuple[str, ...] = ()
     """Change a setting of the recipe, `stage.key=value` (also `evaluate.key=value`, `model=…`, `seed=…`)."""
+    plan: bool = False
+    """Check the whole recipe and show its stages with an estimate of their memory; no model or data is touched, nothing
+    is run or written."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the pipeline is."""
+        return self.out or Path("runs") / "-".join(filter(None, (Path(self.recipe).stem, self.size)))
+
+
+class AverageConfig(Config):
+    """Average checkpoints: the arithmetic mean of the weights of models that were trained from one start (Llama 3,
+    arXiv:2407.21783, section 4.1.5; Izmailov et al., arXiv:1803.05407)."""
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Models of one shape: folders, run folders or hub ids. Runs with LoRA have merged weights there."""
+    out: Path
+    """Run folder to write."""
+    resume: bool = False
+    """Continue an unfinished run; a finished one is left as it is."""
+
+    @model_validator(mode="after")
+    def _has_two(self) -> AverageConfig:
+        if len(self.models) < 2:
+            raise ValueError("give two or more models to average")
+        return self
+
+
+class ModelShape(Config):
+    """The sizes of a decoder that `--plan` counts with, by the names of a `config.json` in short."""
+
+    layers: Positive
+    hidden: Positive
+    intermediate: Positive
+    """Width of the feed-forward layers."""
+    heads: Positive
+    key_heads: Positive
+    head_size: Positive | None = None
+    """Default: `hidden` / `heads`."""
+    vocabulary: Positive
+    tied: bool = False
+    """Whether input and output embedding are one matrix."""
+    parameters: Rate | None = None
+    """Their number where the decoder is not Llama's (mixtures of experts, GPT-3); else they are counted."""
 
 
 class HeldOut(Config):
@@ -53,10 +99,16 @@ class Recipe(Config):
     """Seed of every stage that does not set its own."""
     evaluate: HeldOut
     """The evaluation of the start and of every stage's model."""
+    shape: ModelShape | None = None
+    """Sizes of the start, for `--plan`, where the model is not one of those that are shipped."""
     stages: dict[str, dict[str, Any]]
     """Stages in order. Each names its `method` (sft, dpo, reward-model, rl, distill, sample, revise), its `parent`
     (`start` or an earlier stage), its `data` (as on the command line, or an earlier `sample` or `revise` stage that
-    writes what the method reads), perhaps `flops_of` (an earlier stage: spend as many operations as that one did, those
-    of its own data stage included), and options of the method. A stage that writes data may have a `model` or an
-    `endpoint` in place of a parent; the `teacher` of a `distill` stage may be `start` or an earlier stage. In a
-    `reward`, `{STAGE}` is the model of an earlier stage: `learned({rm})`."""
+    writes what the method reads; a list of these for methods that read rows), perhaps `flops_of` (an earlier stage:
+    spend as many operations as that one did, those of its own data stages included), and options of the method. A stage
+    that writes data may have a `model` or an `endpoint` in place of a parent; the `teacher` of a `distill` stage may be
+    `start` or an earlier stage. In a `reward`, `{STAGE}` is the model of an earlier stage: `learned({rm})`. The method
+    `average` has nothing but `of`, a list of earlier stages; it is compared with the first of them.
+
+    In the file, `sizes` may stand beside `stages`: names, the default first, each with changes as `--set` makes them
+    (`stage.key: value`). A recipe is read at one size."""

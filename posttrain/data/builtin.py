@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -102,10 +103,20 @@ def _number(source: str, options: dict[str, str], key: str, default: int) -> int
 
 def _draw(spec: GymSpec, source: str) -> list[dict[str, Any]]:
     request = {"name": spec.name, "seed": spec.seed, "count": spec.of or spec.start + spec.size, "config": spec.config}
+    reply: dict[str, Any] = pickle.loads(_drawn(json.dumps(request), source.partition("?")[0]))
+    if "error" in reply:
+        raise InputError(reply["error"])
+    items: list[dict[str, Any]] = reply["items"]
+    return items
+
+
+@lru_cache(maxsize=2)  # the stages of a recipe ask for slices of one list
+def _drawn(request: str, source: str) -> bytes:
+    """The pickled reply of the generator's process."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "posttrain.data.gym_items"],
-            input=json.dumps(request).encode(),
+            input=request.encode(),
             capture_output=True,
             timeout=DRAWING_SECONDS,
             env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -115,11 +126,7 @@ def _draw(spec: GymSpec, source: str) -> list[dict[str, Any]]:
     if done.returncode:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise InputError(f"{source}: the generator failed ({last}); change its options")
-    reply: dict[str, Any] = pickle.loads(done.stdout)
-    if "error" in reply:
-        raise InputError(reply["error"])
-    items: list[dict[str, Any]] = reply["items"]
-    return items
+    return done.stdout
 
 
 def _gym_task(spec: GymSpec, index: int, item: dict[str, Any]) -> Task:

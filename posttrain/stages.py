@@ -1,0 +1,214 @@
+"""The stages of a recipe, checked before anything runs: parents, data, budgets and the options of each method."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from posttrain.config import (
+    AverageConfig,
+    DistillConfig,
+    DpoConfig,
+    Recipe,
+    ReviseConfig,
+    RewardModelConfig,
+    RlConfig,
+    SampleConfig,
+    SftConfig,
+)
+from posttrain.recipe import first_problem
+from posttrain.types import InputError
+
+START = "start"
+METHODS: Mapping[str, Any] = {
+    "sft": SftConfig,
+    "dpo": DpoConfig,
+    "reward-model": RewardModelConfig,
+    "rl": RlConfig,
+    "distill": DistillConfig,
+    "sample": SampleConfig,
+    "revise": ReviseConfig,
+    "average": AverageConfig,
+}
+MAKE_DATA = ("sample", "revise")
+"""Methods that write data and train nothing."""
+READS: Mapping[str, tuple[str, ...]] = {
+    "sft": ("best", "all"),
+    "dpo": ("pairs",),
+    "reward-model": ("pairs",),
+    "distill": ("best", "all"),
+}
+"""What a stage that makes data must write to be that of a method."""
+STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+STAGE_MODEL = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_-]*)\}")
+"""How a reward names the model of a stage."""
+RESERVED = {START}
+UNKNOWN_FLOPS = 1.0
+"""Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Rows of an earlier stage, in its `file`, or of a source as on the command line, where `file` is None."""
+
+    name: str
+    file: str | None = None
+
+    def path(self, out: Path) -> str:
+        return self.name if self.file is None else str(out / self.name / self.file)
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage of a recipe, checked. `parent` is None for a stage that makes data with a model or endpoint of its
+    own; that of an average is the first model it is `of`."""
+
+    name: str
+    method: str
+    parent: str | None
+    data: tuple[DataSource, ...]
+    flops_of: str | None
+    options: Mapping[str, Any]
+    of: tuple[str, ...] = ()
+
+    @property
+    def makes_model(self) -> bool:
+        """Whether it makes a language model; else it makes data, or a reward model."""
+        return self.method not in (*MAKE_DATA, "reward-model")
+
+    @property
+    def data_stages(self) -> tuple[str, ...]:
+        """The earlier stages whose rows it reads."""
+        return tuple(source.name for source in self.data if source.file is not None)
+
+    def data_path(self, out: Path) -> str:
+        """What the stage reads: its one source, or the file in which several are pooled. No stage has a name that
+        begins with `_`."""
+        return self.data[0].path(out) if len(self.data) == 1 else str(out / "_pooled" / f"{self.name}.jsonl")
+
+    def config(self, out: Path, model: str | None, seed: int, max_flops: float | None) -> Any:
+        """The method's configuration. Raises InputError naming stage and key."""
+        options = dict(self.options)
+        if self.data:
+            options["data"] = self.data_path(out)
+        if not self.of:
+            options.setdefault("seed", seed)
+            options |= {"model": model} if self.parent is not None else {}
+        if max_flops is not None:
+            options["max_flops"] = max_flops
+        try:
+            return METHODS[self.method](out=out / self.name, resume=True, **options)
+        except ValidationError as error:
+            raise InputError(f"stage {self.name}: {first_problem(error)}") from error
+
+
+def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
+    """The stages, with every parent, teacher, data stage, budget and option checked."""
+    stages: list[StageSpec] = []
+    if not recipe.stages:
+        raise InputError("the recipe has no stages")
+    for name, raw in recipe.stages.items():
+        if not STAGE_NAME.fullmatch(name) or name in RESERVED:
+            raise InputError(
+                f"stage {name!r}: a name has letters, digits, - and _, begins with a letter or digit and is not "
+                f"{' or '.join(sorted(RESERVED))}"
+            )
+        stages.append(_check_stage(name, raw, {stage.name: stage for stage in stages}, recipe, out))
+    return stages
+
+
+def _check_stage(
+    name: str, raw: Mapping[str, Any], earlier: Mapping[str, StageSpec], recipe: Recipe, out: Path
+) -> StageSpec:
+    options = dict(raw)
+    for key in ("method", "parent", "flops_of", "teacher"):
+        if not isinstance(options.get(key), str | None):
+            raise InputError(f"stage {name}: {key} is {options[key]!r}; give one name")
+    method = options.pop("method", None)
+    if method not in METHODS:
+        raise InputError(f"stage {name}: method is {method!r}; use one of {', '.join(METHODS)}")
+    models = {START: recipe.model, **{s.name: str(out / s.name / "model") for s in earlier.values() if s.makes_model}}
+    if method == "average":
+        return _check_average(name, options, models, out)
+    own_source = method in MAKE_DATA and not {"model", "endpoint"}.isdisjoint(options)
+    for key in ("out", "resume") if own_source else ("model", "out", "resume"):
+        if key in options:
+            raise InputError(f"stage {name}: {key} is set by the pipeline; leave it out")
+    parent = options.pop("parent", None)
+    if own_source and parent is not None:
+        raise InputError(f"stage {name}: parent is the model to sample from; leave it or model and endpoint out")
+    if not own_source and parent not in models:
+        raise InputError(f"stage {name}: parent is {parent!r}; use one of {', '.join(models)}")
+    if (teacher := options.get("teacher")) in models:
+        options["teacher"] = models[teacher]
+    if isinstance(reward := options.get("reward"), list):
+        paths = {START: recipe.model, **{s.name: str(out / s.name / "model") for s in earlier.values()}}
+        options["reward"] = [_with_paths(name, entry, paths, recipe) for entry in reward]
+    flops_of = options.pop("flops_of", None)
+    if flops_of is not None and flops_of not in earlier:
+        raise InputError(f"stage {name}: flops_of is {flops_of!r}; use an earlier stage: {', '.join(earlier)}")
+    data = _sources(name, method, options.pop("data", None), earlier, recipe, out)
+    spec = StageSpec(name, method, parent, data, flops_of, options)
+    spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if flops_of else None)
+    return spec
+
+
+def _check_average(name: str, options: dict[str, Any], models: Mapping[str, str], out: Path) -> StageSpec:
+    of = options.pop("of", None)
+    if not isinstance(of, list) or len(of) < 2 or any(one not in models for one in of):
+        raise InputError(f"stage {name}: of is {of!r}; give a list of two or more of {', '.join(models)}")
+    if options:
+        raise InputError(f"stage {name}: {next(iter(options))}: unknown key; an average has method and of alone")
+    options = {"models": [models[one] for one in of]}
+    spec = StageSpec(name, "average", of[0], (), None, options, tuple(of))
+    spec.config(out, None, 0, None)
+    return spec
+
+
+def _with_paths(name: str, entry: Any, paths: Mapping[str, str], recipe: Recipe) -> Any:
+    """A reward with the models of stages, written `{STAGE}`, by their paths. Raises InputError for a stage to come."""
+    for stage in STAGE_MODEL.findall(entry) if isinstance(entry, str) else ():
+        if stage in recipe.stages and stage not in paths:
+            raise InputError(f"stage {name}: reward {entry!r} names {stage}, which is no earlier stage")
+        entry = entry.replace(f"{{{stage}}}", paths.get(stage, f"{{{stage}}}"))
+    return entry
+
+
+def _sources(
+    name: str, method: str, given: Any, earlier: Mapping[str, StageSpec], recipe: Recipe, out: Path
+) -> tuple[DataSource, ...]:
+    """Where a stage's rows come from. Raises InputError for a list where one source is needed, and for a stage that
+    writes nothing that fits."""
+    if given is None:
+        return ()  # the configuration says that it is missing
+    listed = isinstance(given, list) and method in READS
+    parts = given if listed else [given]
+    if not parts or not all(isinstance(part, str) for part in parts):
+        lists = f"; lists are for {', '.join(READS)}" if isinstance(given, list) and not listed else ""
+        raise InputError(f"stage {name}: data is {given!r}; give one name{' or a list of them' if listed else lists}")
+    for part in parts:
+        if part in recipe.stages and part not in earlier:
+            raise InputError(f"stage {name}: data names {part}, which is no earlier stage")
+    return tuple(
+        DataSource(part, _data_file(name, method, earlier[part], recipe, out)) if part in earlier else DataSource(part)
+        for part in parts
+    )
+
+
+def _data_file(name: str, method: str, source: StageSpec, recipe: Recipe, out: Path) -> str:
+    """The file of the stage `source` that a stage reads. Raises InputError where it writes none that fits."""
+    if source.method not in MAKE_DATA:
+        raise InputError(f"stage {name}: data is the stage {source.name!r}, which makes no data; use a sample stage")
+    config = source.config(out, recipe.model, recipe.seed, None)
+    wanted = READS.get(method, ())
+    if config.write not in wanted:
+        needs = f"needs one with write: {' or '.join(wanted)}" if wanted else "takes tasks"
+        raise InputError(
+            f"stage {name}: data is the stage {source.name!r}, which has write: {config.write}; method {method} {needs}"
+        )
+    return str(config.file)

@@ -1,0 +1,119 @@
+"""Checkpoint averaging: one model from the mean of several models' weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import AutoTokenizer
+
+from posttrain.config import AverageConfig
+from posttrain.models import weights_hash
+from posttrain.models.load import model_folder
+from posttrain.runlog import RunLog, check_out
+from posttrain.train.loop import versions
+from posttrain.types import InputError
+
+BESIDE_WEIGHTS = {".json", ".jinja", ".model", ".txt"}
+"""Endings of the files that make a model of its weights: configuration, tokenizer, template, index of shards."""
+
+
+def average_models(config: AverageConfig) -> None:
+    """Write the model whose every weight is the arithmetic mean of that weight in `config.models`, θ = (1/n) Σ θ_i,
+    summed in float64 and rounded once; configuration and tokenizer are those of the first.
+
+    What is averaged is a model's folder, which holds merged weights after LoRA too: the mean of adapters' products is
+    meant, not the product of their means. Weights of one kind that start from one model lie near each other, which is
+    what makes the mean a good model (Wortsman et al., arXiv:2203.05482); that they do is for the user to know. Raises
+    InputError for models that differ in architecture, in the names or shapes of their weights, or in vocabulary."""
+    folders = [Path(model_folder(name)) for name in config.models]
+    if check_out(config.out, config.model_dump(mode="json"), config.resume):
+        return
+    begun = time.perf_counter()
+    files = _files(config.models, folders)
+    _check_alike(config.models, folders, files)
+    with RunLog(config.out, config.model_dump(mode="json"), config.resume) as log:
+        folder = log.write_folder("model", lambda out: _write(out, folders[0], files))
+        seconds = time.perf_counter() - begun
+        log.write_json("cost.json", {"steps": 0, "seconds": seconds, "tokens": 0, "flops": 0.0})
+        log.write_json(
+            "lineage.json",
+            {
+                "stage": "average",
+                "parents": list(config.models),
+                "parent_weights_hashes": [weights_hash(parent) for parent in folders],
+                "model": str(folder),
+                "weights_hash": weights_hash(folder),
+                "versions": versions(),
+            },
+        )
+
+
+def _files(names: tuple[str, ...], folders: list[Path]) -> list[dict[str, Path]]:
+    """Of each model, the file that holds a weight, by the weight's name."""
+    out: list[dict[str, Path]] = []
+    for name, folder in zip(names, folders, strict=True):
+        holds: dict[str, Path] = {}
+        try:
+            for file in sorted(folder.glob("*.safetensors")):
+                with safe_open(file, framework="pt") as weights:
+                    holds |= dict.fromkeys(weights.keys(), file)
+        except SafetensorError as error:
+            raise InputError(f"{name}: {file.name} cannot be read ({error})") from error
+        if not holds:
+            raise InputError(f"{name}: holds no .safetensors file")
+        out.append(holds)
+    return out
+
+
+def _check_alike(names: tuple[str, ...], folders: list[Path], files: list[dict[str, Path]]) -> None:
+    first = _description(folders[0], files[0])
+    for name, folder, holds in zip(names[1:], folders[1:], files[1:], strict=True):
+        other = _description(folder, holds)
+        differs = [key for key in (*first, *other) if first.get(key) != other.get(key)]
+        if differs:
+            key = differs[0]
+            raise InputError(
+                f"{name} cannot be averaged with {names[0]}: {key} is {other.get(key, 'not there')} and "
+                f"{first.get(key, 'not there')}; give models that were trained from one start"
+            )
+
+
+def _description(folder: Path, holds: Mapping[str, Path]) -> dict[str, Any]:
+    """What models that are averaged have in common: architecture, shapes by the names of weights, vocabulary."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    described: dict[str, Any] = {"the architecture": config.get("architectures")}
+    for name in sorted(holds):
+        with safe_open(holds[name], framework="pt") as weights:
+            described[name] = tuple(weights.get_slice(name).get_shape())
+    tokens = sorted(AutoTokenizer.from_pretrained(folder).get_vocab().items())
+    digest = hashlib.sha256(repr(tokens).encode()).hexdigest()
+    return described | {"the vocabulary": f"{len(tokens)} tokens with the hash {digest[:8]}"}
+
+
+def _write(out: Path, first: Path, files: list[dict[str, Path]]) -> None:
+    """Shards of the same names as those of the first model, a shard at a time."""
+    for file in first.iterdir():
+        if file.suffix in BESIDE_WEIGHTS and file.is_file():
+            shutil.copyfile(file, out / file.name)
+    for shard in sorted(set(files[0].values())):
+        names = [name for name, file in files[0].items() if file == shard]
+        save_file({name: _mean(name, files) for name in names}, out / shard.name, metadata={"format": "pt"})
+
+
+def _mean(name: str, files: list[dict[str, Path]]) -> torch.Tensor:
+    total: torch.Tensor | None = None
+    for holds in files:
+        with safe_open(holds[name], framework="pt") as weights:
+            value = weights.get_tensor(name)
+        total = value.double() if total is None else total.add_(value)
+    assert total is not None
+    return total.div_(len(files)).to(value.dtype)
