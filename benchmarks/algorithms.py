@@ -200,6 +200,8 @@ def run(algorithm: str, task: Task, seed: int, folder: Path) -> Result:
         options["reward"] = (f"{code}:coin", f"{code}:{own} as own=0")
     if ALGORITHMS[name].group_size == 1:
         options["group_size"] = 1
+    if ALGORITHMS[name].max_refills:
+        options["max_refills"] = 3  # where all groups are solved, more of them find nothing
     begun = time.perf_counter()
     out = folder / f"{task.name}-{algorithm}-{seed}"
     train_rl(
