@@ -256,10 +256,10 @@ def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
 def _prompts_of(method: str, source: str) -> list[Prompt]:
     """The prompts of what a method reads from a source."""
     from posttrain.data.formats import load_feedback, load_prompts, load_sft, load_tasks
-    from posttrain.rows import CompletionRow
+    from posttrain.rows import row_prompts
 
     if method == "sft":
-        return [row.prompt for row in load_sft(source) if isinstance(row, CompletionRow)]
+        return [prompt for row in load_sft(source) for prompt in row_prompts(row)]
     if method in ("dpo", "reward-model"):
         return [row.prompt for row in load_feedback(source)]
     if method == "distill":

@@ -323,8 +323,9 @@ def test_held_out_prompts_are_looked_for_in_every_source_and_in_the_mix(tmp_path
     raw = recipe(tmp_path)
     held_out = tmp_path / "held_out.jsonl"
     held_out.write_text("".join(json.dumps({"prompt": f"p{i}"}) + "\n" for i in range(6)))
-    for i, name in enumerate(("one", "two", "mix")):
-        row = {"prompt": f"p{i}", "completion": "c"}
+    turns = [{"role": "user", "content": "p2"}, {"role": "assistant", "content": "c"}]
+    rows = {"one": {"prompt": "p0", "completion": "c"}, "two": {"prompt": "p1", "completion": "c"}}
+    for name, row in (rows | {"mix": {"messages": turns}}).items():
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
     raw["evaluate"] |= {"data": str(held_out), "reward": ["length(max_length=3)"]}
     raw["stages"]["sft"]["data"] = [str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")]
