@@ -105,6 +105,9 @@ def _commands() -> dict[str, Command]:
         "run": Command("run a whole recipe and compare its stages", configs.RunConfig, _run, {"recipe": "RECIPE"}),
         "sft": Command("train on example answers", configs.SftConfig, _sft),
         "dpo": Command("train on pairs of a better and a worse answer", configs.DpoConfig, _dpo),
+        "online-dpo": Command(
+            "train on pairs of sampled answers that a reward or judge ranks", configs.OnlineDpoConfig, _online_dpo
+        ),
         "reward-model": Command(
             "train a score of answers on pairs of a better and a worse one", configs.RewardModelConfig, _reward_model
         ),
@@ -146,6 +149,13 @@ def _dpo(config: configs.DpoConfig) -> int:
     from posttrain.train.preference import train_dpo
 
     train_dpo(config)
+    return _reported(config.out)
+
+
+def _online_dpo(config: configs.OnlineDpoConfig) -> int:
+    from posttrain.train.preference_online import train_online_dpo
+
+    train_online_dpo(config)
     return _reported(config.out)
 
 

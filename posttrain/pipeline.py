@@ -142,6 +142,10 @@ def _trainer(method: str) -> Callable[[Any], None]:
         from posttrain.train.preference import train_dpo
 
         return train_dpo
+    if method == "online-dpo":
+        from posttrain.train.preference_online import train_online_dpo
+
+        return train_online_dpo
     if method == "reward-model":
         from posttrain.train.reward_model import train_reward_model
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from posttrain.config import (
     DistillConfig,
     DpoConfig,
+    OnlineDpoConfig,
     Recipe,
     ReviseConfig,
     RewardModelConfig,
@@ -28,6 +29,7 @@ START = "start"
 METHODS: Mapping[str, Any] = {
     "sft": SftConfig,
     "dpo": DpoConfig,
+    "online-dpo": OnlineDpoConfig,
     "reward-model": RewardModelConfig,
     "rl": RlConfig,
     "distill": DistillConfig,

@@ -13,7 +13,7 @@ from posttrain.config.evaluation import (
     ReportConfig,
     ScoreConfig,
 )
-from posttrain.config.preference import DpoConfig
+from posttrain.config.preference import DpoConfig, OnlineDpoConfig
 from posttrain.config.recipe import HeldOut, Recipe, RunConfig
 from posttrain.config.reward_model import RewardModelConfig
 from posttrain.config.rl import RlConfig
@@ -29,6 +29,7 @@ __all__ = [
     "DpoConfig",
     "EvalConfig",
     "HeldOut",
+    "OnlineDpoConfig",
     "Recipe",
     "ReportConfig",
     "ReviseConfig",
