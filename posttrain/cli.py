@@ -111,6 +111,9 @@ def _commands() -> dict[str, Command]:
         "reward-model": Command(
             "train a score of answers on pairs of a better and a worse one", configs.RewardModelConfig, _reward_model
         ),
+        "adversarial": Command(
+            "train a reward model against answers that fool it", configs.AdversarialConfig, _adversarial
+        ),
         "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _rl),
         "distill": Command("train on a teacher's distributions along sampled answers", configs.DistillConfig, _distill),
         "sample": Command("sample answers and write them as training data", configs.SampleConfig, _sample),
@@ -164,6 +167,14 @@ def _reward_model(config: configs.RewardModelConfig) -> int:
 
     train_reward_model(config)
     return _reported(config.out)
+
+
+def _adversarial(config: configs.AdversarialConfig) -> int:
+    from posttrain.train.reward_model_adversarial import train_adversarial
+
+    train_adversarial(config)
+    print(config.out)
+    return DONE
 
 
 def _rl(config: configs.RlConfig) -> int:

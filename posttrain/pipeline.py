@@ -150,6 +150,10 @@ def _trainer(method: str) -> Callable[[Any], None]:
         from posttrain.train.reward_model import train_reward_model
 
         return train_reward_model
+    if method == "adversarial":
+        from posttrain.train.reward_model_adversarial import train_adversarial
+
+        return train_adversarial
     if method == "rl":
         from posttrain.train.rl import train_rl
 
@@ -233,7 +237,7 @@ def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
             continue
         if stage.method == "sft":
             prompts += [row.prompt for row in load_sft(source) if isinstance(row, CompletionRow)]
-        elif stage.method in ("dpo", "reward-model"):
+        elif stage.method in ("dpo", "reward-model", "adversarial"):
             prompts += [row.prompt for row in load_feedback(source)]
         elif stage.method == "distill":
             prompts += [row.prompt for row in load_prompts(source)]

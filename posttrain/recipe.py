@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from posttrain.config import (
+    AdversarialConfig,
     DistillConfig,
     DpoConfig,
     OnlineDpoConfig,
@@ -31,6 +32,7 @@ METHODS: Mapping[str, Any] = {
     "dpo": DpoConfig,
     "online-dpo": OnlineDpoConfig,
     "reward-model": RewardModelConfig,
+    "adversarial": AdversarialConfig,
     "rl": RlConfig,
     "distill": DistillConfig,
     "sample": SampleConfig,
@@ -42,6 +44,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "sft": ("best", "all"),
     "dpo": ("pairs",),
     "reward-model": ("pairs",),
+    "adversarial": ("pairs",),
     "distill": ("best", "all"),
 }
 """What a stage that makes data must write to be that of a method."""
@@ -80,7 +83,7 @@ class StageSpec:
     @property
     def makes_model(self) -> bool:
         """Whether it trains a language model; else it makes data, or a reward model."""
-        return self.method not in (*MAKE_DATA, "reward-model")
+        return self.method not in (*MAKE_DATA, "reward-model", "adversarial")
 
     def config(self, out: Path, model: str | None, seed: int, max_flops: float | None) -> Any:
         """The method's configuration. Raises InputError naming stage and key."""

@@ -15,12 +15,13 @@ from posttrain.config.evaluation import (
 )
 from posttrain.config.preference import DpoConfig, OnlineDpoConfig
 from posttrain.config.recipe import HeldOut, Recipe, RunConfig
-from posttrain.config.reward_model import RewardModelConfig
+from posttrain.config.reward_model import AdversarialConfig, RewardModelConfig
 from posttrain.config.rl import RlConfig
 from posttrain.config.sampling import ReviseConfig, SampleConfig, SourceConfig
 from posttrain.config.training import SftConfig, TrainConfig
 
 __all__ = [
+    "AdversarialConfig",
     "ChatConfig",
     "CheckDataConfig",
     "CompareConfig",

@@ -54,9 +54,9 @@ class Recipe(Config):
     evaluate: HeldOut
     """The evaluation of the start and of every stage's model."""
     stages: dict[str, dict[str, Any]]
-    """Stages in order. Each names its `method` (sft, dpo, reward-model, rl, distill, sample, revise), its `parent`
-    (`start` or an earlier stage), its `data` (as on the command line, or an earlier `sample` or `revise` stage that
-    writes what the method reads), perhaps `flops_of` (an earlier stage: spend as many operations as that one did, those
-    of its own data stage included), and options of the method. A stage that writes data may have a `model` or an
-    `endpoint` in place of a parent; the `teacher` of a `distill` stage may be `start` or an earlier stage. In a
-    `reward`, `{STAGE}` is the model of an earlier stage: `learned({rm})`."""
+    """Stages in order. Each names its `method` (sft, dpo, online-dpo, reward-model, adversarial, rl, distill, sample,
+    revise), its `parent` (`start` or an earlier stage), its `data` (as on the command line, or an earlier `sample` or
+    `revise` stage that writes what the method reads), perhaps `flops_of` (an earlier stage: spend as many operations as
+    that one did, those of its own data stage included), and options of the method. A stage that writes data may have a
+    `model` or an `endpoint` in place of a parent; the `teacher` of a `distill` stage may be `start` or an earlier
+    stage. In a `reward`, `{STAGE}` is the model of an earlier stage: `learned({rm})`."""
