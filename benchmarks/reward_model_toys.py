@@ -40,7 +40,7 @@ STEPS, RATE = 100, 0.1
 def drawn(rng: np.random.Generator, n: int, strange: float) -> Array:
     """Answers [n, KNOWN + UNKNOWN], a share of them strange."""
     x = rng.normal(size=(n, KNOWN + UNKNOWN))
-    x[:, KNOWN:] *= np.where(rng.random(n) < strange, 3.0, 0.1)[:, None]
+    x[:, KNOWN:] *= np.where(rng.random(n) < strange, 2.0, 0.2)[:, None]
     return x
 
 

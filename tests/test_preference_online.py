@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from statistics import mean
@@ -9,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch.nn.functional import logsigmoid
 
 from posttrain.cli import main
-from posttrain.config import OnlineDpoConfig
+from posttrain.config import OnlineDpoConfig, RunConfig
 from posttrain.engine.local import LocalEngine
 from posttrain.models import load_model
+from posttrain.pipeline import run_recipe
 from posttrain.rewards.base import Scorer
 from posttrain.rollout.cost import sampled_ids
 from posttrain.runlog import RunLog
@@ -23,7 +26,16 @@ from posttrain.train.preference_online import OnlineDpo, pair_signals, pairs_of,
 from posttrain.train.rollouts import Rollouts, Sources
 from posttrain.types import Group, Rollout, RunFailed, Sampling, Score, Segment, Task
 from tests.conftest import ChatServer
-from tests.training_helpers import algorithms, events, metrics, padded_logprobs, plain_model, read_rows, write_rows
+from tests.training_helpers import (
+    algorithms,
+    events,
+    metrics,
+    padded_logprobs,
+    pair_rows,
+    plain_model,
+    read_rows,
+    write_rows,
+)
 
 BETA = 0.3
 REWARD = """
@@ -272,3 +284,44 @@ def test_bad_input_is_told_before_anything_is_written(
     message = capsys.readouterr().err
     assert all(word in message for word in words), message
     assert not config.out.exists()
+
+
+def test_a_recipe_trains_on_the_reward_model_of_an_earlier_stage(tmp_path: Path) -> None:
+    """An adversarial reward model, then online DPO on it; the evaluation knows the stages that make a model."""
+    config = settings(tmp_path)
+    recipe = {
+        "model": "tiny-random",
+        "evaluate": {
+            "data": str(write_rows(tmp_path / "held-out.jsonl", [{"prompt": "Something else"}])),
+            "reward": list(config.reward),
+            "samples": 2,
+            "max_new_tokens": 4,
+            "retention": False,
+        },
+        "stages": {
+            "rm": {
+                "method": "adversarial",
+                "parent": "start",
+                "data": str(write_rows(tmp_path / "pairs.jsonl", pair_rows(8))),
+                "members": 2,
+                "rounds": 1,
+                "prompts": 2,
+                "samples": 2,
+                "edit_steps": 1,
+                "max_new_tokens": 4,
+            },
+            "online": {
+                "method": "online-dpo",
+                "parent": "start",
+                "data": config.data,
+                "reward": ['learned({rm}, use="min")'],
+                "batch_size": 4,
+                "max_new_tokens": 4,
+                "max_steps": 2,
+            },
+        },
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    run_recipe(RunConfig(recipe=str(tmp_path / "recipe.yaml"), out=tmp_path / "out"))
+    assert list(json.loads((tmp_path / "out" / "compare.json").read_text())["stages"]) == ["start", "online"]
+    assert all(row["pairs"] == 2 for row in metrics(tmp_path / "out" / "online"))
