@@ -1,7 +1,7 @@
 """What protects a reward model from being optimised into nonsense, on toys whose truth is known: where it helps, and
 where it does not.
 
-    python benchmarks/reward_model_toys.py --seeds 20 --out runs/reward-model-toys
+    python benchmarks/reward_model_toys.py            # rewrites the table in docs/reward-models.md
 
 Answers are vectors, a reward model is a linear head with the losses, weights and searches of the package, and a policy
 is best-of-n. Each line is the mean true score of what is picked, over seeds, and its difference from the first line of
@@ -17,6 +17,7 @@ its block, paired by seed; both with 95% bootstrap intervals.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,8 @@ from posttrain.reward_model_losses import balanced_weights, bootstrap_weights, h
 from posttrain.rewards.model_scores import of_members
 from posttrain.train.reward_model_search import climb, gauge
 
+DOC = Path(__file__).parents[1] / "docs" / "reward-models.md"
+START, END = "<!-- figures: python benchmarks/reward_model_toys.py -->\n", "<!-- end of figures -->\n"
 Array = NDArray[np.float64]
 KNOWN, UNKNOWN = 12, 6
 """Directions in which training pairs differ, and in which they hardly do."""
@@ -196,14 +199,20 @@ def table(results: Mapping[str, list[dict[str, float]]]) -> str:
 
 
 def main() -> None:
+    """Print the table, or write it to the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path("runs/reward-model-toys"))
+    parser.add_argument("--print", action="store_true", help="print the table and leave the page alone")
     args = parser.parse_args()
-    text = table({name: [toy(seed) for seed in range(args.seeds)] for name, toy in TOYS.items()})
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "toys.md").write_text(text + "\n")
-    print(text)
+    found = table({name: [toy(seed) for seed in range(args.seeds)] for name, toy in TOYS.items()})
+    if args.print:
+        print(found)
+        return
+    page = DOC.read_text(encoding="utf-8")
+    replaced = re.sub(
+        re.escape(START) + ".*" + re.escape(END), lambda _: f"{START}\n{found}\n\n{END}", page, flags=re.S
+    )
+    DOC.write_text(replaced, encoding="utf-8")
 
 
 if __name__ == "__main__":
