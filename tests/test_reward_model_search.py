@@ -148,6 +148,7 @@ def test_a_round_adds_what_fools_the_model_and_says_where_it_is_from(tmp_path: P
         ("--policy no/such-model", ["no/such-model"]),
         ("--max-new-tokens 5000", ["--max-new-tokens"]),
         ("--length-head", ["members 1"]),
+        ("--gold no_such_reward --eval-data {data} --eval-every 5", ["no_such_reward"]),
     ],
 )
 def test_bad_input_is_told_before_anything_is_written(
@@ -155,7 +156,7 @@ def test_bad_input_is_told_before_anything_is_written(
 ) -> None:
     data = write_rows(tmp_path / "pairs.jsonl", world(8, seed=0))
     out = tmp_path / "out"
-    assert main(f"adversarial --model tiny-random --data {data} --out {out} {options}".split()) == 2
+    assert main(f"adversarial --model tiny-random --data {data} --out {out} {options.format(data=data)}".split()) == 2
     message = capsys.readouterr().err
     assert all(word in message for word in words), message
     assert not out.exists()

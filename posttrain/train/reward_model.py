@@ -78,7 +78,7 @@ def _train(config: RewardModelConfig, settings: dict[str, Any]) -> None:
     pairs = weighted(pairs, config)
     held_out, _ = encode_pairs(lm, held_out_rows, config.max_length, config.members)
     if config.best_of:
-        check_policy(config, prompts_of(held_out_rows))
+        check_policy(config, prompts_of(held_out_rows), str(config.eval_data))
 
     def flops(n: int) -> float:
         trees = pair_trees([pairs[i] for i in step_rows(len(pairs), config.seed, n, config.batch_size, True)])

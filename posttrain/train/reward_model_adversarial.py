@@ -46,7 +46,11 @@ def train_adversarial(config: AdversarialConfig) -> None:
     searched = [row for row in rows if not row.tools and None not in (_answer(row.chosen), _answer(row.rejected))]
     if not searched:
         raise InputError(f"{config.data}: every row has tools or tool calls, and only plain answers are searched")
-    check_policy(config, prompts_of(searched))
+    check_policy(config, prompts_of(searched), config.data)
+    if config.gold is not None:
+        tasks = prompts_of(load_preferences(str(config.eval_data)))
+        check_policy(config, tasks, str(config.eval_data))
+        _truth(config.gold, tasks).close()  # a reward that is none is told now and not after the rounds
     with RunLog(config.out, settings, config.resume) as log:
         data = config.data
         for k in range(config.rounds + 1):
@@ -157,8 +161,7 @@ def _gold(config: AdversarialConfig) -> dict[str, Any] | None:
         return None
     tasks = prompts_of(load_preferences(str(config.eval_data)))
     answers = sampled(config, tasks, config.samples, config.seed + GOLD_SEED)
-    columns = set.intersection(*(set(task.columns) for task in tasks))
-    with Scorer((config.gold,), columns=columns, timeout_seconds=60.0) as scorer:
+    with _truth(config.gold, tasks) as scorer:
         scored = scorer.score([answer for of in answers for answer in of])
     gold = np.array([np.nan if s.total is None else s.total for s in scored]).reshape(len(tasks), -1)
     models = [load_reward_model(str(config.out / f"round-{k}")) for k in range(config.rounds + 1)]
@@ -175,6 +178,11 @@ def _gold(config: AdversarialConfig) -> dict[str, Any] | None:
         "rounds": [mean_interval(of) for of in picked],
         "gain": mean_interval(picked[-1] - picked[0]),
     }
+
+
+def _truth(gold: str, tasks: Sequence[Task]) -> Scorer:
+    columns = set.intersection(*(set(task.columns) for task in tasks))
+    return Scorer((gold,), columns=columns, timeout_seconds=60.0)
 
 
 def _copy(folder: Path, out: Path) -> None:

@@ -24,10 +24,10 @@ def prompts_of(rows: Sequence[PreferenceRow]) -> list[Task]:
     return [Task(row.where, row.prompt, row.columns, row.tools) for row in reversed(first.values())]
 
 
-def check_policy(config: RewardModelConfig, tasks: Sequence[Task]) -> None:
-    """Raise InputError where the model to sample from is none, or a prompt does not fit it."""
+def check_policy(config: RewardModelConfig, tasks: Sequence[Task], where: str) -> None:
+    """Raise InputError where the model to sample from is none, or a prompt of the data `where` does not fit it."""
     lm = load_model(config.policy or config.model, raw=config.raw)
-    check_prompts(lm.chat, tasks, lm.context - config.max_new_tokens, str(config.eval_data or config.data))
+    check_prompts(lm.chat, tasks, lm.context - config.max_new_tokens, where)
 
 
 def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int) -> list[list[Sample]]:
