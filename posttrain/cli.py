@@ -105,8 +105,14 @@ def _commands() -> dict[str, Command]:
         "run": Command("run a whole recipe and compare its stages", configs.RunConfig, _run, {"recipe": "RECIPE"}),
         "sft": Command("train on example answers", configs.SftConfig, _sft),
         "dpo": Command("train on pairs of a better and a worse answer", configs.DpoConfig, _dpo),
+        "online-dpo": Command(
+            "train on pairs of sampled answers that a reward or judge ranks", configs.OnlineDpoConfig, _online_dpo
+        ),
         "reward-model": Command(
             "train a score of answers on pairs of a better and a worse one", configs.RewardModelConfig, _reward_model
+        ),
+        "adversarial": Command(
+            "train a reward model against answers that fool it", configs.AdversarialConfig, _adversarial
         ),
         "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _rl),
         "distill": Command("train on a teacher's distributions along sampled answers", configs.DistillConfig, _distill),
@@ -155,11 +161,26 @@ def _dpo(config: configs.DpoConfig) -> int:
     return _reported(config.out)
 
 
+def _online_dpo(config: configs.OnlineDpoConfig) -> int:
+    from posttrain.train.preference_online import train_online_dpo
+
+    train_online_dpo(config)
+    return _reported(config.out)
+
+
 def _reward_model(config: configs.RewardModelConfig) -> int:
     from posttrain.train.reward_model import train_reward_model
 
     train_reward_model(config)
     return _reported(config.out)
+
+
+def _adversarial(config: configs.AdversarialConfig) -> int:
+    from posttrain.train.reward_model_adversarial import train_adversarial
+
+    train_adversarial(config)
+    print(config.out)
+    return DONE
 
 
 def _rl(config: configs.RlConfig) -> int:

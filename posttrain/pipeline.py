@@ -163,10 +163,18 @@ def _trainer(method: str) -> Callable[[Any], None]:
         from posttrain.train.preference import train_dpo
 
         return train_dpo
+    if method == "online-dpo":
+        from posttrain.train.preference_online import train_online_dpo
+
+        return train_online_dpo
     if method == "reward-model":
         from posttrain.train.reward_model import train_reward_model
 
         return train_reward_model
+    if method == "adversarial":
+        from posttrain.train.reward_model_adversarial import train_adversarial
+
+        return train_adversarial
     if method == "rl":
         from posttrain.train.rl import train_rl
 
@@ -260,7 +268,7 @@ def _prompts_of(method: str, source: str) -> list[Prompt]:
 
     if method == "sft":
         return [prompt for row in load_sft(source) for prompt in row_prompts(row)]
-    if method in ("dpo", "reward-model"):
+    if method in ("dpo", "reward-model", "adversarial"):
         return [row.prompt for row in load_feedback(source)]
     if method == "distill":
         return [row.prompt for row in load_prompts(source)]

@@ -11,9 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from posttrain.config import (
+    AdversarialConfig,
     AverageConfig,
     DistillConfig,
     DpoConfig,
+    OnlineDpoConfig,
     Recipe,
     ReviseConfig,
     RewardModelConfig,
@@ -28,7 +30,9 @@ START = "start"
 METHODS: Mapping[str, Any] = {
     "sft": SftConfig,
     "dpo": DpoConfig,
+    "online-dpo": OnlineDpoConfig,
     "reward-model": RewardModelConfig,
+    "adversarial": AdversarialConfig,
     "rl": RlConfig,
     "distill": DistillConfig,
     "sample": SampleConfig,
@@ -41,6 +45,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "sft": ("best", "all"),
     "dpo": ("pairs",),
     "reward-model": ("pairs",),
+    "adversarial": ("pairs",),
     "distill": ("best", "all"),
 }
 """What a stage that makes data must write to be that of a method."""
@@ -79,7 +84,7 @@ class StageSpec:
     @property
     def makes_model(self) -> bool:
         """Whether it makes a language model; else it makes data, or a reward model."""
-        return self.method not in (*MAKE_DATA, "reward-model")
+        return self.method not in (*MAKE_DATA, "reward-model", "adversarial")
 
     @property
     def data_stages(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from posttrain.types import InputError, RunFailed
 from tests.conftest import ROOT, RunCli
 
 TRAIN = ["--model", "m", "--data", "d.jsonl", "--out", "o"]
-TRAINING = ["sft", "dpo", "reward-model", "rl", "distill", "sample", "revise"]
+TRAINING = ["sft", "dpo", "online-dpo", "reward-model", "adversarial", "rl", "distill", "sample", "revise"]
 COMMANDS = ["run", *TRAINING, "average", "eval", "score", "compare", "check-data", "report", "chat"]
 
 

@@ -20,10 +20,11 @@ from posttrain.config import RunConfig
 from posttrain.data.check import check_data
 from posttrain.data.formats import load_tasks
 from posttrain.pipeline import run_recipe
-from posttrain.recipe import check_stages, load_recipe
+from posttrain.recipe import load_recipe
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.constraints import constraints
 from posttrain.rewards.math import math
+from posttrain.stages import check_stages
 from posttrain.types import Message
 
 ROOT = Path(__file__).parents[1]

@@ -31,9 +31,10 @@ KINDS: dict[str, str] = {
     "ppo": "rl --algorithm ppo --batch-size 8 --max-new-tokens 6 --minibatches 2 --kl-target 1 --reference-every 7",
     "dapo": "rl --algorithm dapo --batch-size 8 --group-size 4 --max-new-tokens 6 --constraint length>=0.9",
     "env": "rl --batch-size 8 --group-size 4 --max-new-tokens 20 --env guess_number(low=1,high=5) --max-turns 3",
+    "online-dpo": "online-dpo --batch-size 8 --group-size 4 --max-new-tokens 6 --max-refills 1 --reference-every 4",
     "distill": "distill --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4",
 }
-LONG = ("sft", "tr-dpo", "kto", "length-head")
+LONG = ("sft", "tr-dpo", "kto", "length-head", "online-dpo")
 """Kinds that the stress tests alone run: another one goes the same way."""
 UPDATES = {"rl": 2, "ppo": 2}
 """Optimizer steps of the policy in a step, where that is not one."""
@@ -64,7 +65,7 @@ def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[s
     reward.write_text(REWARD)
     model = ending_tiny(tmp_path) if kind == "env" else "tiny-random"
     common = ["--model", model, "--data", str(data), "--out", str(tmp_path / out), "--max-steps", str(steps)]
-    rl = KINDS[kind].startswith("rl ")
+    rl = KINDS[kind].startswith(("rl ", "online-dpo "))
     extra = ["--reward", f"{reward}:length", "--learning-rate", "1e-4"] if rl else []
     extra += ["--teacher", str(other_tiny(tmp_path))] if kind == "distill" else []
     return [*KINDS[kind].split(), *common, "--save-every", str(SAVE_EVERY), *extra]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from posttrain.models import load_model, load_reward_model
 from posttrain.models.scoring import response_tree, score_batches
 from posttrain.train.loop import make_policy
 from posttrain.train.reward_model import RewardModel, train_reward_model
-from posttrain.train.reward_model_check import calibration, gold_errors, validation
+from posttrain.train.reward_model_check import (
+    best_of_n,
+    best_of_n_kl,
+    calibration,
+    expected_best,
+    fit_gain,
+    gold_errors,
+    validation,
+)
 from posttrain.train.reward_model_data import Pair, encode_pairs, pair_trees, weighted
 from posttrain.types import InputError
 from tests.training_helpers import WORDS, chatml, events, metrics, pair_rows, write_rows
@@ -273,3 +282,65 @@ def test_prompts_and_responses_are_computed_once() -> None:
     prompt, common = tuple(range(3, 53)), tuple(range(60, 80))
     list(score_batches(lm, [response_tree(prompt, ((*common, 100, 2), (*common, 101, 102, 2)))], 4096))
     assert lm.forwarded_tokens == 50 + 20 + 2 + 3
+
+
+# -- how far it can be optimised --------------------------------------------------------------------------------------
+
+
+def test_the_expected_best_is_the_mean_over_all_choices() -> None:
+    rng = np.random.default_rng(0)
+    by, values = rng.normal(size=(2, 3, 6))
+    for n in range(1, 7):
+        plain = [
+            np.mean([v[max(c, key=lambda i: s[i])] for c in combinations(range(6), n)])
+            for s, v in zip(by, values, strict=True)
+        ]
+        assert expected_best(by, values, n).tolist() == pytest.approx(plain)
+
+
+def test_the_law_of_best_of_n_is_found_again() -> None:
+    """Tilting a Gaussian answer by its proxy, KL = δ²/2, with gold = l − 0.3(l² − 1): its mean
+    is exactly quadratic in d = √KL, √2 d − 0.6 d², so α = √2, β = 0.6 and d* = √2/1.2."""
+    d = np.array([0.0, 0.4, 0.9, 1.7])
+    shift = d * 2**0.5  # of the mean of a normal, at KL = shift²/2
+    found = fit_gain(d.tolist(), (shift - 0.3 * shift**2).tolist())
+    assert found == pytest.approx({"alpha": 2**0.5, "beta": 0.6, "peak": 2**0.5 / 1.2, "r2": 1.0})
+    assert fit_gain([0.0, 1.0], [0.0, 1.0])["alpha"] is None
+    assert fit_gain([0.0, 1.0, 2.0], [0.0, 1.0, 5.0])["peak"] is None  # it bends upwards
+    assert best_of_n_kl(1) == 0.0 and best_of_n_kl(4) == pytest.approx(math.log(4) - 0.75)
+
+
+def test_cross_scoring_tells_what_members_share_from_what_they_do_not() -> None:
+    """Members whose errors are their own gain by others' scores what they have in common; members who are all error
+    gain nothing by them, whatever they think themselves."""
+    rng = np.random.default_rng(1)
+    shared, own = rng.normal(size=(200, 16, 1)), rng.normal(size=(200, 16, 3))
+    lengths = 50 + 10 * shared[..., 0]
+    half, noise = best_of_n(shared + own, lengths), best_of_n(own, lengths)
+    assert [point["n"] for point in half["curve"]] == [1, 2, 4, 8, 16]
+    assert half["curve"][0]["own"] == pytest.approx(0.0) and half["curve"][0]["cross"]["value"] == pytest.approx(0.0)
+    first, last = noise["curve"][1], noise["curve"][-1]
+    assert first["own"] > 0.5 and last["own"] > 1.6 and last["cross"]["low"] < 0 < last["cross"]["high"]
+    # the best of 16 normals is 1.766 on average; half of a member's variance is what they share
+    assert half["curve"][-1]["own"] == pytest.approx(1.766, abs=0.08)
+    assert half["curve"][-1]["cross"]["value"] == pytest.approx(1.766 / 2, abs=0.08)
+    assert half["length"] == pytest.approx(math.sqrt(1 / (1 + 1 / 3)), abs=0.03)
+    assert abs(noise["error_kurtosis"]) < 0.2
+    heavy = best_of_n(rng.standard_t(3, size=(200, 16, 3)), lengths)
+    assert heavy["error_kurtosis"] > 2
+
+
+def test_the_curve_is_measured_on_answers_to_held_out_prompts(tmp_path: Path) -> None:
+    held_out = write_rows(tmp_path / "held-out.jsonl", world(5, seed=1))
+    given = {"eval_data": str(held_out), "eval_every": 100, "members": 3, "best_of": 4, "max_new_tokens": 5}
+    config = settings(tmp_path, world(8, seed=0), **given)
+    train_reward_model(config)
+    found = json.loads((config.out / "evaluations" / "reward_model.json").read_text())["best_of_n"]
+    assert (found["prompts"], found["samples"]) == (5, 4)
+    assert [point["n"] for point in found["curve"]] == [1, 2, 4]
+    assert found["curve"][-1]["own"] > found["curve"][1]["own"] > 0
+    for changes in ({"members": 1}, {"best_of": 2}, {"eval_data": None, "eval_every": None}):
+        with pytest.raises(ValueError, match="best_of needs"):
+            settings(tmp_path, world(8, seed=0), **{**given, **changes})
+    with pytest.raises(ValueError, match="policy is sampled from for best_of"):
+        settings(tmp_path, world(8, seed=0), policy="tiny-random")

@@ -135,9 +135,14 @@ def ending_tiny(folder: Path) -> str:
 
 def algorithms() -> Any:
     """The module `benchmarks/algorithms.py`."""
-    file = Path(__file__).parents[1] / "benchmarks" / "algorithms.py"
-    spec = importlib.util.spec_from_file_location("algorithms", file)
+    return benchmark_module("algorithms")
+
+
+def benchmark_module(name: str) -> Any:
+    """A module of the folder `benchmarks`."""
+    file = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
-    module = sys.modules["algorithms"] = importlib.util.module_from_spec(spec)  # its dataclasses look for it there
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # its dataclasses look for it there
     spec.loader.exec_module(module)
     return module

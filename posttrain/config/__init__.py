@@ -13,14 +13,15 @@ from posttrain.config.evaluation import (
     ReportConfig,
     ScoreConfig,
 )
-from posttrain.config.preference import DpoConfig
+from posttrain.config.preference import DpoConfig, OnlineDpoConfig
 from posttrain.config.recipe import AverageConfig, HeldOut, ModelShape, Recipe, RunConfig
-from posttrain.config.reward_model import RewardModelConfig
+from posttrain.config.reward_model import AdversarialConfig, RewardModelConfig
 from posttrain.config.rl import RlConfig
 from posttrain.config.sampling import ReviseConfig, SampleConfig, SourceConfig
 from posttrain.config.training import SftConfig, TrainConfig
 
 __all__ = [
+    "AdversarialConfig",
     "AverageConfig",
     "ChatConfig",
     "CheckDataConfig",
@@ -31,6 +32,7 @@ __all__ = [
     "EvalConfig",
     "HeldOut",
     "ModelShape",
+    "OnlineDpoConfig",
     "Recipe",
     "ReportConfig",
     "ReviseConfig",

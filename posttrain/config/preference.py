@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.base import Positive, Rate
+from posttrain.config.base import NonNegative, Positive, Rate, Share, Temperature
 from posttrain.config.training import TrainConfig
 
 
@@ -162,6 +162,60 @@ class DpoConfig(TrainConfig):
         numbers |= {key: given for key in spec.numbers if (given := getattr(self, key)) is not None}
         reference = spec.reference and not (self.reference_free and "reference_free" in spec.takes)
         return Term(name, _weight(text, number) if equals else 1.0, numbers, mean, reference)
+
+
+ONLINE = ("sigmoid", "cdpo", "robust", "ipo", "hinge", "simpo", "apo_zero", "sft")
+"""Losses for pairs of the policy's own samples. Not `kto`, which reads no pairs, nor `orpo`, which stands for SFT on
+others' answers, nor `apo_down`, which would lower everything the policy says."""
+
+
+class OnlineDpoConfig(DpoConfig):
+    """Online DPO: sample answers from the policy, let a reward or a judge say which is the best and which the worst to
+    each prompt, and train on these pairs by a loss of the DPO family (arXiv:2402.04792).
+
+    The other options are those of `posttrain dpo` and `posttrain rl`; `max_length` is not used, and `batch_size` counts
+    rollouts. Default learning rate: as in `posttrain dpo`."""
+
+    reward: Annotated[tuple[str, ...], Field(min_length=1)]
+    """What ranks the answers, as in `posttrain rl`: a reward, a reward model or a judge; `judge_pair` compares those to
+    one prompt with each other. Repeat for a weighted sum."""
+    group_size: Annotated[int, Field(ge=2)] = 2
+    """Answers sampled to each prompt, of which the best and the worst are the pair. Default: arXiv:2402.04792."""
+    max_refills: NonNegative = 0
+    """Rounds in which groups of equal scores are replaced by groups of further prompts."""
+    max_new_tokens: Positive = 256
+    """Longest completion in tokens."""
+    temperature: Temperature = 1.0
+    """Sampling temperature. It and the next two decide what is sampled; losses read the policy at temperature 1."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus: the smallest set of tokens with this mass is kept."""
+    top_k: NonNegative = 0
+    """Keep the k most likely tokens; 0 keeps all."""
+    engine_slots: Positive = 64
+    """Completions decoded at once."""
+    max_unscored_share: Share = 0.1
+    """As in `posttrain rl`."""
+    reward_timeout: Rate = 30.0
+    """As in `posttrain rl`."""
+
+    @model_validator(mode="after")
+    def _samples_its_pairs(self) -> OnlineDpoConfig:
+        for term in self.terms():
+            if term.loss not in ONLINE:
+                raise ValueError(f"loss {term.loss!r} is not for pairs of own samples; use one of {', '.join(ONLINE)}")
+        if self.batch_size % self.group_size:
+            raise ValueError(
+                f"batch_size counts rollouts and must be a multiple of group_size: {self.batch_size} is not one of "
+                f"{self.group_size}"
+            )
+        if self.mask_formatting:
+            raise ValueError("mask_formatting would leave open where an answer ends, and here that is what is learnt")
+        return self
+
+    @property
+    def draws_the_policy(self) -> bool:
+        """Whether tokens are drawn from the distribution that losses read."""
+        return self.temperature == 1 and not self.top_k and self.top_p == 1
 
 
 def _weight(text: str, number: str) -> float:

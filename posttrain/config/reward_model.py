@@ -1,4 +1,4 @@
-"""The reward model stage."""
+"""The reward model stages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Positive
+from posttrain.config.base import NonNegative, Positive, Share
 from posttrain.config.training import TrainConfig
 
 
@@ -30,6 +30,25 @@ class RewardModelConfig(TrainConfig):
     length_head: bool = False
     """Train a second head that takes up what length explains, and is thrown away (ODIN, arXiv:2402.07319)."""
 
+    best_of: NonNegative = 0
+    """Answers sampled to each held-out prompt for the best-of-n curve: members select, the others score. 0: none."""
+    policy: str | None = None
+    """Model that answers are sampled from. Default: `model`."""
+    max_new_tokens: Positive = 256
+    """Longest sampled answer in tokens."""
+
+    @model_validator(mode="after")
+    def _can_be_cross_scored(self) -> RewardModelConfig:
+        if self.best_of and (self.members < 2 or self.eval_data is None or self.best_of < 4):
+            raise ValueError("best_of needs at least 4 answers, eval_data with prompts, and members that cross-score")
+        if self.policy is not None and not self.samples_answers:
+            raise ValueError("policy is sampled from for best_of; give that too")
+        return self
+
+    @property
+    def samples_answers(self) -> bool:
+        return self.best_of > 0
+
     @model_validator(mode="after")
     def _one_way_at_a_time(self) -> RewardModelConfig:
         if self.length_head and self.members > 1:
@@ -39,3 +58,41 @@ class RewardModelConfig(TrainConfig):
         if self.length_head and self.batch_size < 4:
             raise ValueError("length_head measures correlations over a step; use batch_size 4 or more")
         return self
+
+
+class AdversarialConfig(RewardModelConfig):
+    """Adversarial reward models: train an ensemble, search for answers that one member scores high and the others
+    dispute, add them as rejected, train anew, and so on (after Adv-RM, arXiv:2504.06141).
+
+    What is disputed need not be bad: give `gold` to see whether the rounds helped. Default learning rate: as in
+    `posttrain reward-model`."""
+
+    members: Positive = 4
+    """Heads of the ensemble. Default: 4 to 5 (Coste et al., arXiv:2310.02743)."""
+    rounds: Positive = 2
+    """Rounds of search and training after the first. Default: Adv-RM."""
+    prompts: Positive = 256
+    """Rows of the data whose prompts are searched in a round."""
+    samples: Positive = 16
+    """Answers sampled from `policy` to each of them, of which the most disputed one counts (policy search)."""
+    edit_steps: NonNegative = 8
+    """Steps of hill climbing from each accepted answer (edit search). 0: none."""
+    edit_tries: Positive = 8
+    """Random edits of a word or two that are tried in each step."""
+    quantile: Share = 0.95
+    """Share of the data's own answers that must be disputed less than an answer that is added."""
+    gold: str | None = None
+    """A reward taken as the truth, as in `posttrain rl`: of each round's model the gold score of its best of `samples`
+    answers to the prompts of `eval_data` is reported."""
+
+    @model_validator(mode="after")
+    def _has_something_to_dispute(self) -> AdversarialConfig:
+        if self.members < 2:
+            raise ValueError("members must be at least 2 here: of a single one nothing is disputed")
+        if self.gold is not None and (self.eval_data is None or self.samples < 2):
+            raise ValueError("gold needs eval_data, whose prompts are answered, and at least 2 samples")
+        return self
+
+    @property
+    def samples_answers(self) -> bool:
+        return True

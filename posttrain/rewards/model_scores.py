@@ -31,18 +31,22 @@ class Learned:
     variance_penalty: float
 
     def answers(self, samples: Sequence[Sample]) -> list[Answer]:
-        rows = [encoded(self.lm.chat, sample, self.lm.context) for sample in samples]
+        return [failed(found) if isinstance(found, str) else self._answer(found) for found in self.members(samples)]
+
+    def members(self, samples: Sequence[Sample], longest: int | None = None) -> list[torch.Tensor | str]:
+        """The scores [K] that the members give each sample, or why there are none: it has more tokens than `longest`,
+        or than the model's context."""
+        limit = min(longest or self.lm.context, self.lm.context)
+        rows = [encoded(self.lm.chat, sample, limit) for sample in samples]
         trees = [response_tree((), (scored_ids(found[-1]),)) for found in rows if not isinstance(found, str)]
-        batches = score_batches(self.lm, trees, MICRO_BATCH_TOKENS)
-        members = iter([row for _, scores in batches for row in scores.double()])
-        return [failed(found) if isinstance(found, str) else self._answer(next(members)) for found in rows]
+        scores = iter([row for _, of in score_batches(self.lm, trees, MICRO_BATCH_TOKENS) for row in of.double()])
+        return [found if isinstance(found, str) else next(scores) for found in rows]
 
     def _answer(self, members: torch.Tensor) -> Answer:
         """From the scores [K] of the members."""
-        variance = members.var(correction=0)
-        parts = {"mean": float(members.mean()), "deviation": float(variance.sqrt())} if len(members) > 1 else {}
-        value = (members.min() if self.use == "min" else members.mean()) - self.variance_penalty * variance
-        return checked_value(float(value), parts)
+        deviation = members.std(correction=0)
+        parts = {"mean": float(members.mean()), "deviation": float(deviation)} if len(members) > 1 else {}
+        return checked_value(float(of_members(members, self.use, self.variance_penalty)), parts)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,13 @@ class Implicit:
             ratio = summed(self.policy, batch) - summed(self.reference, batch)
             out += ratio.tolist()
         return out
+
+
+def of_members(scores: torch.Tensor, use: str, variance_penalty: float = 0.0) -> torch.Tensor:
+    """The score of an ensemble from those of its members [..., K]: their mean, or with `use` "min" the least, less
+    `variance_penalty` times their variance (Coste et al. 2023, arXiv:2310.02743)."""
+    value = scores.amin(-1) if use == "min" else scores.mean(-1)
+    return value - variance_penalty * scores.var(-1, correction=0)
 
 
 def encoded(chat: ChatFormat, sample: Sample, context: int) -> list[EncodedRow] | str:

@@ -67,10 +67,10 @@ def stored_reference(log: RunLog, policy: LocalPolicy, examples: Callable[[], li
 
 class MovingReference:
     """Trust-region DPO (Gorbatovski et al. 2024, arXiv:2404.09656): after every `every`-th step
-    θ_ref ← α θ + (1−α) θ_ref with α = `mix`, of the trained weights. The log-probabilities are computed when asked for;
-    the weights go into checkpoints."""
+    θ_ref ← α θ + (1−α) θ_ref with α = `mix`, of the trained weights; without `every` it stays the start. The
+    log-probabilities are computed when asked for; weights that have moved go into checkpoints."""
 
-    def __init__(self, policy: LocalPolicy, every: int, mix: float) -> None:
+    def __init__(self, policy: LocalPolicy, every: int | None, mix: float = 1.0) -> None:
         self.reference = Reference(policy)
         self._every = every
         self._mix = mix
@@ -81,7 +81,7 @@ class MovingReference:
             return self.reference.policy.logprobs(example_trees(examples))
 
     def follow(self, step: int) -> None:
-        if step % self._every == 0:
+        if self._every is not None and step % self._every == 0:
             self.reference.follow(self._mix)
 
 

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from posttrain.config import RewardModelConfig
 from posttrain.data.formats import load_preferences
 from posttrain.data.packing import Tree, micro_batches
-from posttrain.models import load_model, load_reward_model
+from posttrain.models import LanguageModel, load_model, load_reward_model
 from posttrain.models.classifier import as_classifier
 from posttrain.models.head import TokenOutputs
 from posttrain.models.scoring import score_batches
@@ -23,9 +24,10 @@ from posttrain.runlog import RunLog, check_out, write_atomic
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
-from posttrain.train.reward_model_check import validation
+from posttrain.train.reward_model_check import best_of_n, validation
 from posttrain.train.reward_model_data import Pair, encode_pairs, pair_trees, weighted
-from posttrain.types import Batch, LossOutput
+from posttrain.train.reward_model_samples import check_policy, member_scores, prompts_of, sampled
+from posttrain.types import Batch, LossOutput, RunFailed
 
 LEARNING_RATE = 1e-5
 VALIDATION = "reward_model.json"
@@ -45,8 +47,23 @@ def train_reward_model(config: RewardModelConfig) -> None:
         pairs, _ = encode_pairs(lm, load_preferences(config.eval_data), config.max_length, config.members)
         batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
         scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
+        found = validation(pairs, scores.double().numpy())
+        found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
         file.parent.mkdir(exist_ok=True)
-        write_atomic(file, json.dumps(validation(pairs, scores.double().numpy()), indent=1) + "\n")
+        write_atomic(file, json.dumps(found, indent=1) + "\n")
+
+
+def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
+    """The curve over answers to the held-out prompts; a prompt with an answer that does not fit the model is left
+    out. Raises RunFailed where none is left."""
+    tasks = prompts_of(load_preferences(str(config.eval_data)))
+    answers = sampled(config, tasks, config.best_of, config.seed)
+    scores = np.stack([member_scores(lm, of) for of in answers])
+    whole = ~np.isnan(scores).any((1, 2))
+    if not whole.any():
+        raise RunFailed("best_of: no prompt has answers that all fit the reward model's context")
+    lengths = np.array([[len(answer.completion_ids) for answer in of] for of in answers], dtype=np.float64)
+    return best_of_n(scores[whole], lengths[whole])
 
 
 def _train(config: RewardModelConfig, settings: dict[str, Any]) -> None:
@@ -60,6 +77,8 @@ def _train(config: RewardModelConfig, settings: dict[str, Any]) -> None:
     pairs, cut = encode_pairs(lm, rows, config.max_length, config.members)
     pairs = weighted(pairs, config)
     held_out, _ = encode_pairs(lm, held_out_rows, config.max_length, config.members)
+    if config.best_of:
+        check_policy(config, prompts_of(held_out_rows), str(config.eval_data))
 
     def flops(n: int) -> float:
         trees = pair_trees([pairs[i] for i in step_rows(len(pairs), config.seed, n, config.batch_size, True)])

@@ -90,7 +90,7 @@ def _sources(config: RlConfig, columns: Collection[str], held: ExitStack) -> Sou
             raise InputError(
                 f"--reward: {ENVIRONMENT_PART!r} is the name of the environment's own; write REWARD as NAME"
             )
-    return Sources(scorer, environment)
+    return Sources(scorer, environment, config.max_turns)
 
 
 def _total_steps(config: RlConfig, rollouts: Rollouts) -> int | None:

@@ -10,14 +10,12 @@ from typing import Any
 
 from posttrain.config import RlConfig
 from posttrain.data.packing import Tree
-from posttrain.rewards.base import FailureWatch
-from posttrain.rollout import Plan, sampling_flops
+from posttrain.rollout import sampling_flops
 from posttrain.runlog import RunLog
 from posttrain.train.controllers import AdaptiveKl, Constraints, restore, state
 from posttrain.train.critic import Critic, HeadCritic
 from posttrain.train.dry_run import describe
 from posttrain.train.loop import Evaluation
-from posttrain.train.notices import short_batch, unscored
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.ptx import Mix
 from posttrain.train.reference import Reference
@@ -33,9 +31,9 @@ from posttrain.train.rl_batch import (
     rollout_trees,
     step_trees,
 )
-from posttrain.train.rollouts import Rollouts, StepGroups
+from posttrain.train.rollouts import Rollouts
 from posttrain.train.signals import PerToken, Signal, overlong_penalty, step_signals
-from posttrain.types import Group, Rollout, Sampling, Task
+from posttrain.types import Group, Rollout, Task
 
 STATE = "rl.json"
 
@@ -66,7 +64,6 @@ class Rl:
         self.constraints = Constraints(config.constraint, config.constraint_rate)
         self.critic = critic
         self.mix = mix
-        self.watch = FailureWatch(config.max_unscored_share)
         self.kl = AdaptiveKl(config.beta, config.kl_target)
         self.reference = Reference(policy) if config.has_kl else None
         self.mismatch = config.mismatch
@@ -83,7 +80,7 @@ class Rl:
         members = [g.rollouts for g in groups]
         references, values = self._references(members), self._values(members)
         signals = self._signals(n, groups, references, values)
-        self._record(n, step, signals)
+        self.rollouts.record(self.log, n, step, signals)
         metrics = group_metrics(groups, signals) | kl_metrics(groups, references)
         metrics |= {f"weight/{name}": weight for name, weight in sources.curriculum(n).items()}
         metrics |= {f"multiplier/{name}": value for name, value in self.constraints.multipliers.items()}
@@ -102,15 +99,7 @@ class Rl:
 
     def evaluate(self) -> Evaluation | None:
         """Mean score of the greedy answers to the held-out tasks."""
-        if not self.held_out:
-            return None
-        greedy = Sampling(self.config.max_new_tokens, temperature=0)
-        groups = self.rollouts.collect([Plan(t, 0, greedy, 0, i) for i, t in enumerate(self.held_out)])
-        scores = [s.total for g in groups for s in g.scores if s.total is not None]
-        if not scores:
-            return None
-        reward = sum(scores) / len(scores)
-        return Evaluation({"reward": reward, "unscored": 1 - len(scores) / len(groups)}, -reward)
+        return self.rollouts.evaluate(self.held_out) if self.held_out else None
 
     def save(self, folder: Path) -> None:
         saved = state(self.kl, self.constraints) | {"position": self.rollouts.position}
@@ -132,7 +121,7 @@ class Rl:
     def rewind(self, log: RunLog, step: int) -> None:
         """Recorded steps past the checkpoint are trained on again as they are."""
         if self.config.replay is None:
-            self.rollouts.rewind(log, step, self.watch.add)
+            self.rollouts.rewind(log, step)
         self.rollouts.engine.update(None, step)
 
     def close(self) -> None:
@@ -144,18 +133,6 @@ class Rl:
         members = [g.rollouts for g in step.all]
         signals = self._signals(1, step.all, self._references(members), self._values(members))
         return describe(self.policy.lm, step.all, signals)
-
-    def _record(self, n: int, step: StepGroups, signals: Sequence[Sequence[Signal]]) -> None:
-        """Write the step's rollouts, tell what is odd about them, and stop the run if too many could not be scored."""
-        scorer = self.rollouts.sources.scorer
-        self.rollouts.record(self.log, n, step, signals)
-        if step.new and scorer is not None and scorer.metrics:
-            self.log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in scorer.metrics.items()})
-        if step.new and len(step.used) < self.rollouts.prompts:
-            short_batch(self.log, n, len(step.used), self.rollouts.prompts, len(step.all))
-        scores = [score for group in step.all for score in group.scores]
-        traceback = scorer.first_traceback if scorer is not None else None
-        unscored(self.log, self.watch, scores, traceback, step.new, step=n)
 
     def _signals(self, n: int, groups: Sequence[Group], references: PerToken, values: PerToken) -> list[list[Signal]]:
         return step_signals(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from posttrain.config import RlConfig
+from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.engine.base import Engine
 from posttrain.envs.pool import EnvPool
 from posttrain.models import LanguageModel
-from posttrain.rewards.base import Scorer
+from posttrain.rewards.base import FailureWatch, Scorer
 from posttrain.rollout import Limits, Plan, collect, regroup, rollout_from_json, rollout_seed, rollout_to_json
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, read_jsonl
+from posttrain.train.loop import Evaluation
+from posttrain.train.notices import short_batch, unscored
 from posttrain.train.policy import rows_between
 from posttrain.train.signals import Signal, sampler_logprobs
 from posttrain.types import Group, InputError, Rollout, Sampling, Score, Status, Task
@@ -35,10 +37,12 @@ class StepGroups:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where scores come from, and what the model talks to. At least one of them is there."""
+    """Where scores come from, and what the model talks to, in at most `max_turns` answers. At least one of them is
+    there."""
 
     scorer: Scorer | None
-    environment: EnvPool | None
+    environment: EnvPool | None = None
+    max_turns: int = 1
 
     def weights(self, step: float) -> dict[str, float]:
         """The weight of each part of a score at a step; an environment's own has 1."""
@@ -58,7 +62,12 @@ class Rollouts:
     are replaced by the next in the stream. It belongs into checkpoints."""
 
     def __init__(
-        self, config: RlConfig, tasks: Sequence[Task], lm: LanguageModel, engine: Engine, sources: Sources
+        self,
+        config: RlConfig | OnlineDpoConfig,
+        tasks: Sequence[Task],
+        lm: LanguageModel,
+        engine: Engine,
+        sources: Sources,
     ) -> None:
         self.config = config
         self.tasks = tasks
@@ -66,6 +75,7 @@ class Rollouts:
         self.engine = engine
         self.sources = sources
         self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.watch = FailureWatch(config.max_unscored_share)
         self.position = 0
         self.prompts = config.batch_size // config.group_size
         self.recorded_parts: set[str] = set()
@@ -89,9 +99,15 @@ class Rollouts:
         return StepGroups(groups, used, new=True)
 
     def record(self, log: RunLog, n: int, step: StepGroups, signals: Sequence[Sequence[Signal]]) -> None:
-        """Write the step's rollouts, unless they stand there already."""
-        if not step.new:
-            return
+        """Write the step's rollouts and tell what is odd about them, unless that was done before. Raises RunFailed
+        where too many could not be scored."""
+        if step.new:
+            self._write(log, n, step, signals)
+        scorer = self.sources.scorer
+        scores = [score for group in step.all for score in group.scores]
+        unscored(log, self.watch, scores, scorer.first_traceback if scorer is not None else None, step.new, step=n)
+
+    def _write(self, log: RunLog, n: int, step: StepGroups, signals: Sequence[Sequence[Signal]]) -> None:
         advantages = {id(s.rollout): s.advantages for members in signals for s in members}
         used = {id(g) for g in step.used}
         of = sum(len(g.rollouts) for g in step.all)
@@ -100,10 +116,15 @@ class Rollouts:
             for g in step.all
             for r, s in zip(g.rollouts, g.scores, strict=True)
         )
+        scorer = self.sources.scorer
+        if scorer is not None and scorer.metrics:
+            log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in scorer.metrics.items()})
+        if len(step.used) < self.prompts:
+            short_batch(log, n, len(step.used), self.prompts, len(step.all))
 
-    def rewind(self, log: RunLog, step: int, told: Callable[[Score], None]) -> None:
+    def rewind(self, log: RunLog, step: int) -> None:
         """Keep the whole steps of `rollouts.jsonl`. Those past the checkpoint at `step` are trained on again as they
-        are, not sampled or scored again; `told` hears the scores of the others."""
+        are, not sampled or scored again; the watch over failures hears the scores of the others."""
         steps = _by_step(read_jsonl(log.out / "rollouts.jsonl"))
         whole = {n: rows for n, rows in steps.items() if len(rows) == rows[0].get("of", self.config.batch_size)}
         log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
@@ -112,7 +133,7 @@ class Rollouts:
                 self._recorded[n] = whole[n]
                 continue
             for row in whole[n]:
-                told(self._read(row)[1])
+                self.watch.add(self._read(row)[1])
 
     def replay(self, source: str) -> int:
         """Take every step from the `rollouts.jsonl` of another run instead of sampling; the number of steps.
@@ -176,8 +197,18 @@ class Rollouts:
     def collect(self, plans: Sequence[Plan], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
         """Sample and score with the engine, the rewards and the environment of the run."""
         sources = self.sources
-        limits = Limits(self.config.max_turns, self.lm.context) if sources.environment is not None else None
+        limits = Limits(sources.max_turns, self.lm.context) if sources.environment is not None else None
         return collect(self.engine, self.lm.chat, sources.scorer, plans, trainer_state, sources.environment, limits)
+
+    def evaluate(self, held_out: Sequence[Task]) -> Evaluation | None:
+        """Mean score of the greedy answers to held-out tasks; None where nothing has a score."""
+        greedy = Sampling(self.config.max_new_tokens, temperature=0)
+        groups = self.collect([Plan(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
+        scores = [s.total for g in groups for s in g.scores if s.total is not None]
+        if not scores:
+            return None
+        reward = sum(scores) / len(scores)
+        return Evaluation({"reward": reward, "unscored": 1 - len(scores) / len(groups)}, -reward)
 
     def _groups_of(self, rows: Sequence[Row]) -> tuple[list[Group], list[Group]]:
         """All groups of the rows of a step, and those that were used."""

@@ -1,0 +1,237 @@
+"""Adversarial reward models: rounds of training, and of search for answers that fool what was trained.
+
+The run folder holds a reward model run a round, `round-0`, `round-1`, …, what each later one was trained on,
+`pairs-1.jsonl`, …, the last model as `model`, and the numbers of all rounds in `adversarial.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posttrain.config import AdversarialConfig, RewardModelConfig
+from posttrain.data.formats import load_preferences
+from posttrain.models import LanguageModel, load_reward_model, weights_hash
+from posttrain.rewards.base import Sample, Scorer
+from posttrain.rows import PreferenceRow, Response
+from posttrain.runlog import RunLog, check_out
+from posttrain.train.loop import data_hash, resolved, versions
+from posttrain.train.reward_model import LEARNING_RATE, VALIDATION, train_reward_model
+from posttrain.train.reward_model_check import mean_interval
+from posttrain.train.reward_model_samples import check_policy, member_scores, prompts_of, sampled
+from posttrain.train.reward_model_search import Scores, climb, gauge, text_edits
+from posttrain.types import InputError, Message, Prompt, RunFailed, Task
+
+FOUND = "found"
+"""The column of an added pair that says where it comes from."""
+GOLD_SEED = 1 << 20
+"""Added to the seed, so that no search has drawn the answers that are judged by gold."""
+
+
+def train_adversarial(config: AdversarialConfig) -> None:
+    """Train a reward model in `rounds` + 1 rounds, each from `config.model` on the data and all that was found before,
+    and write the run folder `config.out`.
+
+    Raises InputError for bad input, before anything is trained, and RunFailed where gold could not be measured."""
+    settings = resolved(config, LEARNING_RATE)
+    if check_out(config.out, settings, config.resume):
+        return
+    rows = load_preferences(config.data, "posttrain adversarial")
+    searched = [row for row in rows if not row.tools and None not in (_answer(row.chosen), _answer(row.rejected))]
+    if not searched:
+        raise InputError(f"{config.data}: every row has tools or tool calls, and only plain answers are searched")
+    check_policy(config, prompts_of(searched), config.data)
+    if config.gold is not None:
+        tasks = prompts_of(load_preferences(str(config.eval_data)))
+        check_policy(config, tasks, str(config.eval_data))
+        _truth(config.gold, tasks).close()  # a reward that is none is told now and not after the rounds
+    with RunLog(config.out, settings, config.resume) as log:
+        data = config.data
+        for k in range(config.rounds + 1):
+            train_reward_model(_round(config, k, data))
+            file = config.out / f"pairs-{k + 1}.jsonl"
+            if k < config.rounds and not file.exists():
+                _add(config, k + 1, searched, data, log)
+            data = str(file)
+        log.write_json("adversarial.json", {"rounds": _rounds(config), "gold": _gold(config)})
+        last = config.out / f"round-{config.rounds}" / "model"
+        model = log.write_folder("model", partial(_copy, last))
+        _finish(config, log, model)
+
+
+def _round(config: AdversarialConfig, k: int, data: str) -> RewardModelConfig:
+    """The configuration of the round k."""
+    own = {name: getattr(config, name) for name in RewardModelConfig.model_fields}
+    policy = config.policy if config.best_of else None
+    return RewardModelConfig(
+        **{**own, "data": data, "out": config.out / f"round-{k}", "policy": policy, "resume": True}
+    )
+
+
+def _add(config: AdversarialConfig, k: int, rows: Sequence[PreferenceRow], data: str, log: RunLog) -> None:
+    """Write the pairs of the next round: those of `data`, and what fools the model that was trained on them."""
+    lm = load_reward_model(str(config.out / f"round-{k - 1}"))
+    rng = np.random.default_rng([config.seed, k])
+    rows = [rows[i] for i in sorted(rng.permutation(len(rows))[: config.prompts])]
+    accepted = member_scores(lm, [_sample(row, str(_answer(row.chosen))) for row in rows], config.max_length)
+    fit = np.flatnonzero(~np.isnan(accepted).any(1)).tolist()  # what would be cut in training is not searched
+    rows, accepted = [rows[i] for i in fit], accepted[fit]
+    added = search(config, lm, rows, accepted, k, rng) if rows else []
+    before = [_pair(row) for row in load_preferences(data)]
+    log.write_lines(f"pairs-{k}.jsonl", [*before, *added])
+    log.event("found", round=k, pairs=len(added), of_prompts=len(rows))
+
+
+def search(
+    config: AdversarialConfig,
+    lm: LanguageModel,
+    rows: Sequence[PreferenceRow],
+    accepted: Scores,
+    k: int,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Pairs of the rows' accepted answers (with their scores [P, K]) over answers that fool the reward model: of each
+    row the most threatening sample of the policy, and what its accepted answer has become by edits."""
+    texts = [str(_answer(row.chosen)) for row in rows]
+    others = [str(_answer(row.rejected)) for row in rows]
+    ordinary = member_scores(lm, [_sample(row, text) for row, text in zip(rows, others, strict=True)])
+    measure = gauge(np.concatenate([accepted, ordinary[~np.isnan(ordinary).any(1)]]), config.quantile)
+
+    def threats(candidates: Sequence[Sequence[str]]) -> list[Scores]:
+        flat = [_sample(row, text) for row, of in zip(rows, candidates, strict=True) for text in of]
+        scores = np.split(member_scores(lm, flat, config.max_length), np.cumsum([len(of) for of in candidates])[:-1])
+        return [measure.threat(of, better[None]) for of, better in zip(scores, accepted, strict=True)]
+
+    tasks = [Task(row.where, row.prompt) for row in rows]
+    drawn = [[answer.text for answer in of] for of in sampled(config, tasks, config.samples, config.seed + k)]
+    best = [of[int(worth.argmax())] for of, worth in zip(drawn, threats(drawn), strict=True)]
+    words = sorted({word for text in (*texts, *others) for word in text.split()})
+    edits = partial(text_edits, words=words, tries=config.edit_tries, rng=rng)
+    climbed = climb(texts, edits, threats, config.edit_steps) if config.edit_steps else []
+    added = []
+    for by, answers in (("policy", best), ("edit", climbed)):
+        if not answers:
+            continue
+        asked = [_sample(row, text) for row, text in zip(rows, answers, strict=True)]
+        scores = member_scores(lm, asked, config.max_length)
+        for i in np.flatnonzero(measure.fooled(scores, accepted)).tolist():
+            if answers[i].strip() and answers[i] != texts[i]:
+                told = {"round": k, "by": by, "of": rows[i].where, "threshold": measure.threshold}
+                told |= {"scores": scores[i].tolist(), "chosen_scores": accepted[i].tolist()}
+                added.append(_pair(rows[i], answers[i], told))
+    return added
+
+
+def _rounds(config: AdversarialConfig) -> list[dict[str, Any]]:
+    """Of each round: the pairs it was trained on, what was added to them by which search, and how many of all that were
+    ever added its model still ranks above the accepted answer; with held-out pairs its accuracy."""
+    pairs = load_preferences(str(config.out / f"pairs-{config.rounds}.jsonl"))
+    added = [row for row in pairs if FOUND in row.columns]
+    out = []
+    for k in range(config.rounds + 1):
+        lm = load_reward_model(str(config.out / f"round-{k}"))
+        own = [row.columns[FOUND] for row in added if row.columns[FOUND]["round"] == k]
+        better, worse = (
+            member_scores(lm, [_sample(row, str(_answer(response))) for row, response in side]).mean(1)
+            for side in ([(row, row.chosen) for row in added], [(row, row.rejected) for row in added])
+        )
+        file = config.out / f"round-{k}" / "evaluations" / VALIDATION
+        out.append(
+            {
+                "round": k,
+                "added": {by: sum(found["by"] == by for found in own) for by in ("policy", "edit")},
+                "ranked_above_accepted": float((worse > better).mean()) if added else None,
+                "accuracy": json.loads(file.read_text())["accuracy"] if file.exists() else None,
+            }
+        )
+    return out
+
+
+def _gold(config: AdversarialConfig) -> dict[str, Any] | None:
+    """The mean gold score of the best of n answers to each held-out prompt by the model of every round, beside one
+    answer at random and the best there is, and what the last round gained on the first; with bootstrap intervals over
+    prompts. Prompts with an answer that gold or a model could not score are left out."""
+    if config.gold is None:
+        return None
+    tasks = prompts_of(load_preferences(str(config.eval_data)))
+    answers = sampled(config, tasks, config.samples, config.seed + GOLD_SEED)
+    with _truth(config.gold, tasks) as scorer:
+        scored = scorer.score([answer for of in answers for answer in of])
+    gold = np.array([np.nan if s.total is None else s.total for s in scored]).reshape(len(tasks), -1)
+    models = [load_reward_model(str(config.out / f"round-{k}")) for k in range(config.rounds + 1)]
+    proxies = [np.stack([member_scores(lm, of).mean(1) for of in answers]) for lm in models]
+    whole = ~np.isnan(gold).any(1) & ~np.isnan(proxies).any((0, 2))
+    if not whole.any():
+        reason = next((score.reason for score in scored if score.reason), "answers do not fit the models")
+        raise RunFailed(f"gold {config.gold}: no prompt has answers that could all be scored ({reason})")
+    picked = [np.take_along_axis(gold, p.argmax(1)[:, None], 1)[whole, 0] for p in proxies]
+    return {
+        "n": config.samples,
+        "random": mean_interval(gold[whole].mean(1)),
+        "best": mean_interval(gold[whole].max(1)),
+        "rounds": [mean_interval(of) for of in picked],
+        "gain": mean_interval(picked[-1] - picked[0]),
+    }
+
+
+def _truth(gold: str, tasks: Sequence[Task]) -> Scorer:
+    columns = set.intersection(*(set(task.columns) for task in tasks))
+    return Scorer((gold,), columns=columns, timeout_seconds=60.0)
+
+
+def _copy(folder: Path, out: Path) -> None:
+    shutil.copytree(folder, out, dirs_exist_ok=True)
+
+
+def _finish(config: AdversarialConfig, log: RunLog, model: Path) -> None:
+    runs = [config.out / f"round-{k}" for k in range(config.rounds + 1)]
+    costs = [json.loads((run / "cost.json").read_text()) for run in runs]
+    log.write_json("cost.json", {key: sum(cost[key] for cost in costs) for key in costs[0]})
+    first = json.loads((runs[0] / "lineage.json").read_text())
+    log.write_json(
+        "lineage.json",
+        {
+            "stage": "adversarial",
+            "parents": [config.model],
+            "parent_weights_hash": first["parent_weights_hash"],
+            "policy": config.policy or config.model,
+            "model": str(model),
+            "weights_hash": weights_hash(model),
+            "data": config.data,
+            "data_hash": data_hash(config.data),
+            "versions": versions(),
+        },
+    )
+
+
+def _answer(response: Response) -> str | None:
+    """The text of a plain answer; None for messages that are more than that."""
+    if isinstance(response, str):
+        return response
+    plain = len(response) == 1 and not response[0].tool_calls and response[0].reasoning is None
+    return response[0].content if plain else None
+
+
+def _sample(row: PreferenceRow, text: str) -> Sample:
+    return Sample(row.prompt, (Message("assistant", text),), (), row.columns)
+
+
+def _pair(row: PreferenceRow, rejected: str | None = None, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The row as a line of a data file; or the pair of its prompt and chosen answer with another rejected one, which
+    has no column but `found`."""
+    prompt, chosen = _json(row.prompt), _json(row.chosen)
+    if rejected is not None:
+        other = rejected if isinstance(row.chosen, str) else [Message("assistant", rejected).to_dict()]
+        return {"prompt": prompt, "chosen": chosen, "rejected": other, FOUND: found}
+    tools = {"tools": [dict(tool) for tool in row.tools]} if row.tools else {}
+    return {"prompt": prompt, "chosen": chosen, "rejected": _json(row.rejected), **tools, **row.columns}
+
+
+def _json(text: Prompt | Response) -> str | list[dict[str, Any]]:
+    return text if isinstance(text, str) else [message.to_dict() for message in text]

@@ -1,0 +1,54 @@
+"""Answers of a policy as a reward model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posttrain.config import RewardModelConfig
+from posttrain.engine.local import LocalEngine
+from posttrain.models import LanguageModel, load_model
+from posttrain.rewards.base import Sample
+from posttrain.rewards.model_scores import Learned
+from posttrain.rollout import Plan, check_prompts, regroup, rollout_seed, sample
+from posttrain.rollout.cost import sampled_ids
+from posttrain.rows import PreferenceRow
+from posttrain.types import Sampling, Score, Task
+
+
+def prompts_of(rows: Sequence[PreferenceRow]) -> list[Task]:
+    """The different prompts of the rows as tasks, each with the columns of the first row that has it."""
+    first = {(row.prompt, len(row.tools)): row for row in reversed(rows)}
+    return [Task(row.where, row.prompt, row.columns, row.tools) for row in reversed(first.values())]
+
+
+def check_policy(config: RewardModelConfig, tasks: Sequence[Task], where: str) -> None:
+    """Raise InputError where the model to sample from is none, or a prompt of the data `where` does not fit it."""
+    lm = load_model(config.policy or config.model, raw=config.raw)
+    check_prompts(lm.chat, tasks, lm.context, config.max_new_tokens, where)
+
+
+def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int) -> list[list[Sample]]:
+    """n answers of the policy to each task, at temperature 1."""
+    lm = load_model(config.policy or config.model, raw=config.raw)
+    how = Sampling(config.max_new_tokens)
+    plans = [Plan(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)]
+    rollouts = sample(LocalEngine(lm), lm.chat, plans)
+    groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
+    return [
+        [Sample(group.task.prompt, r.messages, sampled_ids(r), group.task.columns) for r in group.rollouts]
+        for group in groups
+    ]
+
+
+def member_scores(lm: LanguageModel, samples: Sequence[Sample], longest: int | None = None) -> NDArray[np.float64]:
+    """Scores [n, K] by the members of a reward model; NaN where prompt and answer have more than `longest` tokens, or
+    do not fit its context."""
+    assert lm.score_head is not None
+    out = np.full((len(samples), lm.score_head.out_features), np.nan)
+    for i, found in enumerate(Learned(lm, "mean", 0.0).members(samples, longest)):
+        if not isinstance(found, str):
+            out[i] = found.numpy()
+    return out
