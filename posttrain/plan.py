@@ -7,7 +7,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from posttrain.config import DistillConfig, DpoConfig, ModelShape, ReviseConfig, RlConfig, RunConfig, SampleConfig
+from posttrain.config import (
+    DistillConfig,
+    DpoConfig,
+    ModelShape,
+    OnlineDpoConfig,
+    ReviseConfig,
+    RlConfig,
+    RunConfig,
+    SampleConfig,
+)
 from posttrain.recipe import load_recipe
 from posttrain.rewards.judge_prompts import read_rubric
 from posttrain.rewards.specs import Spec
@@ -110,8 +119,8 @@ def memory_of(config: Any, shape: ModelShape) -> Memory:
     which then come on top), 4 bytes each:
 
     - weights 4 P, gradients 4 T, AdamW's two moments 8 T;
-    - reference 4 T where a copy is kept: RL with a KL (with adapters only once `reference_every` moves it) and DPO with
-      `reference_every`; else DPO keeps the start's log-probabilities alone. For distillation the teacher, taken to be
+    - reference 4 T where a copy is kept: RL with a KL and online DPO (with adapters only once `reference_every` moves
+      it), and DPO with `reference_every`; else DPO keeps the start's log-probabilities alone. For distillation the teacher, taken to be
       of the same shape, 4 P;
     - critic: a model of its own with gradients and moments, 4 P + 12 T; a head is nothing beside that;
     - rewards 4 P for each model that a reward names, taken to be of the same shape;
@@ -135,9 +144,9 @@ def memory_of(config: Any, shape: ModelShape) -> Memory:
     own = counted + (trained if rank else 0)
     sampling = _sampling(config, shape)
     reference = critic = 0.0
-    if isinstance(config, RlConfig) and config.has_kl and (not rank or config.reference_every):
-        reference = trained
-    if isinstance(config, DpoConfig) and config.reference_every:
+    refers = isinstance(config, RlConfig) and config.has_kl
+    refers = refers or (isinstance(config, OnlineDpoConfig) and any(term.reference for term in config.terms()))
+    if (refers and not rank) or getattr(config, "reference_every", None):
         reference = trained
     if isinstance(config, DistillConfig):
         reference = counted
@@ -201,7 +210,7 @@ def _models_named(config: Any) -> int:
 
 def _check_texts(config: Any) -> None:
     """What stages read only once they run: reward expressions and principles."""
-    if isinstance(config, RlConfig | SampleConfig):
+    if isinstance(config, RlConfig | OnlineDpoConfig | SampleConfig):
         _models_named(config)
     if isinstance(config, ReviseConfig):
         read_rubric(config.principles, "1-10")

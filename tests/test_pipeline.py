@@ -225,8 +225,8 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (
             ("stages", "sft", "method"),
             "ppo2",
-            "stage sft: method is 'ppo2'; use one of sft, dpo, online-dpo, reward-model, adversarial, rl, distill, sample, "
-            "revise, average",
+            "stage sft: method is 'ppo2'; use one of sft, dpo, online-dpo, reward-model, adversarial, rl, distill, "
+            "sample, revise, average",
         ),
         (("stages", "dpo", "parent"), "pairs", "stage dpo: parent is 'pairs'; use one of start, sft, grpo"),
         (("stages", "sft", "parent"), "grpo", "stage sft: parent is 'grpo'; use one of start"),
@@ -256,7 +256,11 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
         (("stages", "../out"), {"method": "sft", "parent": "start"}, "stage '../out': a name has letters"),
         (("stages", "start"), {"method": "sft", "parent": "start"}, "stage 'start': a name has letters"),
         (("stages", "sft", "data"), ["rows.jsonl", 3], "stage sft: data is ['rows.jsonl', 3]; give one name or a list"),
-        (("stages", "grpo", "data"), ["rows.jsonl"], "give one name; lists are for sft, dpo, reward-model, adversarial, distill"),
+        (
+            ("stages", "grpo", "data"),
+            ["rows.jsonl"],
+            "give one name; lists are for sft, dpo, reward-model, adversarial, distill",
+        ),
         (("stages", "sft", "out"), "elsewhere", "stage sft: out is set by the pipeline"),
         (("stages",), {}, "the recipe has no stages"),
         (
