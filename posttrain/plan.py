@@ -9,7 +9,6 @@ from typing import Any
 
 from posttrain.config import (
     DistillConfig,
-    DpoConfig,
     ModelShape,
     OnlineDpoConfig,
     ReviseConfig,
@@ -120,8 +119,8 @@ def memory_of(config: Any, shape: ModelShape) -> Memory:
 
     - weights 4 P, gradients 4 T, AdamW's two moments 8 T;
     - reference 4 T where a copy is kept: RL with a KL and online DPO (with adapters only once `reference_every` moves
-      it), and DPO with `reference_every`; else DPO keeps the start's log-probabilities alone. For distillation the teacher, taken to be
-      of the same shape, 4 P;
+      it), and DPO with `reference_every`; else DPO keeps the start's log-probabilities alone. For distillation the
+      teacher, taken to be of the same shape, 4 P;
     - critic: a model of its own with gradients and moments, 4 P + 12 T; a head is nothing beside that;
     - rewards 4 P for each model that a reward names, taken to be of the same shape;
     - engine: the matrices once more as decoding wants them, 4 (L layer + V H);
