@@ -87,7 +87,7 @@ def test_a_use_case_is_valid(name: str, tmp_path: Path) -> None:
     """Its recipe is, and its held-out prompts are in none of its training data."""
     recipe = load_recipe(f"examples/{name}.yaml")
     stages = check_stages(recipe, tmp_path)
-    trained = [s.options["data"] for s in stages if s.data_stage is None]
+    trained = [source.name for stage in stages for source in stage.data if source.file is None]
     assert [o.rows for o in check_data(recipe.evaluate.data, tuple(trained)).overlaps] == [0] * len(trained)
     text = (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")
     for said in ("# Need:", "# Why ", "# Look at:", "# Cost:", "# Can go wrong:"):

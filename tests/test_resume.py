@@ -17,21 +17,21 @@ from tests.processes import assert_same_run, finish, kill_when, launch, steps_wr
 from tests.training_helpers import ending_tiny, events, metrics, pair_rows, read_rows, sft_rows, write_rows
 
 REWARD = "def length(response):\n    return (len(response) * 7 % 11) / 10\n"
-STEPS, SAVE_EVERY = 17, 5
+STEPS, SAVE_EVERY = 13, 4
 
 KINDS: dict[str, str] = {
     "sft": "sft --batch-size 4 --learning-rate 1e-4 --warmup-steps 8",
     "lora": "sft --batch-size 4 --lora-rank 4 --schedule cosine",
     "dpo": "dpo --batch-size 3 --learning-rate 1e-5",
-    "tr-dpo": "dpo --batch-size 3 --learning-rate 1e-4 --reference-every 4 --reference-mix 0.6",
+    "tr-dpo": "dpo --batch-size 3 --learning-rate 1e-4 --reference-every 3 --reference-mix 0.6",
     "kto": "dpo --batch-size 4 --learning-rate 1e-4 --loss kto --loss sft=0.1",
     "reward-model": "reward-model --batch-size 4 --learning-rate 1e-4 --members 2 --centre-coefficient 0.01",
     "length-head": "reward-model --batch-size 4 --length-head --lora-rank 4",
     "rl": "rl --batch-size 8 --group-size 4 --max-new-tokens 6 --epochs 2 --beta 0.05",
-    "ppo": "rl --algorithm ppo --batch-size 8 --max-new-tokens 6 --minibatches 2 --kl-target 1 --reference-every 7",
+    "ppo": "rl --algorithm ppo --batch-size 8 --max-new-tokens 6 --minibatches 2 --kl-target 1 --reference-every 3",
     "dapo": "rl --algorithm dapo --batch-size 8 --group-size 4 --max-new-tokens 6 --constraint length>=0.9",
     "env": "rl --batch-size 8 --group-size 4 --max-new-tokens 20 --env guess_number(low=1,high=5) --max-turns 3",
-    "online-dpo": "online-dpo --batch-size 8 --group-size 4 --max-new-tokens 6 --max-refills 1 --reference-every 4",
+    "online-dpo": "online-dpo --batch-size 8 --group-size 4 --max-new-tokens 6 --max-refills 1 --reference-every 3",
     "distill": "distill --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4",
 }
 LONG = ("sft", "tr-dpo", "kto", "length-head", "online-dpo")

@@ -310,4 +310,4 @@ def test_a_prompt_that_the_template_refuses_names_file_task_and_model() -> None:
     with pytest.raises(
         InputError, match=r"^data.jsonl: task t: the chat template of runs/sft/model refuses .*: not like this"
     ):
-        check_prompts(ChatFormat(made), [Task("t", "q")], 100, "data.jsonl")
+        check_prompts(ChatFormat(made), [Task("t", "q")], 100, 10, "data.jsonl")
