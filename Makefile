@@ -43,9 +43,9 @@ $(STAMP): pyproject.toml constraints.txt Makefile | $(BIN)/python
 quickstart: $(STAMP)
 	$(BIN)/posttrain run quickstart --out runs/quickstart
 
-# two processes, a thread each: the tests are small, and threads of one product would wait for each other
+# a thread each, for the tests are small; a third process works while others wait for a time limit
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .
