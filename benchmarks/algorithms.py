@@ -189,10 +189,10 @@ def start_of(task: Task, folder: Path) -> str:
     return str(out / "model")
 
 
-def run(algorithm: str, task: Task, seed: int, folder: Path) -> Result:
-    """Train once. `coin` is grpo on a random reward."""
+def run(algorithm: str, task: Task, seed: int, folder: Path, max_steps: int | None = None) -> Result:
+    """Train once, for the task's own number of steps or another. `coin` is grpo on a random reward."""
     data = _write(folder / f"{task.name}.jsonl", task.rows)
-    options = dict(task.options)
+    options = dict(task.options) | ({} if max_steps is None else {"max_steps": max_steps})
     name = algorithm
     if algorithm == "coin":
         name = "grpo"

@@ -21,35 +21,36 @@ def benchmark() -> Any:
 
 
 @pytest.fixture(scope="session")
-def run(benchmark: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, int], Any]:
+def run(benchmark: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Train on a task from its start, which is trained once."""
     folder = tmp_path_factory.mktemp("algorithms")
     tasks = benchmark.tasks(folder)
-    return lambda algorithm, task, seed: benchmark.run(algorithm, tasks[task], seed, folder)
+    return lambda algorithm, task, seed, max_steps=None: benchmark.run(algorithm, tasks[task], seed, folder, max_steps)
 
 
 CASES = [*((name, "bandit") for name in ALGORITHMS), ("grpo", "tool")]
-"""All on the first task; the stress tests have all on all."""
+"""All on the first task; the stress tests have all on all, and train for longer, as some seeds need."""
+STEPS = {"bandit": 40, "tool": 12}
 
 
 @pytest.mark.parametrize(("algorithm", "task"), CASES)
-def test_it_reaches_the_best(run: Callable[[str, str, int], Any], algorithm: str, task: str) -> None:
-    result = run(algorithm, task, 0)
+def test_it_reaches_the_best(run: Callable[..., Any], algorithm: str, task: str) -> None:
+    result = run(algorithm, task, 0, STEPS[task])
     assert result.score >= ENOUGH
     if algorithm == "ppo" and task == "bandit":
         assert result.explained_variance > 0.3
 
 
-def test_a_random_reward_teaches_nothing(run: Callable[[str, str, int], Any]) -> None:
+def test_a_random_reward_teaches_nothing(run: Callable[..., Any]) -> None:
     """grpo with a coin for a reward stays near where the start was, far from the best."""
-    assert run("coin", "bandit", 0).score < 0.3
+    assert run("coin", "bandit", 0, STEPS["bandit"]).score < 0.3
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("task", ["bandit", "copy", "tool"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_it_reaches_the_best_over_seeds(run: Callable[[str, str, int], Any], algorithm: str, task: str) -> None:
+def test_it_reaches_the_best_over_seeds(run: Callable[..., Any], algorithm: str, task: str) -> None:
     """In the mean; a single seed may lose one of four prompts."""
     results = [run(algorithm, task, seed) for seed in range(5)]
     assert mean(r.score for r in results) >= ENOUGH
