@@ -31,6 +31,8 @@ def run(benchmark: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 CASES = [*((name, "bandit") for name in ALGORITHMS), ("grpo", "tool")]
 """All on the first task; the stress tests have all on all, and train for longer, as some seeds need."""
 STEPS = {"bandit": 40, "tool": 12}
+MAY_LOSE_A_PROMPT = {("reinforce++", "bandit")}
+"""Its baseline is that of the batch, below which a right answer to the cheapest prompt is: one seed in five loses it."""
 
 
 @pytest.mark.parametrize(("algorithm", "task"), CASES)
@@ -51,8 +53,9 @@ def test_a_random_reward_teaches_nothing(run: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("task", ["bandit", "copy", "tool"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_it_reaches_the_best_over_seeds(run: Callable[..., Any], algorithm: str, task: str) -> None:
-    """In the mean; a single seed may lose one of four prompts."""
+    """Every seed does, but for those that are told above: they do in the mean."""
     results = [run(algorithm, task, seed) for seed in range(5)]
-    assert mean(r.score for r in results) >= ENOUGH
+    over_seeds = mean if (algorithm, task) in MAY_LOSE_A_PROMPT else min
+    assert over_seeds(r.score for r in results) >= ENOUGH
     if algorithm == "ppo" and task == "bandit":
         assert min(r.explained_variance for r in results) > 0.3

@@ -103,10 +103,8 @@ class LocalPolicy:
         clipping. Without any gradient nothing changes and the norm is 0."""
         rate = self.optimization.rate(self.updates + 1)
         gradients = [p for p in self.parameters.values() if p.grad is not None]
-        for parameter in gradients:
-            if (
-                parameter.grad is not None and parameter.grad.is_sparse
-            ):  # of an embedding, where no loss was of the head
+        for parameter in gradients:  # sparse is an embedding's, where no loss was of the head
+            if parameter.grad is not None and parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.to_dense()
         norm = torch.nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None]) if gradients else None
         if norm is not None:
