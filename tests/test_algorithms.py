@@ -32,7 +32,7 @@ CASES = [*((name, "bandit") for name in ALGORITHMS), ("grpo", "tool")]
 """All on the first task; the stress tests have all on all, and train for longer, as some seeds need."""
 STEPS = {"bandit": 40, "tool": 12}
 MAY_LOSE_A_PROMPT = {("reinforce++", "bandit")}
-"""Its baseline is that of the batch, below which a right answer to the cheapest prompt is: one seed in five loses it."""
+"""Its baseline is the batch's, and a right answer to the cheapest prompt lies below it: one seed in five loses it."""
 
 
 @pytest.mark.parametrize(("algorithm", "task"), CASES)
