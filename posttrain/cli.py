@@ -103,22 +103,40 @@ def _overview(commands: Mapping[str, Command]) -> str:
 def _commands() -> dict[str, Command]:
     return {
         "run": Command("run a whole recipe and compare its stages", configs.RunConfig, _run, {"recipe": "RECIPE"}),
-        "sft": Command("train on example answers", configs.SftConfig, _sft),
-        "dpo": Command("train on pairs of a better and a worse answer", configs.DpoConfig, _dpo),
+        "sft": Command("train on example answers", configs.SftConfig, _training("sft")),
+        "dpo": Command("train on pairs of a better and a worse answer", configs.DpoConfig, _training("dpo")),
         "online-dpo": Command(
-            "train on pairs of sampled answers that a reward or judge ranks", configs.OnlineDpoConfig, _online_dpo
+            "train on pairs of sampled answers that a reward or judge ranks",
+            configs.OnlineDpoConfig,
+            _training("online-dpo"),
         ),
         "reward-model": Command(
-            "train a score of answers on pairs of a better and a worse one", configs.RewardModelConfig, _reward_model
+            "train a score of answers on pairs of a better and a worse one",
+            configs.RewardModelConfig,
+            _training("reward-model"),
         ),
         "adversarial": Command(
-            "train a reward model against answers that fool it", configs.AdversarialConfig, _adversarial
+            "train a reward model against answers that fool it",
+            configs.AdversarialConfig,
+            _making("adversarial", lambda c: c.out),
         ),
-        "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _rl),
-        "distill": Command("train on a teacher's distributions along sampled answers", configs.DistillConfig, _distill),
-        "sample": Command("sample answers and write them as training data", configs.SampleConfig, _sample),
-        "revise": Command("let a model improve its answers by principles", configs.ReviseConfig, _revise),
-        "average": Command("average the weights of models", configs.AverageConfig, _average, {"models": "MODEL..."}),
+        "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _training("rl")),
+        "distill": Command(
+            "train on a teacher's distributions along sampled answers", configs.DistillConfig, _training("distill")
+        ),
+        "sample": Command(
+            "sample answers and write them as training data",
+            configs.SampleConfig,
+            _making("sample", lambda c: c.out / c.file),
+        ),
+        "revise": Command(
+            "let a model improve its answers by principles",
+            configs.ReviseConfig,
+            _making("revise", lambda c: c.out / "sft.jsonl"),
+        ),
+        "average": Command(
+            "average the weights of models", configs.AverageConfig, _training("average"), {"models": "MODEL..."}
+        ),
         "eval": Command("measure a model on held-out tasks", configs.EvalConfig, _eval, {"model": "MODEL"}),
         "score": Command(
             "score given completions with a reward",
@@ -147,77 +165,31 @@ def _run(config: configs.RunConfig) -> int:
     return DONE
 
 
-def _sft(config: configs.SftConfig) -> int:
-    from posttrain.train.sft import train_sft
+def _training(method: str) -> Callable[[Any], int]:
+    """How a command trains by the method of its name: its function, then the run's page."""
 
-    train_sft(config)
-    return _reported(config.out)
+    def run(config: Any) -> int:
+        _method(method)(config)
+        return DONE if getattr(config, "dry_run", False) else _reported(config.out)
 
-
-def _dpo(config: configs.DpoConfig) -> int:
-    from posttrain.train.preference import train_dpo
-
-    train_dpo(config)
-    return _reported(config.out)
+    return run
 
 
-def _online_dpo(config: configs.OnlineDpoConfig) -> int:
-    from posttrain.train.preference_online import train_online_dpo
+def _making(method: str, made: Callable[[Any], Path]) -> Callable[[Any], int]:
+    """The same for a method without a page: it ends by the path of what it made."""
 
-    train_online_dpo(config)
-    return _reported(config.out)
+    def run(config: Any) -> int:
+        _method(method)(config)
+        print(made(config))
+        return DONE
 
-
-def _reward_model(config: configs.RewardModelConfig) -> int:
-    from posttrain.train.reward_model import train_reward_model
-
-    train_reward_model(config)
-    return _reported(config.out)
+    return run
 
 
-def _adversarial(config: configs.AdversarialConfig) -> int:
-    from posttrain.train.reward_model_adversarial import train_adversarial
+def _method(name: str) -> Callable[[Any], None]:
+    from posttrain.train.methods import METHODS
 
-    train_adversarial(config)
-    print(config.out)
-    return DONE
-
-
-def _rl(config: configs.RlConfig) -> int:
-    from posttrain.train.rl import train_rl
-
-    train_rl(config)
-    return DONE if config.dry_run else _reported(config.out)
-
-
-def _distill(config: configs.DistillConfig) -> int:
-    from posttrain.train.distill import train_distill
-
-    train_distill(config)
-    return _reported(config.out)
-
-
-def _sample(config: configs.SampleConfig) -> int:
-    from posttrain.train.sample import sample_answers
-
-    sample_answers(config)
-    print(config.out / config.file)
-    return DONE
-
-
-def _revise(config: configs.ReviseConfig) -> int:
-    from posttrain.train.revise import revise_answers
-
-    revise_answers(config)
-    print(config.out / "sft.jsonl")
-    return DONE
-
-
-def _average(config: configs.AverageConfig) -> int:
-    from posttrain.train.average import average_models
-
-    average_models(config)
-    return _reported(config.out)
+    return METHODS[name]
 
 
 def _reported(run: Path) -> int:

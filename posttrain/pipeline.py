@@ -7,7 +7,6 @@ A pipeline folder has a run folder for each stage, named after it, and beside th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -109,10 +108,12 @@ def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None
 
 def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: Path) -> None:
     """Run one stage, with the budget of the stage whose operations it copies."""
+    from posttrain.train.methods import METHODS
+
     if len(stage.data) > 1 and not (out / stage.name / "lineage.json").exists():
         _pool(stage, out)
     model = recipe.model if stage.parent in (START, None) else str(out / str(stage.parent) / "model")
-    _trainer(stage.method)(stage.config(out, model, recipe.seed, _budget(stage, stages, out)))
+    METHODS[stage.method](stage.config(out, model, recipe.seed, _budget(stage, stages, out)))
 
 
 def _pool(stage: StageSpec, out: Path) -> None:
@@ -152,48 +153,6 @@ def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | Non
 
 def _flops(out: Path, *stages: str) -> float:
     return sum(json.loads((out / s / "cost.json").read_text())["flops"] for s in stages)
-
-
-def _trainer(method: str) -> Callable[[Any], None]:
-    if method == "sft":
-        from posttrain.train.sft import train_sft
-
-        return train_sft
-    if method == "dpo":
-        from posttrain.train.preference import train_dpo
-
-        return train_dpo
-    if method == "online-dpo":
-        from posttrain.train.preference_online import train_online_dpo
-
-        return train_online_dpo
-    if method == "reward-model":
-        from posttrain.train.reward_model import train_reward_model
-
-        return train_reward_model
-    if method == "adversarial":
-        from posttrain.train.reward_model_adversarial import train_adversarial
-
-        return train_adversarial
-    if method == "rl":
-        from posttrain.train.rl import train_rl
-
-        return train_rl
-    if method == "distill":
-        from posttrain.train.distill import train_distill
-
-        return train_distill
-    if method == "revise":
-        from posttrain.train.revise import revise_answers
-
-        return revise_answers
-    if method == "average":
-        from posttrain.train.average import average_models
-
-        return average_models
-    from posttrain.train.sample import sample_answers
-
-    return sample_answers
 
 
 class _Evaluator:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from posttrain.data import packing
 from posttrain.data.packing import Branch, Tree, micro_batches, pack
 from posttrain.models import LanguageModel, attention, head, load_model, weights_hash
 from posttrain.models.attention import ForestPlan
+from posttrain.models.fused import project
 from posttrain.models.head import logprobs_from_logits, token_logprobs
 from posttrain.models.language_model import padded_rows
 from posttrain.types import Batch, InputError, Node
@@ -354,6 +356,21 @@ def trained_adapter(seed: int) -> LanguageModel:
             if "lora_B" in name:
                 parameter.normal_(0.0, 0.05, generator=torch.Generator().manual_seed(len(name)))
     return lm
+
+
+def test_a_layer_with_an_adapter_by_one_function() -> None:
+    """What training computes for it equals peft's own layer: value, and gradients of the input, A and B."""
+    lm = trained_adapter(seed=3)
+    layer: Any = lm.module.model.layers[0].mlp.gate_proj
+    trained = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+    x = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    results = []
+    for compute in (project, lambda layer, x: layer(x)):
+        y = compute(layer, x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, *trained])])
+    torch.testing.assert_close(results[0], results[1])
+    with lm.without_adapter():
+        torch.testing.assert_close(project(layer, x), layer.base_layer(x))
 
 
 def test_adapter_starts_as_the_base_and_trains_alone(tiny: LanguageModel) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posttrain.models.products import Linear, adopt, input_gradient, linear, packed
+from posttrain.models.products import Linear, LowRank, adopt, input_gradient, linear, packed
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -45,3 +45,15 @@ def test_adopted_layers_are_linear_layers(bias: bool) -> None:
         out = layer(x)
         results.append((out, *torch.autograd.grad((out * weigh).sum(), [x, *layer.parameters()])))
     torch.testing.assert_close(*results)
+
+
+def test_a_low_rank_product() -> None:
+    """Against its formula, with gradients by finite differences; the frozen weight and bias get none."""
+    generator = torch.Generator().manual_seed(1)
+    x, weight, bias, a, b = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((3, 6), (4, 6), (4,), (2, 6), (4, 2))
+    )
+    trained = [t.requires_grad_() for t in (x, a, b)]
+    expected = torch.nn.functional.linear(x, weight + 0.5 * b @ a, bias)
+    torch.testing.assert_close(LowRank.apply(x, weight, bias, a, b, 0.5), expected)
+    assert torch.autograd.gradcheck(lambda x, a, b: LowRank.apply(x, weight, bias, a, b, 0.5), trained)

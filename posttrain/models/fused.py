@@ -17,7 +17,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from posttrain.models.attention import Plan
-from posttrain.models.products import input_gradient, linear
+from posttrain.models.products import LowRank, input_gradient, linear
 
 FAMILIES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 """Pre-norm decoders: RMSNorm, rotary positions over the whole head, SwiGLU, a linear head."""
@@ -47,7 +47,7 @@ def hidden_states(
         query, key = Rotate.apply(query, cos, sin), Rotate.apply(key, cos, sin)
         query, key, value = (t.transpose(0, 1)[None] for t in (query, key, value))
         attended = plan.attend(i, query, key, value, attention.scaling)
-        x = x + attention.o_proj(attended.reshape(len(x), -1))
+        x = x + project(attention.o_proj, attended.reshape(len(x), -1))
         gate, up = _norm_linears(layer.post_attention_layernorm, x, mlp.gate_proj, mlp.up_proj)
         x = x + _swiglu_linear(gate, up, mlp.down_proj)
     return _norm(body.norm, x)
@@ -190,11 +190,24 @@ def _norm_linears(norm: Any, x: torch.Tensor, *layers: nn.Module) -> tuple[torch
         out: tuple[torch.Tensor, ...] = NormLinears.apply(x, norm.weight, norm.variance_epsilon, *flat)
         return out
     h = _norm(norm, x)  # adapters beside the layers read it too
-    return tuple(layer(h) for layer in layers)
+    return tuple(project(layer, h) for layer in layers)
 
 
 def _swiglu_linear(gate: torch.Tensor, up: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     if isinstance(layer, nn.Linear):
         out: torch.Tensor = SwiGluLinear.apply(gate, up, layer.weight, layer.bias)
         return out
-    return layer(SwiGlu.apply(gate, up))
+    return project(layer, SwiGlu.apply(gate, up))
+
+
+def project(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    """A linear layer, by `LowRank` where one plain adapter is beside it: one that trains nothing else."""
+    name = layer.active_adapters[0] if len(getattr(layer, "active_adapters", ())) == 1 else None
+    if name is None or layer.disable_adapters or layer.merged or layer.lora_variant or layer.weight.requires_grad:
+        out: torch.Tensor = layer(x)
+        return out
+    a, b, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
+    if b.bias is not None or not isinstance(dropout, nn.Identity):
+        return layer(x)
+    out = LowRank.apply(x, layer.weight, layer.bias, a.weight, b.weight, layer.scaling[name])
+    return out

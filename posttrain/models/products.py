@@ -72,5 +72,32 @@ class _Linear(torch.autograd.Function):
         return dx, dw, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
+class LowRank(torch.autograd.Function):
+    """x (W + s B A)' + b for x [N, in], W [out, in], A [r, in] and B [out, r]: a linear layer with a LoRA adapter
+    (Hu et al. 2021, arXiv:2106.09685), whose weights alone are trained. What the adapter gives is added in place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        down = linear(x, a)
+        ctx.save_for_backward(x, weight, a, b, down)
+        ctx.scale = scale
+        return linear(x, weight, bias).addmm_(down, b.T, alpha=scale)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | float | None, ...]:
+        x, weight, a, b, down = ctx.saved_tensors
+        up = g @ b
+        dx = input_gradient(g, weight).addmm_(up, a, alpha=ctx.scale) if ctx.needs_input_grad[0] else None
+        return dx, None, None, (up.T @ x).mul_(ctx.scale), (g.T @ down).mul_(ctx.scale), None
+
+
 def _by_onednn(weight: torch.Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
