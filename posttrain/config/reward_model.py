@@ -16,7 +16,7 @@ class RewardModelConfig(TrainConfig):
 
     A column `margin` says by how much, where the data has one (Llama 2, arXiv:2307.09288, section 3.2.2). Default
     learning rate: 1e-5 full weights (Llama 2, models below 70B), ten times that with LoRA (TRL). One pass over the data
-    is the rule: reward models over-fit in the second (arXiv:2009.01325)."""
+    is the rule: reward models over-fit in the second (arXiv:2203.02155, C.2)."""
 
     members: Positive = 1
     """Heads of an ensemble on one trunk, each from a seed of its own and on a bootstrap sample of the pairs. The score

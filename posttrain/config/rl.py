@@ -73,7 +73,7 @@ class RlConfig(TrainConfig):
     gamma: Discount = 1.0
     """Discount γ of later tokens' rewards, without baseline or with a critic. Default: InstructGPT."""
     gae_lambda: Discount = 0.95
-    """λ of generalised advantage estimation (arXiv:1506.02438). Default: InstructGPT."""
+    """λ of generalised advantage estimation (arXiv:1506.02438). Default: TRL's."""
     critic: Literal["separate", "head"] = "separate"
     """What estimates values: a model of its own that begins as the start, or a head on the policy."""
     critic_learning_rate: Rate | None = None

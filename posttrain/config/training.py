@@ -30,7 +30,7 @@ class TrainConfig(Config):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What the rate does after the warm-up; `linear` and `cosine` end at a tenth of it and need a number of steps."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW decay of matrices; biases and norms are never decayed. Default 0: Tülu 3 (arXiv:2411.15124), table 10."""
+    """AdamW decay of matrices; biases and norms are never decayed. Default 0, as in Tülu 3 (arXiv:2411.15124)."""
     max_grad_norm: Rate = 1.0
     """Gradients are clipped to this global norm. Default: Tülu 3 and TRL."""
     batch_size: Positive = 16
