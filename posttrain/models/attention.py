@@ -71,16 +71,13 @@ def _attention(
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a block: its queries are tokens [start, start+length), its keys its ancestors' tokens [A], root first,
-    and then the queries themselves."""
+    """A row of a block: its queries are tokens [start, start+length), its keys its `shared` ancestors' tokens, root
+    first, and then the queries themselves."""
 
     start: int
     length: int
     ancestors: torch.Tensor
-
-    @property
-    def keys(self) -> int:
-        return len(self.ancestors) + self.length
+    shared: int
 
 
 @dataclass(frozen=True)
@@ -103,15 +100,15 @@ class ForestPlan:
             ancestors = paths[node.parent] if node.parent >= 0 else none
             paths.append(torch.cat([ancestors, torch.arange(start, start + node.length)]))
             if node.length:
-                rows.append(_Row(start, node.length, ancestors))
+                rows.append(_Row(start, node.length, ancestors, len(ancestors)))
             start += node.length
         self.tokens = start
-        blocks = [_block(group, device) for group in _similar(rows)]
-        self.blocks = blocks
+        groups = _similar(rows)
+        self.blocks = blocks = [_block(group, device) for group in groups]
         # where each token's result stands in the concatenated, padded results of the blocks
         place = torch.empty(start, dtype=torch.long)
         offset = 0
-        for group, block in zip(_similar(rows), blocks, strict=True):
+        for group, block in zip(groups, blocks, strict=True):
             width = len(block.query_index) // block.rows
             for i, row in enumerate(group):
                 place[row.start : row.start + row.length] = torch.arange(row.length) + offset + i * width
@@ -120,7 +117,7 @@ class ForestPlan:
         # rows of one length, in order: the tokens are the block as they stand
         self.even = blocks[0].rows if len(blocks) == 1 and blocks[0].mask is None else 0
         # rows that stand for themselves: no padding and no mask, if they are worth a call each
-        apart = not self.even and all(r.keys == r.length for r in rows) and start >= WORTH_A_CALL * len(rows)
+        apart = not self.even and not any(r.shared for r in rows) and start >= WORTH_A_CALL * len(rows)
         self.apart = [row.length for row in rows] if apart else []
 
     def attend(
@@ -153,37 +150,37 @@ def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor 
 def _similar(rows: Sequence[_Row]) -> list[list[_Row]]:
     """Rows in groups of similar size: first the roots, then those with ancestors, by falling length."""
     groups: list[list[_Row]] = []
-    useful = 0
-    for row in sorted(rows, key=lambda r: (r.keys > r.length, -r.length, -r.keys)):
-        area = row.length * row.keys
-        if groups and (groups[-1][0].keys > groups[-1][0].length) == (row.keys > row.length):
+    useful, shared = 0, 0
+    for row in sorted(rows, key=lambda r: (r.shared > 0, -r.length, -r.shared)):
+        area = row.length * (row.shared + row.length)
+        if groups and (groups[-1][0].shared > 0) == (row.shared > 0):
             group = groups[-1]
-            length = max(r.length for r in (*group, row))
-            keys = length + max(len(r.ancestors) for r in (*group, row))
-            padded = (len(group) + 1) * length * keys
+            length = group[0].length  # no other is longer
+            wider = max(shared, row.shared)
+            padded = (len(group) + 1) * length * (length + wider)
             # short rows are cheap whatever their padding; long ones are kept apart
             if padded <= BLOCK_LIMIT and (padded <= PADDING_LIMIT * (useful + area) or padded <= BLOCK_LIMIT // 16):
                 group.append(row)
-                useful += area
+                useful, shared = useful + area, wider
                 continue
         groups.append([row])
-        useful = area
+        useful, shared = area, row.shared
     return groups
 
 
 def _block(rows: Sequence[_Row], device: torch.device | str) -> _Block:
     length = max(r.length for r in rows)
-    width = max(len(r.ancestors) for r in rows)
+    width = max(r.shared for r in rows)
     step = torch.arange(length)
     start = torch.tensor([r.start for r in rows])[:, None]
     lengths = torch.tensor([r.length for r in rows])[:, None]
     own = start + torch.minimum(step[None], lengths - 1)  # [R, Lq]
     if width == 0 and bool((lengths == length).all()):
         return _Block(own.flatten().to(device), own.flatten().to(device), None, len(rows))
-    counts = torch.tensor([len(r.ancestors) for r in rows])
+    counts = torch.tensor([r.shared for r in rows])
     shared = torch.zeros(len(rows), width, dtype=torch.long)
     for i, row in enumerate(rows):
-        shared[i, : len(row.ancestors)] = row.ancestors
+        shared[i, : row.shared] = row.ancestors
     sees_shared = (torch.arange(width)[None] < counts[:, None])[:, None, :].expand(-1, length, -1)  # [R, Lq, A]
     sees_own = (step[:, None] >= step[None, :])[None].expand(len(rows), -1, -1)  # [R, Lq, Lq]
     mask = torch.cat([sees_shared, sees_own], dim=2)[:, None]

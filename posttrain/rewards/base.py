@@ -224,8 +224,9 @@ class Scorer:
         return bool(applied) and min(applied) >= 1 - ROUNDING
 
     def _jobs(self, n: int) -> deque[Job]:
-        # Four chunks a worker even out slow samples; more than 256 samples would make a chunk's message large.
-        size = max(1, min(256, -(-n // (4 * self.workers))))
+        # Four chunks a worker even out slow samples; chunks of less than four cost more in messages than they even out,
+        # and more than 256 samples would make a message large.
+        size = max(min(4, -(-n // self.workers)), min(256, -(-n // (4 * self.workers))))
         jobs: deque[Job] = deque()
         for k, loaded in enumerate(self._loaded):
             # Samples of an async reward wait together, so its chunks are as large as they can be.
