@@ -7,18 +7,24 @@ A pipeline folder has a run folder for each stage, named after it, and beside th
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from posttrain.comparison import format_quantity
 from posttrain.config import Recipe, RunConfig
+from posttrain.plan import check_texts, stage_configs
 from posttrain.recipe import load_recipe
+from posttrain.rows import Row
 from posttrain.runlog import write_atomic
-from posttrain.stages import START, StageSpec, check_stages
+from posttrain.stages import READS, START, StageSpec, check_stages
 from posttrain.types import InputError, Prompt, Task
+
+if TYPE_CHECKING:
+    from posttrain.data.formats import Kind
 
 
 def run_recipe(config: RunConfig) -> None:
@@ -26,6 +32,7 @@ def run_recipe(config: RunConfig) -> None:
     out = config.folder
     recipe = load_recipe(config.recipe, config.set, config.size)
     stages = check_stages(recipe, out)
+    check_texts(stage_configs(recipe, stages, out))
     from posttrain.evals.compare import compare, format_tables, summary
     from posttrain.report.html import write_report
 
@@ -64,13 +71,15 @@ def _claim(out: Path, recipe: Recipe) -> None:
     """Write `recipe.yaml`, or check that the folder holds a run of this recipe.
 
     The settings of a stage that has not begun may change; the data of all stages may not, because the held-out tasks
-    are those that none of them shows."""
+    are those that none of them shows. Where nothing at all has begun, as after a start that could not be loaded, any
+    recipe may take the folder."""
     file = out / "recipe.yaml"
     if file.exists():
         before = load_recipe(str(file))
         if _text(before) != file.read_text(encoding="utf-8"):
             raise InputError(f"--out {out}: its recipe.yaml was not written by a run; choose another folder")
-        _same_recipe(before.model_dump(mode="json"), recipe.model_dump(mode="json"), out)
+        if any(path != file for path in out.iterdir()):
+            _same_recipe(before.model_dump(mode="json"), recipe.model_dump(mode="json"), out)
         write_atomic(file, _text(recipe))
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -97,7 +106,7 @@ def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None
         changed += [
             f"{name}.{key}"
             for key in sorted({*then, *settings})
-            if (begun or key == "data") and then.get(key) != settings.get(key)
+            if (begun or key in ("data", "ptx_data")) and then.get(key) != settings.get(key)
         ]
     if changed:
         raise InputError(
@@ -118,19 +127,11 @@ def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: P
 
 def _pool(stage: StageSpec, out: Path) -> None:
     """Write the rows of all sources of a stage to the one file that it reads, in the order in which they are named."""
-    from posttrain.data.builtin import builtin_tasks, is_builtin
-    from posttrain.data.readers import read_rows
+    from posttrain.data.pooled import pooled_text
 
-    rows: list[dict[str, Any]] = []
-    for source in stage.data:
-        if is_builtin(source.name):
-            tasks = builtin_tasks(source.name)
-            rows += [{"prompt": task.prompt, "completion": task.columns["answer"]} for task in tasks]
-        else:
-            rows += [columns for columns, _ in read_rows(source.path(out))]
     file = Path(stage.data_path(out))
     file.parent.mkdir(exist_ok=True)
-    write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(file, pooled_text(source.path(out) for source in stage.data))
 
 
 def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | None:
@@ -210,25 +211,45 @@ class _Evaluator:
 
 
 def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
-    """The prompts of every stage's data and pre-training mix; a data stage's own tasks stand for what it makes."""
-    prompts: list[Prompt] = []
-    for stage in stages:
-        sources = [source.name for source in stage.data if source.file is None]
-        prompts += [prompt for source in sources for prompt in _prompts_of(stage.method, source)]
-        if stage.options.get("ptx_data") is not None:
-            prompts += _prompts_of("sft", stage.options["ptx_data"])
-    return prompts
+    """The prompts of every stage's data and pre-training mix; a data stage's own tasks stand for what it makes.
 
-
-def _prompts_of(method: str, source: str) -> list[Prompt]:
-    """The prompts of what a method reads from a source."""
-    from posttrain.data.formats import load_feedback, load_prompts, load_sft, load_tasks
+    All that stages read is looked at, held-out data too, so that what is wrong with it is told now and not when a stage
+    begins. Raises InputError for a row that is wrong, and for pooled sources that are not of one kind."""
     from posttrain.rows import row_prompts
 
+    return [prompt for stage in stages for row in _training_rows(stage) for prompt in row_prompts(row)]
+
+
+def _training_rows(stage: StageSpec) -> list[Row]:
+    """The rows of a stage that are not an earlier stage's."""
+    from posttrain.data.pooled import KINDS, check_one_kind
+
+    rows: list[Row] = []
+    made: Kind = "preference" if READS.get(stage.method) == ("pairs",) else "completion"
+    kinds: dict[str, Kind] = {}
+    for source in stage.data:
+        own = _rows_of(stage.method, source.name) if source.file is None else ()
+        kinds[source.name] = KINDS[type(own[0])] if own else made
+        rows += own
+    try:
+        check_one_kind(kinds)
+    except InputError as error:
+        raise InputError(f"stage {stage.name}: {error}") from None
+    if (mix := stage.options.get("ptx_data")) is not None:
+        rows += _rows_of("sft", mix)
+    if (held_out := stage.options.get("eval_data")) is not None:
+        _rows_of(stage.method, held_out)
+    return rows
+
+
+def _rows_of(method: str, source: str) -> Sequence[Row]:
+    """What a method reads from a source."""
+    from posttrain.data.formats import load_feedback, load_prompts, load_sft, load_tasks
+
     if method == "sft":
-        return [prompt for row in load_sft(source) for prompt in row_prompts(row)]
+        return load_sft(source)
     if method in ("dpo", "reward-model", "adversarial"):
-        return [row.prompt for row in load_feedback(source)]
+        return load_feedback(source)
     if method == "distill":
-        return [row.prompt for row in load_prompts(source)]
-    return [task.prompt for task in load_tasks(source)]
+        return load_prompts(source)
+    return load_tasks(source)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from posttrain.config import (
+    AdversarialConfig,
     DistillConfig,
     ModelShape,
     OnlineDpoConfig,
+    Recipe,
     ReviseConfig,
     RlConfig,
     RunConfig,
-    SampleConfig,
 )
 from posttrain.recipe import load_recipe
 from posttrain.rewards.judge_prompts import read_rubric
 from posttrain.rewards.specs import Spec
-from posttrain.stages import StageSpec, check_stages
+from posttrain.stages import STAGE_MODEL, StageSpec, check_stages
+from posttrain.types import InputError
 
 BYTES = 4
 """Of a number: everything that is trained or sampled from is in float32."""
@@ -66,15 +68,15 @@ def show_plan(config: RunConfig) -> None:
 
     recipe = load_recipe(config.recipe, config.set, config.size)
     stages = check_stages(recipe, config.folder)
-    configs = {s.name: s.config(config.folder, recipe.model, recipe.seed, None) for s in stages}
+    configs = stage_configs(recipe, stages, config.folder)
+    check_texts(configs)
     for text in recipe.evaluate.reward:
-        Spec.parse(text)
+        _check_reward(text)
     shape = recipe.shape or SHAPES.get(recipe.model)
     table = Table(title=f"{recipe.model}: stages", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("stage", "method", "from", "data", "trains"):
         table.add_column(name, overflow="fold")
     for stage in stages:
-        _check_texts(configs[stage.name])
         table.add_row(*_described(stage, configs[stage.name]))
     console = Console()
     console.print(table)
@@ -82,7 +84,8 @@ def show_plan(config: RunConfig) -> None:
         console.print(f"\nNo estimate of memory: the recipe has no shape of {recipe.model}.")
         return
     needs = {name: memory_of(stage, shape) for name, stage in configs.items()}
-    unit, size = next(u for u in UNITS if max(need.peak for need in needs.values()) >= u[1])
+    most = max(need.peak for need in needs.values())
+    unit, size = next((u for u in UNITS if most >= u[1]), UNITS[-1])
     memory = Table(title=f"\nMemory in {unit}, float32", title_justify="left", box=None, padding=(0, 1, 0, 0))
     memory.add_column("stage", overflow="fold")
     for name in (*(f.name for f in fields(Memory)), "peak"):
@@ -95,6 +98,25 @@ def show_plan(config: RunConfig) -> None:
         f"\n{parameters(shape) / 1e6:,.1f} million parameters. Sampling (engine, cache) and training (gradients, "
         "activations) take turns; the data and models that a judge loads are not counted."
     )
+
+
+def stage_configs(recipe: Recipe, stages: Sequence[StageSpec], out: Path) -> dict[str, Any]:
+    """The configuration of each stage by its name, as far as it is known before anything has run."""
+    return {stage.name: stage.config(out, recipe.model, recipe.seed, None) for stage in stages}
+
+
+def check_texts(configs: Mapping[str, Any]) -> None:
+    """Check what stages read only once they run: reward expressions, the files they name, and principles. Raises
+    InputError naming the stage."""
+    for name, config in configs.items():
+        gold = [config.gold] if isinstance(config, AdversarialConfig) and config.gold is not None else []
+        try:
+            for text in (*getattr(config, "reward", ()), *gold):
+                _check_reward(text)
+            if isinstance(config, ReviseConfig):
+                read_rubric(config.principles, "1-10")
+        except InputError as error:
+            raise InputError(f"stage {name}: {error}") from None
 
 
 def parameters(shape: ModelShape) -> float:
@@ -207,12 +229,13 @@ def _models_named(config: Any) -> int:
     return sum(len(part.models) for spec in specs for part in spec.expression.walk())
 
 
-def _check_texts(config: Any) -> None:
-    """What stages read only once they run: reward expressions and principles."""
-    if isinstance(config, RlConfig | OnlineDpoConfig | SampleConfig):
-        _models_named(config)
-    if isinstance(config, ReviseConfig):
-        read_rubric(config.principles, "1-10")
+def _check_reward(text: str) -> None:
+    for part in Spec.parse(text).expression.walk():
+        file = part.target.rpartition(":")[0]
+        if file.endswith(".py") and not Path(file).is_file():
+            raise InputError(f"reward {text!r}: there is no file {file}")
+        if unknown := next(filter(STAGE_MODEL.fullmatch, part.models), None):
+            raise InputError(f"reward {text!r} names {unknown}, and the recipe has no such stage")
 
 
 def _described(stage: StageSpec, config: Any) -> tuple[str, ...]:

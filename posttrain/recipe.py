@@ -12,12 +12,15 @@ from pydantic import ValidationError
 from posttrain.config import Recipe
 from posttrain.types import InputError
 
+MERGE = "tag:yaml.org,2002:merge"
+"""What YAML calls the key `<<`, which takes over the keys of another mapping."""
+
 
 class _UniqueKeys(yaml.SafeLoader):
     """Safe YAML in which a key that is given twice is an error: two stages of one name would be one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]
         for i, key in enumerate(keys):
             if key in keys[:i]:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)

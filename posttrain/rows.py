@@ -96,11 +96,15 @@ def row_texts(row: Row) -> Iterator[str]:
 
 
 def row_prompts(row: Row) -> tuple[Prompt, ...]:
-    """Every prompt that training on the row shows: of a conversation what precedes its first answer, and each user
-    turn alone. Raw text has none."""
+    """Every prompt that training on the row shows: of a conversation what precedes each answer, and each user turn
+    alone. Raw text has none."""
     if isinstance(row, TextRow):
         return ()
-    if not isinstance(row, MessagesRow):
+    if isinstance(row, MessagesRow):
+        messages, shown = row.messages, 0
+    elif isinstance(row, CompletionRow) and not isinstance(row.completion, str) and not isinstance(row.prompt, str):
+        messages, shown = row.prompt + row.completion, len(row.prompt)
+    else:
         return (row.prompt,)
-    first = next(i for i, m in enumerate(row.messages) if m.role == "assistant")
-    return (row.messages[:first], *(m.content for m in row.messages if m.role == "user"))
+    answered = (messages[:i] for i, m in enumerate(messages) if i >= shown and m.role == "assistant")
+    return (*answered, *(m.content for m in messages[shown:] if m.role == "user"))

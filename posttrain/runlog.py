@@ -137,9 +137,10 @@ class RunLog:
             write_atomic(self.out / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """A JSONL file that appears whole."""
+        """A JSONL file that appears whole. What JSON has no form for, as a date that was read, becomes text."""
+        text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         with self._storage(name):
-            write_atomic(self.out / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            write_atomic(self.out / name, text)
 
     def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
         """A folder that appears whole: `fill` writes into a scratch folder, which is then renamed."""

@@ -39,6 +39,8 @@ METHODS: Mapping[str, Any] = {
     "revise": ReviseConfig,
     "average": AverageConfig,
 }
+OTHER_MODELS = ("teacher", "policy")
+"""Options that name a model beside the parent: of an earlier stage, or as on the command line."""
 MAKE_DATA = ("sample", "revise")
 """Methods that write data and train nothing."""
 READS: Mapping[str, tuple[str, ...]] = {
@@ -50,8 +52,12 @@ READS: Mapping[str, tuple[str, ...]] = {
 }
 """What a stage that makes data must write to be that of a method."""
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-STAGE_MODEL = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_-]*)\}")
-"""How a reward names the model of a stage."""
+STAGE_MODEL = re.compile(r'(?P<quote>"?)\{(?P<stage>[A-Za-z0-9][A-Za-z0-9_-]*)\}(?P=quote)')
+"""How a reward names the model of a stage, perhaps in quotes."""
+STAGE_REWARD = re.compile(rf"\A\s*({STAGE_MODEL.pattern})(?=\s*(?:=|\Z)|\s+as\s)")
+"""A reward that is the model of a stage and nothing else, as a folder by itself is a reward model."""
+PLAIN_PATH = re.compile(r"""[^\s(),="':]+""")
+"""What a reward expression takes for one name without quotes."""
 RESERVED = {START}
 UNKNOWN_FLOPS = 1.0
 """Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
@@ -87,9 +93,14 @@ class StageSpec:
         return self.method not in (*MAKE_DATA, "reward-model", "adversarial")
 
     @property
+    def spends(self) -> bool:
+        """Whether it takes operations that are counted: an average takes none, and an endpoint's are not known."""
+        return self.method != "average" and "endpoint" not in self.options
+
+    @property
     def data_stages(self) -> tuple[str, ...]:
-        """The earlier stages whose rows it reads."""
-        return tuple(source.name for source in self.data if source.file is not None)
+        """The earlier stages whose rows it reads, each once."""
+        return tuple(dict.fromkeys(source.name for source in self.data if source.file is not None))
 
     def data_path(self, out: Path) -> str:
         """What the stage reads: its one source, or the file in which several are pooled. No stage has a name that
@@ -131,7 +142,7 @@ def _check_stage(
     name: str, raw: Mapping[str, Any], earlier: Mapping[str, StageSpec], recipe: Recipe, out: Path
 ) -> StageSpec:
     options = dict(raw)
-    for key in ("method", "parent", "flops_of", "teacher"):
+    for key in ("method", "parent", "flops_of", *OTHER_MODELS):
         if not isinstance(options.get(key), str | None):
             raise InputError(f"stage {name}: {key} is {options[key]!r}; give one name")
     method = options.pop("method", None)
@@ -149,23 +160,35 @@ def _check_stage(
         raise InputError(f"stage {name}: parent is the model to sample from; leave it or model and endpoint out")
     if not own_source and parent not in models:
         raise InputError(f"stage {name}: parent is {parent!r}; use one of {', '.join(models)}")
-    if (teacher := options.get("teacher")) in models:
-        options["teacher"] = models[teacher]
+    for key in OTHER_MODELS:
+        if (other := options.get(key)) in recipe.stages and other not in models:
+            known = ", ".join(models)
+            raise InputError(f"stage {name}: {key} is {other!r}, no earlier stage with a model; use {known}")
+        options |= {key: models[other]} if other in models else {}
     if isinstance(reward := options.get("reward"), list):
         paths = {START: recipe.model, **{s.name: str(out / s.name / "model") for s in earlier.values()}}
         options["reward"] = [_with_paths(name, entry, paths, recipe) for entry in reward]
     flops_of = options.pop("flops_of", None)
-    if flops_of is not None and flops_of not in earlier:
-        raise InputError(f"stage {name}: flops_of is {flops_of!r}; use an earlier stage: {', '.join(earlier)}")
+    if flops_of is not None:
+        _check_flops_of(name, flops_of, options, earlier)
     data = _sources(name, method, options.pop("data", None), earlier, recipe, out)
     spec = StageSpec(name, method, parent, data, flops_of, options)
     spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if flops_of else None)
     return spec
 
 
+def _check_flops_of(name: str, flops_of: str, options: Mapping[str, Any], earlier: Mapping[str, StageSpec]) -> None:
+    if flops_of not in earlier:
+        raise InputError(f"stage {name}: flops_of is {flops_of!r}; use an earlier stage: {', '.join(earlier)}")
+    if not earlier[flops_of].spends:
+        raise InputError(f"stage {name}: flops_of is {flops_of!r}, which takes no operations here; use another stage")
+    if options.get("max_flops") is not None:
+        raise InputError(f"stage {name}: flops_of stands for max_flops; leave one of them out")
+
+
 def _check_average(name: str, options: dict[str, Any], models: Mapping[str, str], out: Path) -> StageSpec:
     of = options.pop("of", None)
-    if not isinstance(of, list) or len(of) < 2 or any(one not in models for one in of):
+    if not isinstance(of, list) or len(of) < 2 or not all(isinstance(one, str) and one in models for one in of):
         raise InputError(f"stage {name}: of is {of!r}; give a list of two or more of {', '.join(models)}")
     if options:
         raise InputError(f"stage {name}: {next(iter(options))}: unknown key; an average has method and of alone")
@@ -176,12 +199,21 @@ def _check_average(name: str, options: dict[str, Any], models: Mapping[str, str]
 
 
 def _with_paths(name: str, entry: Any, paths: Mapping[str, str], recipe: Recipe) -> Any:
-    """A reward with the models of stages, written `{STAGE}`, by their paths. Raises InputError for a stage to come."""
-    for stage in STAGE_MODEL.findall(entry) if isinstance(entry, str) else ():
+    """A reward with the models of stages, written `{STAGE}`, by their paths. Raises InputError for a stage to come;
+    braces around another word may be part of a pattern and stay."""
+
+    def path_of(match: re.Match[str]) -> str:
+        stage = match["stage"]
         if stage in recipe.stages and stage not in paths:
             raise InputError(f"stage {name}: reward {entry!r} names {stage}, which is no earlier stage")
-        entry = entry.replace(f"{{{stage}}}", paths.get(stage, f"{{{stage}}}"))
-    return entry
+        path = paths.get(stage)
+        if path is None:
+            return match[0]
+        return path if PLAIN_PATH.fullmatch(path) else f'"{path}"'
+
+    if not isinstance(entry, str):
+        return entry
+    return STAGE_MODEL.sub(path_of, STAGE_REWARD.sub(r"learned(\1)", entry))
 
 
 def _sources(

@@ -328,6 +328,10 @@ def test_cross_scoring_tells_what_members_share_from_what_they_do_not() -> None:
     assert abs(noise["error_kurtosis"]) < 0.2
     heavy = best_of_n(rng.standard_t(3, size=(200, 16, 3)), lengths)
     assert heavy["error_kurtosis"] > 2
+    # errors that are small are measured as well as large ones, and members that agree have none
+    near, alike = best_of_n(shared + 1e-4 * own, lengths), best_of_n(np.repeat(shared, 3, axis=2), lengths)
+    assert abs(near["error_kurtosis"]) < 0.2 and alike["error_kurtosis"] is None
+    assert best_of_n(np.ones((4, 4, 3)), np.ones((4, 4)))["error_kurtosis"] is None
 
 
 def test_the_curve_is_measured_on_answers_to_held_out_prompts(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from posttrain.cli import main
@@ -16,7 +19,7 @@ from posttrain.train.reward_model_adversarial import FOUND, train_adversarial
 from posttrain.train.reward_model_search import climb, dispute, gauge, text_edits
 from posttrain.types import InputError
 from tests.test_reward_model import plain_scores, world
-from tests.training_helpers import events, read_rows, write_rows
+from tests.training_helpers import events, metrics, read_rows, write_rows
 
 GOLD = "def gold(response):\n    return float(response.count('e') - response.count('a'))\n"
 
@@ -149,6 +152,8 @@ def test_a_round_adds_what_fools_the_model_and_says_where_it_is_from(tmp_path: P
         ("--max-new-tokens 5000", ["--max-new-tokens"]),
         ("--length-head", ["members 1"]),
         ("--gold no_such_reward --eval-data {data} --eval-every 5", ["no_such_reward"]),
+        ("--eval-data nowhere.jsonl --eval-every 5", ["no such file: nowhere.jsonl"]),
+        ("--max-length 12", ["pairs.jsonl:1", "--max-length"]),
     ],
 )
 def test_bad_input_is_told_before_anything_is_written(
@@ -174,3 +179,56 @@ def test_rows_with_tools_alone_cannot_be_searched(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match="only plain answers"):
         train_adversarial(settings(tmp_path, rows))
+
+
+def test_edits_keep_lines() -> None:
+    """An edited answer of several lines has as many as before, but for the line whose words were said again."""
+    text = "one two\n\nthree four\n- five"
+    for edited in text_edits(text, ["six"], 100, np.random.default_rng(1)):
+        assert "\n" in edited and len(edited.split()) >= 3
+    assert text_edits("a", [], 50, np.random.default_rng(1)) == ["a a"]
+
+
+def test_odd_data_is_searched_and_only_what_was_added_is_counted(tmp_path: Path) -> None:
+    """Rows of a Parquet file with a column that has the name of ours, a date, and a call in the prompt."""
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    asked = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "3"},
+    ]
+    rows: list[dict[str, Any]] = [
+        {
+            "prompt": asked,
+            "chosen": [{"role": "assistant", "content": row["chosen"]}],
+            "rejected": [{"role": "assistant", "content": row["rejected"]}],
+            "found": True,
+            "created": datetime.datetime(2024, 5, 6),
+        }
+        for row in world(12, seed=0)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    config = settings(tmp_path, [], data=str(tmp_path / "rows.parquet"), prompts=4, edit_steps=1, quantile=0.0)
+    train_adversarial(config)
+    written = read_rows(config.out / "pairs-1.jsonl")
+    added = written[12:]
+    assert added and all(row[FOUND] is True and row["created"] == "2024-05-06 00:00:00" for row in written[:12])
+    report = json.loads((config.out / "adversarial.json").read_text())
+    assert [sum(r["added"].values()) for r in report["rounds"]] == [0, len(added)]
+
+
+def test_a_round_that_finds_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Accepted answers that training cuts are not searched. Both rounds together have the budget."""
+    rows = [{"prompt": f"Say {i}", "chosen": "apple river", "rejected": "stone cloud"} for i in range(8)]
+    held_out = str(write_rows(tmp_path / "held_out.jsonl", rows[:2]))
+    config = settings(tmp_path, rows, eval_data=held_out, gold=None, max_length=30, max_flops=6e9)
+    train_adversarial(config)
+    (event,) = events(config.out, "found")
+    assert (event["pairs"], event["of_prompts"]) == (0, 0)
+    assert "nothing was found that fools the model" in capsys.readouterr().err
+    assert read_rows(config.out / "pairs-1.jsonl") == rows
+    for k in range(2):
+        spent = [row["flops"] for row in metrics(config.out / f"round-{k}")]
+        assert spent[-1] >= 3e9 and all(flops < 3e9 for flops in spent[:-1])
+    report = json.loads((config.out / "adversarial.json").read_text())
+    assert report["rounds"][1]["ranked_above_accepted"] is None and report["gold"] is None

@@ -106,8 +106,8 @@ class Recipe(Config):
     revise), its `parent` (`start` or an earlier stage), its `data` (as on the command line, or an earlier `sample` or
     `revise` stage that writes what the method reads; a list of these for methods that read rows), perhaps `flops_of`
     (an earlier stage: spend as many operations as that one did, those of its own data stages included), and options
-    of the method. A stage that writes data may have a `model` or an `endpoint` in place of a parent; the `teacher` of
-    a `distill` stage may be `start` or an earlier stage. In a `reward`, `{STAGE}` is the model of an earlier stage:
+    of the method. A stage that writes data may have a `model` or an `endpoint` in place of a parent; a `teacher` and a
+    `policy` may be `start` or an earlier stage. In a `reward`, `{STAGE}` is the model of an earlier stage:
     `learned({rm})`. The method `average` has nothing but `of`, a list of earlier stages; it is compared with the
     first of them.
 

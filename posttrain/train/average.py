@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from posttrain.config import AverageConfig
 from posttrain.models import weights_hash
@@ -24,6 +23,7 @@ from posttrain.types import InputError
 
 BESIDE_WEIGHTS = {".json", ".jinja", ".model", ".txt"}
 """Endings of the files that make a model of its weights: configuration, tokenizer, template, index of shards."""
+HEADS = ("num_attention_heads", "num_key_value_heads")
 
 
 def average_models(config: AverageConfig) -> None:
@@ -75,9 +75,9 @@ def _files(names: tuple[str, ...], folders: list[Path]) -> list[dict[str, Path]]
 
 
 def _check_alike(names: tuple[str, ...], folders: list[Path], files: list[dict[str, Path]]) -> None:
-    first = _description(folders[0], files[0])
+    first = _description(names[0], folders[0], files[0])
     for name, folder, holds in zip(names[1:], folders[1:], files[1:], strict=True):
-        other = _description(folder, holds)
+        other = _description(name, folder, holds)
         differs = [key for key in (*first, *other) if first.get(key) != other.get(key)]
         if differs:
             key = differs[0]
@@ -87,14 +87,20 @@ def _check_alike(names: tuple[str, ...], folders: list[Path], files: list[dict[s
             )
 
 
-def _description(folder: Path, holds: Mapping[str, Path]) -> dict[str, Any]:
+def _description(model: str, folder: Path, holds: Mapping[str, Path]) -> dict[str, Any]:
     """What models that are averaged have in common: architecture, shapes by the names of weights, vocabulary."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    described: dict[str, Any] = {"the architecture": config.get("architectures")}
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        tokens = sorted(AutoTokenizer.from_pretrained(folder).get_vocab().items())
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{model}: configuration or tokenizer cannot be read: {reason}") from error
+    described: dict[str, Any] = {"the architecture": config.architectures}
+    for key in HEADS:  # one shape of weights goes with many numbers of heads
+        described[key] = getattr(config.get_text_config(), key, None)
     for name in sorted(holds):
         with safe_open(holds[name], framework="pt") as weights:
             described[name] = tuple(weights.get_slice(name).get_shape())
-    tokens = sorted(AutoTokenizer.from_pretrained(folder).get_vocab().items())
     digest = hashlib.sha256(repr(tokens).encode()).hexdigest()
     return described | {"the vocabulary": f"{len(tokens)} tokens with the hash {digest[:8]}"}
 
@@ -110,10 +116,13 @@ def _write(out: Path, first: Path, files: list[dict[str, Path]]) -> None:
 
 
 def _mean(name: str, files: list[dict[str, Path]]) -> torch.Tensor:
+    """In the finest of the weights' types, so that the order of the models makes no difference."""
     total: torch.Tensor | None = None
+    kind: torch.dtype | None = None
     for holds in files:
         with safe_open(holds[name], framework="pt") as weights:
             value = weights.get_tensor(name)
+        kind = value.dtype if kind is None else torch.promote_types(kind, value.dtype)
         total = value.double() if total is None else total.add_(value)
-    assert total is not None
-    return total.div_(len(files)).to(value.dtype)
+    assert total is not None and kind is not None
+    return total.div_(len(files)).to(kind)

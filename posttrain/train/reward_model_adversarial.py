@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 
 from posttrain.config import AdversarialConfig, RewardModelConfig
+from posttrain.console import warn
 from posttrain.data.formats import load_preferences
-from posttrain.models import LanguageModel, load_reward_model, weights_hash
+from posttrain.models import LanguageModel, load_model, load_reward_model, weights_hash
+from posttrain.models.classifier import as_classifier
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rows import PreferenceRow, Response
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import data_hash, resolved, versions
 from posttrain.train.reward_model import LEARNING_RATE, VALIDATION, train_reward_model
 from posttrain.train.reward_model_check import mean_interval
+from posttrain.train.reward_model_data import encode_pairs, weighted
 from posttrain.train.reward_model_samples import check_policy, member_scores, prompts_of, sampled
 from posttrain.train.reward_model_search import Scores, climb, gauge, text_edits
 from posttrain.types import InputError, Message, Prompt, RunFailed, Task
@@ -47,6 +50,7 @@ def train_adversarial(config: AdversarialConfig) -> None:
     if not searched:
         raise InputError(f"{config.data}: every row has tools or tool calls, and only plain answers are searched")
     check_policy(config, prompts_of(searched), config.data)
+    _check_training(config, rows)
     if config.gold is not None:
         tasks = prompts_of(load_preferences(str(config.eval_data)))
         check_policy(config, tasks, str(config.eval_data))
@@ -65,13 +69,24 @@ def train_adversarial(config: AdversarialConfig) -> None:
         _finish(config, log, model)
 
 
+def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) -> None:
+    """Raise InputError for what the first round would refuse, while nothing is written."""
+    lm = load_model(config.model, raw=config.raw)
+    lm.add_score_head(config.members, config.seed)
+    assert lm.score_head is not None
+    as_classifier(lm.module, lm.score_head.weight)
+    weighted(encode_pairs(lm, rows, config.max_length, config.members)[0], config)
+    if config.eval_data is not None:
+        encode_pairs(lm, load_preferences(config.eval_data), config.max_length, config.members)
+
+
 def _round(config: AdversarialConfig, k: int, data: str) -> RewardModelConfig:
     """The configuration of the round k."""
     own = {name: getattr(config, name) for name in RewardModelConfig.model_fields}
-    policy = config.policy if config.best_of else None
-    return RewardModelConfig(
-        **{**own, "data": data, "out": config.out / f"round-{k}", "policy": policy, "resume": True}
-    )
+    own |= {"data": data, "out": config.out / f"round-{k}", "resume": True}
+    own |= {"policy": config.policy if config.best_of else None}
+    own |= {"max_flops": config.max_flops and config.max_flops / (config.rounds + 1)}
+    return RewardModelConfig(**own)
 
 
 def _add(config: AdversarialConfig, k: int, rows: Sequence[PreferenceRow], data: str, log: RunLog) -> None:
@@ -83,6 +98,8 @@ def _add(config: AdversarialConfig, k: int, rows: Sequence[PreferenceRow], data:
     fit = np.flatnonzero(~np.isnan(accepted).any(1)).tolist()  # what would be cut in training is not searched
     rows, accepted = [rows[i] for i in fit], accepted[fit]
     added = search(config, lm, rows, accepted, k, rng) if rows else []
+    if not added:
+        warn(f"round {k}: nothing was found that fools the model, so that the next is trained on the same pairs")
     before = [_pair(row) for row in load_preferences(data)]
     log.write_lines(f"pairs-{k}.jsonl", [*before, *added])
     log.event("found", round=k, pairs=len(added), of_prompts=len(rows))
@@ -132,7 +149,7 @@ def _rounds(config: AdversarialConfig) -> list[dict[str, Any]]:
     """Of each round: the pairs it was trained on, what was added to them by which search, and how many of all that were
     ever added its model still ranks above the accepted answer; with held-out pairs its accuracy."""
     pairs = load_preferences(str(config.out / f"pairs-{config.rounds}.jsonl"))
-    added = [row for row in pairs if FOUND in row.columns]
+    added = pairs[len(load_preferences(config.data)) :]  # the data may have a column of that name too
     out = []
     for k in range(config.rounds + 1):
         lm = load_reward_model(str(config.out / f"round-{k}"))

@@ -14,6 +14,8 @@ from posttrain.train.reward_model_data import Pair
 
 BINS = 10
 RESAMPLES = 2000
+ROUNDING = 1e-12
+"""Variance of standard scores below which members agree but for the rounding of float32."""
 
 Scores = NDArray[np.float64]
 
@@ -84,7 +86,7 @@ def best_of_n(scores: Scores, lengths: Scores) -> dict[str, Any]:
       above that of one answer by the member that selects (`own`) and by the mean of the others (`cross`, with its
       bootstrap interval over prompts), averaged over members, in standard deviations of a member's scores
     - `fit`: see `fit_gain`, of `cross`
-    - `error_kurtosis`: excess kurtosis of a member's standard score less the mean of the others'
+    - `error_kurtosis`: excess kurtosis of a member's standard score less the mean of the others', None where they agree
     - `length`: Pearson's ρ of the mean standard score and length
 
     Members that share a trunk and data share errors, which this cannot show: the truth bends earlier than `cross`. The
@@ -100,12 +102,13 @@ def best_of_n(scores: Scores, lengths: Scores) -> dict[str, Any]:
         )
         curve.append({"n": n, "d": best_of_n_kl(n) ** 0.5, "own": float(own.mean()), "cross": mean_interval(cross)})
     errors = (z - others).ravel()
+    spread = float((errors**2).mean())
     return {
         "prompts": len(z),
         "samples": samples,
         "curve": curve,
         "fit": fit_gain([point["d"] for point in curve], [point["cross"]["value"] for point in curve]),
-        "error_kurtosis": float((errors**4).mean() / max(1e-12, (errors**2).mean() ** 2)) - 3,
+        "error_kurtosis": float((errors**4).mean()) / spread**2 - 3 if spread > ROUNDING else None,
         "length": pearson(z.mean(2).ravel(), lengths.ravel()),
     }
 

@@ -20,8 +20,10 @@ from posttrain.types import Sampling, Score, Task
 
 def prompts_of(rows: Sequence[PreferenceRow]) -> list[Task]:
     """The different prompts of the rows as tasks, each with the columns of the first row that has it."""
-    first = {(row.prompt, len(row.tools)): row for row in reversed(rows)}
-    return [Task(row.where, row.prompt, row.columns, row.tools) for row in reversed(first.values())]
+    first: dict[str, PreferenceRow] = {}
+    for row in rows:
+        first.setdefault(repr((row.prompt, row.tools)), row)  # messages with calls in them cannot be hashed
+    return [Task(row.where, row.prompt, row.columns, row.tools) for row in first.values()]
 
 
 def check_policy(config: RewardModelConfig, tasks: Sequence[Task], where: str) -> None:

@@ -82,9 +82,10 @@ def climb(
 
 def text_edits(text: str, words: Sequence[str], tries: int, rng: np.random.Generator) -> list[str]:
     """At most `tries` different texts a small edit away: a word left out, said twice, exchanged with the next, replaced
-    or followed by one of `words`, or the second half said again."""
-    out = dict.fromkeys(_edited(text.split(), words, rng) for _ in range(tries))
-    return [edited for edited in out if edited and edited != text]
+    or followed by one of `words`, or the second half said again. Words part at spaces alone, so that lines stay lines:
+    their loss would mark what was edited."""
+    out = dict.fromkeys(_edited(text.split(" "), words, rng) for _ in range(tries))
+    return [edited for edited in out if edited.strip() and edited != text]
 
 
 def _edited(parts: Sequence[str], words: Sequence[str], rng: np.random.Generator) -> str:

@@ -1,0 +1,51 @@
+"""Several sources as the data of one stage: the rows of all of them, in order, in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from posttrain.data.builtin import builtin_tasks, is_builtin
+from posttrain.data.formats import NEEDS, Kind
+from posttrain.data.readers import read_rows
+from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Row, TextRow, UnpairedRow
+from posttrain.types import InputError, Task
+
+KINDS: Mapping[type[Row], Kind] = {
+    MessagesRow: "messages",
+    CompletionRow: "completion",
+    TextRow: "text",
+    PreferenceRow: "preference",
+    UnpairedRow: "unpaired",
+    Task: "task",
+}
+
+
+def check_one_kind(kinds: Mapping[str, Kind]) -> None:
+    """Raise InputError for the first source whose rows are of another kind than those of the first one."""
+    first = next(iter(kinds), "")
+    for source, kind in kinds.items():
+        if kind != kinds[first]:
+            raise InputError(
+                f"data: {source} has {NEEDS[kind]}, but {first} has {NEEDS[kinds[first]]}; sources that are pooled "
+                "must be of one kind"
+            )
+
+
+def pooled_text(sources: Iterable[str]) -> str:
+    """The rows of all sources as JSONL; of a built-in task its prompt, and its answer as completion. What JSON has no
+    form for, as the date in a column of a Parquet file, becomes text."""
+    rows = [row for source in sources for row in _rows(source)]
+    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+
+
+def _rows(source: str) -> list[dict[str, Any]]:
+    if not is_builtin(source):
+        return [columns for columns, _ in read_rows(source)]
+    return [_answered(task) for task in builtin_tasks(source)]
+
+
+def _answered(task: Task) -> dict[str, Any]:
+    answer = task.columns.get("answer")
+    return {"prompt": task.prompt} | ({"completion": answer} if isinstance(answer, str) else {})
