@@ -109,7 +109,7 @@ def _commands() -> dict[str, Command]:
             "train on pairs of sampled answers that a reward or judge ranks", configs.OnlineDpoConfig, _online_dpo
         ),
         "reward-model": Command(
-            "train a score of answers on pairs of a better and a worse one", configs.RewardModelConfig, _reward_model
+            "train a score of answers on pairs, or on labels of their steps", configs.RewardModelConfig, _reward_model
         ),
         "adversarial": Command(
             "train a reward model against answers that fool it", configs.AdversarialConfig, _adversarial

@@ -263,13 +263,16 @@ def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
 
 def _prompts_of(method: str, source: str) -> list[Prompt]:
     """The prompts of what a method reads from a source."""
-    from posttrain.data.formats import load_feedback, load_prompts, load_sft, load_tasks
+    from posttrain.data.formats import load_feedback, load_judged, load_prompts, load_sft, load_tasks
     from posttrain.rows import row_prompts
 
     if method == "sft":
         return [prompt for row in load_sft(source) for prompt in row_prompts(row)]
-    if method in ("dpo", "reward-model", "adversarial"):
+    if method in ("dpo", "adversarial"):
         return [row.prompt for row in load_feedback(source)]
+    if method == "reward-model":
+        pairs, solutions = load_judged(source)
+        return [row.prompt for row in (*pairs, *solutions)]
     if method == "distill":
         return [row.prompt for row in load_prompts(source)]
     return [task.prompt for task in load_tasks(source)]
