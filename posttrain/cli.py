@@ -111,7 +111,7 @@ def _commands() -> dict[str, Command]:
             _training("online-dpo"),
         ),
         "reward-model": Command(
-            "train a score of answers on pairs of a better and a worse one",
+            "train a score of answers on pairs, or on labels of their steps",
             configs.RewardModelConfig,
             _training("reward-model"),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(successes: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927, JASA 22), as shares in [0, 1].
 
     With p = successes/n: (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n). The default z = 1.959964 covers 95%.

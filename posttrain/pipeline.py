@@ -244,12 +244,15 @@ def _training_rows(stage: StageSpec) -> list[Row]:
 
 def _rows_of(method: str, source: str) -> Sequence[Row]:
     """What a method reads from a source."""
-    from posttrain.data.formats import load_feedback, load_prompts, load_sft, load_tasks
+    from posttrain.data.formats import load_feedback, load_judged, load_prompts, load_sft, load_tasks
 
     if method == "sft":
         return load_sft(source)
-    if method in ("dpo", "reward-model", "adversarial"):
+    if method in ("dpo", "adversarial"):
         return load_feedback(source)
+    if method == "reward-model":
+        pairs, solutions = load_judged(source)
+        return [*pairs, *solutions]
     if method == "distill":
         return load_prompts(source)
     return load_tasks(source)

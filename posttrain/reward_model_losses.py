@@ -60,6 +60,14 @@ def head_overlap(head: torch.Tensor) -> torch.Tensor:
     return F.cosine_similarity(head[0], head[1], dim=0).abs()
 
 
+def stepwise_loss(scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Σ_i w_i · −[y_i log σ(s_i) + (1 − y_i) log(1 − σ(s_i))] over the scores, labels and weights [S] of steps: a score
+    is the log-odds that its step is right (Math-Shepherd, Wang et al. 2023, arXiv:2312.08935, section 3; Lightman et
+    al. 2023, arXiv:2305.20050, section 2). A label is 0, 1 or a probability between. With weights of 1/S it is a mean
+    over steps, whichever answers they are of."""
+    return (weights * F.binary_cross_entropy_with_logits(scores, labels, reduction="none")).sum()
+
+
 def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Pearson's ρ over all entries; 0 where either does not vary."""
     x, y = x.flatten() - x.mean(), y.flatten() - y.mean()

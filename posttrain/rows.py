@@ -75,7 +75,34 @@ class UnpairedRow:
     tools: Tools = ()
 
 
-Row = SftRow | PreferenceRow | UnpairedRow | Task
+@dataclass(frozen=True)
+class StepwiseRow:
+    """A prompt, the steps of an answer, and for each of them how right it is, from 0 to 1.
+
+    Raises InputError for no steps, a blank one, and another number of labels."""
+
+    where: str
+    prompt: Prompt
+    steps: tuple[str, ...]
+    labels: tuple[float, ...]
+    tools: Tools = ()
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise InputError("the answer has no steps; drop the row")
+        if len(self.steps) != len(self.labels):
+            raise InputError(f"there are {len(self.steps)} steps, but {len(self.labels)} labels; give each step one")
+        if blank := [k for k, step in enumerate(self.steps, start=1) if not step.strip()]:
+            raise InputError(f"step {blank[0]} of {len(self.steps)} is empty; drop it with its label")
+
+
+Row = SftRow | PreferenceRow | UnpairedRow | StepwiseRow | Task
+
+
+def split_steps(text: str, separator: str) -> tuple[str, ...]:
+    """The steps of an answer: what stands between its separators, without line breaks around it; blank parts are left
+    out. An answer without a separator is one step, an empty one too."""
+    return tuple(part.strip("\r\n") for part in text.split(separator) if part.strip()) or ("",)
 
 
 def row_texts(row: Row) -> Iterator[str]:
@@ -86,6 +113,8 @@ def row_texts(row: Row) -> Iterator[str]:
         pieces = (row.messages,)
     elif isinstance(row, PreferenceRow):
         pieces = (row.prompt, row.chosen, row.rejected)
+    elif isinstance(row, StepwiseRow):
+        pieces = (row.prompt, *row.steps)
     else:
         pieces = (row.prompt,) if isinstance(row, Task) else (row.prompt, row.completion)
     for piece in pieces:

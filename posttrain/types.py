@@ -222,7 +222,8 @@ class Score:
     """What the rewards returned for one rollout.
 
     A part of None did not apply and left the sum. A part that raised, timed out or was not finite fails the sample:
-    `reason` says why and `total` is None. An error is never a 0."""
+    `reason` says why and `total` is None. An error is never a 0. `step_values` are those of the steps of its last
+    answer, where a reward scores steps."""
 
     total: float | None
     parts: Mapping[str, float | None] = field(default_factory=dict)

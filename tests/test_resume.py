@@ -14,7 +14,16 @@ import torch
 from posttrain.cli import main
 from posttrain.models import load_model
 from tests.processes import assert_same_run, finish, kill_when, launch, steps_written
-from tests.training_helpers import ending_tiny, events, metrics, pair_rows, read_rows, sft_rows, write_rows
+from tests.training_helpers import (
+    ending_tiny,
+    events,
+    metrics,
+    pair_rows,
+    read_rows,
+    sft_rows,
+    stepwise_rows,
+    write_rows,
+)
 
 REWARD = "def length(response):\n    return (len(response) * 7 % 11) / 10\n"
 STEPS, SAVE_EVERY = 13, 4
@@ -27,6 +36,7 @@ KINDS: dict[str, str] = {
     "kto": "dpo --batch-size 4 --learning-rate 1e-4 --loss kto --loss sft=0.1",
     "reward-model": "reward-model --batch-size 4 --learning-rate 1e-4 --members 2 --centre-coefficient 0.01",
     "length-head": "reward-model --batch-size 4 --length-head --lora-rank 4",
+    "process-model": "reward-model --batch-size 4 --learning-rate 1e-4",
     "rl": "rl --batch-size 8 --group-size 4 --max-new-tokens 6 --epochs 2 --beta 0.05",
     "ppo": "rl --algorithm ppo --batch-size 8 --max-new-tokens 6 --minibatches 2 --kl-target 1 --reference-every 3",
     "dapo": "rl --algorithm dapo --batch-size 8 --group-size 4 --max-new-tokens 6 --constraint length>=0.9",
@@ -34,7 +44,7 @@ KINDS: dict[str, str] = {
     "online-dpo": "online-dpo --batch-size 8 --group-size 4 --max-new-tokens 6 --max-refills 1 --reference-every 3",
     "distill": "distill --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4",
 }
-LONG = ("sft", "tr-dpo", "kto", "length-head", "online-dpo")
+LONG = ("sft", "tr-dpo", "kto", "length-head", "process-model", "online-dpo")
 """Kinds that the stress tests alone run: another one goes the same way."""
 UPDATES = {"rl": 2, "ppo": 2}
 """Optimizer steps of the policy in a step, where that is not one."""
@@ -56,6 +66,8 @@ def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[s
     """The command line of a small run. 11 rows and batches of 3 or 4: checkpoints fall inside passes."""
     if kind in ("dpo", "tr-dpo", "reward-model", "length-head"):
         rows: list[dict[str, Any]] = pair_rows(11)
+    elif kind == "process-model":
+        rows = stepwise_rows(11)
     elif kind == "kto":
         rows = [{**row, "label": i % 2 == 0} for i, row in enumerate(sft_rows(11))]
     else:

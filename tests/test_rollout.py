@@ -266,7 +266,7 @@ def test_json_round_trip_is_exact(tiny: LanguageModel) -> None:
     assert rollouts[-1].status == "failed" and all(r.segments[0].supports for r in rollouts[:-1])
     values = [
         Score(0.1 + 0.2, {"math": 0.1 + 0.2, "format": None}),
-        Score(1 / 3, {"math": 1e-300}),
+        Score(1 / 3, {"math": 1e-300}, step_values=(1 / 3, 0.1 + 0.2)),
         Score(None, {}, "timed out"),
     ]
     for k, rollout in enumerate(rollouts):

@@ -59,6 +59,18 @@ def pair_rows(n: int) -> list[dict[str, str]]:
     ]
 
 
+def stepwise_rows(n: int) -> list[dict[str, Any]]:
+    """Prompts and answers of a word a step, of which a third are wrong."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "steps": row["completion"].split(),
+            "labels": [(i + k) % 3 > 0 for k in range(len(row["completion"].split()))],
+        }
+        for i, row in enumerate(sft_rows(n))
+    ]
+
+
 def plain_model(name: str | Path) -> tuple[PreTrainedModel, Any]:
     """Model and tokenizer by transformers alone, float32."""
     folder = model_folder(str(name))

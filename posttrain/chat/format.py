@@ -157,6 +157,23 @@ class ChatFormat:
         except InputError as error:
             raise InputError(f"{row.where}: {error}") from None
 
+    def encode_steps(
+        self, where: str, prompt: Prompt, steps: Sequence[str], separator: str, tools: Tools = ()
+    ) -> EncodedRow:
+        """One row of an answer in steps, True where a step is scored: at its last token. To a step belongs the
+        separator that follows it, and to the last one the end token; each is a piece of its own, so that its tokens do
+        not depend on what follows. Raises InputError beginning with `where`."""
+        try:
+            ids = self.prompt_ids(prompt, tools)
+            mask = (False,) * len(ids)
+            pieces = [self._pieces.continuation(step + separator) for step in steps[:-1]]
+            for piece in (*pieces, self._response_ids(prompt, steps[-1], tools)):
+                ids += piece
+                mask += (False,) * (len(piece) - 1) + (True,)
+            return EncodedRow(ids, mask, where)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+
     def encode_pair(self, row: PreferenceRow) -> EncodedPair:
         """Prompt and responses as tokens; the mask of a response is all of it. Raises InputError naming the row."""
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from posttrain.config.base import NonNegative, Positive, Share
 from posttrain.config.training import TrainConfig
@@ -16,7 +16,10 @@ class RewardModelConfig(TrainConfig):
 
     A column `margin` says by how much, where the data has one (Llama 2, arXiv:2307.09288, section 3.2.2). Default
     learning rate: 1e-5 full weights (Llama 2, models below 70B), ten times that with LoRA (TRL). One pass over the data
-    is the rule: reward models over-fit in the second (arXiv:2203.02155, C.2)."""
+    is the rule: reward models over-fit in the second (arXiv:2203.02155, C.2).
+
+    Data with columns `steps` and `labels` in place of pairs makes it a process model, which scores each step of a
+    response (Lightman et al. 2023, arXiv:2305.20050)."""
 
     members: Positive = 1
     """Heads of an ensemble on one trunk, each from a seed of its own and on a bootstrap sample of the pairs. The score
@@ -29,6 +32,9 @@ class RewardModelConfig(TrainConfig):
     much weight where the longer one was chosen as where the shorter one was."""
     length_head: bool = False
     """Train a second head that takes up what length explains, and is thrown away (ODIN, arXiv:2402.07319)."""
+    step_separator: Annotated[str, Field(min_length=1)] | None = None
+    r"""What ends a step of a response, for data in steps; `\n` is read as a line break. Default: a line break, or an
+    empty line where steps of the data hold line breaks."""
 
     best_of: NonNegative = 0
     """Answers sampled to each held-out prompt for the best-of-n curve: members select, the others score. 0: none."""
@@ -36,6 +42,12 @@ class RewardModelConfig(TrainConfig):
     """Model that answers are sampled from. Default: `model`."""
     max_new_tokens: Positive = 256
     """Longest sampled answer in tokens."""
+
+    @field_validator("step_separator")
+    @classmethod
+    def _with_line_breaks(cls, separator: str | None) -> str | None:
+        """As typed in a shell, where a line break is hard to write."""
+        return None if separator is None else separator.replace(r"\n", "\n")
 
     @model_validator(mode="after")
     def _can_be_cross_scored(self) -> RewardModelConfig:
@@ -89,6 +101,8 @@ class AdversarialConfig(RewardModelConfig):
     def _has_something_to_dispute(self) -> AdversarialConfig:
         if self.members < 2:
             raise ValueError("members must be at least 2 here: of a single one nothing is disputed")
+        if self.step_separator is not None:
+            raise ValueError("step_separator is for process models, which posttrain reward-model trains")
         if self.gold is not None and (self.eval_data is None or self.samples < 2):
             raise ValueError("gold needs eval_data, whose prompts are answered, and at least 2 samples")
         return self

@@ -15,6 +15,7 @@ from posttrain.rows import (
     PreferenceRow,
     Response,
     Row,
+    StepwiseRow,
     TextRow,
     UnpairedRow,
     row_prompts,
@@ -181,6 +182,8 @@ def _response_chars(row: Row) -> tuple[int, ...]:
         return (_chars(row.chosen), _chars(row.rejected))
     if isinstance(row, MessagesRow):
         return tuple(_chars((m,)) for m in row.messages if m.role == "assistant")
+    if isinstance(row, StepwiseRow):
+        return (sum(map(len, row.steps)),)
     return () if isinstance(row, Task) else (len(row.text),)
 
 

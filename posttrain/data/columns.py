@@ -10,6 +10,9 @@ from typing import Any
 from posttrain.rows import Response, Tools
 from posttrain.types import InputError, Message, Prompt
 
+STEPS = ("steps", "completions")
+"""Columns that hold the steps of an answer, with `labels` beside them; the second is TRL's name."""
+
 
 def parse_prompt(value: Any, column: str = "prompt") -> Prompt:
     """A string, or messages of which the last is from the user or a tool. Raises InputError otherwise."""
@@ -89,6 +92,21 @@ def parse_label(value: Any) -> bool:
     if str(value).lower() not in known:
         raise InputError(f"column 'label' must be true or false, not {short(value)}; rename it if it is something else")
     return known[str(value).lower()]
+
+
+def parse_steps(columns: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The steps of an answer, without line breaks around them, and how right each is: true, false or a number from 0
+    to 1."""
+    name = next(name for name in STEPS if name in columns)
+    steps, labels = columns[name], columns["labels"]
+    if not isinstance(steps, list | tuple) or not all(isinstance(step, str) for step in steps):
+        raise InputError(f"column '{name}' must be a list of texts, one a step, not {short(steps)}")
+    if not isinstance(labels, list | tuple):
+        raise InputError(f"column 'labels' must be a list, one label a step, not {short(labels)}")
+    for k, label in enumerate(labels, start=1):
+        if not isinstance(label, bool | int | float) or not 0 <= label <= 1:
+            raise InputError(f"label {k} must be true, false or from 0 (wrong) to 1 (right), not {short(label)}")
+    return tuple(step.strip("\r\n") for step in steps), tuple(map(float, labels))
 
 
 def parse_tools(columns: Mapping[str, Any]) -> Tools:

@@ -11,19 +11,21 @@ from typing import Any, Literal
 
 from posttrain.data import builtin, readers
 from posttrain.data.columns import (
+    STEPS,
     after_prompt,
     check_one_answer,
     parse_label,
     parse_messages,
     parse_pair,
     parse_prompt,
+    parse_steps,
     parse_tools,
     short,
 )
-from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Row, SftRow, TextRow, UnpairedRow
+from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Row, SftRow, StepwiseRow, TextRow, UnpairedRow
 from posttrain.types import InputError, Task
 
-Kind = Literal["messages", "completion", "text", "preference", "unpaired", "task"]
+Kind = Literal["messages", "completion", "text", "preference", "unpaired", "stepwise", "task"]
 
 NEEDS: dict[Kind, str] = {
     "messages": "a 'messages' column",
@@ -31,6 +33,7 @@ NEEDS: dict[Kind, str] = {
     "text": "a 'text' column",
     "preference": "'chosen' and 'rejected' columns, and 'prompt' unless both begin with it",
     "unpaired": "'prompt', 'completion' and 'label' columns",
+    "stepwise": "'prompt', 'steps' and 'labels' columns",
     "task": "a 'prompt' column and no 'completion'",
 }
 FITS: dict[Kind, str] = {
@@ -39,6 +42,7 @@ FITS: dict[Kind, str] = {
     "text": "posttrain sft",
     "preference": "posttrain dpo and posttrain reward-model",
     "unpaired": "posttrain dpo --loss kto",
+    "stepwise": "posttrain reward-model, which makes a process model of them",
     "task": "posttrain rl and posttrain eval",
 }
 
@@ -63,6 +67,24 @@ def load_preferences(source: str, method: str = "posttrain dpo") -> list[Prefere
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
     return [row for _, row in _load(source, ("preference",), method) if isinstance(row, PreferenceRow)]
+
+
+def load_judged(source: str) -> tuple[list[PreferenceRow], list[StepwiseRow]]:
+    """Rows for reward models: pairs, or answers in steps. One file holds one kind, and the other list is empty. Raises
+    InputError naming file and line for the first row that is wrong."""
+    if builtin.is_builtin(source):
+        raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
+    rows = [row for _, row in _load(source, ("preference", "stepwise"), "posttrain reward-model")]
+    pairs = [row for row in rows if isinstance(row, PreferenceRow)]
+    return pairs, [row for row in rows if isinstance(row, StepwiseRow)]
+
+
+def load_stepwise(source: str) -> list[StepwiseRow]:
+    """Rows for process models. Raises InputError naming file and line for the first row that is wrong."""
+    if builtin.is_builtin(source):
+        raise InputError(f"{source} holds tasks without steps; it fits {FITS['task']}")
+    rows = _load(source, ("stepwise",), "posttrain reward-model with data in steps")
+    return [row for _, row in rows if isinstance(row, StepwiseRow)]
 
 
 def load_feedback(source: str) -> list[PreferenceRow | UnpairedRow]:
@@ -104,6 +126,12 @@ def kind_of(columns: Collection[str]) -> Kind:
     pair = {"prompt", "completion"} <= has
     if pair and "label" in has:
         return "unpaired"
+    steps = [name for name in STEPS if name in has]
+    if steps and {"prompt", "labels"} <= has:
+        for other in (*steps[1:], "completion", "messages", "margin"):
+            if other in has:
+                raise InputError(f"'{other}' has no meaning beside '{steps[0]}'; drop one of them ({found})")
+        return "stepwise"
     if "messages" in has and (pair or "text" in has):
         raise InputError(f"'messages' beside 'text' or 'completion' is ambiguous; keep one of them ({found})")
     if "messages" in has:
@@ -193,6 +221,8 @@ def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Ro
     if kind == "preference":
         rest = {name: value for name, value in columns.items() if name not in PREFERENCE_COLUMNS}
         return PreferenceRow(where, *parse_pair(columns), tools, rest)
+    if kind == "stepwise":
+        return StepwiseRow(where, parse_prompt(columns["prompt"]), *parse_steps(columns), tools)
     prompt, completion = after_prompt(parse_prompt(columns["prompt"]), columns["completion"], "completion")
     if kind == "completion":
         return CompletionRow(where, prompt, completion, tools)

@@ -9,7 +9,7 @@ from typing import Any
 from posttrain.data.builtin import builtin_tasks, is_builtin
 from posttrain.data.formats import NEEDS, Kind
 from posttrain.data.readers import read_rows
-from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Row, TextRow, UnpairedRow
+from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Row, StepwiseRow, TextRow, UnpairedRow
 from posttrain.types import InputError, Task
 
 KINDS: Mapping[type[Row], Kind] = {
@@ -18,6 +18,7 @@ KINDS: Mapping[type[Row], Kind] = {
     TextRow: "text",
     PreferenceRow: "preference",
     UnpairedRow: "unpaired",
+    StepwiseRow: "stepwise",
     Task: "task",
 }
 

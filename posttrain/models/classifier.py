@@ -21,10 +21,16 @@ from posttrain.types import InputError
 
 
 def save_classifier(
-    module: PreTrainedModel, rows: torch.Tensor, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, folder: Path
+    module: PreTrainedModel,
+    rows: torch.Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    chat: ChatFormat,
+    step_separator: str | None,
+    folder: Path,
 ) -> None:
     """Write the trunk of a causal model and a head's `rows` [K, H] so that `AutoModelForSequenceClassification` gives
-    the same scores: `num_labels` is K, and label k the score of member k.
+    the same scores: `num_labels` is K, and label k the score of member k. What a score depends on beside the weights,
+    `raw_prompts` and `step_separator`, stands in its configuration.
 
     transformers scores the last token that is not padding. Where the padding is an end token, as SmolLM2's is, it would
     read the token before the end, so that another special token becomes the padding; where there is none, none is set,
@@ -33,6 +39,8 @@ def save_classifier(
     padding = padding_apart(tokenizer, chat)
     model.config.get_text_config().pad_token_id = padding
     model.config.raw_prompts = chat.raw
+    if step_separator is not None:
+        model.config.step_separator = step_separator
     written = copy.deepcopy(tokenizer)
     written.pad_token = None if padding is None else tokenizer.convert_ids_to_tokens(padding)
     model.save_pretrained(str(folder))

@@ -59,6 +59,8 @@ class LanguageModel:
         self.score_head: nn.Linear | None = None
         self.saved_scores = 0
         """How many outputs of the score head, the first ones, `save` writes."""
+        self.step_separator: str | None = None
+        """Of a process reward model, what stands between the steps of an answer, each of which is scored."""
         self._decoder: Decoder | None = None
         self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
@@ -285,7 +287,7 @@ class LanguageModel:
             self.adapter = None
         if self.score_head is not None:
             rows = self.score_head.weight[: self.saved_scores]
-            save_classifier(self.module, rows, self.tokenizer, self.chat, folder)
+            save_classifier(self.module, rows, self.tokenizer, self.chat, self.step_separator, folder)
             return
         self.module.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))

@@ -66,6 +66,7 @@ def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
     module.to(torch.device(device or _device()))
     lm = LanguageModel(name, module, tokenizer, folder, raw=getattr(classifier.config, "raw_prompts", False))
     lm.score_head, lm.saved_scores = head.to(lm.device), head.out_features
+    lm.step_separator = getattr(classifier.config, "step_separator", None)
     return lm
 
 

@@ -1,4 +1,4 @@
-"""Scores of whole responses by a model with a score head."""
+"""Scores of whole responses, or of their steps, by a model with a score head."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def score_batches(
         with torch.no_grad():
             scores = lm.scores(batch)
         yield batch, scores
+
+
+def branch_scores(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int) -> list[torch.Tensor]:
+    """The scores [n, K] at the n marked tokens of each branch, in order and without gradients."""
+    marked = [sum(branch.mask) for tree in trees for branch in tree.branches]
+    found = [scores for _, scores in score_batches(lm, trees, micro_batch_tokens)]
+    return list(torch.cat(found).split(marked)) if found else []

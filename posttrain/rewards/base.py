@@ -328,19 +328,22 @@ class Scorer:
 
 
 def combine(weights: Mapping[str, float], answers: Sequence[Mapping[str, Any]]) -> Score:
-    """The score of one sample from the weight and the answer of each reward."""
+    """The score of one sample from the weight and the answer of each reward; values of steps are those of the first
+    reward that has some."""
     parts: dict[str, float | None] = {}
     total, reason = None, None
+    steps: tuple[float, ...] = ()
     for (name, weight), answer in zip(weights.items(), answers, strict=True):
         value = parts[name] = answer.get("value")
         parts |= {f"{name}/{sub}": part for sub, part in answer.get("parts", {}).items()}
+        steps = steps or tuple(answer.get("step_values", ()))
         if "error" in answer:
             reason = reason or f"{name}: {answer['error']}"
         elif value is not None:
             total = (total or 0.0) + weight * value
     if total is not None and not math.isfinite(total):
         reason = reason or f"the weighted sum is {total}"
-    return Score(total=None if reason else total, parts=parts, reason=reason)
+    return Score(total=None if reason else total, parts=parts, reason=reason, step_values=steps or None)
 
 
 class FailureWatch:

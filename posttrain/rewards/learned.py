@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from posttrain.rewards.given import ModelReward
 
 USES = ("mean", "min")
+AGGREGATES = ("min", "product", "last", "mean")
 
 
-def learned(model: str, *, use: str = "mean", variance_penalty: float = 0.0) -> ModelReward:
+def learned(
+    model: str, *, use: str = "mean", variance_penalty: float = 0.0, aggregate: str | None = None
+) -> ModelReward:
     """The score that a reward model gives to the whole response: a run folder of `posttrain reward-model`, or any
     transformers sequence classifier with a linear head on a causal model.
 
@@ -25,16 +28,30 @@ def learned(model: str, *, use: str = "mean", variance_penalty: float = 0.0) -> 
     over members off (Coste et al. 2023, arXiv:2310.02743: worst-case and uncertainty-weighted optimisation); the parts
     `mean` and `deviation` are their mean and standard deviation. The response is encoded with the reward model's own
     tokenizer and chat template, closed by its end token.
-    Range unbounded, in units of its own: differences are log-odds of being preferred. Fails where prompt and response
-    are longer than the model's context. Source: Stiennon et al. 2020, arXiv:2009.01325."""
+
+    Of a process model it is put together from the probabilities that each step is right, by `aggregate`: their `"min"`
+    (if not given; Math-Shepherd, arXiv:2312.08935), their `"product"` (that all are right; Lightman et al. 2023,
+    arXiv:2305.20050), the `"last"` or the `"mean"`. Steps end at the separator that the model keeps; a response without
+    it is one step. The part `steps` is their number.
+    Range unbounded, in units of its own: differences are log-odds of being preferred; of a process model [0, 1]. Fails
+    where prompt and response are longer than the model's context. Source: Stiennon et al. 2020, arXiv:2009.01325."""
     from posttrain.models import load_reward_model
-    from posttrain.rewards.model_scores import Learned
+    from posttrain.rewards.model_scores import Learned, Stepwise
 
     if use not in USES:
         raise InputError(f"use is {use!r}; it must be one of {', '.join(USES)}")
     if not 0 <= variance_penalty < float("inf"):
         raise InputError(f"variance_penalty must be a number of at least 0, not {variance_penalty}")
-    return Learned(load_reward_model(model), use, variance_penalty)
+    if aggregate is not None and aggregate not in AGGREGATES:
+        raise InputError(f"aggregate is {aggregate!r}; it must be one of {', '.join(AGGREGATES)}")
+    lm = load_reward_model(model)
+    if lm.step_separator is None:
+        if aggregate is not None:
+            raise InputError(f"aggregate is for process models, and {model} scores whole responses; leave it out")
+        return Learned(lm, use, variance_penalty)
+    if use != "mean" or variance_penalty:
+        raise InputError(f"use and variance_penalty are for ensembles, and {model} is a process model; say aggregate")
+    return Stepwise(lm, lm.step_separator, aggregate or "min")
 
 
 def implicit(policy: str, reference: str, *, beta: float = 0.1) -> ModelReward:

@@ -12,14 +12,16 @@ from posttrain.chat.format import EncodedRow
 from posttrain.data.packing import Branch, Tree, micro_batches, pack
 from posttrain.losses import sequence_sums
 from posttrain.models import LanguageModel
-from posttrain.models.scoring import response_tree, score_batches
+from posttrain.models.scoring import branch_scores, response_tree, score_batches
 from posttrain.rewards.base import Sample
 from posttrain.rewards.returns import Answer, BadReturn, number
-from posttrain.rows import CompletionRow
+from posttrain.rows import CompletionRow, split_steps
 from posttrain.types import Batch, InputError
 
 MICRO_BATCH_TOKENS = 4096
 """Tokens that go through a model at once."""
+NO_ANSWER = "there is no message from the assistant to score"
+"""Why a sample has no score."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,42 @@ class Learned:
         deviation = members.std(correction=0)
         parts = {"mean": float(members.mean()), "deviation": float(deviation)} if len(members) > 1 else {}
         return checked_value(float(of_members(members, self.use, self.variance_penalty)), parts)
+
+
+@dataclass(frozen=True)
+class Stepwise:
+    """See `learned.learned`, of a process model."""
+
+    lm: LanguageModel
+    separator: str
+    aggregate: str
+
+    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
+        rows = [self._encoded(sample) for sample in samples]
+        trees = [whole_tree(row) for row in rows if not isinstance(row, str)]
+        scores = iter(branch_scores(self.lm, trees, MICRO_BATCH_TOKENS))
+        return [failed(row) if isinstance(row, str) else self._answer(next(scores)) for row in rows]
+
+    def _answer(self, scores: torch.Tensor) -> Answer:
+        """From the scores [n, 1] of n steps."""
+        probabilities = torch.sigmoid(scores[:, 0].double())
+        answer = checked_value(float(of_steps(probabilities, self.aggregate)), {"steps": len(probabilities)})
+        return answer if "error" in answer else {**answer, "step_values": probabilities.tolist()}
+
+    def _encoded(self, sample: Sample) -> EncodedRow | str:
+        """The steps of the last answer, after what precedes it, or why there are none."""
+        turns = [i for i, message in enumerate(sample.messages) if message.role == "assistant"]
+        if not turns:
+            return NO_ANSWER
+        before = sample.messages[: turns[-1]]
+        steps = split_steps(sample.messages[turns[-1]].content, self.separator)
+        chat = self.lm.chat
+        try:
+            prompt = (*chat.conversation(sample.prompt), *before) if before else sample.prompt
+            row = chat.encode_steps("sample", prompt, steps, self.separator)
+        except InputError as error:
+            return str(error)
+        return row if len(row.token_ids) <= self.lm.context else too_long(len(row.token_ids), self.lm.context)
 
 
 @dataclass(frozen=True)
@@ -84,21 +122,34 @@ def of_members(scores: torch.Tensor, use: str, variance_penalty: float = 0.0) ->
     return value - variance_penalty * scores.var(-1, correction=0)
 
 
+def of_steps(probabilities: torch.Tensor, aggregate: str) -> torch.Tensor:
+    """The score of an answer from the probabilities [n] that each of its steps is right: the "min", the "last", their
+    "product" or "mean"."""
+    if aggregate == "min":
+        return probabilities.amin()
+    if aggregate == "last":
+        return probabilities[-1]
+    return probabilities.prod() if aggregate == "product" else probabilities.mean()
+
+
 def encoded(chat: ChatFormat, sample: Sample, context: int) -> list[EncodedRow] | str:
     """The sample as token rows of which the assistant's tokens are trained, or why there are none. A single answer is
     taken as its text, as a sampled response is."""
     single = len(sample.messages) == 1 and not sample.messages[0].tool_calls
     completion = sample.text if single else sample.messages
     if not any(message.role == "assistant" for message in sample.messages):
-        return "there is no message from the assistant to score"
+        return NO_ANSWER
     try:
         rows = chat.encode_sft(CompletionRow("sample", sample.prompt, completion))
     except InputError as error:
         return str(error)
     longest = max(len(row.token_ids) for row in rows)
-    if longest > context:
-        return f"prompt and response have {longest} tokens, and the model's context is {context}"
-    return rows
+    return rows if longest <= context else too_long(longest, context)
+
+
+def too_long(tokens: int, context: int) -> str:
+    """Why a sample has no score."""
+    return f"prompt and response have {tokens} tokens, and the model's context is {context}"
 
 
 def scored_ids(row: EncodedRow) -> tuple[int, ...]:

@@ -24,8 +24,8 @@ MACHINERY = tuple(
 """The files between the loop of a worker and the user's code; their frames help nobody."""
 
 Answer = dict[str, Any]
-"""`{"value": float | None, "parts": {...}}` of one sample, or `{"error": one line, "traceback": text}`, with `stop`, a
-message, where the run cannot go on."""
+"""`{"value": float | None, "parts": {...}}` of one sample, with `step_values`, a list of floats, where its steps were
+scored, or `{"error": one line, "traceback": text}`, with `stop`, a message, where the run cannot go on."""
 
 
 class BadReturn(Exception):

@@ -22,7 +22,8 @@ PROGRESS_SECONDS = 5.0
 
 def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: TextIO) -> int:
     """Score every row of `config.data` and write one JSON object per row to `stdout`, in input order, with `score`
-    (null if the row failed or no reward applies), `parts` and `error` (null unless it failed).
+    (null if the row failed or no reward applies), `parts` and `error` (null unless it failed), and with `step_values`
+    where a reward scores steps.
 
     Returns the exit code 0 when every row was answered, even if some failed. Raises InputError, before anything is
     written, for rows that cannot be read, and RunFailed, after everything is, where no row at all has a score."""
@@ -76,7 +77,8 @@ def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:
     """Write the scores as JSONL. False if the reader went away (`| head`), which is no error."""
     try:
         for score in scores:
-            row = {"score": score.total, "parts": dict(score.parts), "error": score.reason}
+            steps = {} if score.step_values is None else {"step_values": score.step_values}
+            row = {"score": score.total, "parts": dict(score.parts), "error": score.reason, **steps}
             # what a reward raised may hold half a character, which no stream takes
             stdout.write(json.dumps(row, ensure_ascii=False).encode(errors="replace").decode() + "\n")
         stdout.flush()

@@ -27,6 +27,7 @@ def rollout_to_json(step: int, rollout: Rollout, value: Score, advantage: float 
         "score": value.total,
         "parts": dict(value.parts),
         "reason": value.reason,
+        **({} if value.step_values is None else {"step_values": value.step_values}),
         "advantage": advantage,
         "segments": [
             {
@@ -60,4 +61,5 @@ def rollout_from_json(row: Mapping[str, Any], sampling: Sampling, chat: ChatForm
     else:
         messages = chat.response_messages(sampled_ids(rollout))
     rollout = replace(rollout, messages=messages, environment_reward=row.get("environment_reward"))
-    return rollout, Score(row["score"], row["parts"], row["reason"])
+    steps = row.get("step_values")
+    return rollout, Score(row["score"], row["parts"], row["reason"], None if steps is None else tuple(steps))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from posttrain.config import RewardModelConfig
-from posttrain.data.formats import load_preferences
+from posttrain.data.formats import load_judged, load_preferences
 from posttrain.data.packing import Tree, micro_batches
 from posttrain.models import LanguageModel, load_model, load_reward_model
 from posttrain.models.classifier import as_classifier
@@ -20,22 +20,25 @@ from posttrain.models.head import TokenOutputs
 from posttrain.models.scoring import score_batches
 from posttrain.numbers import wilson
 from posttrain.reward_model_losses import correlation, head_overlap, odin_loss, pair_loss
+from posttrain.rows import PreferenceRow
 from posttrain.runlog import RunLog, check_out, write_atomic
 from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.train.reward_model_check import best_of_n, validation
 from posttrain.train.reward_model_data import Pair, encode_pairs, pair_trees, weighted
+from posttrain.train.reward_model_process import train_process_model, validate_process_model
 from posttrain.train.reward_model_samples import check_policy, member_scores, prompts_of, sampled
-from posttrain.types import Batch, LossOutput, RunFailed
+from posttrain.types import Batch, InputError, LossOutput, RunFailed
 
 LEARNING_RATE = 1e-5
 VALIDATION = "reward_model.json"
 
 
 def train_reward_model(config: RewardModelConfig) -> None:
-    """Train a reward model from `config.model` on pairs and write the run folder `config.out`; with held-out data its
-    `evaluations/reward_model.json` too, measured on the model as it was written.
+    """Train a reward model from `config.model` on pairs, or a process model on answers in steps, and write the run
+    folder `config.out`; with held-out data its `evaluations/reward_model.json` too, measured on the model as it was
+    written.
 
     Raises InputError for bad input, before anything is written."""
     settings = resolved(config, LEARNING_RATE)
@@ -44,13 +47,19 @@ def train_reward_model(config: RewardModelConfig) -> None:
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():
         lm = load_reward_model(str(config.out))
-        pairs, _ = encode_pairs(lm, load_preferences(config.eval_data), config.max_length, config.members)
-        batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
-        scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
-        found = validation(pairs, scores.double().numpy())
-        found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
+        found = _validate(config, lm) if lm.step_separator is None else validate_process_model(config, lm)
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, json.dumps(found, indent=1) + "\n")
+
+
+def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
+    """The numbers of a model on the held-out pairs."""
+    pairs, _ = encode_pairs(lm, load_preferences(str(config.eval_data)), config.max_length, config.members)
+    batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
+    scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
+    found = validation(pairs, scores.double().numpy())
+    found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
+    return found
 
 
 def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
@@ -67,8 +76,17 @@ def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
 
 
 def _train(config: RewardModelConfig, settings: dict[str, Any]) -> None:
-    method = "posttrain reward-model"
-    rows = load_preferences(config.data, method)
+    rows, solutions = load_judged(config.data)
+    if solutions:
+        train_process_model(config, settings, solutions)
+    else:
+        _train_on_pairs(config, settings, rows)
+
+
+def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: Sequence[PreferenceRow]) -> None:
+    if config.step_separator is not None:
+        raise InputError(f"--step-separator is for data in steps, and {config.data} holds pairs; leave it out")
+    method = "posttrain reward-model with data in pairs"
     held_out_rows = load_preferences(config.eval_data, method) if config.eval_data else []
     lm = load_model(config.model, raw=config.raw)
     lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)

@@ -1,4 +1,4 @@
-"""How far a reward model can be trusted: what is measured on held-out pairs."""
+"""How far a reward model can be trusted: what is measured on held-out pairs, or on held-out answers in steps."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ BINS = 10
 RESAMPLES = 2000
 ROUNDING = 1e-12
 """Variance of standard scores below which members agree but for the rounding of float32."""
+RIGHT = 0.5
+"""A step is right by a label of at least so much."""
 
 Scores = NDArray[np.float64]
 
@@ -45,6 +47,58 @@ def validation(pairs: Sequence[Pair], scores: Scores) -> dict[str, Any]:
         },
         "gold": gold_errors(scores[known].ravel(), gold.ravel()) if known else None,
     }
+
+
+def stepwise_validation(labels: Sequence[Scores], scores: Sequence[Scores]) -> dict[str, Any]:
+    """Numbers on held-out answers, of each of which there are a label and a score for every step. A step is right by a
+    label of at least 0.5, and by the model with a score (log-odds) of at least 0:
+
+    - `accuracy`: share of steps of which the model says what the label says, and the same of the `right_steps` and of
+      the `wrong_steps` by label; see `clustered_share` for the intervals
+    - `calibration`: see `calibration`, here of the probability that the model gives to what it says
+    - `first_error`: of the answers with a wrong step, the share in which the model has its first one in the same place;
+      `no_error`: of those without, the share in which it has none; `f1`: their harmonic mean (ProcessBench, Zheng et
+      al. 2024, arXiv:2412.06559)"""
+    right = [of >= RIGHT for of in labels]
+    said = [of >= 0 for of in scores]
+    both = list(zip(right, said, strict=True))
+
+    def accuracy(among: Sequence[NDArray[np.bool_]]) -> dict[str, float | int | None]:
+        alike = [int(((a == b) & some).sum()) for (a, b), some in zip(both, among, strict=True)]
+        return clustered_share(alike, [int(some.sum()) for some in among])
+
+    faulty = [_first_error(a) == _first_error(b) for a, b in both if not a.all()]
+    sound = [bool(b.all()) for a, b in both if a.all()]
+    return {
+        "answers": len(labels),
+        "steps": sum(map(len, labels)),
+        "accuracy": accuracy([np.ones_like(a) for a in right]),
+        "right_steps": accuracy(right),
+        "wrong_steps": accuracy([~a for a in right]),
+        "calibration": calibration(np.concatenate([np.where(a, s, -s) for a, s in zip(right, scores, strict=True)])),
+        "first_error": _share(sum(faulty), len(faulty)),
+        "no_error": _share(sum(sound), len(sound)),
+        "f1": _harmonic_mean(faulty, sound),
+    }
+
+
+def clustered_share(of: Sequence[int], sizes: Sequence[int]) -> dict[str, float | int | None]:
+    """The share Σ of / Σ sizes over clusters whose members are not independent, such as the steps of an answer, with
+    Wilson's interval for the effective number of observations p(1 − p)/v (Kish 1965).
+
+    v is the variance of the ratio between clusters, C/(C−1) Σ (of − p · size)² / (Σ sizes)². The number lies between
+    that of the clusters that have members, C, and that of the members; it is the former where p is 0 or 1."""
+    pairs = [(a, b) for a, b in zip(of, sizes, strict=True) if b]
+    n, clusters = sum(b for _, b in pairs), len(pairs)
+    if not n:
+        return _share(0, 0)
+    p = sum(a for a, _ in pairs) / n
+    effective = float(clusters)
+    if clusters > 1 and 0 < p < 1:
+        variance = clusters / (clusters - 1) * sum((a - p * b) ** 2 for a, b in pairs) / n**2
+        effective = min(n, max(clusters, p * (1 - p) / variance)) if variance else n
+    low, high = wilson(p * effective, effective)
+    return {"value": p, "low": low, "high": high, "n": n}
 
 
 def calibration(difference: Scores) -> dict[str, Any]:
@@ -159,3 +213,16 @@ def pearson(x: Scores, y: Scores) -> float | None:
 def _share(of: int, n: int) -> dict[str, float | int | None]:
     low, high = wilson(of, n)
     return {"value": of / n if n else None, "low": low, "high": high, "n": n}
+
+
+def _first_error(right: NDArray[np.bool_]) -> int | None:
+    """The place of the first step that is not right."""
+    return None if right.all() else int(right.argmin())
+
+
+def _harmonic_mean(*found: Sequence[bool]) -> float | None:
+    """Of the shares of True; None where there is nothing to take one of."""
+    if not all(found):
+        return None
+    shares = [sum(of) / len(of) for of in found]
+    return len(shares) / sum(1 / share for share in shares) if all(shares) else 0.0
