@@ -20,6 +20,7 @@ from posttrain.recipe import load_recipe
 from posttrain.rewards.judge_prompts import read_rubric
 from posttrain.rewards.specs import Spec
 from posttrain.stages import StageSpec, check_stages
+from posttrain.train.answers import check_soft_labels
 
 BYTES = 4
 """Of a number: everything that is trained or sampled from is in float32."""
@@ -211,6 +212,8 @@ def _check_texts(config: Any) -> None:
     """What stages read only once they run: reward expressions and principles."""
     if isinstance(config, RlConfig | OnlineDpoConfig | SampleConfig):
         _models_named(config)
+    if isinstance(config, SampleConfig):
+        check_soft_labels(config)
     if isinstance(config, ReviseConfig):
         read_rubric(config.principles, "1-10")
 

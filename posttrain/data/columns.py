@@ -91,6 +91,22 @@ def parse_label(value: Any) -> bool:
     return known[str(value).lower()]
 
 
+def parse_probability(columns: Mapping[str, Any]) -> float:
+    """The column `probability`, a number or the text of one (CSV); 1 where there is none."""
+    value = columns.get("probability")
+    if value is None or value == "":
+        return 1.0
+    try:
+        if isinstance(value, bool):
+            raise TypeError(value)
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            "column 'probability' must be a number, how likely 'chosen' is the better, not "
+            f"{short(value)}; rename it if it is something else"
+        ) from None
+
+
 def parse_tools(columns: Mapping[str, Any]) -> Tools:
     """The column `tools`, a list of JSON schemas or the JSON text of one; () where there is none."""
     value = columns.get("tools")

@@ -16,6 +16,7 @@ from posttrain.data.columns import (
     parse_label,
     parse_messages,
     parse_pair,
+    parse_probability,
     parse_prompt,
     parse_tools,
     short,
@@ -42,7 +43,7 @@ FITS: dict[Kind, str] = {
     "task": "posttrain rl and posttrain eval",
 }
 
-PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "tools")
+PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "tools", "probability")
 
 
 def load_sft(source: str) -> list[SftRow]:
@@ -192,7 +193,7 @@ def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Ro
         return MessagesRow(where, messages, tools)
     if kind == "preference":
         rest = {name: value for name, value in columns.items() if name not in PREFERENCE_COLUMNS}
-        return PreferenceRow(where, *parse_pair(columns), tools, rest)
+        return PreferenceRow(where, *parse_pair(columns), tools, rest, parse_probability(columns))
     prompt, completion = after_prompt(parse_prompt(columns["prompt"]), columns["completion"], "completion")
     if kind == "completion":
         return CompletionRow(where, prompt, completion, tools)
