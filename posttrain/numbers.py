@@ -9,6 +9,7 @@ def wilson(successes: float, n: float, z: float = 1.959964) -> tuple[float, floa
     """Wilson's score interval of a proportion (Wilson 1927, JASA 22), as shares in [0, 1].
 
     With p = successes/n: (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n). The default z = 1.959964 covers 95%.
+    Successes may be a sum of shares in [0, 1], for which the interval is wider than it need be.
     Without observations (n = 0) nothing is known: (0, 1). Raises ValueError unless 0 ≤ successes ≤ n."""
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}")

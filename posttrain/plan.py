@@ -16,11 +16,13 @@ from posttrain.config import (
     ReviseConfig,
     RlConfig,
     RunConfig,
+    SampleConfig,
 )
 from posttrain.recipe import load_recipe
 from posttrain.rewards.judge_prompts import read_rubric
 from posttrain.rewards.specs import Spec
 from posttrain.stages import STAGE_MODEL, StageSpec, check_stages
+from posttrain.train.answers import check_soft_labels
 from posttrain.types import InputError
 
 BYTES = 4
@@ -113,6 +115,8 @@ def check_texts(configs: Mapping[str, Any]) -> None:
         try:
             for text in (*getattr(config, "reward", ()), *gold):
                 _check_reward(text)
+            if isinstance(config, SampleConfig):
+                check_soft_labels(config)
             if isinstance(config, ReviseConfig):
                 read_rubric(config.principles, "1-10")
         except InputError as error:

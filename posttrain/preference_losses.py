@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -130,13 +131,15 @@ class Responses:
     """What losses see of R responses, tensors [R]. The members of a pair follow each other, the chosen one first.
 
     `logprobs` are summed over all tokens. `policy` and `reference` are sums in which tokens may weigh less than 1
-    (LD-DPO). `reference` is None where no loss needs it."""
+    (LD-DPO). `reference` is None where no loss needs it. `probability` [P] is how likely each
+    pair's label is right, None where all are certain."""
 
     logprobs: torch.Tensor
     lengths: torch.Tensor
     desirable: torch.Tensor
     policy: torch.Tensor
     reference: torch.Tensor | None
+    probability: torch.Tensor | None = None
 
     def scores(self, term: Term) -> torch.Tensor:
         """The score that a loss reads of each response."""
@@ -165,31 +168,39 @@ def step_loss(responses: Responses, terms: Sequence[Term], counts: Counts, basel
     step, so that each loss is a mean over the step however it is split. A term without entries is 0."""
     total = responses.logprobs.new_zeros(())
     for term in terms:
-        scores, good = responses.scores(term), responses.desirable
-        reads = {
-            "pairs": (scores[good], scores[~good]),
-            "labels": (scores, good, baseline),
-            "chosen": (scores[good],),
-        }[term.spec.reads]
-        values = FUNCTIONS[term.loss](*reads, **term.numbers)
+        values = _values(responses, term, baseline)
         total = total + term.weight * values.sum() / max(1, counts.of(term))
     return total
+
+
+def _values(responses: Responses, term: Term, baseline: float) -> torch.Tensor:
+    """What a loss gives, an entry a pair or a response.
+
+    Of a pair whose label is right with probability p it is the mean over what the label may be,
+    p ℓ(w, l) + (1−p) ℓ(l, w): for `sigmoid` cDPO with ε = 1 − p for this pair."""
+    loss = partial(FUNCTIONS[term.loss], **term.numbers)
+    scores, good = responses.scores(term), responses.desirable
+    if term.spec.reads == "labels":
+        return loss(scores, good, baseline)
+    if term.spec.reads == "chosen":
+        return loss(scores[good])
+    chosen, rejected, p = scores[good], scores[~good], responses.probability
+    return loss(chosen, rejected) if p is None else p * loss(chosen, rejected) + (1 - p) * loss(rejected, chosen)
 
 
 def step_metrics(responses: Responses, term: Term, counts: Counts, baseline: float = 0.0) -> dict[str, float]:
     """What these responses add to the step's numbers: rewards are β x the score that `term` reads.
 
     `margin` is the mean reward of chosen less that of rejected responses; `accuracy` the share of pairs with the chosen
-    one above, or of single responses on their side of the baseline (a tie counts half); `…_logprob` are sums over a
-    response's tokens, and `…_drift` their change from the reference. What has no response is left out."""
+    one above, or of single responses on their side of the baseline, as `agreement` counts them; `…_logprob` are sums
+    over a response's tokens, and `…_drift` their change from the reference. What has no response is left out."""
     scores, good = responses.scores(term).detach(), responses.desirable
     rewards = term.numbers["beta"] * scores
     if term.spec.reads == "labels":
-        side = (scores - baseline) * (good.to(scores.dtype) * 2 - 1)
+        right = agreement((scores - baseline) * (good.to(scores.dtype) * 2 - 1))
     else:
-        side = scores[good] - scores[~good]
-    right = (side > 0).sum() + 0.5 * (side == 0).sum()
-    out = {"accuracy": float(right) / max(1, counts.of(term))}
+        right = agreement(scores[good] - scores[~good], responses.probability)
+    out = {"accuracy": float(right.sum()) / max(1, counts.of(term))}
     logprobs = responses.policy.detach()
     for name, of, count in (("chosen", good, counts.desirable), ("rejected", ~good, counts.undesirable)):
         if not count:
@@ -201,3 +212,13 @@ def step_metrics(responses: Responses, term: Term, counts: Counts, baseline: flo
     if counts.desirable and counts.undesirable:
         out["margin"] = out["chosen_reward"] - out["rejected_reward"]
     return out
+
+
+def agreement(difference: torch.Tensor, probability: torch.Tensor | None = None) -> torch.Tensor:
+    """How likely each label says the same as a model that puts the chosen response above the rejected one by
+    `difference` [P]: the `probability` p that the label is right (None: 1) above 0, 1 − p below, a half at 0.
+
+    The mean is what accuracy to expect on labels drawn with these probabilities; none is above the mean of
+    max(p, 1 − p)."""
+    p = torch.ones_like(difference) if probability is None else probability
+    return torch.where(difference > 0, p, torch.where(difference < 0, 1 - p, 0.5))

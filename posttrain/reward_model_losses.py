@@ -18,10 +18,21 @@ TINY = 1e-8
 """Added under square roots, so that scores that are all the same have correlation 0 and a finite gradient."""
 
 
-def bradley_terry(chosen: torch.Tensor, rejected: torch.Tensor, margin: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """−log σ(r_w − r_l − m), an entry a pair (Bradley and Terry 1952; Stiennon et al. 2020, arXiv:2009.01325, equation
-    1), with the margin m of Llama 2 (arXiv:2307.09288, equation 2). ln 2 where both score the same and m is 0."""
-    return -F.logsigmoid(chosen - rejected - margin)
+def bradley_terry(
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    margin: torch.Tensor | float = 0.0,
+    probability: torch.Tensor | float = 1.0,
+) -> torch.Tensor:
+    """−p log σ(r_w − r_l − m) − (1−p) log σ(r_l − r_w − m), an entry a pair.
+
+    With p = 1 the loss of a certain label, −log σ(r_w − r_l − m) (Bradley and Terry 1952; Stiennon et al. 2020,
+    arXiv:2009.01325, equation 1), with the margin m of Llama 2 (arXiv:2307.09288, equation 2). Else its mean over what
+    the label may be: the chosen response is the better one with `probability` p (the soft labels of Constitutional AI,
+    arXiv:2212.08073, section 4). Whichever is better has to win by m, so that the minimum is on the side of the more
+    probable one for every m, and for m = 0 where σ(r_w − r_l) = p. ln 2 where both score the same and m is 0."""
+    right, wrong = F.logsigmoid(chosen - rejected - margin), F.logsigmoid(rejected - chosen - margin)
+    return -probability * right - (1 - probability) * wrong
 
 
 def centre(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
@@ -31,26 +42,37 @@ def centre(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
 
 
 def pair_loss(
-    scores: torch.Tensor, margins: torch.Tensor, weights: torch.Tensor, *, pairs: int, centre_coefficient: float = 0.0
+    scores: torch.Tensor,
+    margins: torch.Tensor,
+    weights: torch.Tensor,
+    probabilities: torch.Tensor | None = None,
+    *,
+    pairs: int,
+    centre_coefficient: float = 0.0,
 ) -> torch.Tensor:
     """What these pairs add to the loss of a step of `pairs` pairs, a mean over pairs and members:
-    Σ_ik w_ik [bradley_terry + c · centre]_ik / (pairs · K). `margins` [P], `weights` [P, K]."""
+    Σ_ik w_ik [bradley_terry + c · centre]_ik / (pairs · K). `margins` [P], `weights` [P, K] and
+    `probabilities` [P] of the labels, without which all are certain."""
     chosen, rejected = scores[:, 0], scores[:, 1]
-    losses = bradley_terry(chosen, rejected, margins[:, None])
+    p = 1.0 if probabilities is None else probabilities[:, None]
+    losses = bradley_terry(chosen, rejected, margins[:, None], p)
     if centre_coefficient:
         losses = losses + centre_coefficient * centre(chosen, rejected)
     return (weights * losses).sum() / (pairs * scores.shape[2])
 
 
-def odin_loss(scores: torch.Tensor, margins: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+def odin_loss(
+    scores: torch.Tensor, margins: torch.Tensor, lengths: torch.Tensor, probabilities: torch.Tensor | float = 1.0
+) -> torch.Tensor:
     """ODIN (Chen et al. 2024, arXiv:2402.07319, equations 6 and 7) on a whole step, with scores [P, 2, 2] of a quality
     head q and a length head l, and `lengths` [P, 2] of the responses:
 
-    mean of −log σ(q_w + l_w − q_l − l_l − m), plus |ρ(q, length)| − ρ(l, length), Pearson's ρ over all 2P responses.
-    Correlations are no sums over pairs: see `head_overlap` for the third term."""
+    mean of −log σ(q_w + l_w − q_l − l_l − m), for soft labels as in `bradley_terry`, plus |ρ(q, length)| −
+    ρ(l, length), Pearson's ρ over all 2P responses. Correlations are no sums over pairs: see `head_overlap` for the
+    third term."""
     quality, length = scores[..., 0], scores[..., 1]
     total = quality + length
-    ranking = bradley_terry(total[:, 0], total[:, 1], margins).mean()
+    ranking = bradley_terry(total[:, 0], total[:, 1], margins, probabilities).mean()
     return ranking + correlation(quality, lengths).abs() - correlation(length, lengths)
 
 
@@ -83,25 +105,28 @@ def bootstrap_weights(pairs: int, members: int, seed: int) -> NDArray[np.float64
     return np.stack([np.bincount(drawn, minlength=pairs) for drawn in draws], axis=1).astype(np.float64)
 
 
-def balanced_weights(differences: Sequence[int]) -> NDArray[np.float64]:
+def balanced_weights(differences: Sequence[int], probabilities: Sequence[float] | None = None) -> NDArray[np.float64]:
     """Weights [P] under which the length difference says nothing about the label, from those differences (chosen less
     rejected, in tokens).
 
     Pairs are sorted by |difference| into strata. In each the more frequent side, longer or shorter chosen, is weighted
     down to the other's number, as if so many of it had been drawn; pairs of equal length count 1. Then all are scaled
-    to a mean of 1. Where every pair has the same side, all weights are 0."""
-    d = np.asarray(differences)
+    to a mean of 1. Where every pair has the same side, all weights are 0.
+
+    A label of probability p is |2p − 1| of one on its more probable side, and none at p = 0.5."""
+    lead = np.ones(len(differences)) if probabilities is None else 2 * np.asarray(probabilities) - 1
+    d, sure = np.asarray(differences) * np.sign(lead), np.abs(lead)
     weights = np.where(d == 0, 1.0, 0.0)
     for stratum in _strata(d):
         longer, shorter = stratum[d[stratum] > 0], stratum[d[stratum] < 0]
-        least = min(len(longer), len(shorter))
+        least = min(sure[longer].sum(), sure[shorter].sum())
         for side in (longer, shorter):
-            weights[side] = least / len(side) if len(side) else 0.0
+            weights[side] = least / sure[side].sum() if len(side) else 0.0
     mean = weights.mean() if len(weights) else 0.0
     return weights / mean if mean else weights
 
 
-def _strata(d: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _strata(d: NDArray[np.float64]) -> list[NDArray[np.int64]]:
     """Places of the pairs that differ, by |difference| in about STRATA parts; a part that holds one side alone joins
     the next, the last one the part before."""
     order = np.argsort(np.abs(d), kind="stable")

@@ -47,10 +47,11 @@ SftRow = MessagesRow | CompletionRow | TextRow
 
 @dataclass(frozen=True)
 class PreferenceRow:
-    """A prompt with a better and a worse response: strings, or one assistant message each. `columns` are the others of
-    the row, such as a margin.
+    """A prompt with a better and a worse response: strings, or one assistant message each. `probability` is how likely
+    the chosen one is the better: 1 is a certain label, and below 0.5 it is more likely the worse. `columns` are the
+    others of the row, such as a margin.
 
-    Raises InputError if they are equal."""
+    Raises InputError if they are equal, and for a probability outside (0, 1]."""
 
     where: str
     prompt: Prompt
@@ -58,10 +59,16 @@ class PreferenceRow:
     rejected: Response
     tools: Tools = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
+    probability: float = 1.0
 
     def __post_init__(self) -> None:
         if self.chosen == self.rejected:
             raise InputError("'chosen' and 'rejected' are equal; drop the row, a preference needs a difference")
+        if not 0 < self.probability <= 1:
+            raise InputError(
+                f"'probability' is {self.probability}; give one above 0 and at most 1 that 'chosen' is the better, and "
+                "for 0 exchange the two"
+            )
 
 
 @dataclass(frozen=True)

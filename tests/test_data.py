@@ -236,11 +236,36 @@ TALK = [user("q"), assistant("a")]
         ({"prompt": "q", "chosen": "a", "rejected": TALK}, "both be text or both be lists"),
         ({"prompt": "q", "chosen": "a", "rejected": None}, "both be text or both be lists"),
         ({"prompt": "q", "chosen": "a"}, "'chosen' without 'rejected'"),
+        *(
+            ({"prompt": "q", "chosen": "a", "rejected": "b", "probability": p}, f"'probability' {said}")
+            for p, said in (
+                (0, "is 0.0; give one above 0 and at most 1 that 'chosen' is the better, and for 0 exchange the two"),
+                (1.01, "is 1.01; give one above 0"),
+                (-0.5, "is -0.5; give one above 0"),
+                ("nan", "is nan; give one above 0"),
+                ("likely", "must be a number, how likely 'chosen' is the better, not 'likely'; rename it"),
+                (True, "must be a number, .* not True"),
+                ([0.6, 0.4], r"must be a number, .* not \[0.6, 0.4\]"),
+            )
+        ),
     ],
 )
 def test_wrong_preferences_name_the_line(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with refused(rf"d\.jsonl:1: .*{message}"):
         load_preferences(jsonl(tmp_path, row))
+
+
+def test_the_probability_of_a_preference(tmp_path: Path) -> None:
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    given = (0.6, "0.25", 1, 1e-3, None, "")
+    rows = load_preferences(jsonl(tmp_path, *({**pair, "probability": p, "margin": 2} for p in given)))
+    assert [row.probability for row in rows] == [0.6, 0.25, 1.0, 1e-3, 1.0, 1.0]
+    assert all(row.columns == {"margin": 2} for row in rows)
+    table = tmp_path / "d.csv"
+    table.write_text("prompt,chosen,rejected,probability\nq,a,b,0.6\nq,a,b,\n")
+    assert [row.probability for row in load_preferences(str(table))] == [0.6, 1.0]
+    report = check_data(jsonl(tmp_path, pair | {"probability": 0.6}, pair | {"probability": 6}))
+    assert report.valid_rows == 1 and "d.jsonl:2: 'probability' is 6.0" in report.problems[0]
 
 
 def test_tasks(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -443,3 +444,31 @@ def test_a_judge_labels_pairs(judge_server: ChatServer, tmp_path: Path) -> None:
     assert {row["prompt"] for row in pairs} == {"Say a word.", "Say another."}
     assert all(len(row["chosen"]) > len(row["rejected"]) for row in pairs)
     assert all(row["chosen_score"] > row["rejected_score"] for row in pairs)
+
+
+def test_clamped_labels_reach_the_reward_model(judge_server: ChatServer, tmp_path: Path) -> None:
+    """What the judge made of two answers is what the reward model is told, and DPO."""
+    from posttrain.config import DpoConfig, RewardModelConfig, SampleConfig
+    from posttrain.train.preference import train_dpo
+    from posttrain.train.reward_model import train_reward_model
+    from posttrain.train.sample import sample_answers
+
+    (tmp_path / "tasks.jsonl").write_text("".join(f'{{"prompt": "Say {i}."}}\n' for i in range(6)))
+    sampled = {"model": "tiny-random", "data": str(tmp_path / "tasks.jsonl"), "samples": 2, "max_new_tokens": 6}
+    judge = written(judge_server, "judge_pair", clamp=0.3)
+    sample_answers(SampleConfig(**sampled, reward=(judge,), write="pairs", soft_labels=True, out=tmp_path / "labels"))
+    pairs = tmp_path / "labels" / "pairs.jsonl"
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    assert rows and all(row["probability"] == row["chosen_score"] == 0.7 for row in rows)
+
+    def steps(run: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+    shared = {"model": "tiny-random", "data": str(pairs), "batch_size": 1, "max_steps": 3, "learning_rate": 1e-4}
+    train_reward_model(RewardModelConfig(**shared, out=tmp_path / "rm"))
+    train_dpo(DpoConfig(**shared, out=tmp_path / "dpo"))
+    for step in (*steps(tmp_path / "rm"), *steps(tmp_path / "dpo")):
+        m = step["margin"]  # of the one pair of the step
+        loss = 0.7 * math.log1p(math.exp(-m)) + 0.3 * math.log1p(math.exp(m))
+        assert step["loss"] == pytest.approx(loss, abs=1e-5)
+    assert abs(steps(tmp_path / "dpo")[-1]["margin"]) > 1e-3

@@ -43,6 +43,10 @@ def label_rows(n: int) -> list[dict[str, Any]]:
     return [{**row, "label": i % 3 != 1} for i, row in enumerate(sft_rows(n))]
 
 
+def soft_rows(n: int) -> list[dict[str, Any]]:
+    return [{**row, "probability": (1.0, 0.7, 0.3)[i % 3]} for i, row in enumerate(pair_rows(n))]
+
+
 def run(tmp_path: Path, rows: list[dict[str, Any]], name: str = "run", **options: Any) -> Path:
     """Train tiny-random on the rows and return the run folder."""
     data = write_rows(tmp_path / "rows.jsonl", rows)
@@ -95,6 +99,7 @@ def test_losses_begin_where_policy_and_reference_agree(tmp_path: Path, loss: str
         ({"loss": "ipo"}, pair_rows(6)),
         ({"loss": "orpo"}, pair_rows(6)),
         ({"loss": "apo_down", "ld_alpha": 0.3}, pair_rows(6)),
+        ({"loss": ("sigmoid", "ipo=0.5")}, soft_rows(6)),
         ({"loss": ("kto", "sft"), "undesirable_weight": 1.5}, label_rows(9)),
     ],
 )
@@ -224,6 +229,36 @@ def test_a_step_without_bad_responses_has_no_margin(tmp_path: Path) -> None:
     rows = [{**row, "label": True} for row in sft_rows(3)]
     (row,) = metrics(run(tmp_path, rows, loss="kto", batch_size=3))
     assert row["margin"] is None and row["rejected_reward"] is None and row["chosen_reward"] is not None
+
+
+@pytest.mark.parametrize(("loss", "named"), [("kto", "kto"), (("sigmoid", "sft=0.2"), "sft")])
+def test_losses_on_single_answers_refuse_labels_that_may_be_wrong(
+    tmp_path: Path, loss: str | tuple[str, ...], named: str
+) -> None:
+    said = rf"rows\.jsonl:2: the label has the probability 0\.7, and loss '{named}' takes labels as certain"
+    with pytest.raises(InputError, match=said):
+        run(tmp_path, soft_rows(3), loss=loss)
+    held_out = write_rows(tmp_path / "held-out.jsonl", soft_rows(3))
+    with pytest.raises(InputError, match=r"held-out\.jsonl:2: the label has the probability 0\.7"):
+        run(tmp_path, pair_rows(3), loss=loss, eval_data=str(held_out), eval_every=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_probability_for_all_rows_trains_as_label_smoothing(tmp_path: Path) -> None:
+    options = {"batch_size": 3, "max_steps": 3, "learning_rate": 1e-4, "micro_batch_tokens": 100}
+    plain = metrics(run(tmp_path, pair_rows(6), "smooth", loss="cdpo", label_smoothing=0.25, **options), timeless=True)
+    rows = [{**row, "probability": 0.75} for row in pair_rows(6)]
+    soft = metrics(run(tmp_path, rows, "soft", **options), timeless=True)
+    for one, other in zip(plain, soft, strict=True):
+        accuracy = one.pop("accuracy")
+        assert other.pop("accuracy") == pytest.approx(0.25 + 0.5 * accuracy, abs=1e-6)
+        assert other == pytest.approx(one, rel=1e-4, abs=1e-5)
+    certain = [{**row, "probability": 1} for row in pair_rows(6)]
+    one, other = (
+        metrics(run(tmp_path, given, name, **options), timeless=True)
+        for given, name in ((certain, "certain"), (pair_rows(6), "without"))
+    )
+    assert one == other and one != soft
 
 
 # -- held-out data ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from posttrain.preference_losses import (
     FUNCTIONS,
     Counts,
     Responses,
+    agreement,
     apo_down,
     apo_zero,
     hinge,
@@ -268,3 +270,64 @@ def test_a_step_needs_its_reference() -> None:
     assert step_loss(bare, terms(loss="sigmoid", reference_free=True, beta=1.0), Counts(1, 1)).item() == pytest.approx(
         math.log(1 + math.exp(-1))
     )
+
+
+# -- labels that may be wrong -----------------------------------------------------------------------------------------
+
+
+def test_a_step_with_soft_labels_by_hand() -> None:
+    """The pairs of `test_a_step_of_dpo_by_hand`, margins 1.5 and −1, with labels of 0.9 and 0.3; the gradient is
+    −β (p σ(−m) − (1 − p) σ(m)) by the chosen log-probability, / pairs."""
+    responses = replace(two_pairs(grad=True), probability=tensor(0.9, 0.3))
+    loss = step_loss(responses, terms(loss="sigmoid", beta=0.5), Counts(2, 2))
+    first, second = 0.9 * 0.201413 + 0.1 * 1.701413, 0.3 * 1.313262 + 0.7 * 0.313262
+    assert loss.item() == pytest.approx((first + second) / 2, abs=1e-6)
+    slopes = [-0.5 * (p * s(-m) - (1 - p) * s(m)) / 2 for p, m in ((0.9, 1.5), (0.3, -1.0))]
+    assert gradient(loss, responses.policy)[0] == pytest.approx([slopes[0], -slopes[0], slopes[1], -slopes[1]])
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_certain_label_is_the_loss_without_probabilities_bit_for_bit(name: str) -> None:
+    found = []
+    for probability in (None, torch.ones(2, dtype=torch.float64)):
+        responses = replace(two_pairs(grad=True), probability=probability)
+        term = terms(loss=name)
+        loss = step_loss(responses, term, Counts(2, 2))
+        found.append((loss.item(), gradient(loss, responses.policy), step_metrics(responses, term[0], Counts(2, 2))))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_exchanged_responses_with_the_other_probability_are_the_same_pair(name: str) -> None:
+    """The value is p times the plain loss and 1 − p times that of the responses exchanged, written from the papers."""
+    one = replace(two_pairs(), probability=tensor(0.8, 0.35))
+    other = replace(one, desirable=~one.desirable, probability=tensor(0.2, 0.65))
+    (term,) = terms(loss=name)
+    values = [step_loss(responses, [term], Counts(2, 2)).item() for responses in (one, other)]
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    scores = one.scores(term).tolist()
+    plain = 0.0
+    for (c, r), p in zip((scores[:2], scores[2:]), (0.8, 0.35), strict=True):
+        sides = [FUNCTIONS[name](tensor(a), tensor(b), **term.numbers).item() for a, b in ((c, r), (r, c))]
+        plain += (p * sides[0] + (1 - p) * sides[1]) / 2
+    assert values[0] == pytest.approx(plain, rel=1e-12)
+
+
+def test_one_probability_for_all_is_label_smoothing() -> None:
+    """ε = 1 − p of cDPO; on top of a smoothing of ε the label is right with p (1 − ε) + (1 − p) ε."""
+    soft = replace(two_pairs(), probability=tensor(0.8, 0.8))
+    for given, same in ((0.0, 0.2), (0.1, 1 - (0.8 * 0.9 + 0.2 * 0.1))):
+        found = step_loss(soft, terms(loss="sigmoid", label_smoothing=given), Counts(2, 2))
+        smooth = step_loss(two_pairs(), terms(loss="sigmoid", label_smoothing=same), Counts(2, 2))
+        assert found.item() == pytest.approx(smooth.item(), rel=1e-12)
+
+
+def test_accuracy_counts_labels_with_their_probability() -> None:
+    """The first pair has the chosen one above, the second the rejected one: 0.9 and 1 − 0.3."""
+    assert agreement(tensor(1.5, -1.0, 0.0), tensor(0.9, 0.3, 0.8)).tolist() == pytest.approx([0.9, 0.7, 0.5])
+    assert agreement(tensor(1.5, -1.0, 0.0)).tolist() == [1.0, 0.0, 0.5]
+    soft = replace(two_pairs(), probability=tensor(0.9, 0.3))
+    (term,) = terms(loss="sigmoid", beta=0.5)
+    found, certain = (step_metrics(responses, term, Counts(2, 2)) for responses in (soft, two_pairs()))
+    assert found.pop("accuracy") == pytest.approx(0.8) and certain.pop("accuracy") == 0.5
+    assert found == certain

@@ -116,11 +116,17 @@ def test_llama3(tmp_path: Path) -> None:
 def test_constitutional(tmp_path: Path, judge_server: ChatServer) -> None:
     """With a judge behind an endpoint for the labels; it likes the longer answer."""
     judge = f'judge_pair(url="{judge_server.url}", model="m", rubric="harmless", clamp=0.4)'
-    changes = (f"model={ending_tiny(tmp_path)}", f"labels.reward={json.dumps([judge])}", "labels.samples=2")
+    changes = (
+        f"model={ending_tiny(tmp_path)}",
+        f"labels.reward={json.dumps([judge])}",
+        "labels.samples=2",
+        "labels.soft_labels=true",
+    )
     stages = run_tiny("constitutional", tmp_path / "out", *changes)
     assert list(stages) == ["start", "sl", "rl"]
     pairs = read_rows(tmp_path / "out" / "labels" / "pairs.jsonl")
     assert pairs and all((p["chosen_score"], p["rejected_score"]) == (0.6, 0.4) for p in pairs)
+    assert all(p["probability"] == 0.6 for p in pairs)
     assert all(len(p["chosen"]) > len(p["rejected"]) for p in pairs)
     assert all(row["rounds"] for row in read_rows(tmp_path / "out" / "revised" / "sft.jsonl"))
 
@@ -220,6 +226,8 @@ def test_a_plan_imports_no_torch_and_names_what_is_wrong(tmp_path: Path, capsys:
         assert message in capsys.readouterr().err
     assert main(["run", "constitutional", "--plan", "--set", "revised.principles=none.yaml"]) == 2
     assert "there is no rubric file none.yaml" in capsys.readouterr().err
+    assert main(["run", "constitutional", "--plan", "--set", "labels.soft_labels=true"]) == 2
+    assert "soft_labels needs judge_pair" in capsys.readouterr().err
     assert main(["run", "tulu3", "--plan", "--set", "model=owner/name"]) == 0
     assert "the recipe has no shape of owner/name" in capsys.readouterr().out
 

@@ -83,8 +83,10 @@ def gradients(stage: RewardModel) -> dict[str, torch.Tensor]:
 
 
 def test_the_gradient_is_the_plain_one_in_float64(tmp_path: Path) -> None:
-    """Against transformers' classifier on single rows, with margins and the centre loss, in float64."""
-    rows = [{**row, "margin": 0.1 * i} for i, row in enumerate(pair_rows(3))]
+    """Against transformers' classifier on single rows, with soft labels, margins and the centre loss, in float64."""
+    labels = (1.0, 0.7, 0.3)
+    given = zip(pair_rows(3), labels, (0.0, 0.1, 0.2), strict=True)
+    rows = [{**row, "probability": p, "margin": m} for row, p, m in given]
     stage = stage_of(settings(tmp_path, rows, centre_coefficient=0.05))
     found = gradients(stage)
     stage.policy.lm.save(tmp_path / "start")
@@ -96,7 +98,9 @@ def test_the_gradient_is_the_plain_one_in_float64(tmp_path: Path) -> None:
             model(input_ids=torch.tensor([chatml(tokenizer, row["prompt"], row[side])[0]])).logits[0, 0]
             for side in ("chosen", "rejected")
         )
-        total = total + torch.log1p(torch.exp(-(better - worse - row["margin"]))) + 0.05 * (better + worse) ** 2
+        p, m = row["probability"], row["margin"]
+        total = total + p * torch.log1p(torch.exp(worse - better + m)) + 0.05 * (better + worse) ** 2
+        total = total + (1 - p) * torch.log1p(torch.exp(better - worse + m))
     (total / 3).backward()
     plain = {name: p.grad for name, p in model.named_parameters()}
     assert torch.allclose(found.pop("score_head.weight").double(), plain.pop("score.weight"), atol=1e-5)
@@ -107,7 +111,7 @@ def test_the_gradient_is_the_plain_one_in_float64(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{"members": 3}, {"length_head": True}, {"length_balanced": True}])
 def test_micro_batches_do_not_change_the_gradient(tmp_path: Path, changes: dict[str, Any]) -> None:
-    rows = pair_rows(7)
+    rows = [{**row, "probability": 0.4 + 0.1 * i} for i, row in enumerate(pair_rows(7))]
     whole = gradients(stage_of(settings(tmp_path, rows, **changes)))
     split = gradients(stage_of(settings(tmp_path, rows, micro_batch_tokens=60, **changes)))
     assert whole.keys() == split.keys()
@@ -226,6 +230,39 @@ def test_margins_come_from_the_data_and_must_be_numbers(tmp_path: Path, capsys: 
     assert not (tmp_path / "o").exists()
 
 
+def test_a_reward_model_learns_how_likely_a_label_is(tmp_path: Path) -> None:
+    """Eight pairs seen again and again: with certain labels the scores part without end, with 60% and 40% they stop
+    near ln 1.5 = 0.405 on either side, where the loss is the entropy of the labels. The held-out pairs are the same: of
+    such labels a model agrees with 60%, and is calibrated."""
+    options = {"batch_size": 8, "max_steps": 60, "learning_rate": 1e-3, "eval_every": 60}
+    soft = [{**row, "probability": (0.6, 0.4)[i % 2]} for i, row in enumerate(pair_rows(8))]
+    found = {}
+    for name, rows in (("certain", pair_rows(8)), ("soft", soft)):
+        held_out = str(write_rows(tmp_path / f"held-out-{name}.jsonl", rows))
+        config = settings(tmp_path, rows, out=tmp_path / name, eval_data=held_out, **options)
+        train_reward_model(config)
+        found[name] = json.loads((config.out / "evaluations" / "reward_model.json").read_text())
+    certain, last = metrics(tmp_path / "certain")[-1], metrics(tmp_path / "soft")[-1]
+    entropy = -0.6 * math.log(0.6) - 0.4 * math.log(0.4)
+    assert certain["eval/loss"] < 0.1 and certain["eval/margin"] > 3
+    assert last["eval/loss"] == pytest.approx(entropy, abs=0.01) and last["eval/loss"] > entropy - 1e-6
+    assert abs(last["eval/margin"]) < 0.2  # up for one half, down for the other
+    assert last["eval/accuracy"] == pytest.approx(0.6) and certain["eval/accuracy"] == 1.0
+    assert last["eval/accuracy_low"] < 0.6 < last["eval/accuracy_high"]
+    assert found["soft"]["accuracy"]["value"] == pytest.approx(0.6) and found["certain"]["accuracy"]["value"] == 1.0
+    assert found["soft"]["calibration"]["error"] < 0.1
+
+
+def test_a_column_of_certain_labels_changes_nothing(tmp_path: Path) -> None:
+    for name, rows in (("with", [{**row, "probability": 1} for row in pair_rows(8)]), ("without", pair_rows(8))):
+        held_out = str(write_rows(tmp_path / f"held-out-{name}.jsonl", rows))
+        changes = {"out": tmp_path / name, "eval_data": held_out, "eval_every": 2, "max_steps": 4, "members": 2}
+        train_reward_model(settings(tmp_path, rows, **changes))
+    assert metrics(tmp_path / "with", timeless=True) == metrics(tmp_path / "without", timeless=True)
+    for file in ("model/model.safetensors", "evaluations/reward_model.json"):
+        assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
+
+
 def test_lengths_that_cannot_be_balanced_are_refused(tmp_path: Path) -> None:
     rows = [{"prompt": "Say it", "chosen": "a" * (2 + i), "rejected": "b"} for i in range(4)]
     with pytest.raises(InputError, match="same side in length"):
@@ -272,6 +309,20 @@ def test_validation_counts_by_hand() -> None:
     assert (found["length"]["longer_chosen"]["value"], found["length"]["longer_chosen"]["n"]) == (0.5, 2)
     assert found["length"]["longer_scored_higher"]["value"] == 1.0
     assert found["gold"] is None
+
+
+def test_soft_labels_are_counted_by_their_probability() -> None:
+    """The first pair is ranked as chosen, the others the other way round: 0.9 + 0.4 + 0.5 of three. The longer one is
+    chosen, by the labels, with 0.9, 1 − 0.6 and 0.5. Predictions are σ(1) three times, σ(1) − 0.6 = 0.131 too sure."""
+    lengths, labels = ((5, 2), (2, 5), (6, 3)), (0.9, 0.6, 0.5)
+    pairs = [Pair((1,), ((1,) * a, (1,) * b), probability=p) for (a, b), p in zip(lengths, labels, strict=True)]
+    found = validation(pairs, np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0]]))
+    assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (pytest.approx(1.8 / 3), 3)
+    assert found["accuracy"]["low"] < 0.6 < found["accuracy"]["high"]
+    assert found["length"]["longer_chosen"]["value"] == pytest.approx((0.9 + 0.4 + 0.5) / 3)
+    (bin_,) = found["calibration"]["bins"]
+    assert bin_["right"]["value"] == pytest.approx(0.6)
+    assert found["calibration"]["error"] == pytest.approx(1 / (1 + math.exp(-1)) - 0.6)
 
 
 def test_prompts_and_responses_are_computed_once() -> None:

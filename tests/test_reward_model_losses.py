@@ -139,3 +139,103 @@ def test_a_stratum_of_one_side_joins_its_neighbour() -> None:
     weights = balanced_weights([1, -1, 50, 60, 70])
     assert (weights > 0).all()
     assert weights[[0, 2, 3, 4]].sum() == pytest.approx(weights[1])
+
+
+# -- labels that may be wrong -----------------------------------------------------------------------------------------
+
+
+def test_a_soft_label_by_hand() -> None:
+    """r_w − r_l = 1.5 and p = 0.7: 0.7 log(1 + e^−1.5) + 0.3 log(1 + e^1.5); with a margin of 0.5 it is asked of either
+    side, 0.7 log(1 + e^−1) + 0.3 log(1 + e^2)."""
+    assert float(bradley_terry(f64(2.0), f64(0.5), 0.0, 0.7)) == pytest.approx(0.7 * 0.2014132780 + 0.3 * 1.7014132780)
+    with_margin = float(bradley_terry(f64(2.0), f64(0.5), f64(0.5), f64(0.7)))
+    assert with_margin == pytest.approx(0.7 * log1pexp(-1.0) + 0.3 * log1pexp(2.0), abs=1e-12)
+    for p in (0.2, 0.5, 0.9):
+        assert float(bradley_terry(f64(3.0), f64(3.0), 0.0, p)) == pytest.approx(math.log(2), abs=1e-12)
+
+
+def test_a_certain_label_is_the_loss_without_probabilities_bit_for_bit() -> None:
+    rng = torch.Generator().manual_seed(1)
+    scores, margins, weights = torch.randn(9, 2, 3, generator=rng) * 5, torch.rand(9, generator=rng), torch.ones(9, 3)
+    found = []
+    for labels in ((), (torch.ones(9),)):
+        leaf = scores.clone().requires_grad_()
+        loss = pair_loss(leaf, margins, weights, *labels, pairs=9, centre_coefficient=0.1)
+        loss.backward()
+        assert leaf.grad is not None
+        found.append((loss.detach(), leaf.grad))
+    plain = -torch.nn.functional.logsigmoid(scores[:, 0] - scores[:, 1] - margins[:, None])
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+    assert torch.equal(bradley_terry(scores[:, 0], scores[:, 1], margins[:, None], torch.ones(9, 1)), plain)
+
+
+def slope(difference: float, margin: float, p: float) -> float:
+    """dL/dr_w where r_l = 0."""
+    chosen = f64(difference).requires_grad_()
+    bradley_terry(chosen, f64(0.0), margin, p).sum().backward()
+    assert chosen.grad is not None
+    return float(chosen.grad)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.4, 0.5, 0.6, 0.99])
+def test_the_best_difference_is_the_log_odds_of_the_label(p: float) -> None:
+    """dL/dr_w = σ(r_w − r_l) − p without a margin; with one −p σ(m − Δ) + (1 − p) σ(m + Δ)."""
+    best = math.log(p / (1 - p))
+    assert slope(best, 0.0, p) == pytest.approx(0.0, abs=1e-12)
+    for difference, m in ((-2.0, 0.0), (0.3, 0.0), (0.3, 1.0)):
+        by_hand = -p / (1 + math.exp(difference - m)) + (1 - p) / (1 + math.exp(-difference - m))
+        assert slope(difference, m, p) == pytest.approx(by_hand, abs=1e-12)
+    assert slope(0.3, 0.0, p) == pytest.approx(1 / (1 + math.exp(-0.3)) - p, abs=1e-12)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5, 3.0])
+def test_no_margin_outvotes_a_label(margin: float) -> None:
+    """At equal scores the loss falls towards the more probable side, for p = 0.5 towards neither; a row with the
+    responses exchanged and 1 − p is the same."""
+    assert slope(0.0, margin, 0.6) < 0 < slope(0.0, margin, 0.4)
+    assert slope(0.0, margin, 0.5) == pytest.approx(0.0, abs=1e-12)
+    one, other = bradley_terry(f64(1.3), f64(0.2), margin, 0.3), bradley_terry(f64(0.2), f64(1.3), margin, 0.7)
+    assert float(one) == pytest.approx(float(other), abs=1e-12)
+
+
+def test_soft_labels_of_a_step_in_float32_are_those_of_float64() -> None:
+    rng = torch.Generator().manual_seed(2)
+    scores = torch.randn(6, 2, 2, generator=rng, dtype=torch.float64) * 3
+    margins, weights, labels = (torch.rand(*shape, generator=rng).double() for shape in ((6,), (6, 2), (6,)))
+    exact, single = scores.clone().requires_grad_(), scores.float().requires_grad_()
+    whole = pair_loss(exact, margins, weights, labels, pairs=6)
+    whole.backward()
+    by_hand = 0.0
+    for i in range(6):
+        for k in range(2):
+            d, m, p = float(scores[i, 0, k] - scores[i, 1, k]), float(margins[i]), float(labels[i])
+            by_hand += float(weights[i, k]) * (p * log1pexp(m - d) + (1 - p) * log1pexp(m + d)) / 12
+    assert float(whole.detach()) == pytest.approx(by_hand, abs=1e-12)
+    for a, b in ((0, 1), (1, 6)):
+        parts = (t[a:b].float() for t in (margins, weights, labels))
+        pair_loss(single[a:b], *parts, pairs=6).backward()
+    assert exact.grad is not None and single.grad is not None
+    assert torch.allclose(single.grad.double(), exact.grad, atol=1e-6)
+
+
+def test_odin_with_soft_labels_by_hand() -> None:
+    """The totals of `test_odin_by_hand`, labels of 0.6 and 0.3."""
+    lengths = torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=torch.float64)
+    scores = torch.stack([torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64), lengths], dim=2)
+    first, second = 0.6 * log1pexp(1) + 0.4 * log1pexp(-1), 0.3 * log1pexp(-1) + 0.7 * log1pexp(1)
+    found = float(odin_loss(scores, f64(0.0, 0.0), lengths, f64(0.6, 0.3)))
+    assert found == pytest.approx((first + second) / 2 - 1, abs=1e-6)
+
+
+def test_soft_labels_are_balanced_by_how_much_they_say() -> None:
+    """Longer ones with 2p − 1 of 0.5 and 0.5, shorter ones with 0.2, 0.8 and 0.4 from the chosen's side, the last as a
+    longer one that is probably worse; and a label of 0.5, which says nothing. In the one stratum there is, the mean
+    label by weight is 0."""
+    differences, labels = [4, 4, -4, -4, 4, 4], [0.75, 0.75, 0.6, 0.9, 0.3, 0.5]
+    weights = balanced_weights(differences, labels)
+    said = [(2 * p - 1) * (1 if d > 0 else -1) for d, p in zip(differences, labels, strict=True)]
+    assert sum(w * s for w, s in zip(weights, said, strict=True)) == pytest.approx(0.0, abs=1e-12)
+    assert weights.mean() == pytest.approx(1.0) and (weights > 0).all()
+    assert weights[2] / weights[0] == pytest.approx(1.0 / 1.4) and weights[5] == weights[0]
+    hard = balanced_weights([1, 1, -1, 0, 5, -5, -5, -5])
+    assert np.array_equal(balanced_weights([1, 1, -1, 0, 5, -5, -5, -5], [1.0] * 8), hard)

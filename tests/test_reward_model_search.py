@@ -103,7 +103,7 @@ def snapshot(run: Path) -> dict[str, bytes]:
 
 
 def test_a_round_adds_what_fools_the_model_and_says_where_it_is_from(tmp_path: Path) -> None:
-    rows = world(40, seed=0)
+    rows = [row if i % 4 else {**row, "probability": 0.9} for i, row in enumerate(world(40, seed=0))]
     config = settings(tmp_path, rows)
     train_adversarial(config)
     written = read_rows(config.out / "pairs-1.jsonl")

@@ -16,7 +16,7 @@ from posttrain.cli import main
 from posttrain.config import SampleConfig
 from posttrain.data.formats import load_preferences, load_sft
 from posttrain.models import load_model, weights_hash
-from posttrain.train.answers import rows_of
+from posttrain.train.answers import check_soft_labels, preference, rows_of
 from posttrain.train.sample import sample_answers
 from posttrain.types import Group, InputError, Message, Rollout, RunFailed, Sampling, Score, Task
 from tests.conftest import ChatServer
@@ -127,6 +127,53 @@ def test_pairs_of_the_best_and_the_worst() -> None:
     assert rows(group([("a", 1.0), ("b", 1.0)]), write="pairs") == ([], {"tasks_of_equal_scores": 1})
     assert rows(group([("a", None)] * 2), write="pairs") == ([], {"unscored": 2, "tasks_without_a_score": 1})
     assert rows(group([("a", 1.0), ("a", 0.0)]), write="pairs") == ([], {"tasks_of_equal_answers": 1})
+
+
+JUDGE = 'judge_pair(model="m", url="http://127.0.0.1:9/v1", rubric="good?", clamp=0.1)'
+
+
+def test_a_soft_label_of_two_answers_is_what_the_judge_made_of_them() -> None:
+    (row,), _ = rows(group([("a", 0.4), ("b", 0.6)]), write="pairs", soft_labels=True, reward=(JUDGE,))
+    assert (row["chosen"], row["rejected"], row["probability"]) == ("b", "a", 0.6)
+    (plain,), _ = rows(group([("a", 0.4), ("b", 0.6)]), write="pairs", reward=(JUDGE,))
+    assert plain == {name: value for name, value in row.items() if name != "probability"}
+    assert rows(group([("a", 0.5), ("b", 0.5)]), write="pairs", soft_labels=True) == ([], {"tasks_of_equal_scores": 1})
+
+
+def test_a_soft_label_of_many_answers_is_the_mean_over_the_ways_between_two() -> None:
+    """p of each against each by hand; the best is the first and the worst the last."""
+    p = {(0, 1): 0.9, (0, 2): 0.5, (0, 3): 0.9, (1, 2): 0.9, (1, 3): 0.5, (2, 3): 0.9}
+    p |= {(j, i): 1 - value for (i, j), value in p.items()}
+    wins = [sum(p[i, j] for j in range(4) if j != i) / 3 for i in range(4)]
+    assert max(wins) == wins[0] and min(wins) == wins[3]
+    ways = [p[0, 3], *((p[0, k] + p[k, 3]) / 2 for k in (1, 2))]
+    assert preference(wins[0], wins[3]) == pytest.approx(sum(ways) / 3)
+    assert preference(0.9, 0.1) == 0.9 and preference(1.0, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        ("math",),
+        (JUDGE, "repetition=0.1"),
+        (f"{JUDGE}=0.5",),
+        (f"{JUDGE}=0:1,10:2",),
+        (f"clip({JUDGE}, low=0.2)",),
+        (JUDGE.replace("judge_pair", "judge").replace(", clamp=0.1", ""),),
+    ],
+)
+def test_soft_labels_need_win_rates(tmp_path: Path, reward: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=r"soft_labels needs judge_pair\(\.\.\.\) as the only reward"):
+        sample_answers(config(write="pairs", soft_labels=True, reward=reward, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    check_soft_labels(config(write="pairs", reward=reward))
+
+
+@pytest.mark.parametrize("reward", [JUDGE, f"sanitised(strip_thinking({JUDGE})) as better", f"{JUDGE}=1.0"])
+def test_soft_labels_of_judges_that_compare(reward: str) -> None:
+    check_soft_labels(config(write="pairs", soft_labels=True, reward=(reward,)))
+    with pytest.raises(ValueError, match="soft_labels are of pairs"):
+        config(soft_labels=True, reward=(reward,))
 
 
 def test_conversations_and_tools_stay_what_they_are() -> None:

@@ -88,6 +88,9 @@ class SampleConfig(SourceConfig):
     """How many of the best answers to a task are written."""
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Write only answers with at least this score (`best`, `all`)."""
+    soft_labels: bool = False
+    """Write with each pair how likely the chosen answer is the better one, by the win rates of `judge_pair`, for
+    `reward-model` and `dpo` to train on (Constitutional AI, arXiv:2212.08073, section 4). Needs that reward alone."""
     truncated: Literal["drop", "keep"] = "drop"
     """Whether `best` and `all` leave out answers that the token limit cut: trained on, one teaches to end there."""
     samples: Positive = 8
@@ -112,6 +115,8 @@ class SampleConfig(SourceConfig):
             raise ValueError(f"reward is required to write {self.write}")
         if self.write == "pairs" and self.samples < 2:
             raise ValueError("samples must be at least 2 to write pairs")
+        if self.soft_labels and self.write != "pairs":
+            raise ValueError("soft_labels are of pairs; give write: pairs")
         if self.write != "best" and self.keep != 1:
             raise ValueError("keep counts the best answers and needs write 'best'")
         if self.keep > self.samples:

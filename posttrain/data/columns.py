@@ -109,6 +109,22 @@ def parse_steps(columns: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[floa
     return tuple(step.strip("\r\n") for step in steps), tuple(map(float, labels))
 
 
+def parse_probability(columns: Mapping[str, Any]) -> float:
+    """The column `probability`, a number or the text of one (CSV); 1 where there is none."""
+    value = columns.get("probability")
+    if value is None or value == "":
+        return 1.0
+    try:
+        if isinstance(value, bool):
+            raise TypeError(value)
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            "column 'probability' must be a number, how likely 'chosen' is the better, not "
+            f"{short(value)}; rename it if it is something else"
+        ) from None
+
+
 def parse_tools(columns: Mapping[str, Any]) -> Tools:
     """The column `tools`, a list of JSON schemas or the JSON text of one; () where there is none."""
     value = columns.get("tools")

@@ -17,6 +17,7 @@ from posttrain.data.columns import (
     parse_label,
     parse_messages,
     parse_pair,
+    parse_probability,
     parse_prompt,
     parse_steps,
     parse_tools,
@@ -46,7 +47,7 @@ FITS: dict[Kind, str] = {
     "task": "posttrain rl and posttrain eval",
 }
 
-PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "tools")
+PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "tools", "probability")
 
 
 def load_sft(source: str) -> list[SftRow]:
@@ -220,7 +221,7 @@ def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Ro
         return MessagesRow(where, messages, tools)
     if kind == "preference":
         rest = {name: value for name, value in columns.items() if name not in PREFERENCE_COLUMNS}
-        return PreferenceRow(where, *parse_pair(columns), tools, rest)
+        return PreferenceRow(where, *parse_pair(columns), tools, rest, parse_probability(columns))
     if kind == "stepwise":
         return StepwiseRow(where, parse_prompt(columns["prompt"]), *parse_steps(columns), tools)
     prompt, completion = after_prompt(parse_prompt(columns["prompt"]), columns["completion"], "completion")

@@ -18,6 +18,8 @@ SAMPLE_NAMES = frozenset(("prompt", "response", "completion", "messages", "promp
 VERL_NAMES = frozenset(("data_source", "solution_str", "ground_truth", "extra_info"))
 NOT_COLUMNS = BATCHED_NAMES | SAMPLE_NAMES
 """Names that mean something else than a column of that name."""
+EDITS = ("strip_thinking", "normalised", "sanitised")
+"""Wrappers that change what the reward inside sees, and not its value."""
 MODEL_SCORES = "model_scores"
 """What the signature of a reward names whose values a model has computed before."""
 REFERENCES = ("answer", "solution", "ground_truth")
@@ -154,6 +156,14 @@ class Spec:
     def builtins(self) -> list[tuple[Expression, Builtin]]:
         """The built-ins inside, with where they stand."""
         return [(part, BUILTINS[part.target]) for part in self.expression.walk() if part.target in BUILTINS]
+
+    @property
+    def win_rate(self) -> bool:
+        """Whether the score is the win rate of an answer, as `judge_pair` gives it: by itself, with weight 1."""
+        inside = self.expression
+        while inside.target in EDITS:
+            inside = inside.arguments[0]
+        return inside.target == "judge_pair" and self.weight == Weight.parse("1")
 
 
 def check_columns(spec: Spec, loaded: Loaded, columns: Collection[str]) -> None:

@@ -9,16 +9,27 @@ from typing import Any
 import numpy as np
 
 from posttrain.config import SampleConfig
-from posttrain.types import Group, Rollout, Score
+from posttrain.rewards.specs import Spec
+from posttrain.types import Group, InputError, Rollout, Score
 
 Answers = list[tuple[Rollout, Score]]
+
+
+def check_soft_labels(config: SampleConfig) -> None:
+    """Raises InputError where soft labels are asked for and the scores are no win rates."""
+    specs = [Spec.parse(text) for text in config.reward]
+    if config.soft_labels and not (len(specs) == 1 and specs[0].win_rate):
+        raise InputError(
+            f"soft_labels needs judge_pair(...) as the only reward, with weight 1, not {' + '.join(config.reward)}: "
+            "other scores say which answer is better, and not how likely"
+        )
 
 
 def rows_of(group: Group, config: SampleConfig, rng: np.random.Generator) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The rows that a task gives, and how many of its answers were left out for which reason (`tasks_…`: how many
     tasks). `rng` decides between equals."""
     if config.write == "pairs":
-        return _pair(group, rng)
+        return _pair(group, rng, config.soft_labels)
     usable, dropped = _usable(group, config)
     chosen = usable
     if config.write == "best":
@@ -64,7 +75,7 @@ def _best(answers: Answers, keep: int, rng: np.random.Generator) -> tuple[Answer
     return chosen, duplicates
 
 
-def _pair(group: Group, rng: np.random.Generator) -> tuple[list[dict[str, Any]], Counter[str]]:
+def _pair(group: Group, rng: np.random.Generator, soft_label: bool) -> tuple[list[dict[str, Any]], Counter[str]]:
     """One pair of an answer with the highest and one with the lowest score, where these differ."""
     scored = [(r, s) for r, s in zip(group.rollouts, group.scores, strict=True) if s.total is not None]
     dropped = Counter(unscored=len(group.rollouts) - len(scored))
@@ -78,7 +89,18 @@ def _pair(group: Group, rng: np.random.Generator) -> tuple[list[dict[str, Any]],
     rejected = _draw([answer for answer in scored if _total(answer) == worst], rng)
     if chosen[0].text == rejected[0].text:  # a reward that scores one text in two ways
         return [], +(dropped + Counter(tasks_of_equal_answers=1))
-    return [_pair_row(group, chosen, rejected)], +dropped
+    label = {"probability": preference(best, worst)} if soft_label else {}
+    return [_pair_row(group, chosen, rejected) | label], +dropped
+
+
+def preference(chosen: float, rejected: float) -> float:
+    """(s_w + 1 − s_l) / 2: how likely the chosen of two answers is the better one, from their win rates s against the
+    others to the same prompt.
+
+    Without others it is p_wl, what the judge made of the two. Where all of G were compared it is the mean over the
+    G − 1 ways from the one to the other: p_wl itself, and (p_wk + p_kl) / 2 by way of each third answer k. It stays
+    within the bounds that p is clamped to."""
+    return (chosen + (1 - rejected)) / 2
 
 
 def _draw(answers: Answers, rng: np.random.Generator) -> tuple[Rollout, Score]:

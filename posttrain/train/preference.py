@@ -26,7 +26,7 @@ from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, Loss, planned_steps, step_rows, training_flops
 from posttrain.train.preference_data import Example, counts_of, encode_examples, example_trees, mismatched
 from posttrain.train.preference_reference import MovingReference, PreferenceReference, stored_reference
-from posttrain.types import Batch, LossOutput
+from posttrain.types import Batch, InputError, LossOutput
 
 SIDES = tuple(f"{side}_{what}" for side in ("chosen", "rejected") for what in ("reward", "logprob", "drift"))
 DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl")
@@ -47,6 +47,7 @@ def train_dpo(config: DpoConfig) -> None:
     load: Callable[[str], Sequence[PreferenceRow | UnpairedRow]] = load_feedback if single else load_preferences
     rows = load(config.data)
     held_out_rows = load(config.eval_data) if config.eval_data else []
+    check_labels([*rows, *held_out_rows], terms)
     lm = load_model(config.model, raw=config.raw)
     encode = partial(
         encode_examples, lm, max_length=config.max_length, single=single, mask_formatting=config.mask_formatting
@@ -70,6 +71,17 @@ def train_dpo(config: DpoConfig) -> None:
         run_stage(log, config, stage)
 
 
+def check_labels(rows: Sequence[PreferenceRow | UnpairedRow], terms: Sequence[Term]) -> None:
+    """Raises InputError for a pair whose label may be wrong where a loss takes it as certain."""
+    soft = next((row for row in rows if isinstance(row, PreferenceRow) and row.probability < 1), None)
+    certain = next((term.loss for term in terms if term.spec.reads != "pairs"), None)
+    if soft is not None and certain is not None:
+        raise InputError(
+            f"{soft.where}: the label has the probability {soft.probability:g}, and loss {certain!r} takes labels as "
+            "certain; use losses on pairs alone, or leave out the column"
+        )
+
+
 def leading(terms: Sequence[Term]) -> Term:
     """The first loss of a sum that reads bad responses too: diagnostics use its rewards."""
     return next(term for term in terms if term.spec.reads != "chosen")
@@ -90,12 +102,15 @@ def preference_loss(
     sums = partial(sequence_sums, sequence=batch.sequence[batch.mask].to(device), sequences=batch.sequences)
     weights = batch.weights.to(device)
     reference = None if batch.ref_logprobs is None else batch.ref_logprobs.to(device)
+    lengths = sums(torch.ones_like(logprobs))
+    labels = sums(batch.advantages.to(device)) / lengths  # p of desirable responses, −p of the others
     responses = Responses(
         logprobs=sums(logprobs),
-        lengths=sums(torch.ones_like(logprobs)),
-        desirable=sums(batch.advantages.to(device)) > 0,
+        lengths=lengths,
+        desirable=labels > 0,
         policy=sums(weights * logprobs),
         reference=None if reference is None else sums(weights * reference),
+        probability=labels[labels > 0],
     )
     loss = step_loss(responses, terms, counts, baseline)
     lead = leading(terms)

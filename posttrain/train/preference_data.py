@@ -16,13 +16,14 @@ from posttrain.types import InputError
 @dataclass(frozen=True)
 class Example:
     """A prompt with a pair of responses, the better one first, or with a single one that is `desirable` or not. `key`
-    names it among the examples of a run."""
+    names it among the examples of a run. `probability` is how likely that order or label is right."""
 
     key: str
     prompt_ids: Ids
     responses: tuple[Ids, ...]
     desirable: tuple[bool, ...]
     where: str
+    probability: float = 1.0
 
 
 def encode_examples(
@@ -85,15 +86,16 @@ def example_trees(
     """A tree an example: the prompt as trunk, the responses as branches in order, every response token trained.
 
     A token's weight is its share in its response's sum: 1, and `ld_alpha` beyond the length of the shorter response
-    (LD-DPO, arXiv:2409.06411). Its advantage is +1 or −1 as the response is desirable. `reference` holds the
-    log-probabilities of all responses in order."""
+    (LD-DPO, arXiv:2409.06411). Its advantage is p where the response is desirable and −p where it is not, p being how
+    likely that is right. `reference` holds the log-probabilities of all responses in order."""
     given = iter(reference or ())
     trees = []
     for example in examples:
         shared = min(map(len, example.responses)) if ld_alpha is not None else None
         branches = []
         for ids, good in zip(example.responses, example.desirable, strict=True):
-            extras = {"advantages": (1.0 if good else -1.0,) * len(ids)}
+            sign = example.probability if good else -example.probability
+            extras = {"advantages": (sign,) * len(ids)}
             if reference is not None:
                 extras["ref_logprobs"] = next(given)
             n = len(ids) if shared is None else shared
@@ -107,7 +109,8 @@ def example_trees(
 def _encode(lm: LanguageModel, row: PreferenceRow | UnpairedRow) -> Example:
     if isinstance(row, PreferenceRow):
         pair = lm.chat.encode_pair(row)
-        return Example("", pair.prompt_ids, (pair.chosen_ids, pair.rejected_ids), (True, False), row.where)
+        responses = (pair.chosen_ids, pair.rejected_ids)
+        return Example("", pair.prompt_ids, responses, (True, False), row.where, row.probability)
     (encoded,) = lm.chat.encode_sft(CompletionRow(row.where, row.prompt, row.completion, row.tools))
     at = encoded.mask.index(True)
     return Example("", encoded.token_ids[:at], (encoded.token_ids[at:],), (row.label,), row.where)

@@ -19,6 +19,7 @@ from posttrain.models.classifier import as_classifier
 from posttrain.models.head import TokenOutputs
 from posttrain.models.scoring import score_batches
 from posttrain.numbers import wilson
+from posttrain.preference_losses import agreement
 from posttrain.reward_model_losses import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.rows import PreferenceRow
 from posttrain.runlog import RunLog, check_out, write_atomic
@@ -148,11 +149,10 @@ class RewardModel:
         if not self.held_out:
             return None
         scores = self._scores(pair_trees(self.held_out))[..., : self.config.members]
-        margins, weights = labels(self.held_out)
         coefficient = self.config.centre_coefficient
         n = len(self.held_out)
-        loss = float(pair_loss(scores, margins, weights, pairs=n, centre_coefficient=coefficient))
-        metrics = step_metrics(scores, n)
+        loss = float(pair_loss(scores, *labels(self.held_out), pairs=n, centre_coefficient=coefficient))
+        metrics = step_metrics(scores, self.held_out, n)
         low, high = wilson(round(metrics["accuracy"] * n), n)
         return Evaluation({"loss": loss, **metrics, "accuracy_low": low, "accuracy_high": high}, loss)
 
@@ -169,7 +169,7 @@ class RewardModel:
         """Nothing is held open."""
 
     def _gradient(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
-        """Micro-batches of whole pairs, each with its pairs' margins and weights."""
+        """Micro-batches of whole pairs, each with its pairs' labels."""
         totals: dict[str, float] = {}
         start = 0
         for part in micro_batches(trees, self.policy.micro_batch_tokens):
@@ -185,8 +185,8 @@ class RewardModel:
         scores' own gradients a micro-batch at a time."""
         scores = self._scores(trees).requires_grad_()
         lengths = torch.tensor([pair.lengths for pair in pairs], dtype=scores.dtype, device=scores.device)
-        margins, _ = labels(pairs, scores.device)
-        loss = odin_loss(scores, margins, lengths)
+        margins, _, probabilities = labels(pairs, scores.device)
+        loss = odin_loss(scores, margins, lengths, probabilities)
         (slopes,) = torch.autograd.grad(loss, scores)
         head = self.policy.lm.score_head
         assert head is not None
@@ -200,7 +200,7 @@ class RewardModel:
         seen = scores.detach()
         return {
             "loss": float(loss.detach()) + float(overlap.detach()),
-            **step_metrics(seen[..., :1], len(pairs)),
+            **step_metrics(seen[..., :1], pairs, len(pairs)),
             "length_correlation": float(correlation(seen[..., 0], lengths)),
             "length_head_correlation": float(correlation(seen[..., 1], lengths)),
         }
@@ -224,9 +224,8 @@ def batch_loss(
 ) -> LossOutput:
     """What the pairs of a micro-batch add to the loss of a step of `of` pairs, and to its metrics."""
     scores = outputs.logprobs.reshape(len(pairs), 2, -1)
-    margins, weights = labels(pairs, scores.device)
-    loss = pair_loss(scores, margins, weights, pairs=of, centre_coefficient=centre_coefficient)
-    return LossOutput(loss, {"loss": float(loss.detach()), **step_metrics(scores.detach(), of)})
+    loss = pair_loss(scores, *labels(pairs, scores.device), pairs=of, centre_coefficient=centre_coefficient)
+    return LossOutput(loss, {"loss": float(loss.detach()), **step_metrics(scores.detach(), pairs, of)})
 
 
 def linear_loss(batch: Batch, outputs: TokenOutputs, *, slopes: torch.Tensor) -> LossOutput:
@@ -234,17 +233,21 @@ def linear_loss(batch: Batch, outputs: TokenOutputs, *, slopes: torch.Tensor) ->
     return LossOutput((slopes.flatten(0, 1) * outputs.logprobs).sum())
 
 
-def labels(pairs: Sequence[Pair], device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Margins [P] and weights [P, K]."""
-    margins = torch.tensor([pair.margin for pair in pairs], dtype=torch.float32, device=device)
-    return margins, torch.tensor([pair.weights for pair in pairs], dtype=torch.float32, device=device)
+def labels(
+    pairs: Sequence[Pair], device: torch.device | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Margins [P], weights [P, K] and probabilities [P]."""
+    tensor = partial(torch.tensor, dtype=torch.float32, device=device)
+    margins, weights = tensor([pair.margin for pair in pairs]), tensor([pair.weights for pair in pairs])
+    return margins, weights, tensor([pair.probability for pair in pairs])
 
 
-def step_metrics(scores: torch.Tensor, of: int) -> dict[str, float]:
-    """What scores [P, 2, K] add to the step's numbers, of their mean over members: `accuracy` (a tie counts half),
-    `margin` r_w − r_l, and the mean score of each side."""
+def step_metrics(scores: torch.Tensor, pairs: Sequence[Pair], of: int) -> dict[str, float]:
+    """What the scores [P, 2, K] of pairs add to the step's numbers, of their mean over members: `accuracy` (see
+    `agreement`), `margin` r_w − r_l, and the mean score of each side."""
     chosen, rejected = scores.mean(2).unbind(1)
-    right = (chosen > rejected).sum() + 0.5 * (chosen == rejected).sum()
+    _, _, probabilities = labels(pairs, scores.device)
+    right = agreement(chosen - rejected, probabilities).sum()
     better, worse = float(chosen.sum()) / of, float(rejected.sum()) / of
     return {
         "accuracy": float(right) / of,

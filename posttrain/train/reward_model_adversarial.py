@@ -247,7 +247,8 @@ def _pair(row: PreferenceRow, rejected: str | None = None, found: Mapping[str, A
         other = rejected if isinstance(row.chosen, str) else [Message("assistant", rejected).to_dict()]
         return {"prompt": prompt, "chosen": chosen, "rejected": other, FOUND: found}
     tools = {"tools": [dict(tool) for tool in row.tools]} if row.tools else {}
-    return {"prompt": prompt, "chosen": chosen, "rejected": _json(row.rejected), **tools, **row.columns}
+    soft = {"probability": row.probability} if row.probability < 1 else {}
+    return {"prompt": prompt, "chosen": chosen, "rejected": _json(row.rejected), **tools, **soft, **row.columns}
 
 
 def _json(text: Prompt | Response) -> str | list[dict[str, Any]]:

@@ -25,24 +25,27 @@ Scores = NDArray[np.float64]
 def validation(pairs: Sequence[Pair], scores: Scores) -> dict[str, Any]:
     """Numbers on held-out pairs from scores [P, 2], the chosen response's first:
 
-    - `accuracy`: share of pairs with the chosen one above, with Wilson's interval; a tie is no success
+    - `accuracy`: share of pairs with the chosen one above, with Wilson's interval; a tie is no success. Of a label of
+      probability p it counts p, and 1 − p with the rejected one above: what to expect on labels drawn with these
+      probabilities, as everything here that asks what a label says
     - `calibration`: see `calibration`
     - `length`: Pearson's ρ of score and response length in tokens, of their differences within a pair, and how often
       the longer one was chosen by the labels and by the model (pairs of equal length left out)
     - `gold`, where pairs have scores that are taken as true: see `gold_errors`"""
     difference = scores[:, 0] - scores[:, 1]
+    probability = np.array([pair.probability for pair in pairs])
     lengths = np.array([pair.lengths for pair in pairs], dtype=np.float64)
     longer = lengths[:, 0] - lengths[:, 1]
     known = [i for i, pair in enumerate(pairs) if pair.gold is not None]
     gold = np.array([pairs[i].gold for i in known], dtype=np.float64)
     return {
         "pairs": len(pairs),
-        "accuracy": _share(int((difference > 0).sum()), len(pairs)),
-        "calibration": calibration(difference),
+        "accuracy": _share(agreement(difference, probability).sum(), len(pairs)),
+        "calibration": calibration(difference, probability),
         "length": {
             "score": pearson(scores.ravel(), lengths.ravel()),
             "difference": pearson(difference, longer),
-            "longer_chosen": _share(int((longer > 0).sum()), int((longer != 0).sum())),
+            "longer_chosen": _share(agreement(longer, probability).sum(), int((longer != 0).sum())),
             "longer_scored_higher": _share(int((longer * difference > 0).sum()), int((longer != 0).sum())),
         },
         "gold": gold_errors(scores[known].ravel(), gold.ravel()) if known else None,
@@ -101,21 +104,27 @@ def clustered_share(of: Sequence[int], sizes: Sequence[int]) -> dict[str, float 
     return {"value": p, "low": low, "high": high, "n": n}
 
 
-def calibration(difference: Scores) -> dict[str, Any]:
+def agreement(difference: Scores, probability: Scores | float) -> Scores:
+    """How likely the label of each pair is on the side that `difference` is on, chosen less rejected; 0 on neither."""
+    return np.where(difference > 0, probability, np.where(difference < 0, 1 - probability, 0.0))
+
+
+def calibration(difference: Scores, probability: Scores | float = 1.0) -> dict[str, Any]:
     """Whether σ(|r_w − r_l|), the probability that the model gives to its own choice, is how often it is right.
 
     Bins of equal width over [0.5, 1] with the mean prediction and the share right; `error` is the mean gap between the
-    two, weighted by pairs (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
+    two, weighted by pairs (Guo et al. 2017, arXiv:1706.04599, equation 3). `probability` is that of the labels."""
     predicted = 1 / (1 + np.exp(-np.abs(difference)))
+    agreed = agreement(difference, probability)
     place = np.minimum(((predicted - 0.5) * 2 * BINS).astype(int), BINS - 1)
     bins, gap = [], 0.0
     for k in range(BINS):
         inside = place == k
         if not inside.any():
             continue
-        right, mean = difference[inside] > 0, float(predicted[inside].mean())
+        right, mean = agreed[inside], float(predicted[inside].mean())
         gap += abs(mean - float(right.mean())) * int(inside.sum())
-        bins.append({"predicted": mean, "right": _share(int(right.sum()), int(inside.sum()))})
+        bins.append({"predicted": mean, "right": _share(right.sum(), int(inside.sum()))})
     return {"error": gap / len(difference), "bins": bins}
 
 
@@ -210,9 +219,9 @@ def pearson(x: Scores, y: Scores) -> float | None:
     return float(((x - x.mean()) * (y - y.mean())).mean() / (x.std() * y.std()))
 
 
-def _share(of: int, n: int) -> dict[str, float | int | None]:
-    low, high = wilson(of, n)
-    return {"value": of / n if n else None, "low": low, "high": high, "n": n}
+def _share(of: float, n: int) -> dict[str, float | int | None]:
+    low, high = wilson(float(of), n)
+    return {"value": float(of) / n if n else None, "low": low, "high": high, "n": n}
 
 
 def _first_error(right: NDArray[np.bool_]) -> int | None:

@@ -1,4 +1,4 @@
-"""Pairs for a reward model: tokens, margins, weights, and gold scores where the data has them."""
+"""Pairs for a reward model: tokens, labels, margins, weights, and gold scores where the data has them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ GOLD = ("chosen_score", "rejected_score")
 @dataclass(frozen=True)
 class Pair:
     """A prompt and two responses, the chosen one first. `weights` has an entry a member. `gold` are scores that are
-    taken as true."""
+    taken as true. `probability` is how likely the chosen response is the better one."""
 
     prompt_ids: Ids
     responses: tuple[Ids, ...]
     margin: float = 0.0
     weights: tuple[float, ...] = (1.0,)
     gold: tuple[float, float] | None = None
+    probability: float = 1.0
 
     @property
     def lengths(self) -> tuple[int, int]:
@@ -50,7 +51,7 @@ def encode_pairs(
         margin = _number(row, MARGIN)
         chosen, rejected = (_number(row, name) for name in GOLD)
         gold = None if chosen is None or rejected is None else (chosen, rejected)
-        out.append(Pair(example.prompt_ids, example.responses, margin or 0.0, (1.0,) * members, gold))
+        out.append(Pair(example.prompt_ids, example.responses, margin or 0.0, (1.0,) * members, gold, row.probability))
     return out, cut
 
 
@@ -59,10 +60,11 @@ def weighted(pairs: Sequence[Pair], config: RewardModelConfig) -> list[Pair]:
     balanced."""
     weights = bootstrap_weights(len(pairs), config.members, config.seed)
     if config.length_balanced:
-        balance = balanced_weights([chosen - rejected for chosen, rejected in (pair.lengths for pair in pairs)])
+        differences = [chosen - rejected for chosen, rejected in (pair.lengths for pair in pairs)]
+        balance = balanced_weights(differences, [pair.probability for pair in pairs])
         if not balance.any():
             raise InputError(
-                f"{config.data}: the chosen response is on the same side in length in every pair, so that nothing can "
+                f"{config.data}: the better response is on the same side in length in every pair, so that nothing can "
                 "be balanced; leave out --length-balanced, or add pairs of the other kind"
             )
         weights = weights * balance[:, None]

@@ -16,7 +16,7 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.base import FailureWatch, Scorer
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runlog import RunLog, check_out, read_jsonl
-from posttrain.train.answers import rows_of
+from posttrain.train.answers import check_soft_labels, rows_of
 from posttrain.train.loop import data_hash, versions, with_hashes
 from posttrain.train.notices import unscored
 from posttrain.train.sources import Source, source_of
@@ -42,6 +42,7 @@ def sample_answers(config: SampleConfig) -> None:
     settings = with_hashes(config.model_dump(mode="json", exclude=CHANGES_NO_ANSWER))
     if check_out(config.out, settings, config.resume):
         return
+    check_soft_labels(config)
     tasks = load_tasks(config.data)[: config.limit]
     columns = set.intersection(*(set(task.columns) for task in tasks))
     with ExitStack() as stack:
