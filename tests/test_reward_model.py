@@ -234,7 +234,7 @@ def test_a_reward_model_learns_how_likely_a_label_is(tmp_path: Path) -> None:
     """Eight pairs seen again and again: with certain labels the scores part without end, with 60% and 40% they stop
     near ln 1.5 = 0.405 on either side, where the loss is the entropy of the labels. The held-out pairs are the same: of
     such labels a model agrees with 60%, and is calibrated."""
-    options = {"batch_size": 8, "max_steps": 60, "learning_rate": 1e-3, "eval_every": 60}
+    options = {"batch_size": 8, "max_steps": 30, "learning_rate": 1e-3, "eval_every": 30}
     soft = [{**row, "probability": (0.6, 0.4)[i % 2]} for i, row in enumerate(pair_rows(8))]
     found = {}
     for name, rows in (("certain", pair_rows(8)), ("soft", soft)):
