@@ -22,7 +22,7 @@ from posttrain.data.formats import load_judged, load_preferences, load_stepwise
 from posttrain.models import load_model, load_reward_model
 from posttrain.models.scoring import branch_scores
 from posttrain.numbers import wilson
-from posttrain.pipeline import _prompts_of
+from posttrain.pipeline import _rows_of
 from posttrain.reward_model_losses import stepwise_loss
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.model_scores import of_steps
@@ -394,8 +394,8 @@ def test_both_names_of_steps_are_read(tmp_path: Path) -> None:
     assert (report.kind, report.valid_rows) == ("stepwise", 2)
     assert report.response_chars is not None and report.response_chars.longest == 2
     assert "2 stepwise rows, for posttrain reward-model" in format_report(report)
-    assert _prompts_of("reward-model", data) == ["q", "q"]
-    assert len(_prompts_of("reward-model", str(write_rows(tmp_path / "p.jsonl", pair_rows(3))))) == 3
+    assert [row.prompt for row in _rows_of("reward-model", data)] == ["q", "q"]
+    assert len(_rows_of("reward-model", str(write_rows(tmp_path / "p.jsonl", pair_rows(3))))) == 3
 
 
 @pytest.mark.parametrize(
