@@ -118,7 +118,7 @@ def _commands() -> dict[str, Command]:
         "adversarial": Command(
             "train a reward model against answers that fool it",
             configs.AdversarialConfig,
-            _making("adversarial", lambda c: c.out),
+            _training("adversarial", page=False),
         ),
         "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _training("rl")),
         "distill": Command(
@@ -127,12 +127,12 @@ def _commands() -> dict[str, Command]:
         "sample": Command(
             "sample answers and write them as training data",
             configs.SampleConfig,
-            _making("sample", lambda c: c.out / c.file),
+            _training("sample", page=False),
         ),
         "revise": Command(
             "let a model improve its answers by principles",
             configs.ReviseConfig,
-            _making("revise", lambda c: c.out / "sft.jsonl"),
+            _training("revise", page=False),
         ),
         "average": Command(
             "average the weights of models", configs.AverageConfig, _training("average"), {"models": "MODEL..."}
@@ -165,31 +165,22 @@ def _run(config: configs.RunConfig) -> int:
     return DONE
 
 
-def _training(method: str) -> Callable[[Any], int]:
-    """How a command trains by the method of its name: its function, then the run's page."""
+def _training(method: str, page: bool = True) -> Callable[[Any], int]:
+    """How a command runs the method of its name: its function, then the run's page; or, where there is no `page`, the
+    path of what was made."""
 
     def run(config: Any) -> int:
-        _method(method)(config)
-        return DONE if getattr(config, "dry_run", False) else _reported(config.out)
+        from posttrain.train.methods import METHODS
 
-    return run
-
-
-def _making(method: str, made: Callable[[Any], Path]) -> Callable[[Any], int]:
-    """The same for a method without a page: it ends by the path of what it made."""
-
-    def run(config: Any) -> int:
-        _method(method)(config)
-        print(made(config))
+        METHODS[method](config)
+        if getattr(config, "dry_run", False):
+            return DONE
+        if page:
+            return _reported(config.out)
+        print(config.out / getattr(config, "file", ""))
         return DONE
 
     return run
-
-
-def _method(name: str) -> Callable[[Any], None]:
-    from posttrain.train.methods import METHODS
-
-    return METHODS[name]
 
 
 def _reported(run: Path) -> int:

@@ -155,7 +155,7 @@ def test_exit_code_and_message_of_a_command_that_stops(
     def stop(config: SftConfig) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_training", lambda method: stop)
+    monkeypatch.setattr(cli, "_training", lambda method, **_: stop)
     assert cli.main(["sft", *TRAIN]) == code
     out, err = capsys.readouterr()
     assert (out, err) == ("", said)
@@ -167,7 +167,7 @@ def test_a_fault_of_ours_shows_its_traceback(
     def fail(config: SftConfig) -> int:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(cli, "_training", lambda method: fail)
+    monkeypatch.setattr(cli, "_training", lambda method, **_: fail)
     assert cli.main(["sft", *TRAIN]) == 3
     err = capsys.readouterr().err
     assert err.startswith("Traceback")
@@ -182,7 +182,7 @@ def test_a_command_that_succeeds_exits_0(monkeypatch: pytest.MonkeyPatch) -> Non
         seen.append(config)
         return 0
 
-    monkeypatch.setattr(cli, "_training", lambda method: train)
+    monkeypatch.setattr(cli, "_training", lambda method, **_: train)
     assert cli.main(["sft", *TRAIN, "--seed", "3"]) == 0
     assert [config.seed for config in seen] == [3]
 

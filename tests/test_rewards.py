@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from posttrain.numbers import wilson
-from posttrain.rewards.base import FailureWatch, Sample, Scorer
+from posttrain.rewards.base import Sample, Scorer
+from posttrain.rewards.failures import FailureWatch
 from posttrain.rewards.gym import final_answer, reasoning_gym
 from posttrain.rewards.rules import format as format_reward
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score

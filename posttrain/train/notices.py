@@ -7,7 +7,7 @@ from typing import Any
 
 from posttrain.chat import ChatFormat
 from posttrain.console import warn
-from posttrain.rewards.base import FailureWatch
+from posttrain.rewards.failures import FailureWatch
 from posttrain.rows import Row, row_texts
 from posttrain.runlog import RunLog
 from posttrain.types import RunFailed, Score, Task

@@ -40,12 +40,12 @@ def validation(pairs: Sequence[Pair], scores: Scores) -> dict[str, Any]:
     gold = np.array([pairs[i].gold for i in known], dtype=np.float64)
     return {
         "pairs": len(pairs),
-        "accuracy": _share(agreement(difference, probability).sum(), len(pairs)),
+        "accuracy": _share(agreement_without_ties(difference, probability).sum(), len(pairs)),
         "calibration": calibration(difference, probability),
         "length": {
             "score": pearson(scores.ravel(), lengths.ravel()),
             "difference": pearson(difference, longer),
-            "longer_chosen": _share(agreement(longer, probability).sum(), int((longer != 0).sum())),
+            "longer_chosen": _share(agreement_without_ties(longer, probability).sum(), int((longer != 0).sum())),
             "longer_scored_higher": _share(int((longer * difference > 0).sum()), int((longer != 0).sum())),
         },
         "gold": gold_errors(scores[known].ravel(), gold.ravel()) if known else None,
@@ -104,7 +104,7 @@ def clustered_share(of: Sequence[int], sizes: Sequence[int]) -> dict[str, float 
     return {"value": p, "low": low, "high": high, "n": n}
 
 
-def agreement(difference: Scores, probability: Scores | float) -> Scores:
+def agreement_without_ties(difference: Scores, probability: Scores | float) -> Scores:
     """How likely the label of each pair is on the side that `difference` is on, chosen less rejected; 0 on neither."""
     return np.where(difference > 0, probability, np.where(difference < 0, 1 - probability, 0.0))
 
@@ -115,7 +115,7 @@ def calibration(difference: Scores, probability: Scores | float = 1.0) -> dict[s
     Bins of equal width over [0.5, 1] with the mean prediction and the share right; `error` is the mean gap between the
     two, weighted by pairs (Guo et al. 2017, arXiv:1706.04599, equation 3). `probability` is that of the labels."""
     predicted = 1 / (1 + np.exp(-np.abs(difference)))
-    agreed = agreement(difference, probability)
+    agreed = agreement_without_ties(difference, probability)
     place = np.minimum(((predicted - 0.5) * 2 * BINS).astype(int), BINS - 1)
     bins, gap = [], 0.0
     for k in range(BINS):

@@ -12,7 +12,8 @@ from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.engine.base import Engine
 from posttrain.envs.pool import EnvPool
 from posttrain.models import LanguageModel
-from posttrain.rewards.base import FailureWatch, Scorer
+from posttrain.rewards.base import Scorer
+from posttrain.rewards.failures import FailureWatch
 from posttrain.rollout import Limits, Plan, collect, regroup, rollout_from_json, rollout_seed, rollout_to_json
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, read_jsonl

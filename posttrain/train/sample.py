@@ -13,7 +13,8 @@ import numpy as np
 from posttrain.config import SampleConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
-from posttrain.rewards.base import FailureWatch, Scorer
+from posttrain.rewards.base import Scorer
+from posttrain.rewards.failures import FailureWatch
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runlog import RunLog, check_out, read_jsonl
 from posttrain.train.answers import check_soft_labels, rows_of
