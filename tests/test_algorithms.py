@@ -28,8 +28,9 @@ def run(benchmark: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     return lambda algorithm, task, seed, max_steps=None: benchmark.run(algorithm, tasks[task], seed, folder, max_steps)
 
 
-CASES = [*((name, "bandit") for name in ALGORITHMS), ("grpo", "tool")]
-"""All on the first task; the stress tests have all on all, and train for longer, as some seeds need."""
+CASES = [*((name, "bandit") for name in ("grpo", "ppo", "reinforce++", "dapo")), ("grpo", "tool")]
+"""One for each kind of baseline, one with dynamic sampling, one with turns; the stress tests have all on all, and train
+for longer, as some seeds need."""
 STEPS = {"bandit": 40, "tool": 12}
 MAY_LOSE_A_PROMPT = {("reinforce++", "bandit")}
 """Its baseline is the batch's, and a right answer to the cheapest prompt lies below it: one seed in five loses it."""

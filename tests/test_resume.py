@@ -26,7 +26,7 @@ from tests.training_helpers import (
 )
 
 REWARD = "def length(response):\n    return (len(response) * 7 % 11) / 10\n"
-STEPS, SAVE_EVERY = 13, 4
+STEPS, SAVE_EVERY = 11, 4
 
 KINDS: dict[str, str] = {
     "sft": "sft --batch-size 4 --learning-rate 1e-4 --warmup-steps 8",
@@ -44,7 +44,7 @@ KINDS: dict[str, str] = {
     "online-dpo": "online-dpo --batch-size 8 --group-size 4 --max-new-tokens 6 --max-refills 1 --reference-every 3",
     "distill": "distill --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4",
 }
-LONG = ("sft", "tr-dpo", "kto", "length-head", "process-model", "online-dpo")
+LONG = ("sft", "tr-dpo", "kto", "length-head", "process-model", "online-dpo", "dapo")
 """Kinds that the stress tests alone run: another one goes the same way."""
 UPDATES = {"rl": 2, "ppo": 2}
 """Optimizer steps of the policy in a step, where that is not one."""
@@ -87,7 +87,7 @@ def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[s
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kind: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     rng = random.Random(kind)
-    at = rng.randint(SAVE_EVERY + 1, STEPS - 4)
+    at = rng.randint(SAVE_EVERY + 1, STEPS - 3)
     process = launch(arguments(tmp_path, kind, "whole"), tmp_path / "whole.txt")
     finish(process, tmp_path / "whole.txt")
     command = arguments(tmp_path, kind, "killed")
