@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from posttrain.rollout import (
 )
 from posttrain.rows import CompletionRow
 from posttrain.runlog import RunLog, check_out, read_jsonl
-from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, step_rows
 from posttrain.train.sft import encode_rows
@@ -77,7 +76,7 @@ def train_distill(config: DistillConfig) -> None:
         run_stage(log, config, Distill(config, policy, teacher, prompted, held_out_prompted, log, total, repeat))
 
 
-class Distill:
+class Distill(Stage):
     """See `Stage`."""
 
     kind = "distill"
@@ -145,15 +144,6 @@ class Distill:
         log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
         self.recorded = {n: rows for n, rows in whole.items() if n > step}
         self.engine.update(None, step)
-
-    def save(self, folder: Path) -> None:
-        """What was sampled is in rollouts.jsonl; there is no more state."""
-
-    def load(self, folder: Path) -> None:
-        """What was sampled is in rollouts.jsonl; there is no more state."""
-
-    def close(self) -> None:
-        """Distillation holds nothing open."""
 
     def _planned(self, n: int) -> tuple[list[Plan], list[EncodedRow]]:
         config = self.config

@@ -51,18 +51,16 @@ class Stage(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write into a checkpoint what the stage must remember between steps beyond the policy."""
-        ...
+        """Write into a checkpoint what the stage must remember between steps beyond the policy: by default nothing."""
+        return
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`."""
-        ...
+        return
 
     def rewind(self, log: RunLog, step: int) -> None:
-        """Make the stage's own files what they were after `step`."""
-        ...
-
-    def close(self) -> None: ...
+        """Make the stage's own files what they were after `step`: by default there are none."""
+        return
 
 
 def resolved(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
@@ -96,24 +94,21 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage) -> None:
     resumed = first > 1
     total = stage.total_steps
     title = f"{stage.kind} {short_path(config.model)}"
-    try:
-        with Progress(title, total) as progress:
-            if resumed:
-                progress.advance(first - 1, {})
-            n = first
-            while not _done(n, total, stage.policy, config) and not tracker.stop:
-                row = _step(stage, n)
-                _check_finite(log, row)
-                if config.eval_every and n % config.eval_every == 0:
-                    _evaluate(log, stage, tracker, n, row)
-                log.metrics(row)
-                progress.advance(n, {name: row[name] for name in SHOWN if name in row})
-                if n % config.save_every == 0:
-                    log.checkpoint(n, config.keep, _checkpoint(stage, tracker, n))
-                n += 1
-        _finish(log, config, stage, tracker, n - 1)
-    finally:
-        stage.close()
+    with Progress(title, total) as progress:
+        if resumed:
+            progress.advance(first - 1, {})
+        n = first
+        while not _done(n, total, stage.policy, config) and not tracker.stop:
+            row = _step(stage, n)
+            _check_finite(log, row)
+            if config.eval_every and n % config.eval_every == 0:
+                _evaluate(log, stage, tracker, n, row)
+            log.metrics(row)
+            progress.advance(n, {name: row[name] for name in SHOWN if name in row})
+            if n % config.save_every == 0:
+                log.checkpoint(n, config.keep, _checkpoint(stage, tracker, n))
+            n += 1
+    _finish(log, config, stage, tracker, n - 1)
 
 
 class _Tracker:

@@ -21,7 +21,7 @@ from posttrain.models.head import TokenOutputs
 from posttrain.preference_losses import Counts, Responses, kto_baseline, step_loss, step_metrics
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runlog import RunLog, check_out
-from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, Loss, planned_steps, step_rows, training_flops
 from posttrain.train.preference_data import Example, counts_of, encode_examples, example_trees, mismatched
@@ -121,7 +121,7 @@ def preference_loss(
     return LossOutput(loss, metrics)
 
 
-class Dpo:
+class Dpo(Stage):
     """See `Stage`."""
 
     kind = "dpo"
@@ -180,9 +180,6 @@ class Dpo:
         metrics |= {"train_accuracy": seen, "accuracy_gap": seen - metrics["accuracy"]}
         return Evaluation(metrics, metrics["loss"])
 
-    def rewind(self, log: RunLog, step: int) -> None:
-        """The reference is in its own folder, or in the checkpoint."""
-
     def save(self, folder: Path) -> None:
         if self.reference is not None:
             self.reference.save(folder)
@@ -190,9 +187,6 @@ class Dpo:
     def load(self, folder: Path) -> None:
         if self.reference is not None:
             self.reference.load(folder)
-
-    def close(self) -> None:
-        """DPO holds nothing open."""
 
     def _problem(self, examples: Sequence[Example], baseline: float) -> tuple[list[Tree], Loss]:
         """What is minimised in a step over these examples."""

@@ -18,7 +18,7 @@ from posttrain.rewards.base import Scorer
 from posttrain.rollout import check_prompts, prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
 from posttrain.runlog import RunLog, check_out
-from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.preference import DIAGNOSTICS, leading, preference_loss
@@ -62,7 +62,7 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
         run_stage(log, config, OnlineDpo(config, policy, rollouts, held_out, log, total))
 
 
-class OnlineDpo:
+class OnlineDpo(Stage):
     """See `Stage`. Online AI feedback (Guo et al. 2024, arXiv:2402.04792) on the rollouts of online RL: a step samples
     groups, takes a pair of each (`pair_signals`) and makes one optimizer step on the pairs.
 
@@ -127,9 +127,6 @@ class OnlineDpo:
         """Recorded steps past the checkpoint are trained on again as they are."""
         self.rollouts.rewind(log, step)
         self.rollouts.engine.update(None, step)
-
-    def close(self) -> None:
-        """Rewards belong to whoever opened them."""
 
     def _gradient(self, pairs: Sequence[Pair], references: PerToken) -> dict[str, float]:
         """Add the gradient of the losses over the pairs of the step; there may be none."""

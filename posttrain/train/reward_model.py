@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from posttrain.preference_losses import agreement
 from posttrain.reward_model_losses import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.rows import PreferenceRow
 from posttrain.runlog import RunLog, check_out, write_atomic
-from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.train.reward_model_check import best_of_n, validation
@@ -114,7 +113,7 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
         run_stage(log, config, RewardModel(config, policy, pairs, held_out, steps, repeat))
 
 
-class RewardModel:
+class RewardModel(Stage):
     """See `Stage`."""
 
     kind = "reward-model"
@@ -155,18 +154,6 @@ class RewardModel:
         metrics = step_metrics(scores, self.held_out, n)
         low, high = wilson(round(metrics["accuracy"] * n), n)
         return Evaluation({"loss": loss, **metrics, "accuracy_low": low, "accuracy_high": high}, loss)
-
-    def save(self, folder: Path) -> None:
-        """The policy holds all there is."""
-
-    def load(self, folder: Path) -> None:
-        """The policy holds all there is."""
-
-    def rewind(self, log: RunLog, step: int) -> None:
-        """There are no files but the run's."""
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def _gradient(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
         """Micro-batches of whole pairs, each with its pairs' labels."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from posttrain.models.scoring import branch_scores
 from posttrain.reward_model_losses import stepwise_loss
 from posttrain.rows import StepwiseRow, split_steps
 from posttrain.runlog import RunLog
-from posttrain.train.loop import Evaluation, make_policy, run_stage
+from posttrain.train.loop import Evaluation, Stage, make_policy, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.train.reward_model_check import RIGHT, Scores, stepwise_validation
@@ -123,7 +122,7 @@ def step_scores(lm: LanguageModel, solutions: Sequence[Solution], micro_batch_to
     return [scores[:, 0].double().cpu().numpy() for scores in found]
 
 
-class ProcessModel:
+class ProcessModel(Stage):
     """See `Stage`."""
 
     kind = "reward-model"
@@ -162,18 +161,6 @@ class ProcessModel:
         accuracy = stepwise_validation(labels, scores)["accuracy"]
         metrics = {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
         return Evaluation({"loss": loss, **metrics}, loss)
-
-    def save(self, folder: Path) -> None:
-        """The policy holds all there is."""
-
-    def load(self, folder: Path) -> None:
-        """The policy holds all there is."""
-
-    def rewind(self, log: RunLog, step: int) -> None:
-        """There are no files but the run's."""
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def _forward(self, batch: Batch) -> TokenOutputs:
         """Scores [M, 1] in the place of log-probabilities, each read at the last token of a step."""

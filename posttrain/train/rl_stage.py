@@ -15,7 +15,7 @@ from posttrain.runlog import RunLog
 from posttrain.train.controllers import AdaptiveKl, Constraints, restore, state
 from posttrain.train.critic import Critic, HeadCritic
 from posttrain.train.dry_run import describe
-from posttrain.train.loop import Evaluation
+from posttrain.train.loop import Evaluation, Stage
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.ptx import Mix
 from posttrain.train.reference import Reference
@@ -38,7 +38,7 @@ from posttrain.types import Group, Rollout, Task
 STATE = "rl.json"
 
 
-class Rl:
+class Rl(Stage):
     """See `Stage`. The algorithm is in the configuration: what advantages are (`signals.py`), what the loss is
     (`rl_batch.py`), and what both need (reference, critic, proximal log-probabilities), which is computed only then."""
 
@@ -123,9 +123,6 @@ class Rl:
         if self.config.replay is None:
             self.rollouts.rewind(log, step)
         self.rollouts.engine.update(None, step)
-
-    def close(self) -> None:
-        """Rewards and environments belong to whoever opened them."""
 
     def describe(self) -> str:
         """What the first rollouts would be trained on, as text."""

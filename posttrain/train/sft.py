@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from posttrain.chat import EncodedRow
@@ -14,7 +13,7 @@ from posttrain.losses import sft_loss, token_mean_weights
 from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
 from posttrain.runlog import RunLog, check_out
-from posttrain.train.loop import Evaluation, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.types import Batch, InputError, LossOutput
@@ -80,7 +79,7 @@ def loss_of(batch: Batch, outputs: TokenOutputs) -> LossOutput:
     return sft_loss(outputs.logprobs, batch.weights.to(outputs.logprobs.device))
 
 
-class Sft:
+class Sft(Stage):
     """See `Stage`."""
 
     kind = "sft"
@@ -115,15 +114,3 @@ class Sft:
         values = self.policy.logprobs(sft_trees(self.held_out))
         loss = -sum(map(sum, values)) / sum(map(len, values))
         return Evaluation({"loss": loss}, loss)
-
-    def rewind(self, log: RunLog, step: int) -> None:
-        """SFT keeps no files of its own."""
-
-    def save(self, folder: Path) -> None:
-        """SFT has no state beyond the policy's."""
-
-    def load(self, folder: Path) -> None:
-        """SFT has no state beyond the policy's."""
-
-    def close(self) -> None:
-        """SFT holds nothing open."""
