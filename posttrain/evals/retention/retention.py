@@ -1,8 +1,8 @@
 """The retention suite: what a model knew before training, asked again after it.
 
-Short questions of three kinds, scored by code alone, and about 22,000 tokens of licensed prose for a perplexity. The
-suite has nothing to do with the arithmetic that pipelines train on, so a fall shows forgetting. NOTICE beside this
-file names the licences. Greedy answers of up to `MAX_NEW_TOKENS` tokens are meant.
+Short questions of three kinds, scored by code alone, and about 22,000 tokens of licensed prose, half of which is read
+for a perplexity. The suite has nothing to do with the arithmetic that pipelines train on, so a fall shows forgetting.
+NOTICE beside this file names the licences. Greedy answers of up to `MAX_NEW_TOKENS` tokens are meant.
 
 SmolLM2-135M-Instruct (the converted Q4_1 weights, float32) scores 58% on knowledge (35 of 60), 59% on reading
 (29 of 49) and 45% on instructions (27 of 60): far enough from 0 and 1 that both a loss and a gain show.
