@@ -118,7 +118,7 @@ def _commands() -> dict[str, Command]:
         "adversarial": Command(
             "train a reward model against answers that fool it",
             configs.AdversarialConfig,
-            _training("adversarial", page=False),
+            _training("adversarial"),
         ),
         "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _training("rl")),
         "distill": Command(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict, cast
 
 FEW_TASKS = 10
 """Below this many tasks a bootstrap interval is too narrow to be believed, and no verdict is given."""
@@ -36,14 +36,26 @@ class Contrast(TypedDict):
     n: int
 
 
-class StageResult(TypedDict):
-    """What a stage cost by itself, and its evaluations by name."""
+class Cost(TypedDict):
+    """Time, tokens and floating-point operations."""
 
-    parent: str | None
     seconds: float
     tokens: int
     flops: float
+
+
+class StageResult(Cost):
+    """What a stage cost by itself and for its data, and its evaluations by name."""
+
+    parent: str | None
     evaluations: dict[str, Estimate]
+
+
+class OtherStage(Cost):
+    """What a stage that is not compared cost: a reward model, or data, which is in the cost of `charged_to` too."""
+
+    parent: str | None
+    charged_to: list[str]
 
 
 class Comparison(TypedDict):
@@ -51,6 +63,9 @@ class Comparison(TypedDict):
 
     stages: dict[str, StageResult]
     contrasts: list[Contrast]
+    others: NotRequired[dict[str, OtherStage]]
+    total: NotRequired[Cost]
+    """Of every stage, compared or not, once."""
 
 
 def root_of(stages: dict[str, StageResult], name: str) -> str:
@@ -148,6 +163,8 @@ def summary(comparison: Comparison) -> list[str]:
     costs = [f"{name} {_cost(stage)}" for name, stage in stages.items() if stage["flops"] or stage["seconds"]]
     if costs:
         sentences.append("cost: " + "; ".join(costs))
+    if "total" in comparison:
+        sentences.append(f"cost of all stages, evaluations apart: {_cost(comparison['total'])}")
     for name, stage in stages.items():
         if not stage["evaluations"]:
             sentences.append(
@@ -192,6 +209,21 @@ def _forgotten(comparison: Comparison, name: str, shares: set[str]) -> Iterator[
         yield f"{name}: no forgetting shown against {start}"
 
 
-def _cost(stage: StageResult) -> str:
+def described(numbers: Any, name: str = "", *, lists: bool = True) -> Iterator[tuple[str, str]]:
+    """(name, words) of everything in nested mappings, and in lists if wanted: `length.score`, `curve.0.own`. An
+    estimate is one number with its interval."""
+    if isinstance(numbers, Mapping) and numbers.keys() == Estimate.__annotations__.keys():
+        yield name, f"{format_estimate(cast(Estimate, numbers), share=False)}, n={numbers['n']}"
+    elif isinstance(numbers, Mapping):
+        for key, value in numbers.items():
+            yield from described(value, f"{name}.{key}" if name else str(key), lists=lists)
+    elif isinstance(numbers, Sequence) and not isinstance(numbers, str):
+        for i, value in enumerate(numbers if lists else ()):
+            yield from described(value, f"{name}.{i}", lists=lists)
+    else:
+        yield name, "–" if numbers is None else str(numbers) if isinstance(numbers, str | int) else f"{numbers:.3g}"
+
+
+def _cost(stage: Cost) -> str:
     tokens, flops = format_quantity(stage["tokens"]), format_quantity(stage["flops"])
     return f"{stage['seconds']:.0f} s, {tokens} tokens, {flops} FLOPs"

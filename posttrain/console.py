@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from posttrain.comparison import described
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -21,9 +23,20 @@ def format_numbers(numbers: Mapping[str, float | None]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items() if value is not None)
 
 
+def say(text: str) -> None:
+    """Say on standard error where long work is."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def warn(text: str) -> None:
     """Say on standard error what a user should know though the work goes on."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def tell(numbers: Mapping[str, Any], *, lists: bool = True) -> None:
+    """Print what was measured on standard error, a number a line, with what is in lists or without it."""
+    for name, words in described(numbers, lists=lists):
+        print(f"{name:32} {words}", file=sys.stderr, flush=True)
 
 
 def short_path(name: str) -> str:

@@ -48,13 +48,14 @@ def run_recipe(config: RunConfig) -> None:
                     _budget(later, stages, out)
             if stage.makes_model:
                 evaluator.evaluate(stage.name, str(out / stage.name / "model"))
-                write_report(out / stage.name)
+            write_report(out / stage.name)
     models = [s for s in stages if s.makes_model]
     comparison = compare(
         {START: out / START, **{s.name: out / s.name for s in models}},
         {START: None, **{s.name: s.parent for s in models}},
         out,
         costs={s.name: [out / data for data in s.data_stages] for s in models},
+        others={s.name: (s.parent, out / s.name) for s in stages if not s.makes_model},
     )
     write_report(out)
     from rich.console import Console
@@ -170,7 +171,9 @@ class _Evaluator:
         self.tasks: list[Task]
         self.tasks, self.removed = drop_overlap(_training_prompts(stages), held_out)
         if not self.tasks:
-            raise InputError(f"{recipe.evaluate.data}: every held-out prompt occurs in the training data")
+            raise InputError(
+                f"{recipe.evaluate.data}: every held-out prompt occurs in the training data; give evaluate.data others"
+            )
         columns = set.intersection(*(set(t.columns) for t in self.tasks))
         self.scorer = Scorer(recipe.evaluate.reward, columns=columns, timeout_seconds=30.0)
 

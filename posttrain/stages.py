@@ -159,7 +159,8 @@ def _check_stage(
     if own_source and parent is not None:
         raise InputError(f"stage {name}: parent is the model to sample from; leave it or model and endpoint out")
     if not own_source and parent not in models:
-        raise InputError(f"stage {name}: parent is {parent!r}; use one of {', '.join(models)}")
+        known = "makes no model to train or comes later" if parent in recipe.stages else "is no stage"
+        raise InputError(f"stage {name}: parent is {parent!r}, which {known}; use one of {', '.join(models)}")
     for key in OTHER_MODELS:
         if (other := options.get(key)) in recipe.stages and other not in models:
             known = ", ".join(models)

@@ -202,6 +202,11 @@ def test_a_text_file_is_one_criterion(tmp_path: Path) -> None:
         read_rubric("nowhere.md", "0-1")
 
 
+def test_a_misspelled_name_is_no_rubric() -> None:
+    with pytest.raises(InputError, match="there is no rubric 'harmles'; shipped are harmless, honest; or give a file"):
+        read_rubric("harmles", "0-1")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

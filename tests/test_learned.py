@@ -180,7 +180,7 @@ def test_what_is_no_reward_of_a_model(spec: str, message: str) -> None:
     ("spec", "message"),
     [
         ("learned(./nowhere)", "./nowhere: no such folder"),
-        ("learned(tiny-random)", "lack 'score.weight'"),
+        ("learned(tiny-random)", "is a language model, not a reward model"),
         ("learned({run}, use=3)", "use is 3; it must be one of mean, min"),
         ("learned({run}, variance_penalty=-1)", "at least 0"),
         ("learned({run}, colour=1)", "has no option 'colour'; it has use, variance_penalty"),

@@ -111,12 +111,22 @@ def test_a_reward_model_between_two_stages(tmp_path: Path) -> None:
     }
     out = tmp_path / "out"
     run_recipe(RunConfig(recipe=write(tmp_path, raw), out=out))
-    assert list(json.loads((out / "compare.json").read_text())["stages"]) == ["start", "sft", "ppo"]
+    comparison = json.loads((out / "compare.json").read_text())
+    assert list(comparison["stages"]) == ["start", "sft", "ppo"]
+    others = {name: (stage["parent"], stage["charged_to"]) for name, stage in comparison["others"].items()}
+    assert others == {"pairs": ("sft", []), "rm": ("sft", [])}
+    costs = {
+        name: json.loads((out / name / "cost.json").read_text())["flops"] for name in ("sft", "pairs", "rm", "ppo")
+    }
+    assert comparison["others"]["rm"]["flops"] == costs["rm"] > 0
+    assert comparison["total"]["flops"] == pytest.approx(sum(costs.values()))
+    page = (out / "report.html").read_text()
+    assert 'href="rm/report.html"' in page and (out / "rm" / "report.html").exists()
     (row,) = [json.loads(line) for line in (out / "ppo" / "metrics.jsonl").read_text().splitlines()]
     assert row["reward"] == pytest.approx(row["reward/learned"] + 0.1 * row["reward/implicit"])
 
     raw["stages"]["ppo"]["parent"] = "rm"
-    with pytest.raises(InputError, match="parent is 'rm'; use one of start, sft"):
+    with pytest.raises(InputError, match="parent is 'rm', which makes no model to train .*; use one of start, sft"):
         check_stages(load_recipe(write(tmp_path, raw)), out)
     raw["stages"] = {"ppo": {**raw["stages"]["ppo"], "parent": "start"}, "sft": raw["stages"]["sft"]}
     with pytest.raises(InputError, match="names sft, which is no earlier stage"):
@@ -228,8 +238,9 @@ def test_shipped_recipes_are_right(name: str, tmp_path: Path) -> None:
             "stage sft: method is 'ppo2'; use one of sft, dpo, online-dpo, reward-model, adversarial, rl, distill, "
             "sample, revise, average",
         ),
-        (("stages", "dpo", "parent"), "pairs", "stage dpo: parent is 'pairs'; use one of start, sft, grpo"),
-        (("stages", "sft", "parent"), "grpo", "stage sft: parent is 'grpo'; use one of start"),
+        (("stages", "dpo", "parent"), "pairs", "stage dpo: parent is 'pairs', which makes no model"),
+        (("stages", "sft", "parent"), "grpo", "which makes no model to train or comes later; use one of start"),
+        (("stages", "sft", "parent"), "grpq", "stage sft: parent is 'grpq', which is no stage; use one of start"),
         (("stages", "dpo", "flops_of"), "ppo", "stage dpo: flops_of is 'ppo'"),
         (("stages", "dpo", "data"), "grpo", "makes no data; use a sample stage"),
         (

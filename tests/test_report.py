@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from posttrain.comparison import described
 from posttrain.evals.compare import compare
 from posttrain.report.charts import PANEL_LEFT, PANEL_RIGHT, PANEL_WIDTH, curve, forest, nice_ticks
 from posttrain.report.html import write_report
@@ -144,6 +145,25 @@ def test_a_run_without_most_files_still_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 3\n")
     _, page = read(tmp_path)
     assert "no training steps" in page.text and "seed: 3" in page.text
+
+
+def test_what_was_measured_beside_tasks_is_on_the_page(tmp_path: Path) -> None:
+    """A reward model's numbers on held-out pairs, those in lists too, and those of adversarial rounds."""
+    (tmp_path / "evaluations").mkdir()
+    share = {"value": 0.75, "low": 0.301, "high": 0.954, "n": 4}
+    numbers = {"accuracy": share, "length": {"score": None}, "curve": [{"n": 1, "own": 0.1234}]}
+    (tmp_path / "evaluations" / "reward_model.json").write_text(json.dumps(numbers))
+    (tmp_path / "adversarial.json").write_text(json.dumps({"gold": {"gain": share}}))
+    assert list(described(numbers)) == [
+        ("accuracy", "0.75 [0.301, 0.954], n=4"),
+        ("length.score", "–"),
+        ("curve.0.n", "1"),
+        ("curve.0.own", "0.123"),
+    ]
+    assert [name for name, _ in described(numbers, lists=False)] == ["accuracy", "length.score"]
+    page = write_report(tmp_path).read_text()
+    for text in ("<h2>reward model</h2>", "<td>curve.0.own</td>", "<h2>adversarial</h2>", "<td>gold.gain</td>"):
+        assert text in page
 
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:

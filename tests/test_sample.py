@@ -248,6 +248,13 @@ def test_pairs_and_all(tmp_path: Path) -> None:
     assert len(written) == 24 and {row["score"] for row in written} == {None}
 
 
+def test_pairs_whose_chosen_answer_was_cut_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(tiny(tmp_path, "--write", "pairs", out="pairs", tasks=12)) == 0
+    pairs = read_rows(tmp_path / "pairs" / "pairs.jsonl")
+    cut = sum(row["chosen_status"] == "truncated" for row in pairs)
+    assert cut and f"{cut} of {len(pairs)} chosen answers were cut by max_new_tokens=" in capsys.readouterr().err
+
+
 def test_nothing_to_write_is_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(tiny(tmp_path, "--threshold", "99")) == 1
     assert "no answer gave a row to write (24 below threshold, 6 tasks without a row)" in capsys.readouterr().err

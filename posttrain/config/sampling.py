@@ -133,7 +133,7 @@ class ReviseConfig(SourceConfig):
     out: Path
     """Folder for `sft.jsonl`."""
     principles: str = "harmless"
-    """`harmless`, `honest`, or a YAML file with `criteria` as a judge's rubric has them."""
+    """`harmless`, `honest`, a YAML file with `criteria` as a judge's rubric has them, or one principle as a text."""
     revisions: Positive = 2
     """How often an answer is criticised and rewritten, each time by a principle drawn for it."""
     seed: Seed = 0

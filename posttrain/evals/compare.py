@@ -20,6 +20,7 @@ from posttrain.comparison import (
     RUNS_FILE,
     Comparison,
     Contrast,
+    Cost,
     Estimate,
     StageResult,
     evaluation_names,
@@ -57,26 +58,35 @@ def compare(
     parents: Mapping[str, str | None],
     out: Path,
     costs: Mapping[str, Sequence[Path]] | None = None,
+    others: Mapping[str, tuple[str | None, Path]] | None = None,
 ) -> Comparison:
     """Compare the runs and write `OUT/compare.json`.
 
     `parents` names the run each one started from, None for a start. `costs` lists folders whose cost belongs to a run
-    as well, such as the one in which its data was sampled. A run without `cost.json` cost nothing. Contrasts are of
+    as well, such as the one in which its data was sampled. A run without `cost.json` cost nothing. `others` are stages
+    that are not compared, each with what it started from and its folder: what they cost is told too. Contrasts are of
     every run against its parent, against its start, and against each earlier run with the same parent; only tasks that
     both have scored count, and one task alone gives none."""
     scores = {name: read_scores(folder) for name, folder in runs.items()}
     stages: dict[str, StageResult] = {}
     for name, folder in runs.items():
-        seconds, tokens, flops = _cost([folder, *(costs or {}).get(name, ())])
         stages[name] = {
             "parent": parents[name],
-            "seconds": seconds,
-            "tokens": tokens,
-            "flops": flops,
+            **_cost([folder, *(costs or {}).get(name, ())]),
             "evaluations": {e: _estimate(e, values) for e, values in scores[name].items()},
         }
     contrasts = [c for of, against in _pairs(stages) for c in _contrasts(of, against, scores[of], scores[against])]
     comparison: Comparison = {"stages": stages, "contrasts": contrasts}
+    if others:
+        charged = {
+            name: [of for of, folders in (costs or {}).items() if folder in folders]
+            for name, (_, folder) in others.items()
+        }
+        comparison["others"] = {
+            name: {"parent": parent, **_cost([folder]), "charged_to": charged[name]}
+            for name, (parent, folder) in others.items()
+        }
+        comparison["total"] = _cost([*runs.values(), *(folder for _, folder in others.values())])
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return comparison
@@ -100,10 +110,14 @@ def read_scores(folder: Path) -> Scores:
     return {PERPLEXITY if name == TEXT_NLL else name: values for name, values in scores.items()}
 
 
-def _cost(folders: Sequence[Path]) -> tuple[float, int, float]:
-    """Seconds, tokens and floating-point operations, summed over the folders' `cost.json`."""
+def _cost(folders: Sequence[Path]) -> Cost:
+    """The sum over the folders' `cost.json`."""
     costs = [json.loads((f / "cost.json").read_text()) for f in folders if (f / "cost.json").exists()]
-    return sum(c["seconds"] for c in costs), sum(c["tokens"] for c in costs), sum(c["flops"] for c in costs)
+    return {
+        "seconds": sum(c["seconds"] for c in costs),
+        "tokens": sum(c["tokens"] for c in costs),
+        "flops": sum(c["flops"] for c in costs),
+    }
 
 
 def _transform(evaluation: str) -> Transform | None:
@@ -196,10 +210,15 @@ def _cost_table(comparison: Comparison) -> Table:
     table.add_column("from", overflow="fold")
     for name in ("seconds", "tokens", "FLOPs"):
         table.add_column(name, justify="right")
-    for stage, result in comparison["stages"].items():
-        spent = f"{result['seconds']:.0f}", format_quantity(result["tokens"]), format_quantity(result["flops"])
-        table.add_row(escape(stage), escape(result["parent"] or "–"), *spent)
+    for stage, result in [*comparison["stages"].items(), *comparison.get("others", {}).items()]:
+        table.add_row(escape(stage), escape(result["parent"] or "–"), *_spent(result))
+    if "total" in comparison:
+        table.add_row("all", "", *_spent(comparison["total"]))
     return table
+
+
+def _spent(cost: Cost) -> tuple[str, str, str]:
+    return f"{cost['seconds']:.0f}", format_quantity(cost["tokens"]), format_quantity(cost["flops"])
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TINY = "tiny-random"
 CLASSIFIER = "ForSequenceClassification"
 """How transformers' names of reward models end; with tied embeddings one would load as a language model too."""
+REWARD_MODEL = "reward model"
+SCORE_WEIGHT = "score.weight"
 
 log = logging.getLogger("posttrain")
 
@@ -58,7 +60,7 @@ def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
 
     Raises InputError where there is no such model."""
     classifier: Any
-    classifier, tokenizer, folder = _loaded(name, AutoModelForSequenceClassification, "reward model")
+    classifier, tokenizer, folder = _loaded(name, AutoModelForSequenceClassification, REWARD_MODEL)
     head = getattr(classifier, "score", None)
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise InputError(f"--model {name}: a reward model here is a linear layer without bias on a causal model")
@@ -98,7 +100,13 @@ def _loaded(name: str, kind: Any, noun: str) -> tuple[PreTrainedModel, Any, Path
 
 def _check_complete(name: str, loading: Mapping[str, Any], noun: str) -> None:
     """Refuse weights that do not fill the model: transformers would draw the missing ones at random."""
-    if missing := sorted(loading["missing_keys"]):
+    missing = sorted(loading["missing_keys"])
+    if missing == [SCORE_WEIGHT] and noun == REWARD_MODEL:
+        raise InputError(
+            f"--model {name}: is a language model, not a {noun}; train one with posttrain reward-model, or, if it was "
+            "trained by DPO, write implicit(POLICY, REFERENCE)"
+        )
+    if missing:
         raise InputError(
             f"--model {name}: the weights lack {missing[0]!r} ({len(missing)} missing in all); "
             f"give the whole checkpoint of a {noun}"

@@ -18,6 +18,7 @@ from posttrain.comparison import (
     RUNS_FILE,
     Comparison,
     Contrast,
+    described,
     evaluation_names,
     format_difference,
     format_estimate,
@@ -55,6 +56,8 @@ class RunFiles:
     cost: dict[str, Any]
     evaluations: dict[str, list[dict[str, Any]]]
     settings: dict[str, str]
+    measured: dict[str, list[tuple[str, str]]]
+    """Numbers that are not of tasks: a reward model's on held-out pairs, those of adversarial rounds."""
 
     def curves(self, names: tuple[str, ...] | None = None) -> list[charts.Curve]:
         """Drawings of the metrics `names`, or of all."""
@@ -99,7 +102,14 @@ def read_run(name: str, folder: Path) -> RunFiles:
         cost=_object(folder / "cost.json"),
         evaluations={f.stem: read_jsonl(f) for f in suites},
         settings={f.stem: _text(f.with_suffix(".json")) for f in suites},
+        measured=_measured(folder),
     )
+
+
+def _measured(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    files = [f for f in sorted((folder / "evaluations").glob("*.json")) if not f.with_suffix(".jsonl").exists()]
+    found = {f.stem.replace("_", " "): list(described(_object(f))) for f in (*files, folder / "adversarial.json")}
+    return {name: numbers for name, numbers in found.items() if numbers}
 
 
 def _number(value: object) -> float | None:
@@ -201,6 +211,8 @@ def _pipeline_view(folder: Path) -> dict[str, Any]:
         "headline_contrasts": _contrast_forest(comparison, shares),
         "retention_forest": _retention_forest(comparison, shares),
         "contrasts": [_contrast_row(c, shares) for c in comparison["contrasts"]],
+        "others": comparison.get("others", {}),
+        "total": comparison.get("total"),
         "most_flops": max((s["flops"] for s in comparison["stages"].values()), default=0) or 1,
         "runs": runs,
         "curves": {run.name: run.curves(MAIN_CURVES) for run in runs},

@@ -82,11 +82,17 @@ class Criterion:
 def read_rubric(rubric: str, scale: str) -> tuple[Criterion, ...]:
     """The criteria of a rubric: the name of a shipped one, a text, which is one criterion, or a file. A text file is
     one criterion too; a YAML file holds `criteria`, a mapping of names to texts or to mappings of `text`, `weight` and
-    `scale`, and maybe a `scale` for all. `scale` is that of criteria without one.
+    `scale`, and maybe a `scale` for all. `scale` is that of criteria without one. A single word of letters is no text
+    but a name, so that a misspelled one is not judged by.
 
     Raises InputError, with the file."""
     if rubric in shipped_rubrics():
         rubric = str(SHIPPED / f"{rubric}.yaml")
+    if rubric.isalpha():
+        raise InputError(
+            f"there is no rubric {rubric!r}; shipped are {', '.join(shipped_rubrics())}; or give a file "
+            f"({', '.join(FILES)}) or a sentence"
+        )
     if not rubric.lower().endswith(FILES):
         return (_criterion("score", rubric, scale, "the rubric"),)
     if not Path(rubric).is_file():

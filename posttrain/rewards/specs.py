@@ -216,6 +216,11 @@ def _check_target(part: Expression) -> None:
             )
         return
     file, colon, function = part.target.rpartition(":")
+    if not colon and "/" in part.target:
+        raise InputError(
+            f"reward {part.target!r}: no such folder; a reward model is named by its folder, your own reward as "
+            "file.py:function"
+        )
     if not colon or not file or not function.isidentifier():
         raise InputError(
             f"unknown reward {part.target!r}; built in are {', '.join(BUILTINS)}; your own is named file.py:function "

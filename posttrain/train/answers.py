@@ -132,6 +132,7 @@ def _pair_row(group: Group, chosen: tuple[Rollout, Score], rejected: tuple[Rollo
         **_task_fields(group),
         **{side: _response(group, rollout) for side, (rollout, _) in sides.items()},
         **{f"{side}_score": score.total for side, (_, score) in sides.items()},
+        **{f"{side}_status": rollout.status for side, (rollout, _) in sides.items()},
         **{f"{side}_index": rollout.index for side, (rollout, _) in sides.items()},
         **{f"{side}_seed": rollout.seed for side, (rollout, _) in sides.items()},
         "task": group.task.id,
@@ -148,3 +149,8 @@ def _task_fields(group: Group) -> dict[str, Any]:
 def _response(group: Group, rollout: Rollout) -> str | list[dict[str, Any]]:
     """A string after a string prompt, else the messages after the prompt."""
     return rollout.text if isinstance(group.task.prompt, str) else [m.to_dict() for m in rollout.messages]
+
+
+def listed(dropped: Counter[str]) -> str:
+    """`3 truncated, 2 tasks without a row`; or that there was nothing."""
+    return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in dropped.items()) or "no answer was left out"

@@ -16,6 +16,7 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge_prompts import Criterion, read_rubric
 from posttrain.rollout import Plan, rollout_seed
 from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.train.answers import listed
 from posttrain.train.loop import data_hash, versions, with_hashes
 from posttrain.train.sample import CHANGES_NO_ANSWER
 from posttrain.train.sources import Source, source_of
@@ -74,10 +75,13 @@ def revise_answers(config: ReviseConfig) -> None:
         dropped = Counter(one.dropped for one in done if one.dropped is not None)
         if dropped:
             log.event("dropped", **dropped)
-            warn("left out: " + ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in dropped.items()))
+            warn(f"left out: {listed(dropped)}")
         rows = [_row(task, one, source) for task, one in zip(tasks, done, strict=True) if one.dropped is None]
         if not rows:
-            raise RunFailed(f"{config.data}: no answer could be revised to its end ({dict(dropped)})")
+            raise RunFailed(
+                f"{config.data}: no answer could be revised to its end ({listed(dropped)}); where they are cut, raise "
+                f"max_new_tokens={config.max_new_tokens}"
+            )
         log.write_lines("sft.jsonl", rows)
         _finish(log, config, source, len(rows), dropped)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from posttrain.config import RewardModelConfig
+from posttrain.console import tell
 from posttrain.data.formats import load_judged, load_preferences
 from posttrain.data.packing import Tree, micro_batches
 from posttrain.models import LanguageModel, load_model, load_reward_model
@@ -50,6 +51,7 @@ def train_reward_model(config: RewardModelConfig) -> None:
         found = _validate(config, lm) if lm.step_separator is None else validate_process_model(config, lm)
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, json.dumps(found, indent=1) + "\n")
+        tell(found, lists=False)
 
 
 def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.config import AdversarialConfig, RewardModelConfig
-from posttrain.console import warn
+from posttrain.console import say, tell, warn
 from posttrain.data.formats import load_preferences
 from posttrain.models import LanguageModel, load_model, load_reward_model, weights_hash
 from posttrain.models.classifier import as_classifier
@@ -58,12 +58,15 @@ def train_adversarial(config: AdversarialConfig) -> None:
     with RunLog(config.out, settings, config.resume) as log:
         data = config.data
         for k in range(config.rounds + 1):
+            say(f"round {k} of {config.rounds}")
             train_reward_model(_round(config, k, data))
             file = config.out / f"pairs-{k + 1}.jsonl"
             if k < config.rounds and not file.exists():
                 _add(config, k + 1, searched, data, log)
             data = str(file)
-        log.write_json("adversarial.json", {"rounds": _rounds(config), "gold": _gold(config)})
+        found = {"rounds": _rounds(config), "gold": _gold(config)}
+        log.write_json("adversarial.json", found)
+        tell(found)
         last = config.out / f"round-{config.rounds}" / "model"
         model = log.write_folder("model", partial(_copy, last))
         _finish(config, log, model)

@@ -17,7 +17,7 @@ from posttrain.rewards.base import Scorer
 from posttrain.rewards.failures import FailureWatch
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runlog import RunLog, check_out, read_jsonl
-from posttrain.train.answers import check_soft_labels, rows_of
+from posttrain.train.answers import check_soft_labels, listed, rows_of
 from posttrain.train.loop import data_hash, versions, with_hashes
 from posttrain.train.notices import unscored
 from posttrain.train.sources import Source, source_of
@@ -61,7 +61,13 @@ def sample_answers(config: SampleConfig) -> None:
             source.ended(log)
         _tell(log, dropped)
         if not rows:
-            raise RunFailed(f"{config.data}: no answer gave a row to write ({_listed(dropped)})")
+            raise RunFailed(f"{config.data}: no answer gave a row to write ({listed(dropped)})")
+        cut = sum(row.get("chosen_status") == "truncated" for row in rows)
+        if cut:
+            warn(
+                f"{cut} of {len(rows)} chosen answers were cut by max_new_tokens={config.max_new_tokens}: trained on, "
+                "they teach to end there; raise it"
+            )
         log.write_lines(config.file, rows)
         _finish(log, config, source, rows=len(rows), tasks=len(tasks), dropped=dropped)
 
@@ -161,12 +167,7 @@ class _Sampling:
 def _tell(log: RunLog, dropped: Counter[str]) -> None:
     if dropped:
         log.event("dropped", **dropped)
-        warn(f"left out: {_listed(dropped)}")
-
-
-def _listed(dropped: Counter[str]) -> str:
-    """`3 truncated, 2 tasks without a row`; or that there was nothing."""
-    return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in dropped.items()) or "no answer was left out"
+        warn(f"left out: {listed(dropped)}")
 
 
 def _finish(log: RunLog, config: SampleConfig, source: Source, rows: int, tasks: int, dropped: Counter[str]) -> None:
