@@ -472,9 +472,16 @@ def test_report_collects_problems_duplicates_and_overlaps(tmp_path: Path) -> Non
 
 def test_report_shows_twenty_problems_of_more(tmp_path: Path) -> None:
     report = check_data(jsonl(tmp_path, {"prompt": "a"}, *[{"prompt": ""}] * 25))
+    assert not report.empty
     assert (report.kind, report.problem_count, len(report.problems)) == ("task", 25, 20)
     assert report.problems[0].endswith(":2: column 'prompt' is empty")
     assert "problems: 25 of 26 rows, the first 20:" in format_report(report)
+
+
+def test_empty_responses_are_told(tmp_path: Path) -> None:
+    whole = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    report = check_data(str(file := jsonl(tmp_path, whole, whole | {"prompt": "d", "rejected": ""})))
+    assert report.ok and f"empty responses: 1 rows, the first at {file}:2" in format_report(report)
 
 
 def test_unpaired_rows_are_recognised(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class Report:
     columns: dict[str, int]
     prompt_chars: Lengths | None
     response_chars: Lengths | None
+    empty: tuple[str, ...]
+    """Where rows with a response of no characters stand."""
     duplicates: int
     duplicate_of: tuple[str, str] | None
     overlaps: tuple[Overlap, ...]
@@ -85,6 +87,7 @@ def check_data(source: str, against: tuple[str, ...] = ()) -> Report:
         parsed = list(parse_rows(raw))
     valid = [(where, row) for where, row in parsed if not isinstance(row, InputError)]
     problems = [str(error) for _, error in parsed if isinstance(error, InputError)]
+    responses = [(where, _response_chars(row)) for where, row in valid]
     duplicates = list(_duplicates(valid))
     return Report(
         source=source,
@@ -93,7 +96,8 @@ def check_data(source: str, against: tuple[str, ...] = ()) -> Report:
         valid_rows=len(valid),
         columns=dict(columns),
         prompt_chars=_lengths([_chars(row.prompt) for _, row in valid if not isinstance(row, MessagesRow | TextRow)]),
-        response_chars=_lengths([n for _, row in valid for n in _response_chars(row)]),
+        response_chars=_lengths([n for _, counts in responses for n in counts]),
+        empty=tuple(where for where, counts in responses if 0 in counts),
         duplicates=len(duplicates),
         duplicate_of=duplicates[0] if duplicates else None,
         overlaps=tuple(_overlap(valid, other) for other in against),
@@ -114,6 +118,8 @@ def format_report(report: Report) -> str:
                 f"{name}: {lengths.shortest} to {lengths.longest} characters, median {lengths.median:g}, "
                 f"mean {lengths.mean:.1f}"
             )
+    if report.empty:
+        lines.append(f"empty responses: {len(report.empty)} rows, the first at {report.empty[0]}")
     if report.duplicate_of:
         repeated, first = report.duplicate_of
         lines.append(f"repeated prompts: {report.duplicates} rows, the first at {repeated}, as at {first}")

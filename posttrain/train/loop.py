@@ -23,7 +23,17 @@ from posttrain.train.policy import LocalPolicy, Optimization, load_weights, save
 from posttrain.types import RunFailed
 
 BEST = "best.safetensors"
-SHOWN = ("loss", "reward", "kl", "response_length", "accuracy", "eval/loss", "eval/reward", "tokens_per_second")
+SHOWN = (
+    "loss",
+    "reward",
+    "kl",
+    "response_length",
+    "accuracy",
+    "chosen_drift",
+    "eval/loss",
+    "eval/reward",
+    "tokens_per_second",
+)
 """Metrics shown beside the progress bar."""
 
 
