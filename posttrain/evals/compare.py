@@ -78,12 +78,12 @@ def compare(
     contrasts = [c for of, against in _pairs(stages) for c in _contrasts(of, against, scores[of], scores[against])]
     comparison: Comparison = {"stages": stages, "contrasts": contrasts}
     if others:
-        charged = {
-            name: [of for of, folders in (costs or {}).items() if folder in folders]
-            for name, (_, folder) in others.items()
-        }
         comparison["others"] = {
-            name: {"parent": parent, **_cost([folder]), "charged_to": charged[name]}
+            name: {
+                "parent": parent,
+                **_cost([folder]),
+                "charged_to": [of for of, folders in (costs or {}).items() if folder in folders],
+            }
             for name, (parent, folder) in others.items()
         }
         comparison["total"] = _cost([*runs.values(), *(folder for _, folder in others.values())])
