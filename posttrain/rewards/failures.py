@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from posttrain.numbers import wilson
+from posttrain.anytime import MeanTest, likeliest_beginning
 from posttrain.types import RunFailed, Score
+
+ERROR = 0.05
+"""The probability with which a run within the limit may be stopped, over its whole length."""
+
+
+class _Step(NamedTuple):
+    number: int
+    shares: list[float]
+    reason: str | None
 
 
 class FailureWatch:
-    """Stops a run when surely too many of its rollouts cannot be scored.
+    """Stops a run whose tasks cannot be scored too often: the mean failed share of a task exceeds `max_unscored_share`.
 
-    Over the last `window` scores, the lower bound of the 95% Wilson interval of the share of failures is compared with
-    `max_unscored_share`. A score of None to which no part applied is no failure."""
+    An observation is a task: the share of its rollouts that failed, so that it does not matter whether rollouts fail
+    one by one or with their task. A score of None to which no part applied is no failure. While the mean of each
+    observation, given those before it, is at most the limit, the run is stopped with a probability of at most 5%
+    however long it is (`MeanTest`). Tasks that fail together from one cause are counted one by one: an outage that
+    takes more than a few tasks of a step stops the run. A limit of 0 stops it at the first failure, 1 never."""
 
-    def __init__(self, max_unscored_share: float, window: int = 200) -> None:
+    def __init__(self, max_unscored_share: float) -> None:
         self._limit = max_unscored_share
-        self._recent: deque[bool] = deque(maxlen=window)
-        self._first_reason: str | None = None
+        self._test = MeanTest(max_unscored_share)
+        self._steps: list[_Step] = []
 
-    def add(self, score: Score) -> None:
-        self._recent.append(score.failed)
-        if self._first_reason is None:
-            self._first_reason = score.reason
+    def add(self, step: int, tasks: Sequence[Sequence[Score]]) -> None:
+        """The scores of a step, task by task."""
+        shares = [sum(score.failed for score in scores) / len(scores) for scores in tasks]
+        reasons = (score.reason for scores in tasks for score in scores if score.failed)
+        self._test.add(shares)
+        self._steps.append(_Step(step, shares, next(reasons, None)))
 
     def check(self, traceback: str | None = None) -> None:
-        """Raise RunFailed with the first reason (and traceback) if the limit is surely exceeded."""
-        failed, n = sum(self._recent), len(self._recent)
-        if wilson(failed, n)[0] <= self._limit:
+        """Raise RunFailed if the limit is exceeded, with the first reason since then, and the traceback of the run's
+        first failure if it is that one."""
+        if self._test.log_wealth < math.log(1 / ERROR):
             return
+        first = likeliest_beginning([step.shares for step in self._steps], self._limit)
+        since = self._steps[first:]
+        shares = [share for step in since for share in step.shares]
+        reasons = [step.reason for step in self._steps]
         message = (
-            f"{failed} of the last {n} rollouts could not be scored, surely more than max_unscored_share="
-            f"{self._limit:g}. The first reason: {self._first_reason}"
+            f"{sum(shares) / len(shares):.1%} of the rollouts of {len(shares)} tasks since step {since[0].number} could "
+            f"not be scored, surely more than max_unscored_share={self._limit:g} (at a level of {ERROR:.0%} over the "
+            f"whole run). The first reason: {next(filter(None, reasons[first:]), None)}"
         )
-        more = traceback.rstrip() if traceback else ""  # without a frame of the reward it only repeats the reason
+        # without a frame of the reward a traceback only repeats the reason
+        more = traceback.rstrip() if traceback and not any(reasons[:first]) else ""
         raise RunFailed(message if more in message else f"{message}\n{more}")

@@ -10,7 +10,7 @@ from posttrain.console import warn
 from posttrain.rewards.failures import FailureWatch
 from posttrain.rows import Row, row_texts
 from posttrain.runlog import RunLog
-from posttrain.types import RunFailed, Score, Task
+from posttrain.types import Group, RunFailed, Task
 
 
 def truncated_rows(log: RunLog, cut: int, of: int, max_length: int) -> None:
@@ -36,19 +36,18 @@ def special_tokens(log: RunLog, chat: ChatFormat, source: str, rows: Sequence[Ro
 
 
 def unscored(
-    log: RunLog, watch: FailureWatch, scores: Sequence[Score], traceback: str | None, new: bool = True, **where: Any
+    log: RunLog, watch: FailureWatch, step: int, groups: Sequence[Group], traceback: str | None, new: bool = True
 ) -> None:
-    """What could not be scored of these (not `new`: it was told before). Raises RunFailed where the watch says that it
+    """What could not be scored of a step (not `new`: it was told before). Raises RunFailed where the watch says that it
     is too much."""
-    failed = [score for score in scores if score.failed]
+    failed = [score for group in groups for score in group.scores if score.failed]
     if failed and new:
-        log.event("unscored", **where, count=len(failed), first_reason=failed[0].reason)
-    for score in scores:
-        watch.add(score)
+        log.event("unscored", step=step, count=len(failed), first_reason=failed[0].reason)
+    watch.add(step, [group.scores for group in groups])
     try:
         watch.check(traceback)
     except RunFailed as error:
-        log.event("stopped", **where, reason=str(error))
+        log.event("stopped", step=step, reason=str(error))
         raise
 
 

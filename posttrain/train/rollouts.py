@@ -105,8 +105,7 @@ class Rollouts:
         if step.new:
             self._write(log, n, step, signals)
         scorer = self.sources.scorer
-        scores = [score for group in step.all for score in group.scores]
-        unscored(log, self.watch, scores, scorer.first_traceback if scorer is not None else None, step.new, step=n)
+        unscored(log, self.watch, n, step.all, scorer.first_traceback if scorer is not None else None, step.new)
 
     def _write(self, log: RunLog, n: int, step: StepGroups, signals: Sequence[Sequence[Signal]]) -> None:
         advantages = {id(s.rollout): s.advantages for members in signals for s in members}
@@ -133,8 +132,8 @@ class Rollouts:
             if n > step:
                 self._recorded[n] = whole[n]
                 continue
-            for row in whole[n]:
-                self.watch.add(self._read(row)[1])
+            groups, _ = self._groups_of(whole[n])
+            self.watch.add(n, [group.scores for group in groups])
 
     def replay(self, source: str) -> int:
         """Take every step from the `rollouts.jsonl` of another run instead of sampling; the number of steps.

@@ -117,10 +117,11 @@ class _Sampling:
             ]
             if n in recorded:
                 answers = [self.source.replay(row) for row in recorded[n]]
-                unscored(self.log, self.watch, [s for _, s in answers], None, new=False, step=n)
+                groups = _groups_of(plans, answers)
+                unscored(self.log, self.watch, n, groups, None, new=False)
             else:
-                answers = self._sample(n, plans)
-            yield regroup([plan.task for plan in plans], [r for r, _ in answers], [s for _, s in answers])
+                groups = self._sample(n, plans)
+            yield groups
 
     def _recorded(self) -> dict[int, list[dict[str, Any]]]:
         """The rollouts of the steps that are done."""
@@ -136,7 +137,7 @@ class _Sampling:
             self.log.event("resumed_from", resumed_from=len(steps))
         return steps
 
-    def _sample(self, n: int, plans: Sequence[Plan]) -> list[tuple[Rollout, Score]]:
+    def _sample(self, n: int, plans: Sequence[Plan]) -> list[Group]:
         """Sample, score and record one step."""
         start = time.perf_counter()
         sampled = self.source.sample(plans)
@@ -145,9 +146,10 @@ class _Sampling:
         else:
             scores = [Score(None, reason=rollout.error) for rollout in sampled.rollouts]
         traceback = None if self.scorer is None else self.scorer.first_traceback
-        unscored(self.log, self.watch, scores, traceback, step=n)
-        self.flops += sampled.flops
         answers = list(zip(sampled.rollouts, scores, strict=True))
+        groups = _groups_of(plans, answers)
+        unscored(self.log, self.watch, n, groups, traceback)
+        self.flops += sampled.flops
         self.log.rollouts(rollout_to_json(n, rollout, value, None) for rollout, value in answers)
         totals = [value.total for value in scores if value.total is not None]
         self.log.metrics(
@@ -161,7 +163,11 @@ class _Sampling:
                 "step_seconds": time.perf_counter() - start,
             }
         )
-        return answers
+        return groups
+
+
+def _groups_of(plans: Sequence[Plan], answers: Sequence[tuple[Rollout, Score]]) -> list[Group]:
+    return regroup([plan.task for plan in plans], [r for r, _ in answers], [s for _, s in answers])
 
 
 def _tell(log: RunLog, dropped: Counter[str]) -> None:
