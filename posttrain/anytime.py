@@ -11,16 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 STAKES: Floats = np.array([0.9 * 0.5**k for k in range(7)])
-"""The shares of its wealth that a test bets, 0.9 to 0.014. The large ones find a total failure at once, the small ones a
-mean just above the limit; one more or one less changes stopping times by a few per cent."""
+"""The shares of its wealth that a test bets, 0.9 to 0.014: the large ones find a mean far above the limit at once, the
+small ones one just above it. Other grids of four to eight stakes stop at nearly the same steps."""
 
 
 class MeanTest:
     """The wealth of a gambler who bets that observations in [0, 1] have a mean above `limit`: an e-process.
 
     While the mean of each observation, given those before it, is at most the limit m, the factor 1 − c + c·x/m of an
-    observation x has a mean of at most 1 for every stake c in [0, 1]; it is 1 + λ(x − m) with λ = c/m. Observations come
-    in steps. A bet that begins with step j has after step t the wealth
+    observation x has a mean of at most 1 for every stake c in [0, 1]; it is 1 + λ(x − m) with λ = c/m. Observations
+    come in steps. A bet that begins with step j has after step t the wealth
 
         E_j(t) = mean over c of Π (1 − c + c·x/m) over the observations of steps j…t, and 1 for t < j,
 
@@ -45,7 +45,8 @@ class MeanTest:
         log_growth(0.0, limit, self.stakes)  # checks both
         self.steps = 0
         self._logs: Floats = np.full(len(self.stakes), -math.inf)
-        """log Σ_{j ≤ t} w_j Π…, for each stake: E_j(t)/E_j(t − 1) is the same for all j ≤ t, so the sum is all one needs."""
+        """log Σ_{j ≤ t} w_j Π… for each stake. A step multiplies every bet that has begun by the same factor, so no bet
+        is kept by itself."""
 
     def add(self, observations: ArrayLike) -> None:
         """The observations of the next step, shape [..., observations]."""
@@ -65,7 +66,7 @@ def log_growth(observations: ArrayLike, limit: float, stakes: Floats) -> Floats:
     x = np.atleast_1d(np.asarray(observations, dtype=float))
     for name, values in (("limit", np.asarray(limit)), ("stake", stakes), ("observation", x)):
         if not bool(np.all((values >= 0) & (values <= 1))):
-            raise ValueError(f"a {name} must be in [0, 1]")
+            raise ValueError(f"every {name} must be in [0, 1]")
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         multiples = x / limit if limit > 0 else np.where(x > 0, math.inf, 1.0)
         factors = 1 - stakes + np.where(stakes > 0, stakes * multiples[..., None], 0.0)

@@ -430,31 +430,55 @@ def test_wilson_by_hand() -> None:
         wilson(3, 2)
 
 
-def test_the_run_stops_when_surely_too_many_fail() -> None:
-    """Of 200, 28 failures have a lower bound of 0.0986 and 29 one of 0.1029."""
+def failing(failed: int, of: int = 8, reason: str = "x") -> list[Score]:
+    """The scores of a task."""
+    return [Score(None, reason=reason) if i < failed else Score(1.0) for i in range(of)]
+
+
+def test_a_total_failure_stops_at_once_with_its_reason() -> None:
     watch = FailureWatch(0.1)
-    for i in range(200):
-        watch.add(Score(None, reason=f"reason {i}") if i < 28 else Score(1.0))
-    watch.check()
-    late = FailureWatch(0.1)
-    for i in range(200):
-        late.add(Score(None, reason=f"reason {i}") if i < 29 else Score(1.0))
-    with pytest.raises(RunFailed, match=r"29 of the last 200 .*reason 0\nTraceback here"):
-        late.check("Traceback here")
+    watch.add(1, [failing(8, reason=f"reason {i}") for i in range(4)])
+    said = (
+        "100.0% of the rollouts of 4 tasks since step 1 .*max_unscored_share=0.1 .at a level of 5% over the whole run"
+    )
+    with pytest.raises(RunFailed, match=rf"{said}.* first reason: reason 0\nTraceback here"):
+        watch.check("Traceback here")
 
 
-def test_what_does_not_apply_is_no_failure_and_old_failures_are_forgotten() -> None:
-    watch = FailureWatch(0.1, window=10)
-    for _ in range(50):
-        watch.add(Score(None))
-    watch.check()
-    for _ in range(10):
-        watch.add(Score(None, reason="x"))
-    with pytest.raises(RunFailed):
+def test_one_bad_row_or_a_single_task_does_not_stop_a_run() -> None:
+    """A task that always fails, in steps of four of 100 tasks; and one task all of whose rollouts fail, which is what
+    chance brings in a run within the limit in one step of ten."""
+    watch = FailureWatch(0.1)
+    for step in range(1, 101):
+        watch.add(step, [failing(8 if i == 0 and step % 25 == 2 else 0) for i in range(4)])
         watch.check()
-    for _ in range(10):
-        watch.add(Score(0.0))
+    alone = FailureWatch(0.1)
+    alone.add(1, [failing(8)])
+    alone.check()
+
+
+def test_a_late_failure_is_named_by_its_own_step_and_reason() -> None:
+    """The traceback is that of the first failure of the run, which this is not."""
+    watch = FailureWatch(0.1)
+    for step in range(1, 251):
+        watch.add(step, [failing(int(step == 7 and i == 0), reason="once") for i in range(32)])
+        watch.check()
+    watch.add(251, [failing(8, reason="the server is gone") for _ in range(32)])
+    with pytest.raises(RunFailed, match="100.0% of the rollouts of 32 tasks since step 251 .*: the server is gone$"):
+        watch.check("Traceback of what happened once")
+
+
+def test_what_does_not_apply_is_no_failure_and_limits_of_0_and_1() -> None:
+    watch = FailureWatch(0.0)
+    watch.add(1, [[Score(None)] * 8] * 32)
     watch.check()
+    watch.add(2, [failing(0), failing(1)])
+    with pytest.raises(RunFailed, match="max_unscored_share=0 .*: x"):
+        watch.check()
+    never = FailureWatch(1.0)
+    for step in range(1, 20):
+        never.add(step, [failing(8)] * 32)
+        never.check()
 
 
 # Format.

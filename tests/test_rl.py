@@ -463,7 +463,9 @@ def test_a_reward_that_fails_now_and_then_leaves_rollouts_unscored(start: Callab
 )
 def test_too_many_failures_stop_the_run(start: Callable[..., Path], tmp_path: Path, reward: str, said: str) -> None:
     rows = [{"prompt": p, "bad": "yes"} for p in PROMPTS]
-    with pytest.raises(RunFailed, match=r"16 of the last 16 rollouts could not be scored") as caught:
+    with pytest.raises(
+        RunFailed, match=r"100.0% of the rollouts of 4 tasks since step 1 could not be scored"
+    ) as caught:
         start(reward, rows=rows)
     assert said in str(caught.value)
     if reward == "picky":

@@ -140,9 +140,8 @@ class RlConfig(TrainConfig):
     engine_slots: Positive = 64
     """Completions decoded at once."""
     max_unscored_share: Share = 0.1
-    """The run stops when surely more than this share of a task's rollouts cannot be scored, on average over tasks: by a
-    test that stops a run within the limit with a probability of at most 5%, however long it is (`anytime.MeanTest`). 0
-    stops at the first failure, 1 never."""
+    """The run stops when surely more than this share of rollouts cannot be scored, on average over tasks. A run within
+    the limit is stopped with a probability of at most 5%, however long it is. 0 stops at the first failure, 1 never."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
 

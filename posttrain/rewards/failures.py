@@ -50,8 +50,8 @@ class FailureWatch:
         shares = [share for step in since for share in step.shares]
         reasons = [step.reason for step in self._steps]
         message = (
-            f"{sum(shares) / len(shares):.1%} of the rollouts of {len(shares)} tasks since step {since[0].number} could "
-            f"not be scored, surely more than max_unscored_share={self._limit:g} (at a level of {ERROR:.0%} over the "
+            f"{sum(shares) / len(shares):.1%} of the rollouts of {len(shares)} tasks since step {since[0].number} "
+            f"could not be scored, surely more than max_unscored_share={self._limit:g} (at a level of {ERROR:.0%} over the "
             f"whole run). The first reason: {next(filter(None, reasons[first:]), None)}"
         )
         # without a frame of the reward a traceback only repeats the reason
