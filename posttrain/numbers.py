@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 
+FEW_TASKS = 10
+"""Below this many values that are not all 0 or 1 a mean gets no interval. The percentile bootstrap is then too narrow,
+and Student's t is no way out where most values are alike, see `tests/stress/test_coverage.py`."""
+
 
 def wilson(successes: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927, JASA 22), as shares in [0, 1].
