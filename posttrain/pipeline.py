@@ -188,7 +188,7 @@ class _Evaluator:
         self.settings = settings.model_dump(mode="json") | {"removed_as_overlap": self.removed} | alike
 
     def check_earlier(self, names: Sequence[str]) -> None:
-        """Raise InputError where a stage was evaluated on other tasks or by another reward: a file has changed since."""
+        """Raise InputError where a stage was evaluated on other tasks or by another reward: a file has changed."""
         from posttrain.comparison import task_keys
         from posttrain.evals.evaluations import Evaluation, differences, read_evaluations
         from posttrain.evals.run import task_row

@@ -70,8 +70,8 @@ def _number(value: object) -> float | None:
 
 
 def read_text(path: Path) -> str:
-    return path.readread_text(encoding="utf-8") if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    return json.loads(path.readread_text(encoding="utf-8")) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
