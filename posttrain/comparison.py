@@ -147,8 +147,7 @@ class Section:
     @property
     def headline(self) -> str | None:
         """The value that verdicts are about: what the reward gave the samples, else the greedy answer."""
-        first = self.names[0]
-        return first if _value_name(first) in HEADLINES else None
+        return next((name for name in self.names if _value_name(name) in HEADLINES), None)
 
     def label(self, evaluation: str) -> str:
         return label(evaluation, self.graded)

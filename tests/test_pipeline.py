@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from posttrain.comparison import format_quantity
 from posttrain.config import RunConfig
 from posttrain.pipeline import _Evaluator, run_recipe
 from posttrain.recipe import load_recipe, shipped_recipes
 from posttrain.stages import check_stages
 from posttrain.types import InputError
+from posttrain.wording import format_quantity
 
 SUMS = "reasoning-gym:chain_sum?seed=7&of=60&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
 

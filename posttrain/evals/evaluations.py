@@ -59,7 +59,7 @@ def differences(a: Evaluation, b: Evaluation) -> list[str]:
     if not hashed and a.tasks == b.tasks:
         return found
     words = [tasks_words(e.settings, len(e.tasks), hashed) for e in (a, b)]
-    return [f"tasks ({words[0]} and {words[1]})", *found]
+    return [f"tasks ({words[0]} and {words[1]}; {len(a.tasks & b.tasks)} in both by id and prompt)", *found]
 
 
 def _read(file: Path) -> Evaluation:

@@ -52,12 +52,10 @@ def comparison_view(folder: Path) -> dict[str, Any]:
 def _section_view(comparison: Comparison, part: Section, runs: list[RunFiles]) -> dict[str, Any]:
     contrasts = [c for c in comparison["contrasts"] if part.holds(c)]
     main = part.headline
+    by_stage = {stage: comparison["stages"][stage]["evaluations"] for stage in part.stages}
     rows = [
-        (
-            stage,
-            [format_estimate(comparison["stages"][stage]["evaluations"].get(n), n in part.shares) for n in part.names],
-        )
-        for stage in part.stages
+        (stage, [format_estimate(found.get(n), n in part.shares) for n in part.names])
+        for stage, found in by_stage.items()
     ]
     return {
         "title": part.title,

@@ -91,13 +91,8 @@ def _means(run: RunFiles) -> list[tuple[str, str, int]]:
         for name in dict.fromkeys(n for row in rows for n in row["values"]):
             values = [v for row in rows if (v := row["values"].get(name)) is not None]
             if values:
-                out.append(
-                    (
-                        f"{suite}/{label(name, graded)}",
-                        format_number(sum(values) / len(values), share=False),
-                        len(values),
-                    )
-                )
+                mean = format_number(sum(values) / len(values), share=False)
+                out.append((f"{suite}/{label(name, graded)}", mean, len(values)))
     return out
 
 
