@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,37 +24,36 @@ from tests.training_helpers import write_rows
 
 QUESTIONS = [{"prompt": f"Name a thing of kind {i}", "answer": str(i)} for i in range(3)]
 LENGTH = "from limits import LONGEST\n\ndef short(response):\n    return float(len(response) < LONGEST)\n"
+SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_new_tokens": 3, "top_p": 0.9, "samples": 3, "raw": True}
 
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Evaluations of the tiny model: `base`, and one each that differs in one setting. `again` differs in what does not
-    matter: the seed, the speed, and from where the files are named."""
+    """Evaluations of the tiny model: `base`, and others that differ from it in what their name says. `again` differs in
+    what does not matter: the seed, the speed, and from where the files are named."""
     folder = tmp_path_factory.mktemp("evaluated")
     data = write_rows(folder / "tasks.jsonl", QUESTIONS)
     other = write_rows(folder / "others.jsonl", [{**row, "prompt": f"{row['prompt']}?"} for row in QUESTIONS])
-    answers = write_rows(folder / "answers.jsonl", [{**row, "answer": "7"} for row in QUESTIONS])
     (folder / "limits.py").write_text("LONGEST = 4\n")
     (folder / "reward.py").write_text(LENGTH)
     reward = str(folder / "reward.py:short")
     base: dict[str, Any] = {"model": "tiny-random", "data": str(data), "reward": (reward,), "samples": 2}
     base |= {"max_new_tokens": 2, "temperature": 0.8}
-    read = {"reward": ("math",)}
     changes: dict[str, dict[str, Any]] = {
         "base": {},
         "again": {"seed": 3, "engine_slots": 2, "reward_timeout": 9.0, "reward": (f"{folder}/./reward.py:short",)},
         "reward": {"reward": ("length(max_length=3)",)},
-        "temperature": {"temperature": 0.7},
-        "max_new_tokens": {"max_new_tokens": 3},
-        "top_p": {"top_p": 0.9},
-        "samples": {"samples": 3},
-        "tasks": {"data": str(other)},
-        "limit": {"limit": 2},
-        "answers": read | {"data": str(answers)},
-        "math": read,
+        "tasks": {"data": str(other), "limit": 2},
+        "sampling": SAMPLING,
     }
     for name, change in changes.items():
         run_eval(EvalConfig(**{**base, **change, "out": folder / name}))
+    for name, value in SAMPLING.items():  # what was written when all changed, one at a time
+        shutil.copytree(folder / "base", folder / name)
+        file, changed = (folder / n / "evaluations" / "held_out.json" for n in (name, "sampling"))
+        meta, settings = json.loads(file.read_text()), json.loads(changed.read_text())["settings"]
+        assert settings[name] == value != meta["settings"][name]
+        file.write_text(json.dumps(meta | {"settings": {**meta["settings"], name: settings[name]}}))
     (folder / "limits.py").write_text("LONGEST = 5\n")
     run_eval(EvalConfig(**base, out=folder / "helper"))
     return folder
@@ -77,10 +77,9 @@ def refusal(folder: Path, a: str, b: str, tmp_path: Path) -> str:
         (
             "base",
             "tasks",
-            "tasks (3 of …tasks.jsonl, hash … and 3 of …others.jsonl, hash …; 0 in both by id and prompt)",
+            "tasks (3 of …tasks.jsonl, hash … and 2 of …others.jsonl, limit 2, hash …; 0 in both by id and prompt)",
         ),
-        ("base", "limit", "tasks (3 of …tasks.jsonl, hash … and 2 of …tasks.jsonl, limit 2, hash …; 2 in both"),
-        ("math", "answers", "tasks (3 of …tasks.jsonl, hash … and 3 of …answers.jsonl, hash …; 3 in both"),
+        ("base", "raw", "raw (False and True)"),
         ("base", "helper", "reward, the content of reward.py (… and …)"),
     ],
 )
@@ -112,12 +111,12 @@ def test_the_command_says_it_in_one_message(
     assert main([*command, "--loose"]) == 0
     shown = capsys.readouterr().out
     assert "Results of base" in shown and "Results of top_p" in shown
-    assert "no difference is shown: base and top_p differ in top_p (1.0 and 0.9)" in shown
+    assert "no difference is shown: base and top_p differ in top_p (1.0 and 0.9)" in " ".join(shown.split())
     written: Comparison = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert written["contrasts"] == [] and set(written["stages"]["base"]["evaluations"]) >= {"accuracy", "greedy"}
 
 
-# -- folders written by hand -------------------------------------------------------------------------------------------
+# -- folders written by hand ------------------------------------------------------------------------------------------
 
 
 def write_evaluation(
@@ -150,7 +149,7 @@ class Samples(HTMLParser):
         self.pairs: list[tuple[str, str]] = []
         self._open: list[str] = []
         self._prompt = ""
-        self.feed(page.partition("<h2>Samples")[2].partition("<h2>Settings")[0])
+        self.feed("<h2>" + page.partition("<h2>Samples")[2].partition("<h2>Settings")[0])
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._open.append("answers" if dict(attrs).get("class") == "answers" else tag)
@@ -248,14 +247,15 @@ def test_a_value_with_a_condition_of_its_own_alone_goes_without_a_difference(tmp
     assert [c["evaluation"] for c in found["contrasts"]] == ["accuracy", "greedy", "retention/knowledge"]
     assert found["notes"] == [
         "b: kl has no difference to that of a, since they differ in reference (bbbbbbbb and aaaaaaaa)",
-        "b: retention/perplexity has no difference to that of a, since they differ in text_hash (bbbbbbbb and aaaaaaaa)",
+        "b: retention/perplexity has no difference to that of a, since they differ in text_hash "
+        "(bbbbbbbb and aaaaaaaa)",
     ]
     write_evaluation(tmp_path / "b", "retention", known + text[:2])
     found = compare({n: tmp_path / n for n in "ab"}, {"a": None, "b": "a"}, tmp_path / "out")
     assert "they differ in windows (2 and 3)" in found["notes"][1]
 
 
-# -- parents ------------------------------------------------------------------------------------------------------------
+# -- parents ----------------------------------------------------------------------------------------------------------
 
 
 def write_lineage(run: Path, parents: list[str], start: str, weights: str) -> Path:
@@ -307,27 +307,24 @@ def test_evaluations_of_other_weights_do_not_stand_for_the_run(tmp_path: Path) -
         run_eval(config)
 
 
-# -- names, suites, labels ----------------------------------------------------------------------------------------------
+# -- names, suites, labels --------------------------------------------------------------------------------------------
 
 
 def test_a_folder_holds_several_evaluations_by_name(evaluated: Path, tmp_path: Path) -> None:
-    for run in ("a", "b"):
-        for name in (None, "hard"):
-            data = write_rows(tmp_path / f"{name}.jsonl", QUESTIONS[: 2 if name else 3])
-            config = EvalConfig(
-                model="tiny-random",
-                data=str(data),
-                reward=("length(max_length=3)",),
-                samples=1,
-                max_new_tokens=2,
-                name=name,
-                out=tmp_path / run,
-            )
-            run_eval(config)
-            with pytest.raises(
-                InputError, match=f"already holds an evaluation {name or 'held_out'}; give another --name"
-            ):
-                run_eval(config)
+    shutil.copytree(evaluated / "base", tmp_path / "a")
+    config = EvalConfig(
+        model="tiny-random",
+        data=str(write_rows(tmp_path / "hard.jsonl", QUESTIONS[:2])),
+        reward=("length(max_length=3)",),
+        samples=1,
+        max_new_tokens=2,
+        name="hard",
+        out=tmp_path / "a",
+    )
+    run_eval(config)
+    with pytest.raises(InputError, match="already holds an evaluation hard; give another --name or folder"):
+        run_eval(config)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
     out = tmp_path / "out"
     compare_runs(CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), out=out), write_report)
     found: Comparison = json.loads((out / "compare.json").read_text())
@@ -379,7 +376,7 @@ def test_wrong_options_are_refused(args: list[str], said: str, capsys: pytest.Ca
     assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
-# -- hashes -------------------------------------------------------------------------------------------------------------
+# -- hashes -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_hash_of_tasks_sees_what_is_asked_and_what_the_reward_reads() -> None:
