@@ -354,7 +354,6 @@ def test_graded_rewards_are_called_mean_reward(tmp_path: Path, capsys: pytest.Ca
             "accuracy"
             in json.loads((tmp_path / f"out-{name}" / "compare.json").read_text())["stages"][name]["evaluations"]
         )
-        assert ("[too few tasks]" in printed) == (name == "half" or "response length" in printed)
 
 
 @pytest.mark.parametrize(
