@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 FEW_TASKS = 10
-"""Below this many values that are not all 0 or 1 a mean gets no interval. The percentile bootstrap is then too narrow,
-and Student's t is no way out where most values are alike, see `tests/stress/test_coverage.py`."""
+"""Below this many values that are not all 0 or 1 a mean gets no interval. At 9 values the percentile bootstrap
+holds the truth 83 to 92% of the time and Student's t 87 to 95%, at 2 values 36 to 81% and 48 to 91%, by what the values
+are like (`tests/stress/test_coverage.py`)."""
 
 
 def wilson(successes: float, n: float, z: float = 1.959964) -> tuple[float, float]:

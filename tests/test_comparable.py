@@ -245,10 +245,10 @@ def test_a_value_with_a_condition_of_its_own_alone_goes_without_a_difference(tmp
         write_evaluation(tmp_path / name, "retention", known + text, {"text_hash": name * 64})
     found = compare({n: tmp_path / n for n in "ab"}, {"a": None, "b": "a"}, tmp_path / "out")
     assert [c["evaluation"] for c in found["contrasts"]] == ["accuracy", "greedy", "retention/knowledge"]
+    no = "has no difference to that of a, since they differ in"
     assert found["notes"] == [
-        "b: kl has no difference to that of a, since they differ in reference (bbbbbbbb and aaaaaaaa)",
-        "b: retention/perplexity has no difference to that of a, since they differ in text_hash "
-        "(bbbbbbbb and aaaaaaaa)",
+        f"b: KL {no} the model it is measured from (bbbbbbbb and aaaaaaaa)",
+        f"b: perplexity {no} the tokens of the text (bbbbbbbb and aaaaaaaa)",
     ]
     write_evaluation(tmp_path / "b", "retention", known + text[:2])
     found = compare({n: tmp_path / n for n in "ab"}, {"a": None, "b": "a"}, tmp_path / "out")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posttrain.comparison import PERPLEXITY, RUNS_FILE, Apart, Comparison, Contrast, Cost, StageResult, root_of
+from posttrain.comparison import PERPLEXITY, RUNS_FILE, Apart, Comparison, Contrast, Cost, StageResult, label, root_of
 from posttrain.evals.evaluations import TEXT_NLL, Evaluation, grouped, read_evaluations
 from posttrain.evals.runs import check_run, find_parents, name_runs
 from posttrain.evals.settings import value_difference
@@ -194,7 +194,7 @@ def _kept_from(value: str, a: Evaluation, b: Evaluation) -> str | None:
 
 def _notes(pairs: Sequence[tuple[str, str]], found: Mapping[str, Suites], apart: Sequence[Apart]) -> list[str]:
     return [
-        f"{of}: {a.key(value)} has no difference to that of {against}, since they differ in {why}"
+        f"{of}: {label(a.key(value), a.graded)} has no difference to that of {against}, since they differ in {why}"
         for of, against in pairs
         for a, b in _comparable(of, against, found, apart)
         for value in a.values

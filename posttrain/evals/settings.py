@@ -30,9 +30,11 @@ ALIKE = (
     "raw",
 )
 """Settings that must be equal by value wherever both evaluations have them; tasks and rewards are compared by more."""
-OF_ONE_VALUE = {"kl": "reference", "text_nll": "text_hash"}
-"""Settings that one value alone depends on: KL on the model it is measured from, perplexity on the tokens of the text,
-which another tokenizer cuts elsewhere."""
+OF_ONE_VALUE = {
+    "kl": ("reference", "the model it is measured from"),
+    "text_nll": ("text_hash", "the tokens of the text"),
+}
+"""Settings that one value alone depends on, and what they are: another tokenizer cuts the text elsewhere."""
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -76,8 +78,8 @@ def settings_differences(a: Settings, b: Settings) -> list[str]:
 
 def value_difference(value: str, a: Settings, b: Settings) -> str | None:
     """The setting that this value alone depends on, where it differs."""
-    name = OF_ONE_VALUE.get(value)
-    return f"{name} ({_short(a[name])} and {_short(b[name])})" if name and _differ(a, b, name) else None
+    name, words = OF_ONE_VALUE.get(value, ("", ""))
+    return f"{words} ({_short(a[name])} and {_short(b[name])})" if _differ(a, b, name) else None
 
 
 def tasks_words(settings: Settings, rows: int, hashed: bool) -> str:

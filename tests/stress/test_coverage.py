@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from posttrain.evals.stats import difference, estimate, wilson_interval
-from posttrain.numbers import FEW_TASKS
+from posttrain.evals.stats import wilson_interval
 
 EXPERIMENTS = 4000
 RESAMPLES = 1000
@@ -39,6 +38,12 @@ def test_neither_the_bootstrap_nor_students_t_covers_few_tasks() -> None:
 
     | values | 2 | 3 | 5 | 7 | 9 |
     | --- | --- | --- | --- | --- | --- |
+    | four samples, half right | 81 / 88 | 94 / 96 | 87 / 96 | 89 / 94 | 92 / 94 |
+    | four samples, a tenth right | 46 / 48 | 68 / 69 | 86 / 87 | 91 / 95 | 86 / 87 |
+    | skewed | 48 / 91 | 68 / 88 | 78 / 89 | 82 / 88 | 86 / 90 |
+    | difference of greedy answers | 36 / 54 | 54 / 73 | 69 / 90 | 74 / 93 | 83 / 95 |
+
+    Both should be 95. Where all values are alike, which is common for few of them, both intervals are a point.
     """
     rng = np.random.default_rng(0)
     found: dict[str, dict[int, tuple[float, float]]] = {}
@@ -65,13 +70,3 @@ def test_wilsons_interval_covers_any_number_of_zeros_and_ones() -> None:
         intervals = [wilson_interval(list((rng.random(n) < p).astype(float))) for p in truths]
         held = [i.low <= p <= i.high for i, p in zip(intervals, truths, strict=True)]
         assert np.mean(held) > 0.94, n
-
-
-def test_fewer_than_ten_values_have_no_interval_unless_they_are_zeros_and_ones() -> None:
-    few, enough = [0.25, 0.75] * 4 + [0.5], [0.25, 0.75] * 5
-    assert (len(few), len(enough)) == (FEW_TASKS - 1, FEW_TASKS)
-    assert estimate(few) == {"value": 0.5, "low": None, "high": None, "n": 9}
-    assert estimate(enough)["low"] is not None and estimate([0.0, None, 1.0])["low"] is not None
-    assert difference([1.0] * 9, [0.0] * 9) == {"value": 1.0, "low": None, "high": None, "n": 9}
-    assert difference([1.0] * 10, [0.0] * 10)["low"] == 1.0
-    assert estimate([None]) == {"value": None, "low": None, "high": None, "n": 0}
