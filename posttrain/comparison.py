@@ -1,22 +1,25 @@
-"""What `compare.json` holds, and how it is said in words: names, units, sentences. Nothing here reads a file."""
+"""What `compare.json` holds, and what of it belongs into one table. Nothing here reads a file; `wording` says it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NotRequired, TypedDict, cast
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
 
-FEW_TASKS = 10
-"""Below this many tasks a bootstrap interval is too narrow to be believed, and no verdict is given."""
+from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
+
 RUNS_FILE = "runs.json"
 """Beside `compare.json`: where the runs are if they are not in its folder, name -> path relative to it."""
-HEADLINES = ("accuracy", "greedy")
-RETENTION = "retention/"
 PERPLEXITY = "retention/perplexity"
-SHARES = ("accuracy", "greedy", "truncated", "retention/knowledge", "retention/reading", "retention/instructions")
+HEADLINES = ("accuracy", "greedy")
+"""What a reward gave, by the names of values: over samples, and to the greedy answer."""
+SHARES = ("accuracy", "greedy", "truncated", "knowledge", "reading", "instructions")
 
 
 class Estimate(TypedDict):
-    """A number with its 95% interval over `n` tasks; None where nothing was scored."""
+    """A number with its 95% interval over `n` tasks; None where nothing was scored. A mean of values that are not all
+    0 or 1 over fewer than FEW_TASKS tasks has no interval."""
 
     value: float | None
     low: float | None
@@ -25,14 +28,14 @@ class Estimate(TypedDict):
 
 
 class Contrast(TypedDict):
-    """`of` minus `against` over the tasks both have scored, with its 95% interval."""
+    """`of` minus `against` over the tasks both have scored, with its 95% interval where there are FEW_TASKS of them."""
 
     of: str
     against: str
     evaluation: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
 
@@ -58,6 +61,14 @@ class OtherStage(Cost):
     charged_to: list[str]
 
 
+class Apart(TypedDict):
+    """A suite whose evaluations cannot be compared: which stages' can among themselves, and what differs, in words."""
+
+    suite: str
+    groups: list[list[str]]
+    differences: list[str]
+
+
 class Comparison(TypedDict):
     """The content of `compare.json`."""
 
@@ -66,6 +77,37 @@ class Comparison(TypedDict):
     others: NotRequired[dict[str, OtherStage]]
     total: NotRequired[Cost]
     """Of every stage, compared or not, once."""
+    graded: NotRequired[dict[str, list[str]]]
+    """Suite -> the stages in which its reward gave other values than 0 and 1."""
+    apart: NotRequired[list[Apart]]
+    """What `--loose` shows without a difference."""
+    notes: NotRequired[list[str]]
+    """Values of a suite that cannot be subtracted though the others can, in words."""
+
+
+TaskKey = tuple[str, str, int]
+
+
+def task_keys(rows: Sequence[Mapping[str, Any]]) -> list[TaskKey]:
+    """What tells the tasks of an evaluation's rows apart, and is the same in another evaluation of them: id, prompt,
+    and the how manieth it is of those that share both. Ids alone may be row numbers of different files."""
+    seen: Counter[tuple[str, str]] = Counter()
+    keys = []
+    for row in rows:
+        task = str(row["task"]), str(row.get("prompt", ""))
+        keys.append((*task, seen[task]))
+        seen[task] += 1
+    return keys
+
+
+def is_graded(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a reward gave any other value than 0 and 1, so that its mean is no share of right answers."""
+    for row in rows:
+        scores = [sample.get("score") for sample in row.get("samples", ())] + [row["values"].get("greedy")]
+        mean = row["values"].get("accuracy")
+        if any(score not in (None, 0, 1) for score in scores) or (mean is not None and not 0 <= mean <= 1):
+            return True
+    return False
 
 
 def root_of(stages: dict[str, StageResult], name: str) -> str:
@@ -78,152 +120,86 @@ def root_of(stages: dict[str, StageResult], name: str) -> str:
     raise ValueError(f"stage {name} descends from itself")
 
 
-def evaluation_names(comparison: Comparison) -> list[str]:
-    """Every evaluation that some stage has, the headline first, else in the order they appear."""
-    names = dict.fromkeys(e for s in comparison["stages"].values() for e in s["evaluations"])
-    return sorted(names, key=lambda n: HEADLINES.index(n) if n in HEADLINES else len(HEADLINES))
+def suite_of(evaluation: str) -> str:
+    """`retention` of `retention/reading`; `held_out` of `accuracy`."""
+    suite, slash, _ = evaluation.partition("/")
+    return suite if slash else MAIN_SUITE
 
 
-def share_names(comparison: Comparison) -> set[str]:
-    """Evaluations to show in per cent: shares by name, unless some stage's value lies outside [0, 1] (a score can)."""
-    names = {e for e in evaluation_names(comparison) if e in SHARES or e.startswith("pass@")}
-    for stage in comparison["stages"].values():
-        for name, estimate in stage["evaluations"].items():
-            if estimate["value"] is not None and not 0 <= estimate["value"] <= 1:
-                names.discard(name)
-    return names
+@dataclass(frozen=True)
+class Section:
+    """The evaluations of one suite that may stand in one table. `names` are those of its values, the headline first;
+    `apart` says that further sections hold the same suite of other stages."""
+
+    suite: str
+    stages: tuple[str, ...]
+    names: tuple[str, ...]
+    graded: bool
+    shares: frozenset[str]
+    apart: bool
+
+    @property
+    def title(self) -> str:
+        """`Results`, or what else the suite is called, and whose they are where not all stages'."""
+        known = {MAIN_SUITE: "Results", RETENTION_SUITE: "Retention"}
+        return known.get(self.suite, self.suite) + (f" of {', '.join(self.stages)}" if self.apart else "")
+
+    @property
+    def headline(self) -> str | None:
+        """The value that verdicts are about: what the reward gave the samples, else the greedy answer."""
+        return next((name for name in self.names if _value_name(name) in HEADLINES), None)
+
+    def label(self, evaluation: str) -> str:
+        return label(evaluation, self.graded)
+
+    def label_of_suite(self, evaluation: str) -> str:
+        """The label, with the suite where it is not one of ours: `accuracy on hard`."""
+        named = self.suite not in (MAIN_SUITE, RETENTION_SUITE)
+        return self.label(evaluation) + (f" on {self.suite}" if named else "")
+
+    def holds(self, contrast: Contrast) -> bool:
+        return contrast["evaluation"] in self.names and contrast["of"] in self.stages
 
 
-def headline(comparison: Comparison) -> str | None:
-    """The evaluation that verdicts are about: accuracy, else the greedy answer's score."""
-    names = evaluation_names(comparison)
-    return next((h for h in HEADLINES if h in names), None)
-
-
-def label(evaluation: str) -> str:
-    """How an evaluation is called on a page: `retention/knowledge` is `knowledge`."""
-    name = evaluation.removeprefix(RETENTION).replace("_", " ")
-    return "KL" if name == "kl" else name
-
-
-def format_number(value: float, share: bool) -> str:
-    """45.1 for the share 0.451 (per cent), else about three significant digits."""
-    if share:
-        return f"{100 * value:.1f}"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def format_estimate(estimate: Estimate | None, share: bool) -> str:
-    """`45.1 [41.0, 49.2]`, or a dash where nothing was scored."""
-    if estimate is None or estimate["value"] is None or estimate["low"] is None or estimate["high"] is None:
-        return "–"
-    low, high = format_number(estimate["low"], share), format_number(estimate["high"], share)
-    return f"{format_number(estimate['value'], share)} [{low}, {high}]"
-
-
-def format_difference(contrast: Contrast, share: bool) -> str:
-    """`+9.1 points [5.2, 13.0]`; without the unit where the evaluation is no share."""
-    value, low, high = (format_number(contrast[k], share) for k in ("value", "low", "high"))
-    sign = "" if value.startswith("-") else "+"
-    return f"{sign}{value}{' points' if share else ''} [{low}, {high}]"
-
-
-def format_quantity(value: float) -> str:
-    """A count with a suffix: 950, 12.3k, 4.5M, 6.7G, 8.9T, 1.2P, 3.4E."""
-    for suffix in ("", "k", "M", "G", "T", "P"):
-        if abs(value) < 999.5:
-            return f"{value:.3g}{suffix}"
-        value /= 1000
-    return f"{value:.3g}E"
-
-
-def verdict(contrast: Contrast) -> str:
-    """`up` or `down` where the interval leaves out 0, `none` where it does not, `few` where tasks are too few."""
-    if contrast["n"] < FEW_TASKS:
-        return "few"
-    if contrast["low"] > 0:
-        return "up"
-    return "down" if contrast["high"] < 0 else "none"
-
-
-def is_loss(contrast: Contrast) -> bool:
-    """Whether a retention contrast shows forgetting: fewer right answers, or a larger perplexity."""
-    return verdict(contrast) == ("up" if contrast["evaluation"] == PERPLEXITY else "down")
-
-
-def summary(comparison: Comparison) -> list[str]:
-    """What the comparison shows, in sentences: the headline evaluation of every stage against its parent, the start and
-    its siblings; what was forgotten; what it cost."""
-    stages = comparison["stages"]
-    shares = share_names(comparison)
-    main = headline(comparison)
-    sentences = [_sentence(c, shares) for c in comparison["contrasts"] if c["evaluation"] == main]
-    for name in stages:
-        sentences += _forgotten(comparison, name, shares)
-    costs = [f"{name} {_cost(stage)}" for name, stage in stages.items() if stage["flops"] or stage["seconds"]]
-    if costs:
-        sentences.append("cost: " + "; ".join(costs))
-    if "total" in comparison:
-        sentences.append(f"cost of all stages, evaluations apart: {_cost(comparison['total'])}")
-    for name, stage in stages.items():
-        if not stage["evaluations"]:
-            sentences.append(
-                f"{name}: not evaluated; `posttrain eval RUN --data DATA --reward REWARD --out RUN` does it"
-            )
-    return sentences
-
-
-def _sentence(contrast: Contrast, shares: set[str]) -> str:
-    name, of, against = label(contrast["evaluation"]), contrast["of"], contrast["against"]
-    difference = format_difference(contrast, contrast["evaluation"] in shares)
-    match verdict(contrast):
-        case "few":
-            return f"{of}: {name} {difference} against {against}, too few tasks ({contrast['n']}) to tell"
-        case "none":
-            return f"{of}: no difference in {name} shown against {against} ({difference})"
-        case "up":
-            return f"{of}: {name} {difference.replace(' [', f' over {against} [')}"
-        case _:
-            return f"{of}: {name} {difference.replace(' [', f' against {against} [')}"
-
-
-def _forgotten(comparison: Comparison, name: str, shares: set[str]) -> Iterator[str]:
-    """One sentence on the retention suite for a stage that was compared with its start."""
-    start = root_of(comparison["stages"], name)
-    contrasts = [
-        c
-        for c in comparison["contrasts"]
-        if c["of"] == name and c["against"] == start and c["evaluation"].startswith(RETENTION)
+def sections(comparison: Comparison) -> list[Section]:
+    """What belongs together, in the order to show it in: the main suite, others by name, retention."""
+    order = {MAIN_SUITE: 0, RETENTION_SUITE: 2}
+    suites = {suite_of(e) for stage in comparison["stages"].values() for e in stage["evaluations"]}
+    apart = {entry["suite"]: entry["groups"] for entry in comparison.get("apart", ())}
+    return [
+        _section(comparison, suite, group, suite in apart)
+        for suite in sorted(suites, key=lambda s: (order.get(s, 1), s))
+        for group in apart.get(suite, [list(comparison["stages"])])
     ]
-    if name == start or not contrasts:
-        return
-    if all(verdict(c) == "few" for c in contrasts):
-        yield f"{name}: too few retention tasks to tell what was forgotten"
-        return
-    lost = [
-        f"{label(c['evaluation'])} {format_difference(c, c['evaluation'] in shares)}" for c in contrasts if is_loss(c)
-    ]
-    if lost:
-        yield f"{name}: retention is worse than that of {start}: {'; '.join(lost)}"
-    else:
-        yield f"{name}: no forgetting shown against {start}"
 
 
-def described(numbers: Any, name: str = "", *, lists: bool = True) -> Iterator[tuple[str, str]]:
-    """(name, words) of everything in nested mappings, and in lists if wanted: `length.score`, `curve.0.own`. An
-    estimate is one number with its interval."""
-    if isinstance(numbers, Mapping) and numbers.keys() == Estimate.__annotations__.keys():
-        yield name, f"{format_estimate(cast(Estimate, numbers), share=False)}, n={numbers['n']}"
-    elif isinstance(numbers, Mapping):
-        for key, value in numbers.items():
-            yield from described(value, f"{name}.{key}" if name else str(key), lists=lists)
-    elif isinstance(numbers, Sequence) and not isinstance(numbers, str):
-        for i, value in enumerate(numbers if lists else ()):
-            yield from described(value, f"{name}.{i}", lists=lists)
-    else:
-        yield name, "–" if numbers is None else str(numbers) if isinstance(numbers, str | int) else f"{numbers:.3g}"
+def _section(comparison: Comparison, suite: str, stages: Sequence[str], apart: bool) -> Section:
+    found = [comparison["stages"][stage]["evaluations"] for stage in stages]
+    names = dict.fromkeys(e for evaluations in found for e in evaluations if suite_of(e) == suite)
+    graded = bool(set(comparison.get("graded", {}).get(suite, ())) & set(stages))
+    values = {name: [e[name]["value"] for e in found if name in e] for name in names}
+
+    def is_share(name: str) -> bool:
+        value = _value_name(name)
+        by_name = value.startswith("pass@") or (value in SHARES and not (graded and value in HEADLINES))
+        return by_name and all(v is None or 0 <= v <= 1 for v in values[name])
+
+    def place(name: str) -> int:
+        value = _value_name(name)
+        return HEADLINES.index(value) if value in HEADLINES else len(HEADLINES)
+
+    ordered = tuple(sorted(names, key=place))
+    return Section(suite, tuple(stages), ordered, graded, frozenset(filter(is_share, ordered)), apart)
 
 
-def _cost(stage: Cost) -> str:
-    tokens, flops = format_quantity(stage["tokens"]), format_quantity(stage["flops"])
-    return f"{stage['seconds']:.0f} s, {tokens} tokens, {flops} FLOPs"
+def _value_name(evaluation: str) -> str:
+    return evaluation.rpartition("/")[2]
+
+
+def label(evaluation: str, graded: bool) -> str:
+    """How a value is called on a page: `retention/knowledge` is `knowledge`; of a graded reward `accuracy` is
+    `mean reward`."""
+    name = _value_name(evaluation)
+    if graded and name in HEADLINES:
+        return {"accuracy": "mean reward", "greedy": "greedy reward"}[name]
+    return {"kl": "KL", "text_nll": "negative log-likelihood"}.get(name, name.replace("_", " "))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from posttrain.comparison import described
+from posttrain.wording import described
 
 PLAIN_LINE_SECONDS = 10.0
 

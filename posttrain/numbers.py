@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 
+FEW_TASKS = 10
+"""Below this many values that are not all 0 or 1 a mean gets no interval. At 9 values the percentile bootstrap
+holds the truth 83 to 92% of the time and Student's t 87 to 95%, at 2 values 36 to 81% and 48 to 91%, by what the values
+are like (`tests/stress/test_coverage.py`)."""
+
 
 def wilson(successes: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927, JASA 22), as shares in [0, 1].

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from posttrain.comparison import format_quantity
 from posttrain.config import Recipe, RunConfig
+from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.plan import check_texts, stage_configs
 from posttrain.recipe import load_recipe
 from posttrain.rows import Row
 from posttrain.runlog import write_atomic
 from posttrain.stages import READS, START, StageSpec, check_stages
-from posttrain.types import InputError, Prompt, Task
+from posttrain.types import InputError, Prompt, Sampling, Task
+from posttrain.wording import format_quantity
 
 if TYPE_CHECKING:
     from posttrain.data.formats import Kind
@@ -33,12 +34,15 @@ def run_recipe(config: RunConfig) -> None:
     recipe = load_recipe(config.recipe, config.set, config.size)
     stages = check_stages(recipe, out)
     check_texts(stage_configs(recipe, stages, out))
-    from posttrain.evals.compare import compare, format_tables, summary
+    from posttrain.evals.compare import compare
+    from posttrain.evals.tables import format_tables
     from posttrain.report.html import write_report
+    from posttrain.wording import summary
 
     # the evaluator reads all data: a bad row is found before anything is written
     with closing(_Evaluator(recipe, stages, out)) as evaluator:
         _claim(out, recipe)
+        evaluator.check_earlier([START, *(s.name for s in stages)])
         evaluator.evaluate(START, recipe.model)
         for i, stage in enumerate(stages):
             _run_stage(stage, stages, recipe, out)
@@ -56,6 +60,7 @@ def run_recipe(config: RunConfig) -> None:
         out,
         costs={s.name: [out / data for data in s.data_stages] for s in models},
         others={s.name: (s.parent, out / s.name) for s in stages if not s.makes_model},
+        loose=True,  # the evaluator has checked what it writes; evaluations that were added by hand spoil no run
     )
     write_report(out)
     from rich.console import Console
@@ -163,6 +168,7 @@ class _Evaluator:
     def __init__(self, recipe: Recipe, stages: list[StageSpec], out: Path) -> None:
         from posttrain.data.builtin import drop_overlap
         from posttrain.data.formats import load_tasks
+        from posttrain.evals.settings import task_settings
         from posttrain.rewards.base import Scorer
 
         self.recipe = recipe
@@ -175,39 +181,58 @@ class _Evaluator:
                 f"{recipe.evaluate.data}: every held-out prompt occurs in the training data; give evaluate.data others"
             )
         columns = set.intersection(*(set(t.columns) for t in self.tasks))
-        self.scorer = Scorer(recipe.evaluate.reward, columns=columns, timeout_seconds=30.0)
+        settings = recipe.evaluate
+        self.scorer = Scorer(settings.reward, columns=columns, timeout_seconds=30.0)
+        self.sampling = Sampling(settings.max_new_tokens, settings.temperature)
+        alike = task_settings(self.tasks, self.scorer, self.sampling, samples=settings.samples, raw=False)
+        self.settings = settings.model_dump(mode="json") | {"removed_as_overlap": self.removed} | alike
+
+    def check_earlier(self, names: Sequence[str]) -> None:
+        """Raise InputError where a stage was evaluated on other tasks or by another reward: a file has changed."""
+        from posttrain.comparison import task_keys
+        from posttrain.evals.evaluations import Evaluation, differences, read_evaluations
+        from posttrain.evals.run import task_row
+
+        tasks = dict.fromkeys(task_keys([task_row(task) for task in self.tasks]))
+        now = Evaluation(MAIN_SUITE, None, self.settings, {"greedy": tasks}, graded=False)
+        for name in names:
+            earlier = read_evaluations(self.out / name).get(MAIN_SUITE)
+            if earlier is not None and (changed := differences(earlier, now)):
+                raise InputError(
+                    f"--out {self.out}: {name} was evaluated when something else stood in a file of the recipe: it "
+                    f"differs in {'; '.join(changed)}; choose another folder, or remove the evaluations of every "
+                    "stage to evaluate all of them again"
+                )
 
     def evaluate(self, name: str, model: str) -> None:
         from posttrain.engine.local import LocalEngine
         from posttrain.evals.run import evaluate_retention, evaluate_tasks, write_suite
-        from posttrain.models import load_model
-        from posttrain.types import Sampling
+        from posttrain.models import load_model, weights_hash
 
         settings = self.recipe.evaluate
         folder = self.out / name
-        suites = ["held_out", *(["retention"] if settings.retention else [])]
+        suites = [MAIN_SUITE, *([RETENTION_SUITE] if settings.retention else [])]
         todo = [s for s in suites if not (folder / "evaluations" / f"{s}.json").exists()]
         if not todo:
             return
         engine = LocalEngine(load_model(model))
-        if "held_out" in todo:
+        if MAIN_SUITE in todo:
             reference = None if name == START else load_model(self.recipe.model)
-            sampling = Sampling(settings.max_new_tokens, settings.temperature)
+            start = (reference or engine.lm).source
             result = evaluate_tasks(
                 engine,
                 self.tasks,
                 self.scorer,
                 settings.samples,
-                sampling,
+                self.sampling,
                 settings.seed,
                 reference,
                 title=f"evaluate {name}",
             )
-            shown = settings.model_dump(mode="json") | {"removed_as_overlap": self.removed}
-            write_suite(folder, "held_out", engine.lm, result, shown)
-        if "retention" in todo:
+            write_suite(folder, MAIN_SUITE, engine.lm, result, self.settings | {"reference": weights_hash(start)})
+        if RETENTION_SUITE in todo:
             result = evaluate_retention(engine, title=f"retention {name}")
-            write_suite(folder, "retention", engine.lm, result, {})
+            write_suite(folder, RETENTION_SUITE, engine.lm, result, {"raw": False} | result.settings)
 
     def close(self) -> None:
         self.scorer.close()

@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from posttrain.comparison import Comparison, Contrast, format_quantity, root_of, share_names, verdict
+from posttrain.comparison import Comparison, Contrast, root_of, sections
 from posttrain.config import CompareConfig
-from posttrain.evals.compare import compare, compare_runs, format_tables, name_runs, read_scores, summary
+from posttrain.evals.compare import compare, compare_runs
+from posttrain.evals.evaluations import read_evaluations
+from posttrain.evals.runs import name_runs
+from posttrain.evals.tables import format_tables
 from posttrain.report.html import write_report
 from posttrain.types import InputError
+from posttrain.wording import format_quantity, summary, verdict
 
 
 def write_run(
@@ -139,15 +143,15 @@ def test_one_shared_task_is_no_contrast(tmp_path: Path) -> None:
 
 
 def test_suites_but_the_main_one_are_prefixes(pipeline: tuple[Path, Comparison]) -> None:
-    scores = read_scores(pipeline[0] / "start")
-    assert list(scores) == ["accuracy", "greedy", "retention/knowledge", "retention/perplexity"]
+    names = list(pipeline[1]["stages"]["start"]["evaluations"])
+    assert names == ["accuracy", "greedy", "retention/knowledge", "retention/perplexity"]
 
 
 def test_a_broken_evaluation_names_the_file(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"accuracy": [1.0]})
     (run / "evaluations" / "held_out.jsonl").write_text('{"tsk": 1}\n')
     with pytest.raises(InputError, match=r"held_out\.jsonl.*task"):
-        read_scores(run)
+        read_evaluations(run)
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
@@ -181,12 +185,14 @@ def test_few_tasks_give_no_verdict(tmp_path: Path) -> None:
         "a": write_run(tmp_path / "a", {"accuracy": [1.0] * 3}),
     }
     sentences = summary(compare(runs, {"start": None, "a": "start"}, tmp_path))
-    assert sentences == ["a: accuracy +100.0 points [100.0, 100.0] against start, too few tasks (3) to tell"]
+    assert sentences == ["a: accuracy +100.0 points against start, too few tasks (3) to tell"]
 
 
 def test_scores_outside_zero_to_one_are_not_per_cent(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"accuracy": [1.5, 3.0], "greedy": [0.0, 1.0]})
-    assert share_names(compare({"run": run}, {"run": None}, tmp_path)) == {"greedy"}
+    (part,) = sections(compare({"run": run}, {"run": None}, tmp_path))
+    assert part.shares == set()
+    assert [part.label(n) for n in part.names] == ["mean reward", "greedy reward"]
 
 
 def test_tables_hold_every_number(pipeline: tuple[Path, Comparison]) -> None:
@@ -215,7 +221,7 @@ def test_names_and_numbers_survive_a_narrow_terminal(pipeline: tuple[Path, Compa
 
 def test_five_evaluations_and_names_of_a_recipe_fit_80_columns(tmp_path: Path) -> None:
     """No cell wraps: a stage takes two lines, its values and its intervals."""
-    values = {n: [0.35, 0.45] * 10 for n in ("accuracy", "greedy", "pass@4")} | {"kl": [6.1, 7.3] * 10}
+    values = {n: [0.35, 0.45] * 10 for n in ("accuracy", "pass@4")} | {"kl": [6.1, 7.3] * 10, "greedy": [0.0, 1.0] * 10}
     runs = {
         n: write_run(tmp_path / n, {**values, "response_length": [11.1, 11.5] * 10}) for n in ("sft-continued", "b")
     }
@@ -224,7 +230,7 @@ def test_five_evaluations_and_names_of_a_recipe_fit_80_columns(tmp_path: Path) -
     console.print(table)
     lines = console.export_text().strip().splitlines()
     assert lines[1].split() == ["stage", "accuracy", "%", "greedy", "%", "pass@4", "%", "KL", "tokens"]
-    assert lines[2].split() == ["sft-continued", "40.0", "40.0", "40.0", "6.7", "11.3"]
+    assert lines[2].split() == ["sft-continued", "40.0", "50.0", "40.0", "6.7", "11.3"]
     assert lines[3].count("[") == lines[3].count("]") == 5
     assert len(lines) == 2 + 2 * 2
 
@@ -319,19 +325,6 @@ def test_an_earlier_comparison_is_replaced(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / n, {"accuracy": [0.0, 1.0]}) for n in "ab"]
     assert list(run_compare(tmp_path / "out", runs[0])["stages"]) == ["a"]
     assert list(run_compare(tmp_path / "out", *runs)["stages"]) == ["a", "b"]
-
-
-def test_tasks_with_one_id_and_two_prompts_are_not_paired(tmp_path: Path) -> None:
-    """Ids are row numbers where a file gives none: the first rows of two files are not the same task."""
-    for name, prompts in (("a", "xyz"), ("b", "xyw")):
-        suites = tmp_path / name / "evaluations"
-        suites.mkdir(parents=True)
-        rows = [
-            {"task": str(i), "prompt": p, "values": {"accuracy": 0.5 * i}, "samples": []} for i, p in enumerate(prompts)
-        ]
-        (suites / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    comparison = compare({n: tmp_path / n for n in "ab"}, {"a": None, "b": None}, tmp_path / "out")
-    assert find(comparison, "b", "a", "accuracy")["n"] == 2
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:

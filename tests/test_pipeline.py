@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from posttrain.comparison import format_quantity
 from posttrain.config import RunConfig
 from posttrain.pipeline import _Evaluator, run_recipe
 from posttrain.recipe import load_recipe, shipped_recipes
 from posttrain.stages import check_stages
 from posttrain.types import InputError
+from posttrain.wording import format_quantity
 
 SUMS = "reasoning-gym:chain_sum?seed=7&of=60&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
 
@@ -203,6 +203,32 @@ def test_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
     run_recipe(config.model_copy(update={"set": (*changes, "dpo.max_steps=1")}))
     assert len((out / "longer" / "metrics.jsonl").read_text().splitlines()) == 2
     assert yaml.safe_load((out / "recipe.yaml").read_text())["stages"]["pairs"]["limit"] == 4
+
+
+def test_evaluations_that_a_file_has_changed_since_are_refused(tmp_path: Path) -> None:
+    """The recipe is the same, but the start was evaluated by other content of its data and reward."""
+    raw = recipe(tmp_path)
+    held_out, reward = tmp_path / "held_out.jsonl", tmp_path / "own.py"
+    held_out.write_text("".join(json.dumps({"prompt": f"p{i}"}) + "\n" for i in range(3)))
+    reward.write_text("def own(response):\n    return 1\n")
+    raw["evaluate"] |= {"data": str(held_out), "reward": [f"{reward}:own"], "samples": 0}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    raw["stages"] = {"sft": raw["stages"]["sft"] | {"data": str(rows)}}
+    loaded, out = load_recipe(write(tmp_path, raw)), tmp_path / "out"
+    stages = check_stages(loaded, out)
+    with closing(_Evaluator(loaded, stages, out)) as evaluator:
+        evaluator.evaluate("start", "tiny-random")
+        evaluator.check_earlier(["start", "sft"])
+    settings = json.loads((out / "start" / "evaluations" / "held_out.json").read_text())["settings"]
+    assert settings["reference"] and settings["tasks_hash"] and settings["top_p"] == 1 and settings["tasks"] == 3
+    reward.write_text("def own(response):\n    return 0\n")
+    with closing(_Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match="content of own.py"):
+        evaluator.check_earlier(["start", "sft"])
+    held_out.write_text(json.dumps({"prompt": "other"}) + "\n")
+    message = r"start was evaluated when something else stood .* tasks \(3 of "
+    with closing(_Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match=message):
+        evaluator.check_earlier(["start", "sft"])
 
 
 def test_the_users_own_recipe_is_not_overwritten(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.comparison import described
 from posttrain.evals.compare import compare
 from posttrain.report.charts import PANEL_LEFT, PANEL_RIGHT, PANEL_WIDTH, curve, forest, nice_ticks
 from posttrain.report.html import write_report
 from posttrain.types import InputError
+from posttrain.wording import described
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
 VOID = {"meta"}
@@ -61,7 +61,7 @@ def write_run(folder: Path, accuracy: float) -> Path:
             "task": f"task-{i}",
             "prompt": f"question {i}",
             "values": {"accuracy": accuracy, "greedy": None, "response_length": 4.0 + i},
-            "samples": [{"text": f"{EVIL} {accuracy}", "score": accuracy if i == 7 else 0.5}],
+            "samples": [{"text": f"{EVIL} {accuracy}", "score": float(i == 7 and accuracy == 1)}],
         }
         for i in range(12)
     ]

@@ -98,11 +98,14 @@ def test_a_replay_trains_on_the_same_rollouts(start: Callable[..., Path], tmp_pa
     other = write_rows(tmp_path / "other.jsonl", [{"prompt": "x", "id": "x"}])
     with pytest.raises(InputError, match="of task '[0-3]', which --data does not have"):
         start("other", (), data=str(other), replay=recorded)
+    turned = write_rows(tmp_path / "turned.jsonl", [{"prompt": p} for p in reversed(PROMPTS)])
+    with pytest.raises(InputError, match="is of another prompt than task [0-3] of --data"):
+        start("turned", (), data=str(turned), replay=recorded)
     with pytest.raises(InputError, match="sampled at temperature 1.0"):
         start("warm", (), replay=recorded, temperature=0.5)
     with pytest.raises(InputError, match="no reward has this name; there are spread"):
         start("held", (), replay=recorded, constraint=("letter>=0.9",))
-    assert not any((tmp_path / name).exists() for name in ("none", "other", "warm", "held"))
+    assert not any((tmp_path / name).exists() for name in ("none", "other", "turned", "warm", "held"))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,14 @@ import pytest
 from posttrain.evals.stats import (
     Interval,
     bootstrap_mean,
+    difference,
+    estimate,
     is_binary,
     paired_bootstrap,
     pass_at_k,
     wilson_interval,
 )
+from posttrain.numbers import FEW_TASKS
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(4, 0, 2), (4, 1, 2), (5, 2, 3), (5, 4, 2), (6, 6, 1), (6, 3, 6)])
@@ -141,3 +144,13 @@ def test_ten_thousand_resamples_of_300_tasks_take_well_under_a_second() -> None:
     start = time.process_time()
     paired_bootstrap(values, values[::-1], seed=0)
     assert time.process_time() - start < 1.0
+
+
+def test_fewer_than_ten_values_have_no_interval_unless_they_are_zeros_and_ones() -> None:
+    few, enough = [0.25, 0.75] * 4 + [0.5], [0.25, 0.75] * 5
+    assert (len(few), len(enough)) == (FEW_TASKS - 1, FEW_TASKS)
+    assert estimate(few) == {"value": 0.5, "low": None, "high": None, "n": 9}
+    assert estimate(enough)["low"] is not None and estimate([0.0, None, 1.0])["low"] is not None
+    assert difference([1.0] * 9, [0.0] * 9) == {"value": 1.0, "low": None, "high": None, "n": 9}
+    assert difference([1.0] * 10, [0.0] * 10)["low"] == 1.0
+    assert estimate([None]) == {"value": None, "low": None, "high": None, "n": 0}

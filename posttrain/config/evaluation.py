@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Temperature
 
+MAIN_SUITE, RETENTION_SUITE = "held_out", "retention"
+"""Names of evaluations: the one on tasks that is given no other, whose values carry no prefix, and the shipped one."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+TAKEN = {RETENTION_SUITE, "reward_model"}
+"""What other commands write into `evaluations/`."""
+
 
 class EvalConfig(Config):
-    """Accuracy of a model on tasks, with intervals."""
+    """Values of a model on tasks, with intervals: accuracy where the reward gives 0 or 1, mean reward where it gives
+    other values. Or the retention suite."""
 
     model: str
     """Model to evaluate: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
-    data: str
-    """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set."""
-    reward: Annotated[tuple[str, ...], Field(min_length=1)]
-    """What scores an answer; as in `posttrain rl`."""
+    suite: Literal["tasks", "retention"] = "tasks"
+    """`tasks`: those of `data`, scored by `reward`. `retention`: shipped questions and a shipped text, which show what
+    training made a model forget; of the other options it takes `out`, `engine_slots` and `raw`."""
+    data: str | None = None
+    """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set. Required for `tasks`."""
+    reward: tuple[str, ...] = ()
+    """What scores an answer; as in `posttrain rl`. Required for `tasks`."""
+    name: str | None = None
+    """Name of the evaluation on tasks: a folder holds several, and `posttrain compare` pairs those of one name.
+    Letters, digits, `_` and `-`. Default: `held_out`."""
     out: Path | None = None
-    """Folder for `evaluations/held_out.json` and `.jsonl`; the run folder itself will do."""
+    """Folder for `evaluations/NAME.json` and `.jsonl`; the run folder itself will do."""
     samples: NonNegative = 4
     """Samples per task at `temperature` for the mean and pass@k (a sample passes where every reward of positive weight
     that applies gives at least 1); the greedy answer comes on top."""
@@ -41,6 +56,34 @@ class EvalConfig(Config):
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
 
+    @property
+    def file(self) -> str:
+        """The name of the evaluation, and of its files."""
+        return self.name or (MAIN_SUITE if self.suite == "tasks" else RETENTION_SUITE)
+
+    @field_validator("data", "reward")
+    @classmethod
+    def _tasks_need(cls, value: Any, info: ValidationInfo) -> Any:
+        if not value and info.data.get("suite") == "tasks":
+            raise PydanticCustomError("missing", "Field required")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str | None) -> str | None:
+        if value is not None and not NAME.fullmatch(value):
+            raise PydanticCustomError("name", "must have letters, digits, _ and - alone")
+        if value in TAKEN:
+            raise PydanticCustomError("name", "must be another word: evaluations of that name are not of tasks")
+        return value
+
+    @model_validator(mode="after")
+    def _suite_has_its_options(self) -> EvalConfig:
+        given = self.model_fields_set - {"model", "suite", "out", "engine_slots", "raw"}
+        if self.suite == "retention" and (extra := [f for f in type(self).model_fields if f in given]):
+            raise ValueError(f"{extra[0]} means nothing to the suite retention, which has its own; leave it out")
+        return self
+
 
 class ScoreConfig(Config):
     """Score given completions with a reward; needs no model."""
@@ -54,12 +97,17 @@ class ScoreConfig(Config):
 
 
 class CompareConfig(Config):
-    """Compare finished runs side by side, with intervals; writes `report.html` and `compare.json`."""
+    """Compare finished runs side by side, with intervals; writes `report.html` and `compare.json`.
+
+    Evaluations of one name are subtracted task by task, so they must have been made alike: the same tasks and reward,
+    equal sampling and limits. Otherwise nothing is compared, and what differs is said."""
 
     runs: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Run folders to compare."""
     out: Path
     """Folder for the two files."""
+    loose: bool = False
+    """Show evaluations that were not made alike too: in tables of their own, without a difference."""
 
 
 class CheckDataConfig(Config):

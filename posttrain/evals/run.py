@@ -5,31 +5,38 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from posttrain.comparison import PERPLEXITY, Estimate, is_graded, label
 from posttrain.config import EvalConfig
 from posttrain.console import Progress, short_path
 from posttrain.data.formats import load_tasks
 from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.engine.local import LocalEngine
+from posttrain.evals.evaluations import TEXT_NLL
 from posttrain.evals.retention.retention import (
+    MAX_ANSWER_WORDS,
     MAX_NEW_TOKENS,
     as_tasks,
     retention_tasks,
     retention_text,
     score_retention,
 )
-from posttrain.evals.stats import bootstrap_mean, is_binary, pass_at_k, wilson_interval
+from posttrain.evals.runs import other_weights
+from posttrain.evals.settings import hash_of, task_settings, tasks_hash
+from posttrain.evals.stats import estimate, pass_at_k
 from posttrain.losses import kl_k3
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import Plan, check_prompts, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
 from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
+from posttrain.wording import TOO_FEW
 
 WINDOW = 512
 """Tokens of one window of the retention text."""
@@ -40,54 +47,97 @@ FORWARD_TOKENS = 4096
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """One line a task (`task`, `values`, `samples`), and what the evaluation cost."""
+    """One line a task (`task`, `values`, `samples`), and what the evaluation cost. `settings` are those that the suite
+    itself brings."""
 
     rows: list[dict[str, Any]]
     tokens: int
     flops: float
     seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def run_eval(config: EvalConfig) -> None:
-    """`posttrain eval`: evaluate a model, print the numbers, and write `OUT/evaluations/held_out.json[l]`."""
-    if config.out is not None and (config.out / "evaluations" / "held_out.json").exists():
-        raise InputError(f"--out {config.out}: already holds an evaluation; choose another folder")
+    """`posttrain eval`: evaluate a model, print the numbers, and write `OUT/evaluations/NAME.json[l]`."""
+    file = None if config.out is None else config.out / "evaluations" / f"{config.file}.json"
+    if file is not None and file.exists():
+        raise InputError(
+            f"--out {config.out}: already holds an evaluation {config.file}; give another "
+            f"{'--name or ' if config.suite == 'tasks' else ''}folder"
+        )
+    if config.suite == "retention":
+        lm = _loaded(config)
+        _make_folder(config)
+        engine = LocalEngine(lm, slots=config.engine_slots)
+        result = evaluate_retention(engine, title=f"retention {short_path(config.model)}")
+        settings = config.model_dump(mode="json", include={"suite", "model", "raw"}) | result.settings
+    else:
+        lm, result, settings = _eval_tasks(config)
+    _print(result.rows)
+    if config.out is not None:
+        write_suite(config.out, config.file, lm, result, settings)
+
+
+def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
+    """The model, its results and what they depend on. Raises RunFailed where no answer could be scored."""
+    assert config.data is not None
     tasks = load_tasks(config.data)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
-        lm = load_model(config.model, raw=config.raw)
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
+        lm = _loaded(config)
         check_prompts(lm.chat, tasks, lm.context, config.max_new_tokens, config.data)
-        if config.out is not None:  # now that the input is known to be good, and before the work
-            try:
-                (config.out / "evaluations").mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(
-                    f"--out {config.out}: cannot be made ({error.strerror}); choose another folder"
-                ) from error
+        _make_folder(config)
+        settings = task_settings(tasks, scorer, sampling, samples=config.samples, raw=config.raw)
         engine = LocalEngine(lm, slots=config.engine_slots)
-        result = evaluate_tasks(
-            engine, tasks, scorer, config.samples, sampling, config.seed, title=f"eval {short_path(config.model)}"
-        )
-    for name, interval in summarise(result.rows).items():
-        print(f"{name:16} {interval[0]:8.3f}  [{interval[1]:.3f}, {interval[2]:.3f}]  n={interval[3]}")
+        title = f"eval {short_path(config.model)}"
+        result = evaluate_tasks(engine, tasks, scorer, config.samples, sampling, config.seed, title=title)
     failed = [s["reason"] for row in result.rows for s in row["samples"] if s["reason"] is not None]
     if failed:
         print(f"unscored         {len(failed)} of {sum(len(row['samples']) for row in result.rows)}: {failed[0]}")
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
-    if config.out is not None:
-        write_suite(config.out, "held_out", lm, result, config.model_dump(mode="json"))
+    return lm, result, config.model_dump(mode="json") | settings
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float, float, int]]:
-    """(value, low, high, n) of every value over tasks: Wilson where all are 0 or 1, else bootstrap over tasks."""
-    out = {}
+def _loaded(config: EvalConfig) -> LanguageModel:
+    """The model. Raises InputError where the folder to write to is of other weights."""
+    lm = load_model(config.model, raw=config.raw)
+    if config.out is not None and (place := other_weights(config.out, weights_hash(lm.source))):
+        raise InputError(
+            f"--out {config.out}: {place} there is of other weights than --model {config.model}; a run folder holds "
+            "evaluations of one model, choose another folder"
+        )
+    return lm
+
+
+def _make_folder(config: EvalConfig) -> None:
+    """Make the folder once the input is known to be good, and before the work."""
+    if config.out is None:
+        return
+    try:
+        (config.out / "evaluations").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {config.out}: cannot be made ({error.strerror}); choose another folder") from error
+
+
+def _print(rows: Sequence[dict[str, Any]]) -> None:
+    graded = is_graded(rows)
+    for name, found in summarise(rows).items():
+        interval = f"[{TOO_FEW}]"
+        if found["low"] is not None and found["high"] is not None:
+            interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
+        print(f"{label(name, graded):16} {found['value']:8.3f}  {interval}  n={found['n']}")
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
+    """The mean over tasks of every value that some task has, with its interval; perplexity for log-likelihoods."""
+    out: dict[str, Estimate] = {}
     for name in dict.fromkeys(name for row in rows for name in row["values"]):
         values = [row["values"][name] for row in rows if row["values"].get(name) is not None]
+        shown = PERPLEXITY if name == TEXT_NLL else name
         if values:
-            interval = wilson_interval(values) if is_binary(values) else bootstrap_mean(values, seed=0)
-            out[name] = (interval.value, interval.low, interval.high, interval.n)
+            out[shown] = estimate(values, np.exp if name == TEXT_NLL else None)
     return out
 
 
@@ -132,7 +182,8 @@ def evaluate_tasks(
             for group in groups:
                 tokens += len(prompt_ids(group.rollouts[0])) + sum(r.response_length for r in group.rollouts)
             flops += sampling_flops(lm.flops, groups)
-            shown = {name: interval[0] for name, interval in summarise(rows).items() if name in ("greedy", "accuracy")}
+            graded = is_graded(rows)
+            shown = {label(n, graded): e["value"] for n, e in summarise(rows).items() if n in ("greedy", "accuracy")}
             progress.advance(len(rows), shown)
     return SuiteResult(rows, tokens, flops, time.perf_counter() - start)
 
@@ -157,8 +208,12 @@ def _task_row(group: Group, scorer: Scorer, kls: dict[int, float]) -> dict[str, 
         {"text": r.text, "score": s.total, "reason": s.reason}
         for r, s in zip(group.rollouts, group.scores, strict=True)
     ]
-    prompt = group.task.prompt if isinstance(group.task.prompt, str) else group.task.prompt[-1].content
-    return {"task": group.task.id, "prompt": prompt, "values": values, "samples": samples}
+    return task_row(group.task) | {"values": values, "samples": samples}
+
+
+def task_row(task: Task) -> dict[str, Any]:
+    """How a line of results names its task."""
+    return {"task": task.id, "prompt": task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content}
 
 
 def _kl_to(reference: LanguageModel, groups: Sequence[Group], temperature: float) -> dict[int, float]:
@@ -219,7 +274,13 @@ def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteRe
     flops = lm.flops.forward([Node(-1, t.size) for t in trees], sum(t.trained for t in trees))
     groups = [Group(plan.task, (r,), (Score(None),)) for plan, r in zip(plans, rollouts, strict=True)]
     flops += sampling_flops(lm.flops, groups)
-    return SuiteResult(rows, tokens, flops, time.perf_counter() - start)
+    settings = {
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "max_answer_words": MAX_ANSWER_WORDS,
+        "tasks_hash": tasks_hash(as_tasks(), lambda column: True),
+        "text_hash": hash_of(str([tree.branches[0].token_ids for tree in trees])),
+    }
+    return SuiteResult(rows, tokens, flops, time.perf_counter() - start, settings)
 
 
 def text_windows(lm: LanguageModel, text: str) -> list[Tree]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.numbers import wilson
+from posttrain.comparison import Estimate
+from posttrain.numbers import FEW_TASKS, wilson
 
 RESAMPLES = 10_000
+SEED = 0
+"""Of the resamples behind what is shown."""
 CHUNK_ELEMENTS = 4_000_000
 """Resampled values held at once; bounds memory, not the result's quality."""
 
@@ -86,6 +89,27 @@ def paired_bootstrap(
     means = f(_resampled_means(data, seed, resamples))
     value = f(data.mean(axis=0))
     return _percentiles(float(value[0] - value[1]), means[:, 0] - means[:, 1], len(data))
+
+
+def estimate(values: Iterable[float | None], transform: Transform | None = None) -> Estimate:
+    """The mean of what was scored, as it is shown: with Wilson's interval where all values are 0 or 1, else with the
+    bootstrap's from FEW_TASKS values on, and with none below. `transform` as in `bootstrap_mean`."""
+    scored = [v for v in values if v is not None]
+    if not scored:
+        return {"value": None, "low": None, "high": None, "n": 0}
+    if transform is None and is_binary(scored):
+        return _shown(wilson_interval(scored), True)
+    return _shown(bootstrap_mean(scored, SEED, transform=transform), len(scored) >= FEW_TASKS)
+
+
+def difference(a: Sequence[float], b: Sequence[float], transform: Transform | None = None) -> Estimate:
+    """`paired_bootstrap` as it is shown: without an interval below FEW_TASKS tasks."""
+    return _shown(paired_bootstrap(a, b, SEED, transform=transform), len(a) >= FEW_TASKS)
+
+
+def _shown(interval: Interval, enough: bool) -> Estimate:
+    low, high = (interval.low, interval.high) if enough else (None, None)
+    return {"value": interval.value, "low": low, "high": high, "n": interval.n}
 
 
 def _same(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -205,6 +205,12 @@ class Scorer:
         """Whether a reward names `environments`, so that samples should carry theirs."""
         return any("environments" in leaf.names for loaded in self._loaded for leaf in loaded.leaves)
 
+    def reads(self, column: str) -> bool:
+        """Whether some reward may read a column of the data."""
+        leaves = [leaf for loaded in self._loaded for leaf in loaded.leaves]
+        needed = [name for spec in self._specs for _, builtin in spec.builtins for name in builtin.needs]
+        return column in needed or any(leaf.takes_all or leaf.kind == "verl" or column in leaf.names for leaf in leaves)
+
     def weights(self, step: float | None) -> dict[str, float]:
         """The weight of each part at an optimizer step."""
         return {spec.name: spec.weight.at(step) for spec in self._specs}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.numbers import wilson
+from posttrain.numbers import FEW_TASKS, wilson
 from posttrain.train.reward_model_data import Pair
 
 BINS = 10
@@ -205,8 +205,10 @@ def fit_gain(distance: Sequence[float], gain: Sequence[float]) -> dict[str, floa
     return {"alpha": float(alpha), "beta": float(beta), "peak": peak, "r2": 1 - left / whole if whole else None}
 
 
-def mean_interval(values: Scores) -> dict[str, float | int]:
-    """The mean with its percentile bootstrap interval of 95%."""
+def mean_interval(values: Scores) -> dict[str, float | int | None]:
+    """The mean with its percentile bootstrap interval of 95%; without one below FEW_TASKS values."""
+    if len(values) < FEW_TASKS:
+        return {"value": float(values.mean()), "low": None, "high": None, "n": len(values)}
     drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
     return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}

@@ -14,7 +14,16 @@ from posttrain.envs.pool import EnvPool
 from posttrain.models import LanguageModel
 from posttrain.rewards.base import Scorer
 from posttrain.rewards.failures import FailureWatch
-from posttrain.rollout import Limits, Plan, collect, regroup, rollout_from_json, rollout_seed, rollout_to_json
+from posttrain.rollout import (
+    Limits,
+    Plan,
+    collect,
+    prompt_ids,
+    regroup,
+    rollout_from_json,
+    rollout_seed,
+    rollout_to_json,
+)
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, read_jsonl
 from posttrain.train.loop import Evaluation
@@ -176,8 +185,19 @@ class Rollouts:
             raise InputError(f"{where}: not a rollout that this model can be trained on (tokens, logprobs or status)")
         if row["task"] not in self._by_id:
             raise InputError(f"{where}: is of task {row['task']!r}, which --data does not have")
+        if not self._asks(rollout, self._by_id[row["task"]]):
+            raise InputError(f"{where}: is of another prompt than task {row['task']} of --data; give the data it is of")
         if row.get("temperature", self.config.temperature) != self.config.temperature:
             raise InputError(f"{where}: was sampled at temperature {row['temperature']}; give --temperature that")
+
+    def _asks(self, rollout: Rollout, task: Task) -> bool:
+        """Whether a recorded prompt holds what the task asks last, whatever a template puts around it. Ids alone may be
+        row numbers of another file."""
+        asked = task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content
+        chat = self.lm.chat
+        encoded = chat.decode(self.lm.tokenizer(asked, add_special_tokens=False)["input_ids"])
+        recorded = " ".join(chat.decode(prompt_ids(rollout)).split())
+        return any(" ".join(text.split()) in recorded for text in (asked, encoded))
 
     def _sample(self, n: int, prompts: int, before: Sequence[Group]) -> list[Group]:
         """Groups of the next prompts of the stream. A prompt that comes twice in a step gets other seeds."""

@@ -1,0 +1,113 @@
+"""Evaluations of a run folder as they were written, and whether two of them may be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.comparison import PERPLEXITY, TaskKey, is_graded, task_keys
+from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
+from posttrain.evals.settings import settings_differences, tasks_words
+from posttrain.runlog import read_jsonl
+from posttrain.types import InputError
+
+TEXT_NLL = "text_nll"
+"""The value whose tasks are windows of a text, not questions."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One suite of a run: what it was made with, and its values by name and task; None where a task could not be
+    scored."""
+
+    suite: str
+    weights_hash: str | None
+    settings: Mapping[str, Any]
+    values: Mapping[str, Mapping[TaskKey, float | None]]
+    graded: bool
+
+    @property
+    def tasks(self) -> set[TaskKey]:
+        return {task for name, values in self.values.items() if name != TEXT_NLL for task in values}
+
+    def key(self, value: str) -> str:
+        """The name of a value in `compare.json`: alone in the main suite, else after the suite's."""
+        if self.suite == RETENTION_SUITE and value == TEXT_NLL:
+            return PERPLEXITY
+        return value if self.suite == MAIN_SUITE else f"{self.suite}/{value}"
+
+
+def read_evaluations(folder: Path) -> dict[str, Evaluation]:
+    """Every `FOLDER/evaluations/SUITE.jsonl` by its name, the main suite first. Raises InputError for a file that is
+    not one of ours."""
+    files = sorted((folder / "evaluations").glob("*.jsonl"), key=lambda f: (f.stem != MAIN_SUITE, f.stem))
+    return {file.stem: _read(file) for file in files}
+
+
+def differences(a: Evaluation, b: Evaluation) -> list[str]:
+    """Every setting in which two evaluations differ, with both values; none if they may be compared.
+
+    Tasks are the same if their hashes are; where one has no hash, if ids and prompts are. Other settings are compared
+    where both have them."""
+    found = settings_differences(a.settings, b.settings)
+    hashed = "tasks_hash" in a.settings and "tasks_hash" in b.settings
+    if hashed and a.settings["tasks_hash"] == b.settings["tasks_hash"]:
+        return found
+    if not hashed and a.tasks == b.tasks:
+        return found
+    words = [tasks_words(e.settings, len(e.tasks), hashed) for e in (a, b)]
+    return [f"tasks ({words[0]} and {words[1]}; {len(a.tasks & b.tasks)} in both by id and prompt)", *found]
+
+
+def _read(file: Path) -> Evaluation:
+    try:
+        rows = read_jsonl(file)
+        values: dict[str, dict[TaskKey, float | None]] = {}
+        for key, row in zip(task_keys(rows), rows, strict=True):
+            for name, value in row["values"].items():
+                values.setdefault(name, {})[key] = value
+        graded = is_graded(rows)
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: not the results of an evaluation ({error!r}); evaluate again") from error
+    meta = read_meta(file.with_suffix(".json"))
+    return Evaluation(file.stem, meta.get("weights_hash") or None, meta.get("settings") or {}, values, graded)
+
+
+def read_meta(file: Path) -> dict[str, Any]:
+    """A JSON object of a run folder; empty where there is no such file. Raises InputError for anything else."""
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error}); the file was damaged") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: holds no JSON object; the file was damaged")
+    return found
+
+
+def grouped(evaluations: Mapping[str, Evaluation]) -> tuple[list[list[str]], list[str]]:
+    """Runs whose evaluations of one suite may all be compared with each other, in groups, and what keeps the groups
+    apart, in words. Each run joins the first group that it fits."""
+    groups: list[list[str]] = []
+    for name, evaluation in evaluations.items():
+        fits = (g for g in groups if not any(differences(evaluations[other], evaluation) for other in g))
+        group = next(fits, None)
+        if group is None:
+            groups.append(group := [])
+        group.append(name)
+    return groups, [
+        words for i, later in enumerate(groups) for g in groups[:i] for words in _apart(g, later, evaluations)
+    ]
+
+
+def _apart(earlier: Sequence[str], later: Sequence[str], evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """The first two of two groups that differ, and in what."""
+    for a in earlier:
+        for b in later:
+            if found := differences(evaluations[a], evaluations[b]):
+                return [f"{a} and {b} differ in {'; '.join(found)}"]
+    return []

@@ -1,0 +1,140 @@
+"""What an evaluation's numbers depend on beside the model, and where two evaluations differ in it.
+
+`posttrain eval` and recipes write these settings beside the results, so that only what was measured alike is
+subtracted. Not among them: seeds and speed, and whatever lies in the model's folder, such as its chat template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from posttrain.rewards.base import Scorer
+from posttrain.rewards.contents import reward_contents
+from posttrain.types import Sampling, Task
+
+Settings = Mapping[str, Any]
+
+ALIKE = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "samples",
+    "max_new_tokens",
+    "max_answer_words",
+    "raw",
+)
+"""Settings that must be equal by value wherever both evaluations have them; tasks and rewards are compared by more."""
+OF_ONE_VALUE = {
+    "kl": ("reference", "the model it is measured from"),
+    "text_nll": ("text_hash", "the tokens of the text"),
+}
+"""Settings that one value alone depends on, and what they are: another tokenizer cuts the text elsewhere."""
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def tasks_hash(tasks: Iterable[Task], reads: Callable[[str], bool]) -> str:
+    """SHA-256 of ids, prompts, tools and the columns that `reads` accepts, in any order of the tasks."""
+    seen: Counter[tuple[str, str]] = Counter()
+    lines = []
+    for task in tasks:
+        prompt = task.prompt if isinstance(task.prompt, str) else [m.to_dict() for m in task.prompt]
+        columns = {name: value for name, value in task.columns.items() if reads(name)}
+        same = (task.id, _plain(prompt))
+        lines.append(f"{_plain([task.id, prompt, list(task.tools), columns])} {seen[same]}")
+        seen[same] += 1
+    return hash_of("\n".join(sorted(lines)))
+
+
+def task_settings(
+    tasks: Sequence[Task], scorer: Scorer, sampling: Sampling, *, samples: int, raw: bool
+) -> dict[str, Any]:
+    """What the values of an evaluation on tasks depend on."""
+    return {
+        "reward": list(scorer.specs),
+        "reward_contents": reward_contents(scorer.specs),
+        "samples": samples,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_new_tokens": sampling.max_new_tokens,
+        "raw": raw,
+        "tasks": len(tasks),
+        "tasks_hash": tasks_hash(tasks, scorer.reads),
+    }
+
+
+def settings_differences(a: Settings, b: Settings) -> list[str]:
+    """Each setting that both have and that differs, with both values: `temperature (0.7 and 1.0)`. Tasks are not among
+    them."""
+    found = _reward_differences(a, b)
+    return found + [f"{name} ({a[name]} and {b[name]})" for name in ALIKE if _differ(a, b, name)]
+
+
+def value_difference(value: str, a: Settings, b: Settings) -> str | None:
+    """The setting that this value alone depends on, where it differs."""
+    name, words = OF_ONE_VALUE.get(value, ("", ""))
+    return f"{words} ({_short(a[name])} and {_short(b[name])})" if _differ(a, b, name) else None
+
+
+def tasks_words(settings: Settings, rows: int, hashed: bool) -> str:
+    """Which tasks these are: `240 of data.jsonl, limit 240`; with their hash where the rest may be alike."""
+    words = f"{rows} of {settings['data']}" if settings.get("data") else str(rows)
+    if settings.get("limit"):
+        words += f", limit {settings['limit']}"
+    return words + (f", hash {_short(settings['tasks_hash'])}" if hashed and "tasks_hash" in settings else "")
+
+
+def hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+def _reward_differences(a: Settings, b: Settings) -> list[str]:
+    """Where both know what their rewards read, the folders before the files' names make no difference."""
+    if "reward" not in a or "reward" not in b:
+        return []
+    known = "reward_contents" in a and "reward_contents" in b
+    texts = [_without_folders(s) if known else list(s["reward"]) for s in (a, b)]
+    if texts[0] != texts[1]:
+        return [f"reward ({', '.join(a['reward'])} and {', '.join(b['reward'])})"]
+    mine, theirs = ({_last(k): v for k, v in s["reward_contents"].items()} if known else {} for s in (a, b))
+    changed = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
+    return [f"reward, the content of {n} ({_short(mine.get(n))} and {_short(theirs.get(n))})" for n in changed]
+
+
+def _without_folders(settings: Settings) -> list[str]:
+    texts = list(settings["reward"])
+    for name in sorted(settings["reward_contents"], key=len, reverse=True):
+        texts = [text.replace(name, _last(name)) for text in texts]
+    return texts
+
+
+def _last(name: str) -> str:
+    return Path(name).name
+
+
+def _differ(a: Settings, b: Settings, name: str) -> bool:
+    return name in a and name in b and a[name] != b[name]
+
+
+def _short(value: Any) -> str:
+    """A hash in eight digits."""
+    return value[:8] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def _plain(value: Any) -> str:
+    """A text that is the same for equal values of whatever a task holds, in every process."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(sorted(f"{_plain(k)}:{_plain(v)}" for k, v in value.items())) + "}"
+    if isinstance(value, set | frozenset):
+        return "(" + ",".join(sorted(map(_plain, value))) + ")"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_plain, value)) + "]"
+    if isinstance(value, str | int | float | bool | None):
+        return json.dumps(value)
+    return ADDRESS.sub("", repr(value))

@@ -1,0 +1,138 @@
+"""The page of a pipeline or a comparison: what stands in `compare.json`, and samples and curves of its runs.
+
+Evaluations that cannot be compared stand in tables, drawings and samples of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posttrain.comparison import (
+    PERPLEXITY,
+    RUNS_FILE,
+    Comparison,
+    Contrast,
+    Section,
+    root_of,
+    sections,
+    task_keys,
+)
+from posttrain.config.evaluation import RETENTION_SUITE
+from posttrain.report import charts
+from posttrain.report.files import MAIN_CURVES, RunFiles, read_object, read_run, read_text
+from posttrain.wording import format_difference, format_estimate, summary, verdict
+
+SHOWN_TASKS = 6
+VERDICTS = {"up": "higher", "down": "lower", "none": "no difference shown", "few": "too few tasks"}
+
+
+def comparison_view(folder: Path) -> dict[str, Any]:
+    """What `pipeline.jinja` shows of a folder with a `compare.json`."""
+    comparison: Comparison = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    places = read_object(folder / RUNS_FILE)
+    runs = [read_run(name, folder / places.get(name, name)) for name in comparison["stages"]]
+    return {
+        "title": folder.resolve().name,
+        "description": (yaml.safe_load(read_text(folder / "recipe.yaml")) or {}).get("description", ""),
+        "sentences": summary(comparison),
+        "stages": comparison["stages"],
+        "sections": [_section_view(comparison, part, runs) for part in sections(comparison)],
+        "others": comparison.get("others", {}),
+        "total": comparison.get("total"),
+        "most_flops": max((s["flops"] for s in comparison["stages"].values()), default=0) or 1,
+        "runs": runs,
+        "curves": {run.name: run.curves(MAIN_CURVES) for run in runs},
+    }
+
+
+def _section_view(comparison: Comparison, part: Section, runs: list[RunFiles]) -> dict[str, Any]:
+    contrasts = [c for c in comparison["contrasts"] if part.holds(c)]
+    main = part.headline
+    by_stage = {stage: comparison["stages"][stage]["evaluations"] for stage in part.stages}
+    rows = [
+        (stage, [format_estimate(found.get(n), n in part.shares) for n in part.names])
+        for stage, found in by_stage.items()
+    ]
+    return {
+        "title": part.title,
+        "retention": part.suite == RETENTION_SUITE,
+        "table": {"head": [part.label(n) + (" %" if n in part.shares else "") for n in part.names], "rows": rows},
+        "headline": part.label_of_suite(main) if main else "",
+        "by_stage": _stage_forest(comparison, part, main) if main else None,
+        "differences": _forest(
+            [(f"{c['of']} − {c['against']}", c) for c in contrasts if c["evaluation"] == main], part
+        ),
+        "against_start": _forest(_kept(comparison, contrasts, part), part),
+        "contrasts": [_contrast_row(c, part) for c in contrasts],
+        "samples": [] if part.suite == RETENTION_SUITE else _samples(part, runs),
+    }
+
+
+def _stage_forest(comparison: Comparison, part: Section, main: str) -> charts.Forest | None:
+    rows = []
+    for stage in part.stages:
+        e = comparison["stages"][stage]["evaluations"].get(main)
+        if e is not None and e["value"] is not None and e["low"] is not None and e["high"] is not None:
+            scale = 100 if main in part.shares else 1
+            words = format_estimate(e, main in part.shares)
+            rows.append((stage, e["value"] * scale, e["low"] * scale, e["high"] * scale, words))
+    return charts.forest(rows, differences=False)
+
+
+def _forest(contrasts: list[tuple[str, Contrast]], part: Section) -> charts.Forest | None:
+    """The contrasts that have an interval, under the names they are given."""
+    rows = []
+    for name, c in contrasts:
+        if c["low"] is not None and c["high"] is not None and verdict(c) != "few":
+            share = c["evaluation"] in part.shares
+            scale = 100 if share else 1
+            words = format_difference(c, share).replace(" points", "")
+            rows.append((name, c["value"] * scale, c["low"] * scale, c["high"] * scale, words))
+    return charts.forest(rows, differences=True)
+
+
+def _kept(comparison: Comparison, contrasts: list[Contrast], part: Section) -> list[tuple[str, Contrast]]:
+    """Retention of every stage against its start, in points; perplexity has another unit and is in the table alone."""
+    return [
+        (f"{c['of']}: {part.label(c['evaluation'])}", c)
+        for c in contrasts
+        if part.suite == RETENTION_SUITE
+        and c["evaluation"] != PERPLEXITY
+        and c["against"] == root_of(comparison["stages"], c["of"])
+    ]
+
+
+def _contrast_row(contrast: Contrast, part: Section) -> dict[str, Any]:
+    return {
+        "of": contrast["of"],
+        "against": contrast["against"],
+        "evaluation": part.label(contrast["evaluation"]),
+        "difference": format_difference(contrast, contrast["evaluation"] in part.shares),
+        "verdict": VERDICTS[verdict(contrast)],
+        "n": contrast["n"],
+    }
+
+
+def _samples(part: Section, runs: list[RunFiles]) -> list[dict[str, Any]]:
+    """The first answers of every run of a section to the same tasks; those on which the scores differ come first."""
+    found = {run.name: run.evaluations.get(part.suite, []) for run in runs if run.name in part.stages}
+    tables = {name: dict(zip(task_keys(rows), rows, strict=True)) for name, rows in found.items() if rows}
+    if not tables:
+        return []
+    common = [key for key in next(iter(tables.values())) if all(k.get(key, {}).get("samples") for k in tables.values())]
+
+    def agreed(key: Any) -> bool:
+        return len({rows[key]["samples"][0]["score"] for rows in tables.values()}) == 1
+
+    return [
+        {
+            "task": key[0],
+            "prompt": key[1],
+            "answers": [(name, rows[key]["samples"][0]) for name, rows in tables.items()],
+        }
+        for key in sorted(common, key=agreed)[:SHOWN_TASKS]
+    ]
