@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,16 @@ from posttrain.comparison import described
 PLAIN_LINE_SECONDS = 10.0
 
 
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and newline, and those that turn the direction of text."""
+
+
+def printable(text: object) -> str:
+    """Text for a terminal: what would move its cursor, change its colours or its direction is written as an escape,
+    since data, models and rewards of others have a say in messages."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
 def format_numbers(numbers: Mapping[str, float | None]) -> str:
     """`loss 1.234  reward 0.5`: four significant digits; numbers that were not computed are left out."""
     return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items() if value is not None)
@@ -25,18 +36,18 @@ def format_numbers(numbers: Mapping[str, float | None]) -> str:
 
 def say(text: str) -> None:
     """Say on standard error where long work is."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Say on standard error what a user should know though the work goes on."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def tell(numbers: Mapping[str, Any], *, lists: bool = True) -> None:
     """Print what was measured on standard error, a number a line, with what is in lists or without it."""
     for name, words in described(numbers, lists=lists):
-        print(f"{name:32} {words}", file=sys.stderr, flush=True)
+        print(printable(f"{name:32} {words}"), file=sys.stderr, flush=True)
 
 
 def short_path(name: str) -> str:
@@ -82,7 +93,7 @@ class Progress:
 
     def advance(self, step: int, numbers: Mapping[str, float | None] | None = None) -> None:
         """Step `step` (counted from 1) is done; `numbers` are shown beside it."""
-        text = format_numbers(numbers or {})
+        text = printable(format_numbers(numbers or {}))
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, numbers=text)
             return
@@ -95,12 +106,12 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the bar, at once."""
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(printable(text), markup=False, highlight=False)
         else:
             self._write(f"{self._title}: {text}")
 
     def _write(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
 
 def _bar(console: Console) -> Bar:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from posttrain.config import EvalConfig
-from posttrain.console import Progress, short_path
+from posttrain.console import Progress, printable, short_path
 from posttrain.data.formats import load_tasks
 from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.engine.local import LocalEngine
@@ -73,7 +73,7 @@ def run_eval(config: EvalConfig) -> None:
         print(f"{name:16} {interval[0]:8.3f}  [{interval[1]:.3f}, {interval[2]:.3f}]  n={interval[3]}")
     failed = [s["reason"] for row in result.rows for s in row["samples"] if s["reason"] is not None]
     if failed:
-        print(f"unscored         {len(failed)} of {sum(len(row['samples']) for row in result.rows)}: {failed[0]}")
+        print(f"unscored         {len(failed)} of {sum(len(row['samples']) for row in result.rows)}: {printable(failed[0])}")
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
     if config.out is not None:

@@ -61,7 +61,7 @@ def train_rl(config: RlConfig) -> None:
         held.enter_context(log)
         stage = _stage(config, settings["learning_rate"], rollouts, held_out, mix, log, total)
         if config.dry_run:
-            print(stage.describe())
+            print(printable(stage.describe()))
             return
         special_tokens(log, lm.chat, config.data, tasks)
         truncated_rows(log, mix.cut if mix else 0, len(mixed), config.max_length)
