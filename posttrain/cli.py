@@ -20,6 +20,7 @@ from typing import Any
 from posttrain import config as configs
 from posttrain.config import Config
 from posttrain.options import parse_options
+from posttrain.text import printable
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, RunFailed
 

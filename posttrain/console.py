@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,18 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from posttrain.comparison import described
+from posttrain.text import printable
 
 PLAIN_LINE_SECONDS = 10.0
-
-
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters but tab and newline, and those that turn the direction of text."""
-
-
-def printable(text: object) -> str:
-    """Text for a terminal: what would move its cursor, change its colours or its direction is written as an escape,
-    since data, models and rewards of others have a say in messages."""
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def format_numbers(numbers: Mapping[str, float | None]) -> str:

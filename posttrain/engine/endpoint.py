@@ -175,8 +175,8 @@ class Endpoint:
     async def _answer(self, client: AsyncOpenAI, slots: asyncio.Semaphore, question: Question) -> Reply | EndpointError:
         request = self._request(question)
         file = self._cache_file(request)
-        if file is not None and file.exists():
-            return Reply(**json.loads(file.read_text(encoding="utf-8"))["reply"])
+        if file is not None and (kept := _kept(file)) is not None:
+            return kept
         async with slots:
             if self._stopped is None:
                 self._claim()
@@ -274,6 +274,15 @@ class Endpoint:
             spent = _read_spent(stream.read(), self.ledger)
             yield spent
             os.pwrite(stream.fileno(), f"{spent.requests:12} {spent.tokens:15}\n".encode(), 0)
+
+
+def _kept(file: Path) -> Reply | None:
+    """The answer in a file of the cache; None where there is none, or none that can be read, so that it is asked for
+    again."""
+    try:
+        return Reply(**json.loads(file.read_text(encoding="utf-8"))["reply"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _read_spent(text: str, ledger: Path) -> Spent:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from posttrain.config import EvalConfig
-from posttrain.console import Progress, printable, short_path
+from posttrain.console import Progress, short_path
 from posttrain.data.formats import load_tasks
 from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.engine.local import LocalEngine
@@ -29,6 +29,7 @@ from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import Plan, check_prompts, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
+from posttrain.text import printable
 from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
 
 WINDOW = 512
@@ -73,7 +74,8 @@ def run_eval(config: EvalConfig) -> None:
         print(f"{name:16} {interval[0]:8.3f}  [{interval[1]:.3f}, {interval[2]:.3f}]  n={interval[3]}")
     failed = [s["reason"] for row in result.rows for s in row["samples"] if s["reason"] is not None]
     if failed:
-        print(f"unscored         {len(failed)} of {sum(len(row['samples']) for row in result.rows)}: {printable(failed[0])}")
+        of = sum(len(row["samples"]) for row in result.rows)
+        print(f"unscored         {len(failed)} of {of}: {printable(failed[0])}")
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
     if config.out is not None:

@@ -15,6 +15,7 @@ from posttrain.config import ScoreConfig
 from posttrain.data.readers import parse_jsonl, read_bytes
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.specs import BUILTINS
+from posttrain.text import printable
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
 
 PROGRESS_SECONDS = 5.0

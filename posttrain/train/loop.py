@@ -255,7 +255,9 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
         try:
             load_weights(policy.parameters, log.out / "best" / BEST)
         except DamagedFile as error:
-            raise RunFailed(f"the weights of the best step cannot be used: {error}; begin anew with another --out") from error
+            raise RunFailed(
+                f"the weights of the best step cannot be used: {error}; begin anew with another --out"
+            ) from error
         log.event("best_step", step=tracker.best_step, objective=tracker.best)
     parent = weights_hash(policy.lm.source)
     if policy.lm.adapter is not None:

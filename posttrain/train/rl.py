@@ -16,6 +16,7 @@ from posttrain.rewards.base import Scorer
 from posttrain.rollout import check_prompts
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, check_out
+from posttrain.text import printable
 from posttrain.train.controllers import Constraints
 from posttrain.train.critic import Critic, HeadCritic, SeparateCritic
 from posttrain.train.loop import make_policy, resolved, run_stage
