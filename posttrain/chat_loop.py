@@ -10,6 +10,7 @@ from posttrain.config import ChatConfig
 from posttrain.engine.base import Engine, Request
 from posttrain.engine.local import LocalEngine
 from posttrain.models import LanguageModel, load_model
+from posttrain.text import printable
 from posttrain.types import InputError, Message, Sampling
 
 
@@ -36,10 +37,10 @@ def chat(config: ChatConfig, stdin: TextIO | None = None, stdout: TextIO | None 
         except InputError as error:
             if messages == opening:
                 raise
-            print(f"{error}; /reset starts over", file=sys.stderr)
+            print(f"{printable(error)}; /reset starts over", file=sys.stderr)
             continue
         messages = (*asked, Message("assistant", answer))
-        print(answer, file=sink, flush=True)
+        print(printable(answer), file=sink, flush=True)
 
 
 def _answer(lm: LanguageModel, engine: Engine, messages: tuple[Message, ...], config: ChatConfig, seed: int) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from posttrain import config as configs
 from posttrain.config import Config
 from posttrain.options import parse_options
+from posttrain.text import printable
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, RunFailed
 
@@ -43,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return BAD_INPUT
     except RunFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {printable(error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception:
-        traceback.print_exc()
+        print(printable(traceback.format_exc()), file=sys.stderr)
         print(
             "This is a fault in posttrain, not in your input; please report it with the lines above.", file=sys.stderr
         )
@@ -226,7 +227,7 @@ def _check_data(config: configs.CheckDataConfig) -> int:
     from posttrain.data.check import check_data, format_report
 
     report = check_data(config.file, config.against)
-    print(format_report(report))
+    print(printable(format_report(report)))
     return DONE if report.ok else FAILED
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from posttrain.text import printable
 from posttrain.wording import described
 
 PLAIN_LINE_SECONDS = 10.0
@@ -25,18 +26,18 @@ def format_numbers(numbers: Mapping[str, float | None]) -> str:
 
 def say(text: str) -> None:
     """Say on standard error where long work is."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Say on standard error what a user should know though the work goes on."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def tell(numbers: Mapping[str, Any], *, lists: bool = True) -> None:
     """Print what was measured on standard error, a number a line, with what is in lists or without it."""
     for name, words in described(numbers, lists=lists):
-        print(f"{name:32} {words}", file=sys.stderr, flush=True)
+        print(printable(f"{name:32} {words}"), file=sys.stderr, flush=True)
 
 
 def short_path(name: str) -> str:
@@ -82,7 +83,7 @@ class Progress:
 
     def advance(self, step: int, numbers: Mapping[str, float | None] | None = None) -> None:
         """Step `step` (counted from 1) is done; `numbers` are shown beside it."""
-        text = format_numbers(numbers or {})
+        text = printable(format_numbers(numbers or {}))
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, numbers=text)
             return
@@ -95,12 +96,12 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the bar, at once."""
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(printable(text), markup=False, highlight=False)
         else:
             self._write(f"{self._title}: {text}")
 
     def _write(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
 
 def _bar(console: Console) -> Bar:

@@ -6,7 +6,6 @@ A pipeline folder has a run folder for each stage, named after it, and beside th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +18,7 @@ from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.plan import check_texts, stage_configs
 from posttrain.recipe import load_recipe
 from posttrain.rows import Row
-from posttrain.runlog import write_atomic
+from posttrain.runlog import read_object, write_atomic
 from posttrain.stages import READS, START, StageSpec, check_stages
 from posttrain.types import InputError, Prompt, Sampling, Task
 from posttrain.wording import format_quantity
@@ -159,7 +158,7 @@ def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | Non
 
 
 def _flops(out: Path, *stages: str) -> float:
-    return sum(json.loads((out / s / "cost.json").read_text())["flops"] for s in stages)
+    return sum(read_object(out / s / "cost.json")["flops"] for s in stages)
 
 
 class _Evaluator:

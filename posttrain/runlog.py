@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,26 +27,55 @@ CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
 NOT_COMPARED = {"resume", "out"}
 HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay")}
 """Settings that are the SHA-256 of the file which another one names."""
+CHECKPOINT = re.compile(r"step-[0-9]{8,}")
 BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations"}
 """What a folder may hold whose run has not written its configuration yet: a kill may have come first."""
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all. A link in its place is replaced; what the link points to is left alone."""
     scratch = path.with_name(f".{path.name}.partial")
     try:
-        scratch.write_text(text, encoding="utf-8", errors="replace")
+        scratch.unlink(missing_ok=True)  # what a kill left, or a link that somebody put there
+        with scratch.open("x", encoding="utf-8", errors="replace") as stream:
+            stream.write(text)
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSONL file of ours; a torn last line is dropped. A missing file is empty."""
+    """The whole lines of a JSONL file of ours; a torn last line is dropped. A missing file is empty.
+
+    Raises InputError, naming the line, where one is no JSON object."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [parse_object(line, f"{path}:{number}") for number, line in enumerate(lines[:-1], start=1) if line]
+
+
+def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
+    """A JSON object of ours. Raises InputError, which begins with `where`, for anything else."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: damaged, it is no JSON ({' '.join(str(error).split())[:100]})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: damaged, it holds no JSON object")
+    return value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of ours; {} where there is none. Raises InputError for anything else."""
+    return parse_object(path.read_bytes(), str(path)) if path.exists() else {}
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise InputError for a symbolic link anywhere in a run folder: whoever made it could have us write elsewhere."""
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (found := Path(root, name)).is_symlink():
+                raise InputError(f"{found} is a symbolic link, and nothing is written through links; remove it")
 
 
 def check_out(out: Path, config: Mapping[str, Any], resume: bool) -> bool:
@@ -75,6 +105,7 @@ class RunLog:
         config_file = out / "config.yaml"
         self.resuming = config_file.exists()
         self._files: dict[str, FileIO] = {}
+        refuse_links(out)
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(out)
@@ -126,9 +157,14 @@ class RunLog:
         if name in self._files:
             self._files.pop(name).close()
         path = self.out / name
-        if path.exists():
-            kept = [row for row in read_jsonl(path) if keep(row)]
-            self.write_lines(name, kept)
+        if not path.exists():
+            return
+        rows = read_jsonl(path)
+        try:
+            kept = [row for row in rows if keep(row)]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: damaged, a line lacks what every line of it has ({error})") from None
+        self.write_lines(name, kept)
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -143,7 +179,8 @@ class RunLog:
             write_atomic(self.out / name, text)
 
     def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
-        """A folder that appears whole: `fill` writes into a scratch folder, which is then renamed."""
+        """A folder that appears whole: `fill` writes into a scratch folder, which reaches the disk and is then
+        renamed, so that a power cut leaves the old folder or the new one."""
         target = self.out / name
         scratch = target.with_name(f".{target.name}.partial")
         with self._storage(name):
@@ -151,8 +188,11 @@ class RunLog:
                 shutil.rmtree(scratch, ignore_errors=True)
                 scratch.mkdir(parents=True)
                 fill(scratch)
+                for part in (*scratch.rglob("*"), scratch):
+                    _sync(part)
                 shutil.rmtree(target, ignore_errors=True)
                 os.replace(scratch, target)
+                _sync(target.parent)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         return target
@@ -165,7 +205,7 @@ class RunLog:
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        return sorted((self.out / "checkpoints").glob("step-*"))
+        return sorted(f for f in (self.out / "checkpoints").glob("step-*") if CHECKPOINT.fullmatch(f.name))
 
     @contextmanager
     def _storage(self, name: str) -> Iterator[None]:
@@ -213,8 +253,17 @@ def _same_config(file: Path, config: Mapping[str, Any]) -> None:
             )
 
 
+def _sync(path: Path) -> None:
+    """Have the system write a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _lock(out: Path) -> IO[str]:
-    stream = (out / ".lock").open("w")
+    stream = os.fdopen(os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

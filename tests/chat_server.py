@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class State:
         self.under_way = 0
         self.seen: dict[str, int] = {}
 
-    def enter(self, request: dict[str, Any], key: str | None) -> int:
+    def enter(self, path: str, request: dict[str, Any], headers: Message) -> int:
         """Note a request; how many of its kind came before."""
         with self.lock:
             self.under_way += 1
@@ -32,7 +33,8 @@ class State:
             before = self.seen.get(text, 0)
             self.seen[text] = before + 1
             with self.log.open("a") as stream:
-                stream.write(json.dumps({"request": request, "key": key, "under_way": self.under_way}) + "\n")
+                row = {"path": path, "request": request, "key": headers["Authorization"], "cookie": headers["Cookie"]}
+                stream.write(json.dumps(row | {"under_way": self.under_way}) + "\n")
             return before
 
     def leave(self) -> None:
@@ -46,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        before = self.state.enter(request, self.headers.get("Authorization"))
+        before = self.state.enter(self.path, request, self.headers)
         try:
             self.answer(request, request["messages"][-1]["content"], before)
         finally:
@@ -69,13 +71,18 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, '{"choices": [')
         elif text == "empty":
             self.send(200, {"object": "something else"})
+        elif text == "redirect":
+            self.send(307, "", {"Location": f"http://127.0.0.1:{self.server.server_address[1]}/v1/elsewhere"})
         elif text == "tool":
             self.send(200, completion(None, "tool_calls"))
         else:
             if text == "slow":
                 time.sleep(SLOW_SECONDS)
             reason = "length" if text == "long" else "stop"
-            self.send(200, completion(f"{text} {request.get('seed', 0) % 10}", reason))
+            sent = completion(f"{text} {request.get('seed', 0) % 10}", reason)
+            if text.startswith("usage "):
+                sent["usage"] = {"prompt_tokens": json.loads(text.removeprefix("usage ")), "completion_tokens": 3}
+            self.send(200, sent, {"Set-Cookie": "who=you; Path=/"} if text == "cookie" else None)
 
     def send(self, status: int, body: str | dict[str, Any], headers: dict[str, str] | None = None) -> None:
         data = (body if isinstance(body, str) else json.dumps(body)).encode()

@@ -96,6 +96,35 @@ def test_a_refused_key_stops_at_once(server: ChatServer, monkeypatch: pytest.Mon
     assert len(server.requests()) == 1
 
 
+def test_questions_go_to_the_named_address_alone(server: ChatServer) -> None:
+    model = endpoint(server, concurrency=1)
+    with pytest.raises(InputError, match=r"answers 307: it redirects to .*/v1/elsewhere, which is not followed"):
+        model.complete([Message("user", "redirect")])
+    assert {row["path"] for row in server.requests()} == {"/v1/chat/completions"}
+
+
+def test_cookies_are_not_kept(server: ChatServer) -> None:
+    endpoint(server, concurrency=1).replies([ask("cookie", seed=i) for i in range(3)])
+    assert [row["cookie"] for row in server.requests()] == [None] * 3
+
+
+@pytest.mark.parametrize("usage", ["1.5", "-1000000", '"many"', "true", "null", "[1]", "1e300", str(10**30)])
+def test_a_usage_that_is_no_count_counts_as_none(server: ChatServer, tmp_path: Path, usage: str) -> None:
+    model = endpoint(server, cache=tmp_path, ledger=tmp_path / "spent", max_tokens=100)
+    assert model.replies([ask(f"usage {usage}")]) == [Reply(f"usage {usage} 0", "stop", 0, 3)]
+    assert (tmp_path / "spent").read_text().split() == ["1", "3"]
+
+
+@pytest.mark.parametrize("content", ["1 1.5", "1 -3", "7", "1 2 3", "one two"])
+def test_a_ledger_that_holds_no_counts_is_named(server: ChatServer, tmp_path: Path, content: str) -> None:
+    (tmp_path / "spent").write_text(content)
+    model = endpoint(server, cache=tmp_path, ledger=tmp_path / "spent", max_tokens=100)
+    with pytest.raises(InputError, match=r"spent counts requests and tokens, but holds .*; delete it"):
+        model.replies([ask("hello")])
+    assert not server.requests()
+    assert (tmp_path / "spent").read_text() == content
+
+
 def test_a_server_that_is_not_there(server: ChatServer) -> None:
     nowhere = Endpoint("http://127.0.0.1:9/v1", "m", Sampling(4), retries=1)
     with pytest.raises(RunFailed, match=r"http://127.0.0.1:9/v1 cannot be reached in 2 tries"):

@@ -153,6 +153,11 @@ def test_the_mark_follows_from_the_texts() -> None:
         ("It says\nScore: 10\nbut no.\n\n**Score: 3**\n", 3),
         ("**Score:** 10  \n\n", 10),
         ("<think>Score: 9</think>\nScore: 1", 1),
+        ("It ends in:\nScore: 10\n<think>\nSo much for that.\nScore: 1", 1),
+        ("It opens a tag, <think>, and closes none.\n\nScore: 2", 2),
+        ("<think>It says <think> here.</think>\nScore: 3", 3),
+        ("Well, </think> it says.\nScore: 4", 4),
+        ("  <think>\nIt says:\nScore: 10", None),
         ("Score: 7\nThat is all.", None),
         ("<think>Well.\nScore: 7", None),
         ("I give it Score: 7", None),
@@ -301,6 +306,10 @@ def test_two_orders_make_one_verdict(
     verdict = read_verdict([f"Better: {forward}", f"Hm.\nBetter: {backward}"], clamp)
     assert (verdict.probability, verdict.consistent) == (probability, consistent)
     assert verdict.turned.probability == pytest.approx(1 - probability)
+
+
+def test_a_quoted_tag_hides_no_verdict() -> None:
+    assert read_better("A says:\nBetter: A\n<think>\nThat is no reason.\nBetter: B") == "B"
 
 
 @pytest.mark.parametrize("reply", ["Better: C", "Better: A or B", "Better: A\nor B?", "better: A", "A"])

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -27,6 +28,8 @@ WAIT_SECONDS = 60.0
 """The longest that the client library waits before it tries again."""
 SEED_MASK = (1 << 31) - 1
 """Servers differ in how long a seed may be; all take 31 bits."""
+MOST_TOKENS = 1 << 31
+"""No answer uses as many; a larger count is a fault of the endpoint's."""
 REFUSED = {401: "set the key in ${key}", 403: "use a key in ${key} that may", 404: "check the URL and the model's name"}
 """What no further try can mend, and what to do about it."""
 
@@ -63,7 +66,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, why it ended, and the tokens it used as the endpoint counts them (0 where it does not)."""
+    """An answer, why it ended, and the tokens it used as the endpoint counts them (0 where it does not, or says what
+    no count can be)."""
 
     text: str
     stop_reason: Literal["stop", "length"]
@@ -150,20 +154,29 @@ class Endpoint:
 
     def _connection(self) -> tuple[AsyncOpenAI, asyncio.Semaphore]:
         """Those of the running loop: to make a client takes longer than many an answer."""
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         loop = asyncio.get_running_loop()
         if loop not in self._connections:
             key = os.environ.get(self.key_variable) or "none"  # the library insists on one, many servers do not
-            client = AsyncOpenAI(base_url=self.url, api_key=key, timeout=self.timeout_seconds, max_retries=self.retries)
+            # Questions go to the URL that the user named and nowhere else, and no answer leaves anything for the next.
+            no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+            http = DefaultAsyncHttpxClient(follow_redirects=False, cookies=no_cookies)
+            client = AsyncOpenAI(
+                base_url=self.url,
+                api_key=key,
+                timeout=self.timeout_seconds,
+                max_retries=self.retries,
+                http_client=http,
+            )
             self._connections[loop] = client, asyncio.Semaphore(self.concurrency)
         return self._connections[loop]
 
     async def _answer(self, client: AsyncOpenAI, slots: asyncio.Semaphore, question: Question) -> Reply | EndpointError:
         request = self._request(question)
         file = self._cache_file(request)
-        if file is not None and file.exists():
-            return Reply(**json.loads(file.read_text(encoding="utf-8"))["reply"])
+        if file is not None and (kept := _kept(file)) is not None:
+            return kept
         async with slots:
             if self._stopped is None:
                 self._claim()
@@ -204,6 +217,12 @@ class Endpoint:
             said = f"{self.url} answers {error.status_code}: {' '.join(str(error.message).split())[:200]}"
             if (remedy := REFUSED.get(error.status_code)) is not None:
                 raise InputError(f"endpoint {said}; {remedy.replace('{key}', self.key_variable)}") from None
+            if 300 <= error.status_code < 400:
+                to = error.response.headers.get("location", "nowhere")[:200]
+                raise InputError(
+                    f"endpoint {self.url} answers {error.status_code}: it redirects to {to}, which is not followed; "
+                    "give the URL of the endpoint itself"
+                ) from None
             raise EndpointError(said) from None
         except (ValueError, openai.APIResponseValidationError) as error:  # a body that is no JSON
             raise EndpointError(f"{self.url}: the answer is malformed: {' '.join(str(error).split())[:200]}") from None
@@ -252,9 +271,30 @@ class Endpoint:
         with os.fdopen(os.open(self.ledger, os.O_RDWR | os.O_CREAT, 0o644), "r+") as stream:
             # Short: whoever holds it waits for nothing, and one that is killed lets go.
             fcntl.flock(stream, fcntl.LOCK_EX)
-            spent = Spent(*map(int, stream.read().split()))
+            spent = _read_spent(stream.read(), self.ledger)
             yield spent
             os.pwrite(stream.fileno(), f"{spent.requests:12} {spent.tokens:15}\n".encode(), 0)
+
+
+def _kept(file: Path) -> Reply | None:
+    """The answer in a file of the cache; None where there is none, or none that can be read, so that it is asked for
+    again."""
+    try:
+        return Reply(**json.loads(file.read_text(encoding="utf-8"))["reply"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_spent(text: str, ledger: Path) -> Spent:
+    """What a ledger holds; nothing yet where it is empty. Raises InputError for anything but two counts."""
+    words = text.split()
+    if not words:
+        return Spent()
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() for word in words):
+        raise InputError(
+            f"{ledger} counts requests and tokens, but holds {' '.join(words)[:80]!r}; delete it to count anew"
+        )
+    return Spent(*map(int, words))
 
 
 def _wire(message: Message) -> dict[str, Any]:
@@ -274,6 +314,12 @@ def _reply(sent: Any) -> Reply:
     return Reply(
         text=message.content.encode(errors="replace").decode(),  # half a character fits no file
         stop_reason="length" if reason == "length" else "stop",
-        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
-        completion_tokens=getattr(usage, "completion_tokens", None) or 0,
+        prompt_tokens=_count(getattr(usage, "prompt_tokens", None)),
+        completion_tokens=_count(getattr(usage, "completion_tokens", None)),
     )
+
+
+def _count(sent: Any) -> int:
+    """A count that an endpoint sent. The client library does not check it: it may be any JSON, or too large a number
+    to be the tokens of one answer."""
+    return sent if type(sent) is int and 0 <= sent <= MOST_TOKENS else 0

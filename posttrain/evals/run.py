@@ -35,6 +35,7 @@ from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import Plan, check_prompts, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
+from posttrain.text import printable
 from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
 from posttrain.wording import TOO_FEW
 
@@ -94,7 +95,8 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
         result = evaluate_tasks(engine, tasks, scorer, config.samples, sampling, config.seed, title=title)
     failed = [s["reason"] for row in result.rows for s in row["samples"] if s["reason"] is not None]
     if failed:
-        print(f"unscored         {len(failed)} of {sum(len(row['samples']) for row in result.rows)}: {failed[0]}")
+        of = sum(len(row["samples"]) for row in result.rows)
+        print(f"unscored         {len(failed)} of {of}: {printable(failed[0])}")
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
     return lm, result, config.model_dump(mode="json") | settings

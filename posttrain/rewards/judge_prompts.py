@@ -1,7 +1,8 @@
 """What a judge is asked, and how its reply is read.
 
 The texts to judge stand between lines with a mark that follows from the texts themselves by a hash, so that no text can
-hold its own mark, and the same question is the same request. Only the last line of the reply counts.
+hold its own mark, and the same question is the same request. Only the last line of the reply counts, whatever stands
+above it: a judge quotes what it judges.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any
 import yaml
 
 from posttrain.data.readers import read_bytes
-from posttrain.rewards.extract import strip_thinking
 from posttrain.rewards.returns import BadReturn
 from posttrain.types import InputError, Prompt
 
@@ -177,5 +177,8 @@ def read_better(reply: str) -> str:
 
 
 def _last_line(reply: str) -> str:
-    lines = strip_thinking(reply).split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    """The last line of a reply that holds something. Tags in the middle mean nothing, since a quoted response may hold
+    them. Raises Unclear for a reply that is reasoning to its end: it opens with `<think>` and never closes it."""
+    if reply.lstrip().startswith("<think>") and "</think>" not in reply:
+        raise Unclear("the judge's reply ends within its reasoning")
+    return next((line.strip() for line in reversed(reply.split("\n")) if line.strip()), "")

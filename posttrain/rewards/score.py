@@ -15,6 +15,7 @@ from posttrain.config import ScoreConfig
 from posttrain.data.readers import parse_jsonl, read_bytes
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.specs import BUILTINS
+from posttrain.text import printable
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
 
 PROGRESS_SECONDS = 5.0
@@ -38,7 +39,7 @@ def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: Text
     seconds = time.monotonic() - started
     print(f"scored {len(scores) - failed} of {len(scores)} rows in {seconds:.1f} s, {failed} failed", file=stderr)
     if failed and scorer.first_traceback:
-        print(f"the first failure:\n{scorer.first_traceback.rstrip()}", file=stderr)
+        print(f"the first failure:\n{printable(scorer.first_traceback.rstrip())}", file=stderr)
     if all(score.total is None for score in scores):
         reasons = [score.reason for score in scores if score.reason is not None]
         raise RunFailed(f"no row could be scored: {(reasons or ['no reward applied'])[0]}")

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +16,22 @@ from typing import Any, Protocol
 import torch
 
 from posttrain.config import TrainConfig
-from posttrain.console import Progress, short_path
+from posttrain.console import Progress, short_path, warn
 from posttrain.models import LanguageModel, weights_hash
 from posttrain.runlog import HASHES, RunLog, read_jsonl
 from posttrain.train.notices import nothing_learnt
-from posttrain.train.policy import LocalPolicy, Optimization, load_weights, save_weights, seed_everything
+from posttrain.train.policy import (
+    DamagedFile,
+    LocalPolicy,
+    Optimization,
+    load_weights,
+    save_weights,
+    seed_everything,
+)
 from posttrain.types import RunFailed
 
 BEST = "best.safetensors"
+STATE = "state.json"
 SHOWN = (
     "loss",
     "reward",
@@ -194,21 +203,30 @@ def _checkpoint(stage: Stage, tracker: _Tracker, n: int) -> Callable[[Path], Non
     def fill(folder: Path) -> None:
         stage.policy.save(folder)
         stage.save(folder)
-        (folder / "state.json").write_text(json.dumps({"step": n, "tracker": tracker.state()}))
+        (folder / STATE).write_text(json.dumps({"step": n, "tracker": tracker.state()}))
 
     return fill
 
 
 def _resume(log: RunLog, stage: Stage, tracker: _Tracker) -> int:
-    """Go back to the last checkpoint; the step it was written after, 0 without one."""
-    step = 0
-    checkpoints = log.checkpoints()
-    if checkpoints:
-        state = json.loads((checkpoints[-1] / "state.json").read_text())
-        step = state["step"]
-        stage.policy.load(checkpoints[-1])
-        stage.load(checkpoints[-1])
-        tracker.load(state["tracker"])
+    """Go back to the last checkpoint that can be read; the step it was written after, 0 where there are none. Raises
+    RunFailed where there are some and none can be read."""
+    step, damaged = 0, []
+    for folder in reversed(log.checkpoints()):
+        try:
+            step = _restore(folder, stage, tracker)
+            break
+        except DamagedFile as error:
+            damaged.append(folder)
+            log.event("damaged_checkpoint", checkpoint=folder.name, reason=str(error))
+            warn(f"the checkpoint {folder.name} cannot be used ({error}); going back to the one before")
+    if damaged and not step:
+        raise RunFailed(
+            f"{log.out}: none of its checkpoints can be used; begin anew with another --out, or remove "
+            f"{log.out / 'checkpoints'} to train again from the first step"
+        )
+    for folder in damaged:  # only now that the run has another to stand on
+        shutil.rmtree(folder)
     if read_jsonl(log.out / "metrics.jsonl") or step:
         log.event("resumed_from", resumed_from=step)
     log.keep_lines("metrics.jsonl", lambda row: row["step"] <= step)
@@ -216,10 +234,30 @@ def _resume(log: RunLog, stage: Stage, tracker: _Tracker) -> int:
     return step
 
 
+def _restore(folder: Path, stage: Stage, tracker: _Tracker) -> int:
+    """Load a checkpoint; its step. Raises DamagedFile where a file of it is missing, cut off or not of this run."""
+    try:
+        state = json.loads((folder / STATE).read_text())
+        step = state["step"]
+        if step != int(folder.name.removeprefix("step-")) or not 1 <= step <= (stage.total_steps or step):
+            raise DamagedFile(f"{folder / STATE}: its step is {step!r}")
+        stage.policy.load(folder)
+        stage.load(folder)
+        tracker.load(state["tracker"])
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DamagedFile(f"{folder}: {type(error).__name__}: {error}") from error
+    return int(step)
+
+
 def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, steps: int) -> None:
     policy = stage.policy
     if tracker.patience is not None and tracker.best_step:
-        load_weights(policy.parameters, log.out / "best" / BEST)
+        try:
+            load_weights(policy.parameters, log.out / "best" / BEST)
+        except DamagedFile as error:
+            raise RunFailed(
+                f"the weights of the best step cannot be used: {error}; begin anew with another --out"
+            ) from error
         log.event("best_step", step=tracker.best_step, objective=tracker.best)
     parent = weights_hash(policy.lm.source)
     if policy.lm.adapter is not None:

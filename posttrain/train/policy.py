@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from posttrain.config import TrainConfig
@@ -21,6 +24,10 @@ Loss = Callable[[Batch, TokenOutputs], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
 Forward = Callable[[Batch], TokenOutputs]
 """What the model says of the trained tokens of a micro-batch."""
+
+
+class DamagedFile(Exception):
+    """A file of a checkpoint is missing, cut off, or not of this run. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +162,16 @@ class LocalPolicy:
             raise OSError(f"optimizer.pt is not whole: {error}") from error
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
+        """The inverse of `save`. Raises DamagedFile, before anything is changed by it, for a file that is not of this
+        policy's weights and optimizer."""
+        file = folder / "optimizer.pt"
+        state = _read_state(file)
+        _check_like(state.get("optimizer"), self.optimizer.state_dict(), file)
+        _check_like(state.get("torch_rng"), torch.get_rng_state(), file)
+        for name in ("flops", "updates"):
+            if not isinstance(state.get(name), int | float) or not 0 <= state[name] < float("inf"):
+                raise DamagedFile(f"{file}: {name} is {state.get(name)!r}")
         load_weights(self.parameters, folder / "weights.safetensors")
-        state = torch.load(folder / "optimizer.pt", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch_rng"])
         self.flops, self.updates = state["flops"], state["updates"]
@@ -181,10 +195,47 @@ def save_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
 
 
 def load_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
-    saved = load_file(file)
+    """The inverse of `save_weights`. Raises DamagedFile, before anything is changed, for a file that does not hold
+    exactly these names with these shapes and types."""
+    try:
+        saved = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise DamagedFile(f"{file}: {error}") from error
+    _check_like(saved, dict(parameters), file)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    """What `torch.save` wrote, of plain values and tensors."""
+    try:
+        state = torch.load(file, weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise DamagedFile(f"{file}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(state, dict):
+        raise DamagedFile(f"{file}: it holds no state")
+    return state
+
+
+def _check_like(saved: Any, expected: Any, file: Path, name: str = "") -> None:
+    """Raise DamagedFile unless `saved` has the structure of `expected`: the same keys, lengths, shapes and types."""
+    if isinstance(expected, torch.Tensor):
+        like = isinstance(saved, torch.Tensor) and (saved.shape, saved.dtype) == (expected.shape, expected.dtype)
+    elif isinstance(expected, dict):
+        like = isinstance(saved, dict) and saved.keys() == expected.keys()
+    elif isinstance(expected, list | tuple):
+        like = isinstance(saved, list | tuple) and len(saved) == len(expected)
+    else:
+        like = isinstance(saved, type(expected))
+    if not like:
+        raise DamagedFile(f"{file}: {name.strip('.') or 'what it holds'} is not what this run would have saved")
+    if isinstance(expected, dict):
+        for key in expected:
+            _check_like(saved[key], expected[key], file, f"{name}.{key}")
+    elif isinstance(expected, list | tuple):
+        for i, (one, like_one) in enumerate(zip(saved, expected, strict=True)):
+            _check_like(one, like_one, file, f"{name}.{i}")
 
 
 def seed_everything(seed: int) -> None:

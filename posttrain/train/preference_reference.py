@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from posttrain.runlog import RunLog
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.preference_data import Example, example_trees
 from posttrain.train.reference import FILE, Reference
+from posttrain.types import RunFailed
 
 
 class PreferenceReference(Protocol):
@@ -60,8 +62,11 @@ def stored_reference(log: RunLog, policy: LocalPolicy, examples: Callable[[], li
         tensors = {name: torch.tensor(value) for name, value in zip(names, values, strict=True)}
         tensors["flops"] = torch.tensor(policy.flops, dtype=torch.float64)
         log.write_folder("reference", lambda out: save_file(tensors, Path(out) / FILE))
-    stored = load_file(file)
-    policy.flops = float(stored.pop("flops"))
+    try:
+        stored = load_file(file)
+        policy.flops = float(stored.pop("flops"))
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise RunFailed(f"{file} cannot be used ({error}); remove it, and --resume computes it again") from None
     return StoredReference(stored)
 
 

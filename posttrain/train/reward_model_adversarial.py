@@ -6,7 +6,6 @@ The run folder holds a reward model run a round, `round-0`, `round-1`, …, what
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from posttrain.models import LanguageModel, load_model, load_reward_model, weigh
 from posttrain.models.classifier import as_classifier
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rows import PreferenceRow, Response
-from posttrain.runlog import RunLog, check_out
+from posttrain.runlog import RunLog, check_out, read_object
 from posttrain.train.loop import data_hash, resolved, versions
 from posttrain.train.reward_model import LEARNING_RATE, VALIDATION, train_reward_model
 from posttrain.train.reward_model_check import mean_interval
@@ -167,7 +166,7 @@ def _rounds(config: AdversarialConfig) -> list[dict[str, Any]]:
                 "round": k,
                 "added": {by: sum(found["by"] == by for found in own) for by in ("policy", "edit")},
                 "ranked_above_accepted": float((worse > better).mean()) if added else None,
-                "accuracy": json.loads(file.read_text())["accuracy"] if file.exists() else None,
+                "accuracy": read_object(file).get("accuracy"),
             }
         )
     return out
@@ -211,9 +210,9 @@ def _copy(folder: Path, out: Path) -> None:
 
 def _finish(config: AdversarialConfig, log: RunLog, model: Path) -> None:
     runs = [config.out / f"round-{k}" for k in range(config.rounds + 1)]
-    costs = [json.loads((run / "cost.json").read_text()) for run in runs]
+    costs = [read_object(run / "cost.json") for run in runs]
     log.write_json("cost.json", {key: sum(cost[key] for cost in costs) for key in costs[0]})
-    first = json.loads((runs[0] / "lineage.json").read_text())
+    first = read_object(runs[0] / "lineage.json")
     log.write_json(
         "lineage.json",
         {

@@ -16,6 +16,7 @@ from posttrain.rewards.base import Scorer
 from posttrain.rollout import check_prompts
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, check_out
+from posttrain.text import printable
 from posttrain.train.controllers import Constraints
 from posttrain.train.critic import Critic, HeadCritic, SeparateCritic
 from posttrain.train.loop import make_policy, resolved, run_stage
@@ -61,7 +62,7 @@ def train_rl(config: RlConfig) -> None:
         held.enter_context(log)
         stage = _stage(config, settings["learning_rate"], rollouts, held_out, mix, log, total)
         if config.dry_run:
-            print(stage.describe())
+            print(printable(stage.describe()))
             return
         special_tokens(log, lm.chat, config.data, tasks)
         truncated_rows(log, mix.cut if mix else 0, len(mixed), config.max_length)

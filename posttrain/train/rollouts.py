@@ -152,10 +152,7 @@ class Rollouts:
         path = Path(source)
         if not path.is_file():
             raise InputError(f"--replay {source}: no such file; give the rollouts.jsonl of a run")
-        try:
-            rows = read_jsonl(path)
-        except ValueError as error:
-            raise InputError(f"--replay {source}: not a JSONL file ({error})") from error
+        rows = read_jsonl(path)
         for i, row in enumerate(rows, start=1):
             self._check_row(row, f"--replay {source}:{i}")
         steps = _by_step(rows)

@@ -1,0 +1,186 @@
+"""Run folders that a power cut, a full disk or somebody else has changed: what is damaged is named, and nothing is
+written through links."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from posttrain.cli import main
+from posttrain.config import SftConfig
+from posttrain.models import load_model
+from posttrain.runlog import RunLog, write_atomic
+from posttrain.train.loop import _restore, _Tracker, make_policy
+from posttrain.train.policy import DamagedFile, LocalPolicy
+from posttrain.types import InputError
+from tests.training_helpers import events, metrics, sft_rows, write_rows
+
+NAME = "step-00000002"
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> LocalPolicy:
+    """A small policy: LoRA keeps its checkpoints small."""
+    config = SftConfig(model="tiny-random", data="x", out=Path("x"), lora_rank=1)
+    return make_policy(load_model("tiny-random"), config, 1e-3, None)
+
+
+@pytest.fixture
+def checkpoint(policy: LocalPolicy, tmp_path: Path) -> Path:
+    folder = tmp_path / NAME
+    folder.mkdir()
+    policy.save(folder)
+    tracker = {"best": None, "best_step": 0, "worse": 0}
+    (folder / STATE).write_text(json.dumps({"step": 2, "tracker": tracker}))
+    return folder
+
+
+def cut(name: str, to: int) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: to if to >= 0 else len(data) // 2])
+
+    return damage
+
+
+def written(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(text) and None
+
+
+def missing(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def weights(change: Callable[[dict[str, torch.Tensor], str], None]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        change(tensors, next(iter(tensors)))
+        save_file(tensors, folder / WEIGHTS)
+
+    return damage
+
+
+def optimizer(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        state = torch.load(folder / OPTIMIZER, weights_only=True)
+        change(state)
+        torch.save(state, folder / OPTIMIZER)
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "weights of no length": cut(WEIGHTS, 0),
+    "weights cut": cut(WEIGHTS, -1),
+    "weights missing": missing(WEIGHTS),
+    "a matrix that would be broadcast": weights(lambda t, name: t.update({name: torch.ones(1)})),
+    "weights of another type": weights(lambda t, name: t.update({name: t[name].to(torch.int8)})),
+    "a name more": weights(lambda t, name: t.update({"other": torch.ones(1)})),
+    "a name less": weights(lambda t, name: t.pop(name) is None),  # type: ignore[arg-type, return-value]
+    "optimizer of no length": cut(OPTIMIZER, 0),
+    "optimizer cut": cut(OPTIMIZER, -1),
+    "optimizer missing": missing(OPTIMIZER),
+    "no optimizer": optimizer(lambda s: s.pop("optimizer") and None),
+    "a moment of another shape": optimizer(lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.ones(1))),
+    "other parameters": optimizer(lambda s: s["optimizer"]["state"].pop(0) and None),
+    "random state": optimizer(lambda s: s.update(torch_rng=torch.zeros(3, dtype=torch.uint8))),
+    "operations below 0": optimizer(lambda s: s.update(flops=-1.0)),
+    "state missing": missing(STATE),
+    "state of no length": cut(STATE, 0),
+    "state no object": written(STATE, "[1]"),
+    "state without a tracker": written(STATE, '{"step": 2}'),
+    "a step far away": written(STATE, '{"step": 1000000000, "tracker": {}}'),
+    "a step that is no number": written(STATE, '{"step": null, "tracker": {}}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused(policy: LocalPolicy, checkpoint: Path, damage: str) -> None:
+    before = [p.detach().clone() for p in policy.parameters.values()]
+    DAMAGES[damage](checkpoint)
+    stage: Any = SimpleNamespace(policy=policy, total_steps=4, load=lambda folder: None)
+    with pytest.raises(DamagedFile, match=str(checkpoint)):
+        _restore(checkpoint, stage, _Tracker(SftConfig(model="m", data="x", out=Path("x"))))
+    assert all(torch.equal(p, b) for p, b in zip(policy.parameters.values(), before, strict=True))
+
+
+def test_a_whole_checkpoint_is_taken(policy: LocalPolicy, checkpoint: Path) -> None:
+    stage: Any = SimpleNamespace(policy=policy, total_steps=4, load=lambda folder: None)
+    assert _restore(checkpoint, stage, _Tracker(SftConfig(model="m", data="x", out=Path("x")))) == 2
+
+
+def interrupted(tmp_path: Path) -> tuple[list[str], Path]:
+    """A run of 4 steps with checkpoints after 2 and 4, as a kill before its end leaves it; its weights after 4."""
+    data = write_rows(tmp_path / "rows.jsonl", sft_rows(6))
+    run = tmp_path / "run"
+    command = ["sft", "--model", "tiny-random", "--data", str(data), "--out", str(run), "--max-steps", "4"]
+    command += ["--batch-size", "2", "--save-every", "2", "--keep", "2", "--learning-rate", "1e-3"]
+    assert main(command) == 0
+    shutil.copytree(run, tmp_path / "whole")
+    shutil.rmtree(run / "model")
+    (run / "lineage.json").unlink()
+    return [*command, "--resume"], run
+
+
+def test_a_run_goes_back_to_the_checkpoint_before_a_damaged_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, run = interrupted(tmp_path)
+    (run / "checkpoints/step-00000004" / WEIGHTS).write_bytes(b"")
+    (run / "checkpoints/step-mine").mkdir()
+    capsys.readouterr()
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert "warning: the checkpoint step-00000004 cannot be used" in said and WEIGHTS in said
+    assert [e["checkpoint"] for e in events(run, "damaged_checkpoint")] == ["step-00000004"]
+    assert [e["resumed_from"] for e in events(run, "resumed_from")] == [2]
+    assert metrics(run, timeless=True) == metrics(tmp_path / "whole", timeless=True)
+    assert (run / "model/model.safetensors").read_bytes() == (tmp_path / "whole/model/model.safetensors").read_bytes()
+
+    shutil.rmtree(run / "model")
+    (run / "lineage.json").unlink()
+    for folder in (run / "checkpoints").glob("step-0*"):
+        (folder / OPTIMIZER).write_bytes(b"")
+    assert main(command) == 1
+    assert "none of its checkpoints can be used" in capsys.readouterr().err
+    assert len(list((run / "checkpoints").glob("step-0*"))) == 2
+
+    (run / "metrics.jsonl").write_text('{"step": 1}\nnot a line\n{"step": 2}\n')
+    shutil.rmtree(run / "checkpoints")
+    assert main(command) == 2
+    assert f"{run / 'metrics.jsonl'}:2: damaged, it is no JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", "config.yaml", ".cost.json.partial", "events.jsonl", "checkpoints", "evaluations/held_out.json"]
+)
+def test_a_run_writes_nothing_through_a_link(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    run = tmp_path / "run"
+    (run / name).parent.mkdir(parents=True)
+    (run / name).symlink_to(victim)
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"symbolic link|already holds a run|not empty|configuration"):
+            RunLog(run, {"model": "m", "out": "x"}, resume)
+    assert victim.read_text() == "precious"
+
+
+def test_a_file_takes_the_place_of_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in ("report.html", ".report.html.partial"):
+        (tmp_path / name).symlink_to(victim)
+    write_atomic(tmp_path / "report.html", "page")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "report.html").read_text() == "page" and not (tmp_path / "report.html").is_symlink()
+    assert not (tmp_path / ".report.html.partial").is_symlink()
