@@ -40,7 +40,7 @@ WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**
 SYMBOLS = {
     "−": "-", "–": "-", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "π": r"\pi ", "∞": r"\infty ",
     "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "°": r"^\circ ", "²": "^2",
-    "³": "^3", "∅": r"\{\}", r"\emptyset": r"\{\}", r"\varnothing": r"\{\}", "**": "^", r"\%": "%",
+    "³": "^3", "∅": r"\{\}",
 }  # fmt: skip
 SYNONYMS = (
     (re.compile(r"(?<=[0-9])(?:,\\!|\{,\}|\\,)\s*(?=[0-9]{3}(?![0-9]))"), ""),
@@ -89,9 +89,7 @@ class Answer:
         return frozenset(filter(None, (self.unit, *(item.unit for item in self.items))))
 
 
-def parse_answer(
-    text: str, allowed: frozenset[str] = frozenset(), units: frozenset[str] = frozenset()
-) -> Answer:
+def parse_answer(text: str, allowed: frozenset[str] = frozenset(), units: frozenset[str] = frozenset()) -> Answer:
     """`allowed`: what of `literals.UNDONE` may be left undone; `units`: those of the reference, recognised however they
     are written. Raises NotLiteral, saying why, for what is no finished answer."""
     if len(text) > MAX_CHARACTERS:
@@ -116,8 +114,13 @@ def clean(text: str) -> str:
             break
     # Words between formulas, such as `$1$ and $2$`, or a formula and its unit.
     text = DOLLAR.sub(" ", text) if len(DOLLAR.findall(text)) % 2 == 0 else text
-    for symbol, latex in SYMBOLS.items():
-        text = text.replace(symbol, latex)
+    if text.isascii() and text.isdigit():
+        return text
+    if not text.isascii():
+        for symbol, latex in SYMBOLS.items():
+            text = text.replace(symbol, latex)
+    for written, latex in (("**", "^"), (r"\%", "%"), (r"\emptyset", r"\{\}"), (r"\varnothing", r"\{\}")):
+        text = text.replace(written, latex)
     for pattern, substitute in SYNONYMS:
         text = pattern.sub(substitute, text.strip())
     return ARRAY.sub(lambda match: rf"\begin{{pmatrix}}{match.group(2)}\end{{pmatrix}}", text.strip())
@@ -249,10 +252,14 @@ def _relation(sides: list[str], allowed: frozenset[str]) -> Answer:
         letters=frozenset[str]().union(*(term.letters for term in terms)),
         relations=tuple(relations),
         interval=_interval(sources, list(terms), signs),
-        solved=sum(bool(term.letters) for term in terms) == 1
-        and any(term.letters and NAME.fullmatch(source.lstrip("-")) for term, source in zip(terms, sources, strict=True)),
+        solved=_solved(list(terms), sources),
         undone=frozenset[str]().union(*undone),
     )
+
+
+def _solved(terms: list[Term], sources: list[str]) -> bool:
+    variables = [source for term, source in zip(terms, sources, strict=True) if term.letters]
+    return len(variables) == 1 and NAME.fullmatch(variables[0].lstrip("-")) is not None
 
 
 def as_relation(answer: Answer) -> Answer:

@@ -17,8 +17,8 @@ UNBRACED = re.compile(
     rf"(?:[-+]?(?:[0-9]+(?:[.,][0-9]+)*|{COMMAND})(?:{COMMAND}|[_^](?:{GROUP}|[0-9A-Za-z])|[A-Za-z](?![A-Za-z])|%|\\%"
     rf"|/[0-9]+)*|[A-Za-z](?=\s*(?:\$|\\[)\]])))"
 )
-"""What `\\boxed 2` and `\\boxed\\frac12` put into the box: a number or a command with its arguments, and what is written
-without a blank behind it; a letter only where the formula ends with it, since prose may follow `\\boxed`."""
+"""What `\\boxed 2` and `\\boxed\\frac12` put into the box: a number or a command with its arguments, and what is
+written without a blank behind it; a letter only where the formula ends with it, since prose may follow `\\boxed`."""
 ANSWER_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 ANSWER_LINE = re.compile(
     r"^[^A-Za-z0-9\n]{0,10}(?:the[ \t]+)?(?:final[ \t]+)?answer[*_ \t]*:[*_ \t]*(.*)$", re.IGNORECASE | re.MULTILINE

@@ -25,8 +25,8 @@ DECIMAL_DIGITS = 9
 TOLERANCE = Fraction(1, 10**DECIMAL_DIGITS)
 MAX_MARKS = 50
 PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z'’]+[ ,]+){2}[A-Za-z]")
-CLAIM = re.compile(r"(?:\b(?:is|are|was|equals?|gives?)\b|=)(?!.*(?:\b(?:is|are|was|equals?|gives?)\b|=))(.*[0-9].*)", re.DOTALL)
-"""What a sentence says last: 12 in "The total is 12"."""
+CLAIM = re.compile(r"\b(?:is|are|was|equals?|gives?)\b|=")
+"""What a sentence says stands after the last of these: 12 in "The total is 12"."""
 
 
 def math(
@@ -87,6 +87,16 @@ def one_answer(answers: Sequence[Answer]) -> bool:
     return bool(answers) and all(equal(a, b) or equal(b, a) for a, b in combinations(answers, 2))
 
 
+def same_answer(texts: Sequence[str]) -> bool:
+    """Whether all texts give one answer, in whatever forms; texts that are no literals must be alike."""
+    if len(set(texts)) == 1:
+        return True
+    try:
+        return one_answer([parse_answer(text, UNDONE) for text in texts[:MAX_MARKS]])
+    except NotLiteral:
+        return False
+
+
 def final_answers(found: Sequence[Mark], gold: Answer) -> list[Answer]:
     """What the marks of a response say, each as a literal; nothing where one of them says no literal.
 
@@ -95,7 +105,8 @@ def final_answers(found: Sequence[Mark], gold: Answer) -> list[Answer]:
     prose = {text for text in prose if not _parsed([text], gold)}
     if len(prose) == len(texts := dict.fromkeys(mark.text for mark in found)):
         return []
-    claims = [match.group(1).strip(" .*") for text in prose if (match := CLAIM.search(text))]
+    claims = [said[-1].strip(" .*") for text in prose if len(said := CLAIM.split(text)) > 1]
+    claims = [claim for claim in claims if re.search("[0-9]", claim)]
     return _parsed([text for text in texts if text not in prose] + claims, gold)
 
 

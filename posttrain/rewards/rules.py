@@ -49,8 +49,9 @@ def json(response: str, *, schema: Mapping[str, Any] | bool | str | None = None)
     """1.0 if the response is JSON, and fits `schema` where there is one, else 0.0.
 
     After the thinking, the JSON is the whole response or its only fenced code block. As in RFC 8259 there is no NaN or
-    Infinity, no number too large for a double (1e999), and no object may name a key twice. `schema` is a JSON schema, as a mapping or as text; it may point to
-    its own parts only, `format` is an annotation. Range {0, 1}, no unit. Fails on a schema that is none.
+    Infinity, no number too large for a double (1e999), and no object may name a key twice. `schema` is a JSON schema,
+    as a mapping or as text; it may point to its own parts only, `format` is an annotation. Range {0, 1}, no unit. Fails
+    on a schema that is none.
     Source: RFC 8259; JSON Schema (draft 2020-12 unless `$schema` says otherwise), checked by `jsonschema`."""
     text = strip_thinking(response).strip()
     blocks = fenced_blocks(text)
@@ -81,9 +82,9 @@ def markdown(response: str, *, min_headings: int = 0, min_items: int = 0, min_bl
 
     Well-formed: something is visible; every code fence is closed; a heading is one to six `#`, a blank and text, and is
     at most one level below the heading before it; no list item is empty; each number of a numbered list is 1 or one
-    more than the number before it. Empty code blocks do not count. A line that begins with a number sign is taken for a heading, so a hashtag there is malformed.
-    Range {0, 1}, no unit; never fails. Source: the block structure of CommonMark 0.31, stricter where it lets
-    malformed markers pass as text."""
+    more than the number before it. Empty code blocks do not count. A line that begins with a number sign
+    is taken for a heading, so a hashtag there is malformed. Range {0, 1}, no unit; never fails. Source: the block
+    structure of CommonMark 0.31, stricter where it lets malformed markers pass as text."""
     outside, blocks, closed = _split_fences(response)
     headings = [match for line in outside if (match := HEADING.fullmatch(line))]
     items = [match for line in outside if not RULE_OR_BOLD.fullmatch(line) and (match := LIST_ITEM.fullmatch(line))]

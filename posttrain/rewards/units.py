@@ -1,4 +1,5 @@
-r"""Units behind a number: `18cm`, `18\,\mathrm{cm}`, `60\ \frac{\text{km}}{\text{h}}`, `25^\circ\text{C}`, `£5`, `3 million`.
+r"""Units of a number: `18cm`, `18\,\mathrm{cm}`, `60\ \frac{\text{km}}{\text{h}}`, `25^\circ\text{C}`, `£5`,
+`3 million`.
 
 A unit has one normal form however it is written: its factors in order, each by its symbol, `km*h^-1`. Nothing is
 converted: 100 cm is not 1 m.
@@ -11,18 +12,22 @@ import re
 NAMES = """
 m meter metre|cm centimeter centimetre|mm millimeter millimetre|km kilometer kilometre|μm micrometer micrometre micron
 in inch inches|ft foot feet|yd yard|mi mile|g gram gramme|kg kilogram kilo|mg milligram|t tonne|lb lbs pound|oz ounce
-s sec second|ms millisecond|min minute|h hr hour|d day|week wk|month|yr year|L l liter litre|mL ml milliliter millilitre
-gal gallon|qt quart|pt pint|N newton|J joule|kJ kilojoule|W watt|kW kilowatt|kWh|V volt|A amp ampere|Ω ohm|Pa pascal
-kPa kilopascal|Hz hertz|kHz|MHz|K kelvin|mol mole|rad radian|° degree deg|°C|°F|dollar usd buck|cent ¢|euro eur|gbp
-yen|rupee|mph|kph kmh|unit|ha hectare|acre|cal calorie|kcal|eV|GB|MB|TB
+s sec second|ms millisecond|min minute|h hr hour|d day|week wk|month|yr year|L l liter litre|gal gallon|qt quart|pt pint
+mL ml milliliter millilitre|N newton|J joule|kJ kilojoule|W watt|kW kilowatt|kWh|V volt|A amp ampere|Ω ohm|Pa pascal
+kPa kilopascal|Hz hertz|kHz|MHz|K kelvin|mol mole|rad radian|° degree deg|°C|°F|C celsius|F fahrenheit|ha hectare|acre
+dollar usd buck|cent ¢|euro eur|gbp|yen|rupee|mph|kph kmh|cal calorie|kcal|eV|GB|MB|TB|unit
 """
 SYMBOL_OF = {
     name: names.split()[0] for line in NAMES.strip().splitlines() for names in line.split("|") for name in names.split()
 }
-COMPOUND = {"mph": {"mi": 1, "h": -1}, "kph": {"km": 1, "h": -1}, "hectare": {"ha": 1}}
-UNSPACED = frozenset(name for name in SYMBOL_OF if len(name) > 1) - frozenset(("in", "mi", "pt", "ml", "ms", "ha", "cal"))
+COMPOUND = {"mph": {"mi": 1, "h": -1}, "kph": {"km": 1, "h": -1}}
+AMBIGUOUS = frozenset(("in", "mi", "pt", "ml", "ms", "ha", "cal"))
+UNSPACED = frozenset(name for name in SYMBOL_OF if len(name) > 1) - AMBIGUOUS
 """What is a unit right behind a digit: `18cm`. Others could be variables, `3ml`, unless the reference has that unit."""
 SIGNS = {"$": "$", "£": "gbp", "€": "euro", "¥": "yen", "₹": "rupee", "¢": "cent"}
+SAME = frozenset((("", "$"), ("$", "dollar"), ("dollar", "$"), ("gbp", "lb")))
+"""References and answers whose units fit although they differ: a dollar sign means nothing where sources leave it out,
+and "5 pounds" is £5."""
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 EXPONENT = r"(?:\s*\^\s*(?:\{\s*-?[1-9]\s*\}|-?[1-9]))?"
@@ -90,16 +95,14 @@ def normal_unit(written: str) -> str:
                 factors[part] = factors.get(part, 0) + sign * power * exponent * int(match.group("exponent") or 1)
             power = 1
     if factors.pop("°", 0):
-        factors["°" + "".join({"celsius": "C", "C": "C", "fahrenheit": "F", "F": "F"}.get(f, f) for f in factors)] = 1
+        factors["°" + "".join(factors)] = 1
         factors = {name: n for name, n in factors.items() if name.startswith("°")}
     return "*".join(name if n == 1 else f"{name}^{n}" for name, n in sorted(factors.items()))
 
 
 def same_unit(gold: str, found: str) -> bool:
-    """Whether an answer with the unit `found` fits a reference with the unit `gold`: the same or none. A dollar sign is
-    also taken where the reference says nothing, since sources leave it out."""
-    dollars = ("$", "dollar")
-    return not found or found == gold or (found == "$" and not gold) or (found in dollars and gold in dollars)
+    """Whether an answer with the unit `found` fits a reference with the unit `gold`: the same or none."""
+    return not found or found == gold or (gold, found) in SAME
 
 
 def _symbol(name: str) -> str:
