@@ -171,7 +171,7 @@ def _split_name(text: str) -> tuple[str, str]:
     """`x = 5` and `x \\in [0,1]` as name and the rest; the name is empty where there is none."""
     left, equals, right = text.partition("=")
     if not equals:
-        left, equals, right = text.partition(r"\in ")
+        left, equals, right = [*re.split(r"(\\in)(?![A-Za-z])", text, maxsplit=1), "", ""][:3]
     name = re.sub(r"\s+", "", left)
     # In `x=1, y=2` the first name belongs to the first item only.
     several = "=" in right and len(_split(right, ",;") or ()) > 1

@@ -106,7 +106,7 @@ def keywords(response: str, *, keywords: Sequence[str] = (), forbidden_words: Se
     wanted_words, forbidden = _words("keywords", keywords or ()), _words("forbidden_words", forbidden_words or ())
     text = without_invisible(response)
     wanted = [_occurs(word, text) for word in wanted_words]
-    if not text.strip() or any(_occurs(word, text) for word in forbidden):
+    if not visible(text) or any(_occurs(word, text) for word in forbidden):
         return 0.0
     return sum(wanted) / len(wanted) if wanted else 1.0
 
