@@ -1,8 +1,8 @@
 """Does an answer only repeat an expression of the task?
 
 "Expand (x+1)^2" has the value of its result in it, and a comparison by values takes the one for the other. So an answer
-whose form is not that of the reference must not stand in the prompt: as an expression, in any notation and order, or,
-where it is a number with work in it (6/8, 10^3), as written.
+whose form is not that of the reference must not stand in the prompt: as an expression, in any notation and order; as a
+number with work in it (6/8, 10^3); or as any number, where the prompt asks to write one in another form.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ MAX_PARTS, MAX_PROMPT = 200, 20_000
 BREAK = re.compile(
     r"\$|\\[()\[\]](?!\w)|[?;:\n]|[.,](?![0-9])|(?<![\\A-Za-z])(?!(?:sqrt|pi|sin|cos|tan|log|ln)\b)[A-Za-z]{2,}"
 )
+CONVERSION = re.compile(
+    r"\b(?:writ|express|convert|chang|rewrit|turn)\w*\b(?:[^.?!]|\.(?=[0-9])){0,120}?\b(?:as|to|into|in)\b",
+    re.IGNORECASE,
+)
 FRACTION = re.compile(r"\\[dtc]?frac\s*\{?\s*([0-9]+)\s*\}?\s*\{?\s*([0-9]+)\s*\}?")
 OPERATION = re.compile(r"[-+*/^\\<>=]|[0-9)][A-Za-z(]|[A-Za-z)]\(|[A-Za-z]{2}|[√²³×·≤≥]")
 
@@ -31,7 +35,10 @@ def restated(prompt: str, gold: Answer, found: Answer) -> bool:
     forms = {form for leaf in founds if (form := _form(leaf)) is not None} - own
     if forms and forms & _expressions(prompt[:MAX_PROMPT]):
         return True
-    written = {_written(leaf.text) for leaf in founds if _has_work(leaf)} - {_written(leaf.text) for leaf in golds}
+    converts = CONVERSION.search(prompt) is not None
+    powers = any("^" in leaf.text for leaf in golds)
+    written = {_written(leaf.text) for leaf in founds if _has_work(leaf, converts, powers)}
+    written -= {_written(leaf.text) for leaf in golds}
     plain = _written(clean(prompt[:MAX_PROMPT])) if written else ""
     return any(re.search(rf"(?<![0-9.]){re.escape(text)}(?![0-9.]*[0-9])", plain) for text in written)
 
@@ -106,13 +113,15 @@ def _expressions(prompt: str) -> frozenset[Any]:
     return frozenset(found - {None})
 
 
-def _has_work(answer: Answer) -> bool:
-    """Whether a number is a fraction that can be reduced, or has a power in it."""
+def _has_work(answer: Answer, converts: bool, powers: bool) -> bool:
+    """Whether a number is a fraction that can be reduced, or has a power in it; where a task `converts` numbers, any
+    that is no integer, and where its result has `powers`, integers too."""
     if answer.value is None:
         return False
     numbers = re.fullmatch(r"-?([0-9]+)/([0-9]+)", _written(answer.text))
-    return "^" in answer.text or bool(numbers and gcd(int(numbers[1]), int(numbers[2])) > 1)
+    reducible = bool(numbers and gcd(int(numbers[1]), int(numbers[2])) > 1)
+    return "^" in answer.text or reducible or (converts and (powers or not answer.text.lstrip("+-").isdigit()))
 
 
 def _written(text: str) -> str:
-    return re.sub(r"[\s{}]|\\left|\\right", "", FRACTION.sub(r"\1/\2", text))
+    return re.sub(r"\\left|\\right|[\s{}\\]|(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", FRACTION.sub(r"\1/\2", text))
