@@ -81,21 +81,23 @@ def _loose_forms(response: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text: they end with `.`, `!` or `?`, and closing quotes or brackets, before a word that does
-    not begin in lower case; not with an abbreviation, an initial, or a number that begins them as in a list."""
-    found, start = [], 0
+    """The sentences of a text: they hold a letter or digit, and end with `.`, `!` or `?`, and closing quotes or
+    brackets, before a word that does not begin in lower case; not with an abbreviation, an initial, or a number that
+    begins them as in a list."""
+    found, start, spoken = [], 0, False
     words = list(re.finditer(r"\S+", text))
     for word, following in zip(words, [*words[1:], None], strict=True):
+        spoken = spoken or any(map(str.isalnum, word[0]))
         bare = word[0].rstrip(CLOSING)
-        if not bare.endswith((".", "!", "?")) or (following and following[0][0].islower()):
+        if not spoken or not bare.endswith((".", "!", "?")) or (following and following[0][0].islower()):
             continue
         stem = bare[:-1].lstrip(OPENING).lower()
         numbered = stem.isdigit() and not text[start : word.start()].strip()
         if bare.endswith(".") and (stem in ABBREVIATIONS or (len(stem) == 1 and stem != "i") or numbered):
             continue
         found.append(text[start : word.end()].strip())
-        start = word.end()
-    return [sentence for sentence in [*found, text[start:].strip()] if sentence]
+        start, spoken = word.end(), False
+    return [*found, text[start:].strip()] if spoken else found
 
 
 def _holds(count: int, relation: str, threshold: int) -> bool:
@@ -148,7 +150,7 @@ def number_words(text: str, num_words: int, relation: str) -> bool:
 def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
     """It has exactly so many paragraphs, with an empty line between them, and the n-th begins with the word."""
     parts = [part.strip() for part in text.split("\n\n")]
-    count = sum(map(bool, parts))
+    count = sum(map(visible, parts))
     if count != num_paragraphs or not 1 <= nth_paragraph <= count or not parts[nth_paragraph - 1]:
         return False
     word = parts[nth_paragraph - 1].split()[0].lstrip("'").lstrip('"')
