@@ -16,9 +16,10 @@ WINDOW = 250
 """Characters that are read before and after a mark."""
 HINTS = (
     "not", "n't", "n’t", "never", "neither", "nor ", "no ", "nowhere", "hardly", "far from", "unlike", "≠", "\\ne",
-    "rather", "instead", "doubt", "deny", "other than", "but", "except", "wrong", "incorrect", "false", "untrue",
-    "mistake", "erroneous", "invalid", "inaccurate", "bogus", "nonsense", "fake", "lie ", "error", "misconception",
-    "fallacy", "impossible", "trap", "distractor", "cancel", "sout", "~~", "<del", "<s", "❌", "✗", "✘",
+    "rather", "instead", "reject", "rule out", "discard", "disregard", "ignore", "doubt", "deny", "other than", "but",
+    "except", "wrong", "incorrect", "false", "untrue", "mistake", "erroneous", "invalid", "inaccurate", "bogus",
+    "nonsense", "fake", "lie ", "error", "misconception", "fallacy", "impossible", "trap", "distractor", "cancel", "sout",
+    "~~", "<del", "<s", "❌", "✗", "✘",
 )  # fmt: skip
 """What every denial before a mark has in it, in lower case: a quick look before the patterns."""
 
@@ -54,7 +55,11 @@ WRONG_ANSWER = (
 AFFIRMED = re.compile(
     r"(?:\b(?:no|none|nothing|nobody|not|cannot|never|without|beyond)\b|n['’]t\b)[\w\s]{0,20}\Z", re.IGNORECASE
 )
-"""In front of "other than", "wrong answer" or "doubt": nothing is denied."""
+"""In front of "wrong that" or "doubt": nothing is denied."""
+ALL = re.compile(rf"{AFFIRMED.pattern}|\b(?:all|every|each)\b[^.]{{0,20}}\Z", re.IGNORECASE)
+"""In front of "other than": nothing is denied."""
+COUNTED = re.compile(rf"{AFFIRMED.pattern}|\b(?:of|many)\s(?:\w+\s)?\Z", re.IGNORECASE)
+"""In front of "wrong answer": nothing is denied, or they are counted."""
 OR = re.compile(r"\b(?:or|if|why)\s+\Z", re.IGNORECASE)
 """In front of "not": no claim."""
 BEFORE = tuple(
@@ -63,12 +68,12 @@ BEFORE = tuple(
         (NOT + PLACE, OR),
         (rf"{NOT}\s+(?:{MANNER}\s+)?(?:true|right|correct|the case|{SAY}|to {SAY}){THAT}", OR),
         (rf"{NOT}\s+(?:{MANNER}\s+)?(?:true|right|correct) to {SAY}(?:{PLACE}|{THAT})", OR),
-        (rf"\b(?:rather than|instead of)\b{PLACE}", None),
-        (EXCEPT + PLACE, AFFIRMED),
+        (rf"\b(?:rather than|instead of|reject|rule out|discard|disregard|ignore)\b{PLACE}", None),
+        (EXCEPT + PLACE, ALL),
         (rf"\b(?:doubt|deny)\b(?:{PLACE}|{THAT})", AFFIRMED),
         (rf"\b(?:{WRONG}|a lie|an error|impossible|unlikely)\b(?: to {SAY}\b{PLACE}|(?: to {SAY})?{THAT})", AFFIRMED),
         (rf"{WRONG_ANSWER}(?:{BLANK}|,|=|\b(?:is|are|was|(?:would )?be|given|here|then|to|of|for|the|this|that|problem"
-         rf"|question|{SAY})(?![A-Za-z]))*\Z", AFFIRMED),
+         rf"|question|{SAY})(?![A-Za-z]))*\Z", COUNTED),
         (rf"(?:\A|[.!?\n])\s*(?:the following|what follows|this|that|here)? ?(?:is )?"
          rf"(?:{WRONG}|not (?:true|right|correct))[\s:,—–-]*[$({{\[*\s]*\Z", None),
         (r"(?:\\[xb]?cancel|\\sout)\s*\{[\s$]*\Z|(?:~~|<(?:del|s|strike)>|[❌✗✘])[\s$]*\Z", None),
@@ -90,15 +95,16 @@ TRUE = _any(
     r"what (?:we|i|you|was|is)\b",
 )
 BE = (
-    r"(?:(?:is|was|are|['’]s|(?:would|must|may|might|could|can|will|should|has to) be"
+    r"(?:(?:is|was|['’]s|(?:would|must|may|might|could|can|will|should|has to) be"
     r"|(?:seems|appears|turn(?:s|ed) out)(?: to be)?|looks|sounds|feels)[\s,]+)"
 )
-AUXILIARY = r"(?:is|was|are|does|do|did|can|could|will|would|should|has|must|ca|wo)"
+AUXILIARY = r"(?:is|was|does|do|did|can|could|will|would|should|has|must|ca|wo)"
 PREDICATE = _any(
     rf"{BE}{ADVERBS}(?:{WRONG}(?: {ANSWER})?|mistake|lie|trap|joke|error|distractor){OTHERWISE}",
     rf"{BE}{ADVERBS}(?:not|never|no longer|hardly|far from|anything but|by no means)\s+{ADVERBS}{TRUE}",
     rf"{AUXILIARY}(?:n['’]t|\s*not)\s+{ADVERBS}(?:be\s+{ADVERBS})?(?:{TRUE}|(?:work|hold|make sense|add up|fit){END})",
     rf"{AUXILIARY}(?:n['’]t|\s*not)(?=\s*(?:[.!?;)]|\Z))",
+    rf"{BE}{ADVERBS}(?:rejected|discarded|ignored|ruled out){END}",
     rf"makes no sense\b|fails{END}",
 )
 SUBJECT = (
@@ -107,9 +113,10 @@ SUBJECT = (
 )
 OPENERS = (
     r"(?:(?:but|however|yet|wait|hmm+|oh|actually|well|sorry|though|and|so|hold on|alas|unfortunately|clearly|obviously"
-    r"|of course|i think|i believe|i['’]m afraid|i am afraid|in fact|to be honest|honestly|no)\b[\s,.!…—–-]*){0,4}"
+    r"|of course|i think|i believe|i['’]m afraid|i am afraid|in fact|to be honest|honestly"
+    r"|correction|no)\b[\s,.:!…—–-]*){0,4}"
 )
-CLOSING = r"(?:[\s$)\]}.!?,:;*_\"'`~(—–-]|\\[)\].]|\\text\s*\{){0,20}"
+CLOSING = r"(?:[\s$)\]}.!?,:;*_\"'`~(<←>—–-]|\\[)\].]|\\text\s*\{){0,20}"
 ASIDE = r"(?:,[^,.!?;\n]{1,80},|\([^().!?\n]{1,80}\))\s*"
 STOP = r"\s*(?:[.!,)}\]—–-]|\Z|\n)"
 AFTER = re.compile(
@@ -123,6 +130,7 @@ AFTER = re.compile(
         rf"{OPENERS}no(?:\s*[.,!;:—–)](?!\s*[0-9])|\s*\Z|\s+(?:wait|that|this|it|way|sorry)\b)",
         OPENERS + r"(?:just )?kidding|" + OPENERS + r"i (?:just )?lied",
         OPENERS + r"(?:please )?(?:scratch|strike|ignore|disregard) (?:that|this|it|the (?:above|box|answer))\b",
+        OPENERS + rf"i made (?:a mistake|an error){STOP}",
         OPENERS + r"i take (?:that|it) back|[❌✗✘]",
     ),
     re.IGNORECASE,
