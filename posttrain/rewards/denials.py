@@ -18,8 +18,8 @@ HINTS = (
     "not", "n't", "n’t", "never", "neither", "nor ", "no ", "nowhere", "hardly", "far from", "unlike", "≠", "\\ne",
     "rather", "instead", "reject", "rule out", "discard", "disregard", "ignore", "doubt", "deny", "other than", "but",
     "except", "wrong", "incorrect", "false", "untrue", "mistake", "erroneous", "invalid", "inaccurate", "bogus",
-    "nonsense", "fake", "lie ", "error", "misconception", "fallacy", "impossible", "trap", "distractor", "cancel", "sout",
-    "~~", "<del", "<s", "❌", "✗", "✘",
+    "nonsense", "fake", "lie ", "error", "misconception", "fallacy", "impossible", "trap", "distractor", "cancel",
+    "sout", "~~", "<del", "<s", "❌", "✗", "✘",
 )  # fmt: skip
 """What every denial before a mark has in it, in lower case: a quick look before the patterns."""
 
