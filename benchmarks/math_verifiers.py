@@ -30,11 +30,11 @@ VERIFIERS = {
 }
 
 
-def lenient_math(response: str, answer: str) -> float | None:
+def lenient_math(response: str, answer: str, prompt: str) -> float | None:
     """Our reward, taking the last of several answers."""
     from posttrain.rewards.math import math
 
-    return math(response, answer, lenient=True)
+    return math(response, answer, prompt=prompt, lenient=True)
 
 
 def math_verify(response: str, answer: str) -> float:
@@ -63,7 +63,10 @@ def table(name: str) -> list[dict[str, Any]]:
 
 def rewards(target: str, rows: Sequence[dict[str, Any]]) -> list[float | None]:
     """The reward of each row, None where the verifier failed or was late."""
-    samples = [Sample("", (Message("assistant", row["response"]),), (), {"answer": row["gold"]}) for row in rows]
+    samples = [
+        Sample(row.get("prompt", ""), (Message("assistant", row["response"]),), (), {"answer": row["gold"]})
+        for row in rows
+    ]
     with Scorer([target], columns=["answer"], timeout_seconds=DEADLINE_SECONDS, workers=1) as scorer:
         return [score.total for score in scorer.score(samples)]
 

@@ -24,7 +24,7 @@ RIGHT: list[tuple[Any, str]] = [
     ("42", "42.0"), ("42", "+42"), ("42", "x = 42"), ("-3", "\N{MINUS SIGN}3"), ("0", "-0"), ("18", r"\$18"),
     ("1/2", r"\frac{1}{2}"), ("1/2", r"\dfrac12"), ("1/2", "0.5"), ("1/2", r"\frac{2}{4}"), ("0.3", "3/10"),
     (r"\frac{1}{3}", "0.3333333333"), ("-1/2", r"-\frac{1}{2}"), ("-1/2", r"\frac{-1}{2}"), ("3.5", r"3\frac{1}{2}"),
-    ("7/2", "3 1/2"), ("1024", "2^{10}"), ("1000000", "10^6"), ("120000", r"1.2 \times 10^5"), ("4", r"\sqrt{16}"),
+    ("7/2", "3 1/2"), ("2^{10}", "1024"), ("2^{10}", "2^{10}"), ("1000000", "10^6"), ("120000", r"1.2 \times 10^5"),
     ("5%", "0.05"), ("9%", r"9\%"), ("120", "120"), ("5!", "120"), (r"2^3 \cdot 3", r"2^3 \cdot 3"),
     # symbols
     (r"\sqrt{8}", r"2\sqrt2"), (r"2\sqrt{3}", "2*sqrt(3)"), (r"\pi", "3.1415926536"), (r"2\pi r", r"r \cdot 2 \pi"),
@@ -49,6 +49,7 @@ WRONG: list[tuple[str, str]] = [
     ("42", r"84 \div 2"), ("42", "84÷2"), ("42", "40+2"), ("42", "50-8"), ("42", "42+x-x"), ("120", "5!"),
     ("5050", r"\sum_{k=1}^{100}k"), ("10", r"\binom{5}{2}"), ("42", r"\gcd(84,126)"), ("42", "gcd(84, 126)"),
     ("1", r"\lim_{x\to 0}\frac{\sin x}{x}"), ("1", r"\int_0^1 2x\,dx"), ("3", r"\log_2 8"), ("42", "x=y=42"),
+    ("1024", "2^{10}"), ("4", r"\sqrt{16}"), ("9", "27^{2/3}"), (r"\infty", r"\infty+1"), ("x < 2", "2x+3 < 7"),
     ("42", r"\boxed{41=42}"), ("42", "42=42"), ("42", "max(42, 41)"), ("2", r"\frac{\sqrt{8}}{\sqrt{2}}"),
     # many answers, or none
     ("42", r"\boxed{41} \boxed{42}"), ("42", r"\boxed{42} or \boxed{43}"), ("42", "41, 42"), ("42", "41 or 42"),
@@ -100,6 +101,33 @@ def test_without_a_reference_it_does_not_apply() -> None:
     assert score.total is None and not score.failed and score.parts == {"math": None}
 
 
+def test_an_expression_of_the_task_is_no_result() -> None:
+    prompt = "Expand $(x+1)^{2}$, and then simplify 6/8."
+    for repeated, gold in ((r"\boxed{(1+x)(x+1)}", "x^2+2x+1"), (r"\boxed{\frac{6}{8}}", "3/4")):
+        assert math(repeated, gold) == 1.0
+        assert math(repeated, gold, prompt=prompt) == 0.0
+        assert math(gold, gold, prompt=prompt) == math(repeated, repeated[7:-1], prompt=prompt) == 1.0
+    samples = [
+        Sample(prompt, (Message("assistant", text),), (), {"answer": "x^2+2x+1"}) for text in ("(x+1)^2", "2x+x^2+1")
+    ]
+    with Scorer(["math"], columns=["answer"], timeout_seconds=20, workers=1) as scorer:
+        assert [score.total for score in scorer.score(samples)] == [0.0, 1.0]
+
+
+def test_a_reference_may_give_its_answer_in_several_forms() -> None:
+    solution = r"So it is $\boxed 7\text{ cm}$, or $\boxed{}$ is $\boxed{7\,\mathrm{cm}}$.\n#### 7"
+    assert math("7", solution) == math("7cm", solution) == 1.0
+    assert math("7 m", solution) == 0.0
+    for unreadable in (r"put it into \boxed", r"\boxed{\phantom{0}}"):
+        with pytest.raises(ValueError, match="cannot be parsed"):
+            math("7", unreadable)
+
+
+def test_lenient_looks_at_the_last_answer_alone() -> None:
+    assert math(r"\boxed{41} is wrong. It is \boxed{42}.", "42", lenient=True) == 1.0
+    assert math(r"It is \boxed{41}. \boxed{42} is wrong.", "42", lenient=True) == 0.0
+
+
 def test_functions_count_only_where_the_reference_has_them() -> None:
     assert math(r"\sin 1", r"\sin 1") == 1.0
     assert math(r"\sin 0", "0") == 0.0
@@ -107,7 +135,7 @@ def test_functions_count_only_where_the_reference_has_them() -> None:
 
 def test_exact_values() -> None:
     assert parse_expression(r"3\frac{1}{2}").value == parse_reference("7/2").value
-    assert parse_expression(r"\sqrt[3]{-27}").value == -3
+    assert parse_expression(r"\sqrt[3]{-27}", ["root"]).value == -3
     assert parse_expression(r"\sqrt{2}").value is None
     assert exact_root(parse_reference(str(10**40)).value or parse_reference("1").value, 4) == 10**10  # type: ignore[arg-type]
     with pytest.raises(NotLiteral, match="exponent is too large"):

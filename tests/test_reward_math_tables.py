@@ -26,15 +26,16 @@ def table(name: str) -> list[dict[str, Any]]:
 
 
 def accepted(rows: Sequence[dict[str, Any]], lenient: bool = False) -> list[dict[str, Any]]:
-    return [row for row in rows if math(row["response"], row["gold"], lenient=lenient)]
+    return [row for row in rows if math(row["response"], row["gold"], prompt=row.get("prompt"), lenient=lenient)]
 
 
 @pytest.mark.parametrize("name", ["equivalent", "wrong"])
 def test_a_table_is_large_has_sources_and_repeats_nothing(name: str) -> None:
     rows = table(name)
-    assert len(rows) >= 150 and len({(row["gold"], row["response"]) for row in rows}) == len(rows)
+    distinct = {(row["gold"], row["response"], row.get("prompt")) for row in rows}
+    assert len(rows) >= 400 and len(distinct) == len(rows)
     public = [row for row in rows if row["source"] != "own"]
-    assert 2 * len(public) >= len(rows)
+    assert len(public) >= 100
     assert all("/" in row["source"] and ("#" in row["source"] or " " in row["source"]) for row in public)
 
 
@@ -43,7 +44,7 @@ def test_the_strict_rates() -> None:
     right, paid = accepted(equivalent), accepted(wrong)
     print(f"true positives {len(right)}/{len(equivalent)}, false positives {len(paid)}/{len(wrong)}")
     assert paid == []
-    assert len(right) >= 0.95 * len(equivalent)
+    assert len(right) >= 0.99 * len(equivalent)
 
 
 def test_lenient_pays_in_addition_for_the_last_of_several_answers_only() -> None:

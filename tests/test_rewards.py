@@ -557,6 +557,7 @@ def test_reasoning_gym_answer_extraction() -> None:
     assert final_answer("a <answer> b </answer> c") == "b"
     assert final_answer("<answer>b</answer> <answer>b</answer>") == "b"
     assert final_answer("<answer>b</answer> <answer>c</answer>") is None
+    assert final_answer(r"I put it into \boxed{} or \boxed: \boxed 4") == "4"
 
 
 def test_a_reward_that_changes_its_argument_changes_no_other_score(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from posttrain.rewards.base import Sample, Scorer
+from posttrain.rewards.constraints import constraints
 from posttrain.rewards.lengths import length, overlong, repetition
 from posttrain.rewards.rules import fenced_blocks, format, json, keywords, language, markdown, regex
 from posttrain.types import InputError, Message
@@ -22,6 +23,24 @@ def test_format_with_other_tags() -> None:
     assert format("<think>a</think><answer>b</answer>", think_tag="thought") == 0
     assert format("<think>a</think><answer>b</answer> done") == 0
     assert format("<think>a</think><answer> </answer>") == 0
+
+
+def test_format_where_the_prompt_opens_the_thinking() -> None:
+    assert format("a\n</think>\n<answer>b</answer>") == 1
+    assert format("</think><answer>b</answer>") == 0
+    assert format("a<answer>b</answer>") == format("a</think>b<answer>c</answer>") == 0
+    assert format("<think>a</think><think>b</think><answer>c</answer>") == 0
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\u2060\ufeff", "\u00ad", "\u3164", "\u2800", "\u0301", "\u2003"])
+def test_what_shows_nothing_is_nothing(blank: str) -> None:
+    assert (
+        format(f"<think>{blank}</think><answer>4</answer>") == format(f"<think>a</think><answer>{blank}</answer>") == 0
+    )
+    assert markdown(blank) == markdown(f"# {blank}") == markdown(f"- one\n- {blank}") == 0
+    assert markdown(f"text\n```\n{blank}\n```", min_blocks=1) == 0
+    assert keywords(blank, forbidden_words=["war"]) == language(blank) == 0
+    assert constraints(blank, [{"kind": "no_comma"}]) == 0
 
 
 @pytest.mark.parametrize(
@@ -38,6 +57,10 @@ def test_format_with_other_tags() -> None:
         ('{"age": 1, "age": 2}', 0),
         ('{"age": 3, "x": NaN}', 0),
         ('{"age": 3', 0),
+        ('{"age": 3, "x": 1e999}', 0),
+        ('{"age": 3, "x": -1e999}', 0),
+        ('{"age": 3, "x": 1e300}', 1),
+        ('{"age": 3, "x": {"y": 1, "\\u0079": 2}}', 0),
         ("", 0),
         ("[" * 100_000, 0),
         ('{"age": ' + "9" * 5000 + "}", 0),
@@ -122,6 +145,7 @@ def test_keywords_are_whole_words() -> None:
     assert keywords("C++ and more", keywords=["c++", "and"]) == 1
     assert keywords("art of war", keywords=["art"], forbidden_words=["of war"]) == 0
     assert keywords("art", forbidden_words=["war"]) == 1
+    assert keywords("art of w\u200bar", forbidden_words=["war"]) == 0
 
 
 @pytest.mark.parametrize("lists", [{}, {"keywords": "art"}, {"keywords": [3]}, {"forbidden_words": [" "]}])
@@ -142,6 +166,19 @@ def test_language_is_a_share_of_letters() -> None:
     assert language(ENGLISH.upper()) == 1
     assert language(f"{ENGLISH}\n```\n{GERMAN}\n```") == 1
     assert language("42 = 6 * 7") == language("") == 0
+
+
+def test_a_short_last_passage_belongs_to_the_one_before() -> None:
+    assert language(f"{ENGLISH}\nI hope this helps.") == 1
+    german, english = (sum(map(str.isalpha, text)) for text in (GERMAN, f"{ENGLISH}Thanks."))
+    for text, passages in ((f"{GERMAN}\n{ENGLISH}\nThanks.", 1), (f"{GERMAN}\n{GERMAN}\n{ENGLISH}\nThanks.", 2)):
+        assert language(text) == pytest.approx(english / (passages * german + english))
+    assert language(f"{ENGLISH}\n{GERMAN}\nDanke.") == pytest.approx(
+        sum(map(str.isalpha, ENGLISH)) / sum(map(str.isalpha, ENGLISH + GERMAN + "Danke."))
+    )
+
+
+def test_language_of_other_texts() -> None:
     assert language("今天天气很好，我们一起去公园散步，然后去吃饭。", language="zh") == 1
     with pytest.raises(ValueError, match="no language 'english' is known; known are .*, en, "):
         language(ENGLISH, language="english")

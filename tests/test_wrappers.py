@@ -122,6 +122,9 @@ def test_sanitised_leaves_plain_answers_alone() -> None:
     [
         (r"\boxed{4}", 1.0),
         (r"\boxed{4}, so \boxed{4}", 1.0),
+        ("\\boxed{0.5}\nAnswer: 1/2", 1.0),
+        (r"I write it into \boxed{}: \boxed{4}", 1.0),
+        (r"\boxed{}", 0.0),
         ("Answer: 4", 1.0),
         (r"<think>\boxed{5}</think>\boxed{4}", 1.0),
         (r"\boxed{4} or \boxed{5}", 0.0),
@@ -140,6 +143,7 @@ def test_one_answer(text: str, expected: float) -> None:
         (r"\boxed{42}", 1.0),
         ("42", 1.0),
         (r"\boxed{6 \times 7}", 0.0),
+        (r"\boxed{\sqrt{1764}}", 0.0),
         ("It is 42", 0.0),
         (r"\boxed{42} \boxed{6!}", 0.0),
     ],

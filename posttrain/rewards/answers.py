@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from posttrain.rewards.literals import (
+    INFINITE,
     MAX_CHARACTERS,
     UNDONE,
     NotLiteral,
@@ -20,6 +21,7 @@ from posttrain.rewards.literals import (
     negated,
     parse_undone,
 )
+from posttrain.rewards.units import split_unit
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 MIXED = re.compile(r"(-?)([0-9]+)\s+([0-9]+)/([0-9]+)")
@@ -27,28 +29,22 @@ BASED = re.compile(r"([0-9A-F]+)_(?:\{([0-9]{1,2})\}|([0-9]{1,2}))")
 WORDS = re.compile(r"[A-Za-z][A-Za-z'-]*(?: [A-Za-z][A-Za-z'-]*){0,2}")
 ONE_NAME = r"(?:[A-Za-z]+|\\[a-z]+)(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]+\}))?(?:\([a-z](?:,[a-z])*\))?'?"
 NAME = re.compile(rf"{ONE_NAME}(?::{ONE_NAME})*|\({ONE_NAME}(?:,{ONE_NAME})+\)|\\frac\{{[A-Z]+\}}\{{[A-Z]+\}}")
-UNIT = re.compile(
-    r"(?:(?<=[0-9)}\]a-z])\s*\\text\{\s*([A-Za-z][A-Za-z ./]*?)\.?\s*\}"
-    r"|(?<=[0-9)}\]])\s+([A-Za-z]{2,}(?: [A-Za-z]+){0,2}))"
-    r"(?:\^\{?([23])\}?)?$"
-)
-DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)$")
 RELATION = re.compile(r"(<=|>=|!=|<|>|=|\\(?:leq?|geq?|neq?|lt|gt)(?![A-Za-z]))")
 SIGNS = {"<=": "≤", ">=": "≥", "!=": "≠", r"\le": "≤", r"\leq": "≤", r"\ge": "≥", r"\geq": "≥", r"\ne": "≠",
          r"\neq": "≠", r"\lt": "<", r"\gt": ">"}  # fmt: skip
 MATRIX = re.compile(r"[(\[]?\\begin\{([pbv]?matrix)\}(.*)\\end\{\1\}[)\]]?", re.DOTALL)
 ARRAY = re.compile(r"([(\[])\\begin\{array\}\{[clr|]*\}(.*)\\end\{array\}[)\]]", re.DOTALL)
 PAIR = re.compile(r"[0-9]{1,3}(?:,[1-9][0-9]{2})+")
-CURRENCY = re.compile(r"(-?)(?:\\?\$\s*([0-9.,]+)|([0-9.,]+)\s*\\\$)$")
+DOLLAR = re.compile(r"(?<!\\)\$")
 WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
 SYMBOLS = {
     "−": "-", "–": "-", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "π": r"\pi ", "∞": r"\infty ",
-    "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "°": r"^\circ", "²": "^2",
-    "³": "^3", "∅": r"\{\}", r"\emptyset": r"\{\}", r"\varnothing": r"\{\}", "**": "^", r"\%": "%",
+    "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "°": r"^\circ ", "²": "^2",
+    "³": "^3", "∅": r"\{\}",
 }  # fmt: skip
 SYNONYMS = (
     (re.compile(r"(?<=[0-9])(?:,\\!|\{,\}|\\,)\s*(?=[0-9]{3}(?![0-9]))"), ""),
-    (re.compile(r"\\!"), ""),
+    (re.compile(r"\\!|\\[hv]?phantom\s*\{[^{}]*\}"), ""),
     (re.compile(r"\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|textstyle)(?![A-Za-z])\.?"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:mathrm|text)\s*\{\s*e\s*\}"), "e"),
@@ -81,20 +77,27 @@ class Answer:
     relations: tuple[tuple[Tree, str], ...] = ()
     interval: Answer | None = None
     """The interval that a relation such as `0 < x ≤ 1` describes."""
+    solved: bool = False
+    """Whether a relation has a variable, or minus one, by itself on one side and numbers on the other."""
     brackets: str = ""
     items: tuple[Answer, ...] = field(default=())
     undone: frozenset[str] = frozenset()
 
+    @property
+    def units(self) -> frozenset[str]:
+        """Its unit, or those of its items."""
+        return frozenset(filter(None, (self.unit, *(item.unit for item in self.items))))
 
-def parse_answer(text: str, allowed: frozenset[str] = frozenset()) -> Answer:
-    """`allowed`: what of `literals.UNDONE` may be left undone. Raises NotLiteral, saying why, for what is no finished
-    answer."""
+
+def parse_answer(text: str, allowed: frozenset[str] = frozenset(), units: frozenset[str] = frozenset()) -> Answer:
+    """`allowed`: what of `literals.UNDONE` may be left undone; `units`: those of the reference, recognised however they
+    are written. Raises NotLiteral, saying why, for what is no finished answer."""
     if len(text) > MAX_CHARACTERS:
         raise NotLiteral(f"it is longer than {MAX_CHARACTERS} characters")
     cleaned = clean(text)
     if not cleaned:
         raise NotLiteral("it is empty")
-    return replace(_answer(cleaned, allowed), source=" ".join(text.split()))
+    return replace(_answer(cleaned, allowed, units), source=" ".join(text.split()))
 
 
 def clean(text: str) -> str:
@@ -106,20 +109,31 @@ def clean(text: str) -> str:
         for opening, closing in (*WRAPPERS, (r"\boxed{", "}")):
             inner = text[len(opening) : -len(closing)]
             if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening + closing):
-                text = inner.strip() if opening not in inner else text
+                text = inner.strip() if _wraps(opening, inner) else text
         if text == before:
             break
     # Words between formulas, such as `$1$ and $2$`, or a formula and its unit.
-    text = re.sub(r"(?<!\\)\$", " ", text) if re.fullmatch(r"[^$]*(?:\$[^$]+\$[^$]*)+", text) else text
-    for symbol, latex in SYMBOLS.items():
-        text = text.replace(symbol, latex)
+    text = DOLLAR.sub(" ", text) if len(DOLLAR.findall(text)) % 2 == 0 else text
+    if text.isascii() and text.isdigit():
+        return text
+    if not text.isascii():
+        for symbol, latex in SYMBOLS.items():
+            text = text.replace(symbol, latex)
+    for written, latex in (("**", "^"), (r"\%", "%"), (r"\emptyset", r"\{\}"), (r"\varnothing", r"\{\}")):
+        text = text.replace(written, latex)
     for pattern, substitute in SYNONYMS:
         text = pattern.sub(substitute, text.strip())
-    text = CURRENCY.sub(r"\1\2\3", text)
     return ARRAY.sub(lambda match: rf"\begin{{pmatrix}}{match.group(2)}\end{{pmatrix}}", text.strip())
 
 
-def _answer(text: str, allowed: frozenset[str]) -> Answer:
+def _wraps(opening: str, inner: str) -> bool:
+    r"""Whether what stands between delimiters is one formula: `$\$5$` and `$$5$` are an amount in math mode."""
+    if opening == "$" and not inner.endswith("\\"):
+        return not DOLLAR.search(inner) or re.fullmatch(r"\$\s*[0-9.,]+", inner) is not None
+    return opening not in inner
+
+
+def _answer(text: str, allowed: frozenset[str], units: frozenset[str]) -> Answer:
     text = text.strip()
     if NUMBER.fullmatch(text):
         value = Fraction(text)
@@ -131,17 +145,17 @@ def _answer(text: str, allowed: frozenset[str]) -> Answer:
     if based := BASED.fullmatch(text):
         return Answer("based", f"{based.group(1)}_{based.group(2) or based.group(3)}")
     name, body = _split_name(text)
-    if (parts := _list(body, allowed)) is not None:
+    if (parts := _list(body, allowed, units)) is not None:
         return replace(parts, name=name)
     if r"\pm" in body or r"\mp" in body:
         both = (body.replace(r"\pm", "+").replace(r"\mp", "-"), body.replace(r"\pm", "-").replace(r"\mp", "+"))
-        return _listed("", body, [_answer(one, allowed) for one in both], name)
+        return _listed("", body, [_answer(one, allowed, units) for one in both], name)
     sides = RELATION.split(body)
     if len(sides) > 1:
         if name or len(sides) > 5 or (len(sides) > 3 and "=" in sides[1::2]):
             raise NotLiteral("a chain of relations is left undone")
         return _relation(sides, allowed)
-    return replace(_value(body, allowed), name=name)
+    return replace(_value(body, allowed, units), name=name)
 
 
 def _words(text: str) -> str | None:
@@ -157,7 +171,7 @@ def _split_name(text: str) -> tuple[str, str]:
     """`x = 5` and `x \\in [0,1]` as name and the rest; the name is empty where there is none."""
     left, equals, right = text.partition("=")
     if not equals:
-        left, equals, right = text.partition(r"\in ")
+        left, equals, right = [*re.split(r"(\\in)(?![A-Za-z])", text, maxsplit=1), "", ""][:3]
     name = re.sub(r"\s+", "", left)
     # In `x=1, y=2` the first name belongs to the first item only.
     several = "=" in right and len(_split(right, ",;") or ()) > 1
@@ -166,14 +180,14 @@ def _split_name(text: str) -> tuple[str, str]:
     return "", text
 
 
-def _list(text: str, allowed: frozenset[str]) -> Answer | None:
+def _list(text: str, allowed: frozenset[str], units: frozenset[str]) -> Answer | None:
     """A union, matrix, tuple, interval, set, ratio or plain list; None for anything else."""
     if len(union := re.split(r"\\cup(?![A-Za-z])", text)) > 1:
-        return _listed("∪", text, [_answer(part, allowed) for part in union])
+        return _listed("∪", text, [_answer(part, allowed, units) for part in union])
     if matrix := MATRIX.fullmatch(text):
         rows = [row.split("&") for row in re.split(r"\\\\", matrix.group(2).strip()) if row.strip()]
         shape = f"{'det' if matrix.group(1) == 'vmatrix' else 'matrix'} {[len(row) for row in rows]}"
-        return _listed(shape, text, [_answer(cell, allowed) for row in rows for cell in row])
+        return _listed(shape, text, [_answer(cell, allowed, units) for row in rows for cell in row])
     for opening, closing in ((r"\{", r"\}"), ("{", "}"), ("(", ")"), ("(", "]"), ("[", ")"), ("[", "]")):
         if text.startswith(opening) and text.endswith(closing):
             inner = text[len(opening) : -len(closing)]
@@ -182,11 +196,11 @@ def _list(text: str, allowed: frozenset[str]) -> Answer | None:
                 parts = inner.split(",")  # (12,102) is no number
             if parts is not None and (len(parts) > 1 or opening == r"\{"):
                 brackets = opening.strip("\\") + closing.strip("\\")
-                return _listed(brackets, text, [_answer(part, allowed) for part in parts])
+                return _listed(brackets, text, [_answer(part, allowed, units) for part in parts])
     for separators, brackets in ((",;", ""), (":", ":")):
         parts = _split(text, separators)
         if parts is not None and len(parts) > 1:
-            return _listed(brackets, text, [_answer(part, allowed) for part in parts])
+            return _listed(brackets, text, [_answer(part, allowed, units) for part in parts])
     return None
 
 
@@ -231,14 +245,21 @@ def _relation(sides: list[str], allowed: frozenset[str]) -> Answer:
         if sign in (">", "≥"):
             left, sign, right = right, {">": "<", "≥": "≤"}[sign], left
         relations.append((added(left, negated(right)).tree, sign))
+    sources = [re.sub(r"\s+", "", side) for side in sides[::2]]
     return Answer(
         "relation",
         "".join(re.sub(r"\s+", "", SIGNS.get(side, side)) for side in sides),
         letters=frozenset[str]().union(*(term.letters for term in terms)),
         relations=tuple(relations),
-        interval=_interval([re.sub(r"\s+", "", side) for side in sides[::2]], list(terms), signs),
+        interval=_interval(sources, list(terms), signs),
+        solved=_solved(list(terms), sources),
         undone=frozenset[str]().union(*undone),
     )
+
+
+def _solved(terms: list[Term], sources: list[str]) -> bool:
+    variables = [source for term, source in zip(terms, sources, strict=True) if term.letters]
+    return len(variables) == 1 and NAME.fullmatch(variables[0].lstrip("-")) is not None
 
 
 def as_relation(answer: Answer) -> Answer:
@@ -250,7 +271,7 @@ def _interval(texts: list[str], terms: list[Term], signs: list[str]) -> Answer |
     """The interval of `a < x ≤ b`, `x < b`, `x ≥ a`, …; None for other relations."""
     if any(sign in ("=", "≠") for sign in signs):
         return None
-    infinite = [Answer("value", text, tree=(*tree,)) for text, tree in INFINITE]
+    infinite = [_of_term(negated(INFINITE), r"-\infty"), _of_term(INFINITE, r"\infty")]
     if len(terms) == 2:
         at = 0 if NAME.fullmatch(texts[0]) and terms[0].letters else 1
         upward = (signs[0] in ("<", "≤")) == (at == 1)
@@ -271,32 +292,23 @@ def _interval(texts: list[str], terms: list[Term], signs: list[str]) -> Answer |
     return Answer("list", "", brackets=opening + closing, items=tuple(items))
 
 
-INFINITE = (
-    (r"-\infty", ("*", ("number", Fraction(-1)), ("constant", "infinity"))),
-    (r"\infty", ("constant", "infinity")),
-)
-
-
 def _of_term(term: Term, text: str) -> Answer:
     return Answer("value", text, value=term.value, decimal=term.decimal, letters=term.letters, tree=term.tree)
 
 
-def _value(text: str, allowed: frozenset[str]) -> Answer:
-    unit = ""
-    if match := UNIT.search(text):
-        unit, text = (match.group(1) or match.group(2)).lower() + (match.group(3) or ""), text[: match.start()]
-    elif match := DEGREES.search(text):
-        unit, text = "degrees", text[: match.start()]
+def _value(text: str, allowed: frozenset[str], units: frozenset[str]) -> Answer:
+    text, unit, scale = split_unit(text, units)
     text = text.strip()
     percent = text.endswith("%")
     text = text.removesuffix("%").strip()
     if match := MIXED.fullmatch(text):
         text = "{}{}\\frac{{{}}}{{{}}}".format(*match.groups())
     term, undone = parse_undone(text, allowed)
-    if percent:
+    if percent or scale > 1:
         if term.value is None:
-            raise NotLiteral("a percentage must be a number")
-        term = exact(term.value / 100, term.decimal)
+            raise NotLiteral("a percentage or what is counted in millions must be a number")
+        term = exact(term.value * scale / (100 if percent else 1), term.decimal)
     spaced = re.sub(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])", r"\1 ", text)  # `\pi r` must not become `\pir`
     compact = re.sub(r"(?<![A-Za-z])\s+|\s+(?![A-Za-z])", "", spaced) + ("\\%" if percent else "")
+    compact += f"e{scale}" if scale > 1 else ""
     return replace(_of_term(term, compact), unit=unit, undone=undone)

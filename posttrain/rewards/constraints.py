@@ -9,17 +9,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from json import loads
 from typing import Any
 
-from posttrain.rewards.rules import detect_language
+from posttrain.rewards.rules import detect_language, strict_json, visible
 
 Check = Callable[..., bool]
 
 OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 ABBREVIATIONS = {"mr", "mrs", "ms", "dr", "prof", "st", "jr", "sr", "vs", "e.g", "i.e", "u.s", "u.k", "ph.d"}
 OPENING, CLOSING = "\"'“‘([*_", "\"'”’)]*_"
-POSTSCRIPTS = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}
+POSTSCRIPTS = {"P.S.": r"\bp\.\s?s\.", "P.P.S": r"\bp\.\s?p\.\s?s"}
+RULE = re.compile(r"([-*])[ \t]*(?:\1[ \t]*){2,}")
+"""A line that markdown draws across the page."""
 
 
 def constraints(
@@ -38,14 +39,16 @@ def constraints(
     group (`length_constraints:number_words`). `loose` accepts a constraint that any of eight forms of the response
     meets: with or without its asterisks, its first line, its last line. An empty response meets none.
     Range [0, 1], a share of constraints; null where there is none. Fails on an unknown kind, and on a parameter that is
-    missing or unknown. The kinds are those of IFEval, its definitions kept but for four: keywords are texts and no
+    missing or unknown. The kinds are those of IFEval, its definitions kept but for these: keywords are texts and no
     regular expressions, sentences and words are told by rules of this module in place of NLTK's, languages by py3langid
-    in place of langdetect, and a text without a letter is in no language.
+    in place of langdetect, and a text without a letter is in no language; and where its code pays for nothing: a
+    postscript begins a word, `---` is no bullet, two responses differ in more than case, blanks and punctuation, JSON
+    is that of the reward `json`, and what shows nothing is no paragraph, response, highlight or title.
     Source: IFEval (arXiv:2311.07911) and its code in google-research/instruction_following_eval."""
     asked = _asked(constraints, instruction_id_list, kwargs)
     if not asked:
         return None
-    forms = [form for form in (_loose_forms(response) if loose else [response]) if form.strip()]
+    forms = [form for form in (_loose_forms(response) if loose else [response]) if visible(form)]
     met = [any(check(form, **parameters) for form in forms) for check, parameters in asked]
     return float(all(met)) if all_or_nothing else sum(met) / len(met)
 
@@ -78,21 +81,23 @@ def _loose_forms(response: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text: they end with `.`, `!` or `?`, and closing quotes or brackets, before a word that does
-    not begin in lower case; not with an abbreviation, an initial, or a number that begins them as in a list."""
-    found, start = [], 0
+    """The sentences of a text: they hold a letter or digit, and end with `.`, `!` or `?`, and closing quotes or
+    brackets, before a word that does not begin in lower case; not with an abbreviation, an initial, or a number that
+    begins them as in a list."""
+    found, start, spoken = [], 0, False
     words = list(re.finditer(r"\S+", text))
     for word, following in zip(words, [*words[1:], None], strict=True):
+        spoken = spoken or any(map(str.isalnum, word[0]))
         bare = word[0].rstrip(CLOSING)
-        if not bare.endswith((".", "!", "?")) or (following and following[0][0].islower()):
+        if not spoken or not bare.endswith((".", "!", "?")) or (following and following[0][0].islower()):
             continue
         stem = bare[:-1].lstrip(OPENING).lower()
         numbered = stem.isdigit() and not text[start : word.start()].strip()
         if bare.endswith(".") and (stem in ABBREVIATIONS or (len(stem) == 1 and stem != "i") or numbered):
             continue
         found.append(text[start : word.end()].strip())
-        start = word.end()
-    return [sentence for sentence in [*found, text[start:].strip()] if sentence]
+        start, spoken = word.end(), False
+    return [*found, text[start:].strip()] if spoken else found
 
 
 def _holds(count: int, relation: str, threshold: int) -> bool:
@@ -133,8 +138,8 @@ def number_sentences(text: str, num_sentences: int, relation: str) -> bool:
 
 def number_paragraphs(text: str, num_paragraphs: int) -> bool:
     """It has exactly so many paragraphs, with `***` between them and only the first and the last of them empty."""
-    parts = [part.strip() for part in text.split("***")]
-    return all(parts[1:-1]) and sum(map(bool, parts)) == num_paragraphs
+    parts = [visible(part) for part in text.split("***")]
+    return all(parts[1:-1]) and sum(parts) == num_paragraphs
 
 
 def number_words(text: str, num_words: int, relation: str) -> bool:
@@ -145,7 +150,7 @@ def number_words(text: str, num_words: int, relation: str) -> bool:
 def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
     """It has exactly so many paragraphs, with an empty line between them, and the n-th begins with the word."""
     parts = [part.strip() for part in text.split("\n\n")]
-    count = sum(map(bool, parts))
+    count = sum(map(visible, parts))
     if count != num_paragraphs or not 1 <= nth_paragraph <= count or not parts[nth_paragraph - 1]:
         return False
     word = parts[nth_paragraph - 1].split()[0].lstrip("'").lstrip('"')
@@ -163,14 +168,14 @@ def number_placeholders(text: str, num_placeholders: int) -> bool:
 
 
 def postscript(text: str, postscript_marker: str) -> bool:
-    """It has the marker of a postscript, in any case."""
+    """It has the marker of a postscript, in any case, at the start of a word."""
     marker = postscript_marker.strip()
-    return re.search(POSTSCRIPTS.get(marker, re.escape(marker.lower())), text.lower()) is not None
+    return re.search(POSTSCRIPTS.get(marker, rf"(?<!\w){re.escape(marker.lower())}"), text.lower()) is not None
 
 
 def number_bullet_lists(text: str, num_bullets: int) -> bool:
-    """Exactly so many lines begin with `-` or a single `*`."""
-    lines = [line.lstrip() for line in text.split("\n")]
+    """Exactly so many lines begin with `-` or a single `*`; a line of nothing else, such as `---`, does not count."""
+    lines = [line.lstrip() for line in text.split("\n") if not RULE.fullmatch(line.strip())]
     return sum(line[:1] == "-" or (line[:1] == "*" and line[1:2] not in ("", "*")) for line in lines) == num_bullets
 
 
@@ -182,7 +187,7 @@ def constrained_response(text: str) -> bool:
 def number_highlighted_sections(text: str, num_highlights: int) -> bool:
     """At least so many parts of a line stand in `*one*` or `**two**` asterisks."""
     marked = re.findall(r"\*[^\n*]*\*", text) + re.findall(r"\*\*[^\n*]*\*\*", text)
-    return sum(bool(part.strip("*").strip()) for part in marked) >= num_highlights
+    return sum(visible(part.strip("*")) for part in marked) >= num_highlights
 
 
 def multiple_sections(text: str, section_spliter: str, num_sections: int) -> bool:
@@ -191,10 +196,10 @@ def multiple_sections(text: str, section_spliter: str, num_sections: int) -> boo
 
 
 def json_format(text: str) -> bool:
-    """The whole text is JSON, in a code fence or not."""
+    """The whole text is JSON, in a code fence or not, without NaN, Infinity, 1e999 and keys that occur twice."""
     bare = re.sub(r"^```(?:json|Json|JSON)?|```$", "", text.strip()).strip()
     try:
-        loads(bare)
+        strict_json(bare)
     except (ValueError, RecursionError):
         return False
     return True
@@ -203,14 +208,14 @@ def json_format(text: str) -> bool:
 def title(text: str) -> bool:
     """A line holds a title in double angular brackets."""
     spans = [line[line.find("<<") : line.rfind(">>") + 2] for line in text.split("\n") if "<<" in line]
-    return any(len(span) > 4 and span.lstrip("<").rstrip(">").strip() for span in spans)
+    return any(len(span) > 4 and visible(span.lstrip("<").rstrip(">")) for span in spans)
 
 
 def two_responses(text: str) -> bool:
-    """Two different responses, with `******` between them."""
-    parts = [part.strip() for part in text.split("******")]
-    given = [part for part in parts if part]
-    return all(parts[1:-1]) and len(given) == 2 and given[0] != given[1]
+    """Two responses, with `******` between them, that differ in more than case, blanks and punctuation."""
+    parts = text.split("******")
+    given = ["".join(filter(str.isalnum, part.casefold())) or part.strip() for part in parts if visible(part)]
+    return all(map(visible, parts[1:-1])) and len(given) == 2 and given[0] != given[1]
 
 
 def repeat_prompt(text: str, prompt_to_repeat: str) -> bool:

@@ -3,8 +3,8 @@ r"""Which texts are a finished answer, and what they say.
 A literal is a number (`1,234`, `-3.5`, `1.2 \times 10^5`, `3\frac12`, `5%`), fraction, root, power, π, polynomial, or a
 pair, list, set, interval, matrix, ratio, equation or inequality of such; also a word or two (`\text{Tuesday}`). One
 `name =` may stand in front and a unit behind. No literal is what leaves work undone: × or ÷ between numbers, a sum of
-numbers, a fraction that is an integer, factorials, binomials and functions of numbers, gcd, limits, integrals, sums,
-chains of `=`.
+numbers, a fraction that is an integer, a power or root that is a rational number (but 10^6 is a way to write one),
+factorials, binomials and functions of numbers, calculations with ∞, gcd, limits, integrals, sums, chains of `=`.
 
 The parser is a recursive descent over tokens. It computes the exact rational value where there is one, and a tree that
 `identity` can evaluate.
@@ -24,7 +24,7 @@ FUNCTIONS = frozenset(
     (r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc", r"\arcsin", r"\arccos", r"\arctan", r"\sinh", r"\cosh",
      r"\tanh", r"\log", r"\ln", r"\exp", r"\binom", "!", "|", r"\lfloor", r"\lceil")
 )  # fmt: skip
-UNDONE = FUNCTIONS | {"sum", "product", "quotient", "tower"}
+UNDONE = FUNCTIONS | {"sum", "product", "quotient", "tower", "power", "root"}
 """What a reference may leave undone, and an answer only if its reference does: these between or of numbers."""
 GREEK = frozenset(
     (r"\alpha", r"\beta", r"\gamma", r"\delta", r"\epsilon", r"\varepsilon", r"\zeta", r"\eta", r"\theta", r"\kappa",
@@ -64,6 +64,9 @@ def exact(value: Fraction, decimal: bool = False, form: str = "") -> Term:
     return Term(("number", value), value, decimal, form=form)
 
 
+INFINITE = Term(("constant", "infinity"))
+
+
 def operation(kind: str, *terms: Term) -> Term:
     """A symbolic operation on terms."""
     letters = frozenset[str]().union(*(term.letters for term in terms))
@@ -81,6 +84,8 @@ def parse_undone(text: str, allowed: Iterable[str] = ()) -> tuple[Term, frozense
     term = parser.sum()
     if parser.peek():
         raise NotLiteral(f"{parser.peek()!r} is not expected")
+    if r"\infty" in text and term.tree not in (INFINITE.tree, negated(INFINITE).tree):
+        raise NotLiteral("a calculation with ∞ is left undone")
     return term, frozenset(parser.used)
 
 
@@ -196,7 +201,10 @@ class _Parser:
         exponent = self._argument(signed=True)
         if self.peek() == "^" or (exponent.form.startswith("power") and not exponent.letters):
             self.leave("tower", "a tower of powers is left undone")
-        return raised(base, exponent)
+        result = raised(base, exponent)
+        if result.form == "power" and result.value is not None:
+            self.leave("power", "a power that is a rational number is left undone")
+        return result
 
     def atom(self) -> Term:
         token = self.take()
@@ -247,7 +255,10 @@ class _Parser:
             self.expect("]")
         inner = self._argument()
         root = None if inner.value is None or inner.decimal else exact_root(inner.value, degree)
-        return operation("^", inner, exact(Fraction(1, degree))) if root is None else exact(root)
+        if root is None:
+            return operation("^", inner, exact(Fraction(1, degree)))
+        self.leave("root", "a root that is a rational number is left undone")
+        return exact(root)
 
     def _subscript(self) -> str:
         if self.peek() != "_":

@@ -7,95 +7,121 @@ Where the answer stands is found in `extract`; what counts as an answer at all i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
+from itertools import combinations
 from typing import Any
 
 from posttrain.rewards import identity
 from posttrain.rewards.answers import Answer, as_relation, parse_answer
-from posttrain.rewards.extract import BOX, marked_answers, strip_thinking
+from posttrain.rewards.denials import denied
+from posttrain.rewards.extract import Mark, marked_answers, marks, strip_thinking
 from posttrain.rewards.literals import UNDONE, NotLiteral
+from posttrain.rewards.restated import restated
+from posttrain.rewards.units import same_unit
 
 DECIMAL_DIGITS = 9
 TOLERANCE = Fraction(1, 10**DECIMAL_DIGITS)
 MAX_MARKS = 50
-NOT_BEFORE = re.compile(
-    r"(?:\b(?:not|never|anything but|other than|rather than|instead of|except)\b|n't|≠|\\neq?)[\s$(\[\\]{0,20}"
-    + BOX.pattern,
-    re.IGNORECASE,
-)
-NOT_AFTER = re.compile(
-    r"\}[\s$)\].\\]{0,20}(?:(?:is|was|would be)\s+(?:not|wrong|incorrect|false|never)|isn't|wasn't|cannot be)\b",
-    re.IGNORECASE,
-)
+PROSE = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z'’]+[ ,]+){2}[A-Za-z]")
+CLAIM = re.compile(r"\b(?:is|are|was|equals?|gives?)\b|=")
+"""What a sentence says stands after the last of these: 12 in "The total is 12"."""
 
 
 def math(
-    response: str, answer: Any = None, solution: Any = None, ground_truth: Any = None, *, lenient: bool = False
+    response: str,
+    answer: Any = None,
+    solution: Any = None,
+    ground_truth: Any = None,
+    prompt: str | None = None,
+    *,
+    lenient: bool = False,
 ) -> float | None:
     r"""1.0 if the response's one final answer is the reference, else 0.0; does not apply where that is null.
 
     The reference is the column `answer`, else `solution`, else `ground_truth`: a literal, or a text that marks one with
     `\boxed{}` or `####`. The final answer stands after the thinking, in `\boxed{}` or `<answer>`, on an `Answer:` line
-    or behind `####`; two distinct ones are wrong, unless `lenient`: then the last one counts. Without a mark the whole
-    response must be one literal. It must be written out: fractions, roots, π, powers, polynomials and one `name =` in
-    front are fine; products, quotients and sums of numbers, factorials and functions of numbers, gcd, limits,
-    integrals and chains of `=` are work left undone and wrong, unless the reference leaves the same undone. A unit must
-    be that of the reference or absent; 9% is 0.09. Integers and fractions are compared exactly, decimals to 1e-9
-    relative (against an integer reference exactly), symbolic answers by their values to 40 digits.
+    or behind `####`; it may be given several times, but two distinct ones are wrong, unless `lenient`: then the last
+    one counts. A mark that holds no answer (`\boxed{}`, `\boxed{?}`) is none. Without a mark the whole response must be
+    one literal. It must be written out: fractions, roots, π, powers, polynomials and one `name =` in front are fine;
+    products, quotients and sums of numbers, powers and roots that are rational numbers (but 10^6), factorials and
+    functions of numbers, gcd, limits, integrals and chains of `=` are work left undone and wrong, unless the reference
+    leaves the same undone. Wrong is also what the text denies ("that is wrong"), and an expression of the `prompt` that
+    the reference does not have: "expand (x+1)^2" is not answered by (x+1)^2. A unit must be that of the reference or
+    absent; 9% is 0.09. Integers and fractions are compared exactly, decimals to 1e-9 relative (against an integer
+    reference exactly), symbolic answers by their values to 40 digits.
     Range {0, 1}, no unit; None where all three columns are null. Fails where the reference cannot be parsed.
     Source: the rule-based accuracy reward of DeepSeek-R1 (arXiv:2501.12948), made strict; measured in docs/math.md."""
     given = next((column for column in (answer, solution, ground_truth) if column is not None), None)
     if given is None:
         return None
     gold = parse_reference(given)
-    found = final_answer(response, gold, lenient)
-    return float(found is not None and equal(gold, found))
+    text = strip_thinking(response)
+    found = marks(text)[-1 if lenient else 0 :]
+    answers = final_answers(found, gold) if found else _parsed([text], gold)
+    right = bool(answers) and all(equal(gold, one) for one in answers)
+    if right and any(denied(text, mark) for mark in found):
+        return 0.0
+    return float(right and not (prompt and any(restated(prompt, gold, one) for one in answers)))
 
 
 def parse_reference(given: Any) -> Answer:
     """The reference as an answer. Raises TypeError or ValueError where there is none that can be parsed."""
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise TypeError(f"the reference answer {given!r} is neither text nor a number")
-    text = str(given)
-    marks = _distinct(marked_answers(text), UNDONE) or [text]
-    if len(marks) > 1:
-        raise ValueError(f"the reference has several answers: {', '.join(marks)[:200]}")
+    texts = list(dict.fromkeys(marked_answers(str(given)) or [str(given)]))
     try:
-        return parse_answer(marks[0], UNDONE)
+        answers = [parse_answer(text, UNDONE) for text in texts[:MAX_MARKS]]
     except NotLiteral as why:
-        raise ValueError(f"the reference answer {marks[0][:200]!r} cannot be parsed: {why}") from None
+        if len(texts) == 1:
+            raise ValueError(f"the reference answer {texts[0][:200]!r} cannot be parsed: {why}") from None
+        answers = []
+    if not one_answer(answers):
+        raise ValueError(f"the reference has several answers: {', '.join(texts)[:200]}")
+    return max(answers, key=lambda each: (bool(each.unit), bool(each.name)))
 
 
-def final_answer(response: str, gold: Answer, lenient: bool = False) -> Answer | None:
-    """The one answer that a response gives, None where it gives none, several, or no literal."""
-    text = strip_thinking(response)
-    if NOT_BEFORE.search(text) or NOT_AFTER.search(text):
-        return None
-    marks = marked_answers(text)
-    marks = marks[-1:] if lenient else _distinct(marks, gold.undone)
-    if len(marks) > 1:
-        return None
-    mark = marks[0] if marks else text
+def one_answer(answers: Sequence[Answer]) -> bool:
+    """Whether all of them say the same."""
+    return bool(answers) and all(equal(a, b) or equal(b, a) for a, b in combinations(answers, 2))
+
+
+def same_answer(texts: Sequence[str]) -> bool:
+    """Whether all texts give one answer, in whatever forms; texts that are no literals must be alike."""
+    if len(set(texts)) == 1:
+        return True
     try:
-        return parse_answer(mark, gold.undone)
+        return one_answer([parse_answer(text, UNDONE) for text in texts[:MAX_MARKS]])
     except NotLiteral:
-        # A reference may have a form that no answer may have otherwise; repeating it is right.
-        return gold if " ".join(mark.split()) == gold.source else None
+        return False
 
 
-def _distinct(marks: list[str], allowed: frozenset[str]) -> list[str]:
-    """One mark of each meaning: the same number written in two ways is one answer. Stops looking after MAX_MARKS."""
-    seen: dict[object, str] = {}
-    for mark in list(dict.fromkeys(marks))[:MAX_MARKS]:
+def final_answers(found: Sequence[Mark], gold: Answer) -> list[Answer]:
+    """What the marks of a response say, each as a literal; nothing where one of them says no literal.
+
+    A sentence after `Answer:` beside another mark is no mark, but what it ends in (`The total is 12.`) must agree."""
+    prose = {mark.text for mark in found if mark.kind != "box" and PROSE.search(mark.text)}
+    prose = {text for text in prose if not _parsed([text], gold)}
+    if len(prose) == len(texts := dict.fromkeys(mark.text for mark in found)):
+        return []
+    claims = [said[-1].strip(" .*") for text in prose if len(said := CLAIM.split(text)) > 1]
+    claims = [claim for claim in claims if re.search("[0-9]", claim)]
+    return _parsed([text for text in texts if text not in prose] + claims, gold)
+
+
+def _parsed(texts: Sequence[str], gold: Answer) -> list[Answer]:
+    """The answers, none where one is no literal. A reference may have a form that no answer may have otherwise;
+    repeating it is right."""
+    answers: list[Answer] = []
+    for text in texts[: MAX_MARKS + 1]:
         try:
-            parsed = parse_answer(mark, allowed)
+            answers.append(parse_answer(text, gold.undone, gold.units))
         except NotLiteral:
-            seen.setdefault(" ".join(mark.split()), mark)
-        else:
-            plain = parsed.value is not None
-            seen.setdefault((parsed.value, parsed.unit) if plain else (parsed.text, parsed.unit), mark)
-    return list(seen.values())
+            if " ".join(text.split()) != gold.source:
+                return []
+            answers.append(gold)
+    return answers if len(answers) <= MAX_MARKS else []
 
 
 def equal(gold: Answer, found: Answer) -> bool:
@@ -105,8 +131,13 @@ def equal(gold: Answer, found: Answer) -> bool:
             found = as_relation(found)
     if gold.name and found.name and gold.name != found.name:
         return False
-    if found.unit and found.unit != gold.unit:
-        return False
+    if not same_unit(gold.unit, found.unit):
+        if gold.unit or not gold.letters or not gold.source:
+            return False
+        with suppress(NotLiteral):  # `18 m` as the reference of `18\text{ m}`
+            gold = parse_answer(gold.source, UNDONE, found.units)
+        if gold.unit != found.unit:
+            return False
     if gold.kind == "relation" and found.kind == "list" and gold.interval:
         gold = gold.interval
     if gold.kind != found.kind:
@@ -120,7 +151,7 @@ def equal(gold: Answer, found: Answer) -> bool:
     if not found.letters <= gold.letters:
         return False
     if gold.kind == "relation":
-        return _equal_relations(gold, found)
+        return (found.solved or not gold.solved) and _equal_relations(gold, found)
     if gold.value is not None and found.value is not None:
         return equal_numbers(gold, found.value, gold.decimal or found.decimal)
     return _equal_symbols(gold, found)

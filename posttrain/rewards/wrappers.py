@@ -22,6 +22,7 @@ from posttrain.rewards.extract import marked_answers
 from posttrain.rewards.extract import strip_thinking as after_thinking
 from posttrain.rewards.lengths import units
 from posttrain.rewards.literals import NotLiteral
+from posttrain.rewards.math import same_answer
 from posttrain.rewards.wrapped import Values, Wrapped, wrap
 from posttrain.types import InputError, Message
 
@@ -96,7 +97,7 @@ def literal_only(reward: AnyReward) -> Wrapped:
 
 
 def _one_answer(values: Values, sample: Sample) -> float:
-    return values[0] if len(set(marked_answers(after_thinking(sample.text)))) == 1 else 0.0
+    return values[0] if same_answer(list(dict.fromkeys(marked_answers(after_thinking(sample.text))))) else 0.0
 
 
 def _literal_only(values: Values, sample: Sample) -> float:
