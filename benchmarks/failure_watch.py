@@ -85,8 +85,8 @@ NAMES: dict[Kind, str] = {"rollouts": "single rollouts", "tasks": "whole tasks",
 def figures() -> str:
     """Two tables: runs stopped within the limit, and steps until one above it is stopped; the watch / the interval."""
     lines = [
-        f"Of {RUNS:,} runs of {STEPS} steps whose true share is within the limit of {LIMIT:.0%}, how many are stopped by "
-        "the watch / by the interval:",
+        f"Of {RUNS:,} runs of {STEPS} steps whose true share is within the limit of {LIMIT:.0%}, how many are stopped "
+        "by the watch / by the interval:",
         "",
         f"| what fails | tasks a step | {' | '.join(f'{p:.0%}' for p in WITHIN)} |",
         "| --- " * (2 + len(WITHIN)) + "|",
@@ -98,8 +98,8 @@ def figures() -> str:
     heads = ["what fails", "tasks a step", *(f"{p:.1%}" for p in ABOVE), "20% after 100 clean steps", "all after 250"]
     lines += [
         "",
-        "Steps until a run above it is stopped: median and 99th percentile by the watch / median by the interval (– where "
-        f"it is not within {STEPS} steps):",
+        "Steps until a run above it is stopped: median and 99th percentile by the watch / median by the interval (– "
+        f"where it is not within {STEPS} steps):",
         "",
         f"| {' | '.join(heads)} |",
         "| --- " * len(heads) + "|",

@@ -25,8 +25,8 @@ class FailureWatch:
     An observation is a task: the share of its rollouts that failed, so that it does not matter whether rollouts fail
     one by one or with their task. A score of None to which no part applied is no failure. While the mean of each
     observation, given those before it, is at most the limit, the run is stopped with a probability of at most 5%
-    however long it is (`MeanTest`). Tasks that fail together from one cause are counted one by one: an outage that
-    takes more than a few tasks of a step stops the run. A limit of 0 stops it at the first failure, 1 never."""
+    however long it is (`MeanTest`). Tasks of a step that one cause takes down together are not independent, and such
+    an outage counts as that many failures. A limit of 0 stops the run at the first failure, 1 never."""
 
     def __init__(self, max_unscored_share: float) -> None:
         self._limit = max_unscored_share
@@ -51,8 +51,8 @@ class FailureWatch:
         reasons = [step.reason for step in self._steps]
         message = (
             f"{sum(shares) / len(shares):.1%} of the rollouts of {len(shares)} tasks since step {since[0].number} "
-            f"could not be scored, surely more than max_unscored_share={self._limit:g} (at a level of {ERROR:.0%} over the "
-            f"whole run). The first reason: {next(filter(None, reasons[first:]), None)}"
+            f"could not be scored, surely more than max_unscored_share={self._limit:g} (at a level of {ERROR:.0%} over "
+            f"the whole run). The first reason: {next(filter(None, reasons[first:]), None)}"
         )
         # without a frame of the reward a traceback only repeats the reason
         more = traceback.rstrip() if traceback and not any(reasons[:first]) else ""
