@@ -22,6 +22,7 @@ from posttrain.config import (
     RlConfig,
     SampleConfig,
     SftConfig,
+    read_columns,
 )
 from posttrain.recipe import first_problem
 from posttrain.types import InputError
@@ -98,6 +99,12 @@ class StageSpec:
         return self.method != "average" and "endpoint" not in self.options
 
     @property
+    def columns(self) -> Mapping[str, str] | None:
+        """The columns of its data that have other names, as its configuration reads them."""
+        names: Mapping[str, str] | None = read_columns(self.options.get("columns"))
+        return names
+
+    @property
     def data_stages(self) -> tuple[str, ...]:
         """The earlier stages whose rows it reads, each once."""
         return tuple(dict.fromkeys(source.name for source in self.data if source.file is not None))
@@ -112,6 +119,8 @@ class StageSpec:
         options = dict(self.options)
         if self.data:
             options["data"] = self.data_path(out)
+        if len(self.data) > 1 and "eval_data" not in options:
+            options.pop("columns", None)  # the file in which they are pooled has our columns
         if not self.of:
             options.setdefault("seed", seed)
             options |= {"model": model} if self.parent is not None else {}

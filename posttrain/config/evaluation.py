@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Temperature
+from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Temperature
 
 
 class EvalConfig(Config):
@@ -17,6 +17,8 @@ class EvalConfig(Config):
     """Model to evaluate: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
     data: str
     """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set."""
+    columns: Columns = None
+    """Columns that have other names, as in training: `prompt=question`."""
     reward: Annotated[tuple[str, ...], Field(min_length=1)]
     """What scores an answer; as in `posttrain rl`."""
     out: Path | None = None
@@ -49,6 +51,8 @@ class ScoreConfig(Config):
     """What scores a completion; as in `posttrain rl`."""
     data: str
     """JSONL file with `prompt`, `completion` and the columns the reward reads; `-` reads standard input."""
+    columns: Columns = None
+    """Columns that have other names: `prompt=question,completion=answer`."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
 
@@ -66,7 +70,9 @@ class CheckDataConfig(Config):
     """Check a data file and name every fault by file and line; exits with 1 where there is one."""
 
     file: str
-    """Data to check: a JSONL, JSON, CSV or Parquet file, a hub id or a built-in set."""
+    """Data to check, as in training: a JSONL, JSON, CSV, TSV or Parquet file, a hub id or a built-in set."""
+    columns: Columns = None
+    """Columns of both that have other names: `prompt=question,completion=answer`."""
     against: tuple[str, ...] = ()
     """Other data, such as the training set, whose prompts are looked for in this one."""
 

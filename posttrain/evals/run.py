@@ -52,7 +52,7 @@ def run_eval(config: EvalConfig) -> None:
     """`posttrain eval`: evaluate a model, print the numbers, and write `OUT/evaluations/held_out.json[l]`."""
     if config.out is not None and (config.out / "evaluations" / "held_out.json").exists():
         raise InputError(f"--out {config.out}: already holds an evaluation; choose another folder")
-    tasks = load_tasks(config.data)[: config.limit]
+    tasks = load_tasks(config.data, config.columns)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
         lm = load_model(config.model, raw=config.raw)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from posttrain.data.readers import read_bytes
+from posttrain.data.raw import read_bytes
 from posttrain.rewards.extract import strip_thinking
 from posttrain.rewards.returns import BadReturn
 from posttrain.types import InputError, Prompt
