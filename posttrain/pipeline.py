@@ -234,7 +234,7 @@ def _training_rows(stage: StageSpec) -> list[Row]:
     made: Kind = "preference" if READS.get(stage.method) == ("pairs",) else "completion"
     kinds: dict[str, Kind] = {}
     for source in stage.data:
-        own = _rows_of(stage.method, source.name, stage.columns) if source.file is None else ()
+        own = _rows_of(stage.method, source.name, stage.columns, len(stage.data) > 1) if source.file is None else ()
         kinds[source.name] = KINDS[type(own[0])] if own else made
         rows += own
     try:
@@ -242,23 +242,25 @@ def _training_rows(stage: StageSpec) -> list[Row]:
     except InputError as error:
         raise InputError(f"stage {stage.name}: {error}") from None
     if (mix := stage.options.get("ptx_data")) is not None:
-        rows += _rows_of("sft", mix, None)
+        rows += _rows_of("sft", mix)
     if (held_out := stage.options.get("eval_data")) is not None:
-        _rows_of(stage.method, held_out, stage.columns)
+        _rows_of(stage.method, held_out, stage.columns, True)
     return rows
 
 
-def _rows_of(method: str, source: str, columns: Mapping[str, str] | None) -> Sequence[Row]:
-    """What a method reads from a source."""
+def _rows_of(
+    method: str, source: str, columns: Mapping[str, str] | None = None, optional: bool = False
+) -> Sequence[Row]:
+    """What a method reads from a source, whose `columns` have other names, or none of these where they are optional."""
     from posttrain.data.formats import load_feedback, load_judged, load_prompts, load_sft, load_tasks
 
     if method == "sft":
-        return load_sft(source, columns)
+        return load_sft(source, columns, optional=optional)
     if method in ("dpo", "adversarial"):
-        return load_feedback(source, columns)
+        return load_feedback(source, columns, optional=optional)
     if method == "reward-model":
-        pairs, solutions = load_judged(source, columns)
+        pairs, solutions = load_judged(source, columns, optional=optional)
         return [*pairs, *solutions]
     if method == "distill":
-        return load_prompts(source, columns)
-    return load_tasks(source, columns)
+        return load_prompts(source, columns, optional=optional)
+    return load_tasks(source, columns, optional=optional)

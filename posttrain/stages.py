@@ -66,13 +66,15 @@ UNKNOWN_FLOPS = 1.0
 
 @dataclass(frozen=True)
 class DataSource:
-    """Rows of an earlier stage, in its `file`, or of a source as on the command line, where `file` is None."""
+    """Rows of an earlier stage, in its `file` and with a `weight` as `*0.3`, or of a source as on the command line,
+    where `file` is None."""
 
     name: str
     file: str | None = None
+    weight: str = ""
 
     def path(self, out: Path) -> str:
-        return self.name if self.file is None else str(out / self.name / self.file)
+        return self.name if self.file is None else str(out / self.name / self.file) + self.weight
 
 
 @dataclass(frozen=True)
@@ -238,13 +240,16 @@ def _sources(
     if not parts or not all(isinstance(part, str) for part in parts):
         lists = f"; lists are for {', '.join(READS)}" if isinstance(given, list) and not listed else ""
         raise InputError(f"stage {name}: data is {given!r}; give one name{' or a list of them' if listed else lists}")
+    sources = []
     for part in parts:
-        if part in recipe.stages and part not in earlier:
-            raise InputError(f"stage {name}: data names {part}, which is no earlier stage")
-    return tuple(
-        DataSource(part, _data_file(name, method, earlier[part], recipe, out)) if part in earlier else DataSource(part)
-        for part in parts
-    )
+        stage, star, weight = part.partition("*")
+        if stage not in recipe.stages:
+            sources.append(DataSource(part))
+            continue
+        if stage not in earlier:
+            raise InputError(f"stage {name}: data names {stage}, which is no earlier stage")
+        sources.append(DataSource(stage, _data_file(name, method, earlier[stage], recipe, out), star + weight))
+    return tuple(sources)
 
 
 def _data_file(name: str, method: str, source: StageSpec, recipe: Recipe, out: Path) -> str:

@@ -142,7 +142,7 @@ def test_sharegpt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         load_sft(jsonl(tmp_path, {"conversations": [talk[1], {"from": "function_call", "value": "[1]"}]}))
 
 
-def test_pairs_with_other_columns(tmp_path: Path) -> None:
+def test_pairs_with_other_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = {"chosen": "a", "rejected": "b"}
     (orca,) = load_preferences(jsonl(tmp_path, base | {"system": "s", "question": "q"}))
     assert (orca.prompt, orca.chosen, orca.rejected) == ((Message("system", "s"), Q), "a", "b")
@@ -152,6 +152,11 @@ def test_pairs_with_other_columns(tmp_path: Path) -> None:
     scores = {"score_chosen": 8.0, "score_rejected": 2.0, "messages": [USER, ANSWER]}
     (binarized,) = load_preferences(jsonl(tmp_path, {"prompt": "q"} | whole | scores))
     assert (binarized.prompt, binarized.chosen) == ((Q,), (A,))
+    capsys.readouterr()
+    dialogue = "\n\nHuman: q\n\nAssistant:"
+    (text,) = load_preferences(jsonl(tmp_path, {"chosen": dialogue + " a", "rejected": dialogue + " b"}))
+    assert (text.prompt, text.chosen) == (dialogue, " a")
+    assert "read as transcripts (prompt = what both begin with" in capsys.readouterr().err
     as_text = {name: json.dumps(value) for name, value in whole.items()}
     (text,) = load_preferences(jsonl(tmp_path, as_text))
     assert (text.prompt, text.chosen) == ((Q,), (A,))
@@ -286,7 +291,7 @@ def test_cases_as_json_text() -> None:
 # Names of columns
 
 
-def test_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns(tmp_path: Path) -> None:
     source = jsonl(tmp_path, {"q": "1+1?", "sol": "2", "prompt": "ignored", "text": "t", "level": 3})
     assert pairs_of(source, {"prompt": "q", "completion": "sol"}) == [("1+1?", "2")]
     (task,) = load_tasks(source, {"prompt": "q", "answer": "sol"})
@@ -303,10 +308,16 @@ def test_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pairs_of(both, {"completion": "completion"}) == [("p", "c")]
     alpaca = jsonl(tmp_path, {"instruction": "q", "output": "a", "kto_tag": True})
     assert [row.prompt for row in load_feedback(alpaca, {"label": "kto_tag"})] == ["q"]
-    capsys.readouterr()
-    own = jsonl(tmp_path, {"prompt": "q", "completion": "a"})
-    assert pairs_of(own, {"prompt": "question"}) == [("q", "a")]
-    assert "has none of the columns that --columns names" in capsys.readouterr().err
+    # of several files, and of held-out data, those that have none of the columns are read as they stand
+    own = jsonl(tmp_path, {"prompt": "q", "completion": "a"}, name="own.jsonl")
+    named = jsonl(tmp_path, {"question": "r", "sol": "b"}, name="named.jsonl")
+    names = {"prompt": "question", "completion": "sol"}
+    assert pairs_of(f"{own},{named}", names) == [("q", "a"), ("r", "b")]
+    assert len(load_sft(own, names, optional=True)) == 1
+    with refused(r"own\.jsonl has no column 'question'\. It has prompt, completion"):
+        load_sft(own, names)
+    with refused(r"named\.jsonl has no column 'soll'; did you mean 'sol'"):
+        load_sft(f"{own},{named}", names | {"completion": "soll"}, optional=True)
 
 
 def test_the_option_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -381,7 +392,7 @@ def test_weighed_and_joined_files(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_pooled_sources_are_written_in_our_columns(tmp_path: Path) -> None:
     alpaca = jsonl(tmp_path, {"instruction": "i", "output": "o"}, name="a.jsonl")
     other = jsonl(tmp_path, *({"task": f"t{i}", "result": "r"} for i in range(4)), name="b.jsonl")
-    text = pooled_text([f"{other}*0.5"], {"prompt": "task", "completion": "result"}) + pooled_text([alpaca])
+    text = pooled_text([f"{other}*0.5", alpaca], {"prompt": "task", "completion": "result"})
     rows = [json.loads(line) for line in text.splitlines()]
     assert [set(row) for row in rows] == [{"prompt", "completion"}] * 3 and rows[2] == {
         "prompt": "i",

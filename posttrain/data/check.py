@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from posttrain.data import builtin
-from posttrain.data.formats import FITS, Kind, Names, kind_of, parse_rows
+from posttrain.data.formats import FITS, Kind, kind_of, parse_rows
 from posttrain.data.raw import RawRow
-from posttrain.data.shapes import standard_rows
+from posttrain.data.shapes import Names, standard_rows
 from posttrain.rows import (
     CompletionRow,
     MessagesRow,
@@ -177,7 +177,7 @@ def _prompts(source: str, names: Names | None) -> Iterator[Prompt]:
     if builtin.is_builtin(source):
         yield from (task.prompt for task in builtin.builtin_tasks(source))
         return
-    for _, row in parse_rows(standard_rows(source, names)):
+    for _, row in parse_rows(standard_rows(source, names, optional=True)):
         if isinstance(row, InputError):
             raise row
         yield from row_prompts(row)

@@ -12,6 +12,8 @@ from posttrain.types import InputError, Message, Prompt
 
 STEPS = ("steps", "completions")
 """Columns that hold the steps of an answer, with `labels` beside them; the second is TRL's name."""
+ASSISTANT_MARK = "\n\nAssistant:"
+"""What an answer follows in the transcripts of HH-RLHF."""
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function": "tool"}
 """What ShareGPT and its descendants call a role."""
 
@@ -225,9 +227,8 @@ def _split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
         raise InputError("'chosen' and 'rejected' are equal; drop the row, a preference needs a difference")
     pairs = enumerate(zip(chosen, rejected, strict=False))
     cut = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
-    marker = "\n\nAssistant:"
-    if (at := chosen.rfind(marker, 0, cut)) >= 0:
-        cut = at + len(marker)
+    if (at := chosen.rfind(ASSISTANT_MARK, 0, cut)) >= 0:
+        cut = at + len(ASSISTANT_MARK)
     else:
         while cut and not chosen[cut - 1].isspace():
             cut -= 1

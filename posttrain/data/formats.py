@@ -2,6 +2,7 @@
 
 The columns of a row tell its kind (`kind_of`); one file holds one kind. `parse_rows` turns raw rows into typed ones and
 gives an InputError in the place of a bad row; the `load_…` functions raise the first, `check-data` collects them.
+Their `names` says which columns of the file are which of ours, `optional` that the file may have none of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from posttrain.data.columns import (
     short,
 )
 from posttrain.data.raw import RawRow
-from posttrain.data.shapes import standard_rows
+from posttrain.data.shapes import Names, standard_rows
 from posttrain.rows import (
     CompletionRow,
     MessagesRow,
@@ -59,74 +60,78 @@ FITS: dict[Kind, str] = {
     "task": "posttrain rl and posttrain eval",
 }
 
-Names = Mapping[str, str]
-"""Which columns of a file are which of ours, as `--columns` says."""
 PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "tools", "probability")
 
 
-def load_sft(source: str, names: Names | None = None) -> list[SftRow]:
+def load_sft(source: str, names: Names | None = None, *, optional: bool = False) -> list[SftRow]:
     """Rows for supervised fine-tuning: `messages`, `prompt` + `completion`, or `text`; reasoning-gym tasks with their
     answers as completions. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         return [_answered(source, task) for task in builtin.builtin_tasks(source)]
     rows: list[SftRow] = []
-    for where, row in _load(source, names, ("messages", "completion", "text"), "posttrain sft"):
+    for where, row in _load(source, names, optional, ("messages", "completion", "text"), "posttrain sft"):
         if not isinstance(row, MessagesRow | CompletionRow | TextRow):
             raise TypeError(f"{where}: parsed as {type(row).__name__}")
         rows.append(row)
     return rows
 
 
-def load_preferences(source: str, names: Names | None = None, method: str = "posttrain dpo") -> list[PreferenceRow]:
+def load_preferences(
+    source: str, names: Names | None = None, method: str = "posttrain dpo", *, optional: bool = False
+) -> list[PreferenceRow]:
     """Rows for DPO and reward models. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    return [row for _, row in _load(source, names, ("preference",), method) if isinstance(row, PreferenceRow)]
+    return [row for _, row in _load(source, names, optional, ("preference",), method) if isinstance(row, PreferenceRow)]
 
 
-def load_judged(source: str, names: Names | None = None) -> tuple[list[PreferenceRow], list[StepwiseRow]]:
+def load_judged(
+    source: str, names: Names | None = None, *, optional: bool = False
+) -> tuple[list[PreferenceRow], list[StepwiseRow]]:
     """Rows for reward models: pairs, or answers in steps. One file holds one kind, and the other list is empty. Raises
     InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    rows = [row for _, row in _load(source, names, ("preference", "stepwise"), "posttrain reward-model")]
+    rows = [row for _, row in _load(source, names, optional, ("preference", "stepwise"), "posttrain reward-model")]
     pairs = [row for row in rows if isinstance(row, PreferenceRow)]
     return pairs, [row for row in rows if isinstance(row, StepwiseRow)]
 
 
-def load_stepwise(source: str, names: Names | None = None) -> list[StepwiseRow]:
+def load_stepwise(source: str, names: Names | None = None, *, optional: bool = False) -> list[StepwiseRow]:
     """Rows for process models. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without steps; it fits {FITS['task']}")
-    rows = _load(source, names, ("stepwise",), "posttrain reward-model with data in steps")
+    rows = _load(source, names, optional, ("stepwise",), "posttrain reward-model with data in steps")
     return [row for _, row in rows if isinstance(row, StepwiseRow)]
 
 
-def load_feedback(source: str, names: Names | None = None) -> list[PreferenceRow | UnpairedRow]:
+def load_feedback(
+    source: str, names: Names | None = None, *, optional: bool = False
+) -> list[PreferenceRow | UnpairedRow]:
     """Rows for KTO: labelled responses, or pairs; one file holds one kind. Raises InputError naming file and line for
     the first row that is wrong."""
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    rows = _load(source, names, ("unpaired", "preference"), FITS["unpaired"])
+    rows = _load(source, names, optional, ("unpaired", "preference"), FITS["unpaired"])
     return [row for _, row in rows if isinstance(row, PreferenceRow | UnpairedRow)]
 
 
-def load_prompts(source: str, names: Names | None = None) -> list[Task | CompletionRow]:
+def load_prompts(source: str, names: Names | None = None, *, optional: bool = False) -> list[Task | CompletionRow]:
     """Prompts with or without a completion, for on-policy distillation: tasks, or `prompt` + `completion`;
     reasoning-gym tasks with their answers. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         tasks = builtin.builtin_tasks(source)
         return [_answered(source, task) if isinstance(task.columns.get("answer"), str) else task for task in tasks]
-    rows = _load(source, names, ("task", "completion"), "posttrain distill")
+    rows = _load(source, names, optional, ("task", "completion"), "posttrain distill")
     return [row for _, row in rows if isinstance(row, Task | CompletionRow)]
 
 
-def load_tasks(source: str, names: Names | None = None) -> list[Task]:
+def load_tasks(source: str, names: Names | None = None, *, optional: bool = False) -> list[Task]:
     """Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must
     be unique, else its index. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         return builtin.builtin_tasks(source)
-    return [row for _, row in _load(source, names, ("task",), FITS["task"]) if isinstance(row, Task)]
+    return [row for _, row in _load(source, names, optional, ("task",), FITS["task"]) if isinstance(row, Task)]
 
 
 def kind_of(columns: Collection[str]) -> Kind:
@@ -207,8 +212,10 @@ def parse_task(columns: Mapping[str, Any], index: int) -> Task:
     return Task(str(id_), parse_prompt(columns["prompt"]), rest, parse_tools(columns))
 
 
-def _load(source: str, names: Names | None, wanted: tuple[Kind, ...], method: str) -> Iterator[tuple[str, Row]]:
-    raw = standard_rows(source, names, tasks=wanted == ("task",))
+def _load(
+    source: str, names: Names | None, optional: bool, wanted: tuple[Kind, ...], method: str
+) -> Iterator[tuple[str, Row]]:
+    raw = standard_rows(source, names, tasks=wanted == ("task",), optional=optional)
     columns = raw[0].checked()
     try:
         kind = kind_of(columns)

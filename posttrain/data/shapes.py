@@ -13,12 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 from posttrain.console import say_once
-from posttrain.data.columns import STEPS, parsed_json, short
+from posttrain.data.columns import ASSISTANT_MARK, STEPS, parsed_json, short
 from posttrain.data.raw import RawRow
 from posttrain.data.readers import iter_rows
 from posttrain.types import InputError
 
 Columns = dict[str, Any]
+Names = Mapping[str, str]
+"""Which columns of a file are which of ours, as `--columns` says."""
 
 ASKED = ("instruction", "question", "query", "problem", "input")
 ANSWERED = ("output", "answer", "response", "solution")
@@ -39,13 +41,20 @@ MESSAGES_AS_JSON = re.compile(r'\s*\[\s*\{\s*"(role|content|from|value)"\s*:')
 MESSAGES_AS_PYTHON = re.compile(r"\s*\[\s*\{\s*'(role|content|from|value)'\s*:")
 
 
-def standard_rows(source: str, names: Mapping[str, str] | None = None, tasks: bool = False) -> list[RawRow]:
+def standard_rows(
+    source: str, names: Names | None = None, *, tasks: bool = False, optional: bool = False
+) -> list[RawRow]:
     """The rows of a source with the columns that `data.formats` knows; `names` says which columns of the file are which
-    of ours (`--columns`). For `tasks` an answer stays a column for the reward, else it is the completion.
+    of ours (`--columns`), `optional` that a file may have none of them. For `tasks` an answer stays a column for the
+    reward, else it is the completion.
 
     A row that could not be read, or not without guessing, has a `problem`. Raises InputError as `iter_rows` does, and
     for columns that are not there."""
-    rows = renamed(iter_rows(source), names or {})
+    return standardised(renamed(iter_rows(source), names, optional), tasks)
+
+
+def standardised(rows: Sequence[RawRow], tasks: bool = False) -> list[RawRow]:
+    """As `standard_rows`, of rows that have been read; says once what they are read as."""
     told: dict[str, None] = {}
     out = []
     for row in rows:
@@ -55,44 +64,47 @@ def standard_rows(source: str, names: Mapping[str, str] | None = None, tasks: bo
             out.append(replace(row, problem=str(error)))
             continue
         if remark:
-            told[f"{row.where.rpartition(':')[0]}: {remark}"] = None
+            told[f"{_file(row)}: {remark}"] = None
         out.append(replace(row, columns=columns))
     for line in list(told)[:SHOWN]:
         say_once(line)
     return out
 
 
-def renamed(rows: Sequence[RawRow], names: Mapping[str, str]) -> list[RawRow]:
+def renamed(rows: Sequence[RawRow], names: Names | None, optional: bool = False) -> list[RawRow]:
     """The rows with the columns that are named moved to our fields. What makes a row another kind than the fields named
-    say is dropped. A file that has the fields and none of the columns is left as it is. Raises InputError for a column
-    that no row has."""
+    say is dropped. A file with none of the columns is left as it is where another file has them or they are `optional`.
+    Raises InputError for a column that no row of a file has."""
     if not names:
         return list(rows)
-    has = list(dict.fromkeys(column for row in rows for column in row.columns))
-    missing = [column for column in names.values() if column not in has]
-    if missing:
-        close = difflib.get_close_matches(missing[0], set(has) - set(names), n=1)
-        file = rows[0].where.rpartition(":")[0]
-        if len(missing) == len(names) and set(names) <= set(has) and not close:
-            say_once(f"{file}: has none of the columns that --columns names and is read as it stands")
-            return list(rows)
-        raise InputError(
-            f"--columns: {file} has no column {missing[0]!r}"
-            + (f"; did you mean {close[0]!r}?" if close else ".")
-            + f" It has {', '.join(has) or 'none'}"
-        )
+    files: dict[str, dict[str, None]] = {}
+    for row in rows:
+        files.setdefault(_file(row), {}).update(dict.fromkeys(row.columns))
+    having = {file for file, has in files.items() if not has.keys().isdisjoint(names.values())}
+    for file, has in files.items():
+        missing = [column for column in names.values() if column not in has]
+        if missing and has and (file in having or not (optional or having)):
+            close = difflib.get_close_matches(missing[0], has, n=1)
+            raise InputError(
+                f"--columns: {file} has no column {missing[0]!r}"
+                + (f"; did you mean {close[0]!r}?" if close else ".")
+                + f" It has {', '.join(has) or 'none'}"
+            )
+    return [_renamed(row, names) if _file(row) in having else row for row in rows]
+
+
+def _renamed(row: RawRow, names: Names) -> RawRow:
     fields = frozenset().union(*FIELDS.values())
     said = fields & set(names)
     kept = frozenset().union(*(of for of in FIELDS.values() if said <= of)) if said else fields
     dropped = {*names, *names.values(), *(fields - kept)}
-    return [
-        replace(
-            row,
-            columns={name: value for name, value in row.columns.items() if name not in dropped}
-            | {field: row.columns[column] for field, column in names.items() if column in row.columns},
-        )
-        for row in rows
-    ]
+    columns = {name: value for name, value in row.columns.items() if name not in dropped}
+    columns |= {field: row.columns[column] for field, column in names.items() if column in row.columns}
+    return replace(row, columns=columns)
+
+
+def _file(row: RawRow) -> str:
+    return row.where.rpartition(":")[0]
 
 
 def standard(columns: Mapping[str, Any], tasks: bool) -> tuple[Columns, str]:
@@ -101,7 +113,7 @@ def standard(columns: Mapping[str, Any], tasks: bool) -> tuple[Columns, str]:
     out = dict(columns)
     remarks = [_conversation(out), _question(out, tasks)]
     remarks += [_as_messages(out, name) for name in MESSAGES]
-    remarks.append(_system(out))
+    remarks += [_system(out), _transcripts(out)]
     if "functions" in out and out.get("tools") is None and "messages" in out:
         functions = parsed_json(out.pop("functions"), "functions")
         out["tools"] = [{"type": "function", "function": function} for function in functions or ()]
@@ -200,7 +212,7 @@ def _system(out: Columns) -> str | None:
     name = next((name for name in SYSTEMS if name in out), None)
     field = next((field for field in ("messages", "prompt") if field in out), None)
     if name is None or field is None:
-        return None
+        return f"not read: {name}" if name is not None and _is_pair(out) else None
     text, remark = out.pop(name), f"{name} = the system message"
     if _says_nothing(text):
         return remark
@@ -215,6 +227,14 @@ def _system(out: Columns) -> str | None:
     elif text not in (first.get("content"), first.get("value")):
         raise InputError(f"column {name!r} beside another system message in {field!r}; drop one of them")
     return remark
+
+
+def _transcripts(out: Columns) -> str | None:
+    """Pairs of whole dialogues as text (HH-RLHF): they stay text, for a model whose template has no part in it."""
+    if "prompt" in out or not all(ASSISTANT_MARK in str(out.get(name)) for name in ("chosen", "rejected")):
+        return None
+    mark = ASSISTANT_MARK.strip()
+    return f"read as transcripts (prompt = what both begin with, up to the last {mark!r}, as one text)"
 
 
 def _as_messages(out: Columns, name: str) -> str | None:

@@ -57,7 +57,7 @@ def train_distill(config: DistillConfig) -> None:
     if check_out(config.out, settings, config.resume):
         return
     rows = load_prompts(config.data, config.columns)
-    held_out = load_prompts(config.eval_data, config.columns) if config.eval_data else []
+    held_out = load_prompts(config.eval_data, config.columns, optional=True) if config.eval_data else []
     lm = load_model(config.model, raw=config.raw)
     teacher = _load_teacher(config)
     _check_vocabulary(lm, teacher)

@@ -13,7 +13,7 @@ import torch
 from posttrain.config import DpoConfig
 from posttrain.config.preference import Term
 from posttrain.console import warn
-from posttrain.data.formats import Names, load_feedback, load_preferences
+from posttrain.data.formats import load_feedback, load_preferences
 from posttrain.data.packing import Tree, pack
 from posttrain.losses import kl_k3, sequence_sums
 from posttrain.models import load_model
@@ -44,10 +44,10 @@ def train_dpo(config: DpoConfig) -> None:
     settings["terms"] = [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]
     if check_out(config.out, settings, config.resume):
         return
-    load: Callable[[str, Names | None], Sequence[PreferenceRow | UnpairedRow]]
+    load: Callable[..., Sequence[PreferenceRow | UnpairedRow]]
     load = load_feedback if single else load_preferences
     rows = load(config.data, config.columns)
-    held_out_rows = load(config.eval_data, config.columns) if config.eval_data else []
+    held_out_rows = load(config.eval_data, config.columns, optional=True) if config.eval_data else []
     check_labels([*rows, *held_out_rows], terms)
     lm = load_model(config.model, raw=config.raw)
     encode = partial(

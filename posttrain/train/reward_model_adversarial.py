@@ -52,7 +52,7 @@ def train_adversarial(config: AdversarialConfig) -> None:
     check_policy(config, prompts_of(searched), config.data)
     _check_training(config, rows)
     if config.gold is not None:
-        tasks = prompts_of(load_preferences(str(config.eval_data), config.columns))
+        tasks = prompts_of(load_preferences(str(config.eval_data), config.columns, optional=True))
         check_policy(config, tasks, str(config.eval_data))
         _truth(config.gold, tasks).close()  # a reward that is none is told now and not after the rounds
     with RunLog(config.out, settings, config.resume) as log:
@@ -81,7 +81,9 @@ def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) ->
     as_classifier(lm.module, lm.score_head.weight)
     weighted(encode_pairs(lm, rows, config.max_length, config.members)[0], config)
     if config.eval_data is not None:
-        encode_pairs(lm, load_preferences(config.eval_data, config.columns), config.max_length, config.members)
+        encode_pairs(
+            lm, load_preferences(config.eval_data, config.columns, optional=True), config.max_length, config.members
+        )
 
 
 def _in_our_columns(config: AdversarialConfig, rows: Sequence[PreferenceRow], log: RunLog) -> AdversarialConfig:
@@ -91,7 +93,7 @@ def _in_our_columns(config: AdversarialConfig, rows: Sequence[PreferenceRow], lo
         return config
     data: dict[str, Any] = {"columns": None, "data": str(config.out / "data.jsonl")}
     if config.eval_data is not None:
-        held_out = load_preferences(config.eval_data, config.columns)
+        held_out = load_preferences(config.eval_data, config.columns, optional=True)
         log.write_lines("eval_data.jsonl", map(_pair, held_out))
         data["eval_data"] = str(config.out / "eval_data.jsonl")
     log.write_lines("data.jsonl", map(_pair, rows))

@@ -30,7 +30,7 @@ def train_sft(config: SftConfig) -> None:
     if check_out(config.out, settings, config.resume):
         return
     rows = load_sft(config.data, config.columns)
-    held_out = load_sft(config.eval_data, config.columns) if config.eval_data else []
+    held_out = load_sft(config.eval_data, config.columns, optional=True) if config.eval_data else []
     lm = load_model(config.model, raw=config.raw)
     encoded, cut = encode_rows(lm, rows, config.max_length)
     held_out_rows, _ = encode_rows(lm, held_out, config.max_length)
