@@ -59,6 +59,8 @@ STAGE_REWARD = re.compile(rf"\A\s*({STAGE_MODEL.pattern})(?=\s*(?:=|\Z)|\s+as\s)
 """A reward that is the model of a stage and nothing else, as a folder by itself is a reward model."""
 PLAIN_PATH = re.compile(r"""[^\s(),="':]+""")
 """What a reward expression takes for one name without quotes."""
+WEIGHT = re.compile(r"\d+(\.\d*)?|\.\d+")
+"""How often the rows of a source are taken."""
 RESERVED = {START}
 UNKNOWN_FLOPS = 1.0
 """Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
@@ -248,6 +250,8 @@ def _sources(
             continue
         if stage not in earlier:
             raise InputError(f"stage {name}: data names {stage}, which is no earlier stage")
+        if star and not (WEIGHT.fullmatch(weight) and float(weight)):
+            raise InputError(f"stage {name}: data is {part}; the weight after * is a number above 0")
         sources.append(DataSource(stage, _data_file(name, method, earlier[stage], recipe, out), star + weight))
     return tuple(sources)
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,30 @@ def test_tasks_keep_their_answer_as_a_column(tmp_path: Path, capsys: pytest.Capt
 def test_nothing_is_guessed(tmp_path: Path, row: Any, message: str) -> None:
     with refused(rf"d\.jsonl:1: .*{message}"):
         load_sft(jsonl(tmp_path, row))
+
+
+def test_null_columns_of_other_kinds_say_nothing(tmp_path: Path) -> None:
+    nulls = dict.fromkeys(("messages", "prompt", "completion", "text", "chosen", "rejected", "system", "tools"))
+    for row, kind in (
+        ({"messages": [USER, ANSWER]}, MessagesRow),
+        ({"prompt": "q", "completion": "a"}, CompletionRow),
+        ({"text": "t"}, TextRow),
+    ):
+        assert isinstance(load_sft(jsonl(tmp_path, nulls | row))[0], kind)
+    with refused("'completion' must be text or a list of messages, not null"):
+        load_sft(jsonl(tmp_path, {"prompt": "q", "completion": None, "text": None}))
+
+
+def test_the_examples_of_the_manual_are_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    examples = re.findall(r"^```json\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(examples) > 9
+    path = tmp_path / "d.jsonl"
+    for example in examples:
+        # conversations alone and as the prompt of a pair are rows of two kinds
+        for lines in example.splitlines() if "conversations" in example else [example]:
+            path.write_text(lines)
+            assert check_data(str(path)).problems == ()
 
 
 # Messages

@@ -14,7 +14,13 @@ STEPS = ("steps", "completions")
 """Columns that hold the steps of an answer, with `labels` beside them; the second is TRL's name."""
 ASSISTANT_MARK = "\n\nAssistant:"
 """What an answer follows in the transcripts of HH-RLHF."""
-ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function": "tool"}
+ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "observation": "tool",
+    "function": "tool",
+    "function_call": "assistant",
+}
 """What ShareGPT and its descendants call a role."""
 
 
@@ -64,7 +70,11 @@ def parse_weighted(value: Any, column: str) -> tuple[tuple[Message, ...], tuple[
         try:
             if (weight := item.get("weight")) not in (None, 0, 1):
                 raise InputError(f"'weight' must be 0 (not trained) or 1, not {short(weight)}")
-            message = Message.from_dict(_with_role({name: item[name] for name in item if name != "weight"}))
+            if weight is not None:
+                item = {name: item[name] for name in item if name != "weight"}
+            if "from" in item or str(item.get("role")) in ROLES:
+                item = _with_role(item)
+            message = Message.from_dict(item)
         except InputError as error:
             raise InputError(f"column '{column}', message {number}: {error}") from None
         messages.append(message)
@@ -84,8 +94,8 @@ def _with_role(item: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(calls, list) or not all(isinstance(c, Mapping) and "name" in c for c in calls):
             raise InputError(f"a function_call must be the JSON of a name and arguments, not {short(calls)}")
         out |= {"role": "assistant", "tool_calls": [{"type": "function", "function": call} for call in calls]}
-    elif isinstance(role, str):
-        out["role"] = ROLES.get(role, role)
+    elif isinstance(role, str) and role in ROLES:
+        out["role"] = ROLES[role]
     return out
 
 

@@ -8,6 +8,7 @@ a `problem`: `read_rows` raises the first one, `posttrain check-data` collects t
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -69,11 +70,11 @@ def _copy(row: RawRow, index: int, copy: int) -> RawRow:
 
 def _source_rows(source: Source, text: str) -> list[RawRow]:
     path = Path(source.name)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{source.name} is a directory; name one file in it ({FILES})")
     kind = extension(path)
-    if not path.exists():
-        if HUB_ID.fullmatch(source.name) and kind not in EXTENSIONS and not path.parent.is_dir():
+    if not os.path.exists(path):
+        if HUB_ID.fullmatch(source.name) and kind not in EXTENSIONS and not os.path.isdir(path.parent):
             return _hub_rows(source, text)
         raise InputError(f"no such file: {source.name}. Give a path ending in {FILES} or a hub id owner/name")
     if kind not in EXTENSIONS or (kind == ".parquet" and path.suffix == ".gz"):

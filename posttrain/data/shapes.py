@@ -34,7 +34,16 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "stepwise": frozenset({"prompt", *STEPS, "labels"}),
 }
 """The columns that make a row one of its kind."""
+ALL_FIELDS = frozenset().union(*FIELDS.values())
+OTHERS = {kind: ALL_FIELDS - of for kind, of in FIELDS.items()}
 MESSAGES = ("messages", "prompt", "completion", "chosen", "rejected")
+WHOLE = {
+    "messages": ("messages",),
+    "completion": ("prompt", "completion"),
+    "preference": ("chosen", "rejected"),
+    "text": ("text",),
+}
+"""What must not be null for a row to be of a kind."""
 SHOWN = 3
 """Readings of one file that are told."""
 MESSAGES_AS_JSON = re.compile(r'\s*\[\s*\{\s*"(role|content|from|value)"\s*:')
@@ -94,10 +103,9 @@ def renamed(rows: Sequence[RawRow], names: Names | None, optional: bool = False)
 
 
 def _renamed(row: RawRow, names: Names) -> RawRow:
-    fields = frozenset().union(*FIELDS.values())
-    said = fields & set(names)
-    kept = frozenset().union(*(of for of in FIELDS.values() if said <= of)) if said else fields
-    dropped = {*names, *names.values(), *(fields - kept)}
+    said = ALL_FIELDS & set(names)
+    kept = frozenset().union(*(of for of in FIELDS.values() if said <= of)) if said else ALL_FIELDS
+    dropped = {*names, *names.values(), *(ALL_FIELDS - kept)}
     columns = {name: value for name, value in row.columns.items() if name not in dropped}
     columns |= {field: row.columns[column] for field, column in names.items() if column in row.columns}
     return replace(row, columns=columns)
@@ -110,7 +118,7 @@ def _file(row: RawRow) -> str:
 def standard(columns: Mapping[str, Any], tasks: bool) -> tuple[Columns, str]:
     """The row in our columns, and what it was read as where that is not as it stands. Raises InputError for columns
     that can be read in two ways."""
-    out = dict(columns)
+    out = _without_nulls(columns)
     remarks = [_conversation(out), _question(out, tasks)]
     remarks += [_as_messages(out, name) for name in MESSAGES]
     remarks += [_system(out), _transcripts(out)]
@@ -118,6 +126,14 @@ def standard(columns: Mapping[str, Any], tasks: bool) -> tuple[Columns, str]:
         functions = parsed_json(out.pop("functions"), "functions")
         out["tools"] = [{"type": "function", "function": function} for function in functions or ()]
     return out, "; ".join(filter(None, remarks))
+
+
+def _without_nulls(columns: Mapping[str, Any]) -> Columns:
+    """The row without the null fields of other kinds than its own, as where rows of two kinds went through Arrow."""
+    for kind, needed in WHOLE.items():
+        if all(columns.get(name) is not None for name in needed):
+            return {name: columns[name] for name in columns if columns[name] is not None or name not in OTHERS[kind]}
+    return dict(columns)
 
 
 def _conversation(out: Columns) -> str | None:

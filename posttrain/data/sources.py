@@ -5,6 +5,7 @@ A path that exists is taken as it stands, whatever characters it has.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Mapping
@@ -27,12 +28,12 @@ class Source:
 
     @property
     def is_file(self) -> bool:
-        return Path(self.name).is_file()
+        return os.path.isfile(self.name)
 
 
 def split_sources(text: str) -> list[str]:
     """The sources that are joined by commas. Raises InputError for an empty one."""
-    parts = [text] if Path(text).exists() else [part.strip() for part in text.split(",")]
+    parts = [text] if os.path.exists(text) else [part.strip() for part in text.split(",")]
     if len(parts) > 1 and "" in parts:
         raise InputError(f"{text}: an empty name between commas")
     return parts
@@ -40,7 +41,7 @@ def split_sources(text: str) -> list[str]:
 
 def split_weight(text: str) -> tuple[str, float]:
     """The source without its weight, and the weight, 1 where none is given. Raises InputError for a weight of 0."""
-    match = None if Path(text).exists() else WEIGHT.fullmatch(text)
+    match = None if os.path.exists(text) else WEIGHT.fullmatch(text)
     if match is None:
         return text, 1.0
     if not (weight := float(match["weight"])):
@@ -51,7 +52,7 @@ def split_weight(text: str) -> tuple[str, float]:
 def parse_source(text: str) -> Source:
     """One source. Raises InputError for a weight of 0 and an option that is given twice."""
     name, weight = split_weight(text)
-    if Path(name).exists():
+    if os.path.exists(name):
         return Source(name, weight=weight)
     name, _, query = name.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
