@@ -136,6 +136,8 @@ def _pool(stage: StageSpec, out: Path) -> None:
     file = Path(stage.data_path(out))
     file.parent.mkdir(exist_ok=True)
     write_atomic(file, pooled_text((source.path(out) for source in stage.data), stage.columns))
+    if stage.renames and (held_out := stage.options.get("eval_data")) is not None:
+        write_atomic(Path(stage.held_out_path(out)), pooled_text([held_out], stage.columns, optional=True))
 
 
 def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | None:

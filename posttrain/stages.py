@@ -118,22 +118,33 @@ class StageSpec:
         begins with `_`."""
         return self.data[0].path(out) if len(self.data) == 1 else str(out / "_pooled" / f"{self.name}.jsonl")
 
+    @property
+    def renames(self) -> bool:
+        """Whether what it reads is written in our columns, with the file in which its sources are pooled."""
+        return len(self.data) > 1 and self.options.get("columns") is not None
+
+    def held_out_path(self, out: Path) -> str:
+        """Its held-out data in our columns, where it `renames`."""
+        return str(out / "_pooled" / f"{self.name}-eval_data.jsonl")
+
     def config(self, out: Path, model: str | None, seed: int, max_flops: float | None) -> Any:
         """The method's configuration. Raises InputError naming stage and key."""
         options = dict(self.options)
         if self.data:
             options["data"] = self.data_path(out)
-        if len(self.data) > 1 and "eval_data" not in options:
-            options.pop("columns", None)  # the file in which they are pooled has our columns
         if not self.of:
             options.setdefault("seed", seed)
             options |= {"model": model} if self.parent is not None else {}
         if max_flops is not None:
             options["max_flops"] = max_flops
         try:
-            return METHODS[self.method](out=out / self.name, resume=True, **options)
+            config = METHODS[self.method](out=out / self.name, resume=True, **options)
         except ValidationError as error:
             raise InputError(f"stage {self.name}: {first_problem(error)}") from error
+        if not self.renames:
+            return config
+        held_out = {} if config.eval_data is None else {"eval_data": self.held_out_path(out)}
+        return config.model_copy(update={"columns": None, **held_out})
 
 
 def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:

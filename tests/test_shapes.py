@@ -14,7 +14,7 @@ import pytest
 
 from posttrain import console
 from posttrain.cli import main
-from posttrain.config import CheckDataConfig, EvalConfig, SftConfig
+from posttrain.config import AdversarialConfig, CheckDataConfig, EvalConfig, Recipe, SftConfig
 from posttrain.data import raw
 from posttrain.data.builtin import builtin_tasks
 from posttrain.data.check import check_data
@@ -27,6 +27,7 @@ from posttrain.rewards.code import code
 from posttrain.rewards.constraints import constraints
 from posttrain.rewards.math import math
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, StepwiseRow, TextRow, UnpairedRow
+from posttrain.stages import check_stages
 from posttrain.train.loop import data_hash
 from posttrain.types import InputError, Message
 
@@ -177,6 +178,8 @@ def test_tasks_keep_their_answer_as_a_column(tmp_path: Path, capsys: pytest.Capt
         load_sft(several)
     assert pairs_of(several, {"prompt": "problem", "completion": "solution"}) == [("q", "long")]
     assert check_data(several).kind == "task"
+    for answer in (42, ["a", "b"], {"A": 1}):  # a reference and nothing to write
+        assert check_data(jsonl(tmp_path, {"question": "q", "answer": answer}, name="other.jsonl")).kind == "task"
     assert check_data(source).kind == "completion"
     (prompted,) = load_prompts(source)
     assert isinstance(prompted, CompletionRow)
@@ -534,3 +537,45 @@ def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_preferences_keep_their_place(tmp_path: Path) -> None:
     source = jsonl(tmp_path, {"question": "q", "chosen": "a", "rejected": "b"})
     assert load_preferences(source) == [PreferenceRow(f"{source}:1", "q", "a", "b")]
+
+
+def test_adversarial_rounds_read_the_columns_that_were_named(tmp_path: Path) -> None:
+    from posttrain.runlog import RunLog
+    from posttrain.train.reward_model_adversarial import _in_our_columns, _round
+
+    data = jsonl(tmp_path, {"question": "q", "good": "a", "bad": "b"})
+    held_out = jsonl(tmp_path, {"prompt": "r", "chosen": "a", "rejected": "b"}, name="held_out.jsonl")
+    names = {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    config = AdversarialConfig(
+        model="m", data=data, out=tmp_path / "run", eval_data=held_out, eval_every=1, columns=names
+    )
+    with RunLog(config.out, {}, False) as log:
+        own = _in_our_columns(config, load_preferences(data, names), log)
+    inner = _round(own, 0, own.data)
+    assert inner.columns is None and inner.data != data
+    assert [row.chosen for row in load_preferences(inner.data)] == ["a"]
+    assert [row.prompt for row in load_preferences(str(inner.eval_data))] == ["r"]
+
+
+def test_recipes_weigh_earlier_stages_and_pool_by_columns(tmp_path: Path) -> None:
+    demos = {"method": "sample", "parent": "start", "data": "t.jsonl", "reward": ["math"], "samples": 2}
+    sft = {"method": "sft", "parent": "start", "data": ["demos*0.5", "own.jsonl*2"], "columns": {"prompt": "task"}}
+    evaluate = {"data": "t.jsonl", "reward": ["math"]}
+
+    def stage(**options: Any) -> Any:
+        stages = {"demos": demos, "sft": sft | options}
+        return check_stages(Recipe(model="m", evaluate=evaluate, stages=stages), tmp_path)[1]  # type: ignore[arg-type]
+
+    assert [source.path(tmp_path) for source in stage().data] == [
+        f"{tmp_path}/demos/sft.jsonl*0.5",
+        "own.jsonl*2",
+    ]
+    assert stage().data_stages == ("demos",) and stage().columns == {"prompt": "task"}
+    assert stage().config(tmp_path, "m", 0, None).columns is None  # the pooled file has our columns
+    held_out = stage(eval_data="held_out.jsonl", eval_every=1).config(tmp_path, "m", 0, None)
+    assert held_out.columns is None and held_out.eval_data == f"{tmp_path}/_pooled/sft-eval_data.jsonl"
+    assert stage(data="demos*0.5").config(tmp_path, "m", 0, None).columns == {"prompt": "task"}
+    with refused("stage sft: data is demos\\*x; the weight after \\* is a number above 0"):
+        stage(data=["demos*x"])
+    with refused("stage sft: columns: must be FIELD=COLUMN"):
+        stage(columns="task")

@@ -166,8 +166,8 @@ def kind_of(columns: Collection[str]) -> Kind:
     if "text" in has:
         return "text"
     raise InputError(
-        f"the row fits no method: {found}; needed are {'; or '.join(NEEDS.values())}. Other names are said as in "
-        "--columns prompt=question,completion=answer"
+        f"the row fits no method: {found}; needed are {'; or '.join(NEEDS.values())}. Columns of other names are "
+        "named by --columns, as in --columns prompt=question,completion=answer"
     )
 
 

@@ -36,10 +36,10 @@ def check_one_kind(kinds: Mapping[str, Kind]) -> None:
             )
 
 
-def pooled_text(sources: Iterable[str], names: Names | None = None) -> str:
+def pooled_text(sources: Iterable[str], names: Names | None = None, optional: bool = False) -> str:
     """The rows of all sources as JSONL, in our columns, `names` as in `data.shapes`; of a built-in task its prompt, and
     its answer as completion. What JSON has no form for, as the date in a column of a Parquet file, becomes text."""
-    rows = standardised(renamed([row for source in sources for row in _rows(source)], names))
+    rows = standardised(renamed([row for source in sources for row in _rows(source)], names, optional))
     return "".join(json.dumps(row.checked(), ensure_ascii=False, default=str) + "\n" for row in rows)
 
 

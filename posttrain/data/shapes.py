@@ -165,9 +165,9 @@ def _question(out: Columns, tasks: bool) -> str | None:
         raise InputError(_two_ways("the row", ["text", *asked, *answers], f"prompt={asked[0]},completion={answers[0]}"))
     if len(asked) > 1:
         raise InputError(_two_ways("the prompt", asked, f"prompt={asked[0]}"))
-    parts = _join(out, asked[0])
+    parts = _join(out, asked[0]) + (" after history" if "history" in out else "")
     history = _history(out)
-    if tasks or _is_pair(out) or len(answers) > 1:
+    if tasks or _is_pair(out) or len(answers) > 1 or not _can_be_said(out[answers[0]]):
         if history:
             out["prompt"] = [*history, _turn("user", out["prompt"])]
         return f"read as {'pairs' if _is_pair(out) else 'tasks'} (prompt = {parts})"
@@ -179,6 +179,11 @@ def _question(out: Columns, tasks: bool) -> str | None:
         out |= {"prompt": [first], "completion": [*turns, *last]}
     shape = "Alpaca" if alpaca else f"{asked[0]}/{answer}"
     return f"read as {shape} (prompt = {parts}, completion = {answer}){_unread(out)}"
+
+
+def _can_be_said(answer: Any) -> bool:
+    """Whether an answer can be what a model is to write; a number or a list of choices is a reference."""
+    return answer is None or isinstance(answer, str) or _is_messages(answer)
 
 
 def _response(out: Columns) -> str | None:
