@@ -226,7 +226,7 @@ def _compare(config: configs.CompareConfig) -> int:
 def _check_data(config: configs.CheckDataConfig) -> int:
     from posttrain.data.check import check_data, format_report
 
-    report = check_data(config.file, config.against)
+    report = check_data(config.file, config.against, config.columns)
     print(printable(format_report(report)))
     return DONE if report.ok else FAILED
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -27,6 +28,12 @@ def format_numbers(numbers: Mapping[str, float | None]) -> str:
 def say(text: str) -> None:
     """Say on standard error where long work is."""
     print(printable(text), file=sys.stderr, flush=True)
+
+
+@cache
+def say_once(text: str) -> None:
+    """Say on standard error, once a process: stages of a recipe read the same files."""
+    say(text)
 
 
 def warn(text: str) -> None:

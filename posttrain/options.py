@@ -25,7 +25,7 @@ from posttrain.types import InputError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
-METAVARS = {int: "INT", float: "FLOAT", Path: "PATH"}
+METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", dict[str, str]: "FIELD=COLUMN,..."}
 EMPTY: Mapping[str, str] = MappingProxyType({})
 NOT_GIVEN = "\0"
 """Stands for an option that is not on the command line; no argument of a program can hold this character."""
@@ -153,7 +153,8 @@ def _messages(config_class: type[Config], error: ValidationError, positional: Ma
         if fault["type"] in ("missing", "too_short"):
             lines.append(f"{name} is required")
         else:
-            rule = fault["msg"].split(", unable to parse")[0].replace("Input should be", "must be")
+            rule = fault["msg"].removeprefix("Value error, ").split(", unable to parse")[0]
+            rule = rule.replace("Input should be", "must be")
             lines.append(f"{name} {rule}, not {fault['input']!r}")
     return lines
 

@@ -6,7 +6,7 @@ A pipeline folder has a run folder for each stage, named after it, and beside th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,10 @@ def _claim(out: Path, recipe: Recipe) -> None:
 
 
 def _text(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe.model_dump(mode="json", exclude={"shape"}), sort_keys=False, allow_unicode=True)
+    exclude: dict[str, Any] = {"shape": True}
+    if recipe.evaluate.columns is None:
+        exclude["evaluate"] = {"columns"}
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude=exclude), sort_keys=False, allow_unicode=True)
 
 
 def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
@@ -111,7 +114,7 @@ def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None
         changed += [
             f"{name}.{key}"
             for key in sorted({*then, *settings})
-            if (begun or key in ("data", "ptx_data")) and then.get(key) != settings.get(key)
+            if (begun or key in ("data", "columns", "ptx_data")) and then.get(key) != settings.get(key)
         ]
     if changed:
         raise InputError(
@@ -136,7 +139,9 @@ def _pool(stage: StageSpec, out: Path) -> None:
 
     file = Path(stage.data_path(out))
     file.parent.mkdir(exist_ok=True)
-    write_atomic(file, pooled_text(source.path(out) for source in stage.data))
+    write_atomic(file, pooled_text((source.path(out) for source in stage.data), stage.columns))
+    if stage.renames and (held_out := stage.options.get("eval_data")) is not None:
+        write_atomic(Path(stage.held_out_path(out)), pooled_text([held_out], stage.columns, optional=True))
 
 
 def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | None:
@@ -172,7 +177,7 @@ class _Evaluator:
 
         self.recipe = recipe
         self.out = out
-        held_out = load_tasks(recipe.evaluate.data)
+        held_out = load_tasks(recipe.evaluate.data, recipe.evaluate.columns)
         self.tasks: list[Task]
         self.tasks, self.removed = drop_overlap(_training_prompts(stages), held_out)
         if not self.tasks:
@@ -255,7 +260,7 @@ def _training_rows(stage: StageSpec) -> list[Row]:
     made: Kind = "preference" if READS.get(stage.method) == ("pairs",) else "completion"
     kinds: dict[str, Kind] = {}
     for source in stage.data:
-        own = _rows_of(stage.method, source.name) if source.file is None else ()
+        own = _rows_of(stage.method, source.name, stage.columns, len(stage.data) > 1) if source.file is None else ()
         kinds[source.name] = KINDS[type(own[0])] if own else made
         rows += own
     try:
@@ -265,21 +270,23 @@ def _training_rows(stage: StageSpec) -> list[Row]:
     if (mix := stage.options.get("ptx_data")) is not None:
         rows += _rows_of("sft", mix)
     if (held_out := stage.options.get("eval_data")) is not None:
-        _rows_of(stage.method, held_out)
+        _rows_of(stage.method, held_out, stage.columns, True)
     return rows
 
 
-def _rows_of(method: str, source: str) -> Sequence[Row]:
-    """What a method reads from a source."""
+def _rows_of(
+    method: str, source: str, columns: Mapping[str, str] | None = None, optional: bool = False
+) -> Sequence[Row]:
+    """What a method reads from a source, whose `columns` have other names, or none of these where they are optional."""
     from posttrain.data.formats import load_feedback, load_judged, load_prompts, load_sft, load_tasks
 
     if method == "sft":
-        return load_sft(source)
+        return load_sft(source, columns, optional=optional)
     if method in ("dpo", "adversarial"):
-        return load_feedback(source)
+        return load_feedback(source, columns, optional=optional)
     if method == "reward-model":
-        pairs, solutions = load_judged(source)
+        pairs, solutions = load_judged(source, columns, optional=optional)
         return [*pairs, *solutions]
     if method == "distill":
-        return load_prompts(source)
-    return load_tasks(source)
+        return load_prompts(source, columns, optional=optional)
+    return load_tasks(source, columns, optional=optional)

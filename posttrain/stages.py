@@ -22,6 +22,7 @@ from posttrain.config import (
     RlConfig,
     SampleConfig,
     SftConfig,
+    read_columns,
 )
 from posttrain.recipe import first_problem
 from posttrain.types import InputError
@@ -58,6 +59,8 @@ STAGE_REWARD = re.compile(rf"\A\s*({STAGE_MODEL.pattern})(?=\s*(?:=|\Z)|\s+as\s)
 """A reward that is the model of a stage and nothing else, as a folder by itself is a reward model."""
 PLAIN_PATH = re.compile(r"""[^\s(),="':]+""")
 """What a reward expression takes for one name without quotes."""
+WEIGHT = re.compile(r"\d+(\.\d*)?|\.\d+")
+"""How often the rows of a source are taken."""
 RESERVED = {START}
 UNKNOWN_FLOPS = 1.0
 """Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
@@ -65,13 +68,15 @@ UNKNOWN_FLOPS = 1.0
 
 @dataclass(frozen=True)
 class DataSource:
-    """Rows of an earlier stage, in its `file`, or of a source as on the command line, where `file` is None."""
+    """Rows of an earlier stage, in its `file` and with a `weight` as `*0.3`, or of a source as on the command line,
+    where `file` is None."""
 
     name: str
     file: str | None = None
+    weight: str = ""
 
     def path(self, out: Path) -> str:
-        return self.name if self.file is None else str(out / self.name / self.file)
+        return self.name if self.file is None else str(out / self.name / self.file) + self.weight
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,12 @@ class StageSpec:
         return self.method != "average" and "endpoint" not in self.options
 
     @property
+    def columns(self) -> Mapping[str, str] | None:
+        """The columns of its data that have other names, as its configuration reads them."""
+        names: Mapping[str, str] | None = read_columns(self.options.get("columns"))
+        return names
+
+    @property
     def data_stages(self) -> tuple[str, ...]:
         """The earlier stages whose rows it reads, each once."""
         return tuple(dict.fromkeys(source.name for source in self.data if source.file is not None))
@@ -106,6 +117,15 @@ class StageSpec:
         """What the stage reads: its one source, or the file in which several are pooled. No stage has a name that
         begins with `_`."""
         return self.data[0].path(out) if len(self.data) == 1 else str(out / "_pooled" / f"{self.name}.jsonl")
+
+    @property
+    def renames(self) -> bool:
+        """Whether what it reads is written in our columns, with the file in which its sources are pooled."""
+        return len(self.data) > 1 and self.options.get("columns") is not None
+
+    def held_out_path(self, out: Path) -> str:
+        """Its held-out data in our columns, where it `renames`."""
+        return str(out / "_pooled" / f"{self.name}-eval_data.jsonl")
 
     def config(self, out: Path, model: str | None, seed: int, max_flops: float | None) -> Any:
         """The method's configuration. Raises InputError naming stage and key."""
@@ -118,9 +138,13 @@ class StageSpec:
         if max_flops is not None:
             options["max_flops"] = max_flops
         try:
-            return METHODS[self.method](out=out / self.name, resume=True, **options)
+            config = METHODS[self.method](out=out / self.name, resume=True, **options)
         except ValidationError as error:
             raise InputError(f"stage {self.name}: {first_problem(error)}") from error
+        if not self.renames:
+            return config
+        held_out = {} if config.eval_data is None else {"eval_data": self.held_out_path(out)}
+        return config.model_copy(update={"columns": None, **held_out})
 
 
 def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
@@ -229,13 +253,18 @@ def _sources(
     if not parts or not all(isinstance(part, str) for part in parts):
         lists = f"; lists are for {', '.join(READS)}" if isinstance(given, list) and not listed else ""
         raise InputError(f"stage {name}: data is {given!r}; give one name{' or a list of them' if listed else lists}")
+    sources = []
     for part in parts:
-        if part in recipe.stages and part not in earlier:
-            raise InputError(f"stage {name}: data names {part}, which is no earlier stage")
-    return tuple(
-        DataSource(part, _data_file(name, method, earlier[part], recipe, out)) if part in earlier else DataSource(part)
-        for part in parts
-    )
+        stage, star, weight = part.partition("*")
+        if stage not in recipe.stages:
+            sources.append(DataSource(part))
+            continue
+        if stage not in earlier:
+            raise InputError(f"stage {name}: data names {stage}, which is no earlier stage")
+        if star and not (WEIGHT.fullmatch(weight) and float(weight)):
+            raise InputError(f"stage {name}: data is {part}; the weight after * is a number above 0")
+        sources.append(DataSource(stage, _data_file(name, method, earlier[stage], recipe, out), star + weight))
+    return tuple(sources)
 
 
 def _data_file(name: str, method: str, source: StageSpec, recipe: Recipe, out: Path) -> str:

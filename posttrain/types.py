@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = ("system", "developer", "user", "assistant", "tool")
+API_FIELDS = ("id", "annotations")
+"""Fields of a message from an API that say nothing about its text: its number, and where quotations come from."""
 
 
 class InputError(Exception):
@@ -59,22 +61,45 @@ class Message:
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Message:
-        """The inverse of `to_dict`. `content: null` beside tool calls is read as empty text.
+        """The inverse of `to_dict`, and messages as APIs write them: `content` may be a list of parts that are text,
+        null beside tool calls; `reasoning_content` is `reasoning`, and `function_call` a tool call. A field that is
+        null or empty says nothing; `id` and `annotations` say nothing about the text.
 
-        Raises InputError for a missing role, a content that is not text, or an unknown field."""
-        known = {"role", "content", "reasoning", "tool_calls", "tool_call_id", "name"}
-        if unknown := sorted(set(row) - known):
-            raise InputError(f"unknown field {unknown[0]!r} in a message; known are {', '.join(sorted(known))}")
-        if "role" not in row:
+        Raises InputError for a missing role, a content that is not text, a `weight` but 1, or an unknown field."""
+        given = {name: value for name, value in row.items() if value is not None and value != []}
+        calls = list(given.pop("tool_calls", None) or ())
+        if call := given.pop("function_call", None):
+            calls.append({"type": "function", "function": call})
+        if "reasoning_content" in given:
+            given.setdefault("reasoning", given.pop("reasoning_content"))
+        if (weight := given.pop("weight", 1)) != 1:
+            raise InputError(f"'weight' is {weight!r}; a message counts whole here, so drop it or the message")
+        known = ("role", "content", "reasoning", "tool_calls", "tool_call_id", "name")
+        for name, value in given.items():
+            if name not in known and name not in API_FIELDS and value not in ("", {}):
+                raise InputError(f"unknown field {name!r} in a message; known are {', '.join(sorted(known))}")
+        if "role" not in given:
             raise InputError("a message has no 'role'")
-        content = row.get("content")
-        if content is None and row.get("tool_calls"):
-            content = ""
+        content = given.get("content", "" if calls else None)
         if content is None:
             raise InputError("a message has no 'content'")
         return Message(
-            row["role"], content, row.get("reasoning"), tuple(row.get("tool_calls") or ()), row.get("tool_call_id")
+            given["role"], _plain_text(content), given.get("reasoning"), tuple(calls), given.get("tool_call_id")
         )
+
+
+def _plain_text(content: Any) -> Any:
+    """The text of a list of parts, as they follow each other; anything else as it is. Raises InputError for a part that
+    is no text."""
+    if not isinstance(content, list | tuple) or not all(isinstance(part, Mapping) for part in content):
+        return content
+    for number, part in enumerate(content, start=1):
+        if part.get("type") not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
+            raise InputError(
+                f"part {number} of the content is of type {part.get('type')!r}; only text is read, as in "
+                '{"type": "text", "text": "..."}'
+            )
+    return "".join(part["text"] for part in content)
 
 
 Prompt = str | tuple[Message, ...]

@@ -109,7 +109,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     ("endless digits", f"{MATH} --data digits.jsonl", ["digits.jsonl:1", "5000 digits", "as text"]),
     ("endless digits to score", "score --reward math --data digits.jsonl", ["digits.jsonl:1", "5000 digits"]),
     ("CSV with a cell too many", f"{SFT} --data cells.csv", ["cells.csv:3", "3 cells", "2 columns", "quote commas"]),
-    ("unknown file type", f"{SFT} --data data.txt", ["data.txt", "'.txt'", ".jsonl, .json, .csv, .parquet"]),
+    ("unknown file type", f"{SFT} --data data.txt", ["data.txt", "'.txt'", ".jsonl, .json, .csv, .tsv, .parquet"]),
     ("JSON without a list", f"{SFT} --data object.json", ["object.json", "one list of objects", ".jsonl"]),
     ("folder as data", f"{SFT} --data folder", ["folder is a directory", "name one file"]),
     ("no such file", f"{SFT} --data nowhere.jsonl", ["no such file: nowhere.jsonl", "Give a path"]),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -12,6 +13,27 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def read_columns(value: Any) -> Any:
+    """`prompt=question,completion=answer`, or the mapping that it is."""
+    if not isinstance(value, str):
+        if isinstance(value, Mapping) and not value:
+            raise ValueError("must name a column, as in prompt=question")
+        return value
+    names: dict[str, str] = {}
+    for part in value.split(","):
+        field, equals, column = (text.strip() for text in part.partition("="))
+        if not (field and equals and column):
+            raise ValueError("must be FIELD=COLUMN,FIELD=COLUMN as in prompt=question,completion=answer")
+        if field in names:
+            raise ValueError(f"must name each field once, and names {field} twice")
+        names[field] = column
+    return names
+
+
+Columns = Annotated[dict[str, str] | None, BeforeValidator(read_columns)]
+"""Which columns of a data file are which fields of ours."""
 
 
 class Config(BaseModel):

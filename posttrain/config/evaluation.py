@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Temperature
+from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Temperature
 
 MAIN_SUITE, RETENTION_SUITE = "held_out", "retention"
 """Names of evaluations: the one on tasks that is given no other, whose values carry no prefix, and the shipped one."""
@@ -29,6 +29,8 @@ class EvalConfig(Config):
     training made a model forget; of the other options it takes `out`, `engine_slots` and `raw`."""
     data: str | None = None
     """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set. Required for `tasks`."""
+    columns: Columns = None
+    """Columns that have other names, as in training: `prompt=question`."""
     reward: tuple[str, ...] = ()
     """What scores an answer; as in `posttrain rl`. Required for `tasks`."""
     name: str | None = None
@@ -92,6 +94,8 @@ class ScoreConfig(Config):
     """What scores a completion; as in `posttrain rl`."""
     data: str
     """JSONL file with `prompt`, `completion` and the columns the reward reads; `-` reads standard input."""
+    columns: Columns = None
+    """Columns that have other names: `prompt=question,completion=answer`."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
 
@@ -114,7 +118,9 @@ class CheckDataConfig(Config):
     """Check a data file and name every fault by file and line; exits with 1 where there is one."""
 
     file: str
-    """Data to check: a JSONL, JSON, CSV or Parquet file, a hub id or a built-in set."""
+    """Data to check, as in training: a JSONL, JSON, CSV, TSV or Parquet file, a hub id or a built-in set."""
+    columns: Columns = None
+    """Columns of both that have other names: `prompt=question,completion=answer`."""
     against: tuple[str, ...] = ()
     """Other data, such as the training set, whose prompts are looked for in this one."""
 

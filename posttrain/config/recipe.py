@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Temperature
+from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Temperature
 
 
 class RunConfig(Config):
@@ -74,6 +74,8 @@ class HeldOut(Config):
 
     data: str
     """Held-out tasks; those whose prompt occurs in any training data of the recipe are removed and counted."""
+    columns: Columns = None
+    """Columns of the data that have other names, as `prompt: question`."""
     reward: Annotated[tuple[str, ...], Field(min_length=1)]
     """What scores an answer."""
     samples: NonNegative = 4
@@ -104,7 +106,8 @@ class Recipe(Config):
     stages: dict[str, dict[str, Any]]
     """Stages in order. Each names its `method` (sft, dpo, online-dpo, reward-model, adversarial, rl, distill, sample,
     revise), its `parent` (`start` or an earlier stage), its `data` (as on the command line, or an earlier `sample` or
-    `revise` stage that writes what the method reads; a list of these for methods that read rows), perhaps `flops_of`
+    `revise` stage that writes what the method reads; a list of these for methods that read rows, each perhaps weighed
+    as `FILE*0.3`), perhaps `columns` (`prompt: question`, of each source that has them), perhaps `flops_of`
     (an earlier stage: spend as many operations as that one did, those of its own data stages included), and options
     of the method. A stage that writes data may have a `model` or an `endpoint` in place of a parent; a `teacher` and a
     `policy` may be `start` or an earlier stage. In a `reward`, `{STAGE}` is the model of an earlier stage:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Share, Temperature
+from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Share, Temperature
 
 
 class SourceConfig(Config):
@@ -36,6 +36,8 @@ class SourceConfig(Config):
     """Folder of answers that were given before; the same request is answered from there. Default: one in `out`."""
     data: str
     """Tasks; as in `posttrain rl`."""
+    columns: Columns = None
+    """Columns that have other names: `prompt=question`."""
     out: Path
     """Folder of the run."""
     limit: Positive | None = None

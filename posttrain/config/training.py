@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed
+from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed
 
 
 class TrainConfig(Config):
@@ -16,7 +16,11 @@ class TrainConfig(Config):
     model: str
     """Model to start from: a folder, a hub id, `smollm2-135m` or `tiny-random`."""
     data: str
-    """Training data: a JSONL, JSON, CSV or Parquet file, a hub id, `reasoning-gym:NAME?size=…&seed=…`, `humaneval`."""
+    """Training data: a JSONL, JSON, CSV, TSV or Parquet file, a hub id `owner/name?split=…&config=…&revision=…`,
+    `reasoning-gym:NAME?size=…&seed=…`, `humaneval`; several joined by commas, `FILE*0.3` takes 30% of its rows.
+    docs/data.md shows the rows that are read: messages, prompt and completion, Alpaca, ShareGPT and more."""
+    columns: Columns = None
+    """Columns of `data` and `eval_data` that have other names: `prompt=question,completion=answer`."""
     out: Path
     """Run folder to write."""
     max_steps: Positive | None = None

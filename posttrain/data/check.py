@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from posttrain.data import builtin, readers
+from posttrain.data import builtin
 from posttrain.data.formats import FITS, Kind, kind_of, parse_rows
+from posttrain.data.raw import RawRow
+from posttrain.data.shapes import Names, standard_rows
 from posttrain.rows import (
     CompletionRow,
     MessagesRow,
@@ -72,12 +74,12 @@ class Report:
         return self.problem_count == 0
 
 
-def check_data(source: str, against: tuple[str, ...] = ()) -> Report:
+def check_data(source: str, against: tuple[str, ...] = (), names: Names | None = None) -> Report:
     """Validate every row of `source` and compare its prompts with those of the sources in `against`.
 
     Two prompts are the same as `builtin.prompt_key` says. Raises InputError where there is nothing to check row by row
     (no such file, empty, not a list), and for the first bad row of a file in `against`."""
-    raw = [] if builtin.is_builtin(source) else readers.iter_rows(source)
+    raw = [] if builtin.is_builtin(source) else standard_rows(source, names)
     if builtin.is_builtin(source):
         tasks = builtin.builtin_tasks(source)
         columns = Counter(name for task in tasks for name in ("prompt", *task.columns))
@@ -100,7 +102,7 @@ def check_data(source: str, against: tuple[str, ...] = ()) -> Report:
         empty=tuple(where for where, counts in responses if 0 in counts),
         duplicates=len(duplicates),
         duplicate_of=duplicates[0] if duplicates else None,
-        overlaps=tuple(_overlap(valid, other) for other in against),
+        overlaps=tuple(_overlap(valid, other, names) for other in against),
         problem_count=len(problems),
         problems=tuple(problems[:SHOWN_PROBLEMS]),
     )
@@ -137,7 +139,7 @@ def format_report(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _first_kind(raw: Iterable[readers.RawRow]) -> Kind | None:
+def _first_kind(raw: Iterable[RawRow]) -> Kind | None:
     """The kind of the first row that has one: what the other rows are held to."""
     for row in raw:
         if row.problem is None:
@@ -165,17 +167,17 @@ def _identity(row: Row) -> str:
     return builtin.prompt_key(row.prompt)
 
 
-def _overlap(valid: Sequence[tuple[str, Row]], other: str) -> Overlap:
-    shown = {builtin.prompt_key(prompt) for prompt in _prompts(other)}
+def _overlap(valid: Sequence[tuple[str, Row]], other: str, names: Names | None) -> Overlap:
+    shown = {builtin.prompt_key(prompt) for prompt in _prompts(other, names)}
     shared = [where for where, row in valid if any(builtin.prompt_key(prompt) in shown for prompt in row_prompts(row))]
     return Overlap(other, len(shared), shared[0] if shared else None)
 
 
-def _prompts(source: str) -> Iterator[Prompt]:
+def _prompts(source: str, names: Names | None) -> Iterator[Prompt]:
     if builtin.is_builtin(source):
         yield from (task.prompt for task in builtin.builtin_tasks(source))
         return
-    for _, row in parse_rows(readers.iter_rows(source)):
+    for _, row in parse_rows(standard_rows(source, names, optional=True)):
         if isinstance(row, InputError):
             raise row
         yield from row_prompts(row)

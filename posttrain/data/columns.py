@@ -12,6 +12,16 @@ from posttrain.types import InputError, Message, Prompt
 
 STEPS = ("steps", "completions")
 """Columns that hold the steps of an answer, with `labels` beside them; the second is TRL's name."""
+ASSISTANT_MARK = "\n\nAssistant:"
+"""What an answer follows in the transcripts of HH-RLHF."""
+ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "observation": "tool",
+    "function": "tool",
+    "function_call": "assistant",
+}
+"""What ShareGPT and its descendants call a role."""
 
 
 def parse_prompt(value: Any, column: str = "prompt") -> Prompt:
@@ -32,20 +42,86 @@ def parse_prompt(value: Any, column: str = "prompt") -> Prompt:
 
 
 def parse_messages(value: Any, column: str) -> tuple[Message, ...]:
-    """A list of at least one message. Raises InputError naming column and message."""
+    """A list of at least one message, or one message, or the JSON text of these; messages of `from` and `value` too.
+    Raises InputError naming column and message, and for one of the assistant that has weight 0 and is no prompt."""
+    messages, trained = parse_weighted(value, column)
+    if column != "prompt" and not all(trained):
+        raise InputError(
+            f"column '{column}', message {trained.index(False) + 1}: has weight 0; move it to the column 'prompt', or "
+            "drop it"
+        )
+    return messages
+
+
+def parse_weighted(value: Any, column: str) -> tuple[tuple[Message, ...], tuple[bool, ...]]:
+    """Messages as `parse_messages` reads them, and which are to be trained: all but those of the assistant with
+    `weight` 0 (OpenAI's fine-tuning format). Raises InputError naming column and message."""
+    value = parsed_json(value, column)
+    if isinstance(value, Mapping):
+        value = [value]
     if not isinstance(value, list | tuple):
         raise InputError(f"column '{column}' must be text or a list of messages, not {short(value)}")
     if not value:
         raise InputError(f"column '{column}' is an empty list")
-    messages = []
+    messages, trained = [], []
     for number, item in enumerate(value, start=1):
         if not isinstance(item, Mapping):
             raise InputError(f"column '{column}', message {number}: must be an object with role and content")
         try:
-            messages.append(Message.from_dict(item))
+            if (weight := item.get("weight")) not in (None, 0, 1):
+                raise InputError(f"'weight' must be 0 (not trained) or 1, not {short(weight)}")
+            if weight is not None:
+                item = {name: item[name] for name in item if name != "weight"}
+            if "from" in item or str(item.get("role")) in ROLES:
+                item = _with_role(item)
+            message = Message.from_dict(item)
         except InputError as error:
             raise InputError(f"column '{column}', message {number}: {error}") from None
-    return tuple(messages)
+        messages.append(message)
+        trained.append(message.role != "assistant" or weight != 0)
+    return tuple(messages), tuple(trained)
+
+
+def _with_role(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A message of ShareGPT in our words: `from` and `value`, roles by their names there, and a `function_call`, whose
+    value is the JSON text of a call or a list of them (LLaMA-Factory), as tool calls."""
+    names = {"from": "role", "value": "content"} if item.get("role") is None and "from" in item else {}
+    out = {names.get(name, name): value for name, value in item.items() if name not in names.values()}
+    role = out.get("role")
+    if role == "function_call":
+        calls = parsed_json(out.pop("content", None), "value")
+        calls = [calls] if isinstance(calls, Mapping) else calls
+        if not isinstance(calls, list) or not all(isinstance(c, Mapping) and "name" in c for c in calls):
+            raise InputError(f"a function_call must be the JSON of a name and arguments, not {short(calls)}")
+        out |= {"role": "assistant", "tool_calls": [{"type": "function", "function": call} for call in calls]}
+    elif isinstance(role, str) and role in ROLES:
+        out["role"] = ROLES[role]
+    return out
+
+
+def parsed_json(value: Any, column: str) -> Any:
+    """A list or an object that is given as JSON text, as in CSV and where Arrow has no type for it; anything but text
+    as it is. Raises InputError naming the column for text that is no JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):  # a syntax error, endless digits, endless depth
+        raise InputError(
+            f"column '{column}' is not JSON: {short(value)}; write a list or the JSON text of one"
+        ) from None
+
+
+def parsed_list(value: Any, column: str, kind: type = object) -> list[Any] | None:
+    """A list of items of one kind, or the JSON text of one; None for null. Raises InputError naming the column for
+    anything else."""
+    value = parsed_json(value, column)
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(isinstance(item, kind) for item in value):
+        of = " of objects" if kind is Mapping else ""
+        raise InputError(f"column '{column}' must be a list{of} or the JSON text of one, not {short(value)}")
+    return list(value)
 
 
 def after_prompt(prompt: Prompt, value: Any, column: str) -> tuple[Prompt, Response]:
@@ -87,18 +163,18 @@ def check_one_answer(response: Response, column: str) -> None:
 
 
 def parse_label(value: Any) -> bool:
-    """True or false, also as 1 and 0 or as text (CSV)."""
-    known = {"true": True, "false": False, "1": True, "0": False}
-    if str(value).lower() not in known:
+    """True or false, also as the numbers 1 and 0 and as the text of either (CSV)."""
+    known = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+    if str(value).strip().lower() not in known:
         raise InputError(f"column 'label' must be true or false, not {short(value)}; rename it if it is something else")
-    return known[str(value).lower()]
+    return known[str(value).strip().lower()]
 
 
 def parse_steps(columns: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """The steps of an answer, without line breaks around them, and how right each is: true, false or a number from 0
     to 1."""
     name = next(name for name in STEPS if name in columns)
-    steps, labels = columns[name], columns["labels"]
+    steps, labels = (parsed_json(columns[column], column) for column in (name, "labels"))
     if not isinstance(steps, list | tuple) or not all(isinstance(step, str) for step in steps):
         raise InputError(f"column '{name}' must be a list of texts, one a step, not {short(steps)}")
     if not isinstance(labels, list | tuple):
@@ -128,11 +204,7 @@ def parse_probability(columns: Mapping[str, Any]) -> float:
 def parse_tools(columns: Mapping[str, Any]) -> Tools:
     """The column `tools`, a list of JSON schemas or the JSON text of one; () where there is none."""
     value = columns.get("tools")
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value.strip() else None
-        except (ValueError, RecursionError):  # a syntax error, endless digits, endless depth
-            raise InputError(f"column 'tools' is not JSON: {short(value)}") from None
+    value = None if isinstance(value, str) and not value.strip() else parsed_json(value, "tools")
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
@@ -165,9 +237,8 @@ def _split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
         raise InputError("'chosen' and 'rejected' are equal; drop the row, a preference needs a difference")
     pairs = enumerate(zip(chosen, rejected, strict=False))
     cut = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
-    marker = "\n\nAssistant:"
-    if (at := chosen.rfind(marker, 0, cut)) >= 0:
-        cut = at + len(marker)
+    if (at := chosen.rfind(ASSISTANT_MARK, 0, cut)) >= 0:
+        cut = at + len(ASSISTANT_MARK)
     else:
         while cut and not chosen[cut - 1].isspace():
             cut -= 1

@@ -2,6 +2,7 @@
 
 The columns of a row tell its kind (`kind_of`); one file holds one kind. `parse_rows` turns raw rows into typed ones and
 gives an InputError in the place of a bad row; the `load_…` functions raise the first, `check-data` collects them.
+Their `names` says which columns of the file are which of ours, `optional` that the file may have none of them.
 """
 
 from __future__ import annotations
@@ -9,22 +10,34 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from posttrain.data import builtin, readers
+from posttrain.data import builtin
 from posttrain.data.columns import (
     STEPS,
     after_prompt,
     check_one_answer,
     parse_label,
-    parse_messages,
     parse_pair,
     parse_probability,
     parse_prompt,
     parse_steps,
     parse_tools,
+    parse_weighted,
     short,
 )
-from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Row, SftRow, StepwiseRow, TextRow, UnpairedRow
-from posttrain.types import InputError, Task
+from posttrain.data.raw import RawRow
+from posttrain.data.shapes import Names, standard_rows
+from posttrain.rows import (
+    CompletionRow,
+    MessagesRow,
+    PreferenceRow,
+    Row,
+    SftRow,
+    StepwiseRow,
+    TextRow,
+    Tools,
+    UnpairedRow,
+)
+from posttrain.types import InputError, Message, Task
 
 Kind = Literal["messages", "completion", "text", "preference", "unpaired", "stepwise", "task"]
 
@@ -50,69 +63,75 @@ FITS: dict[Kind, str] = {
 PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "tools", "probability")
 
 
-def load_sft(source: str) -> list[SftRow]:
+def load_sft(source: str, names: Names | None = None, *, optional: bool = False) -> list[SftRow]:
     """Rows for supervised fine-tuning: `messages`, `prompt` + `completion`, or `text`; reasoning-gym tasks with their
     answers as completions. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         return [_answered(source, task) for task in builtin.builtin_tasks(source)]
     rows: list[SftRow] = []
-    for where, row in _load(source, ("messages", "completion", "text"), "posttrain sft"):
+    for where, row in _load(source, names, optional, ("messages", "completion", "text"), "posttrain sft"):
         if not isinstance(row, MessagesRow | CompletionRow | TextRow):
             raise TypeError(f"{where}: parsed as {type(row).__name__}")
         rows.append(row)
     return rows
 
 
-def load_preferences(source: str, method: str = "posttrain dpo") -> list[PreferenceRow]:
+def load_preferences(
+    source: str, names: Names | None = None, method: str = "posttrain dpo", *, optional: bool = False
+) -> list[PreferenceRow]:
     """Rows for DPO and reward models. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    return [row for _, row in _load(source, ("preference",), method) if isinstance(row, PreferenceRow)]
+    return [row for _, row in _load(source, names, optional, ("preference",), method) if isinstance(row, PreferenceRow)]
 
 
-def load_judged(source: str) -> tuple[list[PreferenceRow], list[StepwiseRow]]:
+def load_judged(
+    source: str, names: Names | None = None, *, optional: bool = False
+) -> tuple[list[PreferenceRow], list[StepwiseRow]]:
     """Rows for reward models: pairs, or answers in steps. One file holds one kind, and the other list is empty. Raises
     InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    rows = [row for _, row in _load(source, ("preference", "stepwise"), "posttrain reward-model")]
+    rows = [row for _, row in _load(source, names, optional, ("preference", "stepwise"), "posttrain reward-model")]
     pairs = [row for row in rows if isinstance(row, PreferenceRow)]
     return pairs, [row for row in rows if isinstance(row, StepwiseRow)]
 
 
-def load_stepwise(source: str) -> list[StepwiseRow]:
+def load_stepwise(source: str, names: Names | None = None, *, optional: bool = False) -> list[StepwiseRow]:
     """Rows for process models. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without steps; it fits {FITS['task']}")
-    rows = _load(source, ("stepwise",), "posttrain reward-model with data in steps")
+    rows = _load(source, names, optional, ("stepwise",), "posttrain reward-model with data in steps")
     return [row for _, row in rows if isinstance(row, StepwiseRow)]
 
 
-def load_feedback(source: str) -> list[PreferenceRow | UnpairedRow]:
+def load_feedback(
+    source: str, names: Names | None = None, *, optional: bool = False
+) -> list[PreferenceRow | UnpairedRow]:
     """Rows for KTO: labelled responses, or pairs; one file holds one kind. Raises InputError naming file and line for
     the first row that is wrong."""
     if builtin.is_builtin(source):
         raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    rows = _load(source, ("unpaired", "preference"), FITS["unpaired"])
+    rows = _load(source, names, optional, ("unpaired", "preference"), FITS["unpaired"])
     return [row for _, row in rows if isinstance(row, PreferenceRow | UnpairedRow)]
 
 
-def load_prompts(source: str) -> list[Task | CompletionRow]:
+def load_prompts(source: str, names: Names | None = None, *, optional: bool = False) -> list[Task | CompletionRow]:
     """Prompts with or without a completion, for on-policy distillation: tasks, or `prompt` + `completion`;
     reasoning-gym tasks with their answers. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         tasks = builtin.builtin_tasks(source)
         return [_answered(source, task) if isinstance(task.columns.get("answer"), str) else task for task in tasks]
-    rows = _load(source, ("task", "completion"), "posttrain distill")
+    rows = _load(source, names, optional, ("task", "completion"), "posttrain distill")
     return [row for _, row in rows if isinstance(row, Task | CompletionRow)]
 
 
-def load_tasks(source: str) -> list[Task]:
+def load_tasks(source: str, names: Names | None = None, *, optional: bool = False) -> list[Task]:
     """Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must
     be unique, else its index. Raises InputError naming file and line for the first row that is wrong."""
     if builtin.is_builtin(source):
         return builtin.builtin_tasks(source)
-    return [row for _, row in _load(source, ("task",), FITS["task"]) if isinstance(row, Task)]
+    return [row for _, row in _load(source, names, optional, ("task",), FITS["task"]) if isinstance(row, Task)]
 
 
 def kind_of(columns: Collection[str]) -> Kind:
@@ -134,7 +153,10 @@ def kind_of(columns: Collection[str]) -> Kind:
                 raise InputError(f"'{other}' has no meaning beside '{steps[0]}'; drop one of them ({found})")
         return "stepwise"
     if "messages" in has and (pair or "text" in has):
-        raise InputError(f"'messages' beside 'text' or 'completion' is ambiguous; keep one of them ({found})")
+        raise InputError(
+            "'messages' beside 'text' or 'completion' is ambiguous; keep one of them, as --columns messages=messages "
+            f"does ({found})"
+        )
     if "messages" in has:
         return "messages"
     if pair:
@@ -143,18 +165,22 @@ def kind_of(columns: Collection[str]) -> Kind:
         return "task"
     if "text" in has:
         return "text"
-    raise InputError(f"the row fits no method: {found}; needed are {'; or '.join(NEEDS.values())}")
+    raise InputError(
+        f"the row fits no method: {found}; needed are {'; or '.join(NEEDS.values())}. Columns of other names are "
+        "named by --columns, as in --columns prompt=question,completion=answer"
+    )
 
 
-def parse_rows(raw: Iterable[readers.RawRow]) -> Iterator[tuple[str, Row | InputError]]:
+def parse_rows(raw: Iterable[RawRow]) -> Iterator[tuple[str, Row | InputError]]:
     """Each row, or what is wrong with it, with its place. The message begins with the place.
 
     Checked across rows: one kind, and for tasks unique ids and the same columns in every row."""
     first: tuple[Kind, str] | None = None
     ids: dict[str, str] = {}
     task_columns: set[str] | None = None
-    for index, raw_row in enumerate(raw):
+    for number, raw_row in enumerate(raw):
         where = raw_row.where
+        index = number if raw_row.index is None else raw_row.index
         try:
             columns = raw_row.checked()
         except InputError as error:
@@ -186,8 +212,10 @@ def parse_task(columns: Mapping[str, Any], index: int) -> Task:
     return Task(str(id_), parse_prompt(columns["prompt"]), rest, parse_tools(columns))
 
 
-def _load(source: str, wanted: tuple[Kind, ...], method: str) -> Iterator[tuple[str, Row]]:
-    raw = readers.iter_rows(source)
+def _load(
+    source: str, names: Names | None, optional: bool, wanted: tuple[Kind, ...], method: str
+) -> Iterator[tuple[str, Row]]:
+    raw = standard_rows(source, names, tasks=wanted == ("task",), optional=optional)
     columns = raw[0].checked()
     try:
         kind = kind_of(columns)
@@ -196,12 +224,18 @@ def _load(source: str, wanted: tuple[Kind, ...], method: str) -> Iterator[tuple[
     if kind not in wanted:
         raise InputError(
             f"{raw[0].where}: {method} needs {' or '.join(NEEDS[k] for k in wanted)}, but the columns are "
-            f"{', '.join(columns)}. Such rows fit {FITS[kind]}"
+            f"{', '.join(columns)}. Such rows fit {FITS[kind]}{_hint(kind, wanted)}"
         )
     for where, row in parse_rows(raw):
         if isinstance(row, InputError):
             raise row
         yield where, row
+
+
+def _hint(kind: Kind, wanted: tuple[Kind, ...]) -> str:
+    if kind == "task" and "completion" in wanted:
+        return "; where a column holds the answer to learn, say so: --columns completion=COLUMN"
+    return ""
 
 
 def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Row:
@@ -213,12 +247,7 @@ def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Ro
         return TextRow(where, columns["text"])
     tools = parse_tools(columns)
     if kind == "messages":
-        messages = parse_messages(columns["messages"], "messages")
-        if not any(m.role == "assistant" for m in messages):
-            raise InputError("column 'messages' has no message from the assistant, so nothing could be trained")
-        if messages[0].role == "assistant":
-            raise InputError("column 'messages' begins with the assistant; put what it answers to before it")
-        return MessagesRow(where, messages, tools)
+        return _conversation(where, *parse_weighted(columns["messages"], "messages"), tools)
     if kind == "preference":
         rest = {name: value for name, value in columns.items() if name not in PREFERENCE_COLUMNS}
         return PreferenceRow(where, *parse_pair(columns), tools, rest, parse_probability(columns))
@@ -229,6 +258,30 @@ def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Ro
         return CompletionRow(where, prompt, completion, tools)
     check_one_answer(completion, "completion")
     return UnpairedRow(where, prompt, completion, parse_label(columns["label"]), tools)
+
+
+def _conversation(
+    where: str, messages: tuple[Message, ...], trained: tuple[bool, ...], tools: Tools
+) -> MessagesRow | CompletionRow:
+    """A conversation, up to the last message that is trained. Where the first ones of the assistant are not, they are
+    the prompt. Raises InputError where nothing is trained, and for an untrained one between trained ones."""
+    answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
+    if not answers:
+        raise InputError("column 'messages' has no message from the assistant, so nothing could be trained")
+    if answers[0] == 0:
+        raise InputError("column 'messages' begins with the assistant; put what it answers to before it")
+    kept = [i for i in answers if trained[i]]
+    if not kept:
+        raise InputError("column 'messages': every message from the assistant has weight 0, so nothing is trained")
+    if len(kept) == len(answers):
+        return MessagesRow(where, messages, tools)
+    first, last = kept[0], kept[-1]
+    if between := [i for i in answers if first < i < last and not trained[i]]:
+        raise InputError(
+            f"column 'messages', message {between[0] + 1}: has weight 0 between messages that are trained; make a row "
+            "of the conversation up to each message that is trained, with weight 0 for those before it"
+        )
+    return CompletionRow(where, messages[:first], messages[first : last + 1], tools)
 
 
 def _check_task(task: Task, where: str, ids: dict[str, str], columns: set[str]) -> None:

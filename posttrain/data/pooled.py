@@ -8,7 +8,9 @@ from typing import Any
 
 from posttrain.data.builtin import builtin_tasks, is_builtin
 from posttrain.data.formats import NEEDS, Kind
-from posttrain.data.readers import read_rows
+from posttrain.data.raw import RawRow
+from posttrain.data.readers import iter_rows
+from posttrain.data.shapes import Names, renamed, standardised
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Row, StepwiseRow, TextRow, UnpairedRow
 from posttrain.types import InputError, Task
 
@@ -34,17 +36,17 @@ def check_one_kind(kinds: Mapping[str, Kind]) -> None:
             )
 
 
-def pooled_text(sources: Iterable[str]) -> str:
-    """The rows of all sources as JSONL; of a built-in task its prompt, and its answer as completion. What JSON has no
-    form for, as the date in a column of a Parquet file, becomes text."""
-    rows = [row for source in sources for row in _rows(source)]
-    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+def pooled_text(sources: Iterable[str], names: Names | None = None, optional: bool = False) -> str:
+    """The rows of all sources as JSONL, in our columns, `names` as in `data.shapes`; of a built-in task its prompt, and
+    its answer as completion. What JSON has no form for, as the date in a column of a Parquet file, becomes text."""
+    rows = standardised(renamed([row for source in sources for row in _rows(source)], names, optional))
+    return "".join(json.dumps(row.checked(), ensure_ascii=False, default=str) + "\n" for row in rows)
 
 
-def _rows(source: str) -> list[dict[str, Any]]:
+def _rows(source: str) -> list[RawRow]:
     if not is_builtin(source):
-        return [columns for columns, _ in read_rows(source)]
-    return [_answered(task) for task in builtin_tasks(source)]
+        return iter_rows(source)
+    return [RawRow(f"{source}:{task.id}", _answered(task)) for task in builtin_tasks(source)]
 
 
 def _answered(task: Task) -> dict[str, Any]:

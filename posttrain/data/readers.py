@@ -1,44 +1,36 @@
 """From a file or a hub id to rows, each with the place it came from.
 
-JSONL, JSON and CSV are read here, so that every error names file and line; Parquet and the hub go through libraries
-that are imported only then. A row that cannot be read becomes a `RawRow` with a `problem`: `read_rows` raises the first
-one, `posttrain check-data` collects them.
+JSONL, JSON, CSV and tab-separated text are read here and in `tables.py`, so that every error names file and line;
+Parquet and the hub go through libraries that are imported only then. A row that cannot be read becomes a `RawRow` with
+a `problem`: `read_rows` raises the first one, `posttrain check-data` collects them.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
+import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl
 
+from posttrain.console import say_once
+from posttrain.data.raw import RawRow, checked_row, decode, first_line, read_bytes
+from posttrain.data.sources import Source, parse_source, split_sources, weighted
+from posttrain.data.tables import csv_rows, parquet_rows
 from posttrain.types import InputError
 
-EXTENSIONS = (".jsonl", ".json", ".csv", ".parquet")
+EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+FILES = f"{', '.join(EXTENSIONS)} (text also with .gz)"
 MAX_DIGITS = 4300
 """Python reads no longer integer; it would raise an error without a place."""
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(\?.*)?")
-
-
-@dataclass(frozen=True)
-class RawRow:
-    """One row as it stands in the file. `where` is "path:line"; `problem` says why it could not be read."""
-
-    where: str
-    columns: dict[str, Any] = field(default_factory=dict)
-    problem: str | None = None
-
-    def checked(self) -> dict[str, Any]:
-        """The columns. Raises InputError for a row that could not be read."""
-        if self.problem is not None:
-            raise InputError(f"{self.where}: {self.problem}")
-        return self.columns
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NOT_A_LIST = "a .json file must hold one list of objects; one object a line is a .jsonl file"
+ROW_LISTS = {"messages", "conversations", "conversation", "prompt", "completion", "chosen", "rejected", "tools"}
+"""Lists of objects that are a column of one row and no list of rows."""
+HUB_OPTIONS = {"split": "split", "config": "name", "revision": "revision"}
+"""What follows the ? of a hub id, and the argument of `datasets.load_dataset` that it is."""
 
 
 def read_rows(source: str) -> list[tuple[dict[str, Any], str]]:
@@ -48,32 +40,71 @@ def read_rows(source: str) -> list[tuple[dict[str, Any], str]]:
     return [(row.checked(), row.where) for row in iter_rows(source)]
 
 
-def iter_rows(source: str) -> list[RawRow]:
-    """All rows of a JSONL, JSON, CSV or Parquet file, or of a hub id `owner/name?split=…&config=…`.
+def iter_rows(text: str) -> list[RawRow]:
+    """All rows of the sources of `text`: JSONL, JSON, CSV, tab-separated or Parquet files, or hub ids
+    `owner/name?split=…&config=…&revision=…`, each perhaps with a weight, joined by commas.
 
     Raises InputError if there is no such file, it cannot be read at all, or it has no rows."""
-    path = Path(source)
-    if path.is_dir():
-        raise InputError(f"{source} is a directory; name one file in it ({', '.join(EXTENSIONS)})")
-    if not path.exists():
-        if HUB_ID.fullmatch(source) and path.suffix not in EXTENSIONS and not path.parent.is_dir():
-            return _hub_rows(source)
-        raise InputError(
-            f"no such file: {source}. Give a path ending in {', '.join(EXTENSIONS)} or a hub id owner/name"
-        )
-    if path.suffix not in EXTENSIONS:
-        raise InputError(f"{source}: cannot read files ending in {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
-    if path.suffix == ".parquet":
-        rows = _parquet_rows(path)
+    parts = split_sources(text)
+    rows: list[RawRow] = []
+    for part in parts:
+        source = parse_source(part)
+        own = _source_rows(source, part)
+        if len(parts) == 1 and source.weight == 1:
+            return own
+        taken = weighted(len(own), source.weight)
+        if source.weight != 1:
+            say_once(f"{part}: {len(taken)} rows of the {len(own)} there are")
+        first = len(rows)  # a row keeps its number among those of its source, for the ids of tasks
+        rows += [_copy(own[i], first + i + copy * len(own), copy) for i, copy in taken]
+    return rows
+
+
+def _copy(row: RawRow, index: int, copy: int) -> RawRow:
+    """A row at a place of its own; a copy has another id, since ids are unique."""
+    columns = row.columns
+    if copy and columns.get("id") is not None:
+        columns = columns | {"id": f"{columns['id']}#{copy + 1}"}
+    return replace(row, columns=columns, index=index)
+
+
+def _source_rows(source: Source, text: str) -> list[RawRow]:
+    path = Path(source.name)
+    if os.path.isdir(path):
+        raise InputError(f"{source.name} is a directory; name one file in it ({FILES})")
+    kind = extension(path)
+    if not os.path.exists(path):
+        if HUB_ID.fullmatch(source.name) and kind not in EXTENSIONS and not os.path.isdir(path.parent):
+            return _hub_rows(source, text)
+        raise InputError(f"no such file: {source.name}. Give a path ending in {FILES} or a hub id owner/name")
+    if kind not in EXTENSIONS or (kind == ".parquet" and path.suffix == ".gz"):
+        raise InputError(f"{source.name}: cannot read files ending in {path.suffix!r}; use one of {FILES}")
+    if unknown := sorted(set(source.options) - ({"split"} if kind == ".json" else set())):
+        takes = "a .json file takes ?split=… alone" if kind == ".json" else f"a {kind} file takes none"
+        raise InputError(f"{text}: unknown option {unknown[0]!r}; {takes}")
+    if kind == ".parquet":
+        rows = parquet_rows(path)
     else:
         data = read_bytes(path)
         if not data.strip():
-            raise InputError(f"{source} is empty")
-        parse = {".jsonl": parse_jsonl, ".json": _json_rows, ".csv": _csv_rows}[path.suffix]
-        rows = list(parse(data, source))
+            raise InputError(f"{source.name} is empty")
+        rows = list(_parsed(kind, data, source))
     if not rows:
-        raise InputError(f"{source} has no rows")
+        raise InputError(f"{source.name} has no rows")
     return rows
+
+
+def extension(path: Path) -> str:
+    """What a name ends in, but for `.gz`."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+
+
+def _parsed(kind: str, data: bytes, source: Source) -> Iterator[RawRow]:
+    if kind == ".jsonl":
+        return parse_jsonl(data, source.name)
+    if kind == ".json":
+        return _json_rows(data, source.name, source.options.get("split"))
+    return csv_rows(data, source.name, "\t" if kind == ".tsv" else ",")
 
 
 def parse_jsonl(data: bytes, name: str) -> Iterator[RawRow]:
@@ -129,29 +160,7 @@ def _object_row(value: Any, where: str) -> RawRow:
         return RawRow(where, problem=f"a row must be a JSON object like {{...}}, not {_json_name(value)}")
     if not value:
         return RawRow(where, problem="the object has no columns")
-    return _row(where, value)
-
-
-def _row(where: str, columns: dict[str, Any]) -> RawRow:
-    """The row, unless it holds something that no tokenizer, reward or JSON file could take."""
-    for name, value in columns.items():
-        if fault := _fault(name) or _fault(value):
-            return RawRow(where, problem=f"column {name!r} holds {fault}")
-    return RawRow(where, columns)
-
-
-def _fault(value: Any) -> str | None:
-    """What is wrong with a value, or with a part of a list or an object."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{value}, which is no number; use null where there is none"
-    if isinstance(value, str):
-        half = next((c for c in value if "\ud800" <= c <= "\udfff"), None) if not value.isascii() else None
-        return half and f"half a character (the surrogate U+{ord(half):04X}); write the whole one or remove it"
-    if isinstance(value, Mapping):
-        value = [*value, *value.values()]
-    if isinstance(value, list | tuple):
-        return next(filter(None, map(_fault, value)), None)
-    return None
+    return checked_row(where, value)
 
 
 def _json_name(value: Any) -> str:
@@ -159,13 +168,19 @@ def _json_name(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _json_rows(data: bytes, name: str) -> Iterator[RawRow]:
-    """The objects of one JSON list, each with the line it begins on. What follows a syntax error is not read."""
-    text = _decode(data, name)
+def _json_rows(data: bytes, name: str, split: str | None) -> Iterator[RawRow]:
+    """The objects of one JSON list, each with the line it begins on. What follows a syntax error is not read.
+
+    In place of the list may stand an object with the list under one key, `split` where there are several."""
+    text = decode(data, name)
     decoder = json.JSONDecoder(**_STRICT)
     position, line, counted = _skip_space(text, 0), 1, 0
-    if text[position : position + 1] != "[":
-        raise InputError(f"{name}: a .json file must hold one list of objects; one object a line is a .jsonl file")
+    if text[position : position + 1] == "{":
+        position = _list_in_object(text, position, decoder, name, split)
+    elif split is not None:
+        raise InputError(f"{name}: is one list and has no split {split!r}; leave ?split= out")
+    elif text[position : position + 1] != "[":
+        raise InputError(f"{name}: {NOT_A_LIST}")
     position = _skip_space(text, position + 1)
     ended = text[position : position + 1] == "]"
     while not ended:
@@ -190,92 +205,61 @@ def _json_rows(data: bytes, name: str) -> Iterator[RawRow]:
         position = _skip_space(text, position + 1)
 
 
+def _list_in_object(text: str, position: int, decoder: json.JSONDecoder, name: str, split: str | None) -> int:
+    """Where the list of rows begins in an object such as `{"train": [...], "test": [...]}`. Raises InputError where
+    there is none, and where there are several and `split` names none of them."""
+    lists: dict[str, int] = {}
+    follows = text[_skip_space(text, position + 1) :][:1].replace('"', ",")
+    try:
+        while follows == ",":
+            key, position = decoder.raw_decode(text, _skip_space(text, position + 1))
+            position = _skip_space(text, position)
+            if text[position : position + 1] != ":":
+                raise json.JSONDecodeError("Expecting ':' delimiter", text, position)
+            begins = _skip_space(text, position + 1)
+            value, position = decoder.raw_decode(text, begins)
+            if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+                lists[key] = begins
+            position = _skip_space(text, position)
+            follows = text[position : position + 1]
+    except json.JSONDecodeError as error:
+        raise InputError(f"{name}:{error.lineno}: broken JSON: {error.msg} at column {error.colno}") from None
+    except (_JsonFault, RecursionError) as error:
+        raise InputError(f"{name}: broken JSON: {error}") from None
+    if follows != "}" or _skip_space(text, position + 1) < len(text) or not lists or set(lists) & ROW_LISTS:
+        raise InputError(f"{name}: {NOT_A_LIST}")
+    if split is None and len(lists) == 1:
+        split = next(iter(lists))
+        say_once(f"{name}: read the rows of {split!r}")
+    if split not in lists:
+        has = ", ".join(map(repr, lists))
+        which = f"has no list {split!r}, but {has}" if split else f"has several lists, {has}"
+        raise InputError(f"{name}: {which}; choose one, as in {name}?split={next(iter(lists))}")
+    return lists[split]
+
+
 def _skip_space(text: str, position: int) -> int:
     while position < len(text) and text[position] in " \t\r\n":
         position += 1
     return position
 
 
-def _csv_rows(data: bytes, name: str) -> Iterator[RawRow]:
-    """Rows of a CSV file with a header; all values are text. A cell may span lines: a row's line is its first."""
-    reader = csv.reader(io.StringIO(_decode(data, name), newline=""), strict=True)
-    header: list[str] | None = None
-    while True:
-        where = f"{name}:{reader.line_num + 1}"
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield RawRow(where, problem=f"broken CSV: {error}")
-            return
-        if cells is None:
-            return
-        if not cells:
-            continue
-        if header is None:
-            header = _csv_header(cells, where)
-        elif len(cells) != len(header):
-            yield RawRow(where, problem=f"{len(cells)} cells, but the header has {len(header)} columns; quote commas")
-        else:
-            yield RawRow(where, dict(zip(header, cells, strict=True)))
-
-
-def _csv_header(cells: list[str], where: str) -> list[str]:
-    header = [cell.strip() for cell in cells]
-    if "" in header:
-        raise InputError(f"{where}: column {header.index('') + 1} of the CSV header has no name")
-    if doubled := [cell for cell in header if header.count(cell) > 1]:
-        raise InputError(f"{where}: the CSV header names {doubled[0]!r} twice; rename one")
-    return header
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file. Raises InputError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _decode(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = data[error.start]
-        raise InputError(f"{name}:{line}: not UTF-8 (byte {byte:#04x}); save the file as UTF-8") from None
-
-
-def _parquet_rows(path: Path) -> list[RawRow]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file that can be read: {_first_line(error)}") from None
-    return [_row(f"{path}:{i}", row) for i, row in enumerate(table.to_pylist(), start=1)]
-
-
-def _hub_rows(source: str) -> list[RawRow]:
+def _hub_rows(source: Source, text: str) -> list[RawRow]:
     """Rows of a data set of the Hugging Face hub; `where` counts rows from 1."""
-    hub_id, _, query = source.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := sorted(set(options) - {"split", "config"}):
-        raise InputError(f"{source}: unknown option {unknown[0]!r}; a hub id takes ?split=… and &config=…")
+    if unknown := sorted(set(source.options) - set(HUB_OPTIONS)):
+        raise InputError(f"{text}: unknown option {unknown[0]!r}; a hub id takes ?split=…, &config=… and &revision=…")
     import datasets
 
+    options = {"split": "train"} | dict(source.options)
     try:
-        loaded = datasets.load_dataset(hub_id, options.get("config"), split=options.get("split", "train"))
+        loaded = datasets.load_dataset(source.name, **{HUB_OPTIONS[key]: value for key, value in options.items()})
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"no such file: {source}, and as a hub id it could not be loaded ({_first_line(error)}). Check the path, "
-            "or the id, its split and the network; a download saved as Parquet or JSONL works without one"
+            f"no such file: {text}, and as a hub id it could not be loaded ({first_line(error)}). Check the path, "
+            "or the id, its split, config and revision and the network; a download saved as Parquet or JSONL works "
+            "without one"
         ) from None
-    rows = [_row(f"{hub_id}:{i}", dict(row)) for i, row in enumerate(loaded, start=1)]
+    rows = [checked_row(f"{source.name}:{i}", dict(row)) for i, row in enumerate(loaded, start=1)]
     if not rows:
-        raise InputError(f"{source} has no rows")
+        raise InputError(f"{text} has no rows")
     return rows
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

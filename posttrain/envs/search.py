@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.readers import parse_jsonl, read_bytes
+from posttrain.data.raw import read_bytes
+from posttrain.data.readers import parse_jsonl
 from posttrain.types import InputError
 
 K1, B = 1.2, 0.75

@@ -82,7 +82,7 @@ def run_eval(config: EvalConfig) -> None:
 def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
     """The model, its results and what they depend on. Raises RunFailed where no answer could be scored."""
     assert config.data is not None
-    tasks = load_tasks(config.data)[: config.limit]
+    tasks = load_tasks(config.data, config.columns)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Self
 
+from posttrain.data.columns import parsed_list
 from posttrain.rewards.blocks import python_of, readings
 from posttrain.rewards.inside.plain import NotPlain, encode
 from posttrain.rewards.sandbox import Box, BoxLost, Forged, OutOfTime
@@ -55,7 +56,7 @@ def code(
             raise ValueError("the column 'entry_point' is empty; a suite needs the name of the function it tests")
         suite = test if isinstance(test, str) else "\n".join(test)
         score = grader.suite(sources, entry_point, preamble, suite)
-    elif groups := [group for group in (cases, hidden_cases) if group]:
+    elif groups := list(filter(None, (_cases(cases, "cases"), _cases(hidden_cases, "hidden_cases")))):
         if entry_point:
             score = min(_share(grader.functions(sources, entry_point, group)) for group in groups)
         else:
@@ -274,6 +275,10 @@ def canonical(tree: Any) -> str:
         case ["complex", float(real), float(imaginary)]:
             return f"complex({canonical(real)},{canonical(imaginary)})"
     raise ValueError("no tree of plain data")
+
+
+def _cases(value: Any, column: str) -> list[Any] | None:
+    return parsed_list(value, column, Mapping)
 
 
 def _tree(value: Any) -> Any:

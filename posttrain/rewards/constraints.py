@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from posttrain.data.columns import parsed_list
 from posttrain.rewards.rules import detect_language, strict_json, visible
 
 Check = Callable[..., bool]
@@ -59,6 +60,8 @@ def _asked(
     kwargs: Sequence[Mapping[str, Any]] | None,
 ) -> list[tuple[Check, dict[str, Any]]]:
     """The check and the parameters of each constraint. Raises ValueError for an unknown kind."""
+    constraints = parsed_list(constraints, "constraints", Mapping)
+    ids, kwargs = parsed_list(ids, "instruction_id_list"), parsed_list(kwargs, "kwargs", Mapping)
     listed = list(constraints or [])
     if constraints is None and ids:
         given = kwargs or [{}] * len(ids)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from posttrain.data.columns import parsed_json
 from posttrain.rewards.extract import ANSWER_TAG, answer_tags, boxes, strip_thinking
 
 
@@ -20,6 +21,7 @@ def reasoning_gym(response: str, entry: Mapping[str, Any]) -> float:
     library's default verifier pays len(gold)/len(answer) to any text that contains the gold.
     Range {0, 1}, no unit. Fails on an entry without a known `source_dataset` and where the verifier raises or returns
     no number. Source: reasoning-gym (arXiv:2505.24760), `get_score_answer_fn`."""
+    entry = parsed_json(entry, "entry")
     name = source_dataset(entry)
     answer = final_answer(response)
     if answer is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from posttrain.data.readers import read_bytes
+from posttrain.data.raw import read_bytes
 from posttrain.rewards.returns import BadReturn
 from posttrain.types import InputError, Prompt
 

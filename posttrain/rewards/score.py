@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from posttrain.config import ScoreConfig
-from posttrain.data.readers import parse_jsonl, read_bytes
+from posttrain.data.raw import read_bytes
+from posttrain.data.readers import parse_jsonl
+from posttrain.data.shapes import renamed
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.specs import BUILTINS
 from posttrain.text import printable
@@ -29,7 +31,7 @@ def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: Text
     Returns the exit code 0 when every row was answered, even if some failed. Raises InputError, before anything is
     written, for rows that cannot be read, and RunFailed, after everything is, where no row at all has a score."""
     started = time.monotonic()
-    samples = read_samples(config.data, stdin)
+    samples = read_samples(config.data, stdin, config.columns)
     columns = {name for sample in samples for name in sample.columns}
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
         scores = scorer.score(samples, progress=_Progress(len(samples), stderr).advance)
@@ -62,13 +64,14 @@ def describe_rewards() -> list[tuple[str, str]]:
     return described
 
 
-def read_samples(data: str, stdin: BinaryIO) -> list[Sample]:
-    """The rows of a JSONL file, or of standard input for `-`. Raises InputError with file:line for a bad row."""
+def read_samples(data: str, stdin: BinaryIO, names: Mapping[str, str] | None = None) -> list[Sample]:
+    """The rows of a JSONL file, or of standard input for `-`; `names` says which of its columns are which of ours.
+    Raises InputError with file:line for a bad row."""
     name = "<stdin>" if data == "-" else data
     if data != "-" and not Path(data).is_file():
         raise InputError(f"there is no file {data}; give a JSONL file, or - for standard input")
     content = stdin.read() if data == "-" else read_bytes(Path(data))
-    samples = [_sample(row.checked(), row.where) for row in parse_jsonl(content, name)]
+    samples = [_sample(row.checked(), row.where) for row in renamed(list(parse_jsonl(content, name)), names or {})]
     if not samples:
         raise InputError(f"{name} has no rows; each line is a JSON object with 'prompt' and 'completion'")
     return samples
@@ -106,7 +109,10 @@ class _Progress:
 def _sample(row: Mapping[str, Any], where: str) -> Sample:
     for field in ("prompt", "completion"):
         if field not in row:
-            raise InputError(f"{where}: no {field!r}; the row has {', '.join(row) or 'nothing'}")
+            raise InputError(
+                f"{where}: no {field!r}; the row has {', '.join(row) or 'nothing'}. If it has another name, give "
+                f"--columns {field}=COLUMN"
+            )
     prompt: Prompt = row["prompt"] if isinstance(row["prompt"], str) else _messages(row["prompt"], f"{where}: prompt")
     completion = row["completion"]
     if isinstance(completion, str):

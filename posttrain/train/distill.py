@@ -56,8 +56,8 @@ def train_distill(config: DistillConfig) -> None:
     settings = resolved(config, LEARNING_RATE)
     if check_out(config.out, settings, config.resume):
         return
-    rows = load_prompts(config.data)
-    held_out = load_prompts(config.eval_data) if config.eval_data else []
+    rows = load_prompts(config.data, config.columns)
+    held_out = load_prompts(config.eval_data, config.columns, optional=True) if config.eval_data else []
     lm = load_model(config.model, raw=config.raw)
     teacher = _load_teacher(config)
     _check_vocabulary(lm, teacher)

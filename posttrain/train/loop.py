@@ -17,6 +17,7 @@ import torch
 
 from posttrain.config import TrainConfig
 from posttrain.console import Progress, short_path, warn
+from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel, weights_hash
 from posttrain.runlog import HASHES, RunLog, read_jsonl
 from posttrain.train.notices import nothing_learnt
@@ -28,7 +29,7 @@ from posttrain.train.policy import (
     save_weights,
     seed_everything,
 )
-from posttrain.types import RunFailed
+from posttrain.types import InputError, RunFailed
 
 BEST = "best.safetensors"
 STATE = "state.json"
@@ -293,12 +294,13 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
 
 
 def data_hash(source: str) -> str | None:
-    """SHA-256 of a data file; None for built-in sets and hub ids, which their name and the versions pin, and where
-    there is nothing to read."""
+    """SHA-256 of a data file, or of the hashes of several; None for built-in sets and hub ids, which their name and the
+    versions pin, and where there is nothing to read."""
     try:
-        return hashlib.sha256(Path(source).read_bytes()).hexdigest()
-    except OSError:
+        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in data_files(source)]
+    except (OSError, InputError):  # for its reader to tell
         return None
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else None
 
 
 def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:

@@ -44,9 +44,10 @@ def train_dpo(config: DpoConfig) -> None:
     settings["terms"] = [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]
     if check_out(config.out, settings, config.resume):
         return
-    load: Callable[[str], Sequence[PreferenceRow | UnpairedRow]] = load_feedback if single else load_preferences
-    rows = load(config.data)
-    held_out_rows = load(config.eval_data) if config.eval_data else []
+    load: Callable[..., Sequence[PreferenceRow | UnpairedRow]]
+    load = load_feedback if single else load_preferences
+    rows = load(config.data, config.columns)
+    held_out_rows = load(config.eval_data, config.columns, optional=True) if config.eval_data else []
     check_labels([*rows, *held_out_rows], terms)
     lm = load_model(config.model, raw=config.raw)
     encode = partial(

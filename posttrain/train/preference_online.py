@@ -44,8 +44,8 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
     settings["terms"] = [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]
     if check_out(config.out, settings, config.resume):
         return
-    tasks = load_tasks(config.data)
-    held_out = load_tasks(config.eval_data) if config.eval_data else []
+    tasks = load_tasks(config.data, config.columns)
+    held_out = load_tasks(config.eval_data, config.columns, optional=True) if config.eval_data else []
     columns = set.intersection(*(set(t.columns) for t in (*tasks, *held_out)))
     with ExitStack() as held:
         scorer = held.enter_context(Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout))

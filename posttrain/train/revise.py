@@ -61,7 +61,7 @@ def revise_answers(config: ReviseConfig) -> None:
     settings["principles"] = {principle.name: principle.text for principle in principles}
     if check_out(config.out, settings, config.resume):
         return
-    tasks = load_tasks(config.data)[: config.limit]
+    tasks = load_tasks(config.data, config.columns)[: config.limit]
     for task in tasks:
         if task.tools:
             raise InputError(f"{config.data}: task {task.id} has tools, and a revision is text alone; drop them")

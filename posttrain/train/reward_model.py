@@ -56,7 +56,8 @@ def train_reward_model(config: RewardModelConfig) -> None:
 
 def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     """The numbers of a model on the held-out pairs."""
-    pairs, _ = encode_pairs(lm, load_preferences(str(config.eval_data)), config.max_length, config.members)
+    rows = load_preferences(str(config.eval_data), config.columns, optional=True)
+    pairs, _ = encode_pairs(lm, rows, config.max_length, config.members)
     batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
     scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
@@ -67,7 +68,7 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
 def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     """The curve over answers to the held-out prompts; a prompt with an answer that does not fit the model is left
     out. Raises RunFailed where none is left."""
-    tasks = prompts_of(load_preferences(str(config.eval_data)))
+    tasks = prompts_of(load_preferences(str(config.eval_data), config.columns, optional=True))
     answers = sampled(config, tasks, config.best_of, config.seed)
     scores = np.stack([member_scores(lm, of) for of in answers])
     whole = ~np.isnan(scores).any((1, 2))
@@ -78,7 +79,7 @@ def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
 
 
 def _train(config: RewardModelConfig, settings: dict[str, Any]) -> None:
-    rows, solutions = load_judged(config.data)
+    rows, solutions = load_judged(config.data, config.columns)
     if solutions:
         train_process_model(config, settings, solutions)
     else:
@@ -89,7 +90,9 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
     if config.step_separator is not None:
         raise InputError(f"--step-separator is for data in steps, and {config.data} holds pairs; leave it out")
     method = "posttrain reward-model with data in pairs"
-    held_out_rows = load_preferences(config.eval_data, method) if config.eval_data else []
+    held_out_rows = (
+        load_preferences(config.eval_data, config.columns, method, optional=True) if config.eval_data else []
+    )
     lm = load_model(config.model, raw=config.raw)
     lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
     assert lm.score_head is not None

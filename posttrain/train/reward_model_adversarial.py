@@ -44,17 +44,18 @@ def train_adversarial(config: AdversarialConfig) -> None:
     settings = resolved(config, LEARNING_RATE)
     if check_out(config.out, settings, config.resume):
         return
-    rows = load_preferences(config.data, "posttrain adversarial")
+    rows = load_preferences(config.data, config.columns, "posttrain adversarial")
     searched = [row for row in rows if not row.tools and None not in (_answer(row.chosen), _answer(row.rejected))]
     if not searched:
         raise InputError(f"{config.data}: every row has tools or tool calls, and only plain answers are searched")
     check_policy(config, prompts_of(searched), config.data)
     _check_training(config, rows)
     if config.gold is not None:
-        tasks = prompts_of(load_preferences(str(config.eval_data)))
+        tasks = prompts_of(load_preferences(str(config.eval_data), config.columns, optional=True))
         check_policy(config, tasks, str(config.eval_data))
         _truth(config.gold, tasks).close()  # a reward that is none is told now and not after the rounds
     with RunLog(config.out, settings, config.resume) as log:
+        given, config = config, _in_our_columns(config, rows, log)
         data = config.data
         for k in range(config.rounds + 1):
             say(f"round {k} of {config.rounds}")
@@ -68,7 +69,7 @@ def train_adversarial(config: AdversarialConfig) -> None:
         tell(found)
         last = config.out / f"round-{config.rounds}" / "model"
         model = log.write_folder("model", partial(_copy, last))
-        _finish(config, log, model)
+        _finish(given, log, model)
 
 
 def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) -> None:
@@ -79,7 +80,23 @@ def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) ->
     as_classifier(lm.module, lm.score_head.weight)
     weighted(encode_pairs(lm, rows, config.max_length, config.members)[0], config)
     if config.eval_data is not None:
-        encode_pairs(lm, load_preferences(config.eval_data), config.max_length, config.members)
+        encode_pairs(
+            lm, load_preferences(config.eval_data, config.columns, optional=True), config.max_length, config.members
+        )
+
+
+def _in_our_columns(config: AdversarialConfig, rows: Sequence[PreferenceRow], log: RunLog) -> AdversarialConfig:
+    """The configuration of the rounds: with `columns`, its data is written to the run folder in the columns that the
+    pairs of later rounds have too."""
+    if config.columns is None:
+        return config
+    data: dict[str, Any] = {"columns": None, "data": str(config.out / "data.jsonl")}
+    if config.eval_data is not None:
+        held_out = load_preferences(config.eval_data, config.columns, optional=True)
+        log.write_lines("eval_data.jsonl", map(_pair, held_out))
+        data["eval_data"] = str(config.out / "eval_data.jsonl")
+    log.write_lines("data.jsonl", map(_pair, rows))
+    return config.model_copy(update=data)
 
 
 def _round(config: AdversarialConfig, k: int, data: str) -> RewardModelConfig:

@@ -46,7 +46,7 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
         if getattr(config, name) != type(config).model_fields[name].default:
             option = "--" + name.replace("_", "-")
             raise InputError(f"{option} is for pairs, and {config.data} holds answers in steps; leave it out")
-    held_out_rows = load_stepwise(config.eval_data) if config.eval_data else []
+    held_out_rows = load_stepwise(config.eval_data, config.columns, optional=True) if config.eval_data else []
     lm = load_model(config.model, raw=config.raw)
     lm.add_score_head(1, config.seed)
     assert lm.score_head is not None
@@ -70,7 +70,9 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
 
 def validate_process_model(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     """The numbers of a model on the held-out answers."""
-    solutions, _ = encode_solutions(lm, load_stepwise(str(config.eval_data)), config.max_length)
+    solutions, _ = encode_solutions(
+        lm, load_stepwise(str(config.eval_data), config.columns, optional=True), config.max_length
+    )
     scores = step_scores(lm, solutions, config.micro_batch_tokens)
     return stepwise_validation([np.array(solution.labels) for solution in solutions], scores)
 

@@ -40,8 +40,8 @@ def train_rl(config: RlConfig) -> None:
     settings = resolved(config, LEARNING_RATE)
     if not config.dry_run and check_out(config.out, settings, config.resume):
         return
-    tasks = load_tasks(config.data)
-    held_out = load_tasks(config.eval_data) if config.eval_data else []
+    tasks = load_tasks(config.data, config.columns)
+    held_out = load_tasks(config.eval_data, config.columns, optional=True) if config.eval_data else []
     mixed = load_sft(config.ptx_data) if config.ptx_data else []
     columns = set.intersection(*(set(t.columns) for t in (*tasks, *held_out)))
     with ExitStack() as held:

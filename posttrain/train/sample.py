@@ -44,7 +44,7 @@ def sample_answers(config: SampleConfig) -> None:
     if check_out(config.out, settings, config.resume):
         return
     check_soft_labels(config)
-    tasks = load_tasks(config.data)[: config.limit]
+    tasks = load_tasks(config.data, config.columns)[: config.limit]
     columns = set.intersection(*(set(task.columns) for task in tasks))
     with ExitStack() as stack:
         scorer = None

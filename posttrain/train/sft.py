@@ -29,8 +29,8 @@ def train_sft(config: SftConfig) -> None:
     settings = resolved(config, LEARNING_RATE)
     if check_out(config.out, settings, config.resume):
         return
-    rows = load_sft(config.data)
-    held_out = load_sft(config.eval_data) if config.eval_data else []
+    rows = load_sft(config.data, config.columns)
+    held_out = load_sft(config.eval_data, config.columns, optional=True) if config.eval_data else []
     lm = load_model(config.model, raw=config.raw)
     encoded, cut = encode_rows(lm, rows, config.max_length)
     held_out_rows, _ = encode_rows(lm, held_out, config.max_length)

@@ -1,0 +1,78 @@
+"""How a source of rows is written: `NAME?key=value&key=value*WEIGHT`, several joined by commas.
+
+A path that exists is taken as it stands, whatever characters it has.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from posttrain.types import InputError
+
+WEIGHT = re.compile(r"(?P<name>.+)\*(?P<weight>\d+(?:\.\d*)?|\.\d+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or hub id, its options, and how often its rows are taken."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    weight: float = 1.0
+
+    @property
+    def is_file(self) -> bool:
+        return os.path.isfile(self.name)
+
+
+def split_sources(text: str) -> list[str]:
+    """The sources that are joined by commas. Raises InputError for an empty one."""
+    parts = [text] if os.path.exists(text) else [part.strip() for part in text.split(",")]
+    if len(parts) > 1 and "" in parts:
+        raise InputError(f"{text}: an empty name between commas")
+    return parts
+
+
+def split_weight(text: str) -> tuple[str, float]:
+    """The source without its weight, and the weight, 1 where none is given. Raises InputError for a weight of 0."""
+    match = None if os.path.exists(text) else WEIGHT.fullmatch(text)
+    if match is None:
+        return text, 1.0
+    if not (weight := float(match["weight"])):
+        raise InputError(f"{text}: the weight after * must be above 0; leave the source out instead")
+    return match["name"], weight
+
+
+def parse_source(text: str) -> Source:
+    """One source. Raises InputError for a weight of 0 and an option that is given twice."""
+    name, weight = split_weight(text)
+    if os.path.exists(name):
+        return Source(name, weight=weight)
+    name, _, query = name.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if len(options := dict(pairs)) < len(pairs):
+        raise InputError(f"{text}: an option is given twice")
+    return Source(name, options, weight)
+
+
+def weighted(count: int, weight: float) -> list[tuple[int, int]]:
+    """Which of `count` rows a weight takes, as (row, copy) in order: every row ⌊weight⌋ times, and of the rest that
+    share of the rows, at least one in all, drawn without replacement.
+
+    The draw depends on the count alone: it is the same in every run, and a smaller share is part of a larger one."""
+    copies = int(weight)
+    drawn = round((weight - copies) * count)
+    order = random.Random(0).sample(range(count), count)
+    chosen = sorted(order[: max(drawn, 0 if copies else 1)])
+    return [*((i, copy) for copy in range(copies) for i in range(count)), *((i, copies) for i in chosen)]
+
+
+def data_files(text: str) -> list[Path]:
+    """The files among the sources; a hub id or a built-in set has none."""
+    return [Path(source.name) for source in map(parse_source, split_sources(text)) if source.is_file]

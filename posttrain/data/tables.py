@@ -1,0 +1,79 @@
+"""Rows of tables: CSV, tab-separated text, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from posttrain.data.raw import RawRow, checked_row, decode, first_line
+from posttrain.types import InputError
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+def csv_rows(data: bytes, name: str, separator: str = ",") -> Iterator[RawRow]:
+    """Rows of a CSV file with a header; all values are text. A cell may span lines: a row's line is its first."""
+    text = decode(data, name)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+    header: list[str] | None = None
+    while True:
+        where = f"{name}:{reader.line_num + 1}"
+        try:
+            with _cells_up_to(len(text)):
+                cells = next(reader, None)
+        except csv.Error as error:
+            yield RawRow(where, problem=f"broken CSV: {error}")
+            return
+        if cells is None:
+            return
+        if not cells:
+            continue
+        if header is None:
+            header = _header(cells, where, separator)
+        elif len(cells) != len(header):
+            said = f"{len(cells)} cells, but the header has {len(header)} columns; quote {SEPARATORS[separator]}"
+            yield RawRow(where, problem=said)
+        else:
+            yield RawRow(where, dict(zip(header, cells, strict=True)))
+
+
+@contextmanager
+def _cells_up_to(characters: int) -> Iterator[None]:
+    """The limit of the csv module, 131,072 characters unless somebody sets it, belongs to the whole process."""
+    before = csv.field_size_limit(max(characters, 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _header(cells: list[str], where: str, separator: str) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    if len(header) == 1:
+        for other, word in SEPARATORS.items():
+            if other != separator and other in cells[0].strip():
+                raise InputError(
+                    f"{where}: the header is one column, {cells[0]!r}, and seems to be separated by {word}; save the "
+                    f"table with {SEPARATORS[separator]}"
+                    + (", or name the file .tsv" if other == "\t" else ", or name the file .csv" * (other == ","))
+                )
+    if "" in header:
+        raise InputError(f"{where}: column {header.index('') + 1} of the CSV header has no name")
+    if doubled := [cell for cell in header if header.count(cell) > 1]:
+        raise InputError(f"{where}: the CSV header names {doubled[0]!r} twice; rename one")
+    return header
+
+
+def parquet_rows(path: Path) -> list[RawRow]:
+    """Rows of a Parquet file; `where` counts them from 1. Raises InputError where it cannot be read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a Parquet file that can be read: {first_line(error)}") from None
+    return [checked_row(f"{path}:{i}", row) for i, row in enumerate(table.to_pylist(), start=1)]
