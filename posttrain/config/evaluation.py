@@ -32,6 +32,9 @@ class EvalConfig(Config):
     """Longest answer in tokens."""
     limit: Positive | None = None
     """Evaluate only the first tasks."""
+    strict: bool = False
+    """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
+    reported."""
     engine_slots: Positive = 64
     """Answers decoded at once."""
     reward_timeout: Rate = 30.0

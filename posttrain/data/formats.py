@@ -7,6 +7,7 @@ gives an InputError in the place of a bad row; the `load_…` functions raise th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from posttrain.data import builtin, readers
@@ -206,7 +207,7 @@ def _load(source: str, wanted: tuple[Kind, ...], method: str) -> Iterator[tuple[
 
 def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Row:
     if kind == "task":
-        return parse_task(columns, index)
+        return replace(parse_task(columns, index), where=where)
     if kind == "text":
         if not isinstance(columns["text"], str) or not columns["text"]:
             raise InputError(f"column 'text' must be text that is not empty, not {short(columns['text'])}")
