@@ -81,9 +81,8 @@ class Fitted(Generic[Item]):
 
     def told(self) -> str:
         """One line on what was left out."""
-        return (
-            f"{len(self.left_out)} of {self.rows} rows do not fit and are left out: {self.named()}; --strict stops there"
-        )
+        count = f"{len(self.left_out)} of {self.rows} rows"
+        return f"{count} do not fit and are left out: {self.named()}; --strict stops there"
 
 
 def fit(rows: Iterable[Row], ready: Callable[[Row], tuple[Sequence[Item], bool]]) -> Fitted[Item]:

@@ -179,7 +179,7 @@ class _Evaluator:
 
     def evaluate(self, name: str, model: str) -> None:
         from posttrain.engine.local import LocalEngine
-        from posttrain.evals.run import evaluate_retention, evaluate_tasks, write_suite
+        from posttrain.evals.run import evaluate_retention, evaluate_tasks, fitting_tasks, write_suite
         from posttrain.models import load_model
         from posttrain.types import Sampling
 
@@ -193,9 +193,11 @@ class _Evaluator:
         if "held_out" in todo:
             reference = None if name == START else load_model(self.recipe.model)
             sampling = Sampling(settings.max_new_tokens, settings.temperature)
+            source, new_tokens, again = settings.data, settings.max_new_tokens, name != START
+            tasks, left_out = fitting_tasks(engine.lm, self.tasks, new_tokens, source, settings.strict, quiet=again)
             result = evaluate_tasks(
                 engine,
-                self.tasks,
+                tasks,
                 self.scorer,
                 settings.samples,
                 sampling,
@@ -203,7 +205,7 @@ class _Evaluator:
                 reference,
                 title=f"evaluate {name}",
             )
-            shown = settings.model_dump(mode="json") | {"removed_as_overlap": self.removed}
+            shown = settings.model_dump(mode="json") | {"removed_as_overlap": self.removed, "left_out": left_out}
             write_suite(folder, "held_out", engine.lm, result, shown)
         if "retention" in todo:
             result = evaluate_retention(engine, title=f"retention {name}")

@@ -57,9 +57,9 @@ class ChatFormat:
 
     `end_ids`: whatever ends an answer (the tokenizer's end token, `end_ids_extra` from the generation config, the chat
     template's turn end). `turn_end`: the one that closes a trained span: the template's, or without one (or with `raw`,
-    which takes string prompts as raw text) the tokenizer's. `longest`: the most tokens of a row that are wanted; one that
-    has more may lack its end, so that a text of millions of characters is not tokenised in vain. Raises InputError if
-    there is no end token at all."""
+    which takes string prompts as raw text) the tokenizer's. `longest`: the most tokens of a row that are wanted; one
+    that has more may lack its end, so that a text of millions of characters is not tokenised in vain. Raises InputError
+    if there is no end token at all."""
 
     end_ids: frozenset[int]
     turn_end: int

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from posttrain.config import EvalConfig
-from posttrain.console import Progress, short_path
+from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.engine.local import LocalEngine
@@ -27,7 +27,7 @@ from posttrain.evals.stats import bootstrap_mean, is_binary, pass_at_k, wilson_i
 from posttrain.losses import kl_k3
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
-from posttrain.rollout import Plan, check_prompts, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
+from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
 from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
 
@@ -57,7 +57,7 @@ def run_eval(config: EvalConfig) -> None:
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
         lm = load_model(config.model, raw=config.raw)
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
-        check_prompts(lm.chat, tasks, lm.context, config.max_new_tokens, config.data)
+        tasks, left_out = fitting_tasks(lm, tasks, config.max_new_tokens, config.data, config.strict)
         if config.out is not None:  # now that the input is known to be good, and before the work
             try:
                 (config.out / "evaluations").mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,19 @@ def run_eval(config: EvalConfig) -> None:
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
     if config.out is not None:
-        write_suite(config.out, "held_out", lm, result, config.model_dump(mode="json"))
+        write_suite(config.out, "held_out", lm, result, config.model_dump(mode="json") | {"left_out": left_out})
+
+
+def fitting_tasks(
+    lm: LanguageModel, tasks: Sequence[Task], new_tokens: int, source: str, strict: bool, quiet: bool = False
+) -> tuple[list[Task], int]:
+    """The tasks whose prompt leaves the model room for an answer, and how many do not and are left out, which is told
+    unless `quiet`. Raises InputError where none does, and with `strict` where one does not."""
+    fitted = fit_tasks(lm.chat, tasks, lm.context, new_tokens, source)
+    kept = fitted.checked(source, strict)
+    if fitted.left_out and not quiet:
+        warn(fitted.told())
+    return kept, len(fitted.left_out)
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float, float, int]]:
