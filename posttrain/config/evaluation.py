@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from posttrain.config.base import Config, NonNegative, Positive, Rate, Seed, Temperature
 
@@ -66,12 +66,30 @@ class CompareConfig(Config):
 
 
 class CheckDataConfig(Config):
-    """Check a data file and name every fault by file and line; exits with 1 where there is one."""
+    """Check a data file and name every fault by file and line; exits with 1 where there is one. With a model it finds
+    what a run would find: what its chat template loses, and which rows would be cut or left out."""
 
     file: str
     """Data to check: a JSONL, JSON, CSV or Parquet file, a hub id or a built-in set."""
     against: tuple[str, ...] = ()
     """Other data, such as the training set, whose prompts are looked for in this one."""
+    model: str | None = None
+    """Model to train or evaluate: also find what a run with it would find. Its tokenizer encodes every row."""
+    max_length: Positive = 1024
+    """As in training: longest row in tokens, longer ones are cut."""
+    max_new_tokens: Positive = 256
+    """As in `posttrain rl`: for tasks, the longest answer, for which the prompt must leave room."""
+    raw: bool = False
+    """As in training: take string prompts as raw text even where the tokenizer has a chat template."""
+    strict: bool = False
+    """Count rows that do not fit as faults, as a run with `strict` does."""
+
+    @model_validator(mode="after")
+    def _model_reads(self) -> CheckDataConfig:
+        needs = ("max_length", "max_new_tokens", "raw", "strict")
+        if self.model is None and (given := [name for name in needs if name in self.model_fields_set]):
+            raise ValueError(f"{given[0]} says how a model reads the data; give model")
+        return self
 
 
 class ReportConfig(Config):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posttrain.chat import ChatFormat
+from posttrain.chat import ChatFormat, Ids
 from posttrain.fitting import DoesNotFit, Fitted, fit
 from posttrain.rows import Tools
 from posttrain.types import InputError, Sampling, Task
@@ -59,18 +59,18 @@ def fit_tasks(
     source: str,
     environment_tools: Tools | None = None,
 ) -> Fitted[Task]:
-    """The tasks whose prompt leaves `new_tokens` of the model's context; see `prompt_length`."""
+    """The tasks whose prompt leaves `new_tokens` of the model's context; see `fitting_prompt`."""
 
     def ready(task: Task) -> tuple[list[Task], bool]:
-        prompt_length(chat, task, context, new_tokens, source, environment_tools)
+        fitting_prompt(chat, task, context, new_tokens, source, environment_tools)
         return [task], False
 
     return fit(tasks, ready)
 
 
-def prompt_length(
+def fitting_prompt(
     chat: ChatFormat, task: Task, context: int, new_tokens: int, source: str, environment_tools: Tools | None = None
-) -> int:
+) -> Ids:
     """The tokens of a task's prompt. With an environment (whose tools may be none) it must be a conversation too.
 
     Raises DoesNotFit where the prompt leaves less than `new_tokens` of the model's context, and InputError for one that
@@ -78,9 +78,10 @@ def prompt_length(
     where = task.where or f"{source}: task {task.id}"
     try:
         prompt = task.prompt if environment_tools is None else chat.conversation(task.prompt)
-        n = len(chat.prompt_ids(prompt, environment_tools or task.tools))
+        ids = chat.prompt_ids(prompt, environment_tools or task.tools)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    n = len(ids)
     if n >= context:
         reason = f"the prompt has {chat.counted(n)}, as many as the model's context of {context} or more"
         raise DoesNotFit(where, reason, "shorten the prompt")
@@ -91,4 +92,4 @@ def prompt_length(
             f"--max-new-tokens is {new_tokens}",
             "lower --max-new-tokens or shorten the prompt",
         )
-    return n
+    return ids

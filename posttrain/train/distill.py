@@ -19,7 +19,7 @@ from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models.divergence import batch_divergence
 from posttrain.rollout import (
     Plan,
-    prompt_length,
+    fitting_prompt,
     regroup,
     rollout_from_json,
     rollout_seed,
@@ -250,7 +250,7 @@ def _encoded(
 
     def ready(row: Task | CompletionRow) -> tuple[list[Prompted], bool]:
         task = row if isinstance(row, Task) else Task(row.where, row.prompt, {}, row.tools, row.where)
-        prompt_length(lm.chat, task, context, config.max_new_tokens, source)
+        fitting_prompt(lm.chat, task, context, config.max_new_tokens, source)
         if config.on_policy_share == 1:
             return [Prompted(task)], False
         if isinstance(row, Task):
