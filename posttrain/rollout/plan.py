@@ -83,7 +83,7 @@ def fitting_prompt(
         raise InputError(f"{where}: {error}") from None
     n = len(ids)
     if n >= context:
-        reason = f"the prompt has {chat.counted(n)}, as many as the model's context of {context} or more"
+        reason = f"the prompt has {chat.counted(n)} and the model's context is {context}"
         raise DoesNotFit(where, reason, "shorten the prompt")
     if n + new_tokens > context:
         raise DoesNotFit(
