@@ -86,9 +86,9 @@ class CheckDataConfig(Config):
 
     @model_validator(mode="after")
     def _model_reads(self) -> CheckDataConfig:
-        needs = ("max_length", "max_new_tokens", "raw", "strict")
-        if self.model is None and (given := [name for name in needs if name in self.model_fields_set]):
-            raise ValueError(f"{given[0]} says how a model reads the data; give model")
+        for name in ("max_length", "max_new_tokens", "raw", "strict"):
+            if self.model is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} says how a model reads the data; give model too")
         return self
 
 
