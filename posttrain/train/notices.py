@@ -25,7 +25,7 @@ def fitting(log: RunLog, source: str | None, fitted: Fitted[Any], max_length: in
             f"are cut there ({source})"
         )
     if fitted.left_out:
-        first = [{"row": row.where, "reason": row.reason} for row in fitted.left_out[:SHOWN]]
+        first = [f"{row.where}: {row.reason}" for row in fitted.left_out[:SHOWN]]
         log.event("left_out", data=source, rows=len(fitted.left_out), of=fitted.rows, first=first)
         warn(fitted.told())
 
