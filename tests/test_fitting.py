@@ -170,14 +170,17 @@ def test_check_data_names_what_is_cut_lost_or_a_control_token(tmp_path: Path) ->
         talk("q", "a", reasoning="because"),
         talk("p", "a", reasoning="for"),
         talk("<|im_start|>", "a"),
+        talk("q", "a" * 9000),
     ]
     file = write_rows(tmp_path / "d.jsonl", rows)
     report = report_of(file)
-    assert report.cut == (f"{file}:2",) and report.special == (f"{file}:5",) and not report.ok
-    assert report.tokens is not None and report.tokens.most > 300  # before it is cut
+    assert report.cut == (f"{file}:2", f"{file}:6") and report.special == (f"{file}:5",) and not report.ok
+    # before it is cut, up to eight times --max-length
+    assert report.tokens is not None and report.tokens.most == 960 and report.tokens.mean > 300
+    assert "(longer rows count as 960)" in format_tokens(report)
     assert report.problem_count == 2 and len(report.problems) == 1
     assert report.problems[0].startswith(f"{file}:3: ") and "reasoning" in report.problems[0]
-    assert "problems with the model: 2 of 5 rows" in format_tokens(report)
+    assert "problems with the model: 2 of 6 rows" in format_tokens(report)
 
 
 def test_check_data_exits_by_what_it_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,15 +27,17 @@ Encode = Callable[[Any, Limit], tuple[list[Ids], bool]]
 class TokenReport:
     """What a model makes of the rows that could be read.
 
-    `tokens`: of the rows that fit, before any is cut. `cut`, `unknown` and `special` say where rows stand that are cut,
-    hold text for which the tokenizer has no token, or hold its special tokens in their text. `problems` are rows of
-    which the chat template loses something or that it refuses (see `data.check.grouped`)."""
+    `tokens`: of the rows that fit, before any is cut; one of more than `counted` counts as that. `cut`, `unknown` and
+    `special` say where rows stand that are cut, hold text for which the tokenizer has no token, or hold its special
+    tokens in their text. `problems` are rows of which the chat template loses something or that it refuses (see
+    `data.check.grouped`)."""
 
     model: str
     limit: Limit
     strict: bool
-    fitted: Fitted[Ids]
+    fitted: Fitted[None]
     tokens: Spread | None
+    counted: int
     cut: tuple[str, ...]
     unknown: tuple[str, ...]
     special: tuple[str, ...]
@@ -55,6 +57,7 @@ def check_tokens(config: CheckDataConfig) -> TokenReport:
     lm = load_model(str(config.model), raw=config.raw)
     limit = Limit.of(config.max_length, lm.context)
     chat = lm.chat_within(limit.tokens)
+    longest = chat.longest or lm.context
     encode = _encoder(config, chat, lm, [row for _, row in rows])
     problems: list[tuple[str, str]] = []
     lengths: list[float] = []
@@ -62,12 +65,12 @@ def check_tokens(config: CheckDataConfig) -> TokenReport:
     unknown: list[str] = []
     sign = _unknown_token(lm)
 
-    def ready(numbered: tuple[int, tuple[str, Row]]) -> tuple[list[Ids], bool]:
+    def ready(numbered: tuple[int, tuple[str, Row]]) -> tuple[list[None], bool]:
         number, (where, row) = numbered
         progress.advance(number, {})
         try:
             kept, shortened = encode(row, limit)
-            whole = encode(row, Limit.of(1 << 40, chat.longest or lm.context))[0] if shortened else kept
+            whole = encode(row, Limit.of(longest, longest))[0] if shortened else kept
         except DoesNotFit:
             raise
         except InputError as error:
@@ -76,7 +79,7 @@ def check_tokens(config: CheckDataConfig) -> TokenReport:
         lengths.append(max(map(len, whole)))
         cut.extend([where] * shortened)
         unknown.extend([where] * any(sign in ids for ids in kept))
-        return kept, shortened
+        return [], shortened
 
     with Progress(f"check {short_path(config.file)}", len(rows)) as progress:
         fitted = fit(enumerate(rows, start=1), ready)
@@ -86,6 +89,7 @@ def check_tokens(config: CheckDataConfig) -> TokenReport:
         config.strict,
         fitted,
         Spread.of(lengths),
+        longest,
         tuple(cut),
         tuple(unknown),
         tuple(where for where, row in rows if chat.special_token_in(row_texts(row)) is not None),
@@ -99,7 +103,8 @@ def format_tokens(report: TokenReport) -> str:
     fitted = report.fitted
     lines = [f"with {report.model}, where {report.limit.text}:"]
     if report.tokens is not None:
-        lines.append(f"tokens of a row: {report.tokens.text()}")
+        more = f" (longer rows count as {report.counted})" if report.tokens.most >= report.counted else ""
+        lines.append(f"tokens of a row: {report.tokens.text()}{more}")
     for name, places in (
         ("cut", report.cut),
         ("unknown to the tokenizer", report.unknown),
