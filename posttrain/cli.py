@@ -228,7 +228,13 @@ def _check_data(config: configs.CheckDataConfig) -> int:
 
     report = check_data(config.file, config.against, config.columns)
     print(printable(format_report(report)))
-    return DONE if report.ok else FAILED
+    if config.model is None:
+        return DONE if report.ok else FAILED
+    from posttrain.train.check import check_tokens, format_tokens
+
+    tokens = check_tokens(config)
+    print(printable(format_tokens(tokens)))
+    return DONE if report.ok and tokens.ok else FAILED
 
 
 def _report(config: configs.ReportConfig) -> int:

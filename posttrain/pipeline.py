@@ -210,7 +210,7 @@ class _Evaluator:
 
     def evaluate(self, name: str, model: str) -> None:
         from posttrain.engine.local import LocalEngine
-        from posttrain.evals.run import evaluate_retention, evaluate_tasks, write_suite
+        from posttrain.evals.run import evaluate_retention, evaluate_tasks, fitting_tasks, write_suite
         from posttrain.models import load_model, weights_hash
 
         settings = self.recipe.evaluate
@@ -223,9 +223,11 @@ class _Evaluator:
         if MAIN_SUITE in todo:
             reference = None if name == START else load_model(self.recipe.model)
             start = (reference or engine.lm).source
+            source, new_tokens, again = settings.data, settings.max_new_tokens, name != START
+            tasks, left_out = fitting_tasks(engine.lm, self.tasks, new_tokens, source, settings.strict, quiet=again)
             result = evaluate_tasks(
                 engine,
-                self.tasks,
+                tasks,
                 self.scorer,
                 settings.samples,
                 self.sampling,
@@ -233,7 +235,8 @@ class _Evaluator:
                 reference,
                 title=f"evaluate {name}",
             )
-            write_suite(folder, MAIN_SUITE, engine.lm, result, self.settings | {"reference": weights_hash(start)})
+            told = self.settings | {"reference": weights_hash(start), "left_out": left_out}
+            write_suite(folder, MAIN_SUITE, engine.lm, result, told)
         if RETENTION_SUITE in todo:
             result = evaluate_retention(engine, title=f"retention {name}")
             write_suite(folder, RETENTION_SUITE, engine.lm, result, {"raw": False} | result.settings)

@@ -114,6 +114,8 @@ class Task:
     prompt: Prompt
     columns: Mapping[str, Any] = field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] = ()
+    where: str = field(default="", compare=False)
+    """File and line it was read from, if it was."""
 
     def __post_init__(self) -> None:
         if not self.prompt:

@@ -61,6 +61,7 @@ FILES: dict[str, str | bytes] = {
     "one_side.jsonl": '{"prompt": "p", "chosen": "c"}\n',
     "two_ids.jsonl": '{"id": "a", "prompt": "p"}\n{"id": "a", "prompt": "q"}\n',
     "empty_prompt.jsonl": '{"prompt": "  "}\n',
+    "all_long.jsonl": json.dumps({"prompt": "x" * 2100}) + "\n",
     "long.jsonl": '{"prompt": "short"}\n' + json.dumps({"prompt": "x" * 2100}) + "\n",
     "a_file": "I am a file",
     "in_use/notes.txt": "mine",
@@ -132,10 +133,14 @@ CASES: list[tuple[str, str, list[str]]] = [
     ("empty prompt", f"{RL} --reward format --data empty_prompt.jsonl", ["empty_prompt.jsonl:1", "'prompt' is empty"]),
     (
         "prompt beyond the context",
-        f"{RL} --reward format --data long.jsonl",
-        ["long.jsonl", "task 1", "shorten"],
+        f"{RL} --reward format --data all_long.jsonl",
+        ["all_long.jsonl:1", "none of 1", "context is 2048", "shorten"],
     ),
-    ("row cut to nothing", f"{SFT} --data sft.jsonl --max-length 5", ["sft.jsonl:1", "5 tokens", "raise --max-length"]),
+    (
+        "row cut to nothing",
+        f"{SFT} --data sft.jsonl --max-length 5",
+        ["sft.jsonl:1", "none of 8", "raise --max-length"],
+    ),
     (
         "unknown data set of reasoning-gym",
         f"{RL} --reward reasoning-gym --data reasoning-gym:leg_countin",
@@ -196,8 +201,8 @@ CASES: list[tuple[str, str, list[str]]] = [
     ("examples given to sample", f"{SAMPLE} --model tiny-random --write all".replace("tasks", "sft"), ["sft.jsonl:1"]),
     (
         "sample of a prompt beyond the context",
-        f"{SAMPLE} --model tiny-random --write all".replace("tasks", "long"),
-        ["long.jsonl", "task 1", "shorten"],
+        f"{SAMPLE} --model tiny-random --write all".replace("tasks", "all_long"),
+        ["all_long.jsonl:1", "none of 1", "context is 2048", "shorten"],
     ),
     ("no teacher", f"{DISTILL} --data tasks.jsonl", ["--teacher is required"]),
     (
@@ -246,15 +251,15 @@ CASES: list[tuple[str, str, list[str]]] = [
     ("evaluation of bad data", f"{EVAL} --data nan.jsonl --out out", ["nan.jsonl:1", "NaN is not JSON"]),
     (
         "evaluation of a prompt beyond the context",
-        f"{EVAL} --data long.jsonl --out out".replace("math", "format"),
-        ["long.jsonl", "task 1", "shorten"],
+        f"{EVAL} --data all_long.jsonl --out out".replace("math", "format"),
+        ["all_long.jsonl:1", "none of 1", "context is 2048", "shorten"],
     ),
     ("evaluation under a file", f"{EVAL} --data tasks.jsonl --out a_file/x", ["a_file/x", "cannot be made", "another"]),
     ("evaluation into a file", f"{EVAL} --data tasks.jsonl --out a_file", ["a_file", "cannot be made", "another"]),
     (
         "more new tokens than the context",
         f"{EVAL} --data tasks.jsonl --max-new-tokens 9000".replace(" --max-new-tokens 4", ""),
-        ["tasks.jsonl", "which leave", "lower --max-new-tokens to that"],
+        ["tasks.jsonl", "which leave", "lower --max-new-tokens"],
     ),
     ("output is a file", f"{SFT} --data sft.jsonl".replace("out out", "out a_file"), ["a_file: is a file", "folder"]),
     (

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from posttrain.data.builtin import builtin_tasks, drop_overlap, parse_gym
-from posttrain.data.check import Lengths, Overlap, check_data, format_report
+from posttrain.data.check import Overlap, Spread, check_data, format_report
 from posttrain.data.formats import load_preferences, load_prompts, load_sft, load_tasks
 from posttrain.data.gym_items import distinct_items, make_dataset
 from posttrain.data.readers import read_rows
@@ -452,11 +452,11 @@ def test_report_collects_problems_duplicates_and_overlaps(tmp_path: Path) -> Non
     report = check_data(source, (other,))
     assert (report.kind, report.rows, report.valid_rows, report.ok) == ("completion", 6, 3, False)
     assert report.columns == {"prompt": 4, "completion": 4, "note": 1, "text": 1}
-    assert report.prompt_chars == Lengths(1, 3, 8 / 3, 4)
-    assert report.response_chars == Lengths(0, 2, 2.0, 4)
+    assert report.prompt_chars == Spread(1, 3, 8 / 3, 4)
+    assert report.response_chars == Spread(0, 2, 2.0, 4)
     assert (report.duplicates, report.duplicate_of) == (1, (f"{source}:3", f"{source}:1"))
     assert report.overlaps == (Overlap(other, 1, f"{source}:4"),)
-    assert report.problem_count == 3
+    assert report.problem_count == 3 and not report.answers
     assert [problem.removeprefix(f"{source}:")[:8] for problem in report.problems] == [
         "2: broke",
         "5: colum",
@@ -470,12 +470,41 @@ def test_report_collects_problems_duplicates_and_overlaps(tmp_path: Path) -> Non
     assert "problems: 3 of 6 rows:" in text and report.problems[0] in text
 
 
-def test_report_shows_twenty_problems_of_more(tmp_path: Path) -> None:
-    report = check_data(jsonl(tmp_path, {"prompt": "a"}, *[{"prompt": ""}] * 25))
+def test_report_tells_equal_problems_once_and_twenty_different_ones(tmp_path: Path) -> None:
+    source = jsonl(tmp_path, {"prompt": "a"}, *[{"prompt": ""}] * 25, *[{"prompt": i} for i in range(30)])
+    report = check_data(source)
     assert not report.empty
-    assert (report.kind, report.problem_count, len(report.problems)) == ("task", 25, 20)
-    assert report.problems[0].endswith(":2: column 'prompt' is empty")
-    assert "problems: 25 of 26 rows, the first 20:" in format_report(report)
+    assert (report.kind, report.problem_count, len(report.problems)) == ("task", 55, 20)
+    assert report.problems[0] == (
+        f"{source}:2: column 'prompt' is empty (and 24 more rows: {source}:3, {source}:4, {source}:5, …)"
+    )
+    assert report.problems[1].startswith(f"{source}:27: ") and "more rows" not in report.problems[1]
+    assert "problems: 55 of 56 rows:" in format_report(report)
+
+
+def test_tool_calls_are_no_empty_responses(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    called = {"messages": [user("q"), {"role": "assistant", "content": "", "tool_calls": [call]}]}
+    silent = {"messages": [user("p"), {"role": "assistant", "content": ""}]}
+    source = jsonl(tmp_path, called, silent)
+    report = check_data(source)
+    assert report.empty == (f"{source}:2",)
+    assert report.response_chars is not None and report.response_chars.most == len(json.dumps(call))
+
+
+def test_columns_of_tasks_that_look_like_answers_are_told(tmp_path: Path) -> None:
+    report = check_data(jsonl(tmp_path, {"prompt": "q", "output": "a", "level": 3}))
+    assert report.kind == "task" and report.answers == ("output",)
+    assert "read as tasks: 'output' goes to the reward and is not trained" in format_report(report)
+    assert check_data(jsonl(tmp_path, {"prompt": "q", "level": 3})).answers == ()
+
+
+def test_soft_labels_are_summarised(tmp_path: Path) -> None:
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    report = check_data(jsonl(tmp_path, pair | {"probability": 0.5}, pair | {"probability": 0.9}, pair))
+    assert report.probability == Spread(0.5, 0.9, pytest.approx(0.8), 1.0)
+    assert "probability: 0.5 to 1, median 0.9, mean 0.8" in format_report(report)
+    assert check_data(jsonl(tmp_path, pair)).probability is None
 
 
 def test_empty_responses_are_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,15 +150,23 @@ def test_held_out_pairs_are_judged_against_their_own_reference(tmp_path: Path) -
     assert abs(loss.item() - LN2) > 0.005
 
 
-def test_cut_responses_are_counted_and_must_still_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cut_responses_are_counted_and_left_out_where_they_are_equal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [*pair_rows(2), {"prompt": "p", "chosen": "a" + "x" * 300, "rejected": "b" + "x" * 300}]
     out = run(tmp_path, rows, max_length=150)
-    assert events(out, "truncated_rows") == [{"event": "truncated_rows", "rows": 1, "of": 3, "max_length": 150}]
+    assert events(out, "truncated_rows") == [
+        {"event": "truncated_rows", "data": f"{tmp_path}/pairs.jsonl", "rows": 1, "of": 3, "max_length": 150}
+    ]
     assert "warning: 1 of 3 rows are longer" in capsys.readouterr().err
-    same = [*pair_rows(2), {"prompt": "p", "chosen": "x" * 300 + "a", "rejected": "x" * 300 + "b"}]
-    with pytest.raises(InputError, match=r"pairs\.jsonl:3: chosen and rejected are the same .* after cutting"):
-        run(tmp_path, same, "same", max_length=150)
-    full = [*pair_rows(2), {"prompt": "p" * 300, "chosen": "a", "rejected": "b"}]
-    with pytest.raises(InputError, match=r"pairs\.jsonl:3: the prompt has \d+ tokens and --max-length is 150"):
-        run(tmp_path, full, "full", max_length=150)
-    assert not (tmp_path / "same").exists() and not (tmp_path / "full").exists()
+    same = {"prompt": "p", "chosen": "x" * 300 + "a", "rejected": "x" * 300 + "b"}
+    full = {"prompt": "p" * 300, "chosen": "a", "rejected": "b"}
+    out = run(tmp_path, [same, *pair_rows(2), full], "some", max_length=150)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert "2 of 4 rows do not fit and are left out" in line
+    assert re.search(r"pairs\.jsonl:1 \(chosen and rejected are the same \d+ tokens after cutting", line)
+    assert re.search(r"pairs\.jsonl:4 \(the prompt has \d+ tokens and --max-length is 150\)", line)
+    assert metrics(out, timeless=True) == metrics(run(tmp_path, pair_rows(2), "rest", max_length=150), timeless=True)
+    with pytest.raises(InputError, match=r"2 of 4 rows do not fit"):
+        run(tmp_path, [same, *pair_rows(2), full], "strict", max_length=150, strict=True)
+    assert not (tmp_path / "strict").exists()

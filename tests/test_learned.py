@@ -140,7 +140,7 @@ def test_implicit_rewards_differ_by_the_margin_of_dpo(other: Path) -> None:
     """log Z(x) cancels within a prompt: r(y_w) − r(y_l) is the margin that DPO trains, whose reference is the start."""
     rows = [ids_of("Say it", "apple river", "stone"), ids_of("And now", "cloud", "cloud cloud!")]
     policy, reference = load_model(str(other)), load_model("tiny-random")
-    examples, _ = encode_examples(policy, rows, 1024, single=False)
+    examples = encode_examples(policy, rows, 1024, single=False).kept
     runner = LocalPolicy(reference, Optimization(1e-3), 4096)
     batch = pack(example_trees(examples, runner.logprobs(example_trees(examples))))
     terms = DpoConfig(model="m", data="d", out=Path("o"), beta=0.3).terms()

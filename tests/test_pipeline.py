@@ -14,9 +14,10 @@ import yaml
 from posttrain.config import RunConfig
 from posttrain.pipeline import _Evaluator, run_recipe
 from posttrain.recipe import load_recipe, shipped_recipes
-from posttrain.stages import check_stages
+from posttrain.stages import START, check_stages
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
+from tests.training_helpers import write_rows
 
 SUMS = "reasoning-gym:chain_sum?seed=7&of=60&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
 
@@ -376,6 +377,31 @@ def test_held_out_prompts_are_looked_for_in_every_source_and_in_the_mix(tmp_path
     with closing(_Evaluator(loaded, check_stages(loaded, tmp_path / "out"), tmp_path / "out")) as evaluator:
         assert [task.prompt for task in evaluator.tasks] == ["p3", "p4", "p5"]
         assert evaluator.removed == 3
+
+
+def test_held_out_prompts_that_do_not_fit_are_left_out_of_every_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counted in the settings of each, told once; with `strict` the evaluation stops."""
+    raw = recipe(tmp_path)
+    held_out = write_rows(tmp_path / "held_out.jsonl", [{"prompt": "x" * 2048}, {"prompt": "a"}])
+    rest = {"samples": 0, "max_new_tokens": 4, "retention": False}
+    raw["evaluate"] = {"data": str(held_out), "reward": ["length(max_length=3)"], **rest}
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "p", "completion": "c"}])
+    raw["stages"]["sft"]["data"] = str(tmp_path / "rows.jsonl")
+    out = tmp_path / "out"
+    loaded = load_recipe(write(tmp_path, raw))
+    with closing(_Evaluator(loaded, check_stages(loaded, out), out)) as evaluator:
+        for name in (START, "sft"):
+            evaluator.evaluate(name, "tiny-random")
+            suite = out / name / "evaluations" / "held_out"
+            assert json.loads(suite.with_suffix(".json").read_text())["settings"]["left_out"] == 1
+            assert [json.loads(line)["task"] for line in suite.with_suffix(".jsonl").read_text().splitlines()] == ["1"]
+    assert capsys.readouterr().err.count("1 of 2 rows do not fit and are left out") == 1
+    strict = load_recipe(write(tmp_path, raw), ("evaluate.strict=true",))
+    message = r"1 of 2 rows do not fit(.|\n)*held_out.jsonl:1: the prompt has"
+    with closing(_Evaluator(strict, check_stages(strict, out), out)) as judge, pytest.raises(InputError, match=message):
+        judge.evaluate("grpo", "tiny-random")
 
 
 def test_bad_data_is_found_before_anything_is_written(tmp_path: Path) -> None:

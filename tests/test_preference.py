@@ -113,7 +113,7 @@ def test_micro_batches_never_change_the_gradient(
     for budget in (1, 120, 1 << 20):
         lm = load_model("tiny-random")
         policy = LocalPolicy(lm, Optimization(1e-3), budget)
-        examples, _ = encode_examples(lm, data, 256, single=single, mask_formatting=config.mask_formatting)
+        examples = encode_examples(lm, data, 256, single=single, mask_formatting=config.mask_formatting).kept
         reference = [
             tuple(v - 0.3 * (i % 3) for v in t) for i, t in enumerate(policy.logprobs(example_trees(examples)))
         ]
@@ -188,7 +188,7 @@ def test_a_step_of_kto_equals_a_plain_form(tmp_path: Path) -> None:
 
 def test_mismatched_pairs_never_share_a_prompt(tiny: LanguageModel) -> None:
     rows = [UnpairedRow(f"f:{i}", prompt, f"answer {i}", True) for i, prompt in enumerate(["a", "a", "b"])]
-    examples, _ = encode_examples(tiny, rows, 200, single=True)
+    examples = encode_examples(tiny, rows, 200, single=True).kept
     others = mismatched(examples, 200)
     assert [e.key for e in others] == ["0+2", "1+2", "2+0"]
     assert others[0].prompt_ids == examples[0].prompt_ids and others[0].responses == examples[2].responses
@@ -199,8 +199,8 @@ def test_mismatched_pairs_never_share_a_prompt(tiny: LanguageModel) -> None:
 
 def test_masked_formatting_leaves_out_the_end_token_alone(tiny: LanguageModel) -> None:
     row = PreferenceRow("f:1", "q", "yes", "no way")
-    (whole,), _ = encode_examples(tiny, [row], 200, single=False)
-    (masked,), _ = encode_examples(tiny, [row], 200, single=False, mask_formatting=True)
+    (whole,) = encode_examples(tiny, [row], 200, single=False).kept
+    (masked,) = encode_examples(tiny, [row], 200, single=False, mask_formatting=True).kept
     assert [ids[-1] for ids in whole.responses] == [tiny.chat.turn_end] * 2
     assert masked.responses == tuple(ids[:-1] for ids in whole.responses)
     with pytest.raises(InputError, match=r"f:1: a response is empty and --mask-formatting"):
@@ -321,7 +321,7 @@ def test_a_soft_update_mixes_the_weights() -> None:
     )
     MovingReference(policy, every=1, mix=1.0).follow(1)
     before = {name: p.detach().clone() for name, p in moved.items()}
-    examples, _ = encode_examples(lm, [PreferenceRow("f:1", "q", "yes", "no")], 100, single=False)
+    examples = encode_examples(lm, [PreferenceRow("f:1", "q", "yes", "no")], 100, single=False).kept
     hard = MovingReference(policy, every=1, mix=1.0)
     hard.follow(1)
     assert hard.logprobs(examples) == policy.logprobs(example_trees(examples))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -54,7 +55,7 @@ def stage_of(config: RewardModelConfig) -> ProcessModel:
     lm = load_model("tiny-random")
     lm.add_score_head(1, config.seed)
     lm.step_separator = "\n"
-    solutions, _ = encode_solutions(lm, load_stepwise(config.data), config.max_length)
+    solutions = encode_solutions(lm, load_stepwise(config.data), config.max_length).kept
     return ProcessModel(config, make_policy(lm, config, 1e-4, 1), solutions, [], 1, True)
 
 
@@ -202,13 +203,14 @@ def test_steps_beyond_the_limit_are_left_out(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "steps": ["one", "two", "three"], "labels": [1, 0.5, 0]}, GOOD]
     loaded = load_stepwise(str(write_rows(tmp_path / "d.jsonl", rows)))
     start = len(lm.chat.prompt_ids("q"))
-    (first, second), cut = encode_solutions(lm, loaded, start + len("one\ntwo\nth"))
-    assert cut == 1
+    fitted = encode_solutions(lm, loaded, start + len("one\ntwo\nth"))
+    first, second = fitted.kept
+    assert fitted.cut == 1
     assert (len(first.token_ids), first.labels, sum(first.ends)) == (start + len("one\ntwo\n"), (1.0, 0.5), 2)
     assert first.ends[-1] and second.labels == (1.0, 0.0)
+    fitted = encode_solutions(lm, loaded, start + 3)
     message = rf"d\.jsonl:1: prompt and first step have {start + 4} tokens and --max-length is {start + 3}"
-    with pytest.raises(InputError, match=message):
-        encode_solutions(lm, loaded, start + 3)
+    assert len(fitted.kept) == 1 and re.search(message, str(fitted.left_out[0]))
     config = settings(tmp_path, rows, max_steps=1, max_length=start + 10)
     train_reward_model(config)
     assert [(e["rows"], e["of"]) for e in events(config.out, "truncated_rows")] == [(1, 2)]
@@ -392,7 +394,7 @@ def test_both_names_of_steps_are_read(tmp_path: Path) -> None:
     assert not pairs and [(row.steps, row.labels) for row in found] == [(("a", "b"), (1.0, 0.0)), (("c",), (0.25,))]
     report = check_data(data)
     assert (report.kind, report.valid_rows) == ("stepwise", 2)
-    assert report.response_chars is not None and report.response_chars.longest == 2
+    assert report.response_chars is not None and report.response_chars.most == 2
     assert "2 stepwise rows, for posttrain reward-model" in format_report(report)
     assert [row.prompt for row in _rows_of("reward-model", data)] == ["q", "q"]
     assert len(_rows_of("reward-model", str(write_rows(tmp_path / "p.jsonl", pair_rows(3))))) == 3

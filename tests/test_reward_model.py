@@ -69,7 +69,7 @@ def settings(tmp_path: Path, rows: list[dict[str, Any]], **changes: Any) -> Rewa
 def stage_of(config: RewardModelConfig) -> RewardModel:
     lm = load_model("tiny-random")
     lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
-    pairs, _ = encode_pairs(lm, load_preferences(config.data), config.max_length, config.members)
+    pairs = encode_pairs(lm, load_preferences(config.data), config.max_length, config.members).kept
     policy = make_policy(lm, config, 1e-4, 1)
     return RewardModel(config, policy, weighted(pairs, config), [], 1, True)
 
@@ -157,7 +157,7 @@ def test_it_learns_a_bradley_terry_world(tmp_path: Path) -> None:
     assert lm.score_head is not None and lm.score_head.out_features == 2
     rows = held_out[:5]
     write_rows(tmp_path / "few.jsonl", rows)
-    pairs, _ = encode_pairs(lm, load_preferences(str(tmp_path / "few.jsonl")), 1024, 2)
+    pairs = encode_pairs(lm, load_preferences(str(tmp_path / "few.jsonl")), 1024, 2).kept
     ours = torch.cat([scores for _, scores in score_batches(lm, pair_trees(pairs), 4096)]).mean(1).reshape(-1, 2)
     for k, side in enumerate(("chosen", "rejected")):
         assert ours[:, k].tolist() == pytest.approx(plain_scores(config.out / "model", rows, side), abs=1e-4)
@@ -222,7 +222,7 @@ def test_margins_come_from_the_data_and_must_be_numbers(tmp_path: Path, capsys: 
     rows = [{**row, "margin": m} for row, m in zip(pair_rows(3), ("0.5", None, 2), strict=True)]
     lm = load_model("tiny-random")
     data = write_rows(tmp_path / "d.jsonl", rows)
-    pairs, _ = encode_pairs(lm, load_preferences(str(data)), 1024, 1)
+    pairs = encode_pairs(lm, load_preferences(str(data)), 1024, 1).kept
     assert [pair.margin for pair in pairs] == [0.5, 0.0, 2.0]
     data = write_rows(tmp_path / "d.jsonl", [*rows, {**pair_rows(4)[3], "margin": "much"}])
     assert main(["reward-model", "--model", "tiny-random", "--data", str(data), "--out", str(tmp_path / "o")]) == 2

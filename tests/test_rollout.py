@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ from posttrain.models.tiny import tiny_tokenizer
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rollout import (
     Plan,
-    check_prompts,
     collect,
+    fit_tasks,
     regroup,
     rollout_from_json,
     rollout_seed,
@@ -293,14 +294,17 @@ def test_prompts_without_room_are_named_before_sampling(tiny: LanguageModel) -> 
     """One token more than there is room for; fewer new tokens are offered only where they help."""
     task = Task("long", "x" * 20)
     n = len(tiny.chat.prompt_ids(task.prompt))
-    check_prompts(tiny.chat, [task], n + 6, 6, "data.jsonl")
-    message = rf"data.jsonl: the prompt of task long has {n} tokens, which leave 5 .*lower --max-new-tokens to that"
-    with pytest.raises(InputError, match=message):
-        check_prompts(tiny.chat, [task], n + 5, 6, "data.jsonl")
-    with pytest.raises(
-        InputError, match=rf"task long has {n} tokens, as many as .* context of {n} or more; shorten it$"
-    ):
-        check_prompts(tiny.chat, [task], n, 6, "data.jsonl")
+    short = Task("short", "x", where="data.jsonl:2")
+    assert fit_tasks(tiny.chat, [task], n + 6, 6, "data.jsonl").checked("data.jsonl", strict=True) == [task]
+    fitted = fit_tasks(tiny.chat, [task, short], n + 5, 6, "data.jsonl")
+    assert (fitted.kept, fitted.rows, fitted.fitting, fitted.cut) == ([short], 2, 1, 0)
+    (left_out,) = fitted.left_out
+    assert re.fullmatch(
+        rf"data.jsonl: task long: the prompt has {n} tokens, which leave 5 of .*; lower --max-new-tokens or .*",
+        str(left_out),
+    )
+    (left_out,) = fit_tasks(tiny.chat, [task], n, 6, "data.jsonl").left_out
+    assert re.search(rf"has {n} tokens and the model's context is {n}; shorten the prompt$", str(left_out))
 
 
 def test_a_prompt_that_the_template_refuses_names_file_task_and_model() -> None:
@@ -310,4 +314,4 @@ def test_a_prompt_that_the_template_refuses_names_file_task_and_model() -> None:
     with pytest.raises(
         InputError, match=r"^data.jsonl: task t: the chat template of runs/sft/model refuses .*: not like this"
     ):
-        check_prompts(ChatFormat(made), [Task("t", "q")], 100, 10, "data.jsonl")
+        fit_tasks(ChatFormat(made), [Task("t", "q")], 100, 10, "data.jsonl")

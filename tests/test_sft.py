@@ -122,7 +122,9 @@ def test_warm_up_and_schedules_never_rest_at_zero(tmp_path: Path) -> None:
 def test_rows_that_were_cut_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [*sft_rows(3), {"prompt": "Count", "completion": "x" * 500}]
     out = run(tmp_path, rows, batch_size=4, max_length=200)
-    assert events(out, "truncated_rows") == [{"event": "truncated_rows", "rows": 1, "of": 4, "max_length": 200}]
+    assert events(out, "truncated_rows") == [
+        {"event": "truncated_rows", "data": f"{tmp_path}/train.jsonl", "rows": 1, "of": 4, "max_length": 200}
+    ]
     assert "warning: 1 of 4 rows are longer than --max-length 200" in capsys.readouterr().err
     _, tokenizer = plain_model("tiny-random")
     short = sum(len(chatml(tokenizer, r["prompt"], r["completion"])[0]) for r in rows[:3])
@@ -143,13 +145,35 @@ def test_control_tokens_in_text_are_told_once(tmp_path: Path, capsys: pytest.Cap
     assert len(events(out, "special_tokens")) == 1
 
 
-def test_a_row_without_a_trained_token_is_named(tmp_path: Path) -> None:
-    rows = [*sft_rows(2), {"prompt": "long " * 60, "completion": "yes"}]
-    with pytest.raises(
-        InputError, match=r"train\.jsonl:3: no trained token is left .* 100 tokens; raise\s--max-length"
-    ):
-        run(tmp_path, rows, max_length=100)
-    assert not (tmp_path / "run").exists()
+def test_rows_that_do_not_fit_are_left_out_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run is the one on the other rows, in the steps and in the numbers; one line names three, --strict all."""
+    rows = sft_rows(4)
+    too_long = [{"prompt": f"{i} " + "long " * 60, "completion": "yes"} for i in range(4)]
+    mixed = [rows[0], *too_long[:2], rows[1], *too_long[2:], *rows[2:]]
+    held_out = write_rows(tmp_path / "held-out.jsonl", [rows[0], too_long[0]])
+    options = {"batch_size": 2, "max_steps": 3, "max_length": 100, "eval_data": str(held_out), "eval_every": 3}
+    out = run(tmp_path, mixed, "mixed", **options)
+    line, of_held_out = [x for x in capsys.readouterr().err.splitlines() if x.startswith("warning: ")]
+    file = f"{tmp_path}/train.jsonl"
+    assert line.startswith(f"warning: 4 of 8 rows do not fit and are left out: {file}:2 (no trained token is left: ")
+    assert f"{file}:5" in line and f"{file}:6" not in line and "and 1 more" in line and "--strict" in line
+    assert f"1 of 2 rows do not fit and are left out: {held_out}:2" in of_held_out
+    told, told_held_out = events(out, "left_out")
+    assert (told["data"], told["rows"], told["of"]) == (file, 4, 8)
+    assert [row.partition(": ")[0] for row in told["first"]] == [f"{file}:{n}" for n in (2, 3, 5)]
+    assert (told_held_out["data"], told_held_out["rows"], told_held_out["of"]) == (str(held_out), 1, 2)
+    run(tmp_path, mixed, "mixed", **options, resume=True)
+    assert len(events(out, "left_out")) == 2
+    with pytest.raises(InputError, match=r"4 of 8 rows do not fit, and --strict") as error:
+        run(tmp_path, mixed, "strict", strict=True, **options)
+    assert [line.split(":")[1] for line in str(error.value).splitlines()[1:]] == ["2", "3", "5", "6"]
+    with pytest.raises(InputError, match=r"train.jsonl: none of 4 rows fits: .*; raise --max-length"):
+        run(tmp_path, too_long, "none", **options)
+    assert not (tmp_path / "strict").exists() and not (tmp_path / "none").exists()
+    plain = run(tmp_path, rows, "plain", **options)
+    assert metrics(plain, timeless=True) == metrics(out, timeless=True)
 
 
 def test_patience_keeps_the_best_weights(tmp_path: Path) -> None:

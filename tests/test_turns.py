@@ -15,8 +15,8 @@ from posttrain.models.flops import FlopCounter
 from posttrain.rollout import (
     Limits,
     Plan,
-    check_prompts,
     collect,
+    fit_tasks,
     rollout_from_json,
     rollout_to_json,
     sample,
@@ -209,11 +209,11 @@ def test_a_conversation_that_the_template_refuses_fails_its_rollout() -> None:
 
 def test_prompts_are_checked_for_conversations_before_anything_is_sampled(tiny: LanguageModel) -> None:
     task = Task("t", "q")
-    check_prompts(tiny.chat, [task], 2048, 48, "data.jsonl", (TOOL,))
+    fit_tasks(tiny.chat, [task], 2048, 48, "data.jsonl", (TOOL,))
     with pytest.raises(InputError, match=r"data.jsonl: task t: .*ignores tools"):
-        check_prompts(ChatFormat(styled_tokenizer("gemma")), [task], 2048, 48, "data.jsonl", (TOOL,))
+        fit_tasks(ChatFormat(styled_tokenizer("gemma")), [task], 2048, 48, "data.jsonl", (TOOL,))
     with pytest.raises(InputError, match=r"data.jsonl: task t: raw text has no turns"):
-        check_prompts(ChatFormat(styled_tokenizer("chatml"), raw=True), [task], 2048, 48, "data.jsonl", ())
+        fit_tasks(ChatFormat(styled_tokenizer("chatml"), raw=True), [task], 2048, 48, "data.jsonl", ())
     with pytest.raises(InputError, match="limits of turns, tokens and seconds must be above 0"):
         Limits(1, 10, 0.0)
 

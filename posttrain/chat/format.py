@@ -9,6 +9,7 @@ conversation goes on from its own tokens (`continuation_ids`), or begins a new r
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -56,13 +57,19 @@ class ChatFormat:
 
     `end_ids`: whatever ends an answer (the tokenizer's end token, `end_ids_extra` from the generation config, the chat
     template's turn end). `turn_end`: the one that closes a trained span: the template's, or without one (or with `raw`,
-    which takes string prompts as raw text) the tokenizer's. Raises InputError if there is no end token at all."""
+    which takes string prompts as raw text) the tokenizer's. `longest`: the most tokens of a row that are wanted; one
+    that has more may lack its end, so that a text of millions of characters is not tokenised in vain. Raises InputError
+    if there is no end token at all."""
 
     end_ids: frozenset[int]
     turn_end: int
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, end_ids_extra: Iterable[int] = (), raw: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids_extra: Iterable[int] = (),
+        raw: bool = False,
+        longest: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self.raw = raw
@@ -70,13 +77,33 @@ class ChatFormat:
         # added tokens that are not special, such as <think>, are meant to stand in text
         controls = [re.escape(token.content) for token in added.values() if token.special and token.content]
         self._controls = re.compile("|".join(controls)) if controls else None
-        self._pieces = Pieces(tokenizer)
+        self._pieces = Pieces(tokenizer, longest)
         eos: int | None = tokenizer.eos_token_id
         self._template = Template(tokenizer, self._pieces, [*([] if eos is None else [eos]), *end_ids_extra])
         self._wraps_strings = self._template.exists and not raw
         self.end_ids = self._template.ends
         self._text_end = self._template.end if eos is None else eos
         self.turn_end = self._template.end if self._wraps_strings else self._text_end
+
+    # Length
+
+    @property
+    def longest(self) -> int | None:
+        """Rows of more tokens than this may lack their end; None: all are whole."""
+        return self._pieces.longest
+
+    def within(self, longest: int) -> ChatFormat:
+        """The same way of writing with another `longest`."""
+        out = copy.copy(self)
+        out._pieces = self._pieces.within(longest)
+        out._template = self._template.with_pieces(out._pieces)
+        return out
+
+    def counted(self, tokens: int) -> str:
+        """`12 tokens`, or of a row that may lack its end `more than 8192 tokens`."""
+        if self.longest is not None and tokens > self.longest:
+            return f"more than {self.longest} tokens"
+        return f"{tokens} token" + "s" * (tokens != 1)
 
     # Generation
 
@@ -181,7 +208,7 @@ class ChatFormat:
             if not (isinstance(row.chosen, str) and isinstance(row.rejected, str)):
                 prompt = _as_messages(prompt)
             chosen, rejected = (self._response_ids(prompt, r, row.tools) for r in (row.chosen, row.rejected))
-            if chosen == rejected:
+            if chosen == rejected and not (self.longest and len(chosen) > self.longest):
                 raise InputError("'chosen' and 'rejected' are the same tokens in this model's chat template")
             return EncodedPair(self.prompt_ids(prompt, row.tools), chosen, rejected, row.where)
         except InputError as error:

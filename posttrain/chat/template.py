@@ -6,6 +6,7 @@ ever compared with the padding.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +53,12 @@ class Template:
             raise InputError("the tokenizer has no end token (eos_token); set one, or answers would never end")
         self.end = known[0]
         self.ends = frozenset(known)
+
+    def with_pieces(self, pieces: Pieces) -> Template:
+        """The same template, tokenised by other `pieces`."""
+        out = copy.copy(self)
+        out._pieces = pieces
+        return out
 
     def render(self, messages: Sequence[Message], tools: Tools, generation: bool) -> str:
         """The conversation as text, with the generation prompt at its end or without. Raises InputError without a

@@ -49,6 +49,9 @@ class EvalConfig(Config):
     """Longest answer in tokens."""
     limit: Positive | None = None
     """Evaluate only the first tasks."""
+    strict: bool = False
+    """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
+    reported."""
     engine_slots: Positive = 64
     """Answers decoded at once."""
     reward_timeout: Rate = 30.0
@@ -115,7 +118,8 @@ class CompareConfig(Config):
 
 
 class CheckDataConfig(Config):
-    """Check a data file and name every fault by file and line; exits with 1 where there is one."""
+    """Check a data file and name every fault by file and line; exits with 1 where there is one. With a model it finds
+    what a run would find: what its chat template loses, and which rows would be cut or left out."""
 
     file: str
     """Data to check, as in training: a JSONL, JSON, CSV, TSV or Parquet file, a hub id or a built-in set."""
@@ -123,6 +127,23 @@ class CheckDataConfig(Config):
     """Columns of both that have other names: `prompt=question,completion=answer`."""
     against: tuple[str, ...] = ()
     """Other data, such as the training set, whose prompts are looked for in this one."""
+    model: str | None = None
+    """Model to train or evaluate: also find what a run with it would find. Its tokenizer encodes every row."""
+    max_length: Positive = 1024
+    """As in training: longest row in tokens, longer ones are cut."""
+    max_new_tokens: Positive = 256
+    """As in `posttrain rl`: for tasks, the longest answer, for which the prompt must leave room."""
+    raw: bool = False
+    """As in training: take string prompts as raw text even where the tokenizer has a chat template."""
+    strict: bool = False
+    """Count rows that do not fit as faults, as a run with `strict` does."""
+
+    @model_validator(mode="after")
+    def _model_reads(self) -> CheckDataConfig:
+        for name in ("max_length", "max_new_tokens", "raw", "strict"):
+            if self.model is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} says how a model reads the data; give model too")
+        return self
 
 
 class ReportConfig(Config):

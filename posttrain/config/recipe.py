@@ -84,6 +84,8 @@ class HeldOut(Config):
     """Sampling temperature of the samples."""
     max_new_tokens: Positive = 256
     """Longest answer in tokens."""
+    strict: bool = False
+    """Stop where prompts do not fit the model's context; without it they are left out, counted and reported."""
     retention: bool = True
     """Whether to run the retention suite too."""
     seed: Seed = 0

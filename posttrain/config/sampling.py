@@ -54,6 +54,9 @@ class SourceConfig(Config):
     """Answers decoded at once."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    strict: bool = False
+    """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
+    reported."""
     resume: bool = False
     """Continue an unfinished run: what was sampled is not sampled again."""
 

@@ -43,6 +43,9 @@ class TrainConfig(Config):
     """Tokens that go through the model at once; changes memory and speed, never the gradient."""
     max_length: Positive = 1024
     """Longest row in tokens; longer ones are cut at the end, counted and reported."""
+    strict: bool = False
+    """Stop where rows do not fit (a prompt longer than `max_length` or the model's context, nothing left to train after
+    a cut) and name them all; without it they are left out, counted and reported."""
     lora_rank: NonNegative = 0
     """Rank of LoRA adapters on every linear layer; 0 trains the full weights."""
     lora_alpha: Positive = 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,16 +26,31 @@ from posttrain.rows import (
 from posttrain.types import InputError, Message, Prompt, Task
 
 SHOWN_PROBLEMS = 20
+SHOWN_PLACES = 3
+ANSWERS = ("response", "output", "answer", "answers", "solution", "target", "reply")
+"""Columns of tasks that may have been meant as what is to be imitated."""
+Found = tuple[str, Row | InputError]
+"""Where a row stands, and the row, or what is wrong with it."""
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Spread of a length in characters over the valid rows."""
+class Spread:
+    """Of a number over the valid rows, such as a length in characters."""
 
-    shortest: int
+    least: float
     median: float
     mean: float
-    longest: int
+    most: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread | None:
+        """None of no values."""
+        if not values:
+            return None
+        return Spread(min(values), statistics.median(values), statistics.fmean(values), max(values))
+
+    def text(self, unit: str = "") -> str:
+        return f"{self.least:g} to {self.most:g}{unit}, median {self.median:g}, mean {self.mean:.4g}"
 
 
 @dataclass(frozen=True)
@@ -51,15 +67,20 @@ class Report:
     """Everything `check_data` found.
 
     `columns` counts the rows that have a column; `duplicates` counts rows whose prompt stood in an earlier row, and
-    `duplicate_of` is the first of them with that earlier one; `problems` holds the first 20 of `problem_count`."""
+    `duplicate_of` is the first of them with that earlier one; `problem_count` counts rows, and `problems` holds the
+    first 20 different faults (see `grouped`)."""
 
     source: str
     kind: Kind | None
     rows: int
     valid_rows: int
     columns: dict[str, int]
-    prompt_chars: Lengths | None
-    response_chars: Lengths | None
+    prompt_chars: Spread | None
+    response_chars: Spread | None
+    probability: Spread | None
+    """Of soft labels."""
+    answers: tuple[str, ...]
+    """Columns of tasks that look like answers; they go to the reward."""
     empty: tuple[str, ...]
     """Where rows with a response of no characters stand."""
     duplicates: int
@@ -80,46 +101,75 @@ def check_data(source: str, against: tuple[str, ...] = (), names: Names | None =
     Two prompts are the same as `builtin.prompt_key` says. Raises InputError where there is nothing to check row by row
     (no such file, empty, not a list), and for the first bad row of a file in `against`."""
     raw = [] if builtin.is_builtin(source) else standard_rows(source, names)
+    parsed = found_rows(source, names, raw)
     if builtin.is_builtin(source):
-        tasks = builtin.builtin_tasks(source)
-        columns = Counter(name for task in tasks for name in ("prompt", *task.columns))
-        parsed: list[tuple[str, Row | InputError]] = [(f"{source}#{task.id}", task) for task in tasks]
+        columns = Counter(name for _, task in parsed if isinstance(task, Task) for name in ("prompt", *task.columns))
     else:
         columns = Counter(name for row in raw for name in row.columns)
-        parsed = list(parse_rows(raw))
+    kind = "task" if builtin.is_builtin(source) else _first_kind(raw)
     valid = [(where, row) for where, row in parsed if not isinstance(row, InputError)]
-    problems = [str(error) for _, error in parsed if isinstance(error, InputError)]
+    problems = [(where, str(error)) for where, error in parsed if isinstance(error, InputError)]
     responses = [(where, _response_chars(row)) for where, row in valid]
     duplicates = list(_duplicates(valid))
     return Report(
         source=source,
-        kind="task" if builtin.is_builtin(source) else _first_kind(raw),
+        kind=kind,
         rows=len(parsed),
         valid_rows=len(valid),
         columns=dict(columns),
-        prompt_chars=_lengths([_chars(row.prompt) for _, row in valid if not isinstance(row, MessagesRow | TextRow)]),
-        response_chars=_lengths([n for _, counts in responses for n in counts]),
+        prompt_chars=Spread.of([_chars(row.prompt) for _, row in valid if not isinstance(row, MessagesRow | TextRow)]),
+        response_chars=Spread.of([n for _, counts in responses for n in counts]),
+        probability=Spread.of([row.probability for _, row in valid if isinstance(row, PreferenceRow)])
+        if "probability" in columns
+        else None,
+        answers=tuple(name for name in ANSWERS if name in columns) if raw and kind == "task" else (),
         empty=tuple(where for where, counts in responses if 0 in counts),
         duplicates=len(duplicates),
         duplicate_of=duplicates[0] if duplicates else None,
         overlaps=tuple(_overlap(valid, other, names) for other in against),
         problem_count=len(problems),
-        problems=tuple(problems[:SHOWN_PROBLEMS]),
+        problems=tuple(grouped(problems)[:SHOWN_PROBLEMS]),
     )
+
+
+def found_rows(source: str, names: Names | None = None, raw: Sequence[RawRow] | None = None) -> list[Found]:
+    """The rows of a source, of which `raw` may be at hand, with their places and faults. Raises InputError where there
+    is nothing to check row by row."""
+    if builtin.is_builtin(source):
+        return [(f"{source}#{task.id}", task) for task in builtin.builtin_tasks(source)]
+    return list(parse_rows(standard_rows(source, names) if raw is None else raw))
+
+
+def grouped(problems: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for each different fault of these (place, message): the first place, the message, and how many other rows
+    have it."""
+    places: dict[str, list[str]] = {}
+    for where, message in problems:
+        places.setdefault(message.removeprefix(f"{where}: "), []).append(where)
+    return [f"{first}: {message}{_others(rest)}" for message, (first, *rest) in places.items()]
+
+
+def _others(places: Sequence[str]) -> str:
+    if not places:
+        return ""
+    more = ", …" if len(places) > SHOWN_PLACES else ""
+    return f" (and {len(places)} more rows: {', '.join(places[:SHOWN_PLACES])}{more})"
 
 
 def format_report(report: Report) -> str:
     """The report as text for a terminal."""
     kind = f"{report.kind} rows, for {FITS[report.kind]}" if report.kind else "rows that fit no method"
     lines = [f"{report.source}: {report.rows} {kind}"]
+    if report.answers:
+        named = " and ".join(f"'{name}'" for name in report.answers)
+        lines.append(f"read as tasks: {named} goes to the reward and is not trained; for that it must be 'completion'")
     partial = {name: f" ({n} of {report.rows})" for name, n in report.columns.items() if n != report.rows}
     lines.append("columns: " + ", ".join(name + partial.get(name, "") for name in report.columns))
     for name, lengths in (("prompts", report.prompt_chars), ("responses", report.response_chars)):
         if lengths is not None:
-            lines.append(
-                f"{name}: {lengths.shortest} to {lengths.longest} characters, median {lengths.median:g}, "
-                f"mean {lengths.mean:.1f}"
-            )
+            lines.append(f"{name}: {lengths.text(' characters')}")
+    if report.probability is not None:
+        lines.append(f"probability: {report.probability.text()}")
     if report.empty:
         lines.append(f"empty responses: {len(report.empty)} rows, the first at {report.empty[0]}")
     if report.duplicate_of:
@@ -133,8 +183,7 @@ def format_report(report: Report) -> str:
     if report.ok:
         lines.append("problems: none")
     else:
-        shown = f", the first {len(report.problems)}" if len(report.problems) < report.problem_count else ""
-        lines.append(f"problems: {report.problem_count} of {report.rows} rows{shown}:")
+        lines.append(f"problems: {report.problem_count} of {report.rows} rows:")
         lines.extend(f"  {problem}" for problem in report.problems)
     return "\n".join(lines)
 
@@ -200,10 +249,5 @@ def _chars(text: Prompt | Response) -> int:
 
 
 def _message_chars(message: Message) -> int:
-    return len(message.content) + len(message.reasoning or "")
-
-
-def _lengths(counts: Sequence[int]) -> Lengths | None:
-    if not counts:
-        return None
-    return Lengths(min(counts), statistics.median(counts), statistics.fmean(counts), max(counts))
+    calls = sum(len(json.dumps(dict(call), ensure_ascii=False, default=str)) for call in message.tool_calls)
+    return len(message.content) + len(message.reasoning or "") + calls

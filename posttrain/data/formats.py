@@ -8,6 +8,7 @@ Their `names` says which columns of the file are which of ours, `optional` that 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from posttrain.data import builtin
@@ -240,7 +241,7 @@ def _hint(kind: Kind, wanted: tuple[Kind, ...]) -> str:
 
 def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Row:
     if kind == "task":
-        return parse_task(columns, index)
+        return replace(parse_task(columns, index), where=where)
     if kind == "text":
         if not isinstance(columns["text"], str) or not columns["text"]:
             raise InputError(f"column 'text' must be text that is not empty, not {short(columns['text'])}")

@@ -46,9 +46,10 @@ class LocalAnswers:
             return EndpointError(f"the question holds {control!r}, a control token of {self._lm.name}")
         ids = tuple(self._lm.chat.prompt_ids(question.messages))
         if len(ids) + self._sampling.max_new_tokens > self._lm.context:
+            length = self._lm.chat.counted(len(ids))
             return EndpointError(
-                f"a question of {len(ids)} tokens and max_new_tokens={self._sampling.max_new_tokens} do not fit the "
-                f"context of {self._lm.context} of {self._lm.name}"
+                f"a question of {length} and max_new_tokens={self._sampling.max_new_tokens} do not fit the context of "
+                f"{self._lm.context} of {self._lm.name}"
             )
         return Request(i, ids, self._sampling, question.seed or 0)
 

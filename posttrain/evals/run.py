@@ -14,7 +14,7 @@ import torch
 
 from posttrain.comparison import PERPLEXITY, Estimate, is_graded, label
 from posttrain.config import EvalConfig
-from posttrain.console import Progress, short_path
+from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.engine.local import LocalEngine
@@ -33,7 +33,7 @@ from posttrain.evals.stats import estimate, pass_at_k
 from posttrain.losses import kl_k3
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
-from posttrain.rollout import Plan, check_prompts, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
+from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
 from posttrain.text import printable
 from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
@@ -87,7 +87,7 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         lm = _loaded(config)
-        check_prompts(lm.chat, tasks, lm.context, config.max_new_tokens, config.data)
+        tasks, left_out = fitting_tasks(lm, tasks, config.max_new_tokens, config.data, config.strict)
         _make_folder(config)
         settings = task_settings(tasks, scorer, sampling, samples=config.samples, raw=config.raw)
         engine = LocalEngine(lm, slots=config.engine_slots)
@@ -99,7 +99,19 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
         print(f"unscored         {len(failed)} of {of}: {printable(failed[0])}")
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
-    return lm, result, config.model_dump(mode="json") | settings
+    return lm, result, config.model_dump(mode="json") | settings | {"left_out": left_out}
+
+
+def fitting_tasks(
+    lm: LanguageModel, tasks: Sequence[Task], new_tokens: int, source: str, strict: bool, quiet: bool = False
+) -> tuple[list[Task], int]:
+    """The tasks whose prompt leaves the model room for an answer, and how many do not and are left out, which is told
+    unless `quiet`. Raises InputError where none does, and with `strict` where one does not."""
+    fitted = fit_tasks(lm.chat, tasks, lm.context, new_tokens, source)
+    kept = fitted.checked(source, strict)
+    if fitted.left_out and not quiet:
+        warn(fitted.told())
+    return kept, len(fitted.left_out)
 
 
 def _loaded(config: EvalConfig) -> LanguageModel:

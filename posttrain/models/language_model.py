@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("posttrain")
 
+COUNTED = 8
+"""The tokens of a row are counted up to so many times the limit at which it is cut."""
 SELF_CHECK_TOLERANCE = 1e-3
 """Largest difference in a log-probability between the packed and the plain forward pass of the self-check."""
 
@@ -48,9 +50,10 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.source = source
         eos = module.generation_config.eos_token_id if module.generation_config is not None else None
-        self.chat = ChatFormat(tokenizer, end_ids_extra=[eos] if isinstance(eos, int) else eos or [], raw=raw)
-        self.flops = FlopCounter.of(module)
         self.context = int(getattr(module.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30
+        ends = [eos] if isinstance(eos, int) else eos or []
+        self.chat = ChatFormat(tokenizer, end_ids_extra=ends, raw=raw, longest=self.context)
+        self.flops = FlopCounter.of(module)
         self.vocabulary = module.get_output_embeddings().weight.shape[0]
         self.forwarded_tokens = 0
         """Tokens that went through the model, padding included; a test compares it with the forest's tokens."""
@@ -66,6 +69,11 @@ class LanguageModel:
         self.packed = False
         self.packed = self._can_pack()
         self.forwarded_tokens = 0  # those of the self-check do not count
+
+    def chat_within(self, limit: int) -> ChatFormat:
+        """`chat` for rows that are cut at `limit` tokens: of longer ones so many times as much is read as tells by how
+        much they are too long, and not a book of which a page is trained."""
+        return self.chat.within(min(self.context, COUNTED * limit))
 
     @property
     def device(self) -> torch.device:

@@ -84,7 +84,7 @@ class Stepwise:
             row = chat.encode_steps("sample", prompt, steps, self.separator)
         except InputError as error:
             return str(error)
-        return row if len(row.token_ids) <= self.lm.context else too_long(len(row.token_ids), self.lm.context)
+        return row if len(row.token_ids) <= self.lm.context else too_long(chat, len(row.token_ids), self.lm.context)
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,12 @@ def encoded(chat: ChatFormat, sample: Sample, context: int) -> list[EncodedRow] 
     except InputError as error:
         return str(error)
     longest = max(len(row.token_ids) for row in rows)
-    return rows if longest <= context else too_long(longest, context)
+    return rows if longest <= context else too_long(chat, longest, context)
 
 
-def too_long(tokens: int, context: int) -> str:
+def too_long(chat: ChatFormat, tokens: int, context: int) -> str:
     """Why a sample has no score."""
-    return f"prompt and response have {tokens} tokens, and the model's context is {context}"
+    return f"prompt and response have {chat.counted(tokens)}, and the model's context is {context}"
 
 
 def scored_ids(row: EncodedRow) -> tuple[int, ...]:

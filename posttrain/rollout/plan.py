@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posttrain.chat import ChatFormat
+from posttrain.chat import ChatFormat, Ids
+from posttrain.fitting import DoesNotFit, Fitted, fit
 from posttrain.rows import Tools
 from posttrain.types import InputError, Sampling, Task
 
@@ -50,30 +51,45 @@ def turn_seed(seed: int, turn: int) -> int:
     return int(np.random.SeedSequence([seed, turn]).generate_state(1, np.uint64)[0])
 
 
-def check_prompts(
+def fit_tasks(
     chat: ChatFormat,
     tasks: Sequence[Task],
     context: int,
     new_tokens: int,
-    where: str,
+    source: str,
     environment_tools: Tools | None = None,
-) -> None:
-    """Raise InputError, before anything is sampled, for a task whose prompt cannot be written or leaves less than
-    `new_tokens` of the model's context. With an environment (whose tools may be none) the prompts must be conversations
-    too."""
-    for task in tasks:
-        try:
-            prompt = task.prompt if environment_tools is None else chat.conversation(task.prompt)
-            n = len(chat.prompt_ids(prompt, environment_tools or task.tools))
-        except InputError as error:
-            raise InputError(f"{where}: task {task.id}: {error}") from None
-        if n >= context:
-            raise InputError(
-                f"{where}: the prompt of task {task.id} has {n} tokens, as many as the model's context of {context} or "
-                "more; shorten it"
-            )
-        if n + new_tokens > context:
-            raise InputError(
-                f"{where}: the prompt of task {task.id} has {n} tokens, which leave {context - n} of the model's "
-                f"context of {context}; lower --max-new-tokens to that or shorten the prompt"
-            )
+) -> Fitted[Task]:
+    """The tasks whose prompt leaves `new_tokens` of the model's context; see `fitting_prompt`."""
+
+    def ready(task: Task) -> tuple[list[Task], bool]:
+        fitting_prompt(chat, task, context, new_tokens, source, environment_tools)
+        return [task], False
+
+    return fit(tasks, ready)
+
+
+def fitting_prompt(
+    chat: ChatFormat, task: Task, context: int, new_tokens: int, source: str, environment_tools: Tools | None = None
+) -> Ids:
+    """The tokens of a task's prompt. With an environment (whose tools may be none) it must be a conversation too.
+
+    Raises DoesNotFit where the prompt leaves less than `new_tokens` of the model's context, and InputError for one that
+    cannot be written."""
+    where = task.where or f"{source}: task {task.id}"
+    try:
+        prompt = task.prompt if environment_tools is None else chat.conversation(task.prompt)
+        ids = chat.prompt_ids(prompt, environment_tools or task.tools)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    n = len(ids)
+    if n >= context:
+        reason = f"the prompt has {chat.counted(n)} and the model's context is {context}"
+        raise DoesNotFit(where, reason, "shorten the prompt")
+    if n + new_tokens > context:
+        raise DoesNotFit(
+            where,
+            f"the prompt has {chat.counted(n)}, which leave {context - n} of the model's context of {context}, and "
+            f"--max-new-tokens is {new_tokens}",
+            "lower --max-new-tokens or shorten the prompt",
+        )
+    return ids

@@ -192,9 +192,10 @@ def _begin(chat: ChatFormat, plan: Plan, tools: Tools, first: str | Lost | None,
     if isinstance(first, Lost):
         talk.fail(first.reason)
     elif len(talk.context) >= limits.max_tokens:
+        length = chat.counted(len(talk.context))
         talk.fail(
-            f"the prompt with the environment's first observation has {len(talk.context)} tokens, which leaves no room "
-            f"for an answer in {limits.max_tokens}"
+            f"the prompt with the environment's first observation has {length}, which leaves no room for an answer in "
+            f"{limits.max_tokens}"
         )
     return talk
 

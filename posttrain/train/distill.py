@@ -14,11 +14,12 @@ from posttrain.config import DistillConfig
 from posttrain.data.formats import load_prompts
 from posttrain.data.packing import Branch, Tree, micro_batches, pack
 from posttrain.engine.local import LocalEngine
+from posttrain.fitting import Fitted, Limit, fit
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models.divergence import batch_divergence
 from posttrain.rollout import (
     Plan,
-    check_prompts,
+    fitting_prompt,
     regroup,
     rollout_from_json,
     rollout_seed,
@@ -29,9 +30,9 @@ from posttrain.rollout import (
 from posttrain.rows import CompletionRow
 from posttrain.runlog import RunLog, check_out, read_jsonl
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
-from posttrain.train.notices import special_tokens, truncated_rows
+from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, step_rows
-from posttrain.train.sft import encode_rows
+from posttrain.train.sft import encode_row
 from posttrain.types import InputError, Rollout, Sampling, Score, Task
 
 LEARNING_RATE = 2e-5
@@ -61,15 +62,18 @@ def train_distill(config: DistillConfig) -> None:
     lm = load_model(config.model, raw=config.raw)
     teacher = _load_teacher(config)
     _check_vocabulary(lm, teacher)
-    prompted, cut = _encoded(config, lm, teacher, config.data, rows)
-    held_out_prompted, _ = _encoded(config, lm, teacher, config.eval_data or "", held_out)
+    fitted = _encoded(config, lm, teacher, config.data, rows)
+    fitted_held_out = _encoded(config, lm, teacher, str(config.eval_data), held_out)
+    prompted = fitted.checked(config.data, config.strict)
+    held_out_prompted = fitted_held_out.checked(str(config.eval_data), config.strict)
     total = config.max_steps
     repeat = total is not None or config.max_flops is not None
     if not repeat:
         total = -(-len(prompted) // config.batch_size)
     policy = make_policy(lm, config, settings["learning_rate"], total)
     with RunLog(config.out, settings, config.resume) as log:
-        truncated_rows(log, cut, len(rows), config.max_length)
+        fitting(log, config.data, fitted, config.max_length)
+        fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)
         if not log.resuming:
             log.event("teacher", model=config.teacher, weights_hash=weights_hash(teacher.source))
@@ -236,23 +240,25 @@ def _encoded(
     teacher: LanguageModel,
     source: str,
     rows: Sequence[Task | CompletionRow],
-) -> tuple[list[Prompted], int]:
-    """The prompts with their completions as tokens, and how many of these were cut. Raises InputError for a prompt that
-    is too long, and where the data lacks completions that are asked for."""
-    tasks = [row if isinstance(row, Task) else Task(row.where, row.prompt, {}, row.tools) for row in rows]
+) -> Fitted[Prompted]:
+    """The prompts with their completions as tokens, cut at `max_length`. A prompt that leaves no room for an answer
+    does not fit, nor does a completion of which nothing is left. Raises InputError where the data lacks completions
+    that are asked for."""
     context = min(lm.context, teacher.context)
-    check_prompts(lm.chat, tasks, context, config.max_new_tokens, source)
-    if config.on_policy_share == 1:
-        return [Prompted(task) for task in tasks], 0
-    prompted: list[Prompted] = []
-    cut = 0
-    for row, task in zip(rows, tasks, strict=True):
+    limit = Limit.of(config.max_length, context)
+    within = lm.chat_within(limit.tokens)
+
+    def ready(row: Task | CompletionRow) -> tuple[list[Prompted], bool]:
+        task = row if isinstance(row, Task) else Task(row.where, row.prompt, {}, row.tools, row.where)
+        fitting_prompt(lm.chat, task, context, config.max_new_tokens, source)
+        if config.on_policy_share == 1:
+            return [Prompted(task)], False
         if isinstance(row, Task):
             raise InputError(
                 f"{source}: task {row.id} has no completion, and --on-policy-share {config.on_policy_share:g} takes "
                 "some answers from the data; give rows with a completion, or leave the share at 1"
             )
-        given, shortened = encode_rows(lm, [row], min(config.max_length, context))
-        prompted.append(Prompted(task, tuple(given)))
-        cut += shortened
-    return prompted, cut
+        given, cut = encode_row(within, row, limit)
+        return [Prompted(task, tuple(given))], cut
+
+    return fit(rows, ready)

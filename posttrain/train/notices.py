@@ -7,17 +7,27 @@ from typing import Any
 
 from posttrain.chat import ChatFormat
 from posttrain.console import warn
+from posttrain.fitting import SHOWN, Fitted
 from posttrain.rewards.failures import FailureWatch
 from posttrain.rows import Row, row_texts
 from posttrain.runlog import RunLog
 from posttrain.types import Group, RunFailed, Task
 
 
-def truncated_rows(log: RunLog, cut: int, of: int, max_length: int) -> None:
-    """Rows or pairs that were cut at `--max-length`."""
-    if cut and not log.resuming:
-        log.event("truncated_rows", rows=cut, of=of, max_length=max_length)
-        warn(f"{cut} of {of} rows are longer than --max-length {max_length} or the model's context and are cut there")
+def fitting(log: RunLog, source: str | None, fitted: Fitted[Any], max_length: int | None = None) -> None:
+    """Rows or pairs of a source that were cut at `max_length`, and those that did not fit and were left out."""
+    if log.resuming:
+        return
+    if fitted.cut:
+        log.event("truncated_rows", data=source, rows=fitted.cut, of=fitted.rows, max_length=max_length)
+        warn(
+            f"{fitted.cut} of {fitted.rows} rows are longer than --max-length {max_length} or the model's context and "
+            f"are cut there ({source})"
+        )
+    if fitted.left_out:
+        first = [f"{row.where}: {row.reason}" for row in fitted.left_out[:SHOWN]]
+        log.event("left_out", data=source, rows=len(fitted.left_out), of=fitted.rows, first=first)
+        warn(fitted.told())
 
 
 def special_tokens(log: RunLog, chat: ChatFormat, source: str, rows: Sequence[Row]) -> None:

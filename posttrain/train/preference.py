@@ -22,7 +22,7 @@ from posttrain.preference_losses import Counts, Responses, kto_baseline, step_lo
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
-from posttrain.train.notices import special_tokens, truncated_rows
+from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, Loss, planned_steps, step_rows, training_flops
 from posttrain.train.preference_data import Example, counts_of, encode_examples, example_trees, mismatched
 from posttrain.train.preference_reference import MovingReference, PreferenceReference, stored_reference
@@ -53,8 +53,9 @@ def train_dpo(config: DpoConfig) -> None:
     encode = partial(
         encode_examples, lm, max_length=config.max_length, single=single, mask_formatting=config.mask_formatting
     )
-    examples, cut = encode(rows)
-    held_out, _ = encode(held_out_rows, prefix="held-out-")
+    fitted, fitted_held_out = encode(rows), encode(held_out_rows, prefix="held-out-")
+    examples = fitted.checked(config.data, config.strict)
+    held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
 
     def flops(n: int) -> float:  # the reference pass comes on top, so a budget may end the run before these steps
         trees = example_trees([examples[i] for i in step_rows(len(examples), config.seed, n, config.batch_size, True)])
@@ -63,10 +64,11 @@ def train_dpo(config: DpoConfig) -> None:
     steps, repeat = planned_steps(config, len(examples), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, settings, config.resume) as log:
-        truncated_rows(log, cut, len(rows), config.max_length)
+        fitting(log, config.data, fitted, config.max_length)
+        fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)
-        if len(examples) > len(rows):
-            _pairs_split(log, len(rows))
+        if len(examples) > fitted.fitting:
+            _pairs_split(log, fitted.fitting)
         stage = Dpo(config, policy, examples, held_out, steps, repeat)
         stage.prepare(log)
         run_stage(log, config, stage)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from posttrain.chat import Ids
+from posttrain.chat import ChatFormat, Ids
 from posttrain.data.packing import Branch, Tree, share_prefix
+from posttrain.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.models import LanguageModel
 from posttrain.preference_losses import Counts
 from posttrain.rows import CompletionRow, PreferenceRow, UnpairedRow
@@ -34,28 +35,36 @@ def encode_examples(
     single: bool,
     mask_formatting: bool = False,
     prefix: str = "",
-) -> tuple[list[Example], int]:
-    """Rows as tokens, responses cut where prompt and response exceed `max_length`, and how many rows were cut.
+) -> Fitted[Example]:
+    """Rows as tokens; see `encode_example`. With `single` a pair becomes two labelled responses."""
+    limit = Limit.of(max_length, lm.context)
+    chat = lm.chat_within(limit.tokens)
 
-    With `single` a pair becomes two labelled responses. With `mask_formatting` responses lose their end token. Raises
-    InputError naming a row whose prompt alone fills the length, of which nothing is left to train, or whose cut
-    responses are the same."""
-    out: list[Example] = []
-    cut = 0
-    limit = min(max_length, lm.context)
-    for row in rows:
-        whole = _encode(lm, row)
-        example = _fitted(whole, limit)
-        cut += example != whole
-        if mask_formatting:
-            example = replace(example, responses=tuple(_without_end(ids, lm.chat.end_ids) for ids in example.responses))
-            if not all(example.responses):
-                raise InputError(
-                    f"{row.where}: a response is empty and --mask-formatting leaves nothing of it to train"
-                )
-        parts = _singles(example) if single else [example]
-        out += [replace(part, key=f"{prefix}{len(out) + i}") for i, part in enumerate(parts)]
-    return out, cut
+    def ready(row: PreferenceRow | UnpairedRow) -> tuple[list[Example], bool]:
+        example, cut = encode_example(chat, row, limit, mask_formatting)
+        return (_singles(example) if single else [example]), cut
+
+    fitted = fit(rows, ready)
+    named = [replace(example, key=f"{prefix}{i}") for i, example in enumerate(fitted.kept)]
+    return replace(fitted, kept=named)
+
+
+def encode_example(
+    chat: ChatFormat, row: PreferenceRow | UnpairedRow, limit: Limit, mask_formatting: bool = False
+) -> tuple[Example, bool]:
+    """A row as tokens, responses cut where prompt and response exceed the limit, and whether they were. With
+    `mask_formatting` responses lose their end token.
+
+    Raises DoesNotFit for a prompt that alone fills the length and for responses that are the same once they are cut,
+    and InputError naming a row of which nothing is left to train."""
+    whole = _encode(chat, row)
+    example = _fitted(chat, whole, limit)
+    cut = example.responses != whole.responses
+    if mask_formatting:
+        example = replace(example, responses=tuple(_without_end(ids, chat.end_ids) for ids in example.responses))
+        if not all(example.responses):
+            raise InputError(f"{row.where}: a response is empty and --mask-formatting leaves nothing of it to train")
+    return example, cut
 
 
 def mismatched(examples: Sequence[Example], limit: int) -> list[Example]:
@@ -106,29 +115,27 @@ def example_trees(
     return trees
 
 
-def _encode(lm: LanguageModel, row: PreferenceRow | UnpairedRow) -> Example:
+def _encode(chat: ChatFormat, row: PreferenceRow | UnpairedRow) -> Example:
     if isinstance(row, PreferenceRow):
-        pair = lm.chat.encode_pair(row)
+        pair = chat.encode_pair(row)
         responses = (pair.chosen_ids, pair.rejected_ids)
         return Example("", pair.prompt_ids, responses, (True, False), row.where, row.probability)
-    (encoded,) = lm.chat.encode_sft(CompletionRow(row.where, row.prompt, row.completion, row.tools))
+    (encoded,) = chat.encode_sft(CompletionRow(row.where, row.prompt, row.completion, row.tools))
     at = encoded.mask.index(True)
     return Example("", encoded.token_ids[:at], (encoded.token_ids[at:],), (row.label,), row.where)
 
 
-def _fitted(example: Example, limit: int) -> Example:
-    room = limit - len(example.prompt_ids)
+def _fitted(chat: ChatFormat, example: Example, limit: Limit) -> Example:
+    room = limit.tokens - len(example.prompt_ids)
     if room < 1:
-        raise InputError(
-            f"{example.where}: the prompt has {len(example.prompt_ids)} tokens and --max-length is {limit}; "
-            "raise --max-length or shorten the prompt"
-        )
+        length = chat.counted(len(example.prompt_ids))
+        raise DoesNotFit(example.where, f"the prompt has {length} and {limit.text}", limit.advice)
     responses = tuple(ids[:room] for ids in example.responses)
     if len(set(responses)) < len(responses):
-        cut = " after cutting to --max-length" if responses != example.responses else ""
-        raise InputError(
-            f"{example.where}: chosen and rejected are the same {len(responses[0])} tokens{cut}; remove the row or "
-            "raise --max-length"
+        raise DoesNotFit(
+            example.where,
+            f"chosen and rejected are the same {room} tokens after cutting, as {limit.text}",
+            limit.advice,
         )
     return replace(example, responses=responses)
 

@@ -15,11 +15,11 @@ from posttrain.data.formats import load_tasks
 from posttrain.engine.local import LocalEngine
 from posttrain.models import load_model
 from posttrain.rewards.base import Scorer
-from posttrain.rollout import check_prompts, prompt_ids, sampling_flops
+from posttrain.rollout import fit_tasks, prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
-from posttrain.train.notices import special_tokens
+from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.preference import DIAGNOSTICS, leading, preference_loss
 from posttrain.train.preference_data import Example, counts_of, example_trees
@@ -50,14 +50,20 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
     with ExitStack() as held:
         scorer = held.enter_context(Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout))
         lm = load_model(config.model, raw=config.raw)
-        for source, rows in ((config.data, tasks), (config.eval_data or "", held_out)):
-            check_prompts(lm.chat, rows, lm.context, config.max_new_tokens, source)
+        fitted, fitted_held_out = (
+            fit_tasks(lm.chat, rows, lm.context, config.max_new_tokens, str(source))
+            for source, rows in ((config.data, tasks), (config.eval_data, held_out))
+        )
+        tasks = fitted.checked(config.data, config.strict)
+        held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
         rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), Sources(scorer))
         total = config.max_steps
         if total is None and config.max_flops is None:
             total = -(-len(tasks) // rollouts.prompts)
         policy = make_policy(lm, config, settings["learning_rate"], total)
         log = held.enter_context(RunLog(config.out, settings, config.resume))
+        fitting(log, config.data, fitted)
+        fitting(log, config.eval_data, fitted_held_out)
         special_tokens(log, lm.chat, config.data, tasks)
         run_stage(log, config, OnlineDpo(config, policy, rollouts, held_out, log, total))
 

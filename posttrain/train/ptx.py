@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from posttrain.config import RlConfig
 from posttrain.models import LanguageModel
 from posttrain.models.head import TokenOutputs
+from posttrain.rows import SftRow
 from posttrain.train.policy import LocalPolicy, rows_between
 from posttrain.train.sft import encode_rows, loss_of, sft_trees
 from posttrain.types import Batch, LossOutput
@@ -18,9 +18,10 @@ class Mix:
 
     Which rows come next follows from the policy's count of updates, so that a resume needs no state."""
 
-    def __init__(self, config: RlConfig, lm: LanguageModel, rows: Sequence[Any]) -> None:
+    def __init__(self, config: RlConfig, lm: LanguageModel, rows: Sequence[SftRow]) -> None:
         self.config = config
-        self.rows, self.cut = encode_rows(lm, rows, config.max_length)
+        self.fitted = encode_rows(lm, rows, config.max_length)
+        self.rows = self.fitted.checked(str(config.ptx_data), config.strict)
 
     def forward_backward(self, policy: LocalPolicy) -> dict[str, float]:
         size = self.config.ptx_batch_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from posttrain.rollout import Plan, rollout_seed
 from posttrain.runlog import RunLog, check_out, read_jsonl
 from posttrain.train.answers import listed
 from posttrain.train.loop import data_hash, versions, with_hashes
+from posttrain.train.notices import fitting
 from posttrain.train.sample import CHANGES_NO_ANSWER
 from posttrain.train.sources import Source, source_of
 from posttrain.types import InputError, Message, RunFailed, Sampling, Task
@@ -65,9 +66,13 @@ def revise_answers(config: ReviseConfig) -> None:
     for task in tasks:
         if task.tools:
             raise InputError(f"{config.data}: task {task.id} has tools, and a revision is text alone; drop them")
-    source = source_of(config, [Task(task.id, _opening(task)) for task in tasks])
+    source = source_of(config, tasks)
+    fitted = source.fitting([replace(task, prompt=_opening(task)) for task in tasks])
+    asked = fitted.checked(config.data, config.strict)
+    tasks = [task for task in tasks if task.id in {fits.id for fits in asked}]
     with RunLog(config.out, settings, config.resume) as log:
-        source.began(log)
+        fitting(log, config.data, fitted)
+        source.began(log, asked)
         try:
             done = _Revising(config, principles, tasks, source, log).all()
         finally:

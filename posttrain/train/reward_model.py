@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from posttrain.config import RewardModelConfig
-from posttrain.console import tell
+from posttrain.console import tell, warn
 from posttrain.data.formats import load_judged, load_preferences
 from posttrain.data.packing import Tree, micro_batches
 from posttrain.models import LanguageModel, load_model, load_reward_model
@@ -24,12 +24,12 @@ from posttrain.reward_model_losses import correlation, head_overlap, odin_loss, 
 from posttrain.rows import PreferenceRow
 from posttrain.runlog import RunLog, check_out, write_atomic
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
-from posttrain.train.notices import special_tokens, truncated_rows
+from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.train.reward_model_check import best_of_n, validation
 from posttrain.train.reward_model_data import Pair, encode_pairs, pair_trees, weighted
 from posttrain.train.reward_model_process import train_process_model, validate_process_model
-from posttrain.train.reward_model_samples import check_policy, member_scores, prompts_of, sampled
+from posttrain.train.reward_model_samples import fit_policy, member_scores, prompts_of, sampled
 from posttrain.types import Batch, InputError, LossOutput, RunFailed
 
 LEARNING_RATE = 1e-5
@@ -56,8 +56,9 @@ def train_reward_model(config: RewardModelConfig) -> None:
 
 def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     """The numbers of a model on the held-out pairs."""
-    rows = load_preferences(str(config.eval_data), config.columns, optional=True)
-    pairs, _ = encode_pairs(lm, rows, config.max_length, config.members)
+    source = str(config.eval_data)
+    rows = load_preferences(source, config.columns, optional=True)
+    pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
     batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
     scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
@@ -68,12 +69,16 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
 def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     """The curve over answers to the held-out prompts; a prompt with an answer that does not fit the model is left
     out. Raises RunFailed where none is left."""
-    tasks = prompts_of(load_preferences(str(config.eval_data), config.columns, optional=True))
+    source = str(config.eval_data)
+    tasks = prompts_of(load_preferences(source, config.columns, optional=True))
+    tasks = fit_policy(config, tasks, source).checked(source, config.strict)
     answers = sampled(config, tasks, config.best_of, config.seed)
     scores = np.stack([member_scores(lm, of) for of in answers])
     whole = ~np.isnan(scores).any((1, 2))
     if not whole.any():
         raise RunFailed("best_of: no prompt has answers that all fit the reward model's context")
+    if not whole.all():
+        warn(f"best_of: {(~whole).sum()} of {len(tasks)} prompts have answers that do not fit and are left out")
     lengths = np.array([[len(answer.completion_ids) for answer in of] for of in answers], dtype=np.float64)
     return best_of_n(scores[whole], lengths[whole])
 
@@ -97,11 +102,13 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
     lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
     assert lm.score_head is not None
     as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
-    pairs, cut = encode_pairs(lm, rows, config.max_length, config.members)
-    pairs = weighted(pairs, config)
-    held_out, _ = encode_pairs(lm, held_out_rows, config.max_length, config.members)
-    if config.best_of:
-        check_policy(config, prompts_of(held_out_rows), str(config.eval_data))
+    source = str(config.eval_data)
+    fitted, fitted_held_out = (encode_pairs(lm, of, config.max_length, config.members) for of in (rows, held_out_rows))
+    pairs = weighted(fitted.checked(config.data, config.strict), config)
+    held_out = fitted_held_out.checked(source, config.strict)
+    sampled_from = fit_policy(config, prompts_of(held_out_rows), source) if config.best_of else None
+    if sampled_from is not None:
+        sampled_from.checked(source, config.strict)
 
     def flops(n: int) -> float:
         trees = pair_trees([pairs[i] for i in step_rows(len(pairs), config.seed, n, config.batch_size, True)])
@@ -110,7 +117,10 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
     steps, repeat = planned_steps(config, len(pairs), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, settings, config.resume) as log:
-        truncated_rows(log, cut, len(rows), config.max_length)
+        fitting(log, config.data, fitted, config.max_length)
+        fitting(log, source, fitted_held_out, config.max_length)
+        if sampled_from is not None:
+            fitting(log, source, sampled_from)
         special_tokens(log, lm.chat, config.data, rows)
         if config.length_balanced and not log.resuming:
             used = sum(1 for pair in pairs if any(pair.weights))

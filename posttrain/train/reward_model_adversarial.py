@@ -23,10 +23,11 @@ from posttrain.rewards.base import Sample, Scorer
 from posttrain.rows import PreferenceRow, Response
 from posttrain.runlog import RunLog, check_out, read_object
 from posttrain.train.loop import data_hash, resolved, versions
+from posttrain.train.notices import fitting
 from posttrain.train.reward_model import LEARNING_RATE, VALIDATION, train_reward_model
 from posttrain.train.reward_model_check import mean_interval
 from posttrain.train.reward_model_data import encode_pairs, weighted
-from posttrain.train.reward_model_samples import check_policy, member_scores, prompts_of, sampled
+from posttrain.train.reward_model_samples import fit_policy, member_scores, prompts_of, sampled
 from posttrain.train.reward_model_search import Scores, climb, gauge, text_edits
 from posttrain.types import InputError, Message, Prompt, RunFailed, Task
 
@@ -48,13 +49,21 @@ def train_adversarial(config: AdversarialConfig) -> None:
     searched = [row for row in rows if not row.tools and None not in (_answer(row.chosen), _answer(row.rejected))]
     if not searched:
         raise InputError(f"{config.data}: every row has tools or tool calls, and only plain answers are searched")
-    check_policy(config, prompts_of(searched), config.data)
+    fitted = fit_policy(config, _tasks(searched), config.data)
+    answered = {task.id for task in fitted.checked(config.data, config.strict)}
+    searched = [row for row in searched if row.where in answered]
     _check_training(config, rows)
+    judged = None
     if config.gold is not None:
-        tasks = prompts_of(load_preferences(str(config.eval_data), config.columns, optional=True))
-        check_policy(config, tasks, str(config.eval_data))
-        _truth(config.gold, tasks).close()  # a reward that is none is told now and not after the rounds
+        source = str(config.eval_data)
+        tasks = prompts_of(load_preferences(source, config.columns, optional=True))
+        judged = fit_policy(config, tasks, source)
+        # a reward that is none is told now and not after the rounds
+        _truth(config.gold, judged.checked(source, config.strict)).close()
     with RunLog(config.out, settings, config.resume) as log:
+        fitting(log, config.data, fitted)
+        if judged is not None:
+            fitting(log, config.eval_data, judged)
         given, config = config, _in_our_columns(config, rows, log)
         data = config.data
         for k in range(config.rounds + 1):
@@ -64,7 +73,7 @@ def train_adversarial(config: AdversarialConfig) -> None:
             if k < config.rounds and not file.exists():
                 _add(config, k + 1, searched, data, log)
             data = str(file)
-        found = {"rounds": _rounds(config), "gold": _gold(config)}
+        found = {"rounds": _rounds(config), "gold": _gold(config, judged.kept if judged is not None else [])}
         log.write_json("adversarial.json", found)
         tell(found)
         last = config.out / f"round-{config.rounds}" / "model"
@@ -78,11 +87,12 @@ def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) ->
     lm.add_score_head(config.members, config.seed)
     assert lm.score_head is not None
     as_classifier(lm.module, lm.score_head.weight)
-    weighted(encode_pairs(lm, rows, config.max_length, config.members)[0], config)
+    fitted = encode_pairs(lm, rows, config.max_length, config.members)
+    weighted(fitted.checked(config.data, config.strict), config)
     if config.eval_data is not None:
-        encode_pairs(
-            lm, load_preferences(config.eval_data, config.columns, optional=True), config.max_length, config.members
-        )
+        held_out = load_preferences(config.eval_data, config.columns, optional=True)
+        encoded = encode_pairs(lm, held_out, config.max_length, config.members)
+        encoded.checked(config.eval_data, config.strict)
 
 
 def _in_our_columns(config: AdversarialConfig, rows: Sequence[PreferenceRow], log: RunLog) -> AdversarialConfig:
@@ -114,6 +124,7 @@ def _add(config: AdversarialConfig, k: int, rows: Sequence[PreferenceRow], data:
     rng = np.random.default_rng([config.seed, k])
     rows = [rows[i] for i in sorted(rng.permutation(len(rows))[: config.prompts])]
     accepted = member_scores(lm, [_sample(row, str(_answer(row.chosen))) for row in rows], config.max_length)
+    drawn = len(rows)
     fit = np.flatnonzero(~np.isnan(accepted).any(1)).tolist()  # what would be cut in training is not searched
     rows, accepted = [rows[i] for i in fit], accepted[fit]
     added = search(config, lm, rows, accepted, k, rng) if rows else []
@@ -121,7 +132,7 @@ def _add(config: AdversarialConfig, k: int, rows: Sequence[PreferenceRow], data:
         warn(f"round {k}: nothing was found that fools the model, so that the next is trained on the same pairs")
     before = [_pair(row) for row in load_preferences(data)]
     log.write_lines(f"pairs-{k}.jsonl", [*before, *added])
-    log.event("found", round=k, pairs=len(added), of_prompts=len(rows))
+    log.event("found", round=k, pairs=len(added), of_prompts=len(rows), left_out=drawn - len(rows))
 
 
 def search(
@@ -144,7 +155,7 @@ def search(
         scores = np.split(member_scores(lm, flat, config.max_length), np.cumsum([len(of) for of in candidates])[:-1])
         return [measure.threat(of, better[None]) for of, better in zip(scores, accepted, strict=True)]
 
-    tasks = [Task(row.where, row.prompt) for row in rows]
+    tasks = _tasks(rows)
     drawn = [[answer.text for answer in of] for of in sampled(config, tasks, config.samples, config.seed + k)]
     best = [of[int(worth.argmax())] for of, worth in zip(drawn, threats(drawn), strict=True)]
     words = sorted({word for text in (*texts, *others) for word in text.split()})
@@ -189,13 +200,12 @@ def _rounds(config: AdversarialConfig) -> list[dict[str, Any]]:
     return out
 
 
-def _gold(config: AdversarialConfig) -> dict[str, Any] | None:
+def _gold(config: AdversarialConfig, tasks: Sequence[Task]) -> dict[str, Any] | None:
     """The mean gold score of the best of n answers to each held-out prompt by the model of every round, beside one
     answer at random and the best there is, and what the last round gained on the first; with bootstrap intervals over
     prompts. Prompts with an answer that gold or a model could not score are left out."""
     if config.gold is None:
         return None
-    tasks = prompts_of(load_preferences(str(config.eval_data)))
     answers = sampled(config, tasks, config.samples, config.seed + GOLD_SEED)
     with _truth(config.gold, tasks) as scorer:
         scored = scorer.score([answer for of in answers for answer in of])
@@ -206,6 +216,8 @@ def _gold(config: AdversarialConfig) -> dict[str, Any] | None:
     if not whole.any():
         reason = next((score.reason for score in scored if score.reason), "answers do not fit the models")
         raise RunFailed(f"gold {config.gold}: no prompt has answers that could all be scored ({reason})")
+    if not whole.all():
+        warn(f"gold: {(~whole).sum()} of {len(tasks)} prompts have answers that could not be scored and are left out")
     picked = [np.take_along_axis(gold, p.argmax(1)[:, None], 1)[whole, 0] for p in proxies]
     return {
         "n": config.samples,
@@ -214,6 +226,11 @@ def _gold(config: AdversarialConfig) -> dict[str, Any] | None:
         "rounds": [mean_interval(of) for of in picked],
         "gain": mean_interval(picked[-1] - picked[0]),
     }
+
+
+def _tasks(rows: Sequence[PreferenceRow]) -> list[Task]:
+    """What the policy is asked in the search, each row for itself."""
+    return [Task(row.where, row.prompt, where=row.where) for row in rows]
 
 
 def _truth(gold: str, tasks: Sequence[Task]) -> Scorer:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from posttrain.chat import Ids
+from posttrain.chat import ChatFormat, Ids
 from posttrain.config import RewardModelConfig
 from posttrain.data.packing import Tree
+from posttrain.fitting import Fitted, Limit, fit
 from posttrain.models import LanguageModel
 from posttrain.models.scoring import response_tree
 from posttrain.reward_model_losses import balanced_weights, bootstrap_weights
 from posttrain.rows import PreferenceRow
-from posttrain.train.preference_data import encode_examples
+from posttrain.train.preference_data import encode_example
 from posttrain.types import InputError
 
 MARGIN = "margin"
@@ -40,19 +41,27 @@ class Pair:
         return chosen, rejected
 
 
-def encode_pairs(
-    lm: LanguageModel, rows: Sequence[PreferenceRow], max_length: int, members: int
-) -> tuple[list[Pair], int]:
-    """Rows as pairs of weight 1 for every member, and how many were cut at `max_length`. Raises InputError naming the
-    row for what `encode_examples` refuses, and for a margin or gold score that is no number."""
-    examples, cut = encode_examples(lm, rows, max_length, single=False)
-    out = []
-    for row, example in zip(rows, examples, strict=True):
-        margin = _number(row, MARGIN)
-        chosen, rejected = (_number(row, name) for name in GOLD)
-        gold = None if chosen is None or rejected is None else (chosen, rejected)
-        out.append(Pair(example.prompt_ids, example.responses, margin or 0.0, (1.0,) * members, gold, row.probability))
-    return out, cut
+def encode_pairs(lm: LanguageModel, rows: Sequence[PreferenceRow], max_length: int, members: int) -> Fitted[Pair]:
+    """Rows as pairs of weight 1 for every member; see `encode_pair`."""
+    limit = Limit.of(max_length, lm.context)
+    chat = lm.chat_within(limit.tokens)
+
+    def ready(row: PreferenceRow) -> tuple[list[Pair], bool]:
+        pair, cut = encode_pair(chat, row, limit, members)
+        return [pair], cut
+
+    return fit(rows, ready)
+
+
+def encode_pair(chat: ChatFormat, row: PreferenceRow, limit: Limit, members: int = 1) -> tuple[Pair, bool]:
+    """A row as a pair, and whether it was cut. Raises what `encode_example` raises, and InputError naming the row for a
+    margin or gold score that is no number."""
+    margin = _number(row, MARGIN)
+    chosen, rejected = (_number(row, name) for name in GOLD)
+    gold = None if chosen is None or rejected is None else (chosen, rejected)
+    example, cut = encode_example(chat, row, limit)
+    weights = (1.0,) * members
+    return Pair(example.prompt_ids, example.responses, margin or 0.0, weights, gold, row.probability), cut
 
 
 def weighted(pairs: Sequence[Pair], config: RewardModelConfig) -> list[Pair]:

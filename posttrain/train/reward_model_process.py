@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from posttrain.chat import Ids
+from posttrain.chat import ChatFormat, Ids
 from posttrain.config import RewardModelConfig
 from posttrain.data.formats import load_stepwise
 from posttrain.data.packing import Branch, Tree
+from posttrain.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.models import LanguageModel, load_model
 from posttrain.models.classifier import as_classifier
 from posttrain.models.head import TokenOutputs
@@ -21,7 +22,7 @@ from posttrain.reward_model_losses import stepwise_loss
 from posttrain.rows import StepwiseRow, split_steps
 from posttrain.runlog import RunLog
 from posttrain.train.loop import Evaluation, Stage, make_policy, run_stage
-from posttrain.train.notices import special_tokens, truncated_rows
+from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.train.reward_model_check import RIGHT, Scores, stepwise_validation
 from posttrain.types import Batch, InputError, LossOutput
@@ -52,8 +53,9 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
     assert lm.score_head is not None
     as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
     lm.step_separator = config.step_separator or separator_of(rows)
-    solutions, cut = encode_solutions(lm, rows, config.max_length)
-    held_out, _ = encode_solutions(lm, held_out_rows, config.max_length)
+    fitted, fitted_held_out = (encode_solutions(lm, of, config.max_length) for of in (rows, held_out_rows))
+    solutions = fitted.checked(config.data, config.strict)
+    held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
 
     def flops(n: int) -> float:
         chosen = step_rows(len(solutions), config.seed, n, config.batch_size, True)
@@ -63,16 +65,16 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
     steps, repeat = planned_steps(config, len(solutions), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, settings, config.resume) as log:
-        truncated_rows(log, cut, len(rows), config.max_length)
+        fitting(log, config.data, fitted, config.max_length)
+        fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)
         run_stage(log, config, ProcessModel(config, policy, solutions, held_out, steps, repeat))
 
 
 def validate_process_model(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     """The numbers of a model on the held-out answers."""
-    solutions, _ = encode_solutions(
-        lm, load_stepwise(str(config.eval_data), config.columns, optional=True), config.max_length
-    )
+    rows = load_stepwise(str(config.eval_data), config.columns, optional=True)
+    solutions = encode_solutions(lm, rows, config.max_length).checked(str(config.eval_data), config.strict)
     scores = step_scores(lm, solutions, config.micro_batch_tokens)
     return stepwise_validation([np.array(solution.labels) for solution in solutions], scores)
 
@@ -82,31 +84,36 @@ def separator_of(rows: Sequence[StepwiseRow]) -> str:
     return "\n\n" if any("\n" in step for row in rows for step in row.steps) else "\n"
 
 
-def encode_solutions(lm: LanguageModel, rows: Sequence[StepwiseRow], max_length: int) -> tuple[list[Solution], int]:
-    """Rows as tokens, without the steps that end beyond `max_length`, and how many rows lost some.
-
-    Raises InputError naming a row of which no step is left, and one whose steps the model's separator would not find
-    again in the answer."""
+def encode_solutions(lm: LanguageModel, rows: Sequence[StepwiseRow], max_length: int) -> Fitted[Solution]:
+    """Rows as tokens; see `encode_solution`. The model's separator ends their steps."""
     assert lm.step_separator is not None
-    separator = lm.step_separator
-    limit = min(max_length, lm.context)
-    out: list[Solution] = []
-    for row in rows:
-        if split_steps(separator.join(row.steps), separator) != row.steps:
-            raise InputError(
-                f"{row.where}: a step holds the separator {separator!r}, and would be taken for several; give another "
-                "by --step-separator, or write the steps without it"
-            )
-        encoded = lm.chat.encode_steps(row.where, row.prompt, row.steps, separator, row.tools)
-        stop = max((i + 1 for i, end in enumerate(encoded.mask[:limit]) if end), default=0)
-        if not stop:
-            raise InputError(
-                f"{row.where}: prompt and first step have {encoded.mask.index(True) + 1} tokens and --max-length is "
-                f"{limit}; raise --max-length or shorten them"
-            )
-        ends = encoded.mask[:stop]
-        out.append(Solution(encoded.token_ids[:stop], ends, row.labels[: sum(ends)]))
-    return out, sum(len(s.labels) < len(row.labels) for s, row in zip(out, rows, strict=True))
+    separator, limit = lm.step_separator, Limit.of(max_length, lm.context)
+    chat = lm.chat_within(limit.tokens)
+
+    def ready(row: StepwiseRow) -> tuple[list[Solution], bool]:
+        solution, cut = encode_solution(chat, row, limit, separator)
+        return [solution], cut
+
+    return fit(rows, ready)
+
+
+def encode_solution(chat: ChatFormat, row: StepwiseRow, limit: Limit, separator: str) -> tuple[Solution, bool]:
+    """A row as tokens, without the steps that end beyond the limit, and whether it lost some.
+
+    Raises DoesNotFit where no step is left, and InputError naming a row whose steps the separator would not find again
+    in the answer."""
+    if split_steps(separator.join(row.steps), separator) != row.steps:
+        raise InputError(
+            f"{row.where}: a step holds the separator {separator!r}, and would be taken for several; give another by "
+            "--step-separator, or write the steps without it"
+        )
+    encoded = chat.encode_steps(row.where, row.prompt, row.steps, separator, row.tools)
+    stop = max((i + 1 for i, end in enumerate(encoded.mask[: limit.tokens]) if end), default=0)
+    if not stop:
+        length = chat.counted(encoded.mask.index(True) + 1)
+        raise DoesNotFit(row.where, f"prompt and first step have {length} and {limit.text}", limit.advice)
+    ends = encoded.mask[:stop]
+    return Solution(encoded.token_ids[:stop], ends, row.labels[: sum(ends)]), sum(ends) < len(row.labels)
 
 
 def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:

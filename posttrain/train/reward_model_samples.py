@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from posttrain.config import RewardModelConfig
 from posttrain.engine.local import LocalEngine
+from posttrain.fitting import Fitted
 from posttrain.models import LanguageModel, load_model
 from posttrain.rewards.base import Sample
 from posttrain.rewards.model_scores import Learned
-from posttrain.rollout import Plan, check_prompts, regroup, rollout_seed, sample
+from posttrain.rollout import Plan, fit_tasks, regroup, rollout_seed, sample
 from posttrain.rollout.cost import sampled_ids
 from posttrain.rows import PreferenceRow
 from posttrain.types import Sampling, Score, Task
@@ -23,17 +24,18 @@ def prompts_of(rows: Sequence[PreferenceRow]) -> list[Task]:
     first: dict[str, PreferenceRow] = {}
     for row in rows:
         first.setdefault(repr((row.prompt, row.tools)), row)  # messages with calls in them cannot be hashed
-    return [Task(row.where, row.prompt, row.columns, row.tools) for row in first.values()]
+    return [Task(row.where, row.prompt, row.columns, row.tools, row.where) for row in first.values()]
 
 
-def check_policy(config: RewardModelConfig, tasks: Sequence[Task], where: str) -> None:
-    """Raise InputError where the model to sample from is none, or a prompt of the data `where` does not fit it."""
+def fit_policy(config: RewardModelConfig, tasks: Sequence[Task], source: str) -> Fitted[Task]:
+    """The tasks that leave the model to sample from room for an answer. Raises InputError where there is no such
+    model."""
     lm = load_model(config.policy or config.model, raw=config.raw)
-    check_prompts(lm.chat, tasks, lm.context, config.max_new_tokens, where)
+    return fit_tasks(lm.chat, tasks, lm.context, config.max_new_tokens, source)
 
 
 def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int) -> list[list[Sample]]:
-    """n answers of the policy to each task, at temperature 1."""
+    """n answers of the policy to each task (of those that fit it), at temperature 1."""
     lm = load_model(config.policy or config.model, raw=config.raw)
     how = Sampling(config.max_new_tokens)
     plans = [Plan(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)]

@@ -13,14 +13,14 @@ from posttrain.engine.local import LocalEngine
 from posttrain.envs.pool import EnvPool
 from posttrain.models import load_model
 from posttrain.rewards.base import Scorer
-from posttrain.rollout import check_prompts
+from posttrain.rollout import fit_tasks
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, check_out
 from posttrain.text import printable
 from posttrain.train.controllers import Constraints
 from posttrain.train.critic import Critic, HeadCritic, SeparateCritic
 from posttrain.train.loop import make_policy, resolved, run_stage
-from posttrain.train.notices import special_tokens, truncated_rows
+from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.ptx import Mix
 from posttrain.train.rl_stage import Rl
 from posttrain.train.rollouts import Rollouts, Sources
@@ -47,9 +47,13 @@ def train_rl(config: RlConfig) -> None:
     with ExitStack() as held:
         sources = _sources(config, columns, held)
         lm = load_model(config.model, raw=config.raw)
-        for source, rows in ((config.data, tasks), (config.eval_data or "", held_out)):
-            tools = sources.environment.tools if sources.environment is not None else None
-            check_prompts(lm.chat, rows, lm.context, config.max_new_tokens, source, tools)
+        tools = sources.environment.tools if sources.environment is not None else None
+        fitted, fitted_held_out = (
+            fit_tasks(lm.chat, rows, lm.context, config.max_new_tokens, str(source), tools)
+            for source, rows in ((config.data, tasks), (config.eval_data, held_out))
+        )
+        tasks = fitted.checked(config.data, config.strict)
+        held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
         rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), sources)
         total = _total_steps(config, rollouts)
         names = rollouts.recorded_parts or set(sources.weights(1))
@@ -60,12 +64,15 @@ def train_rl(config: RlConfig) -> None:
         else:
             log = RunLog(config.out, settings, config.resume)
         held.enter_context(log)
+        fitting(log, config.data, fitted)
+        fitting(log, config.eval_data, fitted_held_out)
+        if mix is not None:
+            fitting(log, config.ptx_data, mix.fitted, config.max_length)
         stage = _stage(config, settings["learning_rate"], rollouts, held_out, mix, log, total)
         if config.dry_run:
             print(printable(stage.describe()))
             return
         special_tokens(log, lm.chat, config.data, tasks)
-        truncated_rows(log, mix.cut if mix else 0, len(mixed), config.max_length)
         run_stage(log, config, stage)
 
 

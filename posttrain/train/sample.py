@@ -19,7 +19,7 @@ from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, scor
 from posttrain.runlog import RunLog, check_out, read_jsonl
 from posttrain.train.answers import check_soft_labels, listed, rows_of
 from posttrain.train.loop import data_hash, versions, with_hashes
-from posttrain.train.notices import unscored
+from posttrain.train.notices import fitting, unscored
 from posttrain.train.sources import Source, source_of
 from posttrain.types import Group, Rollout, RunFailed, Sampling, Score, Task
 
@@ -52,8 +52,11 @@ def sample_answers(config: SampleConfig) -> None:
             scorer = Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout)
             stack.enter_context(scorer)
         source = source_of(config, tasks)
+        fitted = source.fitting(tasks)
+        tasks = fitted.checked(config.data, config.strict)
         log = stack.enter_context(RunLog(config.out, settings, config.resume))
-        source.began(log)
+        fitting(log, config.data, fitted)
+        source.began(log, tasks)
         stage = _Sampling(config, tasks, source, scorer, log)
         try:
             rows, dropped = stage.rows()

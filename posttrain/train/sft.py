@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from posttrain.chat import EncodedRow
+from posttrain.chat import ChatFormat, EncodedRow
 from posttrain.config import SftConfig
 from posttrain.data.formats import load_sft
 from posttrain.data.packing import Branch, Tree
+from posttrain.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.losses import sft_loss, token_mean_weights
 from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
+from posttrain.rows import SftRow
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
-from posttrain.train.notices import special_tokens, truncated_rows
+from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
-from posttrain.types import Batch, InputError, LossOutput
+from posttrain.types import Batch, LossOutput
 
 LEARNING_RATE = 2e-5
 
@@ -32,8 +34,9 @@ def train_sft(config: SftConfig) -> None:
     rows = load_sft(config.data, config.columns)
     held_out = load_sft(config.eval_data, config.columns, optional=True) if config.eval_data else []
     lm = load_model(config.model, raw=config.raw)
-    encoded, cut = encode_rows(lm, rows, config.max_length)
-    held_out_rows, _ = encode_rows(lm, held_out, config.max_length)
+    fitted, fitted_held_out = (encode_rows(lm, of, config.max_length) for of in (rows, held_out))
+    encoded = fitted.checked(config.data, config.strict)
+    held_out_rows = fitted_held_out.checked(str(config.eval_data), config.strict)
 
     def flops(n: int) -> float:
         chosen = step_rows(len(encoded), config.seed, n, config.batch_size, True)
@@ -43,28 +46,30 @@ def train_sft(config: SftConfig) -> None:
     steps, repeat = planned_steps(config, len(encoded), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, settings, config.resume) as log:
-        truncated_rows(log, cut, len(encoded), config.max_length)
+        fitting(log, config.data, fitted, config.max_length)
+        fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)
         run_stage(log, config, Sft(config, policy, encoded, held_out_rows, steps, repeat))
 
 
-def encode_rows(lm: LanguageModel, rows: Sequence[Any], max_length: int) -> tuple[list[EncodedRow], int]:
-    """Rows as tokens, cut at `max_length`, and how many were cut. Raises InputError naming a row of which the cut
-    leaves nothing to train."""
-    out: list[EncodedRow] = []
-    cut = 0
-    limit = min(max_length, lm.context)
-    for row in (e for r in rows for e in lm.chat.encode_sft(r)):
-        if len(row.token_ids) > limit:
-            cut += 1
-            if not any(row.mask[:limit]):
-                raise InputError(
-                    f"{row.where}: no trained token is left after cutting the row to {limit} tokens; raise "
-                    "--max-length or shorten the prompt"
-                )
-            row = EncodedRow(row.token_ids[:limit], row.mask[:limit], row.where)
-        out.append(row)
-    return out, cut
+def encode_rows(lm: LanguageModel, rows: Sequence[SftRow], max_length: int) -> Fitted[EncodedRow]:
+    """Rows as tokens, cut at `max_length`; those of which the cut leaves nothing to train do not fit."""
+    limit = Limit.of(max_length, lm.context)
+    chat = lm.chat_within(limit.tokens)
+    return fit(rows, lambda row: encode_row(chat, row, limit))
+
+
+def encode_row(chat: ChatFormat, row: SftRow, limit: Limit) -> tuple[list[EncodedRow], bool]:
+    """The token rows of one row (see `ChatFormat.encode_sft`) without those of which nothing would be trained, and
+    whether anything was cut off."""
+    encoded, n = chat.encode_sft(row), limit.tokens
+    kept = [EncodedRow(e.token_ids[:n], e.mask[:n], e.where) for e in encoded if any(e.mask[:n])]
+    if not kept:
+        length = chat.counted(encoded[0].mask.index(True))
+        raise DoesNotFit(
+            row.where, f"no trained token is left: {length} come before the first, and {limit.text}", limit.advice
+        )
+    return kept, any(len(e.token_ids) > n for e in encoded)
 
 
 def sft_trees(rows: Sequence[EncodedRow]) -> list[Tree]:

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from posttrain.config import SourceConfig
 from posttrain.engine.endpoint import Endpoint, EndpointError, Question, Reply
 from posttrain.engine.local import LocalEngine
+from posttrain.fitting import Fitted
 from posttrain.models import load_model, weights_hash
 from posttrain.rollout import (
     Plan,
-    check_prompts,
+    fit_tasks,
     prompt_ids,
     regroup,
     rollout_from_json,
@@ -43,16 +44,20 @@ class Source(Protocol):
 
     def sample(self, plans: Sequence[Plan]) -> Sampled: ...
 
+    def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
+        """Those with room for an answer after the prompt, as far as can be told."""
+        ...
+
     def fits(self, task: Task) -> bool:
-        """Whether there is room for an answer after the prompt, as far as can be told."""
+        """Whether a single one is among them."""
         ...
 
     def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
         """The rollout of a line of `rollouts.jsonl`, and its score."""
         ...
 
-    def began(self, log: RunLog) -> None:
-        """Tell what is worth telling once the run folder is open."""
+    def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
+        """Tell what is worth telling of the tasks once the run folder is open."""
         ...
 
     def ended(self, log: RunLog) -> None:
@@ -64,25 +69,26 @@ def source_of(config: SourceConfig, tasks: Sequence[Task]) -> Source:
     """Raises InputError for a model, an endpoint or a task that cannot be used, before anything is written."""
     sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
     if config.model is not None:
-        return ModelSource(config, config.model, tasks, sampling)
+        return ModelSource(config, config.model, sampling)
     return EndpointSource(config, tasks, sampling)
 
 
 class ModelSource:
     """See `Source`."""
 
-    def __init__(self, config: SourceConfig, model: str, tasks: Sequence[Task], sampling: Sampling) -> None:
+    def __init__(self, config: SourceConfig, model: str, sampling: Sampling) -> None:
         self.name = model
         self._data = config.data
-        self._tasks = tasks
         self._sampling = sampling
         self._lm = load_model(model, raw=config.raw)
-        check_prompts(self._lm.chat, tasks, self._lm.context, config.max_new_tokens, config.data)
         self._engine = LocalEngine(self._lm, slots=config.engine_slots)
         self.weights_hash: str | None = weights_hash(self._lm.source)
 
+    def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
+        return fit_tasks(self._lm.chat, tasks, self._lm.context, self._sampling.max_new_tokens, self._data)
+
     def fits(self, task: Task) -> bool:
-        return len(self._lm.chat.prompt_ids(task.prompt)) + self._sampling.max_new_tokens <= self._lm.context
+        return not self.fitting([task]).left_out
 
     def sample(self, plans: Sequence[Plan]) -> Sampled:
         rollouts = sample(self._engine, self._lm.chat, plans)
@@ -93,8 +99,8 @@ class ModelSource:
     def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
         return rollout_from_json(row, self._sampling, self._lm.chat)
 
-    def began(self, log: RunLog) -> None:
-        special_tokens(log, self._lm.chat, self._data, self._tasks)
+    def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
+        special_tokens(log, self._lm.chat, self._data, tasks)
 
     def ended(self, log: RunLog) -> None:
         """What a model here used stands in `cost.json`."""
@@ -126,8 +132,11 @@ class EndpointSource:
             max_tokens=config.endpoint_max_tokens,
         )
 
+    def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
+        return Fitted(len(tasks), list(tasks), 0, ())  # one that does not fit is answered with an error
+
     def fits(self, task: Task) -> bool:
-        return True  # one that does not is answered with an error
+        return True
 
     def sample(self, plans: Sequence[Plan]) -> Sampled:
         replies = self._endpoint.replies([Question(_messages(plan.task), plan.seed) for plan in plans])
@@ -141,7 +150,7 @@ class EndpointSource:
         )
         return rollout, Score(row["score"], row["parts"], row["reason"])
 
-    def began(self, log: RunLog) -> None:
+    def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
         """The tokens of an endpoint's prompts are not ours to look at."""
 
     def ended(self, log: RunLog) -> None:
