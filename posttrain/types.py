@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from posttrain.tool_calls import read_calls
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,13 +34,15 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation, in the shape chat templates read."""
+    """One turn of a conversation, in the shape chat templates read. Arguments of `tool_calls` are objects. `name` is
+    that of the tool whose result a message is, or of who speaks."""
 
     role: str
     content: str
     reasoning: str | None = None
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     tool_call_id: str | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -55,26 +59,41 @@ class Message:
             out["tool_calls"] = [dict(call) for call in self.tool_calls]
         if self.tool_call_id is not None:
             out["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            out["name"] = self.name
         return out
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Message:
-        """The inverse of `to_dict`. `content: null` beside tool calls is read as empty text.
+        """The inverse of `to_dict`. `content: null` beside tool calls is read as empty text, calls as `read_calls` says,
+        and OpenAI's older form, `function_call` and the role `function`, as the newer one.
 
-        Raises InputError for a missing role, a content that is not text, or an unknown field."""
-        known = {"role", "content", "reasoning", "tool_calls", "tool_call_id", "name"}
+        Raises InputError for a missing role, a content that is not text, an unknown field, or what is no call."""
+        known = {"role", "content", "reasoning", "tool_calls", "tool_call_id", "name", "function_call"}
         if unknown := sorted(set(row) - known):
             raise InputError(f"unknown field {unknown[0]!r} in a message; known are {', '.join(sorted(known))}")
         if "role" not in row:
             raise InputError("a message has no 'role'")
         content = row.get("content")
-        if content is None and row.get("tool_calls"):
+        calls = Message._calls(row)
+        if content is None and calls:
             content = ""
         if content is None:
             raise InputError("a message has no 'content'")
-        return Message(
-            row["role"], content, row.get("reasoning"), tuple(row.get("tool_calls") or ()), row.get("tool_call_id")
-        )
+        role = "tool" if row["role"] == "function" else row["role"]
+        if not isinstance(name := row.get("name"), str | None):
+            raise InputError(f"the 'name' of a message must be text, not {name!r}")
+        return Message(role, content, row.get("reasoning"), calls, row.get("tool_call_id"), name)
+
+    @staticmethod
+    def _calls(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        calls, older = row.get("tool_calls"), row.get("function_call")
+        if calls and older:
+            raise InputError("a message has 'tool_calls' and 'function_call'; keep the first, which replaced the other")
+        try:
+            return read_calls([older] if older else calls)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
 
 Prompt = str | tuple[Message, ...]

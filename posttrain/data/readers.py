@@ -250,10 +250,10 @@ def _parquet_rows(path: Path) -> list[RawRow]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        rows = pyarrow.parquet.read_table(path).to_pylist(maps_as_pydicts="strict")
+    except (pyarrow.ArrowException, OSError, KeyError) as error:  # KeyError: a map that has a key twice
         raise InputError(f"{path}: not a Parquet file that can be read: {_first_line(error)}") from None
-    return [_row(f"{path}:{i}", row) for i, row in enumerate(table.to_pylist(), start=1)]
+    return [_row(f"{path}:{i}", _from_arrow(row)) for i, row in enumerate(rows, start=1)]
 
 
 def _hub_rows(source: str) -> list[RawRow]:
@@ -271,10 +271,31 @@ def _hub_rows(source: str) -> list[RawRow]:
             f"no such file: {source}, and as a hub id it could not be loaded ({_first_line(error)}). Check the path, "
             "or the id, its split and the network; a download saved as Parquet or JSONL works without one"
         ) from None
-    rows = [_row(f"{hub_id}:{i}", dict(row)) for i, row in enumerate(loaded, start=1)]
+    rows = [_row(f"{hub_id}:{i}", _from_arrow(row)) for i, row in enumerate(loaded, start=1)]
     if not rows:
         raise InputError(f"{source} has no rows")
     return rows
+
+
+def _from_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of an Arrow table without the nulls in the objects of conversations and tools: there all objects of a
+    column have the fields of all the others, and what one lacks is null. A null that was meant cannot be told apart."""
+    return {
+        name: _without_nulls(value) if name == "tools" or _is_conversation(value) else value
+        for name, value in row.items()
+    }
+
+
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(turn, Mapping) and turn.keys() & {"role", "from"} for turn in value)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(part) for part in value]
+    return value
 
 
 def _first_line(error: BaseException) -> str:
