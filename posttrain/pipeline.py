@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from posttrain.recipe import load_recipe
 from posttrain.rows import Row
 from posttrain.runlog import write_atomic
 from posttrain.stages import READS, START, StageSpec, check_stages
+from posttrain.template_date import KEY, dated, fixed_date, template_date
 from posttrain.types import InputError, Prompt, Task
 
 if TYPE_CHECKING:
@@ -28,7 +30,20 @@ if TYPE_CHECKING:
 
 
 def run_recipe(config: RunConfig) -> None:
-    """Run a shipped recipe or a YAML file. Raises InputError for a recipe that is not right, before anything runs."""
+    """Run a shipped recipe or a YAML file, all of it on one date (see `template_date`). Raises InputError for a recipe
+    that is not right, before anything runs."""
+    with fixed_date(_date_of(config.folder)):
+        _run_recipe(config)
+
+
+def _date_of(out: Path) -> date:
+    """The date of the first evaluation, which comes before all else, or where there is none the one it will have."""
+    file = out / START / "evaluations" / "held_out.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))["settings"] if file.is_file() else {}
+    return date.fromisoformat(settings[KEY]) if KEY in settings else template_date()
+
+
+def _run_recipe(config: RunConfig) -> None:
     out = config.folder
     recipe = load_recipe(config.recipe, config.set, config.size)
     stages = check_stages(recipe, out)
@@ -181,6 +196,7 @@ class _Evaluator:
         from posttrain.engine.local import LocalEngine
         from posttrain.evals.run import evaluate_retention, evaluate_tasks, write_suite
         from posttrain.models import load_model
+        from posttrain.rollout import check_prompts
         from posttrain.types import Sampling
 
         settings = self.recipe.evaluate
@@ -190,9 +206,11 @@ class _Evaluator:
         if not todo:
             return
         engine = LocalEngine(load_model(model))
+        writes_date = engine.lm.chat.writes_date, self.scorer.writes_date
         if "held_out" in todo:
             reference = None if name == START else load_model(self.recipe.model)
             sampling = Sampling(settings.max_new_tokens, settings.temperature)
+            check_prompts(engine.lm.chat, self.tasks, engine.lm.context, settings.max_new_tokens, settings.data)
             result = evaluate_tasks(
                 engine,
                 self.tasks,
@@ -204,10 +222,10 @@ class _Evaluator:
                 title=f"evaluate {name}",
             )
             shown = settings.model_dump(mode="json") | {"removed_as_overlap": self.removed}
-            write_suite(folder, "held_out", engine.lm, result, shown)
+            write_suite(folder, "held_out", engine.lm, result, dated(shown, *writes_date))
         if "retention" in todo:
             result = evaluate_retention(engine, title=f"retention {name}")
-            write_suite(folder, "retention", engine.lm, result, {})
+            write_suite(folder, "retention", engine.lm, result, dated({}, *writes_date))
 
     def close(self) -> None:
         self.scorer.close()

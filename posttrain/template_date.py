@@ -20,6 +20,8 @@ import yaml
 from posttrain.types import InputError
 
 VARIABLE = "POSTTRAIN_TEMPLATE_DATE"
+CLOCK = "strftime_now"
+"""What templates call for the date; transformers gives it to them."""
 KEY = "template_date"
 """Its name in `config.yaml` and in the settings of evaluations; it stands there only if a template writes the date."""
 
@@ -29,15 +31,6 @@ class HasOut(Protocol):
 
     @property
     def out(self) -> Path: ...
-
-
-class WritesDate(Protocol):
-    """What renders chat templates."""
-
-    @property
-    def writes_date(self) -> bool:
-        """Whether a template of it may write the date."""
-        ...
 
 
 Config = TypeVar("Config", bound=HasOut)
@@ -56,11 +49,9 @@ def today() -> date:
     return date.today()
 
 
-def dated(settings: dict[str, Any], *renderers: WritesDate | None) -> dict[str, Any]:
-    """The settings with the date, if one of these writes it."""
-    if not any(renderer is not None and renderer.writes_date for renderer in renderers):
-        return settings
-    return settings | {KEY: template_date().isoformat()}
+def dated(settings: dict[str, Any], *written: bool) -> dict[str, Any]:
+    """The settings with the date, if one of the templates in use writes it."""
+    return settings | {KEY: template_date().isoformat()} if any(written) else settings
 
 
 @contextmanager

@@ -65,8 +65,8 @@ class Message:
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Message:
-        """The inverse of `to_dict`. `content: null` beside tool calls is read as empty text, calls as `read_calls` says,
-        and OpenAI's older form, `function_call` and the role `function`, as the newer one.
+        """The inverse of `to_dict`. `content: null` beside tool calls is read as empty text, calls as `read_calls`
+        says, and OpenAI's older form, `function_call` and the role `function`, as the newer one.
 
         Raises InputError for a missing role, a content that is not text, an unknown field, or what is no call."""
         known = {"role", "content", "reasoning", "tool_calls", "tool_call_id", "name", "function_call"}

@@ -112,9 +112,13 @@ class ChatFormat:
         """Whether prompts may hold the date (see `template_date`)."""
         return self._template.writes_date
 
+    def embeds(self, token: int) -> bool:
+        """Whether the model's embedding has a row for the token."""
+        return self._embeddings is None or token < self._embeddings
+
     def known(self, ids: Ids) -> Ids:
         """The tokens, all of which have a row in the model's embedding. Raises InputError naming one that has none."""
-        if self._embeddings is not None and ids and (worst := max(ids)) >= self._embeddings:
+        if ids and not self.embeds(worst := max(ids)):
             raise InputError(
                 f"the token {self._tokenizer.convert_ids_to_tokens(worst)!r} has the id {worst}, and the embedding of "
                 f"{self._template.name} has {self._embeddings} rows: its tokenizer got new tokens without it. Resize "

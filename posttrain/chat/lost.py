@@ -142,7 +142,7 @@ def _marked(messages: Sequence[Message]) -> tuple[list[Message], list[Part]]:
             if function.get("arguments"):
                 words.append(f"sentinel_{i}_{k}_value_")
                 function["arguments"] = {"x": words[1]}
-            calls.append(call | {"function": function} if "function" in call else function)
+            calls.append({**call, "function": function} if "function" in call else function)
             parts.append(Part(i, k, tuple(words)))
         content = message.content
         if content.strip():

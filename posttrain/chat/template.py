@@ -17,7 +17,7 @@ import jinja2
 from posttrain.chat.calls import PROBE_CALL, PROBE_TOOL, PROBE_VALUE, CallStyle
 from posttrain.chat.pieces import Ids, Pieces, closed
 from posttrain.rows import Tools
-from posttrain.template_date import template_date
+from posttrain.template_date import CLOCK, template_date
 from posttrain.tool_calls import with_text_arguments
 from posttrain.types import InputError, Message
 
@@ -208,7 +208,6 @@ def _template_message(message: Message, form: CallForm) -> dict[str, Any]:
 
 def _clock(source: str) -> dict[str, Any]:
     """What templates that ask for the time are given: midnight of the run's date."""
-    if "strftime_now" not in source:
+    if CLOCK not in source:
         return {}
-    midnight = datetime.combine(template_date(), time())
-    return {"strftime_now": midnight.strftime}
+    return {CLOCK: datetime.combine(template_date(), time()).strftime}

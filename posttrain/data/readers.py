@@ -287,7 +287,9 @@ def _from_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_conversation(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(turn, Mapping) and turn.keys() & {"role", "from"} for turn in value)
+    return isinstance(value, list) and any(
+        isinstance(turn, Mapping) and turn.keys() & {"role", "from"} for turn in value
+    )
 
 
 def _without_nulls(value: Any) -> Any:

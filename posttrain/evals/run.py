@@ -29,6 +29,7 @@ from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import Plan, check_prompts, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
+from posttrain.template_date import dated, fixed_date, template_date
 from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
 
 WINDOW = 512
@@ -54,7 +55,10 @@ def run_eval(config: EvalConfig) -> None:
         raise InputError(f"--out {config.out}: already holds an evaluation; choose another folder")
     tasks = load_tasks(config.data)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
-    with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
+    with (
+        fixed_date(template_date()),
+        Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer,
+    ):
         lm = load_model(config.model, raw=config.raw)
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         check_prompts(lm.chat, tasks, lm.context, config.max_new_tokens, config.data)
@@ -65,6 +69,7 @@ def run_eval(config: EvalConfig) -> None:
                 raise InputError(
                     f"--out {config.out}: cannot be made ({error.strerror}); choose another folder"
                 ) from error
+        settings = dated(config.model_dump(mode="json"), lm.chat.writes_date, scorer.writes_date)
         engine = LocalEngine(lm, slots=config.engine_slots)
         result = evaluate_tasks(
             engine, tasks, scorer, config.samples, sampling, config.seed, title=f"eval {short_path(config.model)}"
@@ -77,7 +82,7 @@ def run_eval(config: EvalConfig) -> None:
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
     if config.out is not None:
-        write_suite(config.out, "held_out", lm, result, config.model_dump(mode="json"))
+        write_suite(config.out, "held_out", lm, result, settings)
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float, float, int]]:
@@ -224,7 +229,7 @@ def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteRe
 
 def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
     """Every other window of 512 tokens of the text; all tokens of a window but its first are predicted."""
-    ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = lm.chat.known(tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"]))
     windows = [tuple(ids[i : i + WINDOW]) for i in range(0, len(ids) - WINDOW + 1, STRIDE * WINDOW)]
     return [Tree((), (Branch(w, (False,) + (True,) * (WINDOW - 1), (0.0,) * (WINDOW - 1)),)) for w in windows]
 

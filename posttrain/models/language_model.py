@@ -48,12 +48,13 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.source = source
         eos = module.generation_config.eos_token_id if module.generation_config is not None else None
+        embedding: Any = module.get_input_embeddings()
         self.vocabulary = module.get_output_embeddings().weight.shape[0]
         self.chat = ChatFormat(
             tokenizer,
             end_ids_extra=[eos] if isinstance(eos, int) else eos or [],
             raw=raw,
-            embeddings=min(self.vocabulary, module.get_input_embeddings().weight.shape[0]),
+            embeddings=min(self.vocabulary, embedding.weight.shape[0]),
         )
         self.flops = FlopCounter.of(module)
         self.context = int(getattr(module.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30

@@ -26,6 +26,8 @@ ROUNDING = 1e-9
 """How far below 1 a sum of shares may end that means full marks."""
 TOGETHER = 16
 """Samples of an async reward that one worker has under way at once."""
+LOCAL_JUDGES = ("judge", "judge_pair")
+"""Rewards whose option `model` is loaded here where they have no `url`."""
 GRACE_SECONDS = 1.0
 """Samples that run together have clocks of their own; the parent waits so much longer."""
 
@@ -205,6 +207,18 @@ class Scorer:
         """Whether a reward names `environments`, so that samples should carry theirs."""
         return any("environments" in leaf.names for loaded in self._loaded for leaf in loaded.leaves)
 
+    @property
+    def writes_date(self) -> bool:
+        """Whether the chat template of a model that scores here may write the date (see `template_date`)."""
+        parts = [part for spec in self._specs for part in spec.expression.walk()]
+        judges = [part.options["model"] for part in parts if part.target in LOCAL_JUDGES and _is_local(part.options)]
+        names = [*judges, *(name for part in parts for name in part.models)]
+        if not names:
+            return False
+        from posttrain.models import model_writes_date
+
+        return any(map(model_writes_date, names))
+
     def weights(self, step: float | None) -> dict[str, float]:
         """The weight of each part at an optimizer step."""
         return {spec.name: spec.weight.at(step) for spec in self._specs}
@@ -324,6 +338,11 @@ class Scorer:
                     self.first_traceback = answer["traceback"]
         weights = self.weights(step)
         return [combine(weights, answers) for answers in zip(*results, strict=True)]
+
+
+def _is_local(options: Mapping[str, Any]) -> bool:
+    """Whether a judge's model is one of this machine."""
+    return options.get("url") is None and isinstance(options.get("model"), str)
 
 
 def combine(weights: Mapping[str, float], answers: Sequence[Mapping[str, Any]]) -> Score:

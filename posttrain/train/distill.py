@@ -28,6 +28,7 @@ from posttrain.rollout import (
 )
 from posttrain.rows import CompletionRow
 from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, step_rows
@@ -45,6 +46,7 @@ class Prompted:
     given: tuple[EncodedRow, ...] = ()
 
 
+@on_one_date
 def train_distill(config: DistillConfig) -> None:
     """Distil `config.teacher` into `config.model` and write the run folder `config.out`.
 
@@ -68,7 +70,7 @@ def train_distill(config: DistillConfig) -> None:
     if not repeat:
         total = -(-len(prompted) // config.batch_size)
     policy = make_policy(lm, config, settings["learning_rate"], total)
-    with RunLog(config.out, settings, config.resume) as log:
+    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         truncated_rows(log, cut, len(rows), config.max_length)
         special_tokens(log, lm.chat, config.data, rows)
         if not log.resuming:

@@ -16,6 +16,7 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge_prompts import Criterion, read_rubric
 from posttrain.rollout import Plan, rollout_seed
 from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.answers import listed
 from posttrain.train.loop import data_hash, versions, with_hashes
 from posttrain.train.sample import CHANGES_NO_ANSWER
@@ -49,6 +50,7 @@ class Revised:
     error: str | None = None
 
 
+@on_one_date
 def revise_answers(config: ReviseConfig) -> None:
     """Answer each task, then `config.revisions` times: draw a principle, criticise the answer by it, rewrite it. Write
     prompt and last answer to `OUT/sft.jsonl`, with the first answer, principles and critiques. Each critique sees the
@@ -66,7 +68,7 @@ def revise_answers(config: ReviseConfig) -> None:
         if task.tools:
             raise InputError(f"{config.data}: task {task.id} has tools, and a revision is text alone; drop them")
     source = source_of(config, [Task(task.id, _opening(task)) for task in tasks])
-    with RunLog(config.out, settings, config.resume) as log:
+    with RunLog(config.out, dated(settings, source.writes_date), config.resume) as log:
         source.began(log)
         try:
             done = _Revising(config, principles, tasks, source, log).all()

@@ -13,6 +13,7 @@ from posttrain.losses import sft_loss, token_mean_weights
 from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
 from posttrain.runlog import RunLog, check_out
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
@@ -21,6 +22,7 @@ from posttrain.types import Batch, InputError, LossOutput
 LEARNING_RATE = 2e-5
 
 
+@on_one_date
 def train_sft(config: SftConfig) -> None:
     """Fine-tune `config.model` on examples and write the run folder `config.out`.
 
@@ -42,7 +44,7 @@ def train_sft(config: SftConfig) -> None:
 
     steps, repeat = planned_steps(config, len(encoded), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
-    with RunLog(config.out, settings, config.resume) as log:
+    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         truncated_rows(log, cut, len(encoded), config.max_length)
         special_tokens(log, lm.chat, config.data, rows)
         run_stage(log, config, Sft(config, policy, encoded, held_out_rows, steps, repeat))
