@@ -13,8 +13,6 @@ def read_calls(calls: Any) -> tuple[Mapping[str, Any], ...]:
     call may stand without the wrapper, as `{"name": …, "arguments": …}`.
 
     Raises ValueError for what is no call, naming it."""
-    if calls is None:
-        return ()
     if not isinstance(calls, Sequence) or isinstance(calls, str):
         raise ValueError(f"'tool_calls' must be a list of calls, not {_short(calls)}")
     return tuple(map(_read, calls))

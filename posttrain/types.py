@@ -34,8 +34,8 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation, in the shape chat templates read. Arguments of `tool_calls` are objects. `name` is
-    that of the tool whose result a message is, or of who speaks."""
+    """One turn of a conversation, in the shape chat templates read. `tool_calls` are brought to one form, in which
+    arguments are objects (see `read_calls`). `name` is that of the tool whose result a message is, or of who speaks."""
 
     role: str
     content: str
@@ -49,6 +49,12 @@ class Message:
             raise InputError(f"unknown role {self.role!r}; use one of {', '.join(ROLES)}")
         if not isinstance(self.content, str):
             raise InputError(f"the content of a message must be text, not {type(self.content).__name__}")
+        if not isinstance(self.name, str | None):
+            raise InputError(f"the 'name' of a message must be text, not {self.name!r}")
+        try:
+            object.__setattr__(self, "tool_calls", read_calls(self.tool_calls))
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """The message as a JSON-able dict, without the fields that are empty."""
@@ -65,8 +71,8 @@ class Message:
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Message:
-        """The inverse of `to_dict`. `content: null` beside tool calls is read as empty text, calls as `read_calls`
-        says, and OpenAI's older form, `function_call` and the role `function`, as the newer one.
+        """The inverse of `to_dict`. `content: null` beside tool calls is read as empty text, and OpenAI's older form,
+        `function_call` and the role `function`, as the newer one.
 
         Raises InputError for a missing role, a content that is not text, an unknown field, or what is no call."""
         known = {"role", "content", "reasoning", "tool_calls", "tool_call_id", "name", "function_call"}
@@ -75,25 +81,16 @@ class Message:
         if "role" not in row:
             raise InputError("a message has no 'role'")
         content = row.get("content")
-        calls = Message._calls(row)
+        calls, older = row.get("tool_calls") or (), row.get("function_call")
+        if calls and older:
+            raise InputError("a message has 'tool_calls' and 'function_call'; keep the first, which replaced the other")
+        calls = (older,) if older else calls
         if content is None and calls:
             content = ""
         if content is None:
             raise InputError("a message has no 'content'")
         role = "tool" if row["role"] == "function" else row["role"]
-        if not isinstance(name := row.get("name"), str | None):
-            raise InputError(f"the 'name' of a message must be text, not {name!r}")
-        return Message(role, content, row.get("reasoning"), calls, row.get("tool_call_id"), name)
-
-    @staticmethod
-    def _calls(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-        calls, older = row.get("tool_calls"), row.get("function_call")
-        if calls and older:
-            raise InputError("a message has 'tool_calls' and 'function_call'; keep the first, which replaced the other")
-        try:
-            return read_calls([older] if older else calls)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        return Message(role, content, row.get("reasoning"), calls, row.get("tool_call_id"), row.get("name"))
 
 
 Prompt = str | tuple[Message, ...]

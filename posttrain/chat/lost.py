@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,13 @@ from posttrain.types import InputError, Message
 MARKS = re.compile(r"</?think(?:ing)?>|\[/?THINK\]")
 """What parts reasoning from an answer in content; a template may write its own in their place."""
 AS_A_STRING = "give this answer as a string ('completion', 'chosen', 'rejected'), which is trained as it stands"
+
+
+INSTEAD = {
+    "system": "put its text into the user's message, or ",
+    "developer": "give it the role 'system', or ",
+    "assistant": "remove it, or ",
+}
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ class Complete:
                 f"{_short(message.content)}, and writes {_short(turn.text)}; {AS_A_STRING}"
             )
         for call in message.tool_calls:
-            name = call.get("function", call).get("name")
-            if str(name) not in turn.text:
+            name = call["function"]["name"]
+            if name not in turn.text:
                 raise InputError(f"message {index + 1}: the chat template drops the call of tool {name!r}")
         return turn
 
@@ -94,13 +101,12 @@ class Complete:
 
     def _told(self, message: Message, lost: Part) -> str:
         if lost.call is not None:
-            function = message.tool_calls[lost.call].get("function", message.tool_calls[lost.call])
-            return f"drops the call of tool {function.get('name')!r}; use a model whose template writes it"
+            name = message.tool_calls[lost.call]["function"]["name"]
+            return f"drops the call of tool {name!r}; use a model whose template writes it"
         beside = " beside its calls" if message.tool_calls else ""
-        advice = "put its text into the user's" if message.role in ("system", "developer") else "drop it"
         return (
-            f"of {self._template.name} drops the content{beside} of this message from the {message.role}; use a model "
-            f"whose template writes it, or {advice}"
+            f"of {self._template.name} drops the content{beside} of this message from the {message.role}; "
+            f"{INSTEAD.get(message.role, '')}use a model whose template writes it"
         )
 
     def _place_for_reasoning(self, messages: tuple[Message, ...], tools: Tools) -> str:
@@ -123,12 +129,8 @@ def _kind(message: Message) -> tuple[Any, ...]:
         message.reasoning is None,
         message.name is None,
         message.tool_call_id is None,
-        tuple(bool(_arguments(call)) for call in message.tool_calls),
+        tuple(bool(call["function"]["arguments"]) for call in message.tool_calls),
     )
-
-
-def _arguments(call: Mapping[str, Any]) -> Any:
-    return call.get("function", call).get("arguments")
 
 
 def _marked(messages: Sequence[Message]) -> tuple[list[Message], list[Part]]:
@@ -137,12 +139,12 @@ def _marked(messages: Sequence[Message]) -> tuple[list[Message], list[Part]]:
     for i, message in enumerate(messages):
         calls = []
         for k, call in enumerate(message.tool_calls):
-            function = dict(call.get("function", call)) | {"name": f"sentinel_{i}_{k}_"}
-            words = [function["name"]]
-            if function.get("arguments"):
+            words = [f"sentinel_{i}_{k}_"]
+            arguments = {}
+            if call["function"]["arguments"]:
                 words.append(f"sentinel_{i}_{k}_value_")
-                function["arguments"] = {"x": words[1]}
-            calls.append({**call, "function": function} if "function" in call else function)
+                arguments = {"x": words[1]}
+            calls.append({**call, "function": {**call["function"], "name": words[0], "arguments": arguments}})
             parts.append(Part(i, k, tuple(words)))
         content = message.content
         if content.strip():

@@ -6,6 +6,7 @@ ever compared with the padding.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROBE = "sentinel"
+RANDOM = re.compile(r"\|\s*random\b|\blipsum\b")
+"""What draws at random in Jinja."""
 PROBE_CONVERSATION = (Message("user", "u"), Message("assistant", "", tool_calls=(PROBE_CALL,)))
 REFUSALS = (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 """What a template raises itself, and what goes wrong in one that does not expect a conversation."""
@@ -57,14 +60,18 @@ class Template:
     """A tokenizer's chat template, if it has one.
 
     `closing` is the end token that the template writes after an assistant turn, or None. `end` is that, or else the
-    first of `other_ends`; `ends` are all. Raises InputError if there is no end token at all."""
+    first of `other_ends`; `ends` are all. Raises InputError if there is no end token at all, and for a template that
+    draws at random."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: Pieces, other_ends: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._pieces = pieces
         self.name = str(tokenizer.name_or_path or "this model")
         self.exists = bool(tokenizer.chat_template)
-        self._clock = _clock(str(tokenizer.chat_template or ""))
+        source = str(tokenizer.chat_template or "")
+        if RANDOM.search(source):
+            raise InputError(f"the chat template of {self.name} draws at random, so that no run could be repeated")
+        self._clock = _clock(source)
         self._tail, self.closing = self._probe() if self.exists else ("", None)
         known = [*([] if self.closing is None else [self.closing]), *other_ends]
         if not known:
