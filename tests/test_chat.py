@@ -41,7 +41,8 @@ QWEN3 = (
     "{% if m['role'] == 'assistant' and loop.index0 > ns.last %}"
     "{{ '<think>' + (m['reasoning_content'] or '') + '</think>' }}{% endif %}{{ m['content'] }}"
     "{% for call in m['tool_calls'] or [] %}{{ '<call>' + call['function']['name'] + '<|call_end|>' }}{% else %}"
-    "{{ '<|im_end|>' }}{% endfor %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{{ '<|im_end|>' }}{% endfor %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 # Opens the reasoning in its generation prompt, but never writes it back.
 R1 = (

@@ -168,7 +168,7 @@ def _written(parts: Sequence[str], text: str) -> bool:
 
 def _forms(part: str) -> Iterator[str]:
     yield _squeezed(part)
-    yield _squeezed(json.dumps(part, ensure_ascii=False)[1:-1])
+    yield _squeezed(json.dumps(part.strip(), ensure_ascii=False)[1:-1])
 
 
 def _squeezed(text: str) -> str:

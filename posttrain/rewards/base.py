@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,14 +20,14 @@ from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
 
 if TYPE_CHECKING:
+    from posttrain.rewards.expressions import Expression
     from posttrain.rewards.given import ModelReward
 
 ROUNDING = 1e-9
 """How far below 1 a sum of shares may end that means full marks."""
 TOGETHER = 16
 """Samples of an async reward that one worker has under way at once."""
-LOCAL_JUDGES = ("judge", "judge_pair")
-"""Rewards whose option `model` is loaded here where they have no `url`."""
+JUDGES = ("judge", "judge_pair")
 GRACE_SECONDS = 1.0
 """Samples that run together have clocks of their own; the parent waits so much longer."""
 
@@ -210,9 +210,7 @@ class Scorer:
     @property
     def writes_date(self) -> bool:
         """Whether the chat template of a model that scores here may write the date (see `template_date`)."""
-        parts = [part for spec in self._specs for part in spec.expression.walk()]
-        judges = [part.options["model"] for part in parts if part.target in LOCAL_JUDGES and _is_local(part.options)]
-        names = [*judges, *(name for part in parts for name in part.models)]
+        names = local_models(spec.expression for spec in self._specs)
         if not names:
             return False
         from posttrain.models import model_writes_date
@@ -340,9 +338,13 @@ class Scorer:
         return [combine(weights, answers) for answers in zip(*results, strict=True)]
 
 
-def _is_local(options: Mapping[str, Any]) -> bool:
-    """Whether a judge's model is one of this machine."""
-    return options.get("url") is None and isinstance(options.get("model"), str)
+def local_models(expressions: Iterable[Expression]) -> list[str]:
+    """The models of this machine that these rewards and those inside them load: of rewards that a model computes, and
+    of judges without a `url`."""
+    parts = [part for expression in expressions for part in expression.walk()]
+    judges = [part.options for part in parts if part.target in JUDGES and part.options.get("url") is None]
+    named = [options["model"] for options in judges if isinstance(options.get("model"), str)]
+    return [*named, *(name for part in parts for name in part.models)]
 
 
 def combine(weights: Mapping[str, float], answers: Sequence[Mapping[str, Any]]) -> Score:
