@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from posttrain.chat import ChatFormat
-from posttrain.models import load_model
+from posttrain.config import EvalConfig, RewardModelConfig, RlConfig, SftConfig
+from posttrain.evals.run import run_eval
+from posttrain.models import load_model, load_reward_model
+from posttrain.models.load import model_folder
 from posttrain.models.tiny import tiny_tokenizer
 from posttrain.rollout import check_prompts
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Tools, UnpairedRow
 from posttrain.train.preference_data import encode_examples
+from posttrain.train.reward_model import train_reward_model
+from posttrain.train.rl import train_rl
+from posttrain.train.sft import train_sft
 from posttrain.types import InputError, Message, Prompt, Task
 from tests.chat_templates import TOOL, styled_tokenizer
 from tests.test_chat import CHATML, QWEN3, marked, tokenizer
@@ -259,3 +269,41 @@ def test_an_end_token_beyond_the_embedding_is_told_only_where_it_is_used() -> No
     assert ChatFormat(made, raw=True, embeddings=259).encode_sft(row)
     with pytest.raises(InputError, match=r"^f:1: the token '<\|done\|>' has the id 259"):
         ChatFormat(made, embeddings=259).encode_sft(row)
+
+
+def test_a_model_that_lacks_a_token_is_refused_before_anything_runs_and_trains_without_it(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("tiny-random"), folder)
+    made = AutoTokenizer.from_pretrained(folder)
+    made.add_special_tokens({"additional_special_tokens": ["<|tool|>"], "pad_token": "<|pad|>"})
+    made.save_pretrained(folder)
+
+    def data(**row: str) -> str:
+        (tmp_path / "d.jsonl").write_text(json.dumps(row))
+        return str(tmp_path / "d.jsonl")
+
+    common = {"model": str(folder), "out": tmp_path / "out", "max_steps": 1}
+    with pytest.raises(InputError, match=r"d\.jsonl:1: the token '<\|tool\|>' has the id"):
+        train_sft(SftConfig(**common, data=data(prompt="q", completion="<|tool|>a")))
+    with pytest.raises(InputError, match=r"d\.jsonl: task 0: the token '<\|tool\|>' has the id"):
+        tasks = data(prompt="<|tool|>q", answer="1")
+        train_rl(RlConfig(**common, data=tasks, reward=("math",), batch_size=2, group_size=2))
+            RlConfig(**common, data=data(prompt="<|tool|>q", answer="1"), reward=("math",), batch_size=2, group_size=2)
+        )
+    with pytest.raises(InputError, match=r"task 0: the token '<\|tool\|>' has the id"):
+        run_eval(EvalConfig(model=str(folder), data=data(prompt="<|tool|>q", answer="1"), reward=("math",)))
+    assert not (tmp_path / "out").exists()
+    train_sft(SftConfig(**common, data=data(prompt="q", completion="a")))
+    train_reward_model(
+        RewardModelConfig(**common | {"out": tmp_path / "rm"}, data=data(prompt="q", chosen="a", rejected="b"))
+    )
+    assert load_reward_model(str(tmp_path / "rm")).chat.prompt_ids("q")  # whose padding is a token that the model has
+
+
+def test_padding_beyond_the_embedding_is_the_models_fault(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("tiny-random"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 9999}))
+    with pytest.raises(InputError, match="cannot be loaded as a causal language model: [Pp]ad"):
+        load_model(str(folder))
