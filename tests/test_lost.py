@@ -138,6 +138,26 @@ def test_what_is_found_of_one_conversation_holds_for_others_of_its_kind_alone() 
     assert chat.prompt_ids((user("q"), said(" \n", CALL), Message("tool", "42")))  # nothing to lose
 
 
+def test_a_call_may_be_written_by_an_id_that_holds_its_name() -> None:
+    """As in Kimi K2's template, which writes no names."""
+    template = CHATML.replace("m['content'] +", "m['content'] + (m.tool_calls[0].id if m.tool_calls else '') +")
+    chat = ChatFormat(tokenizer(template))
+    for id_, fine in (("functions.now:0", True), ("call_0", False), ("functions.now:1", True)):
+        prompt = (user("q"), said("", {**OTHER, "id": id_}), Message("tool", "noon"))
+        if fine:
+            assert chat.prompt_ids(prompt)
+        else:
+            with pytest.raises(InputError, match="drops the call of tool 'now'"):
+                chat.prompt_ids(prompt)
+
+
+def test_what_others_say_of_reasoning_is_not_cut() -> None:
+    quoted = (user("q"), said("a"), Message("tool", "<think>why</think>so"), user("<think>no</think>"))
+    assert ChatFormat(tokenizer(CHATML)).prompt_ids(quoted)
+    with pytest.raises(InputError, match="message 3: .*cuts the content of this message from the tool at </think>"):
+        ChatFormat(tokenizer(CUT)).prompt_ids(quoted)
+
+
 def test_a_conversation_goes_on_though_the_template_drops_what_the_model_said_beside_a_call() -> None:
     """What was sampled is the model's own: a new row begins, and the rollout does not fail."""
     chat = ChatFormat(tokenizer(FIRST_CALL))
@@ -285,13 +305,11 @@ def test_a_model_that_lacks_a_token_is_refused_before_anything_runs_and_trains_w
     common = {"model": str(folder), "out": tmp_path / "out", "max_steps": 1}
     with pytest.raises(InputError, match=r"d\.jsonl:1: the token '<\|tool\|>' has the id"):
         train_sft(SftConfig(**common, data=data(prompt="q", completion="<|tool|>a")))
+    tasks = data(prompt="<|tool|>q", answer="1")
     with pytest.raises(InputError, match=r"d\.jsonl: task 0: the token '<\|tool\|>' has the id"):
-        tasks = data(prompt="<|tool|>q", answer="1")
         train_rl(RlConfig(**common, data=tasks, reward=("math",), batch_size=2, group_size=2))
-            RlConfig(**common, data=data(prompt="<|tool|>q", answer="1"), reward=("math",), batch_size=2, group_size=2)
-        )
     with pytest.raises(InputError, match=r"task 0: the token '<\|tool\|>' has the id"):
-        run_eval(EvalConfig(model=str(folder), data=data(prompt="<|tool|>q", answer="1"), reward=("math",)))
+        run_eval(EvalConfig(model=str(folder), data=tasks, reward=("math",)))
     assert not (tmp_path / "out").exists()
     train_sft(SftConfig(**common, data=data(prompt="q", completion="a")))
     train_reward_model(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from posttrain.types import InputError, Message
 
 MARKS = re.compile(r"</?think(?:ing)?>|\[/?THINK\]")
 """What parts reasoning from an answer in content; a template may write its own in their place."""
+END = "</think>"
 AS_A_STRING = "give this answer as a string ('completion', 'chosen', 'rejected'), which is trained as it stands"
 
 
@@ -61,6 +62,9 @@ class Complete:
             )
         if (lost := self._lost[kind]) is not None:
             raise InputError(f"message {lost.index + 1}: the chat template {self._told(messages[lost.index], lost)}")
+        quoting = [i for i, message in enumerate(messages) if END in message.content and message.role != "assistant"]
+        if quoting:
+            self._check_quoted(messages, tools, quoting)
 
     def trained_turn(self, messages: tuple[Message, ...], index: int, tools: Tools) -> Turn:
         """Assistant turn `index`, or InputError if the template cannot write it or leaves out some of it."""
@@ -87,6 +91,16 @@ class Complete:
             if name not in turn.text:
                 raise InputError(f"message {index + 1}: the chat template drops the call of tool {name!r}")
         return turn
+
+    def _check_quoted(self, messages: Sequence[Message], tools: Tools, quoting: Sequence[int]) -> None:
+        """Raise InputError where a template takes what these messages quote for reasoning of the model."""
+        text = self._template.render(messages, tools, messages[-1].role != "assistant")
+        for i in quoting:
+            if not _written(MARKS.split(messages[i].content), text):
+                raise InputError(
+                    f"message {i + 1}: the chat template of {self._template.name} cuts the content of this message "
+                    f"from the {messages[i].role} at {END}; take that out, or use another model"
+                )
 
     def _look(self, messages: Sequence[Message], tools: Tools) -> tuple[bool, Part | None]:
         """Whether the tools are ignored, and the first part that is lost."""
@@ -129,8 +143,13 @@ def _kind(message: Message) -> tuple[Any, ...]:
         message.reasoning is None,
         message.name is None,
         message.tool_call_id is None,
-        tuple(bool(call["function"]["arguments"]) for call in message.tool_calls),
+        tuple((bool(call["function"]["arguments"]), _named_by_id(call)) for call in message.tool_calls),
     )
+
+
+def _named_by_id(call: Mapping[str, Any]) -> bool:
+    """Whether the id of a call holds its name: Kimi K2's template writes such ids and no names."""
+    return isinstance(id_ := call.get("id"), str) and call["function"]["name"] in id_
 
 
 def _marked(messages: Sequence[Message]) -> tuple[list[Message], list[Part]]:
@@ -139,13 +158,10 @@ def _marked(messages: Sequence[Message]) -> tuple[list[Message], list[Part]]:
     for i, message in enumerate(messages):
         calls = []
         for k, call in enumerate(message.tool_calls):
-            words = [f"sentinel_{i}_{k}_"]
-            arguments = {}
-            if call["function"]["arguments"]:
-                words.append(f"sentinel_{i}_{k}_value_")
-                arguments = {"x": words[1]}
-            calls.append({**call, "function": {**call["function"], "name": words[0], "arguments": arguments}})
-            parts.append(Part(i, k, tuple(words)))
+            name, value = f"sentinel_{i}_{k}_", f"sentinel_{i}_{k}_value_"
+            arguments = {"x": value} if call["function"]["arguments"] else {}
+            calls.append({**call, "function": {**call["function"], "name": name, "arguments": arguments}})
+            parts.append(Part(i, k, (call["id"] if _named_by_id(call) else name, *arguments.values())))
         content = message.content
         if content.strip():
             content = f"sentinel_{i}_content_"
