@@ -149,6 +149,8 @@ def test_a_call_may_be_written_by_an_id_that_holds_its_name() -> None:
         else:
             with pytest.raises(InputError, match="drops the call of tool 'now'"):
                 chat.prompt_ids(prompt)
+    named = (user("q"), said("", {**OTHER, "id": "functions.now:0"}), Message("tool", "noon"))
+    assert ChatFormat(tiny_tokenizer()).prompt_ids(named)  # whose template writes names and no ids
 
 
 def test_what_others_say_of_reasoning_is_not_cut() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from posttrain.chat.calls import Answer, read_answer, read_declared
-from posttrain.chat.lost import Complete
+from posttrain.chat.lost import Completeness
 from posttrain.chat.pieces import Ids, Pieces, closed
 from posttrain.chat.template import Template
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Response, SftRow, TextRow, Tools
@@ -71,7 +71,7 @@ class ChatFormat:
     ) -> None:
         self._tokenizer = tokenizer
         self.raw = raw
-        tokens = max(len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder))
+        tokens = max([len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)])
         self._embeddings = embeddings if embeddings is not None and embeddings < tokens else None
         added = tokenizer.added_tokens_decoder
         # added tokens that are not special, such as <think>, are meant to stand in text
@@ -80,7 +80,7 @@ class ChatFormat:
         self._pieces = Pieces(tokenizer)
         eos: int | None = tokenizer.eos_token_id
         self._template = Template(tokenizer, self._pieces, [*([] if eos is None else [eos]), *end_ids_extra])
-        self._complete = Complete(self._template)
+        self._complete = Completeness(self._template)
         self._wraps_strings = self._template.exists and not raw
         self.end_ids = self._template.ends
         self._text_end = self._template.end if eos is None else eos

@@ -23,8 +23,6 @@ MARKS = re.compile(r"</?think(?:ing)?>|\[/?THINK\]")
 """What parts reasoning from an answer in content; a template may write its own in their place."""
 END = "</think>"
 AS_A_STRING = "give this answer as a string ('completion', 'chosen', 'rejected'), which is trained as it stands"
-
-
 INSTEAD = {
     "system": "put its text into the user's message, or ",
     "developer": "give it the role 'system', or ",
@@ -34,14 +32,18 @@ INSTEAD = {
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a conversation that must be written: the content of message `index`, or its call number `call`."""
+    """A part of a conversation that must be written: the content of message `index`, or its call number `call`. Of each
+    of `words` one must appear."""
 
     index: int
     call: int | None
-    words: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...]
+
+    def is_in(self, text: str) -> bool:
+        return all(any(word in text for word in either) for either in self.words)
 
 
-class Complete:
+class Completeness:
     """Checks that a template writes the whole of a conversation."""
 
     def __init__(self, template: Template) -> None:
@@ -111,7 +113,7 @@ class Complete:
             ignored = bool(tools) and text == self._template.render(marked, (), generation)
         except InputError:  # what a template refuses it does not lose: the real words decide
             return False, None
-        return ignored, next((part for part in parts if not all(word in text for word in part.words)), None)
+        return ignored, next((part for part in parts if not part.is_in(text)), None)
 
     def _told(self, message: Message, lost: Part) -> str:
         if lost.call is not None:
@@ -148,7 +150,7 @@ def _kind(message: Message) -> tuple[Any, ...]:
 
 
 def _named_by_id(call: Mapping[str, Any]) -> bool:
-    """Whether the id of a call holds its name: Kimi K2's template writes such ids and no names."""
+    """Whether the id of a call holds its name, and stands for it: Kimi K2's template writes such ids and no names."""
     return isinstance(id_ := call.get("id"), str) and call["function"]["name"] in id_
 
 
@@ -161,11 +163,12 @@ def _marked(messages: Sequence[Message]) -> tuple[list[Message], list[Part]]:
             name, value = f"sentinel_{i}_{k}_", f"sentinel_{i}_{k}_value_"
             arguments = {"x": value} if call["function"]["arguments"] else {}
             calls.append({**call, "function": {**call["function"], "name": name, "arguments": arguments}})
-            parts.append(Part(i, k, (call["id"] if _named_by_id(call) else name, *arguments.values())))
+            names = (name, call["id"]) if _named_by_id(call) else (name,)
+            parts.append(Part(i, k, (names, (value,)) if arguments else (names,)))
         content = message.content
         if content.strip():
             content = f"sentinel_{i}_content_"
-            parts.append(Part(i, None, (content,)))
+            parts.append(Part(i, None, ((content,),)))
         marked.append(replace(message, content=content, tool_calls=tuple(calls)))
     return marked, parts
 
