@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from posttrain.recipe import load_recipe
 from posttrain.rows import Row
 from posttrain.runlog import read_object, write_atomic
 from posttrain.stages import READS, START, StageSpec, check_stages
+from posttrain.template_date import KEY, dated, fixed_date, template_date
 from posttrain.types import InputError, Prompt, Sampling, Task
 from posttrain.wording import format_quantity
 
@@ -28,7 +30,20 @@ if TYPE_CHECKING:
 
 
 def run_recipe(config: RunConfig) -> None:
-    """Run a shipped recipe or a YAML file. Raises InputError for a recipe that is not right, before anything runs."""
+    """Run a shipped recipe or a YAML file, all of it on one date (see `template_date`). Raises InputError for a recipe
+    that is not right, before anything runs."""
+    with fixed_date(_date_of(config.folder)):
+        _run_recipe(config)
+
+
+def _date_of(out: Path) -> date:
+    """The date of the first evaluation, which comes before all else, or where there is none the one it will have."""
+    file = out / START / "evaluations" / "held_out.json"
+    settings = read_object(file).get("settings", {})
+    return date.fromisoformat(settings[KEY]) if KEY in settings else template_date()
+
+
+def _run_recipe(config: RunConfig) -> None:
     out = config.folder
     recipe = load_recipe(config.recipe, config.set, config.size)
     stages = check_stages(recipe, out)
@@ -220,6 +235,7 @@ class _Evaluator:
         if not todo:
             return
         engine = LocalEngine(load_model(model))
+        writes_date = engine.lm.chat.writes_date, self.scorer.writes_date
         if MAIN_SUITE in todo:
             reference = None if name == START else load_model(self.recipe.model)
             start = (reference or engine.lm).source
@@ -236,10 +252,11 @@ class _Evaluator:
                 title=f"evaluate {name}",
             )
             told = self.settings | {"reference": weights_hash(start), "left_out": left_out}
-            write_suite(folder, MAIN_SUITE, engine.lm, result, told)
+            write_suite(folder, MAIN_SUITE, engine.lm, result, dated(told, *writes_date))
         if RETENTION_SUITE in todo:
             result = evaluate_retention(engine, title=f"retention {name}")
-            write_suite(folder, RETENTION_SUITE, engine.lm, result, {"raw": False} | result.settings)
+            told = {"raw": False} | result.settings
+            write_suite(folder, RETENTION_SUITE, engine.lm, result, dated(told, engine.lm.chat.writes_date))
 
     def close(self) -> None:
         self.scorer.close()

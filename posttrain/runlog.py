@@ -28,6 +28,8 @@ NOT_COMPARED = {"resume", "out", "strict"}
 HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay")}
 """Settings that are the SHA-256 of the file which another one names."""
 CHECKPOINT = re.compile(r"step-[0-9]{8,}")
+TEMPLATE_DATE = "template_date"
+"""See `template_date.py`. Whether a run has one is known once its models are loaded, after a look at its folder."""
 BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations"}
 """What a folder may hold whose run has not written its configuration yet: a kill may have come first."""
 
@@ -246,6 +248,12 @@ def _same_config(file: Path, config: Mapping[str, Any]) -> None:
                 "file back, or begin anew with another --out"
             )
     for key in sorted((set(before) | set(config)) - set(HASHES)):
+        if key == TEMPLATE_DATE and key not in config:
+            continue
+        if key == TEMPLATE_DATE and key not in before:
+            raise InputError(
+                f"--resume: {file} does not say which date its chat template wrote; begin anew with another --out"
+            )
         if key not in NOT_COMPARED and before.get(key) != config.get(key):
             raise InputError(
                 f"--resume: {key.replace('_', '-')} was {before.get(key)!r} in {file} and is {config.get(key)!r} now; "

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from posttrain.tool_calls import read_calls
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,19 +36,27 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation, in the shape chat templates read."""
+    """One turn of a conversation, in the shape chat templates read. `tool_calls` are brought to one form, in which
+    arguments are objects (see `read_calls`). `name` is that of the tool whose result a message is, or of who speaks."""
 
     role: str
     content: str
     reasoning: str | None = None
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     tool_call_id: str | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise InputError(f"unknown role {self.role!r}; use one of {', '.join(ROLES)}")
         if not isinstance(self.content, str):
             raise InputError(f"the content of a message must be text, not {type(self.content).__name__}")
+        if not isinstance(self.name, str | None):
+            raise InputError(f"the 'name' of a message must be text, not {self.name!r}")
+        try:
+            object.__setattr__(self, "tool_calls", read_calls(self.tool_calls))
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """The message as a JSON-able dict, without the fields that are empty."""
@@ -57,19 +67,24 @@ class Message:
             out["tool_calls"] = [dict(call) for call in self.tool_calls]
         if self.tool_call_id is not None:
             out["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            out["name"] = self.name
         return out
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Message:
         """The inverse of `to_dict`, and messages as APIs write them: `content` may be a list of parts that are text,
-        null beside tool calls; `reasoning_content` is `reasoning`, and `function_call` a tool call. A field that is
-        null or empty says nothing; `id` and `annotations` say nothing about the text.
+        null beside tool calls; `reasoning_content` is `reasoning`; OpenAI's older form, `function_call` and the role
+        `function`, is read as the newer one. A field that is null or empty says nothing; `id` and `annotations` say
+        nothing about the text.
 
-        Raises InputError for a missing role, a content that is not text, a `weight` but 1, or an unknown field."""
+        Raises InputError for a missing role, a content that is not text, a `weight` but 1, an unknown field, or what is
+        no call."""
         given = {name: value for name, value in row.items() if value is not None and value != []}
-        calls = list(given.pop("tool_calls", None) or ())
-        if call := given.pop("function_call", None):
-            calls.append({"type": "function", "function": call})
+        calls, older = given.pop("tool_calls", ()), given.pop("function_call", None)
+        if calls and older:
+            raise InputError("a message has 'tool_calls' and 'function_call'; keep the first, which replaced the other")
+        calls = (older,) if older else calls
         if "reasoning_content" in given:
             given.setdefault("reasoning", given.pop("reasoning_content"))
         if (weight := given.pop("weight", 1)) != 1:
@@ -83,8 +98,14 @@ class Message:
         content = given.get("content", "" if calls else None)
         if content is None:
             raise InputError("a message has no 'content'")
+        role = "tool" if given["role"] == "function" else given["role"]
         return Message(
-            given["role"], _plain_text(content), given.get("reasoning"), tuple(calls), given.get("tool_call_id")
+            role,
+            _plain_text(content),
+            given.get("reasoning"),
+            calls,
+            given.get("tool_call_id"),
+            given.get("name"),
         )
 
 

@@ -40,8 +40,9 @@ QWEN3 = (
     "{% endif %}{% endfor %}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
     "{% if m['role'] == 'assistant' and loop.index0 > ns.last %}"
     "{{ '<think>' + (m['reasoning_content'] or '') + '</think>' }}{% endif %}{{ m['content'] }}"
-    "{% for call in m['tool_calls'] or [] %}{{ '<call>' + call['name'] + '<|call_end|>' }}{% else %}{{ '<|im_end|>' }}"
-    "{% endfor %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for call in m['tool_calls'] or [] %}{{ '<call>' + call['function']['name'] + '<|call_end|>' }}{% else %}"
+    "{{ '<|im_end|>' }}{% endfor %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 # Opens the reasoning in its generation prompt, but never writes it back.
 R1 = (

@@ -102,7 +102,7 @@ def test_the_calculator_in_a_pool() -> None:
         assert pool.reset({0: ({"answer": 14}, 0)}) == {0: None}
         call = {"id": "a", "type": "function", "function": {"name": "calculate", "arguments": {"expression": "2*7"}}}
         message = Message("assistant", "", tool_calls=(call,))
-        assert pool.act({0: message})[0] == Reply((Message("tool", "14", tool_call_id="a"),), False)
+        assert pool.act({0: message})[0] == Reply((Message("tool", "14", tool_call_id="a", name="calculate"),), False)
 
 
 # python

@@ -137,7 +137,13 @@ def test_a_class_for_trl_runs_unchanged(counters: EnvPool) -> None:
     assert pool.reset({4: ({"goal": 6}, 0), 9: ({"goal": 1}, 0)}) == {4: " Count to 6.", 9: " Count to 1."}
     first = pool.act({4: calls(call("add", {"amount": 3}, "x"), call("add", '{"amount": 1, "times": 3}', "y"))})
     assert first == {
-        4: Reply((Message("tool", "now 3", tool_call_id="x"), Message("tool", "now 6", tool_call_id="y")), False)
+        4: Reply(
+            (
+                Message("tool", "now 3", tool_call_id="x", name="add"),
+                Message("tool", "now 6", tool_call_id="y", name="add"),
+            ),
+            False,
+        )
     }
     assert results(pool.act({9: calls(call("look"))})[9]) == ['{"count": 0, "goal": 1}']
     assert pool.act({4: said("done"), 9: said("I give up")}) == {4: Reply((), True), 9: Reply((), True)}
@@ -631,4 +637,4 @@ def test_messages_cross_as_they_are(counter: EnvPool) -> None:
     reply = counter.act({0: calls(call("look", id="call_1"))})[0]
     assert isinstance(reply, Reply)
     rows = json.loads(json.dumps([message.to_dict() for message in reply.messages]))
-    assert rows == [{"role": "tool", "content": '{"count": 0, "goal": 3}', "tool_call_id": "call_1"}]
+    assert rows == [{"role": "tool", "content": '{"count": 0, "goal": 3}', "tool_call_id": "call_1", "name": "look"}]

@@ -24,13 +24,14 @@ Call = Mapping[str, Any]
 Reader = Callable[[str], tuple[str, list[Call]]]
 
 PROBE_NAME = "sentinel_tool"
-PROBE_CALL = {"id": "call00000", "type": "function", "function": {"name": PROBE_NAME, "arguments": {"x": 1}}}
+PROBE_VALUE = "sentinel_value"
+PROBE_CALL = {"id": "call00000", "type": "function", "function": {"name": PROBE_NAME, "arguments": {"x": PROBE_VALUE}}}
 PROBE_TOOL = {
     "type": "function",
     "function": {
         "name": PROBE_NAME,
         "description": "d",
-        "parameters": {"type": "object", "properties": {"x": {"type": "integer", "description": "x"}}},
+        "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "x"}}},
     },
 }
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from posttrain.chat.calls import Answer, read_answer, read_declared
+from posttrain.chat.lost import Completeness
 from posttrain.chat.pieces import Ids, Pieces, closed
 from posttrain.chat.template import Template
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Response, SftRow, TextRow, Tools
@@ -53,7 +54,7 @@ class EncodedPair:
 
 
 class ChatFormat:
-    """A tokenizer's way of writing prompts and answers.
+    """A tokenizer's way of writing prompts and answers, for a model with `embeddings` rows (None: as many as it takes).
 
     `end_ids`: whatever ends an answer (the tokenizer's end token, `end_ids_extra` from the generation config, the chat
     template's turn end). `turn_end`: the one that closes a trained span: the template's, or without one (or with `raw`,
@@ -70,9 +71,12 @@ class ChatFormat:
         end_ids_extra: Iterable[int] = (),
         raw: bool = False,
         longest: int | None = None,
+        embeddings: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self.raw = raw
+        tokens = max([len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)])
+        self._embeddings = embeddings if embeddings is not None and embeddings < tokens else None
         added = tokenizer.added_tokens_decoder
         # added tokens that are not special, such as <think>, are meant to stand in text
         controls = [re.escape(token.content) for token in added.values() if token.special and token.content]
@@ -80,6 +84,7 @@ class ChatFormat:
         self._pieces = Pieces(tokenizer, longest)
         eos: int | None = tokenizer.eos_token_id
         self._template = Template(tokenizer, self._pieces, [*([] if eos is None else [eos]), *end_ids_extra])
+        self._complete = Completeness(self._template)
         self._wraps_strings = self._template.exists and not raw
         self.end_ids = self._template.ends
         self._text_end = self._template.end if eos is None else eos
@@ -113,12 +118,38 @@ class ChatFormat:
         A string becomes one user message if there is a template and `raw` is off, else raw text with the special tokens
         the tokenizer puts before text. A rendered template gets no special tokens beyond its own. There is at most one
         beginning-of-text token in front. Raises InputError for messages without a template, a conversation that the
-        template refuses, and tools that it ignores."""
+        template refuses or does not write whole (see `lost`), tools that it ignores, and tokens that the model does
+        not have."""
         if isinstance(prompt, str) and not self._wraps_strings:
-            return self._raw_ids(prompt, tools)
+            return self.known(self._raw_ids(prompt, tools))
         messages = _as_messages(prompt)
-        self._template.check_tools(messages, tools)
-        return self._template.history(messages, tools)[0]
+        self._complete.check(messages, tools)
+        return self.history_ids(messages, tools)
+
+    def history_ids(self, messages: tuple[Message, ...], tools: Tools = ()) -> Ids:
+        """The same for a conversation as it has become in sampling, of which the template may leave out what the model
+        itself said. Raises InputError as `prompt_ids` does, but for that."""
+        return self.known(self._template.history(messages, tools)[0])
+
+    @property
+    def writes_date(self) -> bool:
+        """Whether prompts may hold the date (see `template_date`)."""
+        return self._template.writes_date
+
+    def embeds(self, token: int) -> bool:
+        """Whether the model's embedding has a row for the token."""
+        return self._embeddings is None or token < self._embeddings
+
+    def known(self, ids: Ids) -> Ids:
+        """The tokens, all of which have a row in the model's embedding. Raises InputError naming one that has none."""
+        if ids and not self.embeds(worst := max(ids)):
+            raise InputError(
+                f"the token {self._tokenizer.convert_ids_to_tokens(worst)!r} has the id {worst}, and the embedding of "
+                f"{self._template.name} has {self._embeddings} rows: its tokenizer got new tokens without it. Resize "
+                f"the model (resize_token_embeddings({len(self._tokenizer)}) in transformers) and save it, or use the "
+                "tokenizer it was trained with"
+            )
+        return ids
 
     def conversation(self, prompt: Prompt) -> tuple[Message, ...]:
         """The prompt as messages that turns can follow. Raises InputError for raw text, in which there are no turns."""
@@ -137,7 +168,8 @@ class ChatFormat:
         first). None if the template writes what came before differently now that `new` follows (as where it drops
         reasoning, or moves the tools): then the conversation goes on in a new row, from
         `prompt_ids(messages + new)`."""
-        return self._template.between(messages, sampled, new, tools)
+        between = self._template.between(messages, sampled, new, tools)
+        return None if between is None else self.known(between)
 
     def answer(self, ids: Sequence[int], tools: Tools = (), first_call: int = 0) -> Answer:
         """A sampled turn as an assistant message, without its end token.
@@ -173,11 +205,12 @@ class ChatFormat:
         """Token rows of one training row; several only for a conversation of which the template rewrites earlier turns
         (as where it drops their reasoning): then one for each trained turn, rendered as when that turn is sampled.
 
-        A row ends with its last trained token. Raises InputError naming the row."""
+        A row ends with its last trained token. Raises InputError naming the row, as where the template leaves out a
+        part of it."""
         try:
             if isinstance(row, TextRow):
                 ids = closed(self._raw_ids(row.text, ()), self._text_end)
-                return [EncodedRow(ids, (False, *[True] * (len(ids) - 1)), row.where)]
+                return [EncodedRow(self.known(ids), (False, *[True] * (len(ids) - 1)), row.where)]
             if isinstance(row, MessagesRow):
                 return self._conversation_rows(row.messages, 0, row.tools, row.where)
             return self._completion_rows(row)
@@ -193,7 +226,7 @@ class ChatFormat:
         try:
             ids = self.prompt_ids(prompt, tools)
             mask = (False,) * len(ids)
-            pieces = [self._pieces.continuation(step + separator) for step in steps[:-1]]
+            pieces = [self.known(self._pieces.continuation(step + separator)) for step in steps[:-1]]
             for piece in (*pieces, self._response_ids(prompt, steps[-1], tools)):
                 ids += piece
                 mask += (False,) * (len(piece) - 1) + (True,)
@@ -228,14 +261,15 @@ class ChatFormat:
         """Rows that train every assistant turn from index `first` on."""
         template = self._template
         trained = [i for i, m in enumerate(messages) if i >= first and m.role == "assistant"]
-        template.check_tools(messages, tools)
-        answers = {i: template.turn_ids(template.trained_turn(messages, i, tools)) for i in trained}
+        self._complete.check(messages, tools)
+        turns = {i: self._complete.trained_turn(messages, i, tools) for i in trained}
+        answers = {i: self.known(template.turn_ids(turn)) for i, turn in turns.items()}
         last = trained[-1]
-        before, spans = template.history(messages[:last], tools)
+        before, spans = template.history(messages[:last], tools, turns)
         if not all(i in spans for i in trained[:-1]):
-            rows = ((template.history(messages[:i], tools)[0], answers[i]) for i in trained)
+            rows = ((self.history_ids(messages[:i], tools), answers[i]) for i in trained)
             return [EncodedRow(*_answered(before, answer), where) for before, answer in rows]
-        ids, mask = _answered(before, answers[last])
+        ids, mask = _answered(self.known(before), answers[last])
         in_history = {j for i in trained[:-1] for j in spans[i]}
         return [EncodedRow(ids, tuple(m or j in in_history for j, m in enumerate(mask)), where)]
 
@@ -243,9 +277,11 @@ class ChatFormat:
         if isinstance(response, str):
             raw = isinstance(prompt, str) and not self._wraps_strings
             end = self._text_end if raw else self._template.end
-            return closed(self._pieces.continuation(response), end)
+            return self.known(closed(self._pieces.continuation(response), end))
         messages = _as_messages(prompt)
-        return self._template.turn_ids(self._template.trained_turn(messages + response, len(messages), tools))
+        whole = messages + response
+        self._complete.check(whole, tools)
+        return self.known(self._template.turn_ids(self._complete.trained_turn(whole, len(messages), tools)))
 
     def _raw_ids(self, text: str, tools: Tools) -> Ids:
         if tools:

@@ -7,22 +7,43 @@ ever compared with the padding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from posttrain.chat.calls import PROBE_CALL, PROBE_NAME, PROBE_TOOL, CallStyle
+from posttrain.chat.calls import PROBE_CALL, PROBE_TOOL, PROBE_VALUE, CallStyle
 from posttrain.chat.pieces import Ids, Pieces, closed
 from posttrain.rows import Tools
+from posttrain.template_date import CLOCK, template_date
+from posttrain.tool_calls import with_text_arguments
 from posttrain.types import InputError, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROBE = "sentinel"
+RANDOM = re.compile(r"\|\s*random\b|\blipsum\b")
+"""What draws at random in Jinja."""
+PROBE_CONVERSATION = (Message("user", "u"), Message("assistant", "", tool_calls=(PROBE_CALL,)))
+REFUSALS = (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What a template raises itself, and what goes wrong in one that does not expect a conversation."""
+
+
+@dataclass(frozen=True)
+class CallForm:
+    """How messages with calls are handed to a template: arguments as an object or as its JSON text (DeepSeek joins them
+    to strings), and an empty content as "" or none (which is how DeepSeek tells a call from an answer)."""
+
+    text_arguments: bool
+    no_content: bool
+
+
+CALL_FORMS = (CallForm(False, False), CallForm(True, False), CallForm(False, True), CallForm(True, True))
 
 
 @dataclass(frozen=True)
@@ -40,13 +61,18 @@ class Template:
     """A tokenizer's chat template, if it has one.
 
     `closing` is the end token that the template writes after an assistant turn, or None. `end` is that, or else the
-    first of `other_ends`; `ends` are all. Raises InputError if there is no end token at all."""
+    first of `other_ends`; `ends` are all. Raises InputError if there is no end token at all, and for a template that
+    draws at random."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: Pieces, other_ends: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._pieces = pieces
-        self._name = str(tokenizer.name_or_path or "this model")
+        self.name = str(tokenizer.name_or_path or "this model")
         self.exists = bool(tokenizer.chat_template)
+        source = str(tokenizer.chat_template or "")
+        if RANDOM.search(source):
+            raise InputError(f"the chat template of {self.name} draws at random, so that no run could be repeated")
+        self._clock = _clock(source)
         self._tail, self.closing = self._probe() if self.exists else ("", None)
         known = [*([] if self.closing is None else [self.closing]), *other_ends]
         if not known:
@@ -65,38 +91,39 @@ class Template:
         template, and where that refuses the conversation."""
         if not self.exists:
             raise InputError(
-                f"the tokenizer of {self._name} has no chat template, so messages cannot be written; use string prompts"
+                f"the tokenizer of {self.name} has no chat template, so messages cannot be written; use string prompts"
             )
-        try:
-            text = self._tokenizer.apply_chat_template(
-                [_template_message(m) for m in messages],
-                tools=[dict(tool) for tool in tools] or None,
-                tokenize=False,
-                add_generation_prompt=generation,
-            )
-        except jinja2.TemplateError as error:
-            raise InputError(f"the chat template of {self._name} refuses the conversation: {error}") from None
-        return str(text)
+        return self._render([_template_message(m, self._call_form) for m in messages], tools, generation)
 
-    def check_tools(self, messages: Sequence[Message], tools: Tools) -> None:
-        """Raise InputError if the template ignores tools."""
-        if tools and self.render(messages, tools, False) == self.render(messages, (), False):
-            raise InputError(
-                f"the chat template of {self._name} ignores tools; use a model whose template writes them, or drop "
-                "'tools'"
-            )
+    @property
+    def writes_date(self) -> bool:
+        """Whether the template may write today's date. It may do so in some conversations only, so its text decides."""
+        return bool(self._clock)
 
     @cached_property
     def call_style(self) -> CallStyle:
         """How the template writes tool calls, found by having it write one."""
-        asked, called = Message("user", "u"), Message("assistant", "", tool_calls=(PROBE_CALL,))
         try:
-            start = self.render((asked,), (PROBE_TOOL,), False)
-            whole = self.render((asked, called), (PROBE_TOOL,), False)
+            start = self.render(PROBE_CONVERSATION[:1], (PROBE_TOOL,), False)
+            whole = self.render(PROBE_CONVERSATION, (PROBE_TOOL,), False)
         except InputError:
             return CallStyle.of("", written=False)
         written = whole.removeprefix(start)
-        return CallStyle.of(written, written=PROBE_NAME in written)
+        return CallStyle.of(written, written=PROBE_VALUE in written)
+
+    @cached_property
+    def _call_form(self) -> CallForm:
+        """The form of messages with calls that the template can write: the first of these in which one appears, and
+        neither as Python writes objects nor quoted twice."""
+        for form in CALL_FORMS:
+            dicts = [_template_message(m, form) for m in PROBE_CONVERSATION]
+            try:
+                text = self._render(dicts, (PROBE_TOOL,), False)
+            except InputError:
+                continue
+            if PROBE_VALUE in text and f"'{PROBE_VALUE}'" not in text and f'\\"{PROBE_VALUE}' not in text:
+                return form
+        return CALL_FORMS[0]
 
     def turn(self, messages: tuple[Message, ...], index: int, tools: Tools) -> Turn | None:
         """Assistant turn `index`; None if the template does not write it as a continuation of its generation prompt."""
@@ -112,33 +139,18 @@ class Template:
                 return Turn(start, part[:at], end_text, id_)
         return Turn(start, part.removesuffix(self._tail), "", self.end)
 
-    def trained_turn(self, messages: tuple[Message, ...], index: int, tools: Tools) -> Turn:
-        """The turn, or InputError if the template cannot write it or loses what would be trained."""
-        turn = self.turn(messages, index, tools)
-        if turn is None:
-            prompt = self.render(messages[:index], tools, True)
-            raise InputError(
-                f"message {index + 1}: the chat template does not write this turn after its own generation prompt, "
-                f"which ends in {prompt[-30:]!r}; give 'completion' as a string, just as the model is to continue that"
-            )
-        message = messages[index]
-        if message.reasoning and message.reasoning.strip() not in turn.text:
-            raise InputError(f"message {index + 1}: the chat template drops 'reasoning'; put it into 'content'")
-        for call in message.tool_calls:
-            name = call.get("function", call).get("name")
-            if str(name) not in turn.text:
-                raise InputError(f"message {index + 1}: the chat template drops the call of tool {name!r}")
-        return turn
-
-    def history(self, messages: tuple[Message, ...], tools: Tools) -> tuple[Ids, dict[int, range]]:
+    def history(
+        self, messages: tuple[Message, ...], tools: Tools, turns: Mapping[int, Turn] | None = None
+    ) -> tuple[Ids, dict[int, range]]:
         """Tokens of a conversation with its generation prompt, and where in them its assistant turns lie, end tokens
-        included. No turns if the template writes some differently from when they were sampled."""
+        included. No turns if the template writes some differently from when they were sampled. `turns` are those that
+        are known."""
         full = self.render(messages, tools, True)
         ids: Ids = ()
         spans: dict[int, range] = {}
         position, end_text = 0, ""
         for index in [i for i, m in enumerate(messages) if m.role == "assistant"]:
-            turn = self.turn(messages, index, tools)
+            turn = (turns or {}).get(index) or self.turn(messages, index, tools)
             if turn is None or not full.startswith(turn.start + turn.text + turn.end_text):
                 return self._pieces.opening(full), {}
             ids += self._context(full[position : len(turn.start)], end_text, first=position == 0)
@@ -171,6 +183,20 @@ class Template:
         """What is sampled in a turn, end token included."""
         return closed(self._pieces.continuation(turn.text), turn.end_id)
 
+    def _render(self, messages: list[dict[str, Any]], tools: Tools, generation: bool) -> str:
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages,
+                    tools=[dict(tool) for tool in tools] or None,
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                    **self._clock,
+                )
+            )
+        except REFUSALS as error:
+            raise InputError(f"the chat template of {self.name} refuses the conversation: {error}") from None
+
     def _context(self, text: str, end_text: str, first: bool) -> Ids:
         return self._pieces.opening(text) if first else self._pieces.context(text, end_text)
 
@@ -182,9 +208,20 @@ class Template:
         return tail, ends[0] if ends else None
 
 
-def _template_message(message: Message) -> dict[str, Any]:
+def _template_message(message: Message, form: CallForm) -> dict[str, Any]:
     """The message for a template; most read reasoning under the name `reasoning_content`, some as `thinking`."""
     out = message.to_dict()
     if message.reasoning is not None:
         out["reasoning_content"] = out["thinking"] = message.reasoning
+    if message.tool_calls and form.text_arguments:
+        out["tool_calls"] = [with_text_arguments(call) for call in message.tool_calls]
+    if message.tool_calls and form.no_content and not message.content:
+        out["content"] = None
     return out
+
+
+def _clock(source: str) -> dict[str, Any]:
+    """What templates that ask for the time are given: midnight of the run's date."""
+    if CLOCK not in source:
+        return {}
+    return {CLOCK: datetime.combine(template_date(), time()).strftime}

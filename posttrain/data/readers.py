@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from posttrain.console import say_once
 from posttrain.data.raw import RawRow, checked_row, decode, first_line, read_bytes
 from posttrain.data.sources import Source, parse_source, split_sources, weighted
-from posttrain.data.tables import csv_rows, parquet_rows
+from posttrain.data.tables import csv_rows, from_arrow, parquet_rows
 from posttrain.types import InputError
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -259,7 +259,7 @@ def _hub_rows(source: Source, text: str) -> list[RawRow]:
             "or the id, its split, config and revision and the network; a download saved as Parquet or JSONL works "
             "without one"
         ) from None
-    rows = [checked_row(f"{source.name}:{i}", dict(row)) for i, row in enumerate(loaded, start=1)]
+    rows = [checked_row(f"{source.name}:{i}", from_arrow(row)) for i, row in enumerate(loaded, start=1)]
     if not rows:
         raise InputError(f"{text} has no rows")
     return rows

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from posttrain.data.raw import RawRow, checked_row, decode, first_line
 from posttrain.types import InputError
@@ -73,7 +74,30 @@ def parquet_rows(path: Path) -> list[RawRow]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        rows = pyarrow.parquet.read_table(path).to_pylist(maps_as_pydicts="strict")
+    except (pyarrow.ArrowException, OSError, KeyError) as error:  # KeyError: a map that has a key twice
         raise InputError(f"{path}: not a Parquet file that can be read: {first_line(error)}") from None
-    return [checked_row(f"{path}:{i}", row) for i, row in enumerate(table.to_pylist(), start=1)]
+    return [checked_row(f"{path}:{i}", from_arrow(row)) for i, row in enumerate(rows, start=1)]
+
+
+def from_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of an Arrow table without the nulls in the objects of conversations and tools: there all objects of a
+    column have the fields of all the others, and what one lacks is null. A null that was meant cannot be told apart."""
+    return {
+        name: _without_nulls(value) if name == "tools" or _is_conversation(value) else value
+        for name, value in row.items()
+    }
+
+
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) and any(
+        isinstance(turn, Mapping) and turn.keys() & {"role", "from"} for turn in value
+    )
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(part) for part in value]
+    return value

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from posttrain.runlog import write_atomic
+from posttrain.tool_calls import with_text_arguments
 from posttrain.types import InputError, Message, RunFailed, Sampling
 
 if TYPE_CHECKING:
@@ -298,8 +299,11 @@ def _read_spent(text: str, ledger: Path) -> Spent:
 
 
 def _wire(message: Message) -> dict[str, Any]:
-    """A message as the protocol knows it, which has no place for reasoning."""
-    return {key: value for key, value in message.to_dict().items() if key != "reasoning"}
+    """A message as the protocol knows it, which has no place for reasoning, and in which arguments are JSON text."""
+    out = {key: value for key, value in message.to_dict().items() if key != "reasoning"}
+    if message.tool_calls:
+        out["tool_calls"] = [with_text_arguments(call) for call in message.tool_calls]
+    return out
 
 
 def _reply(sent: Any) -> Reply:

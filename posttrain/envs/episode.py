@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy
 
-from posttrain.envs.tools import BadCall, Schema, cut, read_call, result_text
+from posttrain.envs.tools import BadCall, Schema, cut, read_call, result_text, tool_name
 from posttrain.rewards.loading import freeze
 from posttrain.rewards.returns import BadReturn, number
 from posttrain.types import InputError
@@ -66,7 +66,8 @@ class Episode:
         messages = []
         for call in calls:
             content = "error: the episode is over" if self._done() else self._use(call)
-            messages.append({"role": "tool", "content": cut(content), "tool_call_id": call.get("id")})
+            about = {"tool_call_id": call.get("id"), "name": tool_name(call)}
+            messages.append({"role": "tool", "content": cut(content), **about})
         return {"messages": messages, "done": self._done()}
 
     def finish(self) -> Answer:

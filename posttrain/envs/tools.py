@@ -77,6 +77,13 @@ def read_call(call: Mapping[str, Any], schemas: Sequence[Schema]) -> tuple[str, 
     return name, arguments
 
 
+def tool_name(call: Mapping[str, Any]) -> str | None:
+    """What a call says is to be called, which some templates write with the result too."""
+    function = call.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
 def result_text(result: Any) -> str:
     """What a tool returned as text: a string as it is, anything else as JSON, else as `str` writes it."""
     if isinstance(result, str):

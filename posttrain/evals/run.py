@@ -35,6 +35,7 @@ from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
+from posttrain.template_date import dated, fixed_date, template_date
 from posttrain.text import printable
 from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
 from posttrain.wording import TOO_FEW
@@ -66,17 +67,21 @@ def run_eval(config: EvalConfig) -> None:
             f"--out {config.out}: already holds an evaluation {config.file}; give another "
             f"{'--name or ' if config.suite == 'tasks' else ''}folder"
         )
-    if config.suite == "retention":
-        lm = _loaded(config)
-        _make_folder(config)
-        engine = LocalEngine(lm, slots=config.engine_slots)
-        result = evaluate_retention(engine, title=f"retention {short_path(config.model)}")
-        settings = config.model_dump(mode="json", include={"suite", "model", "raw"}) | result.settings
-    else:
-        lm, result, settings = _eval_tasks(config)
+    with fixed_date(template_date()):
+        lm, result, settings = _eval_retention(config) if config.suite == "retention" else _eval_tasks(config)
     _print(result.rows)
     if config.out is not None:
         write_suite(config.out, config.file, lm, result, settings)
+
+
+def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
+    """The model, its results and what they depend on."""
+    lm = _loaded(config)
+    _make_folder(config)
+    engine = LocalEngine(lm, slots=config.engine_slots)
+    result = evaluate_retention(engine, title=f"retention {short_path(config.model)}")
+    settings = config.model_dump(mode="json", include={"suite", "model", "raw"}) | result.settings
+    return lm, result, dated(settings, lm.chat.writes_date)
 
 
 def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
@@ -90,6 +95,7 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
         tasks, left_out = fitting_tasks(lm, tasks, config.max_new_tokens, config.data, config.strict)
         _make_folder(config)
         settings = task_settings(tasks, scorer, sampling, samples=config.samples, raw=config.raw)
+        settings = dated(settings, lm.chat.writes_date, scorer.writes_date)
         engine = LocalEngine(lm, slots=config.engine_slots)
         title = f"eval {short_path(config.model)}"
         result = evaluate_tasks(engine, tasks, scorer, config.samples, sampling, config.seed, title=title)
@@ -299,7 +305,7 @@ def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteRe
 
 def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
     """Every other window of 512 tokens of the text; all tokens of a window but its first are predicted."""
-    ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = lm.chat.known(tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"]))
     windows = [tuple(ids[i : i + WINDOW]) for i in range(0, len(ids) - WINDOW + 1, STRIDE * WINDOW)]
     return [Tree((), (Branch(w, (False,) + (True,) * (WINDOW - 1), (0.0,) * (WINDOW - 1)),)) for w in windows]
 

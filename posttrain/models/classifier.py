@@ -86,6 +86,8 @@ def as_causal(classifier: Any, folder: Path) -> PreTrainedModel:
 
 
 def padding_apart(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> int | None:
-    """A token for padding that ends no response: the tokenizer's own, else one of its special tokens."""
+    """A token for padding that ends no response and that the model has: the tokenizer's own, else one of its special
+    tokens."""
     choices = [tokenizer.pad_token_id, tokenizer.unk_token_id, *tokenizer.all_special_ids]
-    return next((token for token in choices if token is not None and token not in chat.end_ids), None)
+    known = [token for token in choices if token is not None and chat.embeds(token)]
+    return next((token for token in known if token not in chat.end_ids), None)

@@ -50,11 +50,17 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.source = source
         eos = module.generation_config.eos_token_id if module.generation_config is not None else None
-        self.context = int(getattr(module.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30
-        ends = [eos] if isinstance(eos, int) else eos or []
-        self.chat = ChatFormat(tokenizer, end_ids_extra=ends, raw=raw, longest=self.context)
-        self.flops = FlopCounter.of(module)
+        embedding: Any = module.get_input_embeddings()
         self.vocabulary = module.get_output_embeddings().weight.shape[0]
+        self.context = int(getattr(module.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30
+        self.chat = ChatFormat(
+            tokenizer,
+            end_ids_extra=[eos] if isinstance(eos, int) else eos or [],
+            raw=raw,
+            longest=self.context,
+            embeddings=min(self.vocabulary, embedding.weight.shape[0]),
+        )
+        self.flops = FlopCounter.of(module)
         self.forwarded_tokens = 0
         """Tokens that went through the model, padding included; a test compares it with the forest's tokens."""
         self.adapter: PeftModel | None = None

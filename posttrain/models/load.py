@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from posttrain.models.classifier import as_causal
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
+from posttrain.template_date import CLOCK
 from posttrain.types import InputError
 
 SMOLLM2 = "smollm2-135m"
@@ -92,7 +93,8 @@ def _loaded(name: str, kind: Any, noun: str) -> tuple[PreTrainedModel, Any, Path
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    # AssertionError: torch's, for a padding token that is no row of the embedding
+    except (OSError, ValueError, KeyError, AssertionError, SafetensorError) as error:
         raise InputError(f"--model {name}: cannot be loaded as a {noun}: {_first_line(error)}") from error
     _check_complete(name, loaded[1], noun)
     return loaded[0], tokenizer, Path(folder)
@@ -136,6 +138,13 @@ def model_folder(name: str) -> str:
             f"--model {name}: no such folder; give a model folder, a hub id (owner/name), {SMOLLM2} or {TINY}"
         )
     return _from_hub(name, f"--model {name}: no such folder, and the hub did not give it")
+
+
+def model_writes_date(name: str) -> bool:
+    """Whether the chat template of a model may write today's date (see `template_date`). Raises InputError where there
+    is no such model."""
+    files = (Path(model_folder(name)) / file for file in ("chat_template.jinja", "tokenizer_config.json"))
+    return any(file.is_file() and CLOCK in file.read_text(encoding="utf-8") for file in files)
 
 
 def cache_folder() -> Path:

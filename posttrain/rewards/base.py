@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,12 +20,14 @@ from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
 
 if TYPE_CHECKING:
+    from posttrain.rewards.expressions import Expression
     from posttrain.rewards.given import ModelReward
 
 ROUNDING = 1e-9
 """How far below 1 a sum of shares may end that means full marks."""
 TOGETHER = 16
 """Samples of an async reward that one worker has under way at once."""
+JUDGES = ("judge", "judge_pair")
 GRACE_SECONDS = 1.0
 """Samples that run together have clocks of their own; the parent waits so much longer."""
 
@@ -211,6 +213,16 @@ class Scorer:
         needed = [name for spec in self._specs for _, builtin in spec.builtins for name in builtin.needs]
         return column in needed or any(leaf.takes_all or leaf.kind == "verl" or column in leaf.names for leaf in leaves)
 
+    @property
+    def writes_date(self) -> bool:
+        """Whether the chat template of a model that scores here may write the date (see `template_date`)."""
+        names = local_models(spec.expression for spec in self._specs)
+        if not names:
+            return False
+        from posttrain.models import model_writes_date
+
+        return any(map(model_writes_date, names))
+
     def weights(self, step: float | None) -> dict[str, float]:
         """The weight of each part at an optimizer step."""
         return {spec.name: spec.weight.at(step) for spec in self._specs}
@@ -330,6 +342,15 @@ class Scorer:
                     self.first_traceback = answer["traceback"]
         weights = self.weights(step)
         return [combine(weights, answers) for answers in zip(*results, strict=True)]
+
+
+def local_models(expressions: Iterable[Expression]) -> list[str]:
+    """The models of this machine that these rewards and those inside them load: of rewards that a model computes, and
+    of judges without a `url`."""
+    parts = [part for expression in expressions for part in expression.walk()]
+    judges = [part.options for part in parts if part.target in JUDGES and part.options.get("url") is None]
+    named = [options["model"] for options in judges if isinstance(options.get("model"), str)]
+    return [*named, *(name for part in parts for name in part.models)]
 
 
 def combine(weights: Mapping[str, float], answers: Sequence[Mapping[str, Any]]) -> Score:

@@ -154,7 +154,7 @@ class _Talk:
         try:
             context = chat.continuation_ids(before, self.sampled, new, self.tools)
             if context is None:
-                context = chat.prompt_ids((*before, *new), self.tools)
+                context = chat.history_ids((*before, *new), self.tools)
                 self.rows.append(self.row)
                 self.row = NOTHING
         except InputError as error:

@@ -29,6 +29,7 @@ from posttrain.rollout import (
 )
 from posttrain.rows import CompletionRow
 from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, step_rows
@@ -46,6 +47,7 @@ class Prompted:
     given: tuple[EncodedRow, ...] = ()
 
 
+@on_one_date
 def train_distill(config: DistillConfig) -> None:
     """Distil `config.teacher` into `config.model` and write the run folder `config.out`.
 
@@ -71,7 +73,7 @@ def train_distill(config: DistillConfig) -> None:
     if not repeat:
         total = -(-len(prompted) // config.batch_size)
     policy = make_policy(lm, config, settings["learning_rate"], total)
-    with RunLog(config.out, settings, config.resume) as log:
+    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         fitting(log, config.data, fitted, config.max_length)
         fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)

@@ -21,6 +21,7 @@ from posttrain.models.head import TokenOutputs
 from posttrain.preference_losses import Counts, Responses, kto_baseline, step_loss, step_metrics
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runlog import RunLog, check_out
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, Loss, planned_steps, step_rows, training_flops
@@ -33,6 +34,7 @@ DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl")
 """Metrics of every step; null where there is no reference, or no response of a kind."""
 
 
+@on_one_date
 def train_dpo(config: DpoConfig) -> None:
     """Train `config.model` on preferences and write the run folder `config.out`.
 
@@ -63,7 +65,7 @@ def train_dpo(config: DpoConfig) -> None:
 
     steps, repeat = planned_steps(config, len(examples), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
-    with RunLog(config.out, settings, config.resume) as log:
+    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         fitting(log, config.data, fitted, config.max_length)
         fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)

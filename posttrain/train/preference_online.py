@@ -18,6 +18,7 @@ from posttrain.rewards.base import Scorer
 from posttrain.rollout import fit_tasks, prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
 from posttrain.runlog import RunLog, check_out
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy
@@ -34,6 +35,7 @@ Pair = tuple[Rollout, Rollout]
 """A better and a worse rollout."""
 
 
+@on_one_date
 def train_online_dpo(config: OnlineDpoConfig) -> None:
     """Train `config.model` on pairs of its own samples and write the run folder `config.out`.
 
@@ -61,7 +63,9 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
         if total is None and config.max_flops is None:
             total = -(-len(tasks) // rollouts.prompts)
         policy = make_policy(lm, config, settings["learning_rate"], total)
-        log = held.enter_context(RunLog(config.out, settings, config.resume))
+        log = held.enter_context(
+            RunLog(config.out, dated(settings, lm.chat.writes_date, scorer.writes_date), config.resume)
+        )
         fitting(log, config.data, fitted)
         fitting(log, config.eval_data, fitted_held_out)
         special_tokens(log, lm.chat, config.data, tasks)

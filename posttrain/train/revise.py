@@ -16,6 +16,7 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge_prompts import Criterion, read_rubric
 from posttrain.rollout import Plan, rollout_seed
 from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.answers import listed
 from posttrain.train.loop import data_hash, versions, with_hashes
 from posttrain.train.notices import fitting
@@ -50,6 +51,7 @@ class Revised:
     error: str | None = None
 
 
+@on_one_date
 def revise_answers(config: ReviseConfig) -> None:
     """Answer each task, then `config.revisions` times: draw a principle, criticise the answer by it, rewrite it. Write
     prompt and last answer to `OUT/sft.jsonl`, with the first answer, principles and critiques. Each critique sees the
@@ -70,7 +72,7 @@ def revise_answers(config: ReviseConfig) -> None:
     fitted = source.fitting([replace(task, prompt=_opening(task)) for task in tasks])
     asked = fitted.checked(config.data, config.strict)
     tasks = [task for task in tasks if task.id in {fits.id for fits in asked}]
-    with RunLog(config.out, settings, config.resume) as log:
+    with RunLog(config.out, dated(settings, source.writes_date), config.resume) as log:
         fitting(log, config.data, fitted)
         source.began(log, asked)
         try:

@@ -14,7 +14,7 @@ from posttrain.config import RewardModelConfig
 from posttrain.console import tell, warn
 from posttrain.data.formats import load_judged, load_preferences
 from posttrain.data.packing import Tree, micro_batches
-from posttrain.models import LanguageModel, load_model, load_reward_model
+from posttrain.models import LanguageModel, load_model, load_reward_model, model_writes_date
 from posttrain.models.classifier import as_classifier
 from posttrain.models.head import TokenOutputs
 from posttrain.models.scoring import score_batches
@@ -23,6 +23,7 @@ from posttrain.preference_losses import agreement
 from posttrain.reward_model_losses import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.rows import PreferenceRow
 from posttrain.runlog import RunLog, check_out, write_atomic
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
@@ -36,6 +37,7 @@ LEARNING_RATE = 1e-5
 VALIDATION = "reward_model.json"
 
 
+@on_one_date
 def train_reward_model(config: RewardModelConfig) -> None:
     """Train a reward model from `config.model` on pairs, or a process model on answers in steps, and write the run
     folder `config.out`; with held-out data its `evaluations/reward_model.json` too, measured on the model as it was
@@ -116,7 +118,8 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
 
     steps, repeat = planned_steps(config, len(pairs), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
-    with RunLog(config.out, settings, config.resume) as log:
+    policy_date = bool(config.best_of and config.policy) and model_writes_date(str(config.policy))
+    with RunLog(config.out, dated(settings, lm.chat.writes_date, policy_date), config.resume) as log:
         fitting(log, config.data, fitted, config.max_length)
         fitting(log, source, fitted_held_out, config.max_length)
         if sampled_from is not None:

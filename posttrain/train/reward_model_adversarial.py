@@ -17,11 +17,12 @@ import numpy as np
 from posttrain.config import AdversarialConfig, RewardModelConfig
 from posttrain.console import say, tell, warn
 from posttrain.data.formats import load_preferences
-from posttrain.models import LanguageModel, load_model, load_reward_model, weights_hash
+from posttrain.models import LanguageModel, load_model, load_reward_model, model_writes_date, weights_hash
 from posttrain.models.classifier import as_classifier
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rows import PreferenceRow, Response
 from posttrain.runlog import RunLog, check_out, read_object
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import data_hash, resolved, versions
 from posttrain.train.notices import fitting
 from posttrain.train.reward_model import LEARNING_RATE, VALIDATION, train_reward_model
@@ -37,6 +38,7 @@ GOLD_SEED = 1 << 20
 """Added to the seed, so that no search has drawn the answers that are judged by gold."""
 
 
+@on_one_date
 def train_adversarial(config: AdversarialConfig) -> None:
     """Train a reward model in `rounds` + 1 rounds, each from `config.model` on the data and all that was found before,
     and write the run folder `config.out`.
@@ -60,7 +62,8 @@ def train_adversarial(config: AdversarialConfig) -> None:
         judged = fit_policy(config, tasks, source)
         # a reward that is none is told now and not after the rounds
         _truth(config.gold, judged.checked(source, config.strict)).close()
-    with RunLog(config.out, settings, config.resume) as log:
+    writes_date = model_writes_date(config.model), model_writes_date(config.policy or config.model)
+    with RunLog(config.out, dated(settings, *writes_date), config.resume) as log:
         fitting(log, config.data, fitted)
         if judged is not None:
             fitting(log, config.eval_data, judged)

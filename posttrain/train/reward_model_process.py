@@ -21,6 +21,7 @@ from posttrain.models.scoring import branch_scores
 from posttrain.reward_model_losses import stepwise_loss
 from posttrain.rows import StepwiseRow, split_steps
 from posttrain.runlog import RunLog
+from posttrain.template_date import dated
 from posttrain.train.loop import Evaluation, Stage, make_policy, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
@@ -64,7 +65,7 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
 
     steps, repeat = planned_steps(config, len(solutions), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
-    with RunLog(config.out, settings, config.resume) as log:
+    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         fitting(log, config.data, fitted, config.max_length)
         fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)

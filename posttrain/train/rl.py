@@ -16,6 +16,7 @@ from posttrain.rewards.base import Scorer
 from posttrain.rollout import fit_tasks
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, check_out
+from posttrain.template_date import dated, on_one_date
 from posttrain.text import printable
 from posttrain.train.controllers import Constraints
 from posttrain.train.critic import Critic, HeadCritic, SeparateCritic
@@ -31,6 +32,7 @@ CRITIC_FACTOR = 10
 """A separate critic's learning rate by the policy's, where none is given."""
 
 
+@on_one_date
 def train_rl(config: RlConfig) -> None:
     """Train `config.model` on rewards of its own samples and write the run folder `config.out`; with `dry_run` only
     print what the first rollouts would be trained on.
@@ -62,7 +64,8 @@ def train_rl(config: RlConfig) -> None:
         if config.dry_run:
             log = RunLog(Path(held.enter_context(TemporaryDirectory())) / "run", settings, resume=False)
         else:
-            log = RunLog(config.out, settings, config.resume)
+            judged = sources.scorer is not None and sources.scorer.writes_date
+            log = RunLog(config.out, dated(settings, lm.chat.writes_date, judged), config.resume)
         held.enter_context(log)
         fitting(log, config.data, fitted)
         fitting(log, config.eval_data, fitted_held_out)

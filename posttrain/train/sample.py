@@ -17,6 +17,7 @@ from posttrain.rewards.base import Scorer
 from posttrain.rewards.failures import FailureWatch
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.answers import check_soft_labels, listed, rows_of
 from posttrain.train.loop import data_hash, versions, with_hashes
 from posttrain.train.notices import fitting, unscored
@@ -34,6 +35,7 @@ CHANGES_NO_ANSWER = {
 """Settings that a resume may change: a budget that was spent can be raised."""
 
 
+@on_one_date
 def sample_answers(config: SampleConfig) -> None:
     """Sample `config.samples` answers to each task, score them, and write the rows that `config.write` names to
     `OUT/sft.jsonl` or `OUT/pairs.jsonl`, each with task, model, weights, scores, index and seed.
@@ -54,6 +56,7 @@ def sample_answers(config: SampleConfig) -> None:
         source = source_of(config, tasks)
         fitted = source.fitting(tasks)
         tasks = fitted.checked(config.data, config.strict)
+        settings = dated(settings, source.writes_date, scorer is not None and scorer.writes_date)
         log = stack.enter_context(RunLog(config.out, settings, config.resume))
         fitting(log, config.data, fitted)
         source.began(log, tasks)

@@ -15,6 +15,7 @@ from posttrain.models import LanguageModel, load_model
 from posttrain.models.head import TokenOutputs
 from posttrain.rows import SftRow
 from posttrain.runlog import RunLog, check_out
+from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
@@ -23,6 +24,7 @@ from posttrain.types import Batch, LossOutput
 LEARNING_RATE = 2e-5
 
 
+@on_one_date
 def train_sft(config: SftConfig) -> None:
     """Fine-tune `config.model` on examples and write the run folder `config.out`.
 
@@ -45,7 +47,7 @@ def train_sft(config: SftConfig) -> None:
 
     steps, repeat = planned_steps(config, len(encoded), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
-    with RunLog(config.out, settings, config.resume) as log:
+    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         fitting(log, config.data, fitted, config.max_length)
         fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)

@@ -42,6 +42,11 @@ class Source(Protocol):
     name: str
     weights_hash: str | None
 
+    @property
+    def writes_date(self) -> bool:
+        """Whether its prompts may hold the date, as far as that is decided here (see `template_date`)."""
+        ...
+
     def sample(self, plans: Sequence[Plan]) -> Sampled: ...
 
     def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
@@ -84,6 +89,10 @@ class ModelSource:
         self._engine = LocalEngine(self._lm, slots=config.engine_slots)
         self.weights_hash: str | None = weights_hash(self._lm.source)
 
+    @property
+    def writes_date(self) -> bool:
+        return self._lm.chat.writes_date
+
     def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
         return fit_tasks(self._lm.chat, tasks, self._lm.context, self._sampling.max_new_tokens, self._data)
 
@@ -111,6 +120,7 @@ class EndpointSource:
     answers are new and which come from the cache makes no difference to what is written."""
 
     weights_hash: str | None = None
+    writes_date = False
 
     def __init__(self, config: SourceConfig, tasks: Sequence[Task], sampling: Sampling) -> None:
         assert config.endpoint is not None and config.endpoint_model is not None
