@@ -19,12 +19,16 @@ from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.numbers import FEW_TASKS
 
 TOO_FEW = "too few tasks"
+ROUNDING = 1e-12
+"""Numbers below are differences of sums that should be equal."""
 
 
 def format_number(value: float, share: bool) -> str:
     """45.1 for the share 0.451 (per cent), else about three significant digits."""
     if share:
         return f"{100 * value:.1f}"
+    if abs(value) < ROUNDING:
+        return "0"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

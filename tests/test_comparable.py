@@ -15,11 +15,12 @@ from posttrain.comparison import Comparison, is_graded, task_keys
 from posttrain.config import CompareConfig, EvalConfig
 from posttrain.evals.compare import compare, compare_runs
 from posttrain.evals.run import run_eval
-from posttrain.evals.settings import settings_differences, task_settings, tasks_hash
+from posttrain.evals.settings import reward_differences, task_settings, tasks_hash
 from posttrain.report.html import write_report
 from posttrain.rewards.base import Scorer
 from posttrain.rewards.contents import reward_contents
 from posttrain.types import InputError, Message, Sampling, Task
+from posttrain.wording import format_number
 from tests.training_helpers import write_rows
 
 QUESTIONS = [{"prompt": f"Name a thing of kind {i}", "answer": str(i)} for i in range(3)]
@@ -42,7 +43,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes: dict[str, dict[str, Any]] = {
         "base": {},
         "again": {"seed": 3, "engine_slots": 2, "reward_timeout": 9.0, "reward": (f"{folder}/./reward.py:short",)},
-        "reward": {"reward": ("length(max_length=3)",)},
+        "reward": {"reward": ("math",)},  # which reads another column
         "tasks": {"data": str(other), "limit": 2},
         "sampling": SAMPLING,
     }
@@ -69,7 +70,7 @@ def refusal(folder: Path, a: str, b: str, tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("a", "b", "said"),
     [
-        ("base", "reward", r"reward (…reward.py:short and length(max_length=3))"),
+        ("base", "reward", "reward (…reward.py:short and math)"),
         ("base", "temperature", "temperature (0.8 and 0.7)"),
         ("base", "max_new_tokens", "max_new_tokens (2 and 3)"),
         ("base", "top_p", "top_p (1.0 and 0.9)"),
@@ -356,6 +357,10 @@ def test_graded_rewards_are_called_mean_reward(tmp_path: Path, capsys: pytest.Ca
         )
 
 
+def test_a_difference_of_rounding_is_none() -> None:
+    assert [format_number(v, share=False) for v in (1.1e-16, -2e-15, 1e-6)] == ["0", "0", "1e-06"]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -420,7 +425,7 @@ def test_settings_say_what_a_reward_reads(tmp_path: Path) -> None:
 def test_a_reward_from_another_folder_is_the_same_if_its_file_is() -> None:
     a = {"reward": ["a/r.py:f=0.5"], "reward_contents": {"a/r.py": "1" * 64}}
     b = {"reward": ["/b/r.py:f=0.5"], "reward_contents": {"/b/r.py": "1" * 64}}
-    assert settings_differences(a, b) == []
-    assert settings_differences(a, {"reward": b["reward"]}) == ["reward (a/r.py:f=0.5 and /b/r.py:f=0.5)"]
+    assert reward_differences(a, b) == []
+    assert reward_differences(a, {"reward": b["reward"]}) == ["reward (a/r.py:f=0.5 and /b/r.py:f=0.5)"]
     changed = {**b, "reward_contents": {"/b/r.py": "2" * 64}}
-    assert settings_differences(a, changed) == ["reward, the content of r.py (11111111 and 22222222)"]
+    assert reward_differences(a, changed) == ["reward, the content of r.py (11111111 and 22222222)"]

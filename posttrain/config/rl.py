@@ -141,7 +141,8 @@ class RlConfig(TrainConfig):
     """Completions decoded at once."""
     max_unscored_share: Share = 0.1
     """The run stops when surely more than this share of rollouts cannot be scored, on average over tasks. A run within
-    the limit is stopped with a probability of at most 5%, however long it is. 0 stops at the first failure, 1 never."""
+    the limit is stopped with a probability of at most 5%, however long it is, unless one cause fails many tasks of a
+    step at once. 0 stops at the first failure, 1 never."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
 

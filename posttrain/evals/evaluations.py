@@ -10,7 +10,7 @@ from typing import Any
 
 from posttrain.comparison import PERPLEXITY, TaskKey, is_graded, task_keys
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
-from posttrain.evals.settings import settings_differences, tasks_words
+from posttrain.evals.settings import reward_differences, settings_differences, tasks_words
 from posttrain.runlog import read_jsonl
 from posttrain.types import InputError
 
@@ -51,12 +51,13 @@ def differences(a: Evaluation, b: Evaluation) -> list[str]:
     """Every setting in which two evaluations differ, with both values; none if they may be compared.
 
     Tasks are the same if their hashes are; where one has no hash, if ids and prompts are. Other settings are compared
-    where both have them."""
-    found = settings_differences(a.settings, b.settings)
-    hashed = "tasks_hash" in a.settings and "tasks_hash" in b.settings
-    if hashed and a.settings["tasks_hash"] == b.settings["tasks_hash"]:
-        return found
-    if not hashed and a.tasks == b.tasks:
+    where both have them. Columns count by what a reward reads of them, so not where the rewards differ."""
+    reward = reward_differences(a.settings, b.settings)
+    name = "prompts_hash" if reward else "tasks_hash"
+    hashed = name if name in a.settings and name in b.settings else None
+    same = a.settings[hashed] == b.settings[hashed] if hashed else a.tasks == b.tasks
+    found = reward + settings_differences(a.settings, b.settings)
+    if same:
         return found
     words = [tasks_words(e.settings, len(e.tasks), hashed) for e in (a, b)]
     return [f"tasks ({words[0]} and {words[1]}; {len(a.tasks & b.tasks)} in both by id and prompt)", *found]

@@ -66,36 +66,18 @@ def task_settings(
         "raw": raw,
         "tasks": len(tasks),
         "tasks_hash": tasks_hash(tasks, scorer.reads),
+        "prompts_hash": tasks_hash(tasks, lambda column: False),
     }
 
 
 def settings_differences(a: Settings, b: Settings) -> list[str]:
-    """Each setting that both have and that differs, with both values: `temperature (0.7 and 1.0)`. Tasks are not among
-    them."""
-    found = _reward_differences(a, b)
-    return found + [f"{name} ({a[name]} and {b[name]})" for name in ALIKE if _differ(a, b, name)]
+    """Each setting but tasks and reward that both have and that differs, with both values: `top_p (0.9 and 1.0)`."""
+    return [f"{name} ({a[name]} and {b[name]})" for name in ALIKE if _differ(a, b, name)]
 
 
-def value_difference(value: str, a: Settings, b: Settings) -> str | None:
-    """The setting that this value alone depends on, where it differs."""
-    name, words = OF_ONE_VALUE.get(value, ("", ""))
-    return f"{words} ({_short(a[name])} and {_short(b[name])})" if _differ(a, b, name) else None
-
-
-def tasks_words(settings: Settings, rows: int, hashed: bool) -> str:
-    """Which tasks these are: `240 of data.jsonl, limit 240`; with their hash where the rest may be alike."""
-    words = f"{rows} of {settings['data']}" if settings.get("data") else str(rows)
-    if settings.get("limit"):
-        words += f", limit {settings['limit']}"
-    return words + (f", hash {_short(settings['tasks_hash'])}" if hashed and "tasks_hash" in settings else "")
-
-
-def hash_of(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
-
-
-def _reward_differences(a: Settings, b: Settings) -> list[str]:
-    """Where both know what their rewards read, the folders before the files' names make no difference."""
+def reward_differences(a: Settings, b: Settings) -> list[str]:
+    """What differs in the rewards, if both are known, with both values. Where both know what their rewards read, the
+    folders before the files' names make no difference."""
     if "reward" not in a or "reward" not in b:
         return []
     known = "reward_contents" in a and "reward_contents" in b
@@ -105,6 +87,24 @@ def _reward_differences(a: Settings, b: Settings) -> list[str]:
     mine, theirs = ({_last(k): v for k, v in s["reward_contents"].items()} if known else {} for s in (a, b))
     changed = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
     return [f"reward, the content of {n} ({_short(mine.get(n))} and {_short(theirs.get(n))})" for n in changed]
+
+
+def value_difference(value: str, a: Settings, b: Settings) -> str | None:
+    """The setting that this value alone depends on, where it differs."""
+    name, words = OF_ONE_VALUE.get(value, ("", ""))
+    return f"{words} ({_short(a[name])} and {_short(b[name])})" if _differ(a, b, name) else None
+
+
+def tasks_words(settings: Settings, rows: int, hashed: str | None) -> str:
+    """Which tasks these are: `240 of data.jsonl, limit 240`, with the hash of the name `hashed`."""
+    words = f"{rows} of {settings['data']}" if settings.get("data") else str(rows)
+    if settings.get("limit"):
+        words += f", limit {settings['limit']}"
+    return words + (f", hash {_short(settings[hashed])}" if hashed else "")
+
+
+def hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
 def _without_folders(settings: Settings) -> list[str]:

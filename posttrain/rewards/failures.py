@@ -25,8 +25,8 @@ class FailureWatch:
     An observation is a task: the share of its rollouts that failed, so that it does not matter whether rollouts fail
     one by one or with their task. A score of None to which no part applied is no failure. While the mean of each
     observation, given those before it, is at most the limit, the run is stopped with a probability of at most 5%
-    however long it is (`MeanTest`). Tasks of a step that one cause takes down together are not independent, and such
-    an outage counts as that many failures. A limit of 0 stops the run at the first failure, 1 never."""
+    however long it is (`MeanTest`). That does not hold where one cause fails many tasks of a step: each counts,
+    and such an outage may stop the run by itself. A limit of 0 stops the run at the first failure, 1 never."""
 
     def __init__(self, max_unscored_share: float) -> None:
         self._limit = max_unscored_share
