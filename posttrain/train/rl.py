@@ -11,14 +11,13 @@ from posttrain.config import RlConfig
 from posttrain.data.formats import load_sft, load_tasks
 from posttrain.engine.local import LocalEngine
 from posttrain.envs.pool import EnvPool
-from posttrain.models import load_model
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import check_prompts
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.controllers import Constraints
 from posttrain.train.critic import Critic, HeadCritic, SeparateCritic
-from posttrain.train.loop import make_policy, resolved, run_stage
+from posttrain.train.loop import load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.ptx import Mix
 from posttrain.train.rl_stage import Rl
@@ -45,7 +44,7 @@ def train_rl(config: RlConfig) -> None:
     columns = set.intersection(*(set(t.columns) for t in (*tasks, *held_out)))
     with ExitStack() as held:
         sources = _sources(config, columns, held)
-        lm = load_model(config.model, raw=config.raw)
+        lm = load_trained(config)
         for source, rows in ((config.data, tasks), (config.eval_data or "", held_out)):
             tools = sources.environment.tools if sources.environment is not None else None
             check_prompts(lm.chat, rows, lm.context, config.max_new_tokens, source, tools)

@@ -10,10 +10,10 @@ from posttrain.config import SftConfig
 from posttrain.data.formats import load_sft
 from posttrain.data.packing import Branch, Tree
 from posttrain.losses import sft_loss, token_mean_weights
-from posttrain.models import LanguageModel, load_model
+from posttrain.models import LanguageModel
 from posttrain.models.head import TokenOutputs
 from posttrain.runlog import RunLog, check_out
-from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import special_tokens, truncated_rows
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.types import Batch, InputError, LossOutput
@@ -31,14 +31,14 @@ def train_sft(config: SftConfig) -> None:
         return
     rows = load_sft(config.data)
     held_out = load_sft(config.eval_data) if config.eval_data else []
-    lm = load_model(config.model, raw=config.raw)
+    lm = load_trained(config)
     encoded, cut = encode_rows(lm, rows, config.max_length)
     held_out_rows, _ = encode_rows(lm, held_out, config.max_length)
 
     def flops(n: int) -> float:
         chosen = step_rows(len(encoded), config.seed, n, config.batch_size, True)
         trees = sft_trees([encoded[i] for i in chosen])
-        return training_flops(lm, trees, config.micro_batch_tokens, frozen=config.lora_rank > 0)
+        return training_flops(lm, trees, config.micro_batch_tokens)
 
     steps, repeat = planned_steps(config, len(encoded), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
