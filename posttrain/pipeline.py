@@ -191,7 +191,8 @@ class _Evaluator:
             return
         engine = LocalEngine(load_model(model))
         if "held_out" in todo:
-            reference = None if name == START else load_model(self.recipe.model)
+            compared = name != START and settings.samples > 0 and settings.temperature > 0
+            reference = load_model(self.recipe.model) if compared else None
             sampling = Sampling(settings.max_new_tokens, settings.temperature)
             result = evaluate_tasks(
                 engine,

@@ -14,8 +14,9 @@ import torch
 from posttrain.config import EvalConfig
 from posttrain.console import Progress, short_path
 from posttrain.data.formats import load_tasks
-from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.data.packing import Branch, Tree, micro_batches, pack
 from posttrain.engine.local import LocalEngine
+from posttrain.evals.kl import FORWARD_TOKENS, kl_of_answers
 from posttrain.evals.retention.retention import (
     MAX_NEW_TOKENS,
     as_tasks,
@@ -24,18 +25,16 @@ from posttrain.evals.retention.retention import (
     score_retention,
 )
 from posttrain.evals.stats import bootstrap_mean, is_binary, pass_at_k, wilson_interval
-from posttrain.losses import kl_k3
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import Plan, check_prompts, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
-from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
+from posttrain.types import Group, InputError, Node, RunFailed, Sampling, Score, Task
 
 WINDOW = 512
 """Tokens of one window of the retention text."""
 STRIDE = 2
 """One of so many windows is read: as good a sample of the text, for half of the work."""
-FORWARD_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ def evaluate_tasks(
 
     Values of a task: `greedy` and `accuracy` (mean score over samples), `pass@k` for k = samples (a sample passes with
     full marks: every reward of positive weight that applies gives at least 1), `response_length` in tokens,
-    `truncated`, and with a reference `kl`: KL(model‖reference) of a response in nats, by the k3 estimate summed over
-    its tokens and averaged over samples."""
+    `truncated`, and with a reference and samples that are drawn `kl`: KL(model‖reference) of a response in nats, exact
+    over the vocabulary before each of its tokens, summed over them and averaged over samples (see `kl_of_answers`)."""
     start = time.perf_counter()
     lm = engine.lm
     greedy = Sampling(sampling.max_new_tokens, temperature=0, stop=sampling.stop)
@@ -127,11 +126,12 @@ def evaluate_tasks(
             rollouts = sample(engine, lm.chat, plans)
             scores = score(scorer, [p.task for p in plans], rollouts)
             groups = regroup([p.task for p in plans], rollouts, scores)
-            kls = _kl_to(reference, groups, sampling.temperature) if reference is not None else {}
+            drawn = [group.rollouts[1:] for group in groups] if sampling.temperature > 0 else []
+            kls, spent = kl_of_answers(lm, reference, drawn) if reference is not None else ({}, 0.0)
             rows += [_task_row(group, scorer, kls) for group in groups]
             for group in groups:
                 tokens += len(prompt_ids(group.rollouts[0])) + sum(r.response_length for r in group.rollouts)
-            flops += sampling_flops(lm.flops, groups)
+            flops += sampling_flops(lm.flops, groups) + spent
             shown = {name: interval[0] for name, interval in summarise(rows).items() if name in ("greedy", "accuracy")}
             progress.advance(len(rows), shown)
     return SuiteResult(rows, tokens, flops, time.perf_counter() - start)
@@ -159,23 +159,6 @@ def _task_row(group: Group, scorer: Scorer, kls: dict[int, float]) -> dict[str, 
     ]
     prompt = group.task.prompt if isinstance(group.task.prompt, str) else group.task.prompt[-1].content
     return {"task": group.task.id, "prompt": prompt, "values": values, "samples": samples}
-
-
-def _kl_to(reference: LanguageModel, groups: Sequence[Group], temperature: float) -> dict[int, float]:
-    """k3 of every sampled rollout against the reference, summed over its tokens, by the rollout's identity."""
-    rollouts = [list(g.rollouts[1:] or g.rollouts) for g in groups]
-    trees = [share_prefix([_branch(r) for r in members]) for members in rollouts]
-    values = _forward(reference, trees, temperature)
-    out = {}
-    for rollout, ref in zip((r for members in rollouts for r in members), values, strict=True):
-        own = [p for p, s in zip(rollout.segments[0].sampler_logprobs, rollout.segments[0].sampled, strict=True) if s]
-        out[id(rollout)] = float(kl_k3(torch.tensor(own), torch.tensor(ref)).sum())
-    return out
-
-
-def _branch(rollout: Rollout) -> Branch:
-    (segment,) = rollout.segments
-    return Branch(segment.token_ids, segment.sampled, (0.0,) * segment.sampled_count)
 
 
 def _forward(lm: LanguageModel, trees: Sequence[Tree], temperature: float = 1.0) -> list[list[float]]:
