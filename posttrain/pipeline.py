@@ -227,6 +227,7 @@ class _Evaluator:
         from posttrain.engine.local import LocalEngine
         from posttrain.evals.run import evaluate_retention, evaluate_tasks, fitting_tasks, write_suite
         from posttrain.models import load_model, weights_hash
+        from posttrain.models.load import model_folder
 
         settings = self.recipe.evaluate
         folder = self.out / name
@@ -237,8 +238,9 @@ class _Evaluator:
         engine = LocalEngine(load_model(model))
         writes_date = engine.lm.chat.writes_date, self.scorer.writes_date
         if MAIN_SUITE in todo:
-            reference = None if name == START else load_model(self.recipe.model)
-            start = (reference or engine.lm).source
+            compared = name != START and settings.samples > 0 and settings.temperature > 0
+            reference = load_model(self.recipe.model) if compared else None
+            start = Path(model_folder(self.recipe.model))
             source, new_tokens, again = settings.data, settings.max_new_tokens, name != START
             tasks, left_out = fitting_tasks(engine.lm, self.tasks, new_tokens, source, settings.strict, quiet=again)
             result = evaluate_tasks(

@@ -32,7 +32,7 @@ from posttrain.pipeline import run_recipe
 from posttrain.plan import SHAPES, Memory, adapters, memory_of, parameters
 from posttrain.recipe import load_recipe
 from posttrain.train.average import average_models
-from posttrain.train.loop import make_policy
+from posttrain.train.loop import load_trained, make_policy
 from posttrain.train.sft import loss_of, sft_trees
 from posttrain.types import InputError
 from tests.conftest import ChatServer
@@ -155,7 +155,7 @@ def test_what_a_step_of_the_tiny_model_holds(rank: int) -> None:
     saves, parameters apart. Of that the estimate leaves one or two parts in a hundred out."""
     config = SftConfig(model="tiny-random", data="d", out=Path("o"), micro_batch_tokens=256, lora_rank=rank)
     need = memory_of(config, SHAPES["tiny-random"])
-    policy = make_policy(load_model("tiny-random"), config, 1e-3, None)
+    policy = make_policy(load_trained(config), config, 1e-3, None)
     own = {p.untyped_storage().data_ptr() for p in policy.lm.module.parameters()}
     saved: dict[int, int] = {}
 

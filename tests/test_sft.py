@@ -224,10 +224,15 @@ def test_lora_takes_ten_times_the_rate(tmp_path: Path) -> None:
     assert (full, lora) == (pytest.approx(2e-5), pytest.approx(2e-4))
 
 
-def test_a_budget_of_operations_ends_the_run(tmp_path: Path) -> None:
-    """It ends with the first step that reaches the budget, and data repeats until then."""
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_budget_of_operations_ends_the_run(tmp_path: Path, rank: int) -> None:
+    """It ends with the first step that reaches the budget, and data repeats until then. The steps of a schedule are
+    planned by the same count, an adapter's operations included: the last step has a tenth of the peak rate."""
     rows = sft_rows(4)
-    spent = [m["flops"] for m in metrics(run(tmp_path, rows, "free", batch_size=2, max_steps=7))]
+    options = {"batch_size": 2, "lora_rank": rank, "schedule": "linear"}
+    spent = [m["flops"] for m in metrics(run(tmp_path, rows, "free", **options, max_steps=7))]
     assert all(a < b for a, b in itertools.pairwise(spent))
     budget = (spent[3] + spent[4]) / 2
-    assert [m["flops"] for m in metrics(run(tmp_path, rows, "budget", batch_size=2, max_flops=budget))] == spent[:5]
+    found = metrics(run(tmp_path, rows, "budget", **options, learning_rate=1e-3, max_steps=99, max_flops=budget))
+    assert [m["flops"] for m in found] == spent[:5]
+    assert found[-1]["learning_rate"] == pytest.approx(1e-4)

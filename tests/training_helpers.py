@@ -72,9 +72,10 @@ def stepwise_rows(n: int) -> list[dict[str, Any]]:
 
 
 def plain_model(name: str | Path) -> tuple[PreTrainedModel, Any]:
-    """Model and tokenizer by transformers alone, float32."""
+    """Model and tokenizer by transformers alone, float32. The padding token, which ends turns too, has its gradient."""
     folder = model_folder(str(name))
     module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    module.get_input_embeddings().padding_idx = None
     return module.eval(), AutoTokenizer.from_pretrained(folder)
 
 

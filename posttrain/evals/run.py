@@ -16,9 +16,10 @@ from posttrain.comparison import PERPLEXITY, Estimate, is_graded, label
 from posttrain.config import EvalConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
-from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.data.packing import Branch, Tree, micro_batches, pack
 from posttrain.engine.local import LocalEngine
 from posttrain.evals.evaluations import TEXT_NLL
+from posttrain.evals.kl import FORWARD_TOKENS, kl_of_answers
 from posttrain.evals.retention.retention import (
     MAX_ANSWER_WORDS,
     MAX_NEW_TOKENS,
@@ -30,21 +31,19 @@ from posttrain.evals.retention.retention import (
 from posttrain.evals.runs import other_weights
 from posttrain.evals.settings import hash_of, task_settings, tasks_hash
 from posttrain.evals.stats import estimate, pass_at_k
-from posttrain.losses import kl_k3
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runlog import write_atomic
 from posttrain.template_date import dated, fixed_date, template_date
 from posttrain.text import printable
-from posttrain.types import Group, InputError, Node, Rollout, RunFailed, Sampling, Score, Task
+from posttrain.types import Group, InputError, Node, RunFailed, Sampling, Score, Task
 from posttrain.wording import TOO_FEW
 
 WINDOW = 512
 """Tokens of one window of the retention text."""
 STRIDE = 2
 """One of so many windows is read: as good a sample of the text, for half of the work."""
-FORWARD_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -175,8 +174,8 @@ def evaluate_tasks(
 
     Values of a task: `greedy` and `accuracy` (mean score over samples), `pass@k` for k = samples (a sample passes with
     full marks: every reward of positive weight that applies gives at least 1), `response_length` in tokens,
-    `truncated`, and with a reference `kl`: KL(model‖reference) of a response in nats, by the k3 estimate summed over
-    its tokens and averaged over samples."""
+    `truncated`, and with a reference and samples that are drawn `kl`: KL(model‖reference) of a response in nats, exact
+    over the vocabulary before each of its tokens, summed over them and averaged over samples (see `kl_of_answers`)."""
     start = time.perf_counter()
     lm = engine.lm
     greedy = Sampling(sampling.max_new_tokens, temperature=0, stop=sampling.stop)
@@ -197,11 +196,12 @@ def evaluate_tasks(
             rollouts = sample(engine, lm.chat, plans)
             scores = score(scorer, [p.task for p in plans], rollouts)
             groups = regroup([p.task for p in plans], rollouts, scores)
-            kls = _kl_to(reference, groups, sampling.temperature) if reference is not None else {}
+            drawn = [group.rollouts[1:] for group in groups] if sampling.temperature > 0 else []
+            kls, spent = kl_of_answers(lm, reference, drawn) if reference is not None else ({}, 0.0)
             rows += [_task_row(group, scorer, kls) for group in groups]
             for group in groups:
                 tokens += len(prompt_ids(group.rollouts[0])) + sum(r.response_length for r in group.rollouts)
-            flops += sampling_flops(lm.flops, groups)
+            flops += sampling_flops(lm.flops, groups) + spent
             graded = is_graded(rows)
             shown = {label(n, graded): e["value"] for n, e in summarise(rows).items() if n in ("greedy", "accuracy")}
             progress.advance(len(rows), shown)
@@ -234,23 +234,6 @@ def _task_row(group: Group, scorer: Scorer, kls: dict[int, float]) -> dict[str, 
 def task_row(task: Task) -> dict[str, Any]:
     """How a line of results names its task."""
     return {"task": task.id, "prompt": task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content}
-
-
-def _kl_to(reference: LanguageModel, groups: Sequence[Group], temperature: float) -> dict[int, float]:
-    """k3 of every sampled rollout against the reference, summed over its tokens, by the rollout's identity."""
-    rollouts = [list(g.rollouts[1:] or g.rollouts) for g in groups]
-    trees = [share_prefix([_branch(r) for r in members]) for members in rollouts]
-    values = _forward(reference, trees, temperature)
-    out = {}
-    for rollout, ref in zip((r for members in rollouts for r in members), values, strict=True):
-        own = [p for p, s in zip(rollout.segments[0].sampler_logprobs, rollout.segments[0].sampled, strict=True) if s]
-        out[id(rollout)] = float(kl_k3(torch.tensor(own), torch.tensor(ref)).sum())
-    return out
-
-
-def _branch(rollout: Rollout) -> Branch:
-    (segment,) = rollout.segments
-    return Branch(segment.token_ids, segment.sampled, (0.0,) * segment.sampled_count)
 
 
 def _forward(lm: LanguageModel, trees: Sequence[Tree], temperature: float = 1.0) -> list[list[float]]:

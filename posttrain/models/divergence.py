@@ -1,4 +1,4 @@
-"""How far a student's next-token distributions are from a teacher's, over the whole vocabulary.
+"""How far one model's next-token distributions are from another's, over the whole vocabulary.
 
 The logits of all tokens x the whole vocabulary never exist at once: those of both models are made in chunks, and made
 again in the backward pass. Where one chunk holds them all they are kept for it instead.
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from posttrain.models.attention import ForestPlan
-from posttrain.models.head import BLOCK_ROWS, CHUNK_ELEMENTS
+from posttrain.models.head import BLOCK_ROWS, CHUNK_ELEMENTS, Supports, restrict
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.products import input_gradient, linear
 from posttrain.types import Batch
@@ -82,6 +82,53 @@ def batch_divergence(
     with torch.no_grad():
         others = _logits(teacher, batch)
     return divergence_from_logits(logits, others, beta=beta, temperature=temperature)
+
+
+def batch_sampling_kl(
+    policy: LanguageModel, reference: LanguageModel, batch: Batch, temperature: float = 1.0
+) -> torch.Tensor:
+    """`sampling_kl` at each trained token of the batch, [M] in the order of its mask, each predicted at its parent; the
+    policy keeps the batch's supports. Without gradients."""
+    with torch.no_grad():
+        if not (policy.packed and reference.packed):
+            return sampling_kl(_logits(policy, batch), _logits(reference, batch), temperature, batch.supports)
+        own, other = _head(policy, batch), _head(reference, batch)
+        chunk = max(1, CHUNK_ELEMENTS // (2 * policy.vocabulary))
+        parts = [slice(i, i + chunk) for i in range(0, len(own.hidden), chunk)]
+        found = [
+            sampling_kl(
+                linear(own.hidden[part], own.weight, own.bias),
+                linear(other.hidden[part], other.weight, other.bias),
+                temperature,
+                batch.supports and batch.supports[part],
+            )
+            for part in parts
+        ]
+    return torch.cat(found) if found else own.hidden.new_zeros(0)
+
+
+def sampling_kl(
+    policy: torch.Tensor, reference: torch.Tensor, temperature: float = 1.0, supports: Supports | None = None
+) -> torch.Tensor:
+    """KL(π ‖ π_ref) = Σ_v π(v) (log π(v) − log π_ref(v)) of each row, in nats, from logits [M, V]: [M].
+
+    π is what tokens were sampled from: softmax(logits / temperature) over the row's `supports`, the tokens that top-p
+    and top-k kept. π_ref has the same temperature and the whole vocabulary: cut to its own most likely tokens it would
+    give none to some that π draws, and the divergence would be infinite.
+
+    The sum of these over the prefixes of an answer sampled from π, the one before its end token included, is without
+    bias for the KL of whole answers, and its variance is at most that of Σ log π/π_ref (Amini et al. 2025,
+    arXiv:2504.10637)."""
+    out = []
+    for i in range(0, len(policy), BLOCK_ROWS):
+        part = slice(i, i + BLOCK_ROWS)
+        own, other = (
+            x[part].to(torch.promote_types(x.dtype, torch.float32)) / temperature for x in (policy, reference)
+        )
+        q = restrict(own, supports and supports[part]).log_softmax(-1)
+        gap = (q - other.log_softmax(-1)).masked_fill_(q.isneginf(), 0.0)  # what has no probability adds nothing
+        out.append(q.exp_().mul_(gap).sum(-1))
+    return torch.cat(out) if out else policy.new_zeros(0)
 
 
 def _head(lm: LanguageModel, batch: Batch) -> Head:

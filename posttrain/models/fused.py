@@ -35,8 +35,7 @@ def hidden_states(
 
     With `sparse` so is the gradient of the embedding: added to the dense one that a head of the same matrix has, it
     changes these N rows alone, where a dense one is a whole matrix of mostly zeros."""
-    embedding = body.embed_tokens
-    x = nn.functional.embedding(token_ids, embedding.weight, embedding.padding_idx, sparse=sparse)
+    x = nn.functional.embedding(token_ids, body.embed_tokens.weight, sparse=sparse)
     cos, sin = half_angles(body.rotary_emb, x, position_ids)
     for i, layer in enumerate(body.layers):
         attention, mlp = layer.self_attn, layer.mlp

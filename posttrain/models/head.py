@@ -59,7 +59,7 @@ def logprobs_from_logits(
     entropy: bool = False,
 ) -> TokenOutputs:
     """The same numbers as `token_logprobs` from logits [M, V] that a model has already made: the plain form."""
-    log_p = _restrict(logits.float() / temperature, supports).log_softmax(-1)
+    log_p = restrict(logits.float() / temperature, supports).log_softmax(-1)
     chosen = log_p.gather(1, targets[:, None])[:, 0]
     if not entropy:
         return TokenOutputs(chosen, None)
@@ -72,10 +72,10 @@ def _logits(
     logits = linear(hidden, weight, bias).float()
     if temperature != 1.0:
         logits /= temperature
-    return _restrict(logits, supports)
+    return restrict(logits, supports)
 
 
-def _restrict(logits: torch.Tensor, supports: Supports | None) -> torch.Tensor:
+def restrict(logits: torch.Tensor, supports: Supports | None) -> torch.Tensor:
     """Minus infinity for the tokens that truncated sampling left out."""
     if supports is None:
         return logits

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -50,7 +51,11 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.source = source
         eos = module.generation_config.eos_token_id if module.generation_config is not None else None
-        embedding: Any = module.get_input_embeddings()
+        for table in (m for m in module.modules() if isinstance(m, nn.Embedding)):
+            # transformers sets the padding token's gradient to 0, and that token is often the end of a turn; padding
+            # itself is masked and needs no such rule
+            table.padding_idx = None
+        embedding = module.get_input_embeddings()
         self.vocabulary = module.get_output_embeddings().weight.shape[0]
         self.context = int(getattr(module.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30
         self.chat = ChatFormat(
@@ -254,12 +259,20 @@ class LanguageModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.adapter = get_peft_model(self.module, config)
+        self.flops = FlopCounter.of(self.module, merges=self.packed and fused.knows(self.module))
 
-    def without_adapter(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
         """The model with its adapter switched off: the start of the stage, which is its reference."""
         if self.adapter is None:
             raise ValueError("this model has no adapter to switch off")
-        return self.adapter.disable_adapter()
+        counter = self.flops
+        self.flops = counter.without_adapter()
+        try:
+            with self.adapter.disable_adapter():
+                yield
+        finally:
+            self.flops = counter
 
     # -- heads ----------------------------------------------------------------------------------------------------
 
@@ -281,8 +294,6 @@ class LanguageModel:
         self.score_head = nn.Linear(size, outputs, bias=False).to(self.device)
         with torch.no_grad():
             self.score_head.weight.copy_(torch.from_numpy(np.stack(rows)) / (size + 1) ** 0.5)
-        embedding: Any = self.module.get_input_embeddings()
-        embedding.padding_idx = None  # where the padding is the end token, which is read here, that would not learn
 
     # -- weights --------------------------------------------------------------------------------------------------
 
@@ -299,6 +310,7 @@ class LanguageModel:
         if self.adapter is not None:
             self.module = self.adapter.merge_and_unload()
             self.adapter = None
+            self.flops = self.flops.without_adapter()
         if self.score_head is not None:
             rows = self.score_head.weight[: self.saved_scores]
             save_classifier(self.module, rows, self.tokenizer, self.chat, self.step_separator, folder)

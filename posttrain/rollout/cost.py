@@ -34,10 +34,12 @@ def sampled_spans(segment: Segment) -> Iterator[range]:
 def sampling_flops(flops: FlopCounter, groups: Sequence[Group]) -> float:
     """What it takes to sample these groups together. Every round of turns is a forest of its distinct prompts,
     forwarded once from their first tokens on (nothing is kept from one turn to the next), and of each answer all tokens
-    but the last. Every sampled token takes a row of the head; the first ones after equal prompts share it."""
+    but the last. Every sampled token takes a row of the head; the first ones after equal prompts share it.
+    Where decoding merges an adapter into the weights, it is merged once for all of them."""
     turns = [_turns(rollout) for group in groups for rollout in group.rollouts]
     rounds = max(map(len, turns), default=0)
-    return sum(_round_flops(flops, [of[n] for of in turns if n < len(of)]) for n in range(rounds))
+    merge = float(flops.merge) if rounds else 0.0
+    return merge + sum(_round_flops(flops, [of[n] for of in turns if n < len(of)]) for n in range(rounds))
 
 
 def _turns(rollout: Rollout) -> list[tuple[tuple[int, ...], int]]:
@@ -52,4 +54,4 @@ def _round_flops(flops: FlopCounter, turns: Sequence[tuple[tuple[int, ...], int]
     leaf = dict(zip(prompts, (i for i, span in enumerate(spans) if span.leaf), strict=True))
     nodes = list(nodes_of(spans)) + [Node(leaf[ids], max(0, sampled - 1)) for ids, sampled in turns]
     decoded = sum(node.length for node in nodes[len(spans) :])
-    return flops.forward(nodes, len(prompts) + decoded)
+    return flops.sampling(nodes, decoded, len(prompts) + decoded)

@@ -9,9 +9,8 @@ from typing import Protocol
 
 from posttrain.config import RlConfig
 from posttrain.data.packing import Tree
-from posttrain.models import load_model
 from posttrain.models.head import TokenOutputs
-from posttrain.train.loop import make_policy
+from posttrain.train.loop import load_trained, make_policy
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.rl_batch import critic_loss
 from posttrain.types import Batch
@@ -56,7 +55,7 @@ class SeparateCritic:
     the policy's account."""
 
     def __init__(self, config: RlConfig, policy: LocalPolicy, rate: float, total_updates: int | None) -> None:
-        lm = load_model(config.model, raw=config.raw)
+        lm = load_trained(config)
         lm.add_scalar_head()
         self.policy = policy
         self.own = make_policy(lm, config, rate, total_updates)

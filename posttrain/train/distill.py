@@ -30,7 +30,7 @@ from posttrain.rollout import (
 from posttrain.rows import CompletionRow
 from posttrain.runlog import RunLog, check_out, read_jsonl
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, step_rows
 from posttrain.train.sft import encode_row
@@ -61,7 +61,7 @@ def train_distill(config: DistillConfig) -> None:
         return
     rows = load_prompts(config.data, config.columns)
     held_out = load_prompts(config.eval_data, config.columns, optional=True) if config.eval_data else []
-    lm = load_model(config.model, raw=config.raw)
+    lm = load_trained(config)
     teacher = _load_teacher(config)
     _check_vocabulary(lm, teacher)
     fitted = _encoded(config, lm, teacher, config.data, rows)
@@ -198,7 +198,7 @@ class Distill(Stage):
             totals["jsd"] += float(found.values.detach().sum()) / tokens
             totals["entropy"] += float((weights * found.entropy).sum())
             trained = len(found.entropy)
-            policy.flops += policy.lm.flops.training(batch.nodes, trained, frozen=policy.lm.adapter is not None)
+            policy.flops += policy.lm.flops.training(batch.nodes, trained)
             policy.flops += self.teacher.flops.forward(batch.nodes, trained)
         return totals
 

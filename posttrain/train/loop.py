@@ -18,7 +18,7 @@ import torch
 from posttrain.config import TrainConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.sources import data_files
-from posttrain.models import LanguageModel, weights_hash
+from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.runlog import HASHES, RunLog, read_jsonl
 from posttrain.train.notices import nothing_learnt
 from posttrain.train.policy import (
@@ -92,10 +92,17 @@ def resolved(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
     return out
 
 
-def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps: int | None) -> LocalPolicy:
-    seed_everything(config.seed)
+def load_trained(config: TrainConfig) -> LanguageModel:
+    """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
+    lm = load_model(config.model, raw=config.raw)
     if config.lora_rank:
         lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed)
+    return lm
+
+
+def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps: int | None) -> LocalPolicy:
+    """The policy that trains `lm`, which `load_trained` gave."""
+    seed_everything(config.seed)
     optimization = Optimization(
         learning_rate=rate,
         warmup_steps=config.warmup_steps,

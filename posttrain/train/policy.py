@@ -102,7 +102,7 @@ class LocalPolicy:
                 metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
-            self.flops += self.lm.flops.training(batch.nodes, trained * head, frozen=self.lm.adapter is not None)
+            self.flops += self.lm.flops.training(batch.nodes, trained * head)
         return totals
 
     def step(self) -> dict[str, float]:
@@ -177,16 +177,14 @@ class LocalPolicy:
         self.flops, self.updates = state["flops"], state["updates"]
 
 
-def training_flops(
-    lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, frozen: bool, head: bool = True
-) -> float:
-    """What `forward_backward` will count for these trees."""
+def training_flops(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, head: bool = True) -> float:
+    """What `forward_backward` will count for these trees, the model having its adapter already."""
     total = 0.0
     for part in micro_batches(trees, micro_batch_tokens):
         trained = sum(tree.trained for tree in part)
         if trained:
             nodes = nodes_of(radix([row for tree in part for row in tree.rows()]))
-            total += lm.flops.training(nodes, trained * head, frozen)
+            total += lm.flops.training(nodes, trained * head)
     return total
 
 

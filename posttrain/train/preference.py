@@ -16,13 +16,12 @@ from posttrain.console import warn
 from posttrain.data.formats import load_feedback, load_preferences
 from posttrain.data.packing import Tree, pack
 from posttrain.losses import kl_k3, sequence_sums
-from posttrain.models import load_model
 from posttrain.models.head import TokenOutputs
 from posttrain.preference_losses import Counts, Responses, kto_baseline, step_loss, step_metrics
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runlog import RunLog, check_out
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, Loss, planned_steps, step_rows, training_flops
 from posttrain.train.preference_data import Example, counts_of, encode_examples, example_trees, mismatched
@@ -51,7 +50,7 @@ def train_dpo(config: DpoConfig) -> None:
     rows = load(config.data, config.columns)
     held_out_rows = load(config.eval_data, config.columns, optional=True) if config.eval_data else []
     check_labels([*rows, *held_out_rows], terms)
-    lm = load_model(config.model, raw=config.raw)
+    lm = load_trained(config)
     encode = partial(
         encode_examples, lm, max_length=config.max_length, single=single, mask_formatting=config.mask_formatting
     )
@@ -61,7 +60,7 @@ def train_dpo(config: DpoConfig) -> None:
 
     def flops(n: int) -> float:  # the reference pass comes on top, so a budget may end the run before these steps
         trees = example_trees([examples[i] for i in step_rows(len(examples), config.seed, n, config.batch_size, True)])
-        return training_flops(lm, trees, config.micro_batch_tokens, frozen=config.lora_rank > 0)
+        return training_flops(lm, trees, config.micro_batch_tokens)
 
     steps, repeat = planned_steps(config, len(examples), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)

@@ -13,13 +13,12 @@ from typing import Any
 from posttrain.config import OnlineDpoConfig
 from posttrain.data.formats import load_tasks
 from posttrain.engine.local import LocalEngine
-from posttrain.models import load_model
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import fit_tasks, prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
 from posttrain.runlog import RunLog, check_out
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.preference import DIAGNOSTICS, leading, preference_loss
@@ -51,7 +50,7 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
     columns = set.intersection(*(set(t.columns) for t in (*tasks, *held_out)))
     with ExitStack() as held:
         scorer = held.enter_context(Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout))
-        lm = load_model(config.model, raw=config.raw)
+        lm = load_trained(config)
         fitted, fitted_held_out = (
             fit_tasks(lm.chat, rows, lm.context, config.max_new_tokens, str(source))
             for source, rows in ((config.data, tasks), (config.eval_data, held_out))

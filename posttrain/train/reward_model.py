@@ -14,7 +14,7 @@ from posttrain.config import RewardModelConfig
 from posttrain.console import tell, warn
 from posttrain.data.formats import load_judged, load_preferences
 from posttrain.data.packing import Tree, micro_batches
-from posttrain.models import LanguageModel, load_model, load_reward_model, model_writes_date
+from posttrain.models import LanguageModel, load_reward_model, model_writes_date
 from posttrain.models.classifier import as_classifier
 from posttrain.models.head import TokenOutputs
 from posttrain.models.scoring import score_batches
@@ -24,7 +24,7 @@ from posttrain.reward_model_losses import correlation, head_overlap, odin_loss, 
 from posttrain.rows import PreferenceRow
 from posttrain.runlog import RunLog, check_out, write_atomic
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.train.reward_model_check import best_of_n, validation
@@ -100,7 +100,7 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
     held_out_rows = (
         load_preferences(config.eval_data, config.columns, method, optional=True) if config.eval_data else []
     )
-    lm = load_model(config.model, raw=config.raw)
+    lm = load_trained(config)
     lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
     assert lm.score_head is not None
     as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
@@ -114,7 +114,7 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
 
     def flops(n: int) -> float:
         trees = pair_trees([pairs[i] for i in step_rows(len(pairs), config.seed, n, config.batch_size, True)])
-        return training_flops(lm, trees, config.micro_batch_tokens, config.lora_rank > 0, head=False)
+        return training_flops(lm, trees, config.micro_batch_tokens, head=False)
 
     steps, repeat = planned_steps(config, len(pairs), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)

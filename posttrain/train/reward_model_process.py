@@ -14,7 +14,7 @@ from posttrain.config import RewardModelConfig
 from posttrain.data.formats import load_stepwise
 from posttrain.data.packing import Branch, Tree
 from posttrain.fitting import DoesNotFit, Fitted, Limit, fit
-from posttrain.models import LanguageModel, load_model
+from posttrain.models import LanguageModel
 from posttrain.models.classifier import as_classifier
 from posttrain.models.head import TokenOutputs
 from posttrain.models.scoring import branch_scores
@@ -22,7 +22,7 @@ from posttrain.reward_model_losses import stepwise_loss
 from posttrain.rows import StepwiseRow, split_steps
 from posttrain.runlog import RunLog
 from posttrain.template_date import dated
-from posttrain.train.loop import Evaluation, Stage, make_policy, run_stage
+from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.train.reward_model_check import RIGHT, Scores, stepwise_validation
@@ -49,7 +49,7 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
             option = "--" + name.replace("_", "-")
             raise InputError(f"{option} is for pairs, and {config.data} holds answers in steps; leave it out")
     held_out_rows = load_stepwise(config.eval_data, config.columns, optional=True) if config.eval_data else []
-    lm = load_model(config.model, raw=config.raw)
+    lm = load_trained(config)
     lm.add_score_head(1, config.seed)
     assert lm.score_head is not None
     as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
@@ -61,7 +61,7 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
     def flops(n: int) -> float:
         chosen = step_rows(len(solutions), config.seed, n, config.batch_size, True)
         trees = solution_trees([solutions[i] for i in chosen])
-        return training_flops(lm, trees, config.micro_batch_tokens, config.lora_rank > 0, head=False)
+        return training_flops(lm, trees, config.micro_batch_tokens, head=False)
 
     steps, repeat = planned_steps(config, len(solutions), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)

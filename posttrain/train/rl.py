@@ -11,7 +11,6 @@ from posttrain.config import RlConfig
 from posttrain.data.formats import load_sft, load_tasks
 from posttrain.engine.local import LocalEngine
 from posttrain.envs.pool import EnvPool
-from posttrain.models import load_model
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import fit_tasks
 from posttrain.rollout.collect import ENVIRONMENT_PART
@@ -20,7 +19,7 @@ from posttrain.template_date import dated, on_one_date
 from posttrain.text import printable
 from posttrain.train.controllers import Constraints
 from posttrain.train.critic import Critic, HeadCritic, SeparateCritic
-from posttrain.train.loop import make_policy, resolved, run_stage
+from posttrain.train.loop import load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.ptx import Mix
 from posttrain.train.rl_stage import Rl
@@ -48,7 +47,7 @@ def train_rl(config: RlConfig) -> None:
     columns = set.intersection(*(set(t.columns) for t in (*tasks, *held_out)))
     with ExitStack() as held:
         sources = _sources(config, columns, held)
-        lm = load_model(config.model, raw=config.raw)
+        lm = load_trained(config)
         tools = sources.environment.tools if sources.environment is not None else None
         fitted, fitted_held_out = (
             fit_tasks(lm.chat, rows, lm.context, config.max_new_tokens, str(source), tools)

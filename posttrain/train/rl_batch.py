@@ -9,7 +9,7 @@ import torch
 
 from posttrain.config import RlConfig
 from posttrain.data.packing import Branch, Tree, share_prefix
-from posttrain.losses import PolicyLoss, importance_weights, kl_k1, kl_k3, policy_loss, value_loss
+from posttrain.losses import PolicyLoss, importance_weights, kl_k1, policy_loss, value_loss
 from posttrain.models.head import TokenOutputs
 from posttrain.rollout import prompt_ids
 from posttrain.train.signals import PerToken, Signal, sampler_logprobs
@@ -137,8 +137,8 @@ def batch_loss(
         importance=importance,
         entropy=outputs.entropy,
     )
-    # KL(sampler‖trainer) from the sampler's own samples
-    metrics = dict(result.metrics) | {"mismatch_kl": float((weights * kl_k3(sampler, proximal)).sum())}
+    # KL(sampler‖trainer) from the sampler's own samples, which is without bias however far apart they are
+    metrics = dict(result.metrics) | {"mismatch_kl": float((weights * kl_k1(sampler, proximal)).sum())}
     if outputs.values is None:
         return LossOutput(result.loss, metrics)
     of_values = critic_loss(batch, outputs, clip=config.value_clip)
@@ -175,15 +175,17 @@ def group_metrics(groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) 
 
 
 def kl_metrics(groups: Sequence[Group], references: PerToken) -> dict[str, float | None]:
-    """`kl`: the k3 estimate a token; `kl_sequence`: k1 summed over a rollout, averaged over rollouts. Both of the
-    sampling policy against the reference, in nats; null where no reference is asked for."""
+    """KL(π‖π_ref) in nats, π being what the rollouts were sampled from: `kl`, k1 = log π − log π_ref averaged over
+    tokens, and `kl_sequence`, k1 summed over a rollout and averaged over rollouts. Without bias, and so perhaps below 0
+    by chance. Both models are at hand one after the other only, so that the sum over the vocabulary is not to be had.
+    Truncated sampling is compared over the tokens it kept. Null where no reference is asked for."""
     rollouts = [r for g in groups for r in g.rollouts if references.get(id(r))]
     if not rollouts:
         return {"kl": None, "kl_sequence": None}
     policy = torch.tensor([p for r in rollouts for p in sampler_logprobs(r)])
     reference = torch.tensor([p for r in rollouts for p in references[id(r)]])
     return {
-        "kl": float(kl_k3(policy, reference).mean()),
+        "kl": float(kl_k1(policy, reference).mean()),
         "kl_sequence": float(kl_k1(policy, reference).sum()) / len(rollouts),
     }
 

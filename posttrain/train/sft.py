@@ -11,12 +11,12 @@ from posttrain.data.formats import load_sft
 from posttrain.data.packing import Branch, Tree
 from posttrain.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.losses import sft_loss, token_mean_weights
-from posttrain.models import LanguageModel, load_model
+from posttrain.models import LanguageModel
 from posttrain.models.head import TokenOutputs
 from posttrain.rows import SftRow
 from posttrain.runlog import RunLog, check_out
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.types import Batch, LossOutput
@@ -35,7 +35,7 @@ def train_sft(config: SftConfig) -> None:
         return
     rows = load_sft(config.data, config.columns)
     held_out = load_sft(config.eval_data, config.columns, optional=True) if config.eval_data else []
-    lm = load_model(config.model, raw=config.raw)
+    lm = load_trained(config)
     fitted, fitted_held_out = (encode_rows(lm, of, config.max_length) for of in (rows, held_out))
     encoded = fitted.checked(config.data, config.strict)
     held_out_rows = fitted_held_out.checked(str(config.eval_data), config.strict)
@@ -43,7 +43,7 @@ def train_sft(config: SftConfig) -> None:
     def flops(n: int) -> float:
         chosen = step_rows(len(encoded), config.seed, n, config.batch_size, True)
         trees = sft_trees([encoded[i] for i in chosen])
-        return training_flops(lm, trees, config.micro_batch_tokens, frozen=config.lora_rank > 0)
+        return training_flops(lm, trees, config.micro_batch_tokens)
 
     steps, repeat = planned_steps(config, len(encoded), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
