@@ -300,8 +300,8 @@ def test_lists_as_json_text(tmp_path: Path) -> None:
     assert isinstance(row, MessagesRow) and (row.messages, row.tools) == ((Q, A), ({"name": "f"},))
     _, steps = load_judged(jsonl(tmp_path, {"prompt": "q", "steps": '["x", "y"]', "labels": "[1, 0.5]"}))
     assert steps == [StepwiseRow(str(tmp_path / "d.jsonl") + ":1", "q", ("x", "y"), (1.0, 0.5))]
-    with refused("column 'labels' is not JSON: '1;0'"):
-        load_judged(jsonl(tmp_path, {"prompt": "q", "steps": ["x", "y"], "labels": "1;0"}))
+    with refused("column 'labels' is not JSON: '.1;0.'"):
+        load_judged(jsonl(tmp_path, {"prompt": "q", "steps": ["x", "y"], "labels": "[1;0]"}))
     assert constraints("fine", '[{"kind": "no_comma"}]') == 1  # type: ignore[arg-type]
     assert constraints("a, b", None, '["punctuation:no_comma"]', "[{}]") == 0  # type: ignore[arg-type]
     for text in ("2", '["assert f(1)"]', '{"input": []}', "x"):

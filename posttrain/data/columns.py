@@ -100,9 +100,9 @@ def _with_role(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parsed_json(value: Any, column: str) -> Any:
-    """A list or an object that is given as JSON text, as in CSV and where Arrow has no type for it; anything but text
-    as it is. Raises InputError naming the column for text that is no JSON."""
-    if not isinstance(value, str):
+    """A list, an object or null that is given as JSON text, as in CSV and where Arrow has no type for it; anything else
+    as it is. Raises InputError naming the column for text that begins like JSON and is none."""
+    if not isinstance(value, str) or not (value.lstrip().startswith(("[", "{")) or value.strip() == "null"):
         return value
     try:
         return json.loads(value)
