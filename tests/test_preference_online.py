@@ -270,7 +270,7 @@ def test_options_that_do_not_go_together(tmp_path: Path, changes: dict[str, Any]
     [
         ("--max-new-tokens 6", ["--reward is required"]),
         ("--reward magic", ["magic"]),
-        ("--reward {reward}:noise --max-new-tokens 5000", ["which leave", "lower --max-new-tokens to that"]),
+        ("--reward {reward}:noise --max-new-tokens 5000", ["which leave", "lower --max-new-tokens"]),
         ("--reward {reward}:noise --loss kto", ["kto", "sigmoid"]),
         ("--reward {reward}:noise --epochs 2", ["unknown option --epochs"]),
     ],
