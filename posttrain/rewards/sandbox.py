@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -136,7 +136,7 @@ class Box:
             self._results, stdout = pipe(0, self._ours)
             os.set_blocking(self._requests, False)
             os.set_blocking(self._results, False)
-            start = partial(subprocess.Popen[bytes], stdin=stdin, stdout=stdout, stderr=errors)
+            start: Callable[..., Any] = partial(subprocess.Popen, stdin=stdin, stdout=stdout, stderr=errors)
             if self._unsafe:
                 self._process = start(command, env=clean, cwd="/tmp", start_new_session=True)
                 return
@@ -191,6 +191,7 @@ class Box:
             if len(self._buffer) > limit:
                 raise BoxLost(f"it wrote more than {limit} bytes")
         try:
+            assert self._process is not None
             status = self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise OutOfTime("it ran out of time") from None

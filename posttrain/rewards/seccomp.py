@@ -74,17 +74,19 @@ def filter_program(processes: bool = False, machine: str = platform.machine()) -
     if machine not in AUDIT_ARCH:
         raise InputError(f"the code sandbox knows the processors {', '.join(AUDIT_ARCH)}, and this is {machine}")
     architecture, number = 4, 0
-    clone = [(ANY_BIT, 0, 1, CLONE_NAMESPACES), (RETURN, 0, 0, REFUSED), (ANY_BIT, 0, 1, CLONE_THREAD)]
+    clone = [
+        (ANY_BIT, 0, 1, CLONE_NAMESPACES), (RETURN, 0, 0, REFUSED),
+        (ANY_BIT, 0, 1, CLONE_THREAD), (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, ALLOW if processes else REFUSED),
+    ]  # fmt: skip
+    fcntl = {**dict.fromkeys(F_LOCKS, PRETENDED), **dict.fromkeys(F_COMMANDS, ALLOW)}
     program: list[Instruction] = [
         (LOAD, 0, 0, architecture),
         (EQUAL, 1, 0, AUDIT_ARCH[machine]),
         (RETURN, 0, 0, KILL),
         (LOAD, 0, 0, number),
         *(each for call in allowed(machine) for each in _equal(call, ALLOW)),
-        *_partly("clone", machine, 0, [*clone, (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, ALLOW if processes else REFUSED)]),
-        *_partly(
-            "fcntl", machine, 1, _either({**dict.fromkeys(F_LOCKS, PRETENDED), **dict.fromkeys(F_COMMANDS, ALLOW)})
-        ),
+        *_partly("clone", machine, 0, clone),
+        *_partly("fcntl", machine, 1, _either(fcntl)),
         *_partly("ioctl", machine, 1, _either(dict.fromkeys(IOCTLS, ALLOW))),
         *_partly("socketpair", machine, 0, _either({AF_UNIX: ALLOW})),
         (RETURN, 0, 0, MISSING),
