@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class LanguageModel:
             # transformers sets the padding token's gradient to 0, and that token is often the end of a turn; padding
             # itself is masked and needs no such rule
             table.padding_idx = None
-        embedding = module.get_input_embeddings()
+        embedding: Any = module.get_input_embeddings()
         self.vocabulary = module.get_output_embeddings().weight.shape[0]
         self.context = int(getattr(module.config.get_text_config(), "max_position_embeddings", 0)) or 1 << 30
         self.chat = ChatFormat(
