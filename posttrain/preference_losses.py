@@ -214,6 +214,18 @@ def step_metrics(responses: Responses, term: Term, counts: Counts, baseline: flo
     return out
 
 
+def dpo_weights(responses: Responses, terms: Sequence[Term]) -> torch.Tensor | None:
+    """σ(r̂_l − r̂_w) of each pair [P], r̂ = β x score, detached: by how much the gradient of `sigmoid` raises log π of
+    the chosen response and lowers that of the rejected one, β apart (Rafailov et al. 2023, arXiv:2305.18290, section
+    4; with a share ε of flipped labels it is σ(r̂_l − r̂_w) − ε). 1/2 at π = π_ref, towards 1 where the rewards order
+    the pair wrongly, near 0 for a pair that has been learned. None where no loss is `sigmoid` or `cdpo`."""
+    term = next((term for term in terms if FUNCTIONS[term.loss] is sigmoid), None)
+    if term is None:
+        return None
+    rewards = term.numbers["beta"] * responses.scores(term).detach()
+    return torch.sigmoid(rewards[~responses.desirable] - rewards[responses.desirable])
+
+
 def agreement(difference: torch.Tensor, probability: torch.Tensor | None = None) -> torch.Tensor:
     """How likely each label says the same as a model that puts the chosen response above the rejected one by
     `difference` [P]: the `probability` p that the label is right (None: 1) above 0, 1 − p below, a half at 0.

@@ -367,7 +367,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """A scalar to differentiate, and detached numbers to log (sums over the micro-batch, already weighted)."""
+    """A scalar to differentiate, and detached numbers to log (sums over the micro-batch, already weighted). `entries`
+    are detached numbers of each entry, of which a step logs what is no sum."""
 
     loss: torch.Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
+    entries: Mapping[str, torch.Tensor] = field(default_factory=dict)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import logsigmoid
@@ -18,7 +18,7 @@ from posttrain.data.formats import load_feedback
 from posttrain.models import LanguageModel, load_model
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.train.policy import LocalPolicy, Optimization, epoch_order
-from posttrain.train.preference import preference_loss, train_dpo
+from posttrain.train.preference import StepLoss, train_dpo
 from posttrain.train.preference_data import counts_of, encode_examples, example_trees, mismatched
 from posttrain.train.preference_reference import MovingReference
 from posttrain.types import InputError
@@ -77,6 +77,7 @@ def test_every_loss_trains_from_the_command_line(tmp_path: Path, loss: str) -> N
     assert first["grad_norm"] > 0 and second["loss"] != first["loss"]
     assert (out / "reference").exists() == LOSSES[loss].reference
     assert (first["chosen_drift"] is None) == (not LOSSES[loss].reference)
+    assert (first["dpo_weight"] is None) == (first["dpo_weight_p95"] is None) == (loss not in ("sigmoid", "cdpo"))
     if LOSSES[loss].reference:
         assert first["beta_kl"] == pytest.approx(0.0, abs=1e-6) and second["beta_kl"] > 0
         assert first["chosen_drift"] == pytest.approx(0.0, abs=1e-4) and abs(second["chosen_drift"]) > 1e-3
@@ -117,9 +118,10 @@ def test_micro_batches_never_change_the_gradient(
         reference = [
             tuple(v - 0.3 * (i % 3) for v in t) for i, t in enumerate(policy.logprobs(example_trees(examples)))
         ]
-        loss = partial(preference_loss, terms=config.terms(), counts=counts_of(examples), baseline=0.2)
+        loss = StepLoss(config.terms(), counts_of(examples), baseline=0.2)
         found = policy.forward_backward(example_trees(examples, reference, config.ld_alpha), loss)
-        losses.append([found[name] for name in ("loss", "margin", "accuracy", "beta_kl")])
+        assert ("dpo_weight" in loss.weights()) == ("sigmoid" in config.loss)
+        losses.append([found[name] for name in ("loss", "margin", "accuracy", "beta_kl")] + [*loss.weights().values()])
         gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters.values() if p.grad is not None]))
     for other, values in zip(gradients[1:], losses[1:], strict=True):
         assert float((other - gradients[0]).norm() / gradients[0].norm()) < 1e-4
@@ -140,6 +142,7 @@ def test_a_step_of_length_desensitised_dpo_with_nll_equals_a_plain_form(tmp_path
     models = {name: plain_model(where) for name, where in (("policy", one), ("reference", "tiny-random"))}
     found = {(m, side): responses(*models[m], side) for m in models for side in ("chosen", "rejected")}
     expected = 0.0
+    margins = []
     for chosen, rejected, ref_chosen, ref_rejected in zip(
         found["policy", "chosen"],
         found["policy", "rejected"],
@@ -152,8 +155,13 @@ def test_a_step_of_length_desensitised_dpo_with_nll_equals_a_plain_form(tmp_path
             float((p - q)[:shared].sum() + 0.4 * (p - q)[shared:].sum())
             for p, q in ((chosen, ref_chosen), (rejected, ref_rejected))
         ]
-        expected += -float(logsigmoid(torch.tensor(0.1 * (scores[0] - scores[1])))) - 0.2 * float(chosen.mean())
+        margins.append(0.1 * (scores[0] - scores[1]))
+        expected += -float(logsigmoid(torch.tensor(margins[-1]))) - 0.2 * float(chosen.mean())
     assert second["loss"] == pytest.approx(expected / len(rows), abs=1e-4)
+    weights = 1 / (1 + np.exp(margins))
+    assert second["dpo_weight"] == pytest.approx(weights.mean(), abs=1e-5)
+    assert second["dpo_weight_p95"] == pytest.approx(np.percentile(weights, 95), abs=1e-5)
+    assert second["dpo_weight_p95"] > second["dpo_weight"] + 1e-4
     assert second["chosen_logprob"] == pytest.approx(
         float(sum(v.sum() for v in found["policy", "chosen"])) / 6, rel=1e-4
     )

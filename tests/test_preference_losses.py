@@ -20,6 +20,7 @@ from posttrain.preference_losses import (
     agreement,
     apo_down,
     apo_zero,
+    dpo_weights,
     hinge,
     ipo,
     kto,
@@ -213,6 +214,18 @@ def two_pairs(grad: bool = False) -> Responses:
     policy = tensor(-10.0, -20.0, -9.0, -6.0, grad=grad)
     lengths, good = tensor(5.0, 4.0, 3.0, 2.0), torch.tensor([True, False, True, False])
     return Responses(policy, lengths, good, policy, tensor(-12.0, -19.0, -8.0, -7.0))
+
+
+def test_weights_of_dpo_by_hand() -> None:
+    """Rewards 1 and −½, −½ and ½: σ(−1.5) = 0.182426 and σ(1) = 0.731059. At label smoothing 0 each is the slope of
+    the pair's loss, by the chosen response's log-probability, over −β."""
+    (dpo,) = terms(loss="sigmoid", beta=0.5)
+    weights = dpo_weights(two_pairs(), [*terms(loss=("ipo", "sft")), dpo])
+    assert weights is not None and weights.tolist() == pytest.approx([0.182426, 0.731059], abs=1e-6)
+    responses = two_pairs(grad=True)
+    (slope,) = torch.autograd.grad(step_loss(responses, [dpo], Counts(2, 2)), responses.policy)
+    assert slope.tolist() == pytest.approx([x * w / 2 for w in weights.tolist() for x in (-0.5, 0.5)])
+    assert all(dpo_weights(two_pairs(), terms(loss=loss)) is None for loss in ("ipo", "robust", "hinge", "apo_zero"))
 
 
 def test_a_step_of_dpo_by_hand() -> None:

@@ -15,8 +15,8 @@ class RewardModelConfig(TrainConfig):
     above rejected ones (Bradley and Terry 1952; Stiennon et al. 2020, arXiv:2009.01325).
 
     A column `margin` says by how much, where the data has one (Llama 2, arXiv:2307.09288, section 3.2.2). Default
-    learning rate: 1e-5 full weights (Llama 2, models below 70B), ten times that with LoRA (TRL). One pass over the data
-    is the rule: reward models over-fit in the second (arXiv:2203.02155, C.2).
+    learning rate: 1e-5 full weights (Llama 2, models below 70B), ten times that with LoRA (TRL's documentation:
+    1e-3 beside 1e-4). One pass over the data is the rule: reward models over-fit in the second (arXiv:2203.02155, C.2).
 
     Data with columns `steps` and `labels` in place of pairs makes it a process model, which scores each step of a
     response (Lightman et al. 2023, arXiv:2305.20050)."""

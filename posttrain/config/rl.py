@@ -73,7 +73,7 @@ class RlConfig(TrainConfig):
     gamma: Discount = 1.0
     """Discount γ of later tokens' rewards, without baseline or with a critic. Default: InstructGPT."""
     gae_lambda: Discount = 0.95
-    """λ of generalised advantage estimation (arXiv:1506.02438). Default: TRL's."""
+    """λ of generalised advantage estimation (arXiv:1506.02438). Default: PPO (arXiv:1707.06347, appendix A)."""
     critic: Literal["separate", "head"] = "separate"
     """What estimates values: a model of its own that begins as the start, or a head on the policy."""
     critic_learning_rate: Rate | None = None
@@ -89,9 +89,9 @@ class RlConfig(TrainConfig):
     minibatches: Positive = 1
     """Optimizer steps in one pass over a batch of rollouts."""
     kl_stop: Rate | None = None
-    """End the passes over a batch once the policy is so far (KL a token, nats) from where it was before them."""
+    """End the passes over a batch once the policy is so far (KL a token, nats, by k3) from where it was before them."""
     kl_target: Rate | None = None
-    """Adapt β so that the KL of a rollout (summed over its tokens, nats) comes near this (arXiv:1909.08593, section
+    """Adapt β so that the KL of a rollout (k1 summed over its tokens, nats) comes near this (arXiv:1909.08593, section
     2.2)."""
     reference_every: Annotated[int, Field(ge=2)] | None = None
     """Steps after which the reference becomes the policy as it is."""

@@ -186,7 +186,7 @@ def cosine_length(
     end) = `right` or `wrong`. Range: between the least and the greatest of the five, no unit; lengths are counted in
     `unit`: tokens, words or characters. Fails where the reward does, and where tokens are not known. Source:
     Demystifying Long Chain-of-Thought (arXiv:2502.03373), equations 1 and 2, whose scripts have right=[2, 1],
-    wrong=[-10, 0] and exceeded=-10; the default values are TRL's."""
+    wrong=[-10, 0] and exceeded=-10; the defaults of `right` and `wrong` are TRL's, where no length is too much."""
     _check_length(max_length, unit)
     rule = partial(_cosine, limit=max_length, right=tuple(right), wrong=tuple(wrong), exceeded=exceeded, unit=unit)
     return wrap("cosine_length", [reward], rule)

@@ -17,19 +17,19 @@ from posttrain.data.formats import load_feedback, load_preferences
 from posttrain.data.packing import Tree, pack
 from posttrain.losses import kl_k3, sequence_sums
 from posttrain.models.head import TokenOutputs
-from posttrain.preference_losses import Counts, Responses, kto_baseline, step_loss, step_metrics
+from posttrain.preference_losses import Counts, Responses, dpo_weights, kto_baseline, step_loss, step_metrics
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runlog import RunLog, check_out
 from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
-from posttrain.train.policy import LocalPolicy, Loss, planned_steps, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
 from posttrain.train.preference_data import Example, counts_of, encode_examples, example_trees, mismatched
 from posttrain.train.preference_reference import MovingReference, PreferenceReference, stored_reference
 from posttrain.types import Batch, InputError, LossOutput
 
 SIDES = tuple(f"{side}_{what}" for side in ("chosen", "rejected") for what in ("reward", "logprob", "drift"))
-DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl")
+DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl", "dpo_weight", "dpo_weight_p95")
 """Metrics of every step; null where there is no reference, or no response of a kind."""
 
 
@@ -122,7 +122,29 @@ def preference_loss(
     if reference is not None:
         total = float(kl_k3(logprobs.detach(), reference).sum())
         metrics["beta_kl"] = lead.numbers["beta"] * total / (counts.desirable + counts.undesirable)
-    return LossOutput(loss, metrics)
+    weights = dpo_weights(responses, terms)
+    return LossOutput(loss, metrics, {} if weights is None else {"dpo_weight": weights})
+
+
+class StepLoss:
+    """`preference_loss` of the micro-batches of a step, which keeps DPO's weight of each pair for the step's mean and
+    95th percentile."""
+
+    def __init__(self, terms: Sequence[Term], counts: Counts, baseline: float = 0.0) -> None:
+        self._loss = partial(preference_loss, terms=terms, counts=counts, baseline=baseline)
+        self._weights: list[torch.Tensor] = []
+
+    def __call__(self, batch: Batch, outputs: TokenOutputs) -> LossOutput:
+        result = self._loss(batch, outputs)
+        self._weights += result.entries.values()
+        return result
+
+    def weights(self) -> dict[str, float]:
+        """`dpo_weight` and `dpo_weight_p95` over all pairs so far; nothing for losses without these weights."""
+        if not self._weights:
+            return {}
+        weights = torch.cat(self._weights).float()
+        return {"dpo_weight": float(weights.mean()), "dpo_weight_p95": float(weights.quantile(0.95))}
 
 
 class Dpo(Stage):
@@ -165,7 +187,7 @@ class Dpo(Stage):
         baseline = self._baseline(examples)
         trees, loss = self._problem(examples, baseline)
         metrics: dict[str, Any] = dict.fromkeys(DIAGNOSTICS)
-        metrics |= {**self.policy.forward_backward(trees, loss), **self.policy.step()}
+        metrics |= {**self.policy.forward_backward(trees, loss), **loss.weights(), **self.policy.step()}
         if self.single:
             metrics["baseline"] = baseline
         if self.reference is not None:
@@ -192,10 +214,10 @@ class Dpo(Stage):
         if self.reference is not None:
             self.reference.load(folder)
 
-    def _problem(self, examples: Sequence[Example], baseline: float) -> tuple[list[Tree], Loss]:
+    def _problem(self, examples: Sequence[Example], baseline: float) -> tuple[list[Tree], StepLoss]:
         """What is minimised in a step over these examples."""
         reference = None if self.reference is None else self.reference.logprobs(examples)
-        loss = partial(preference_loss, terms=self.terms, counts=counts_of(examples), baseline=baseline)
+        loss = StepLoss(self.terms, counts_of(examples), baseline)
         return example_trees(examples, reference, self.config.ld_alpha), loss
 
     def _baseline(self, examples: Sequence[Example]) -> float:
@@ -210,7 +232,7 @@ class Dpo(Stage):
     def _judge(self, examples: Sequence[Example], baseline: float) -> dict[str, float]:
         trees, loss = self._problem(examples, baseline)
         values = [value for branch in self.policy.logprobs(trees) for value in branch]
-        return dict(loss(pack(trees), TokenOutputs(torch.tensor(values), None)).metrics)
+        return {**loss(pack(trees), TokenOutputs(torch.tensor(values), None)).metrics, **loss.weights()}
 
     def _step_examples(self, n: int) -> list[Example]:
         config = self.config

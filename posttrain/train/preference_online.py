@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy
-from posttrain.train.preference import DIAGNOSTICS, leading, preference_loss
+from posttrain.train.preference import DIAGNOSTICS, StepLoss, leading
 from posttrain.train.preference_data import Example, counts_of, example_trees
 from posttrain.train.preference_reference import MovingReference
 from posttrain.train.rl_batch import by_rollout, group_metrics, kl_metrics, rollout_trees
@@ -145,8 +144,9 @@ class OnlineDpo(Stage):
             given = [references[id(rollout)] for pair in pairs for rollout in pair]
         elif self.reference is not None:
             given = self.reference.logprobs(examples)
-        loss = partial(preference_loss, terms=self.terms, counts=counts_of(examples), baseline=0.0)
-        return self.policy.forward_backward(example_trees(examples, given, self.config.ld_alpha), loss)
+        loss = StepLoss(self.terms, counts_of(examples))
+        trees = example_trees(examples, given, self.config.ld_alpha)
+        return self.policy.forward_backward(trees, loss) | loss.weights()
 
     def _references(self, groups: Sequence[Sequence[Rollout]]) -> PerToken:
         """log π_ref of every sampled token, as the sampler draws; empty where no loss needs a reference."""
