@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict  # the one that pydantic reads before Python 3.12
 
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 

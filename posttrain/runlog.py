@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import yaml
 from safetensors import SafetensorError
@@ -50,21 +50,30 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a JSONL file of ours; a torn last line is dropped. A missing file is empty.
 
     Raises InputError, naming the line, where one is no JSON object."""
+    return [row for _, row in numbered_jsonl(path)]
+
+
+def numbered_jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """`read_jsonl` with the place of each line, "path:line"."""
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
-    return [parse_object(line, f"{path}:{number}") for number, line in enumerate(lines[:-1], start=1) if line]
+    lines = [(f"{path}:{i}", line) for i, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1) if line]
+    return [(where, parse_object(line, where)) for where, line in lines]
 
 
 def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
     """A JSON object of ours. Raises InputError, which begins with `where`, for anything else."""
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: damaged, it is no JSON ({' '.join(str(error).split())[:100]})") from None
     if not isinstance(value, dict):
         raise InputError(f"{where}: damaged, it holds no JSON object")
     return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_object(path: Path) -> dict[str, Any]:

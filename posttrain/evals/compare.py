@@ -17,7 +17,7 @@ from posttrain.evals.runs import check_run, find_parents, name_runs
 from posttrain.evals.settings import value_difference
 from posttrain.evals.stats import Transform, difference, estimate
 from posttrain.evals.tables import format_tables
-from posttrain.runlog import write_atomic
+from posttrain.runlog import read_object, write_atomic
 from posttrain.types import InputError
 from posttrain.wording import summary
 
@@ -123,7 +123,7 @@ def _graded(found: Mapping[str, Suites]) -> dict[str, list[str]]:
 
 def _cost(folders: Sequence[Path]) -> Cost:
     """The sum over the folders' `cost.json`."""
-    costs = [json.loads((f / "cost.json").read_text()) for f in folders if (f / "cost.json").exists()]
+    costs = [cost for f in folders if (cost := read_object(f / "cost.json"))]
     return {
         "seconds": sum(c["seconds"] for c in costs),
         "tokens": sum(c["tokens"] for c in costs),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from posttrain.comparison import PERPLEXITY, TaskKey, is_graded, task_keys
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.evals.settings import reward_differences, settings_differences, tasks_words
-from posttrain.runlog import read_jsonl
+from posttrain.runlog import read_jsonl, read_object
 from posttrain.types import InputError
 
 TEXT_NLL = "text_nll"
@@ -71,23 +70,10 @@ def _read(file: Path) -> Evaluation:
             for name, value in row["values"].items():
                 values.setdefault(name, {})[key] = value
         graded = is_graded(rows)
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{file}: not the results of an evaluation ({error!r}); evaluate again") from error
-    meta = read_meta(file.with_suffix(".json"))
+    meta = read_object(file.with_suffix(".json"))
     return Evaluation(file.stem, meta.get("weights_hash") or None, meta.get("settings") or {}, values, graded)
-
-
-def read_meta(file: Path) -> dict[str, Any]:
-    """A JSON object of a run folder; empty where there is no such file. Raises InputError for anything else."""
-    if not file.exists():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error}); the file was damaged") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: holds no JSON object; the file was damaged")
-    return found
 
 
 def grouped(evaluations: Mapping[str, Evaluation]) -> tuple[list[list[str]], list[str]]:

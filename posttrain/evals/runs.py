@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from posttrain.evals.evaluations import read_meta
+from posttrain.runlog import read_object
 from posttrain.types import InputError
 
 
@@ -55,7 +55,7 @@ def other_weights(run: Path, weights_hash: str) -> str | None:
 def _weights(run: Path) -> dict[str, str]:
     """The weights that the run made and that its evaluations are of, as far as they are known."""
     files = [run / "lineage.json", *sorted((run / "evaluations").glob("*.json"))]
-    known = {str(file.relative_to(run)): read_meta(file).get("weights_hash") for file in files}
+    known = {str(file.relative_to(run)): read_object(file).get("weights_hash") for file in files}
     return {place: hash_ for place, hash_ in known.items() if hash_}
 
 
@@ -113,8 +113,8 @@ def _descends(parents: Mapping[str, str | None], name: str | None, ancestor: str
 
 
 def _origin(folder: Path) -> _Origin:
-    lineage = read_meta(folder / "lineage.json")
-    metas = [read_meta(file) for file in sorted((folder / "evaluations").glob("*.json"))]
+    lineage = read_object(folder / "lineage.json")
+    metas = [read_object(file) for file in sorted((folder / "evaluations").glob("*.json"))]
     weights = [lineage.get("weights_hash"), *(meta.get("weights_hash") for meta in metas)]
     models = [meta["model"] for meta in metas if meta.get("model")]
     return _Origin(

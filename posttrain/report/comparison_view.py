@@ -5,7 +5,7 @@ Evaluations that cannot be compared stand in tables, drawings and samples of the
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,27 @@ from posttrain.comparison import (
 )
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report import charts
-from posttrain.report.files import MAIN_CURVES, RunFiles, read_object, read_run, read_text
+from posttrain.report.files import MAIN_CURVES, RunFiles, read_comparison, read_run, read_text
+from posttrain.runlog import read_object
+from posttrain.types import InputError
 from posttrain.wording import format_difference, format_estimate, summary, verdict
 
 SHOWN_TASKS = 6
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 VERDICTS = {"up": "higher", "down": "lower", "none": "no difference shown", "few": "too few tasks"}
 
 
 def comparison_view(folder: Path) -> dict[str, Any]:
     """What `pipeline.jinja` shows of a folder with a `compare.json`."""
-    comparison: Comparison = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    comparison = read_comparison(folder)
     places = read_object(folder / RUNS_FILE)
-    runs = [read_run(name, folder / places.get(name, name)) for name in comparison["stages"]]
+    for name in (*(n for n in comparison["stages"] if n not in places), *comparison.get("others", {})):
+        if not FOLDER_NAME.fullmatch(name):  # a name that is a folder's must not lead out of this one
+            raise InputError(f"{folder / 'compare.json'}: damaged, a stage has the name {name!r}")
+    runs = [read_run(name, folder / str(places.get(name, name))) for name in comparison["stages"]]
     return {
         "title": folder.resolve().name,
-        "description": (yaml.safe_load(read_text(folder / "recipe.yaml")) or {}).get("description", ""),
+        "description": _description(folder / "recipe.yaml"),
         "sentences": summary(comparison),
         "stages": comparison["stages"],
         "sections": [_section_view(comparison, part, runs) for part in sections(comparison)],
@@ -47,6 +53,14 @@ def comparison_view(folder: Path) -> dict[str, Any]:
         "runs": runs,
         "curves": {run.name: run.curves(MAIN_CURVES) for run in runs},
     }
+
+
+def _description(recipe: Path) -> str:
+    try:
+        found = yaml.safe_load(read_text(recipe)) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{recipe}: damaged, it is no YAML ({' '.join(str(error).split())[:100]})") from None
+    return str(found.get("description", "")) if isinstance(found, dict) else ""
 
 
 def _section_view(comparison: Comparison, part: Section, runs: list[RunFiles]) -> dict[str, Any]:

@@ -1,18 +1,66 @@
-"""What a page shows of a run folder, read from its files."""
+"""What a page shows of a run folder, read from its files. They may come from somebody else, or be damaged: what is not
+of the form that we write is refused with its file and line."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from posttrain.comparison import Comparison, root_of
 from posttrain.report import charts
-from posttrain.runlog import read_jsonl
+from posttrain.runlog import numbered_jsonl, read_object
+from posttrain.types import InputError
 from posttrain.wording import described
 
 MAIN_CURVES = ("loss", "reward", "kl", "response_length", "margin", "accuracy", "eval/loss", "entropy")
 NOT_CURVES = ("step",)
+
+
+class StepLine(TypedDict):
+    """What a page reads of a line of `metrics.jsonl`, beside its numbers."""
+
+    step: int
+
+
+class EventLine(TypedDict):
+    """Of `events.jsonl`."""
+
+    event: str
+
+
+class SampleText(TypedDict):
+    """Of an answer in `evaluations/SUITE.jsonl`."""
+
+    text: str
+    score: float | None
+
+
+class TaskLine(TypedDict):
+    """Of a line there."""
+
+    task: str
+    prompt: NotRequired[str]
+    values: dict[str, float | None]
+    samples: list[SampleText]
+
+
+class RolloutLine(SampleText):
+    """Of `rollouts.jsonl`."""
+
+    step: int
+    task: str
+
+
+class CostFile(TypedDict):
+    """Of `cost.json`."""
+
+    seconds: float
+    tokens: int
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -43,20 +91,52 @@ class RunFiles:
 
 
 def read_run(name: str, folder: Path) -> RunFiles:
-    """Read a run folder."""
+    """Read a run folder. Raises InputError for a file that is damaged, with its line."""
     suites = sorted((folder / "evaluations").glob("*.jsonl"))
+    cost = read_object(folder / "cost.json")
     return RunFiles(
         name=name,
         folder=folder,
         config=read_text(folder / "config.yaml"),
         lineage=read_text(folder / "lineage.json"),
-        metrics=read_jsonl(folder / "metrics.jsonl"),
-        events=read_jsonl(folder / "events.jsonl"),
-        cost=read_object(folder / "cost.json"),
-        evaluations={f.stem: read_jsonl(f) for f in suites},
+        metrics=_lines(folder / "metrics.jsonl", StepLine),
+        events=_lines(folder / "events.jsonl", EventLine),
+        cost=checked(cost, CostFile, folder / "cost.json") if cost else {},
+        evaluations={f.stem: _lines(f, TaskLine) for f in suites},
         settings={f.stem: read_text(f.with_suffix(".json")) for f in suites},
         measured=_measured(folder),
     )
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """The `compare.json` of a folder. Raises InputError where it is not of the form that we write."""
+    file = folder / "compare.json"
+    found: Comparison = checked(read_object(file), Comparison, file)  # type: ignore[assignment]
+    stages = found["stages"]
+    try:
+        for name in stages:
+            root_of(stages, name)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{file}: damaged, the parents of its stages lead nowhere ({error})") from None
+    named = [stage for c in found["contrasts"] for stage in (c["of"], c["against"])]
+    if unknown := [name for name in named if name not in stages]:
+        raise InputError(f"{file}: damaged, a contrast is of {unknown[0]!r}, which is no stage")
+    return found
+
+
+def checked(value: Any, form: type, where: Path | str) -> dict[str, Any]:
+    """The value, which has the form of a TypedDict; more keys may be there. Raises InputError for any other."""
+    try:
+        TypeAdapter(form, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise InputError(f"{where}: damaged, {place}: {first['msg'].lower()}") from None
+    return dict(value)
+
+
+def _lines(path: Path, form: type) -> list[dict[str, Any]]:
+    return [checked(row, form, where) for where, row in numbered_jsonl(path)]
 
 
 def _measured(folder: Path) -> dict[str, list[tuple[str, str]]]:
@@ -70,8 +150,8 @@ def _number(value: object) -> float | None:
 
 
 def read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The text of a file, "" where there is none. Raises InputError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: damaged, it is not UTF-8") from None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from posttrain.comparison import is_graded, label
 from posttrain.report import charts
 from posttrain.report.comparison_view import comparison_view
-from posttrain.report.files import MAIN_CURVES, RunFiles, read_run
-from posttrain.runlog import write_atomic
+from posttrain.report.files import MAIN_CURVES, RolloutLine, RunFiles, checked, read_run
+from posttrain.runlog import parse_object, write_atomic
 from posttrain.types import InputError
 from posttrain.wording import format_number, format_quantity
 
@@ -100,11 +99,16 @@ def _rollout_samples(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, A
     """The first and the last rollouts of a run. Only these lines are parsed: the file can be large."""
     if not path.exists():
         return [], []
-    first: list[str] = []
-    last: deque[str] = deque(maxlen=SHOWN_ROLLOUTS)
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.endswith("\n"):
+    first: list[tuple[int, bytes]] = []
+    last: deque[tuple[int, bytes]] = deque(maxlen=SHOWN_ROLLOUTS)
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
                 break  # torn by a kill
-            (first if len(first) < SHOWN_ROLLOUTS else last).append(line)
-    return [json.loads(line) for line in first], [json.loads(line) for line in last]
+            (first if len(first) < SHOWN_ROLLOUTS else last).append((number, line))
+    return _rollouts(path, first), _rollouts(path, last)
+
+
+def _rollouts(path: Path, lines: Iterable[tuple[int, bytes]]) -> list[dict[str, Any]]:
+    places = ((f"{path}:{number}", line) for number, line in lines)
+    return [checked(parse_object(line, where), RolloutLine, where) for where, line in places]
