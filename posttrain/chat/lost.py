@@ -105,13 +105,15 @@ class Completeness:
                 )
 
     def _look(self, messages: Sequence[Message], tools: Tools) -> tuple[bool, Part | None]:
-        """Whether the tools are ignored, and the first part that is lost."""
+        """Whether the tools are ignored, and the first part that is lost. Raises InputError for a conversation that the
+        template refuses, which says better what is wrong."""
         marked, parts = _marked(messages)
         generation = messages[-1].role != "assistant"
+        self._template.render(messages, tools, generation)
         try:
             text = self._template.render(marked, tools, generation)
             ignored = bool(tools) and text == self._template.render(marked, (), generation)
-        except InputError:  # what a template refuses it does not lose: the real words decide
+        except InputError:  # it wants other words than these, and what that depends on cannot be found out
             return False, None
         return ignored, next((part for part in parts if not part.is_in(text)), None)
 

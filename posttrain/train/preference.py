@@ -122,8 +122,8 @@ def preference_loss(
     if reference is not None:
         total = float(kl_k3(logprobs.detach(), reference).sum())
         metrics["beta_kl"] = lead.numbers["beta"] * total / (counts.desirable + counts.undesirable)
-    weights = dpo_weights(responses, terms)
-    return LossOutput(loss, metrics, {} if weights is None else {"dpo_weight": weights})
+    of_pairs = dpo_weights(responses, terms)
+    return LossOutput(loss, metrics, {} if of_pairs is None else {"dpo_weight": of_pairs})
 
 
 class StepLoss:
