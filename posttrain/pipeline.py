@@ -235,11 +235,12 @@ class _Evaluator:
         todo = [s for s in suites if not (folder / "evaluations" / f"{s}.json").exists()]
         if not todo:
             return
-        engine = LocalEngine(load_model(model))
+        trusted = self.recipe.trust_remote_code
+        engine = LocalEngine(load_model(model, trust_remote_code=trusted))
         writes_date = engine.lm.chat.writes_date, self.scorer.writes_date
         if MAIN_SUITE in todo:
             compared = name != START and settings.samples > 0 and settings.temperature > 0
-            reference = load_model(self.recipe.model) if compared else None
+            reference = load_model(self.recipe.model, trust_remote_code=trusted) if compared else None
             start = Path(model_folder(self.recipe.model))
             source, new_tokens, again = settings.data, settings.max_new_tokens, name != START
             tasks, left_out = fitting_tasks(engine.lm, self.tasks, new_tokens, source, settings.strict, quiet=again)

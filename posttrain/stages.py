@@ -197,6 +197,8 @@ def _check_stage(
     if flops_of is not None:
         _check_flops_of(name, flops_of, options, earlier)
     data = _sources(name, method, options.pop("data", None), earlier, recipe, out)
+    if recipe.trust_remote_code:
+        options.setdefault("trust_remote_code", True)
     spec = StageSpec(name, method, parent, data, flops_of, options)
     spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if flops_of else None)
     return spec

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from posttrain.chat.calls import PROBE_CALL, PROBE_TOOL, PROBE_VALUE, CallStyle
+from posttrain.chat.limits import OutOfProcessorTime, processor_limit
 from posttrain.chat.pieces import Ids, Pieces, closed
 from posttrain.rows import Tools
 from posttrain.template_date import CLOCK, template_date
@@ -26,11 +27,24 @@ from posttrain.types import InputError, Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+RENDER_SECONDS = 20.0
+"""Processor time in which a template must be done with one conversation; they take milliseconds."""
+MOST_CHARACTERS, MOST_TIMES = 1_000_000, 20
+"""A template may write so many characters, and so many times what it is given; whatever writes more is broken."""
 PROBE = "sentinel"
 RANDOM = re.compile(r"\|\s*random\b|\blipsum\b")
 """What draws at random in Jinja."""
 PROBE_CONVERSATION = (Message("user", "u"), Message("assistant", "", tool_calls=(PROBE_CALL,)))
-REFUSALS = (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+REFUSALS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
 """What a template raises itself, and what goes wrong in one that does not expect a conversation."""
 
 
@@ -185,17 +199,28 @@ class Template:
 
     def _render(self, messages: list[dict[str, Any]], tools: Tools, generation: bool) -> str:
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
+            with processor_limit(RENDER_SECONDS):
+                text = self._tokenizer.apply_chat_template(
                     messages,
                     tools=[dict(tool) for tool in tools] or None,
                     tokenize=False,
                     add_generation_prompt=generation,
                     **self._clock,
                 )
-            )
+        except OutOfProcessorTime:
+            raise InputError(
+                f"the chat template of {self.name} is not done with a conversation after {RENDER_SECONDS:g} s of "
+                "processor time; it seems to loop"
+            ) from None
         except REFUSALS as error:
             raise InputError(f"the chat template of {self.name} refuses the conversation: {error}") from None
+        if len(text) > MOST_CHARACTERS:
+            asked = sum(len(str(value)) for message in messages for value in message.values()) + len(str(tools))
+            if len(text) > MOST_CHARACTERS + MOST_TIMES * asked:
+                raise InputError(
+                    f"the chat template of {self.name} writes {len(text)} characters for a conversation of {asked}"
+                )
+        return str(text)
 
     def _context(self, text: str, end_text: str, first: bool) -> Ids:
         return self._pieces.opening(text) if first else self._pieces.context(text, end_text)

@@ -60,6 +60,8 @@ class EvalConfig(Config):
     """Seed of the samples."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    trust_remote_code: bool = False
+    """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
 
     @property
     def file(self) -> str:
@@ -135,6 +137,8 @@ class CheckDataConfig(Config):
     """As in `posttrain rl`: for tasks, the longest answer, for which the prompt must leave room."""
     raw: bool = False
     """As in training: take string prompts as raw text even where the tokenizer has a chat template."""
+    trust_remote_code: bool = False
+    """As in training: run the Python that the model brings along."""
     strict: bool = False
     """Count rows that do not fit as faults, as a run with `strict` does."""
 
@@ -158,6 +162,8 @@ class ChatConfig(Config):
 
     model: str
     """Model to talk to: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
+    trust_remote_code: bool = False
+    """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     system: str | None = None
     """System message put before the conversation."""
     max_new_tokens: Positive = 256

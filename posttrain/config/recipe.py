@@ -101,6 +101,8 @@ class Recipe(Config):
     """The start: the model the first stages begin from."""
     seed: Seed = 0
     """Seed of every stage that does not set its own."""
+    trust_remote_code: bool = False
+    """Run the Python that the model's folder or hub repository brings along, in every stage and evaluation."""
     evaluate: HeldOut
     """The evaluation of the start and of every stage's model."""
     shape: ModelShape | None = None

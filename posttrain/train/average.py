@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from posttrain.config import AverageConfig
 from posttrain.models import weights_hash
-from posttrain.models.load import model_folder
+from posttrain.models.load import UNLOADABLE, check_config, model_folder
 from posttrain.runlog import RunLog, check_out
 from posttrain.train.loop import versions
 from posttrain.types import InputError
@@ -89,10 +89,11 @@ def _check_alike(names: tuple[str, ...], folders: list[Path], files: list[dict[s
 
 def _description(model: str, folder: Path, holds: Mapping[str, Path]) -> dict[str, Any]:
     """What models that are averaged have in common: architecture, shapes by the names of weights, vocabulary."""
+    check_config(model, folder)
     try:
-        config = AutoConfig.from_pretrained(folder)
-        tokens = sorted(AutoTokenizer.from_pretrained(folder).get_vocab().items())
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tokens = sorted(AutoTokenizer.from_pretrained(folder, trust_remote_code=False).get_vocab().items())
+    except UNLOADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{model}: configuration or tokenizer cannot be read: {reason}") from error
     described: dict[str, Any] = {"the architecture": config.architectures}

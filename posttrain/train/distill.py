@@ -220,7 +220,7 @@ def _answer(rollout: Rollout) -> EncodedRow:
 
 def _load_teacher(config: DistillConfig) -> LanguageModel:
     try:
-        return load_model(config.teacher, raw=config.raw)
+        return load_model(config.teacher, raw=config.raw, trust_remote_code=config.trust_remote_code)
     except InputError as error:
         raise InputError(str(error).replace("--model", "--teacher", 1)) from None
 

@@ -94,7 +94,7 @@ def resolved(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
 
 def load_trained(config: TrainConfig) -> LanguageModel:
     """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
-    lm = load_model(config.model, raw=config.raw)
+    lm = load_model(config.model, raw=config.raw, trust_remote_code=config.trust_remote_code)
     if config.lora_rank:
         lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed)
     return lm

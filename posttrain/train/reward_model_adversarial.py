@@ -86,7 +86,7 @@ def train_adversarial(config: AdversarialConfig) -> None:
 
 def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) -> None:
     """Raise InputError for what the first round would refuse, while nothing is written."""
-    lm = load_model(config.model, raw=config.raw)
+    lm = load_model(config.model, raw=config.raw, trust_remote_code=config.trust_remote_code)
     lm.add_score_head(config.members, config.seed)
     assert lm.score_head is not None
     as_classifier(lm.module, lm.score_head.weight)
