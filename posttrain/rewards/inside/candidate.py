@@ -6,10 +6,13 @@ from __future__ import annotations
 import os
 import sys
 from types import CodeType, ModuleType
-from typing import Any
 
 from posttrain.rewards.inside.boot import RESULTS, answer, request
 from posttrain.rewards.inside.plain import NotPlain, decode, encode, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def serve() -> None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from _json import encode_basestring_ascii
 from collections.abc import Iterable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 quote = encode_basestring_ascii
 

@@ -9,10 +9,13 @@ import os
 import resource
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 from posttrain.rewards.inside.boot import answer, request
 from posttrain.rewards.inside.plain import NotPlain, decode, encode, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SKIPPING = ("StopIteration", "StopAsyncIteration")
 """Exceptions that end a loop quietly: `all(map(candidate, inputs))` would be true."""
