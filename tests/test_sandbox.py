@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from posttrain.rewards import bubblewrap
+from posttrain.rewards.blocks import Reading
 from posttrain.rewards.code import Candidate, Grader, code, suite_runner
 from posttrain.rewards.inside.plain import decode
 from posttrain.rewards.sandbox import LIMITS, Box, BoxLost, Forged, OutOfTime
@@ -29,7 +30,7 @@ CASES = [{"args": [1], "expected": 1}]
 def inside(body: str, imports: str = "import os, sys") -> Any:
     """What `f()` with this body returns in a box."""
     source = f"{imports}\ndef f():\n" + "".join(f"    {line}\n" for line in body.splitlines())
-    with Candidate([source], "f", Grader(3.0, allow_unsafe=False)) as candidate:
+    with Candidate([Reading("", source)], "f", Grader(3.0, allow_unsafe=False)) as candidate:
         answer = candidate.reply(["list", []], ["dict", []])
     assert answer[0] == "returned", answer
     return decode(answer[1])
@@ -83,8 +84,8 @@ def test_the_limit_on_processes_holds_where_they_are_allowed() -> None:
 def test_two_boxes_at_a_time_do_not_see_each_other() -> None:
     with Box("candidate", 5) as one, Box("candidate", 5) as other:
         deadline = time.monotonic() + 5
-        load = {"sources": ["import os\ndef f(): return os.listdir('/tmp')"], "entry_point": "f"}
-        write = {"sources": ["open('/tmp/x', 'w')\ndef f(): return 1"], "entry_point": "f"}
+        load = {"sources": [("", "import os\ndef f(): return os.listdir('/tmp')")], "entry_point": "f"}
+        write = {"sources": [("", "open('/tmp/x', 'w')\ndef f(): return 1")], "entry_point": "f"}
         assert one.ask(write, deadline) == ["loaded"]
         assert other.ask(load, deadline) == ["loaded"]
         call = {"args": ["list", []], "kwargs": ["dict", []]}
@@ -95,7 +96,7 @@ def test_an_answer_needs_the_nonce_of_its_call_and_comes_alone() -> None:
     forge = "import os\ndef f(line): os.write(9, line.encode() + b'\\n')"
     for line in ('["x","returned",1,null]', "{}", "[]", "[" * 3000, ""):
         with Box("candidate", 5) as box:
-            box.ask({"sources": [forge], "entry_point": "f"}, time.monotonic() + 5)
+            box.ask({"sources": [("", forge)], "entry_point": "f"}, time.monotonic() + 5)
             with pytest.raises(Forged):
                 box.ask({"args": ["list", [line]], "kwargs": ["dict", []]}, time.monotonic() + 5)
 
@@ -110,9 +111,9 @@ def test_a_second_answer_to_the_last_call_spoils_all() -> None:
 
 def test_waits_have_a_deadline() -> None:
     with Box("candidate", 5) as box, pytest.raises(OutOfTime):
-        box.ask({"sources": ["while True: pass"], "entry_point": "f"}, time.monotonic() + 0.3)
+        box.ask({"sources": [("", "while True: pass")], "entry_point": "f"}, time.monotonic() + 0.3)
     with Box("candidate", 5) as box, pytest.raises(BoxLost, match="ended"):
-        box.ask({"sources": ["import os; os._exit(0)"], "entry_point": "f"}, time.monotonic() + 5)
+        box.ask({"sources": [("", "import os; os._exit(0)")], "entry_point": "f"}, time.monotonic() + 5)
 
 
 def test_where_no_sandbox_starts_nothing_is_run(no_bubblewrap: None, tmp_path: Path) -> None:

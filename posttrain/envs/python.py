@@ -12,7 +12,7 @@ PROGRAM = """\
 import linecache, os, sys, traceback
 os.dup2(1, 2)
 source = {source!r}
-linecache.cache["<code>"] = (len(source), None, source.splitlines(True), "<code>")
+linecache.cache["<code>"] = (len(source), None, [line + "\\n" for line in source.split("\\n")], "<code>")
 try:
     exec(compile(source, "<code>", "exec"), {{"__name__": "__main__"}})
 except Exception as error:
@@ -51,7 +51,7 @@ class Python:
             deadline = time.monotonic() + self._seconds
             program = PROGRAM.format(source=code)
             try:
-                box.send({"sources": [program], "stdin": b""}, deadline)
+                box.send({"sources": [("", program)], "stdin": b""}, deadline)
                 output, status = box.output(OUTPUT_BYTES, deadline)
             except BoxLost as lost:
                 return f"error: the program was stopped: {lost}"

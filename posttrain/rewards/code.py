@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Self
 
-from posttrain.rewards.blocks import python_of, readings
+from posttrain.rewards.blocks import Reading, finished, python_of, readings
 from posttrain.rewards.inside.plain import NotPlain, encode
 from posttrain.rewards.sandbox import Box, BoxLost, Forged, OutOfTime
 
@@ -54,7 +54,7 @@ def code(
         if not entry_point:
             raise ValueError("the column 'entry_point' is empty; a suite needs the name of the function it tests")
         suite = test if isinstance(test, str) else "\n".join(test)
-        score = grader.suite(sources, entry_point, preamble, suite)
+        score = grader.suite(sources, entry_point, finished(preamble), suite)
     elif groups := [group for group in (cases, hidden_cases) if group]:
         if entry_point:
             score = min(_share(grader.functions(sources, entry_point, group)) for group in groups)
@@ -87,19 +87,19 @@ class Grader:
         self._end += time.monotonic() - before
         return box
 
-    def functions(self, sources: Sequence[str], entry_point: str, cases: Sequence[Mapping[str, Any]]) -> list[bool]:
+    def functions(self, sources: Sequence[Reading], entry_point: str, cases: Sequence[Mapping[str, Any]]) -> list[bool]:
         """Which cases the function passes."""
         tests = [(_tree(_get(case, "args", [])), _tree(case.get("kwargs") or {}), _expected(case)) for case in cases]
         with Candidate(sources, entry_point, self) as candidate:
             passed = [candidate.gives(*test) for test in tests]
             return passed if candidate.honest() else [False] * len(tests)
 
-    def programs(self, sources: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> list[bool]:
+    def programs(self, sources: Sequence[Reading], cases: Sequence[Mapping[str, Any]]) -> list[bool]:
         """Which cases the program passes; each is a run of its own."""
         tests = [(_text(case, "stdin"), _text(case, "stdout")) for case in cases]
         return [bool(sources) and self._program(sources, stdin, stdout) for stdin, stdout in tests]
 
-    def suite(self, sources: Sequence[str], entry_point: str, preamble: str, test: str) -> float:
+    def suite(self, sources: Sequence[Reading], entry_point: str, preamble: str, test: str) -> float:
         """The share of the suite's tests that pass. Raises ValueError for a suite that is at fault, RuntimeError where
         its process is lost."""
         request = {"prompt": preamble, "test": test, "entry_point": entry_point, "cpu_seconds": int(self._cpu()) + 1}
@@ -124,11 +124,11 @@ class Grader:
     def _cpu(self) -> float:
         return (TOTAL + 1) * self._seconds
 
-    def _program(self, sources: Sequence[str], stdin: str, expected: str) -> bool:
+    def _program(self, sources: Sequence[Reading], stdin: str, expected: str) -> bool:
         try:
             with self.box() as box:
                 deadline = self.deadline()
-                box.send({"sources": list(sources), "stdin": stdin.encode()}, deadline)
+                box.send({"sources": _pairs(sources), "stdin": stdin.encode()}, deadline)
                 output, status = box.output(OUTPUT_BYTES, deadline)
         except BoxLost:
             return False
@@ -138,8 +138,8 @@ class Grader:
 class Candidate:
     """A function in a box, which is made anew when it is lost."""
 
-    def __init__(self, sources: Sequence[str], entry_point: str, grader: Grader) -> None:
-        self._load = {"sources": list(sources), "entry_point": entry_point}
+    def __init__(self, sources: Sequence[Reading], entry_point: str, grader: Grader) -> None:
+        self._load = {"sources": _pairs(sources), "entry_point": entry_point}
         self._grader = grader
         self._box: Box | None = None
         self._usable = bool(sources)  # False once the code did not load, or has forged a line
@@ -304,6 +304,10 @@ def _text(case: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"a case of a program needs {name!r}, a string; for functions fill the column 'entry_point'")
     return value
+
+
+def _pairs(sources: Sequence[Reading]) -> list[tuple[str, str]]:
+    return [(reading.shown, reading.source) for reading in sources]
 
 
 def _share(passed: Sequence[bool]) -> float:

@@ -49,7 +49,7 @@ LIMITS: Mapping[str, int] = {
 TEMPORARY = "size=16m,nr_inodes=4096,mode=1777"
 """What `/tmp` may hold. Names cost memory of the kernel that no other limit counts, about 1 kB each."""
 INSIDE = "posttrain.rewards.inside"
-MODULES = {side: ("plain", "boot", side) for side in ("candidate", "suite")}
+MODULES = {side: ("plain", "boot", "shown", side) for side in ("candidate", "suite")}
 BOOT = """
 import marshal, os, sys, types
 def read(n):

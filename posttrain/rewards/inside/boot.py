@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import marshal
 import os
 import resource
 import sys
+from _sitebuiltins import Quitter, _Helper
 
 TYPE_CHECKING = False  # the module `typing` takes longer to import than all else here
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ def start(settings: dict[str, Any]) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     os.close(nowhere)
+    # What the module `site` gives to programs, which takes long to import.
+    builtins.exit = builtins.quit = Quitter("exit", "Ctrl-D (i.e. EOF)")
+    builtins.help = _Helper()
     answer(f'["{settings["nonce"]}","up"]')
 
 

@@ -9,6 +9,7 @@ from types import CodeType, ModuleType
 
 from posttrain.rewards.inside.boot import RESULTS, answer, request
 from posttrain.rewards.inside.plain import NotPlain, decode, encode, quote
+from posttrain.rewards.inside.shown import run_shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def serve() -> None:
     try:
         module = ModuleType("candidate")
         sys.modules["candidate"] = module  # dataclasses and pickle look there
-        exec(first_that_compiles(first["sources"]), module.__dict__)
+        load(first["sources"], module.__dict__)
         function = eval(first["entry_point"], module.__dict__)
     except BaseException as error:
         answer(_raised(first["nonce"], error))
@@ -53,18 +54,30 @@ def call(function: Any, message: dict[str, Any]) -> str:
         return _raised(nonce, error)
 
 
-def first_that_compiles(sources: list[str]) -> CodeType:
-    """Raises what compiling the first raises, if none of them compiles."""
+def load(sources: list[tuple[str, str]], namespace: dict[str, Any]) -> None:
+    """Run the first source that compiles, after the code that the prompt shows. To end with status 0 is no failure."""
+    shown, code = first_that_compiles(sources)
+    if shown and (flags := run_shown(shown, namespace)):
+        _, code = first_that_compiles(sources, flags)
+    try:
+        exec(code, namespace)
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def first_that_compiles(sources: list[tuple[str, str]], flags: int = 0) -> tuple[str, CodeType]:
+    """What is shown before the source, and its code. Raises what compiling the first raises, if none of them compiles."""
     failure: BaseException | None = None
-    for source in sources:
+    for shown, source in sources:
         try:
-            return compile(source, "<candidate>", "exec", dont_inherit=True)
+            return shown, compile(source, "<candidate>", "exec", flags, dont_inherit=True)
         except Exception as error:
             failure = failure or error
     raise failure or SyntaxError("no code")
 
 
-def run_program(sources: list[str], stdin: bytes) -> None:
+def run_program(sources: list[tuple[str, str]], stdin: bytes) -> None:
     """Run a whole program; its standard output is the result, its exit status that of the process."""
     with open("/tmp/stdin", "wb") as file:
         file.write(stdin)
@@ -76,7 +89,7 @@ def run_program(sources: list[str], stdin: bytes) -> None:
     os.close(RESULTS)
     main = ModuleType("__main__")
     sys.modules["__main__"] = main
-    exec(first_that_compiles(sources), main.__dict__)
+    exec(first_that_compiles(sources)[1], main.__dict__)
 
 
 def _raised(nonce: str, error: BaseException) -> str:

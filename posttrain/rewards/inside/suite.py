@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from posttrain.rewards.inside.boot import answer, request
 from posttrain.rewards.inside.plain import NotPlain, decode, encode, quote
+from posttrain.rewards.inside.shown import run_shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 SKIPPING = ("StopIteration", "StopAsyncIteration")
 """Exceptions that end a loop quietly: `all(map(candidate, inputs))` would be true."""
 
+OWN = ("<suite>", "<prompt>")
+"""What the code of the data is compiled as."""
 
 COUNTED = """
 try:
@@ -37,7 +40,7 @@ class Lost(BaseException):
 
 
 class Fault(BaseException):
-    """The suite passes something that cannot cross to the candidate."""
+    """The suite itself is at fault, whatever the candidate does."""
 
 
 class Remote:
@@ -45,12 +48,15 @@ class Remote:
 
     def __init__(self, nonce: str) -> None:
         self.nonce = nonce
+        self.called = False
+        self.raised: list[BaseException] = []  # what crossed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             values, named = encode(list(args)), encode(kwargs)
         except NotPlain as error:
             raise Fault(f"the suite passes a {error}; only plain data can be passed to a candidate") from None
+        self.called = True
         answer(f'["{self.nonce}","call",{values},{named}]')
         match request()["reply"]:
             case ["returned", value, after]:
@@ -62,8 +68,16 @@ class Remote:
                     _write_back(args, left)
                 return result
             case ["raised", str(name), str(text)]:
-                raise exception(name, text)
+                self.raised.append(exception(name, text))
+                raise self.raised[-1]
         raise Lost
+
+    def is_to_blame(self, error: BaseException) -> bool:
+        """Whether the candidate may have caused what a test raised. It has no part in a name or a module that the suite
+        misses, nor in anything before its first call."""
+        if any(error is crossed for crossed in self.raised):
+            return True
+        return self.called and not (isinstance(error, NameError | ImportError) and _raised_in(error) in OWN)
 
 
 def exception(name: str, text: str) -> Exception:
@@ -75,16 +89,33 @@ def exception(name: str, text: str) -> Exception:
     return RuntimeError(f"{name}: {text}")
 
 
-class Tally:
-    """Counts tests; called after each, with what it raised."""
+def _raised_in(error: BaseException) -> str:
+    """The file whose code raised it."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place.tb_frame.f_code.co_filename if place is not None else ""
 
-    def __init__(self) -> None:
+
+class Tally:
+    """Counts tests; called after each, with what it raised. Raises Fault where the suite is to blame for that."""
+
+    def __init__(self, candidate: Remote) -> None:
         self.passed = 0
+        self._candidate = candidate
 
     def __call__(self, error: BaseException | None = None) -> None:
+        if error is None:
+            self.passed += 1
+        else:
+            self.check(error)
+
+    def check(self, error: BaseException) -> None:
         if isinstance(error, Fault):
             raise error
-        self.passed += error is None
+        if not self._candidate.is_to_blame(error):
+            why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise Fault(f"a test fails whatever the candidate does: {why}") from None
 
 
 def serve() -> None:
@@ -107,9 +138,10 @@ def run(message: dict[str, Any]) -> str:
     """The line that says how many tests passed, of how many; or what is wrong with the suite."""
     nonce, name = message["nonce"], message["entry_point"]
     namespace: dict[str, Any] = {"__name__": "suite"}
-    tally = Tally()
+    candidate = Remote(nonce)
+    tally = Tally(candidate)
+    run_shown(message["prompt"], namespace)
     try:
-        exec(compile(message["prompt"], "<prompt>", "exec"), namespace)
         module = ast.parse(message["test"])
         check = next((n for n in module.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
         if check is not None:
@@ -118,15 +150,17 @@ def run(message: dict[str, Any]) -> str:
         program = compile(ast.fix_missing_locations(module), "<suite>", "exec")
     except Exception as error:
         return f'["{nonce}","fault",{quote(f"the suite cannot be read: {type(error).__name__}: {error}"[:240])}]'
-    namespace |= {name: Remote(nonce), "candidate": Remote(nonce), "__tally": tally}
+    namespace |= {name: candidate, "candidate": candidate, "__tally": tally}
     try:
-        exec(program, namespace)
-        if check is not None:
-            namespace["check"](namespace["candidate"])
+        try:
+            exec(program, namespace)
+            if check is not None:
+                namespace["check"](candidate)
+        except BaseException as error:
+            tally.check(error)
+            total += 1  # a statement between the tests failed; nothing after it ran
     except Fault as error:
         return f'["{nonce}","fault",{quote(str(error)[:240])}]'
-    except BaseException:
-        total += 1  # a statement between the tests failed; nothing after it ran
     return f'["{nonce}","done",{tally.passed},{total}]'
 
 
