@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
+from types import FrameType
 from typing import Any
 
 from posttrain import config as configs
@@ -40,6 +44,11 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv` is without the program's name; the default is the process's."""
+    with _interrupted_by_sigterm():
+        return _run_command(argv)
+
+
+def _run_command(argv: Sequence[str] | None) -> int:
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except InputError as error:
@@ -61,6 +70,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             "This is a fault in posttrain, not in your input; please report it with the lines above.", file=sys.stderr
         )
         return OUR_FAULT
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM in here raise KeyboardInterrupt as Ctrl-C does, once: GNU's `timeout` sends it twice."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield  # whoever called has plans of their own
+        return
+    here = os.getpid()
+
+    def strike(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != here:  # a fork, which ends as it would without us
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, strike)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _dispatch(args: list[str]) -> int:

@@ -16,7 +16,6 @@ from posttrain.envs.specs import Factory, factory, files_of
 from posttrain.envs.tools import Schema, schemas_of
 from posttrain.rewards.expressions import Expression
 from posttrain.rewards.returns import one_line
-from posttrain.rewards.workers import limit_cpu
 from posttrain.types import InputError
 
 CLOSE_SECONDS = 1.0
@@ -51,10 +50,7 @@ class EnvServer:
         for key, *arguments in request["items"]:
             if request["kind"] == "reset":
                 self._free(key)
-            # Twice the wall-clock limit, so that the parent's clock always strikes first.
-            limit_cpu(2 * seconds + 5)
             yield self._timed(key, seconds, partial(verbs[request["kind"]], key, *arguments))
-        limit_cpu(0)
 
     def _load(self, expression: Expression, schemas: Sequence[Schema] | None) -> Answer:
         """What an instance is like, or `{"error": why}`. The schemas are made only where they are not given."""

@@ -18,6 +18,7 @@ FENCE = re.compile(r"(?P<indent>[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)*)(?P<fence>```
 LANGUAGE = re.compile(r"\{?\.?([\w+#-]*)")
 PYTHON = re.compile(r"(?:i?py|i?python|pypy)[\d.]*", re.IGNORECASE)
 CALL = re.compile(r"[\w\])][ \t]*\(")
+STARTS = re.compile(r"^([ \t]*)(?:async[ \t]+)?(?:def[ \t]+\w+[ \t]*\(|class[ \t]+\w+[ \t]*[:(])", re.MULTILINE)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 TAGS = 20
 """Of a response with more `</think>` what follows the last is taken, without a look at where they stand."""
@@ -165,8 +166,8 @@ def after_thinking(response: str) -> str:
 
 
 def _in_code(text: str, position: int) -> bool:
-    """Whether a `</think>` is code: in a block that is closed, behind something on its line or behind a `<think>` in its
-    block. Else it may end a reasoning in which a block was never closed."""
+    """Whether a `</think>` is code: in a block that is closed, behind something on its line or behind a `<think>` in
+    its block. Else it may end a reasoning in which a block was never closed."""
     line = text.count("\n", 0, position)
     block = _holds(fenced(text), line)
     if block is None or block.end == len(block.lines):
@@ -241,7 +242,7 @@ def finished(code: str) -> str:
 
 def _depth(code: str) -> int:
     """The indentation of the last line that begins a definition."""
-    starts = re.findall(r"^([ \t]*)(?:async[ \t]+)?(?:def[ \t]+\w+[ \t]*\(|class[ \t]+\w+[ \t]*[:(])", code, re.MULTILINE)
+    starts = STARTS.findall(code)
     return len(starts[-1].expandtabs(4)) if starts else 0
 
 
@@ -253,11 +254,11 @@ def _parsed(text: str) -> ast.Module | None:
 
 
 def _missing_types(tree: ast.Module) -> list[str]:
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    imports = [alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
-    bound = {alias.asname or alias.name for alias in imports}
+    nodes = list(ast.walk(tree))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    bound = {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
     bound |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
-    bound |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    bound |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     if "*" in bound or any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body):
         return []
     return sorted({node.id for node in names} & set(typing.__all__) - bound)

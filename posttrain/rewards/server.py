@@ -11,7 +11,6 @@ from posttrain.rewards.base import Sample
 from posttrain.rewards.calls import Reward, answered, build, run
 from posttrain.rewards.expressions import Expression
 from posttrain.rewards.returns import Answer, failure, one_line
-from posttrain.rewards.workers import limit_cpu
 from posttrain.types import InputError
 
 
@@ -42,18 +41,13 @@ class Server:
             yield {}
         else:
             reward, samples, seconds = self._rewards[request["reward"]], request["samples"], request["seconds"]
-            # Twice the wall-clock limit, so that the parent's clock always strikes first.
-            limit_cpu(2 * seconds + 5)
             if reward.kind == "batched":
                 answers = self._batch(reward, samples, TrainerState(request["trainer_state"]))
             elif reward.is_async:
                 answers = self._together(reward, samples, seconds, request["together"])
             else:
                 answers = (run(answered(reward.score_sample(sample))) for sample in samples)
-            for answer in answers:
-                yield answer
-                limit_cpu(2 * seconds + 5)
-            limit_cpu(0)
+            yield from answers
 
     def _load(self, expressions: Sequence[Expression]) -> dict[str, Any]:
         """`{"loaded": […]}`, or `{"error": why, "target": which}`."""

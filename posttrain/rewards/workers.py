@@ -1,11 +1,12 @@
 """Killable worker processes for code that may hang, crash or eat memory: rewards, verifiers and environments.
 
-A worker is a fresh Python process (never a fork, so it works from scripts without a main guard, from a REPL and beside
-threads). Requests go down one pipe pickled, results come back up another as JSON, so that a worker cannot make the
-parent run anything. Both pipes have descriptors of their own: what a reward prints goes to standard error and cannot
-corrupt results. Every frame is 8 bytes of length, then the payload.
+A worker is a fresh Python process (never a fork of its parent, so it works from scripts without a main guard, from a
+REPL and beside threads). Requests go down one pipe pickled, results come back up another as JSON, so that a worker
+cannot make the parent run anything. Both pipes have descriptors of their own: what a reward prints goes to standard
+error and cannot corrupt results. Every frame is 8 bytes of length, then the payload.
 
-A worker has one numerical thread and a memory limit, and leads its own process group, which is killed as a whole.
+A worker has one numerical thread and a memory limit. Beside it lives its `supervisor`, a fork from before any code of a
+user is loaded, which is what the parent sees: it ends the worker and whatever that has started.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import posttrain
+from posttrain.rewards.supervisor import SWEEP_SECONDS, supervise
 
 HEADER = struct.Struct(">Q")
 START_SECONDS = 60.0
@@ -114,8 +114,7 @@ class Worker:
         """End the process and whatever it started. May be called from another thread than the one that waits for it,
         which then gets WorkerLost."""
         if not self._closed:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.terminate()
 
     def close(self) -> None:
         """Kill the worker and free its pipes; idempotent."""
@@ -123,7 +122,11 @@ class Worker:
             return
         self.kill()
         self._closed = True
-        self._process.wait()
+        try:
+            self._process.wait(2 * SWEEP_SECONDS)
+        except subprocess.TimeoutExpired:  # its supervisor is stopped
+            self._process.kill()
+            self._process.wait()
         os.close(self._down)
         os.close(self._up)
 
@@ -186,15 +189,15 @@ class Worker:
 
 
 def work(server_class: str, read_fd: int, write_fd: int, parent_pid: int) -> None:
-    """The life of a worker: limits, then one request after the other until the parent is gone."""
+    """The life of a worker: a supervisor, limits, then one request after the other."""
     os.dup2(2, 1)
+    supervise(read_fd, parent_pid, others=(write_fd,))
     for descriptor in (read_fd, write_fd):
         os.set_inheritable(descriptor, False)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    threading.Thread(target=_die_with_parent, args=(read_fd, parent_pid), daemon=True).start()
 
     # After the limits: what is imported here may import user code.
     module, _, name = server_class.partition(":")
@@ -205,23 +208,6 @@ def work(server_class: str, read_fd: int, write_fd: int, parent_pid: int) -> Non
         for answer in server.answer(request):
             payload = json.dumps(answer).encode()
             _write(write_fd, HEADER.pack(len(payload)) + payload)
-
-
-def limit_cpu(seconds: float) -> None:
-    """Let the kernel end this process after so much more processor time (0: no limit).
-
-    Needed where native code holds the interpreter lock after the parent has died: no thread of ours runs then."""
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _die_with_parent(read_fd: int, parent_pid: int) -> None:
-    """End the process when the parent is gone, also in the middle of a reward. A thread, because the kernel's own
-    parent-death signal fires when the *thread* that started the worker ends."""
-    poller = select.poll()
-    poller.register(read_fd, 0)  # only a hang-up is reported
-    while not poller.poll(1000) and os.getppid() == parent_pid:
-        pass
-    os._exit(1)
 
 
 def _read(descriptor: int, size: int) -> bytes:

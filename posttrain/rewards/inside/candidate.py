@@ -67,7 +67,7 @@ def load(sources: list[tuple[str, str]], namespace: dict[str, Any]) -> None:
 
 
 def first_that_compiles(sources: list[tuple[str, str]], flags: int = 0) -> tuple[str, CodeType]:
-    """What is shown before the source, and its code. Raises what compiling the first raises, if none of them compiles."""
+    """What is shown before it, and the code. Raises what compiling the first raises, if none of them compiles."""
     failure: BaseException | None = None
     for shown, source in sources:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _ast
-import _signal
+import _signal  # type: ignore[import-not-found]  # `signal` imports `enum`, which takes long
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
