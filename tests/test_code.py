@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.blocks import fenced_blocks, python_of, readings
 from posttrain.rewards.calls import signature_of
 from posttrain.rewards.code import canonical, code
+from posttrain.rewards.inside.candidate import load
 from posttrain.rewards.inside.plain import NotPlain, decode, encode
 from posttrain.types import Message
 
@@ -115,6 +118,16 @@ def test_programs() -> None:
     assert code(fenced("if __name__ == '__main__':\n    print(2 * int(input()))"), cases=cases) == 1.0
 
 
+def test_a_program_may_end_as_it_may_under_python() -> None:
+    cases = [{"stdin": "7\n", "stdout": "yes"}, {"stdin": "8\n", "stdout": "no"}]
+    early = "if int(input()) % 2 == 0:\n    print('no')\n    {}\nprint('yes')"
+    for end in ("exit()", "quit()", "exit(0)", "import sys; sys.exit()", "raise SystemExit"):
+        assert code(fenced(early.format(end)), cases=cases) == 1.0, end
+    assert code(fenced(early.format("exit('no good')")), cases=cases) == 0.5
+    assert code(fenced("def f(n): return n\nexit()"), "", "f", [{"args": [1], "expected": 1}]) == 1.0
+    assert code(fenced("def f(n): return n\nexit(1)"), "", "f", [{"args": [1], "expected": 1}]) == 0.0
+
+
 def test_a_long_input_and_too_long_an_output() -> None:
     text = "12345\n" * 100_000
     program = fenced("import sys\nprint(len(sys.stdin.read()))")
@@ -181,12 +194,31 @@ def test_arguments_changed_in_place_are_seen_if_the_function_returns_none() -> N
         ({"test": "assert f(", "entry_point": "f"}, "the suite cannot be read: SyntaxError"),
         ({"test": "assert f(print)", "entry_point": "f"}, "only plain data"),
         ({"test": "import os\nos._exit(3)", "entry_point": "f"}, "ended with status"),
+        ({"test": "assert f(1) == Pair(1)", "entry_point": "f"}, "whatever the candidate does: NameError: .*'Pair'"),
+        ({"test": "assert f(1)\nx = LIMIT\nassert f(x)", "entry_point": "f"}, "NameError: name 'LIMIT'"),
+        ({"test": "assert f(1)\nimport numpy", "entry_point": "f"}, "ModuleNotFoundError: No module named 'numpy'"),
+        ({"test": "assert 1 > 2\nassert f(1) == 1", "entry_point": "f"}, "does: AssertionError"),
+        ({"test": "x = open('data.txt')\nassert f(1) == 1", "entry_point": "f"}, "FileNotFoundError"),
     ],
 )
 def test_faulty_tests_are_no_low_score(columns: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, RuntimeError), match=message):
         code(fenced("def f(n): return n"), **columns)
     assert returns("1", 1) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("body", "suite"),
+    [
+        ("return undefined", "assert f(1) == 1"),  # the candidate's NameError
+        ("import numpy", "assert f(1) == 1"),
+        ("return 'name'", "assert eval(f(1)) == 1"),  # raised in what the candidate wrote
+        ("return 2", "assert f(1) == 1 and Pair(1)"),  # wrong whatever Pair is
+        ("return '1'", "assert f(1) > 0"),
+    ],
+)
+def test_what_a_candidate_brings_about_is_no_fault_of_the_suite(body: str, suite: str) -> None:
+    assert code(fenced(f"def f(n):\n    {body}"), "", "f", test=suite) == 0.0
 
 
 def test_in_workers_beside_each_other() -> None:
@@ -200,14 +232,99 @@ def test_in_workers_beside_each_other() -> None:
 # ---- extraction
 
 
+def meant(response: str, prompt: str = "", name: str = "f") -> Any:
+    """What `f()` returns by the first reading that compiles; None where there is none, or no `f`."""
+    space: dict[str, Any] = {}
+    try:
+        load([(r.shown, r.source) for r in readings(response, name, python_of(prompt))], space)
+    except SyntaxError:
+        return None
+    return eval(f"{name}()", space) if re.split(r"\W", name)[0] in space else None
+
+
+THINKING = "<think>\nFirst:\n```python\ndef f(): return 1\n```\nNo."
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "1. So:\n   ```python\n   def f():\n       return 7\n   ```",
+        "1. So:\n   ```python\n   def f():\n       return 7\n```\nDone.",
+        "- ```python\n  def f():\n      return 7\n  ```\n- ```text\n  7\n  ```",
+        "* So:\n\t```python\n\tdef f():\n\t    return 7\n\t```",
+        "```python\n    def f():\n        return 7\n```",
+        "```python\r\ndef f():\r\n    return 7\r\n```\r\n",
+        "  ```python\ndef f():\n    if True:\n        return 7\n  ```",
+        "```python\ndef f():\n    return 7\n  ```\nThat prints:\n```text\n7\n```",
+        "```python\ndef f():\n    return 7\n```</answer>",
+        *(f"```{name}\ndef f(): return 7\n```" for name in ("", "py", "py3", "Python3", "python3.11", "pypy")),
+        *(f"```{name}\ndef f(): return 7\n```" for name in ("{python}", "{.python}", "python:a.py", "python title=x")),
+        "~~~~ python\ndef f(): return 7\n~~~~\n",
+        "````markdown\nHere:\n```python\ndef f(): return 7\n```\n````",
+        "Write ```f()``` for it:\n```python\ndef f(): return 7\n```",
+        "```python\ndef f():\n    \"\"\"\n    ```\n    f()\n    ```\n    \"\"\"\n    return 7\n```",
+        "```python\ndef f():\n  '''\n  ```\n  f()\n  ```\n  '''\n  return 7\n```\nIt is:\n```text\n7\n```",
+        "```python\nHELP = '''\n```\nf()\n```\n'''\ndef f():\n    return 7\n```",
+        *(f"```python\ndef f():\n    s = 'a{c}b'\n    return 7\n```" for c in "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"),
+        "```python\nif True:\n    def f(): return 7\n```",
+        "```python\ntry:\n    import x\nexcept ImportError:\n    def f(): return 7\n```",
+        "```python\nf, g = (lambda: 7), 1\n```",
+        "```python\nf = lambda: 7\n```\nAs a check:\n```\nf: 7\n```",
+        "```python\ndef f(): return 1\n```\nBetter:\n```\ndef f(): return 7\n```",
+        "```python\ndef f():\n    '''strips <think> tags'''\n    return 7\n```",
+        "```python\ndef f():\n    return 7 if '</think>' < '<think>' else 0\n```",
+        "```python\nT = '''\n<think>\nx\n</think>\n'''\ndef f(): return 7\n```",
+        "def f():\n    # strips <think> and </think>\n    return 7\n",
+        THINKING + "</think>\n```python\ndef f(): return 7  # </think>\n```",
+        THINKING + "\n```python\ndef f():\n</think>\n```python\ndef f(): return 7\n```",
+        THINKING + "\n```python\ndef f():\n</think>\n```\ndef f(): return 7\n```",
+        "A draft: ```def f()```.\n</think>\n```python\ndef f(): return 7\n```\n<think>again",
+    ],
+)  # fmt: skip
+def test_code_as_people_write_it(response: str) -> None:
+    assert meant(response) == 7
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        THINKING,
+        THINKING + "</think>\nI do not know.",
+        THINKING[8:] + "\n</think>I do not know.",
+        THINKING + "\n```python\ndef f(): return 1\n</think>\nNothing.",
+        "<think>\ndef f(): return 1\n</think>",
+        "```text\ndef f(): return 1\n```",
+        "```python\ndef f(: return 1\n```\n",
+    ],
+)
+def test_a_draft_in_the_reasoning_is_no_answer(response: str) -> None:
+    assert meant(response) is None
+
+
+def test_the_program_among_blocks() -> None:
+    program = "```python\nprint(int(input()) ** 2)\n```"
+    for after in ("\n5\n25", "\nO(1)", "text\n25", "\n$ python3 main.py", "\nx = 5"):
+        response = f"```python\nprint(0)\n```\nBetter:\n{program}\nA run:\n```{after}\n```"
+        assert readings(response, None, "")[0].source == "print(int(input()) ** 2)"
+    nameless = f"{program.replace('python', '')}\nA run:\n```\n5\n25\n```"
+    assert readings(nameless, None, "")[0].source == "print(int(input()) ** 2)"
+
+
+def test_many_tags_and_fences_take_no_time() -> None:
+    for part in ("```a\n</think> ", "</think>\n", "```python\n  ```\n", "<think>```", "```python\ndef f(:\n```\n"):
+        began = time.process_time()
+        readings(part * 20_000, "f", "")
+        assert time.process_time() - began < 10  # what grows with the square takes minutes
+
+
 def test_the_last_block_that_defines_the_entry_point() -> None:
     text = "```python\ndef f(): return 1\n```\nBetter:\n~~~py\ndef f(): return 2\n~~~\n```sh\nls\n```\n```\nf()\n```"
-    assert fenced_blocks(text) == ["def f(): return 1", "def f(): return 2", "f()"]
-    assert readings(text, "f", "") == ["def f(): return 2"]
-    assert readings("<think>```python\ndef f(): return 1\n```</think>no", "f", "") == []
-    assert readings("```python\ndef f():\n    return 3", "f", "") == ["def f():\n    return 3"]
-    assert readings("def f(): return 4", "f", "") == ["def f(): return 4"]
-    assert readings("I do not know.", "f", "") == []
+    assert [block.text for block in fenced_blocks(text)] == ["def f(): return 1", "def f(): return 2", "f()"]
+    assert meant(text) == 2
+    assert meant("<think>```python\ndef f(): return 1\n```</think>no") is None
+    assert meant("```python\ndef f():\n    return 3") == 3
+    assert meant("def f(): return 4") == 4
+    assert meant("I do not know.") is None
 
 
 def test_a_continuation_is_cut_where_the_function_ends_and_indented_where_it_is_not() -> None:
@@ -219,6 +336,41 @@ def test_a_continuation_is_cut_where_the_function_ends_and_indented_where_it_is_
         "```python\nfrom math import pi\ndef area(r): return pi * r * r\n```",
     ):
         assert code(text, PROMPT, "area", cases) == 1.0, text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response"),
+    [
+        ("def f(): return 1 / 0\n\nprint(f())\nK = 7", "def f(): return K"),
+        ("import sys\nn = int(input())\nprint(n)\nexit()\ndef g(): return 7", "def f(): return g()"),
+        ("def g(xs: Missing): pass\nK = 7", "def f(): return K"),
+        ("import math\nK = 7\nwhile True: pass", "def f(): return K"),
+        ("from __future__ import annotations\nK = 7", "def f(x: Missing = 7): return x"),
+        ("def f(xs: List[int] = [7]) -> Optional[int]:\n    # write it here", "    return xs[0]"),
+        ("def f(xs: List[int] = [7]) -> Optional[int]:", "x = xs[0]\nif x:\n    return x"),
+        ("def f(xs: List[int] = [7]) -> int:\n    pass", "def f(xs: List[int] = [7]): return xs[0]"),
+        ("def f():\n    # begin", "<think>\ndef f(): return 1\n</think>\n    return 7"),
+        ("def f():\n    '''\n    class of things\n    '''", "return 7"),
+    ],
+)
+def test_what_the_prompt_shows_can_be_used_and_breaks_nothing(
+    prompt: str, response: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posttrain.rewards.inside.shown.SECONDS", 0.2)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    response = response if "think" in response else fenced(response)
+    assert meant(response, f"Mend this:\n```python\n{prompt}\n```") == 7
+
+
+def test_a_method_to_complete() -> None:
+    prompt = "class S:\n    def f(self, xs: List[int] = [7]) -> int:\n        "
+    for body in ("        x = xs[0]\n        return x", "x = xs[0]\nreturn x", "    x = xs[0]\n    return x"):
+        assert meant(fenced(body), prompt, "S().f") == 7
+
+
+def test_code_of_a_prompt_that_raises_does_not_spoil_a_suite() -> None:
+    prompt = "```python\ndef g(n): return n + 1\nprint(g('a'))\n```"
+    assert code(fenced("def f(n): return g(n)"), prompt, "f", test="assert f(g(1)) == 3") == 1.0
 
 
 def test_the_code_of_a_prompt() -> None:

@@ -9,8 +9,9 @@ import ast
 import re
 import textwrap
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from posttrain.rewards.extract import strip_thinking
 
@@ -22,8 +23,9 @@ STARTS = re.compile(r"^([ \t]*)(?:async[ \t]+)?(?:def[ \t]+\w+[ \t]*\(|class[ \t
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 TAGS = 20
 """Of a response with more `</think>` what follows the last is taken, without a look at where they stand."""
-LONGER = 4
-"""So many later fences are tried as the end of a block that does not compile: the first may stand in a string."""
+LONGER = 3
+"""So many later fences are tried as the end of a block that does not compile, for the first may stand in a string; and
+so many blocks before it are tried with those ends."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,10 @@ class Block:
     def text(self) -> str:
         return self._until(self.end)
 
-    @property
-    def texts(self) -> Iterator[str]:
-        """What the block holds, then what it holds if its closing fence was part of it."""
-        yield self.text
-        later = (n for n in range(self.end + 1, len(self.lines)) if closes(self.lines[n], self.fence) is not None)
-        for _, end in zip(range(LONGER), later, strict=False):
+    def longer(self, than: int) -> Iterator[str]:
+        """What the block holds if the fences up to a line are part of it."""
+        later = (n for n in range(than + 1, len(self.lines)) if closes(self.lines[n], self.fence) is not None)
+        for end in islice(later, LONGER):
             yield self._until(end)
 
     def _until(self, end: int) -> str:
@@ -131,20 +131,21 @@ def readings(response: str, entry_point: str | None, preamble: str) -> list[Read
     blocks = fenced_blocks(after_thinking(response))
     name = re.split(r"\W", entry_point or "", maxsplit=1)[0]
     shown = finished(preamble)
-    if blocks:
-        if name and (whole := _defining(blocks, name)):
-            return _distinct(shown, (form for text in whole.texts for form in (text, textwrap.dedent(text))))
-        bodies = list(_main(blocks).texts)
+    found: list[Reading] = []
+    if blocks and name and (whole := _defining(blocks, name)):
+        for text in _texts(whole, blocks):
+            found += [Reading(shown, text), Reading(shown, textwrap.dedent(text))]
+    elif blocks:
+        for text in _texts(_main(blocks), blocks):
+            found += _continuing(text, preamble) if name and preamble else [Reading("", text)]
     else:
-        # With its tags: if that compiles, they stand in strings. Without a fence only the sandbox can tell.
-        bodies = [text for text in (response, strip_thinking(response)) if text.strip()]
-        if name and any(_defines(text, name) for text in bodies):
-            return _distinct(shown, bodies)
-    if not name or (blocks and not preamble):
-        return _distinct("", bodies)
-    if not preamble:
-        return []
-    return _distinct("", (preamble.rstrip("\n") + "\n" + text for text in _continuations(bodies, preamble)))
+        # First with its tags: if that compiles, they stand in strings. Without a fence only the sandbox can tell.
+        for text in (response, strip_thinking(response)):
+            if not name or _defines(text, name):
+                found.append(Reading(shown if name else "", text))
+            elif preamble:
+                found += _continuing(text, preamble)
+    return [reading for reading in dict.fromkeys(found) if reading.source.strip()]
 
 
 def after_thinking(response: str) -> str:
@@ -206,19 +207,29 @@ def _main(blocks: list[Block]) -> Block:
     return (named or [block for block in blocks if CALL.search(block.text)] or blocks)[-1]
 
 
-def _continuations(bodies: list[str], preamble: str) -> Iterator[str]:
+def _texts(block: Block, blocks: list[Block]) -> Iterator[str]:
+    """What a block holds; then, since its fences may stand in a string, what it or a block before it would hold."""
+    yield block.text
+    before = [other for other in blocks if other.lines is block.lines and other.start < block.start]
+    yield from block.longer(block.end)
+    for other in before[: -1 - LONGER : -1]:
+        yield from other.longer(block.end - 1)
+
+
+def _continuing(body: str, preamble: str) -> list[Reading]:
     """How a body may continue the prompt's code: as it is, cut where the function ends, and with the indentation that
-    its first line or all of it has lost."""
+    all of it or its first line has lost."""
+    if not body.strip():
+        return []
     indent = " " * (_depth(preamble) + 4)
-    for body in bodies:
-        texts = [body] if "think>" in body else [body, _first_suite(body)]  # else a reasoning could be cut off
-        yield from texts
-        yield from (indent + text.lstrip(" ") for text in texts)
-        yield textwrap.indent(textwrap.dedent(body), indent)
-
-
-def _distinct(shown: str, sources: Iterable[str]) -> list[Reading]:
-    return [Reading(shown, source) for source in dict.fromkeys(sources) if source.strip()]
+    texts = [body] if "think>" in body else [body, _first_suite(body)]  # else a reasoning could be cut off
+    forms = [
+        body,
+        textwrap.indent(textwrap.dedent(body), indent),
+        *texts,
+        *(indent + text.lstrip(" ") for text in texts),
+    ]
+    return [Reading("", preamble.rstrip("\n") + "\n" + form) for form in forms]
 
 
 def python_of(prompt: str) -> str:

@@ -27,8 +27,8 @@ def run_shown(source: str, namespace: dict[str, Any]) -> int:
         raise Overdue
 
     flags = 0
-    before = _signal.signal(_signal.SIGALRM, strike)
-    _signal.setitimer(_signal.ITIMER_REAL, SECONDS)
+    handler = _signal.signal(_signal.SIGALRM, strike)
+    timer = _signal.setitimer(_signal.ITIMER_REAL, SECONDS)
     try:
         for statement in compile(source, "<prompt>", "exec", ONLY_TREE, dont_inherit=True).body:
             try:
@@ -43,6 +43,6 @@ def run_shown(source: str, namespace: dict[str, Any]) -> int:
     except (Overdue, SyntaxError, ValueError, RecursionError, MemoryError):
         pass
     finally:
-        _signal.setitimer(_signal.ITIMER_REAL, 0)
-        _signal.signal(_signal.SIGALRM, before)
+        _signal.setitimer(_signal.ITIMER_REAL, *timer)
+        _signal.signal(_signal.SIGALRM, handler)
     return flags
