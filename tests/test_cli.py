@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,44 @@ def test_exit_code_and_message_of_a_command_that_stops(
     assert cli.main(["sft", *TRAIN]) == code
     out, err = capsys.readouterr()
     assert (out, err) == ("", said)
+
+
+def test_sigterm_interrupts_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, so that what is cleaned up is not cut off in its turn; a fork of ours ends as any process."""
+    cleaned: list[int] = []
+
+    def stop(config: SftConfig) -> int:
+        if not (child := os.fork()):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        cleaned.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned.append(1)
+        return 0
+
+    monkeypatch.setattr(cli, "_training", lambda method, **_: stop)
+    assert cli.main(["sft", *TRAIN]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert cleaned == [-signal.SIGTERM, 1]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_handler_of_whoever_calls_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_training", lambda method, **_: lambda config: signal.getsignal(signal.SIGTERM) != mine)
+
+    def mine(*_: object) -> None:
+        """Nothing."""
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        assert cli.main(["sft", *TRAIN]) == 0
+        with ThreadPoolExecutor(1) as pool:  # where no handler can be set
+            assert pool.submit(cli.main, ["sft", *TRAIN]).result() == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_fault_of_ours_shows_its_traceback(

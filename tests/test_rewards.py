@@ -385,29 +385,70 @@ def test_works_wherever_it_is_called_from(tmp_path: Path, how: str) -> None:
     assert done.stdout == "0.0\n", done.stderr
 
 
-def test_workers_die_with_the_parent(tmp_path: Path) -> None:
-    """Also in the middle of a reward, while native code holds the interpreter lock only the processor limit helps; here
-    the thread that watches the parent is enough."""
-    file = reward_file(
-        tmp_path,
-        "import os, time\ndef f(response, where):\n    open(where, 'w').write(str(os.getpid()))\n    time.sleep(60)\n",
-    )
-    pid_file = tmp_path / "pid"
+STARTER = """
+import ctypes, os, subprocess, sys, time
+def f(response, where):
+    sleep = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()} '); time.sleep(60)"
+    subprocess.Popen([sys.executable, "-S", "-c", sleep, where], start_new_session=True)
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execv(sys.executable, [sys.executable, "-S", "-c", sleep, where])
+        os._exit(0)
+    while not os.path.exists(where) or len(open(where).read().split()) < 2:
+        time.sleep(0.01)
+    open(where, "a").write(f"{os.getpid()} .")
+    if response == "hold":
+        ctypes.PyDLL(None).sleep(60)  # keeps the interpreter lock without the use of a processor
+    return 1.0
+"""
+
+
+def _all_end(pid_file: Path, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    pids = [int(pid) for pid in pid_file.read_text().split()[:-1]]
+    assert len(pids) == 3
+    while left := [pid for pid in pids if _running(pid)]:
+        assert time.monotonic() < until, f"{left} of {pids} are left"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("response", ["return", "hold"])
+def test_what_a_reward_starts_ends_with_its_worker(tmp_path: Path, response: str) -> None:
+    """Also in a session of its own, and with a parent that is gone."""
+    pid_file, file = tmp_path / "pids", reward_file(tmp_path, STARTER)
+    with Scorer([f"{file}:f"], columns=["where"], timeout_seconds=2 if response == "hold" else 30) as scorer:
+        (score,) = scorer.score([Sample("q", (Message("assistant", response),), (), {"where": str(pid_file)})])
+    assert score.reason == (None if response == "return" else "f: timed out after 2 s")
+    _all_end(pid_file, 10)
+
+
+def test_workers_and_what_they_started_die_with_the_parent(tmp_path: Path) -> None:
+    """Also in the middle of a reward that holds the interpreter lock."""
+    file, pid_file = reward_file(tmp_path, STARTER), tmp_path / "pids"
     code = (
         "from posttrain.rewards.base import Sample, Scorer\nfrom posttrain.types import Message\n"
         f"Scorer(['{file}:f'], columns=['where'], timeout_seconds=60).score("
-        f"[Sample('q', (Message('assistant', 'x'),), (), {{'where': {str(pid_file)!r}}})])\n"
+        f"[Sample('q', (Message('assistant', 'hold'),), (), {{'where': {str(pid_file)!r}}})])\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": ROOT})
     deadline = time.monotonic() + 30
-    while not (pid_file.exists() and pid_file.read_text()):
+    while not (pid_file.exists() and pid_file.read_text().endswith(".")):
         assert time.monotonic() < deadline, "the reward was never called"
         time.sleep(0.02)
     parent.kill()
     parent.wait(timeout=10)
-    while _running(int(pid_file.read_text())):
-        assert time.monotonic() < deadline, "the worker outlived its parent"
-        time.sleep(0.05)
+    _all_end(pid_file, 20)
+
+
+def test_a_supervisor_that_is_stopped_or_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a reward that means harm, say: the worker ends with it, and nobody waits for ever."""
+    monkeypatch.setattr("posttrain.rewards.workers.SWEEP_SECONDS", 0.2)
+    for number in ("SIGKILL", "SIGSTOP"):
+        body = f"import os, signal, time\ndef f(response): os.kill(os.getppid(), signal.{number}); time.sleep(60)\n"
+        with Scorer([f"{reward_file(tmp_path, body)}:f"], columns=[], timeout_seconds=1) as scorer:
+            (score,) = scorer.score([Sample("q", (Message("assistant", "x"),), (), {})])
+        assert score.total is None and score.reason is not None
 
 
 def _running(pid: int) -> bool:
