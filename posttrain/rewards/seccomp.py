@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import platform
 import struct
+from functools import cache
 
 from posttrain.types import InputError
 
@@ -67,6 +68,7 @@ ALLOW, KILL, REFUSED, MISSING, PRETENDED = 0x7FFF0000, 0x80000000, 0x00050001, 0
 Instruction = tuple[int, int, int, int]
 
 
+@cache
 def filter_program(processes: bool = False, machine: str = platform.machine()) -> bytes:
     """The filter, for `prctl(PR_SET_SECCOMP)`; with `processes` for a side that may also fork, within its limit.
 
