@@ -16,8 +16,10 @@ from itertools import islice
 from posttrain.rewards.extract import strip_thinking
 
 FENCE = re.compile(r"(?P<indent>[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)*)(?P<fence>```+|~~~+)[ \t]*(?P<info>[^\n]*)")
+QUOTE = re.compile(r"[ \t]*>[ \t]?")
+QUOTED_FENCE = re.compile(r"[ \t]*>[ \t]*(?:```|~~~)")
 LANGUAGE = re.compile(r"\{?\.?([\w+#-]*)")
-PYTHON = re.compile(r"(?:i?py|i?python|pypy)[\d.]*", re.IGNORECASE)
+PYTHON = re.compile(r"(?:i?py|i?python|pypy)[\d-]*", re.IGNORECASE)
 CALL = re.compile(r"[\w\])][ \t]*\(")
 STARTS = re.compile(r"^([ \t]*)(?:async[ \t]+)?(?:def[ \t]+\w+[ \t]*\(|class[ \t]+\w+[ \t]*[:(])", re.MULTILINE)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
@@ -80,6 +82,7 @@ def fenced(text: str) -> list[Block]:
     blocks: list[Block] = []
     position = 0
     while position < len(lines):
+        _unquote(lines, position)
         opening = opens(lines[position])
         position += 1
         if opening is not None:
@@ -88,6 +91,14 @@ def fenced(text: str) -> list[Block]:
             blocks.append(Block(lines, position, end, fence, indent, language))
             position = end + 1
     return blocks
+
+
+def _unquote(lines: list[str], position: int) -> None:
+    """Where a block opens in a quotation, take the marks off the lines of that."""
+    if QUOTED_FENCE.match(lines[position]):
+        while position < len(lines) and (mark := QUOTE.match(lines[position])):
+            lines[position] = lines[position][mark.end() :]
+            position += 1
 
 
 def _end(lines: list[str], start: int, fence: str, indent: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from posttrain.rewards.blocks import Reading, finished, python_of, readings
 from posttrain.rewards.inside.plain import NotPlain, encode
+from posttrain.rewards.inside.shown import SECONDS
 from posttrain.rewards.sandbox import Box, BoxLost, Forged, OutOfTime
 
 OUTPUT_BYTES = 1 << 20
@@ -187,7 +188,7 @@ class Candidate:
     def _start(self) -> Box:
         self._box = self._grader.box()
         try:
-            if self._box.ask(self._load, self._grader.deadline()) != ["loaded"]:
+            if self._box.ask(self._load, self._grader.deadline() + SECONDS) != ["loaded"]:
                 raise BoxLost("its code raises an error")
         except BoxLost:
             self._usable = False

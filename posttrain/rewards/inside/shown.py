@@ -13,6 +13,7 @@ ONLY_TREE, FUTURE_ANNOTATIONS = 0x400, 0x1000000
 """Flags of `compile`, as `ast.PyCF_ONLY_AST` and `__future__.annotations`, whose modules take long to import."""
 
 SECONDS = 1.0
+"""It is not charged to the candidate."""
 
 
 class Overdue(BaseException):
