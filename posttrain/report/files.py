@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from posttrain.comparison import Comparison, root_of
@@ -127,7 +127,7 @@ def read_comparison(folder: Path) -> Comparison:
 def checked(value: Any, form: type, where: Path | str) -> dict[str, Any]:
     """The value, which has the form of a TypedDict; more keys may be there. Raises InputError for any other."""
     try:
-        TypeAdapter(form, config=ConfigDict(strict=True)).validate_python(value)
+        TypeAdapter(form).validate_python(value, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "it"

@@ -28,6 +28,7 @@ from typing import IO, Any, Self
 
 from posttrain.rewards.bubblewrap import HELP, bubblewrap_arguments, draw_uid, library_path
 from posttrain.rewards.seccomp import filter_program
+from posttrain.rewards.supervisor import children_of
 from posttrain.types import InputError
 
 START_SECONDS = 20.0
@@ -215,7 +216,7 @@ class Box:
             elif self._unsafe:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
-                process.kill()  # bubblewrap, before it had said what it started; that dies with it
+                _kill_both(process)
         with suppress(subprocess.TimeoutExpired):
             process.wait(END_SECONDS)
             return
@@ -249,6 +250,22 @@ class Box:
         chunk = os.read(self._results, 1 << 20)
         self._buffer += chunk
         return bool(chunk)
+
+
+def _kill_both(process: subprocess.Popen[bytes]) -> None:
+    """Kill bubblewrap and what it has started without having said so. The second may be waiting for the first, whose
+    death it would not notice; so the first is stopped until the second is found."""
+    process.send_signal(signal.SIGSTOP)
+    until = time.monotonic() + END_SECONDS
+    with suppress(ChildProcessError):  # it has ended by itself
+        while not os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            if time.monotonic() > until:
+                break
+            time.sleep(0.001)
+    for child in children_of(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    process.kill()
 
 
 def _wait(descriptor: int, event: int, deadline: float) -> None:

@@ -88,7 +88,7 @@ def _sweep(child: int, status: int | None) -> int | None:
         status = ended.get(child, status)
         if not ended:
             time.sleep(0.002)
-        victims = _children()
+        victims = children_of(os.getpid())
 
 
 def _reap() -> dict[int, int] | None:
@@ -102,11 +102,12 @@ def _reap() -> dict[int, int] | None:
     return ended
 
 
-def _children() -> list[int]:
+def children_of(parent: int) -> list[int]:
+    """The processes whose parent this is."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
-            if int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]) == os.getpid():
+            if int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]) == parent:
                 found.append(int(folder.name))
     return found
 

@@ -1,0 +1,215 @@
+"""Folders that somebody else has made: no Python of a model runs unasked, what cannot be meant gets a message, and a
+report neither follows nor shows what it should not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from posttrain.chat import template as template_module
+from posttrain.config import AverageConfig, EvalConfig, SampleConfig, SftConfig
+from posttrain.models.load import load_model, model_folder
+from posttrain.report.html import write_report
+from posttrain.train.average import average_models
+from posttrain.types import InputError, Message
+
+OWN_CODE = """
+from pathlib import Path
+Path({ran!r}).touch()
+from transformers import LlamaConfig, LlamaForCausalLM
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def copied(tmp_path: Path, **config: Any) -> Path:
+    """The tiny model in a folder of its own, with these settings in its configuration."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("tiny-random"), folder)
+    settings = json.loads((folder / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_python_of_a_model_runs_only_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = tmp_path / "ran"
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # nobody is asked
+    names = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    folder = copied(tmp_path, model_type="own", architectures=["OwnModel"], auto_map=names)
+    (folder / "own.py").write_text(OWN_CODE.format(ran=str(ran)))
+    with pytest.raises(InputError, match=r"needs Python that it brings along .*--trust-remote-code"):
+        load_model(str(folder))
+    with pytest.raises(InputError, match="cannot be read"):
+        average_models(AverageConfig(models=(str(folder), str(folder)), out=tmp_path / "out"))
+    assert not ran.exists()
+
+
+def test_a_model_that_needs_none_of_its_python_loads_without(tmp_path: Path) -> None:
+    folder = copied(tmp_path, auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"})
+    (folder / "own.py").write_text(OWN_CODE.format(ran=str(tmp_path / "ran")))
+    load_model(str(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("config", [SftConfig, EvalConfig, SampleConfig])
+def test_trust_is_off_by_default(config: Any) -> None:
+    assert config.model_fields["trust_remote_code"].default is False
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
+        ({"num_hidden_layers": 10**9}, r"num_hidden_layers is 1000000000 in config.json; give one from 1 to 10000"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"hidden_size": 10**9}, "hidden_size is 1000000000"),
+        ({"hidden_size": "wide"}, "cannot be loaded"),
+        ({"rope_parameters": {"rope_type": "no such"}}, "cannot be loaded"),
+    ],
+)
+def test_an_odd_configuration_is_told(tmp_path: Path, config: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load_model(str(copied(tmp_path, **config)))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "\xff", "[" * 100_000])
+def test_a_configuration_that_is_none_is_told(tmp_path: Path, text: str) -> None:
+    folder = copied(tmp_path)
+    (folder / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    folder = copied(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "norm" in name)
+    tensors[name][3] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"'{name}' hold NaN or infinity"):
+        load_model(str(folder))
+
+
+def test_large_weights_are_numbers(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "norm" in name)
+    tensors[name] = torch.full_like(tensors[name], 3e38)  # their sum is not finite
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    load_model(str(folder))
+
+
+def test_a_cache_that_is_a_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").touch()
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match="set POSTTRAIN_CACHE to a folder"):
+        load_model("tiny-random")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "seems to loop"),
+        ("{{ 'a' * 30000000 }}", "writes 30000000 characters for a conversation of"),
+        ("{{ 1 // 0 }}", "refuses the conversation"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "refuses the conversation"),
+    ],
+)
+def test_a_template_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, said: str) -> None:
+    monkeypatch.setattr(template_module, "RENDER_SECONDS", 0.2)
+    folder = copied(tmp_path)
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(InputError, match=said):
+        load_model(str(folder)).chat.prompt_ids((Message("user", "hello"),))
+
+
+# Reports
+
+
+def comparison(**changes: Any) -> dict[str, Any]:
+    stage = {"parent": None, "seconds": 1.0, "tokens": 1, "flops": 1.0, "evaluations": {}}
+    other = {"parent": "start", "seconds": 1.0, "tokens": 1, "flops": 1.0, "charged_to": []}
+    return {"stages": {"start": stage}, "contrasts": [], "others": {"rm": other}} | changes
+
+
+def written(folder: Path, found: Any) -> Path:
+    (folder / "compare.json").write_text(found if isinstance(found, str) else json.dumps(found))
+    return folder
+
+
+def test_a_page_loads_and_runs_nothing(tmp_path: Path) -> None:
+    page = write_report(written(tmp_path, comparison())).read_text()
+    assert "Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'" in page
+    assert "<script" not in page
+
+
+@pytest.mark.parametrize("name", ["javascript:alert(1)//", "../../etc", "/etc", "a/b", "", "x\x1b[2J"])
+@pytest.mark.parametrize("where", ["stages", "others"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str, where: str) -> None:
+    found = comparison()
+    found[where][name] = next(iter(found[where].values()))
+    with pytest.raises(InputError, match=r"compare\.json: damaged, a stage has the name"):
+        write_report(written(tmp_path, found))
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "{}",
+        "[]",
+        "{",
+        '{"stages": NaN}',
+        comparison(stages={"a": {"parent": None}}),
+        comparison(stages={"a": comparison()["stages"]["start"] | {"parent": "a"}}),
+        comparison(stages={"a": comparison()["stages"]["start"] | {"parent": "b"}}),
+        comparison(stages={"a": comparison()["stages"]["start"] | {"seconds": "1"}}),
+        comparison(
+            contrasts=[{"of": "x", "against": "start", "evaluation": "kl", "value": 1, "low": 0, "high": 2, "n": 1}]
+        ),
+    ],
+)
+def test_a_damaged_comparison_is_told(tmp_path: Path, found: Any) -> None:
+    with pytest.raises(InputError, match=r"compare\.json: damaged"):
+        write_report(written(tmp_path, found))
+    assert not (tmp_path / "report.html").exists()
+
+
+DAMAGED: dict[str, tuple[str, bytes, str]] = {
+    "cost": ("cost.json", b'{"seconds": "1"}', "cost.json: damaged, "),
+    "cost that is a list": ("cost.json", b"[]", "cost.json: damaged, "),
+    "metrics": ("metrics.jsonl", b'{"step": 1}\n{"step": "2"}\n', "metrics.jsonl:2: damaged, step"),
+    "metrics without a step": ("metrics.jsonl", b'{"step": 1}\n{}\n', "metrics.jsonl:2: damaged, step"),
+    "endless digits": ("metrics.jsonl", b'{"step": 1' + b"0" * 5000 + b"}\n", "metrics.jsonl:1: damaged, "),
+    "not UTF-8": ("config.yaml", b"a: \xff", "config.yaml: damaged, it is not UTF-8"),
+    "events": ("events.jsonl", b'{"event": []}\n', "events.jsonl:1: damaged, event"),
+    "rollouts": ("rollouts.jsonl", b'{"step": 1, "task": "a"}\n', "rollouts.jsonl:1: damaged, "),
+    "rollouts cut": ("rollouts.jsonl", b'{"step": \n', "rollouts.jsonl:1: damaged, "),
+    "evaluation": ("evaluations/a.jsonl", b'{"task": "a", "values": 3}\n', "a.jsonl:1: damaged, "),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_of_a_run_is_told(tmp_path: Path, name: str) -> None:
+    file, content, said = DAMAGED[name]
+    (tmp_path / "evaluations").mkdir()
+    (tmp_path / "config.yaml").write_text("model: m\n")
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(InputError, match=said.replace(".", r"\.")):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_recipe_that_is_no_yaml_is_told(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("a: [")
+    with pytest.raises(InputError, match=r"recipe\.yaml: damaged, it is no YAML"):
+        write_report(written(tmp_path, comparison()))
