@@ -467,7 +467,7 @@ def broken(tiny: LanguageModel, folder: Path, fault: str) -> str:
         ("another size", r"has the shape \(\d+, \d+\), but its config.json needs \(\d+, \d+\)"),
         ("no tokenizer", "cannot be loaded"),
         ("unknown architecture", "abacus"),
-        ("no JSON", "not a valid JSON"),
+        ("no JSON", "config.json cannot be read"),
     ],
 )
 def test_broken_folders_are_refused(tiny: LanguageModel, tmp_path: Path, fault: str, message: str) -> None:
