@@ -493,9 +493,9 @@ def test_tool_calls_are_no_empty_responses(tmp_path: Path) -> None:
 
 
 def test_columns_of_tasks_that_look_like_answers_are_told(tmp_path: Path) -> None:
-    report = check_data(jsonl(tmp_path, {"prompt": "q", "output": "a", "level": 3}))
-    assert report.kind == "task" and report.answers == ("output",)
-    assert "read as tasks: 'output' goes to the reward and is not trained" in format_report(report)
+    report = check_data(jsonl(tmp_path, {"prompt": "q", "solution": "a", "level": 3}))
+    assert report.kind == "task" and report.answers == ("solution",)
+    assert "read as tasks: 'solution' goes to the reward and is not trained" in format_report(report)
     assert check_data(jsonl(tmp_path, {"prompt": "q", "level": 3})).answers == ()
 
 

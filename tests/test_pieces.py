@@ -137,6 +137,9 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tokenizer, name)
 
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
     def __call__(self, text: str, **options: Any) -> Any:
         self.characters += len(text)
         return self.tokenizer(text, **options)

@@ -86,9 +86,10 @@ class EvalConfig(Config):
 
     @model_validator(mode="after")
     def _suite_has_its_options(self) -> EvalConfig:
-        given = self.model_fields_set - {"model", "suite", "out", "engine_slots", "raw"}
-        if self.suite == "retention" and (extra := [f for f in type(self).model_fields if f in given]):
-            raise ValueError(f"{extra[0]} means nothing to the suite retention, which has its own; leave it out")
+        taken = {"model", "suite", "out", "engine_slots", "raw", "trust_remote_code"}
+        for name, field in type(self).model_fields.items():
+            if self.suite == "retention" and name not in taken and getattr(self, name) != field.default:
+                raise ValueError(f"{name} means nothing to the suite retention, which has its own; leave it out")
         return self
 
 

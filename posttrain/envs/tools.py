@@ -63,25 +63,20 @@ def schemas_of(instance: Any) -> list[dict[str, Any]]:
 
 
 def read_call(call: Mapping[str, Any], schemas: Sequence[Schema]) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of a call in the form `{"type": "function", "function": {"name", "arguments"}}`, where
-    the arguments are an object or its JSON. Raises BadCall where they do not fit the schema of a tool."""
-    function = call.get("function")
-    if call.get("type", "function") != "function" or not isinstance(function, Mapping):
-        raise BadCall("a tool call is an object with 'name' and 'arguments'")
-    name = function.get("name")
+    """Name and arguments of a call of a message (see `tool_calls.read_calls`). Raises BadCall where they do not fit the
+    schema of a tool."""
+    name, arguments = tool_name(call), dict(call["function"]["arguments"])
     known = {schema["function"]["name"]: schema["function"]["parameters"] for schema in schemas}
-    if not isinstance(name, str) or name not in known:
+    if name not in known:
         raise BadCall(f"there is no tool {name!r}; there are: {', '.join(known) or 'none'}")
-    arguments = _object(name, function.get("arguments"), known[name])
     _check(name, arguments, known[name])
     return name, arguments
 
 
-def tool_name(call: Mapping[str, Any]) -> str | None:
-    """What a call says is to be called, which some templates write with the result too."""
-    function = call.get("function")
-    name = function.get("name") if isinstance(function, Mapping) else None
-    return name if isinstance(name, str) else None
+def tool_name(call: Mapping[str, Any]) -> str:
+    """What a call of a message says is to be called, which some templates write with the result too."""
+    name: str = call["function"]["name"]
+    return name
 
 
 def result_text(result: Any) -> str:
@@ -100,19 +95,6 @@ def cut(text: str) -> str:
     if len(text) <= RESULT_CHARACTERS:
         return text
     return f"{text[:RESULT_CHARACTERS]}… [cut: {RESULT_CHARACTERS} of {len(text)} characters]"
-
-
-def _object(name: str, arguments: Any, parameters: Schema) -> dict[str, Any]:
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments) if arguments.strip() else {}
-        except (ValueError, RecursionError) as error:
-            raise BadCall(f"the arguments of {name} are no JSON ({error}); {_described(parameters)}") from None
-    if arguments is None:
-        return {}
-    if not isinstance(arguments, Mapping):
-        raise BadCall(f"the arguments of {name} are no object; {_described(parameters)}")
-    return dict(arguments)
 
 
 def _check(name: str, arguments: Mapping[str, Any], parameters: Schema) -> None:
