@@ -122,12 +122,12 @@ def sampling_kl(
     out = []
     for i in range(0, len(policy), BLOCK_ROWS):
         part = slice(i, i + BLOCK_ROWS)
-        own, other = (
-            x[part].to(torch.promote_types(x.dtype, torch.float32)) / temperature for x in (policy, reference)
-        )
+        own, other = (_at_temperature(logits[part], temperature) for logits in (policy, reference))
         q = restrict(own, supports and supports[part]).log_softmax(-1)
-        gap = (q - other.log_softmax(-1)).masked_fill_(q.isneginf(), 0.0)  # what has no probability adds nothing
-        out.append(q.exp_().mul_(gap).sum(-1))
+        gap = q - other.log_softmax(-1)
+        if supports is not None:
+            gap.masked_fill_(q.isneginf(), 0.0)  # what has no probability adds nothing
+        out.append(torch.linalg.vecdot(q.exp_(), gap))
     return torch.cat(out) if out else policy.new_zeros(0)
 
 
@@ -167,7 +167,10 @@ def _entropy(logprobs: torch.Tensor) -> torch.Tensor:
 def _tempered(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float
 ) -> torch.Tensor:
-    logits = linear(hidden, weight, bias)
+    return _at_temperature(linear(hidden, weight, bias), temperature)
+
+
+def _at_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits if temperature == 1 else logits / temperature
 
