@@ -16,7 +16,7 @@ from typing import Any
 
 from posttrain.rewards.base import Scorer
 from posttrain.rewards.contents import reward_contents
-from posttrain.types import Sampling, Task
+from posttrain.types import InputError, Sampling, Task
 
 Settings = Mapping[str, Any]
 
@@ -70,6 +70,17 @@ def task_settings(
     }
 
 
+def check_form(settings: Any, file: Path) -> None:
+    """Raise InputError, which names the file, for settings that were not written by `task_settings`."""
+    if not isinstance(settings, dict):
+        raise InputError(f"{file}: damaged, settings is no object")
+    for name, form in (("reward", list), ("reward_contents", dict), ("tasks_hash", str), ("prompts_hash", str)):
+        value = settings.get(name, form())
+        texts = value.values() if isinstance(value, dict) else value
+        if not isinstance(value, form) or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{file}: damaged, {name} of settings is {value!r}")
+
+
 def settings_differences(a: Settings, b: Settings) -> list[str]:
     """Each setting but tasks and reward that both have and that differs, with both values: `top_p (0.9 and 1.0)`."""
     return [f"{name} ({a[name]} and {b[name]})" for name in ALIKE if _differ(a, b, name)]
@@ -84,9 +95,9 @@ def reward_differences(a: Settings, b: Settings) -> list[str]:
     texts = [_without_folders(s) if known else list(s["reward"]) for s in (a, b)]
     if texts[0] != texts[1]:
         return [f"reward ({', '.join(a['reward'])} and {', '.join(b['reward'])})"]
-    mine, theirs = ({_last(k): v for k, v in s["reward_contents"].items()} if known else {} for s in (a, b))
+    mine, theirs = (_hashes(s["reward_contents"]) if known else {} for s in (a, b))
     changed = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
-    return [f"reward, the content of {n} ({_short(mine.get(n))} and {_short(theirs.get(n))})" for n in changed]
+    return [f"reward, the content of {n} ({mine.get(n)} and {theirs.get(n)})" for n in changed]
 
 
 def value_difference(value: str, a: Settings, b: Settings) -> str | None:
@@ -112,6 +123,14 @@ def _without_folders(settings: Settings) -> list[str]:
     for name in sorted(settings["reward_contents"], key=len, reverse=True):
         texts = [text.replace(name, _last(name)) for text in texts]
     return texts
+
+
+def _hashes(contents: Mapping[str, str]) -> dict[str, str]:
+    """The content of every file by the last part of its name, which several may share: all, in the rewards' order."""
+    found: dict[str, list[str]] = {}
+    for name, hash_ in contents.items():
+        found.setdefault(_last(name), []).append(hash_)
+    return {name: ", ".join(map(_short, dict.fromkeys(hashes))) for name, hashes in found.items()}
 
 
 def _last(name: str) -> str:
