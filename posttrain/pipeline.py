@@ -217,9 +217,9 @@ class _Evaluator:
             earlier = read_evaluations(self.out / name).get(MAIN_SUITE)
             if earlier is None:
                 continue
-            # which of the tasks fit is known with a model only, so the hash, which is of all, decides where there is one
-            of = earlier.tasks if "tasks_hash" in earlier.settings else tasks
-            now = Evaluation(MAIN_SUITE, None, self.settings, {"greedy": dict.fromkeys(of)}, graded=False)
+            # the hash is of all tasks; which of them fit the model, and have rows, is not known before it is loaded
+            rows = earlier.tasks if "tasks_hash" in earlier.settings else tasks
+            now = Evaluation(MAIN_SUITE, None, self.settings, {"greedy": dict.fromkeys(rows)}, graded=False)
             if changed := differences(earlier, now):
                 raise InputError(
                     f"--out {self.out}: {name} was evaluated when something else stood in a file of the recipe: it "

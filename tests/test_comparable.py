@@ -281,6 +281,15 @@ def test_a_value_with_a_condition_of_its_own_alone_goes_without_a_difference(tmp
     assert "they differ in windows (2 and 3)" in found["notes"][1]
 
 
+def test_another_date_in_the_prompts_is_said(tmp_path: Path) -> None:
+    for name, day in (("a", "2025-01-01"), ("b", "2025-01-02")):
+        write_evaluation(tmp_path / name, "held_out", answers(["x", "y"], name), {"template_date": day})
+    found = compare({n: tmp_path / n for n in "ab"}, {"a": None, "b": "a"}, tmp_path / "out")
+    (note,) = found["notes"]
+    assert note.startswith("b: the prompts of evaluation held_out name another day than those of a (2025-01-02 and")
+    assert len(found["contrasts"]) == 2
+
+
 # -- parents ----------------------------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,8 @@ def tasks_hash(tasks: Iterable[Task], reads: Callable[[str], bool]) -> str:
 def task_settings(
     tasks: Sequence[Task], scorer: Scorer, sampling: Sampling, *, samples: int, raw: bool
 ) -> dict[str, Any]:
-    """What the values of an evaluation on tasks depend on."""
+    """What the values of an evaluation depend on; the tasks are all that are given, whether or not they fit the
+    model."""
     return {
         "reward": list(scorer.specs),
         "reward_contents": reward_contents(scorer.specs),
@@ -83,7 +84,14 @@ def check_form(settings: Any, file: Path) -> None:
 
 def settings_differences(a: Settings, b: Settings) -> list[str]:
     """Each setting but tasks and reward that both have and that differs, with both values: `top_p (0.9 and 1.0)`."""
-    return [f"{name} ({a[name]} and {b[name]})" for name in ALIKE if _differ(a, b, name)]
+    return [f"{name} {values}" for name in ALIKE if (values := setting_difference(name, a, b))]
+
+
+def setting_difference(name: str, a: Settings, b: Settings) -> str | None:
+    """Both values of a setting that both have and that differs: `(0.9 and 1.0)`."""
+    if name not in a or name not in b or a[name] == b[name]:
+        return None
+    return f"({_short(a[name])} and {_short(b[name])})"
 
 
 def reward_differences(a: Settings, b: Settings) -> list[str]:
@@ -103,7 +111,8 @@ def reward_differences(a: Settings, b: Settings) -> list[str]:
 def value_difference(value: str, a: Settings, b: Settings) -> str | None:
     """The setting that this value alone depends on, where it differs."""
     name, words = OF_ONE_VALUE.get(value, ("", ""))
-    return f"{words} ({_short(a[name])} and {_short(b[name])})" if _differ(a, b, name) else None
+    values = setting_difference(name, a, b)
+    return f"{words} {values}" if values else None
 
 
 def tasks_words(settings: Settings, rows: int, hashed: str | None) -> str:
@@ -135,10 +144,6 @@ def _hashes(contents: Mapping[str, str]) -> dict[str, str]:
 
 def _last(name: str) -> str:
     return Path(name).name
-
-
-def _differ(a: Settings, b: Settings, name: str) -> bool:
-    return name in a and name in b and a[name] != b[name]
 
 
 def _short(value: Any) -> str:
