@@ -58,7 +58,8 @@ def parse_options(
     )
     if unknown:
         raise InputError(_unknown_message(config_class, unknown, positional))
-    given = {name: value for name, value in cast("dict[str, Any]", parsed).items() if value not in (NOT_GIVEN, ())}
+    absent = (NOT_GIVEN, (), False)
+    given = {name: value for name, value in cast("dict[str, Any]", parsed).items() if value not in absent}
     try:
         return config_class(**given)
     except ValidationError as error:

@@ -212,11 +212,15 @@ class _Evaluator:
         from posttrain.evals.evaluations import Evaluation, differences, read_evaluations
         from posttrain.evals.run import task_row
 
-        tasks = dict.fromkeys(task_keys([task_row(task) for task in self.tasks]))
-        now = Evaluation(MAIN_SUITE, None, self.settings, {"greedy": tasks}, graded=False)
+        tasks = set(task_keys([task_row(task) for task in self.tasks]))
         for name in names:
             earlier = read_evaluations(self.out / name).get(MAIN_SUITE)
-            if earlier is not None and (changed := differences(earlier, now)):
+            if earlier is None:
+                continue
+            # the hash is of all tasks; which of them fit the model, and have rows, is not known before it is loaded
+            rows = earlier.tasks if "tasks_hash" in earlier.settings else tasks
+            now = Evaluation(MAIN_SUITE, None, self.settings, {"greedy": dict.fromkeys(rows)}, graded=False)
+            if changed := differences(earlier, now):
                 raise InputError(
                     f"--out {self.out}: {name} was evaluated when something else stood in a file of the recipe: it "
                     f"differs in {'; '.join(changed)}; choose another folder, or remove the evaluations of every "

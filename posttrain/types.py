@@ -265,13 +265,17 @@ class Rollout:
         return sum(s.sampled_count for s in self.segments)
 
 
+LARGEST_SCORE = 1e15
+"""What a score may be at the most, in absolute value, so that sums of squares of many fit into a float32."""
+
+
 @dataclass(frozen=True)
 class Score:
     """What the rewards returned for one rollout.
 
-    A part of None did not apply and left the sum. A part that raised, timed out or was not finite fails the sample:
-    `reason` says why and `total` is None. An error is never a 0. `step_values` are those of the steps of its last
-    answer, where a reward scores steps."""
+    A part of None did not apply and left the sum. A part that raised, timed out or was no number up to LARGEST_SCORE
+    fails the sample: `reason` says why and `total` is None. An error is never a 0. `step_values` are those of the steps
+    of its last answer, where a reward scores steps."""
 
     total: float | None
     parts: Mapping[str, float | None] = field(default_factory=dict)
@@ -279,8 +283,8 @@ class Score:
     step_values: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.total is not None and not abs(self.total) < float("inf"):
-            raise ValueError(f"a score must be finite, not {self.total}")
+        if self.total is not None and not abs(self.total) <= LARGEST_SCORE:
+            raise ValueError(f"a score must be at most {LARGEST_SCORE:g}, not {self.total}")
         if self.total is not None and self.reason is not None:
             raise ValueError("a score with a total has no reason for failing")
 

@@ -218,6 +218,31 @@ def test_older_folders_are_compared_by_what_both_have(tmp_path: Path) -> None:
         compare(runs, parents, tmp_path / "out")
 
 
+def test_rows_that_are_gone_are_seen_though_the_hash_is_equal(tmp_path: Path) -> None:
+    rows = answers(["red?", "blue?", "green?"], "")
+    for name, n in (("a", 3), ("b", 2)):
+        write_evaluation(tmp_path / name, "held_out", rows[:n], {"tasks_hash": "f" * 64, "data": "d.jsonl"})
+    said = r"tasks \(3 of d.jsonl, hash ffffffff and 2 of d.jsonl, hash ffffffff; 2 in both by id and prompt\)"
+    with pytest.raises(InputError, match=said):
+        compare({n: tmp_path / n for n in "ab"}, {"a": None, "b": "a"}, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([1], "settings is no object"),
+        ({"reward": None}, "reward of settings is None"),
+        ({"reward": [1]}, r"reward of settings is \[1\]"),
+        ({"reward_contents": None}, "reward_contents of settings is None"),
+        ({"tasks_hash": 3}, "tasks_hash of settings is 3"),
+    ],
+)
+def test_damaged_settings_are_named(tmp_path: Path, settings: Any, said: str) -> None:
+    write_evaluation(tmp_path / "a", "held_out", answers(["x", "y"], ""), settings)
+    with pytest.raises(InputError, match=rf"a/evaluations/held_out.json: damaged, {said}"):
+        compare({"a": tmp_path / "a"}, {"a": None}, tmp_path / "out")
+
+
 def test_with_loose_those_that_fit_are_still_compared(tmp_path: Path) -> None:
     """Three arms, one at another temperature: two stand in one table with a difference, the third alone."""
     settings = {"a": 1.0, "b": 1.0, "c": 0.5}
@@ -256,12 +281,21 @@ def test_a_value_with_a_condition_of_its_own_alone_goes_without_a_difference(tmp
     assert "they differ in windows (2 and 3)" in found["notes"][1]
 
 
+def test_another_date_in_the_prompts_is_said(tmp_path: Path) -> None:
+    for name, day in (("a", "2025-01-01"), ("b", "2025-01-02")):
+        write_evaluation(tmp_path / name, "held_out", answers(["x", "y"], name), {"template_date": day})
+    found = compare({n: tmp_path / n for n in "ab"}, {"a": None, "b": "a"}, tmp_path / "out")
+    (note,) = found["notes"]
+    assert note.startswith("b: the prompts of evaluation held_out name another day than those of a (2025-01-02 and")
+    assert len(found["contrasts"]) == 2
+
+
 # -- parents ----------------------------------------------------------------------------------------------------------
 
 
 def write_lineage(run: Path, parents: list[str], start: str, weights: str) -> Path:
     write_evaluation(run, "held_out", answers(["x", "y"], run.name), weights_hash=weights)
-    lineage = {"parents": parents, "parent_weights_hash": start, "weights_hash": weights}
+    lineage = {"parents": parents, "parent_weights_hash": start, "weights_hash": weights, "model": str(run / "model")}
     (run / "lineage.json").write_text(json.dumps(lineage))
     return run
 
@@ -287,6 +321,18 @@ def test_a_parent_that_is_named_and_there_is_not_replaced_by_one_of_equal_weight
     assert parents_of(tmp_path, first, idle, child) == {"first": None, "idle": "first", "child": "idle"}
     child = write_lineage(tmp_path / "moved", ["/gone/first/model"], "h1", "h3")
     assert parents_of(tmp_path, first, child) == {"first": None, "moved": "first"}
+
+
+def test_copies_keep_their_parents_while_the_originals_are_there(tmp_path: Path) -> None:
+    first = write_lineage(tmp_path / "first", ["tiny-random"], "h0", "h1")
+    write_lineage(tmp_path / "idle", [f"{first}/model"], "h1", "h1")
+    write_lineage(tmp_path / "child", [f"{tmp_path}/idle/model"], "h1", "h2")
+    for name in ("first", "idle", "child"):
+        (tmp_path / name / "model").mkdir()
+        shutil.copytree(tmp_path / name, tmp_path / "copied" / name)
+    runs = [tmp_path / "copied" / name for name in ("first", "idle", "child")]
+    assert parents_of(tmp_path, *runs) == {"first": None, "idle": "first", "child": "idle"}
+    assert parents_of(tmp_path, runs[0], runs[2]) == {"first": None, "child": None}
 
 
 def test_an_evaluated_start_is_found_by_its_name(tmp_path: Path) -> None:
@@ -429,3 +475,15 @@ def test_a_reward_from_another_folder_is_the_same_if_its_file_is() -> None:
     assert reward_differences(a, {"reward": b["reward"]}) == ["reward (a/r.py:f=0.5 and /b/r.py:f=0.5)"]
     changed = {**b, "reward_contents": {"/b/r.py": "2" * 64}}
     assert reward_differences(a, changed) == ["reward, the content of r.py (11111111 and 22222222)"]
+
+
+def test_files_of_one_name_are_told_apart() -> None:
+    """Two folders have a file of the same name: the content of each counts, and which reward it belongs to."""
+
+    def read(first: str, second: str) -> dict[str, Any]:
+        return {"reward": ["a/r.py:f", "b/r.py:f=2"], "reward_contents": {"a/r.py": first * 64, "b/r.py": second * 64}}
+
+    assert reward_differences(read("1", "2"), read("1", "2")) == []
+    said = "reward, the content of r.py (11111111, 22222222 and {})"
+    assert reward_differences(read("1", "2"), read("3", "2")) == [said.format("33333333, 22222222")]
+    assert reward_differences(read("1", "2"), read("2", "1")) == [said.format("22222222, 11111111")]

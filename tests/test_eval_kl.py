@@ -99,7 +99,7 @@ def rollout(prompt: Ids, answer: Ids, sampling: Sampling, supports: tuple[Ids, .
     return Rollout("t", 0, sampling, 0, (), (Segment.of(prompt, completion),))
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "mistral-sliding"])  # packed; on padded rows
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt-2", "mistral-sliding", "gemma-3"])  # two packed, two padded
 @pytest.mark.parametrize("chunk", [None, 2000])
 def test_a_model_is_compared_over_all_of_its_answers(
     architecture: str, chunk: int | None, monkeypatch: pytest.MonkeyPatch

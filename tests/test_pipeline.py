@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from posttrain.config import RunConfig
+from posttrain.config import EvalConfig, RunConfig
+from posttrain.evals.evaluations import differences, read_evaluations
+from posttrain.evals.run import run_eval
 from posttrain.pipeline import _Evaluator, run_recipe
 from posttrain.recipe import load_recipe, shipped_recipes
 from posttrain.stages import START, check_stages
@@ -382,7 +384,8 @@ def test_held_out_prompts_are_looked_for_in_every_source_and_in_the_mix(tmp_path
 def test_held_out_prompts_that_do_not_fit_are_left_out_of_every_evaluation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Counted in the settings of each, told once; with `strict` the evaluation stops."""
+    """Counted in the settings of each, told once; `posttrain eval` of the same file is alike; with `strict` the
+    evaluation stops."""
     raw = recipe(tmp_path)
     held_out = write_rows(tmp_path / "held_out.jsonl", [{"prompt": "x" * 2048}, {"prompt": "a"}])
     rest = {"samples": 0, "max_new_tokens": 4, "retention": False}
@@ -397,7 +400,12 @@ def test_held_out_prompts_that_do_not_fit_are_left_out_of_every_evaluation(
             suite = out / name / "evaluations" / "held_out"
             assert json.loads(suite.with_suffix(".json").read_text())["settings"]["left_out"] == 1
             assert [json.loads(line)["task"] for line in suite.with_suffix(".jsonl").read_text().splitlines()] == ["1"]
+        evaluator.check_earlier([START, "sft"])
     assert capsys.readouterr().err.count("1 of 2 rows do not fit and are left out") == 1
+    alone: dict[str, Any] = {k: v for k, v in raw["evaluate"].items() if k != "retention"}
+    run_eval(EvalConfig(model="tiny-random", out=tmp_path / "alone", **alone))
+    of_recipe, own = (read_evaluations(folder)["held_out"] for folder in (out / START, tmp_path / "alone"))
+    assert differences(of_recipe, own) == []
     strict = load_recipe(write(tmp_path, raw), ("evaluate.strict=true",))
     message = r"1 of 2 rows do not fit(.|\n)*held_out.jsonl:1: the prompt has"
     with closing(_Evaluator(strict, check_stages(strict, out), out)) as judge, pytest.raises(InputError, match=message):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from posttrain.numbers import wilson
-from posttrain.rewards.base import Sample, Scorer
+from posttrain.rewards.base import Sample, Scorer, combine
 from posttrain.rewards.failures import FailureWatch
 from posttrain.rewards.gym import final_answer, reasoning_gym
 from posttrain.rewards.rules import format as format_reward
@@ -227,6 +227,12 @@ def test_an_import_that_raises_or_exits(tmp_path: Path) -> None:
             Scorer([f"{reward_file(tmp_path, code)}:f"], columns=[], timeout_seconds=5)
 
 
+def test_a_sum_that_is_too_large_fails_the_sample() -> None:
+    answers: list[dict[str, Any]] = [{"value": 1e15}, {"value": 1.0}]
+    assert combine({"f": 1.0, "g": 0.0}, answers).total == 1e15
+    assert combine({"f": 2.0, "g": 0.0}, answers).reason == "the weighted sum is 2e+15, beyond 1e+15"
+
+
 def test_two_rewards_of_one_name() -> None:
     with pytest.raises(InputError, match="two rewards are named 'format'"):
         Scorer(["format", "format=0.5"], columns=[], timeout_seconds=5)
@@ -243,6 +249,7 @@ HOSTILE: Mapping[str, tuple[str, str]] = {
     "text": ("return '1'", "f: score is a str, not a number"),
     "no score": ("return {'x': 1}", "f: returned a dict without 'score'; it has x"),
     "huge": ("return 10 ** 400", "f: score is too large"),
+    "large": ("return -1e30", r"f: score is -1e\+30, beyond 1e\+15"),
     "os._exit": ("import os; os._exit(0)", "f: the worker process ended with exit code 0"),
     "segfault": ("import ctypes; ctypes.string_at(0)", "f: the worker process was killed by SIGSEGV"),
     "hangs": ("while True: pass", "f: timed out after 1 s"),

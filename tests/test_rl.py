@@ -479,18 +479,22 @@ def test_too_many_failures_stop_the_run(start: Callable[..., Path], tmp_path: Pa
 
 def test_a_resumed_run_is_stopped_by_what_failed_before_as_well(start: Callable[..., Path], tmp_path: Path) -> None:
     """One of four tasks always fails, which takes several steps to be surely too much. The resume begins before the
-    last of them, and does not sample it again."""
+    last of them, and scores it again, so that a run whose reward has been mended goes on."""
     rows = [{"prompt": p, "bad": "yes" if i == 0 else ""} for i, p in enumerate(PROMPTS)]
     options = {"rows": rows, "max_steps": 20, "max_unscored_share": 0.02, "save_every": 1, "max_new_tokens": 2}
     with pytest.raises(RunFailed) as first:
         start("picky", **options)
     with pytest.raises(RunFailed) as second:
         start("picky", resume=True, **options)
-    (message, *traceback), again = str(first.value).splitlines(), str(second.value)
-    assert traceback and again == message
+    message = str(first.value).splitlines()[0]
+    assert str(second.value).splitlines()[0] == message
     assert "25.0% of the rollouts of" in message and "since step 1 " in message
     stops = [event["step"] for event in events(tmp_path / "run", "stopped")]
     assert stops[0] == stops[1] >= 3
+    (tmp_path / "rewards.py").write_text("def picky(response, bad):\n    return 1.0\n")
+    out = start("picky", resume=True, **options)
+    unscored = [row["step"] for row in metrics(out) if row["unscored"]]
+    assert unscored == list(range(1, stops[0])) and len(metrics(out)) == 20
 
 
 def test_a_run_completes_with_a_hung_verifier_a_killed_worker_and_random_failures(start: Callable[..., Path]) -> None:

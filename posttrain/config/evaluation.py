@@ -26,7 +26,7 @@ class EvalConfig(Config):
     """Model to evaluate: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
     suite: Literal["tasks", "retention"] = "tasks"
     """`tasks`: those of `data`, scored by `reward`. `retention`: shipped questions and a shipped text, which show what
-    training made a model forget; of the other options it takes `out`, `engine_slots` and `raw`."""
+    training made a model forget; of the other options it takes `out`, `engine_slots`, `raw` and `trust_remote_code`."""
     data: str | None = None
     """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set. Required for `tasks`."""
     columns: Columns = None

@@ -14,10 +14,12 @@ import numpy as np
 from posttrain.comparison import PERPLEXITY, RUNS_FILE, Apart, Comparison, Contrast, Cost, StageResult, label, root_of
 from posttrain.evals.evaluations import TEXT_NLL, Evaluation, grouped, read_evaluations
 from posttrain.evals.runs import check_run, find_parents, name_runs
-from posttrain.evals.settings import value_difference
+from posttrain.evals.settings import setting_difference, value_difference
 from posttrain.evals.stats import Transform, difference, estimate
 from posttrain.evals.tables import format_tables
 from posttrain.runlog import read_object, write_atomic
+from posttrain.template_date import KEY as TEMPLATE_DATE
+from posttrain.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE
 from posttrain.types import InputError
 from posttrain.wording import summary
 
@@ -48,9 +50,9 @@ def compare(
     that are not compared, each with what it started from and its folder: what they cost is told too.
 
     Contrasts are of every run against its parent, against its start, and against each earlier run with the same parent;
-    only tasks that both have scored count, and one task alone gives none. Raises InputError, and writes nothing, where
-    evaluations of one name differ in tasks, reward, sampling or limits; with `loose` there is no contrast between
-    those, and the comparison says what differs."""
+    only tasks that both have scored count. Raises InputError, and writes nothing, where evaluations of one name differ
+    in tasks, reward, sampling or limits; with `loose` there is no contrast between those, and the comparison says what
+    differs."""
     found = {name: read_evaluations(folder) for name, folder in runs.items()}
     apart = _apart(found)
     if apart and not loose:
@@ -169,7 +171,7 @@ def _contrasts(
                 paired = [
                     (v, w) for t, v in a.values[value].items() if v is not None and (w := theirs.get(t)) is not None
                 ]
-                if len(paired) < 2 or _kept_from(value, a, b):
+                if not paired or _kept_from(value, a, b):
                     continue
                 key = a.key(value)
                 shown = difference([v for v, _ in paired], [w for _, w in paired], _transform(key))
@@ -193,13 +195,21 @@ def _kept_from(value: str, a: Evaluation, b: Evaluation) -> str | None:
 
 
 def _notes(pairs: Sequence[tuple[str, str]], found: Mapping[str, Suites], apart: Sequence[Apart]) -> list[str]:
-    return [
-        f"{of}: {label(a.key(value), a.graded)} has no difference to that of {against}, since they differ in {why}"
-        for of, against in pairs
-        for a, b in _comparable(of, against, found, apart)
-        for value in a.values
-        if value in b.values and (why := _kept_from(value, a, b))
-    ]
+    notes = []
+    for of, against in pairs:
+        for a, b in _comparable(of, against, found, apart):
+            if why := setting_difference(TEMPLATE_DATE, a.settings, b.settings):
+                notes.append(
+                    f"{of}: the prompts of evaluation {a.suite} name another day than those of {against} {why}, which "
+                    f"the chat template writes; {TEMPLATE_DATE_VARIABLE} sets it"
+                )
+            notes += [
+                f"{of}: {label(a.key(value), a.graded)} has no difference to that of {against}, since they differ in "
+                f"{why}"
+                for value in a.values
+                if value in b.values and (why := _kept_from(value, a, b))
+            ]
+    return notes
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.comparison import PERPLEXITY, TaskKey, is_graded, task_keys
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
-from posttrain.evals.settings import reward_differences, settings_differences, tasks_words
+from posttrain.evals.settings import check_form, reward_differences, settings_differences, tasks_words
 from posttrain.runlog import read_jsonl, read_object
 from posttrain.types import InputError
 
@@ -49,14 +49,13 @@ def read_evaluations(folder: Path) -> dict[str, Evaluation]:
 def differences(a: Evaluation, b: Evaluation) -> list[str]:
     """Every setting in which two evaluations differ, with both values; none if they may be compared.
 
-    Tasks are the same if their hashes are; where one has no hash, if ids and prompts are. Other settings are compared
-    where both have them. Columns count by what a reward reads of them, so not where the rewards differ."""
+    Tasks are the same if ids and prompts are, and hashes where both have one. Other settings are compared where both
+    have them. Columns count by what a reward reads of them, so not where the rewards differ."""
     reward = reward_differences(a.settings, b.settings)
     name = "prompts_hash" if reward else "tasks_hash"
     hashed = name if name in a.settings and name in b.settings else None
-    same = a.settings[hashed] == b.settings[hashed] if hashed else a.tasks == b.tasks
     found = reward + settings_differences(a.settings, b.settings)
-    if same:
+    if a.tasks == b.tasks and (hashed is None or a.settings[hashed] == b.settings[hashed]):
         return found
     words = [tasks_words(e.settings, len(e.tasks), hashed) for e in (a, b)]
     return [f"tasks ({words[0]} and {words[1]}; {len(a.tasks & b.tasks)} in both by id and prompt)", *found]
@@ -72,8 +71,11 @@ def _read(file: Path) -> Evaluation:
         graded = is_graded(rows)
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{file}: not the results of an evaluation ({error!r}); evaluate again") from error
-    meta = read_object(file.with_suffix(".json"))
-    return Evaluation(file.stem, meta.get("weights_hash") or None, meta.get("settings") or {}, values, graded)
+    told = file.with_suffix(".json")
+    meta = read_object(told)
+    settings = meta.get("settings") or {}
+    check_form(settings, told)
+    return Evaluation(file.stem, meta.get("weights_hash") or None, settings, values, graded)
 
 
 def grouped(evaluations: Mapping[str, Evaluation]) -> tuple[list[list[str]], list[str]]:

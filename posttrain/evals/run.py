@@ -91,9 +91,9 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
     with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         lm = _loaded(config)
+        settings = task_settings(tasks, scorer, sampling, samples=config.samples, raw=config.raw)
         tasks, left_out = fitting_tasks(lm, tasks, config.max_new_tokens, config.data, config.strict)
         _make_folder(config)
-        settings = task_settings(tasks, scorer, sampling, samples=config.samples, raw=config.raw)
         settings = dated(settings, lm.chat.writes_date, scorer.writes_date)
         engine = LocalEngine(lm, slots=config.engine_slots)
         title = f"eval {short_path(config.model)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ class _Origin:
 
 
 def find_parents(runs: Mapping[str, Path]) -> dict[str, str | None]:
-    """For every run the one among `runs` it was trained from, by the names in its lineage.
+    """For every run the one among `runs` it was trained from, by the names in its lineage; a copy of what is named
+    stands for it.
 
     Where these name no folder that is here (none was written, or it was moved), the run whose weights it began with,
     unless that one's training changed nothing or began with the same model: such a run is a sibling."""
@@ -86,14 +88,22 @@ def find_parents(runs: Mapping[str, Path]) -> dict[str, str | None]:
         if origin.model is not None:
             for place in (Path(origin.model).resolve(), (Path(origin.model) / "model").resolve()):
                 places.setdefault(place, name)
+    copies = {lineage: name for name, folder in runs.items() if (lineage := _lineage(folder))}
     parents: dict[str, str | None] = {}
     for name, origin in origins.items():
-        named = [places.get(Path(p).resolve()) for p in origin.parents]
+        named = [places.get(Path(p).resolve()) or copies.get(_lineage(Path(p))) for p in origin.parents]
         found = next((p for p in named if p not in (None, name)), None)
         if found is None and not any(Path(p).exists() for p in origin.parents):
             found = next((n for n, other in origins.items() if n != name and _began_with(origin, other)), None)
         parents[name] = None if found is None or _descends(parents, found, name) else found
     return parents
+
+
+def _lineage(folder: Path) -> str:
+    """What `lineage.json` of a run, given as its folder or its model's, says: no other run's says the same. "" where
+    there is none."""
+    lineage = read_object((folder.parent if folder.name == "model" else folder) / "lineage.json")
+    return json.dumps(lineage) if lineage else ""
 
 
 def _began_with(run: _Origin, other: _Origin) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from posttrain.rewards.base import Scorer
 from posttrain.rewards.contents import reward_contents
-from posttrain.types import Sampling, Task
+from posttrain.types import InputError, Sampling, Task
 
 Settings = Mapping[str, Any]
 
@@ -54,7 +54,8 @@ def tasks_hash(tasks: Iterable[Task], reads: Callable[[str], bool]) -> str:
 def task_settings(
     tasks: Sequence[Task], scorer: Scorer, sampling: Sampling, *, samples: int, raw: bool
 ) -> dict[str, Any]:
-    """What the values of an evaluation on tasks depend on."""
+    """What the values of an evaluation depend on; the tasks are all that are given, whether or not they fit the
+    model."""
     return {
         "reward": list(scorer.specs),
         "reward_contents": reward_contents(scorer.specs),
@@ -70,9 +71,27 @@ def task_settings(
     }
 
 
+def check_form(settings: Any, file: Path) -> None:
+    """Raise InputError, which names the file, for settings that were not written by `task_settings`."""
+    if not isinstance(settings, dict):
+        raise InputError(f"{file}: damaged, settings is no object")
+    for name, form in (("reward", list), ("reward_contents", dict), ("tasks_hash", str), ("prompts_hash", str)):
+        value = settings.get(name, form())
+        texts = value.values() if isinstance(value, dict) else value
+        if not isinstance(value, form) or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{file}: damaged, {name} of settings is {value!r}")
+
+
 def settings_differences(a: Settings, b: Settings) -> list[str]:
     """Each setting but tasks and reward that both have and that differs, with both values: `top_p (0.9 and 1.0)`."""
-    return [f"{name} ({a[name]} and {b[name]})" for name in ALIKE if _differ(a, b, name)]
+    return [f"{name} {values}" for name in ALIKE if (values := setting_difference(name, a, b))]
+
+
+def setting_difference(name: str, a: Settings, b: Settings) -> str | None:
+    """Both values of a setting that both have and that differs: `(0.9 and 1.0)`."""
+    if name not in a or name not in b or a[name] == b[name]:
+        return None
+    return f"({_short(a[name])} and {_short(b[name])})"
 
 
 def reward_differences(a: Settings, b: Settings) -> list[str]:
@@ -84,15 +103,16 @@ def reward_differences(a: Settings, b: Settings) -> list[str]:
     texts = [_without_folders(s) if known else list(s["reward"]) for s in (a, b)]
     if texts[0] != texts[1]:
         return [f"reward ({', '.join(a['reward'])} and {', '.join(b['reward'])})"]
-    mine, theirs = ({_last(k): v for k, v in s["reward_contents"].items()} if known else {} for s in (a, b))
+    mine, theirs = (_hashes(s["reward_contents"]) if known else {} for s in (a, b))
     changed = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
-    return [f"reward, the content of {n} ({_short(mine.get(n))} and {_short(theirs.get(n))})" for n in changed]
+    return [f"reward, the content of {n} ({mine.get(n)} and {theirs.get(n)})" for n in changed]
 
 
 def value_difference(value: str, a: Settings, b: Settings) -> str | None:
     """The setting that this value alone depends on, where it differs."""
     name, words = OF_ONE_VALUE.get(value, ("", ""))
-    return f"{words} ({_short(a[name])} and {_short(b[name])})" if _differ(a, b, name) else None
+    values = setting_difference(name, a, b)
+    return f"{words} {values}" if values else None
 
 
 def tasks_words(settings: Settings, rows: int, hashed: str | None) -> str:
@@ -114,12 +134,16 @@ def _without_folders(settings: Settings) -> list[str]:
     return texts
 
 
+def _hashes(contents: Mapping[str, str]) -> dict[str, str]:
+    """The content of every file by the last part of its name, which several may share: all, in the rewards' order."""
+    found: dict[str, list[str]] = {}
+    for name, hash_ in contents.items():
+        found.setdefault(_last(name), []).append(hash_)
+    return {name: ", ".join(map(_short, dict.fromkeys(hashes))) for name, hashes in found.items()}
+
+
 def _last(name: str) -> str:
     return Path(name).name
-
-
-def _differ(a: Settings, b: Settings, name: str) -> bool:
-    return name in a and name in b and a[name] != b[name]
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,6 @@ made of rewards, `workers` the processes that functions run in and `server` what
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from posttrain.rewards.specs import Loaded, Signature, Spec, check_columns
 from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
-from posttrain.types import InputError, Message, Prompt, RunFailed, Score
+from posttrain.types import LARGEST_SCORE, InputError, Message, Prompt, RunFailed, Score
 
 if TYPE_CHECKING:
     from posttrain.rewards.expressions import Expression
@@ -367,6 +366,6 @@ def combine(weights: Mapping[str, float], answers: Sequence[Mapping[str, Any]]) 
             reason = reason or f"{name}: {answer['error']}"
         elif value is not None:
             total = (total or 0.0) + weight * value
-    if total is not None and not math.isfinite(total):
-        reason = reason or f"the weighted sum is {total}"
+    if total is not None and not abs(total) <= LARGEST_SCORE:
+        reason = reason or f"the weighted sum is {total:g}, beyond {LARGEST_SCORE:g}"
     return Score(total=None if reason else total, parts=parts, reason=reason, step_values=steps or None)

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from posttrain.types import RunFailed
+from posttrain.types import LARGEST_SCORE, RunFailed
 
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
 IMPORTING = ("<frozen importlib", importlib.__file__)
@@ -50,7 +50,7 @@ def checked(returned: Any, text_parts: bool = False) -> dict[str, Any]:
 
 
 def number(value: Any, what: str) -> float | None:
-    """A finite float or None. Raises BadReturn for anything else."""
+    """A float of at most LARGEST_SCORE in absolute value, or None. Raises BadReturn for anything else."""
     if value is None:
         return None
     if type(value) not in (bool, int, float) and callable(getattr(value, "item", None)):
@@ -63,6 +63,8 @@ def number(value: Any, what: str) -> float | None:
         raise BadReturn(f"{what} is too large") from None
     if not math.isfinite(result):
         raise BadReturn(f"{what} is {result}")
+    if abs(result) > LARGEST_SCORE:
+        raise BadReturn(f"{what} is {result:g}, beyond {LARGEST_SCORE:g}")
     return result
 
 

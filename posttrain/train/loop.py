@@ -198,7 +198,7 @@ def _evaluate(log: RunLog, stage: Stage, tracker: _Tracker, n: int, row: dict[st
     start = time.perf_counter()
     spent = stage.policy.flops
     evaluation = stage.evaluate()
-    stage.policy.flops = spent  # looking is free: a budget buys training
+    stage.policy.flops = spent  # evaluation is not counted in max_flops
     if evaluation is None:
         return
     row.update({f"eval/{name}": value for name, value in evaluation.metrics.items()})

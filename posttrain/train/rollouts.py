@@ -133,9 +133,14 @@ class Rollouts:
 
     def rewind(self, log: RunLog, step: int) -> None:
         """Keep the whole steps of `rollouts.jsonl`. Those past the checkpoint at `step` are trained on again as they
-        are, not sampled or scored again; the watch over failures hears the scores of the others."""
+        are, not sampled or scored again, but for one that stopped the run: its reward may have been mended. The watch
+        over failures hears the scores of the others."""
         steps = _by_step(read_jsonl(log.out / "rollouts.jsonl"))
         whole = {n: rows for n, rows in steps.items() if len(rows) == rows[0].get("of", self.config.batch_size)}
+        events = read_jsonl(log.out / "events.jsonl")
+        stops = [event.get("step") for event in events if event.get("event") == "stopped"]
+        if stops and stops[-1] == max(whole, default=None):
+            del whole[stops[-1]]
         log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
         for n in sorted(whole):
             if n > step:
