@@ -91,8 +91,8 @@ TaskKey = tuple[str, str, int]
 
 
 def task_keys(rows: Sequence[Mapping[str, Any]]) -> list[TaskKey]:
-    """What tells the tasks of an evaluation's rows apart, and is the same in another evaluation of them: id, prompt,
-    and the how manieth it is of those that share both. Ids alone may be row numbers of different files."""
+    """A key for the task of each row, the same in every evaluation of that task: its id, its prompt, and how many rows
+    before it have both. Ids alone may be row numbers of different files."""
     seen: Counter[tuple[str, str]] = Counter()
     keys = []
     for row in rows:

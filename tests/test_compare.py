@@ -137,9 +137,12 @@ def test_only_tasks_that_both_scored_count(tmp_path: Path) -> None:
     assert (contrast["value"], contrast["n"]) == (0.5, 2)
 
 
-def test_one_shared_task_is_no_contrast(tmp_path: Path) -> None:
+def test_one_shared_task_is_too_few(tmp_path: Path) -> None:
     runs = {n: write_run(tmp_path / n, {"accuracy": [0.5]}) for n in "ab"}
-    assert compare(runs, {"a": None, "b": "a"}, tmp_path)["contrasts"] == []
+    found = compare(runs, {"a": None, "b": "a"}, tmp_path)
+    (contrast,) = found["contrasts"]
+    assert (contrast["value"], contrast["low"], contrast["high"], contrast["n"]) == (0.0, None, None, 1)
+    assert "b: accuracy +0.0 points against a, too few tasks (1) to tell" in summary(found)
 
 
 def test_suites_but_the_main_one_are_prefixes(pipeline: tuple[Path, Comparison]) -> None:

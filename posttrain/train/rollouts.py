@@ -139,8 +139,8 @@ class Rollouts:
         whole = {n: rows for n, rows in steps.items() if len(rows) == rows[0].get("of", self.config.batch_size)}
         events = read_jsonl(log.out / "events.jsonl")
         stops = [event.get("step") for event in events if event.get("event") == "stopped"]
-        if stops and stops[-1] == max(whole, default=None):
-            del whole[stops[-1]]
+        if stops and whole and stops[-1] == max(whole):
+            del whole[max(whole)]
         log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
         for n in sorted(whole):
             if n > step:
