@@ -407,7 +407,7 @@ def test_a_reward_that_always_fails_is_a_failed_run(folder: Path, capfd: pytest.
         == 1
     )
     err = capfd.readouterr().err
-    assert "failed: 16 of the last 16 rollouts could not be scored" in err
+    assert "failed: 100.0% of the rollouts of 8 tasks since step 1 could not be scored" in err
     assert "ZeroDivisionError: division by zero" in err and "rewards.py" in err
     assert events(folder / "out", "stopped")
 

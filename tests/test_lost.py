@@ -17,7 +17,7 @@ from posttrain.evals.run import run_eval
 from posttrain.models import load_model, load_reward_model
 from posttrain.models.load import model_folder
 from posttrain.models.tiny import tiny_tokenizer
-from posttrain.rollout import check_prompts
+from posttrain.rollout import fit_tasks
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Tools, UnpairedRow
 from posttrain.train.preference_data import encode_examples
 from posttrain.train.reward_model import train_reward_model
@@ -106,7 +106,7 @@ def steps(chat: ChatFormat, prompt: Prompt, tools: Tools) -> object:
 
 
 def task(chat: ChatFormat, prompt: Prompt, tools: Tools) -> object:
-    return check_prompts(chat, [Task("7", prompt, {}, tools)], 1 << 20, 1, "f")
+    return fit_tasks(chat, [Task("7", prompt, {}, tools)], 1 << 20, 1, "f")
 
 
 @pytest.mark.parametrize("lost", CONTEXTS)
@@ -269,7 +269,7 @@ WITH_TOKEN: dict[str, Callable[[ChatFormat, str], object]] = {
     "chosen": lambda chat, text: chat.encode_pair(PreferenceRow("f:1", "q", text, "b")),
     "rejected": lambda chat, text: chat.encode_pair(PreferenceRow("f:1", (user("q"),), (said("a"),), (said(text),))),
     "step": lambda chat, text: chat.encode_steps("f:1", "q", (text, "b"), "\n"),
-    "task": lambda chat, text: check_prompts(chat, [Task("1", text)], 99, 1, "f"),
+    "task": lambda chat, text: fit_tasks(chat, [Task("1", text)], 99, 1, "f"),
     "reply": lambda chat, text: chat.continuation_ids((user("q"), said("a")), (99, chat.turn_end), (user(text),)),
 }
 
@@ -308,9 +308,9 @@ def test_a_model_that_lacks_a_token_is_refused_before_anything_runs_and_trains_w
     with pytest.raises(InputError, match=r"d\.jsonl:1: the token '<\|tool\|>' has the id"):
         train_sft(SftConfig(**common, data=data(prompt="q", completion="<|tool|>a")))
     tasks = data(prompt="<|tool|>q", answer="1")
-    with pytest.raises(InputError, match=r"d\.jsonl: task 0: the token '<\|tool\|>' has the id"):
+    with pytest.raises(InputError, match=r"d\.jsonl:1: the token '<\|tool\|>' has the id"):
         train_rl(RlConfig(**common, data=tasks, reward=("math",), batch_size=2, group_size=2))
-    with pytest.raises(InputError, match=r"task 0: the token '<\|tool\|>' has the id"):
+    with pytest.raises(InputError, match=r"d\.jsonl:1: the token '<\|tool\|>' has the id"):
         run_eval(EvalConfig(model=str(folder), data=tasks, reward=("math",)))
     assert not (tmp_path / "out").exists()
     train_sft(SftConfig(**common, data=data(prompt="q", completion="a")))
@@ -327,3 +327,18 @@ def test_padding_beyond_the_embedding_is_the_models_fault(tmp_path: Path) -> Non
     (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 9999}))
     with pytest.raises(InputError, match="cannot be loaded as a causal language model: [Pp]ad"):
         load_model(str(folder))
+
+
+def test_an_answer_does_not_think_twice() -> None:
+    """Where the generation prompt opens the reasoning, a trace that opens it again would be trained so."""
+    opening = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+    assert opening != CHATML
+    made = ChatFormat(tokenizer(opening))
+    for answer in ("<think>t</think>a", "\n <think>t"):
+        with pytest.raises(InputError, match="f:1: the answer begins with <think>, and so does the chat template"):
+            made.encode_sft(CompletionRow("f:1", "q", answer))
+        with pytest.raises(InputError, match="the answer begins with <think>"):
+            made.encode_pair(PreferenceRow("f:1", "q", "t</think>a", answer))
+    assert made.encode_sft(CompletionRow("f:1", "q", "t</think>a, no <think>"))
+    assert ChatFormat(tokenizer(CHATML)).encode_sft(CompletionRow("f:1", "q", "<think>t</think>a"))
+    assert ChatFormat(tokenizer(opening), raw=True).encode_sft(CompletionRow("f:1", "q", "<think>t</think>a"))
