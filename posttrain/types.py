@@ -51,8 +51,9 @@ class Message:
             raise InputError(f"unknown role {self.role!r}; use one of {', '.join(ROLES)}")
         if not isinstance(self.content, str):
             raise InputError(f"the content of a message must be text, not {type(self.content).__name__}")
-        if not isinstance(self.name, str | None):
-            raise InputError(f"the 'name' of a message must be text, not {self.name!r}")
+        for part, value in (("name", self.name), ("reasoning", self.reasoning)):
+            if not isinstance(value, str | None):
+                raise InputError(f"the '{part}' of a message must be text, not {value!r}")
         try:
             object.__setattr__(self, "tool_calls", read_calls(self.tool_calls))
         except ValueError as error:
@@ -74,9 +75,9 @@ class Message:
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> Message:
         """The inverse of `to_dict`, and messages as APIs write them: `content` may be a list of parts that are text,
-        null beside tool calls; `reasoning_content` is `reasoning`; OpenAI's older form, `function_call` and the role
-        `function`, is read as the newer one. A field that is null or empty says nothing; `id` and `annotations` say
-        nothing about the text.
+        null beside tool calls; `reasoning_content` and `thinking` are `reasoning`; OpenAI's older form,
+        `function_call` and the role `function`, is read as the newer one. A field that is null or empty says nothing;
+        `id` and `annotations` say nothing about the text.
 
         Raises InputError for a missing role, a content that is not text, a `weight` but 1, an unknown field, or what is
         no call."""
@@ -85,8 +86,10 @@ class Message:
         if calls and older:
             raise InputError("a message has 'tool_calls' and 'function_call'; keep the first, which replaced the other")
         calls = (older,) if older else calls
-        if "reasoning_content" in given:
-            given.setdefault("reasoning", given.pop("reasoning_content"))
+        reasons = [given.pop(name) for name in ("reasoning", "reasoning_content", "thinking") if name in given]
+        said = [reason for reason in reasons if reason] or reasons
+        if any(reason != said[0] for reason in said):
+            raise InputError("a message has several fields of reasoning that differ; keep 'reasoning'")
         if (weight := given.pop("weight", 1)) != 1:
             raise InputError(f"'weight' is {weight!r}; a message counts whole here, so drop it or the message")
         known = ("role", "content", "reasoning", "tool_calls", "tool_call_id", "name")
@@ -102,7 +105,7 @@ class Message:
         return Message(
             role,
             _plain_text(content),
-            given.get("reasoning"),
+            said[0] if said else None,
             calls,
             given.get("tool_call_id"),
             given.get("name"),

@@ -167,7 +167,7 @@ def test_sft_rows_of_every_form(tmp_path: Path) -> None:
         ({"messages": [user("q")]}, "no message from the assistant"),
         ({"messages": [assistant("a")]}, "begins with the assistant"),
         ({"messages": []}, "'messages' is an empty list"),
-        ({"messages": None}, "'messages' must be text or a list of messages, not null"),
+        ({"messages": None}, "'messages' must be a list of messages, not null"),
         ({"messages": [user("q"), {"role": "bot", "content": "a"}]}, "'messages', message 2: unknown role 'bot'"),
         ({"messages": [user("q"), {"role": "assistant"}]}, "'messages', message 2: .*no 'content'"),
         ({"messages": ["q"]}, "'messages', message 1: must be an object"),
@@ -493,9 +493,11 @@ def test_tool_calls_are_no_empty_responses(tmp_path: Path) -> None:
 
 
 def test_columns_of_tasks_that_look_like_answers_are_told(tmp_path: Path) -> None:
-    report = check_data(jsonl(tmp_path, {"prompt": "q", "solution": "a", "level": 3}))
-    assert report.kind == "task" and report.answers == ("solution",)
-    assert "read as tasks: 'solution' goes to the reward and is not trained" in format_report(report)
+    report = check_data(jsonl(tmp_path, {"prompt": "q", "answer": "a", "level": 3}))
+    assert report.kind == "task" and report.answers == ("answer",)
+    assert "read as tasks: 'answer' goes to the reward and is not trained" in format_report(report)
+    several = format_report(check_data(jsonl(tmp_path, {"prompt": "q", "answer": "a", "target": "b"})))
+    assert "read as tasks: 'answer' and 'target' go to the reward and are not trained" in several
     assert check_data(jsonl(tmp_path, {"prompt": "q", "level": 3})).answers == ()
 
 

@@ -327,3 +327,18 @@ def test_padding_beyond_the_embedding_is_the_models_fault(tmp_path: Path) -> Non
     (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 9999}))
     with pytest.raises(InputError, match="cannot be loaded as a causal language model: [Pp]ad"):
         load_model(str(folder))
+
+
+def test_an_answer_does_not_think_twice() -> None:
+    """Where the generation prompt opens the reasoning, a trace that opens it again would be trained so."""
+    opening = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+    assert opening != CHATML
+    made = ChatFormat(tokenizer(opening))
+    for answer in ("<think>t</think>a", "\n <think>t"):
+        with pytest.raises(InputError, match="f:1: the answer begins with <think>, and so does the chat template"):
+            made.encode_sft(CompletionRow("f:1", "q", answer))
+        with pytest.raises(InputError, match="the answer begins with <think>"):
+            made.encode_pair(PreferenceRow("f:1", "q", "t</think>a", answer))
+    assert made.encode_sft(CompletionRow("f:1", "q", "t</think>a, no <think>"))
+    assert ChatFormat(tokenizer(CHATML)).encode_sft(CompletionRow("f:1", "q", "<think>t</think>a"))
+    assert ChatFormat(tokenizer(opening), raw=True).encode_sft(CompletionRow("f:1", "q", "<think>t</think>a"))

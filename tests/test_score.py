@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from posttrain.config import ScoreConfig
@@ -99,8 +101,21 @@ def test_a_bad_row_stops_before_anything_is_printed(line: str, message: str) -> 
 def test_no_rows_and_no_file() -> None:
     with pytest.raises(InputError, match="<stdin> has no rows"):
         score("format", "\n")
-    with pytest.raises(InputError, match="there is no file nowhere.jsonl"):
+    with pytest.raises(InputError, match="no such file: nowhere.jsonl"):
         run_score(ScoreConfig(reward=("format",), data="nowhere.jsonl"), io.BytesIO(), io.StringIO(), io.StringIO())
+
+
+def test_files_of_every_form(tmp_path: Path) -> None:
+    """As in training, with messages as JSON text in a table."""
+    row = {"prompt": "q", "completion": json.dumps([{"role": "assistant", "content": "4"}]), "answer": "4"}
+    (tmp_path / "d.csv").write_text("prompt,completion,answer\nq,4,4\n")
+    (tmp_path / "rows").write_text(json.dumps(row | {"completion": "4"}))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "d.parquet")
+    for name in ("d.csv", "rows", "d.parquet", "d.csv*2"):
+        out = io.StringIO()
+        config = ScoreConfig(reward=("math",), data=str(tmp_path / name))
+        assert run_score(config, io.BytesIO(), out, io.StringIO()) == 0
+        assert {json.loads(line)["score"] for line in out.getvalue().splitlines()} == {1.0}
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:

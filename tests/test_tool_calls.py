@@ -54,6 +54,19 @@ def test_every_way_to_write_a_call_is_the_same_message(call: dict[str, Any]) -> 
     assert [json.loads(json.dumps(m.to_dict())) for m in written][1]["tool_calls"] == [CALL]
 
 
+def test_the_calls_of_a_message_may_be_json_text() -> None:
+    one = Message.from_dict({"role": "assistant", "tool_calls": [CALL]})
+    assert Message.from_dict({"role": "assistant", "tool_calls": json.dumps([CALL])}) == one
+    for nothing in ("", " ", "[]", "null"):
+        assert Message.from_dict({"role": "assistant", "content": "a", "tool_calls": nothing}).tool_calls == ()
+
+
+@pytest.mark.parametrize("names", [("reasoning",), ("reasoning_content",), ("thinking", "reasoning_content")])
+def test_reasoning_has_several_names(names: tuple[str, ...]) -> None:
+    row = {"role": "assistant", "content": "a", "reasoning": ""} | dict.fromkeys(names, "because")
+    assert Message.from_dict(row) == Message("assistant", "a", reasoning="because")
+
+
 @pytest.mark.parametrize("arguments", [None, "", " ", "{}", {}])
 def test_a_call_without_arguments_has_none(arguments: object) -> None:
     message = Message("assistant", "", tool_calls=({"name": "now", "arguments": arguments}, {"name": "now"}))
@@ -84,9 +97,14 @@ def test_the_older_form_of_openai_is_read_as_the_newer() -> None:
         ({"tool_calls": [{"arguments": {}}]}, "needs a 'function' with a 'name'"),
         ({"tool_calls": [{"type": "custom", "custom": {"name": "x", "input": "y"}}]}, "type 'custom'"),
         ({"tool_calls": ["add"]}, "must be an object, not 'add'"),
-        ({"tool_calls": "[]"}, "must be a list of calls, not"),
+        ({"tool_calls": "7"}, "must be a list of calls, not 7"),
+        ({"tool_calls": "[{'name'"}, "'tool_calls' are no JSON"),
+        ({"tool_calls": [{"name": "add", "parameters": {"a": 1}}]}, "has 'parameters' in place of 'arguments'"),
+        ({"tool_calls": [{"function": {"name": "add", "input": {}}}]}, "has 'input' in place of 'arguments'"),
         ({"tool_calls": [CALL], "function_call": {"name": "add"}}, "'tool_calls' and 'function_call'"),
         ({"name": 3}, "'name' of a message must be text, not 3"),
+        ({"reasoning": ["a"]}, r"'reasoning' of a message must be text, not \['a'\]"),
+        ({"reasoning": "a", "thinking": "b"}, "several fields of reasoning that differ"),
     ],
 )
 def test_what_is_no_call_is_named(fields: dict[str, Any], fault: str) -> None:
@@ -226,8 +244,25 @@ def test_maps_of_arrow_are_objects_and_a_null_in_jsonl_is_data(tmp_path: Path) -
     assert mapped.messages[1].tool_calls[0]["function"]["arguments"] == {"a": 7}
 
 
-def test_which_columns_hold_conversations_follows_from_what_stands_in_them() -> None:
+def test_which_columns_hold_messages_tools_and_calls_follows_from_what_stands_in_them() -> None:
     """As columns may have any name; what a reward reads keeps its nulls, and so do lists."""
+    x = {"x": None}
+    written = {
+        "werkzeuge": [{"name": "f", "parameters": x}, {"name": "g", "parameters": None}],
+        "schemas": [{"type": "function", "function": {"name": "f"} | x}],
+        "functions": [{"name": "f"} | x],
+        "expected": [{"name": "f", "arguments": {"a": 1} | x}],
+        "chosen": {"role": "assistant", "tool_calls": [{"name": "f", "arguments": x}]},
+        "input": {"messages": [{"role": "user", "content": "q"} | x], "seed": None},
+    }
+    assert from_arrow(written) == {
+        "werkzeuge": [{"name": "f", "parameters": {}}, {"name": "g"}],
+        "schemas": [{"type": "function", "function": {"name": "f"}}],
+        "functions": [{"name": "f"}],
+        "expected": [{"name": "f", "arguments": {"a": 1}}],
+        "chosen": {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]},
+        "input": {"messages": [{"role": "user", "content": "q"}], "seed": None},
+    }
     turns = [{"from": "human", "value": "q", "weight": None}]
     tests = [{"input": "1", "output": None}]
     row = {"talk": turns, "tests": tests, "tools": [{"enum": ["a", None], "default": None}], "answer": None}

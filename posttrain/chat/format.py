@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from posttrain.chat.calls import Answer, read_answer, read_declared
 from posttrain.chat.lost import Completeness
 from posttrain.chat.pieces import Ids, Pieces, closed
-from posttrain.chat.template import Template
+from posttrain.chat.template import THINK, Template
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Response, SftRow, TextRow, Tools
 from posttrain.types import InputError, Message, Prompt
 
@@ -276,6 +276,11 @@ class ChatFormat:
     def _response_ids(self, prompt: Prompt, response: Response, tools: Tools) -> Ids:
         if isinstance(response, str):
             raw = isinstance(prompt, str) and not self._wraps_strings
+            if not raw and response.lstrip().startswith(THINK) and self._template.opens_thinking:
+                raise InputError(
+                    f"the answer begins with {THINK}, and so does the chat template of {self._template.name} in every "
+                    "answer; begin it after that"
+                )
             end = self._text_end if raw else self._template.end
             return self.known(closed(self._pieces.continuation(response), end))
         messages = _as_messages(prompt)

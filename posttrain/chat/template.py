@@ -32,6 +32,7 @@ RENDER_SECONDS = 20.0
 MOST_CHARACTERS, MOST_TIMES = 1_000_000, 20
 """A template may write so many characters, and so many times what it is given; whatever writes more is broken."""
 PROBE = "sentinel"
+THINK = "<think>"
 RANDOM = re.compile(r"\|\s*random\b|\blipsum\b")
 """What draws at random in Jinja."""
 PROBE_CONVERSATION = (Message("user", "u"), Message("assistant", "", tool_calls=(PROBE_CALL,)))
@@ -113,6 +114,11 @@ class Template:
     def writes_date(self) -> bool:
         """Whether the template may write today's date. It may do so in some conversations only, so its text decides."""
         return bool(self._clock)
+
+    @cached_property
+    def opens_thinking(self) -> bool:
+        """Whether the generation prompt ends in <think>, so that an answer begins after it."""
+        return self.render(PROBE_CONVERSATION[:1], (), True).rstrip().endswith(THINK)
 
     @cached_property
     def call_style(self) -> CallStyle:

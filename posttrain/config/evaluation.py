@@ -99,7 +99,8 @@ class ScoreConfig(Config):
     reward: Annotated[tuple[str, ...], Field(min_length=1)]
     """What scores a completion; as in `posttrain rl`."""
     data: str
-    """JSONL file with `prompt`, `completion` and the columns the reward reads; `-` reads standard input."""
+    """Data as in training, with `prompt`, `completion` and the columns the reward reads; `-` reads JSONL from standard
+    input."""
     columns: Columns = None
     """Columns that have other names: `prompt=question,completion=answer`."""
     reward_timeout: Rate = 30.0

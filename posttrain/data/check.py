@@ -162,7 +162,8 @@ def format_report(report: Report) -> str:
     lines = [f"{report.source}: {report.rows} {kind}"]
     if report.answers:
         named = " and ".join(f"'{name}'" for name in report.answers)
-        lines.append(f"read as tasks: {named} goes to the reward and is not trained; for that it must be 'completion'")
+        goes = "goes to the reward and is" if len(report.answers) == 1 else "go to the reward and are"
+        lines.append(f"read as tasks: {named} {goes} not trained; for that it must be 'completion'")
     partial = {name: f" ({n} of {report.rows})" for name, n in report.columns.items() if n != report.rows}
     lines.append("columns: " + ", ".join(name + partial.get(name, "") for name in report.columns))
     for name, lengths in (("prompts", report.prompt_chars), ("responses", report.response_chars)):
@@ -200,12 +201,12 @@ def _first_kind(raw: Iterable[RawRow]) -> Kind | None:
 
 
 def _duplicates(valid: Sequence[tuple[str, Row]]) -> Iterator[tuple[str, str]]:
-    """(where, where it stood first) of each row whose prompt stood before."""
+    """(where, where it stood first) of each row whose prompt stood before; a row that was taken twice counts too."""
     seen: dict[str, str] = {}
     for where, row in valid:
-        first = seen.setdefault(_identity(row), where)
-        if first != where:
-            yield where, first
+        if (prompt := _identity(row)) in seen:
+            yield where, seen[prompt]
+        seen.setdefault(prompt, where)
 
 
 def _identity(row: Row) -> str:

@@ -14,6 +14,8 @@ STEPS = ("steps", "completions")
 """Columns that hold the steps of an answer, with `labels` beside them; the second is TRL's name."""
 ASSISTANT_MARK = "\n\nAssistant:"
 """What an answer follows in the transcripts of HH-RLHF."""
+LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+"""What a label may say, as text."""
 ROLES = {
     "human": "user",
     "gpt": "assistant",
@@ -60,7 +62,8 @@ def parse_weighted(value: Any, column: str) -> tuple[tuple[Message, ...], tuple[
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list | tuple):
-        raise InputError(f"column '{column}' must be text or a list of messages, not {short(value)}")
+        text = "" if column == "messages" else "text or "
+        raise InputError(f"column '{column}' must be {text}a list of messages, not {short(value)}")
     if not value:
         raise InputError(f"column '{column}' is an empty list")
     messages, trained = [], []
@@ -72,7 +75,7 @@ def parse_weighted(value: Any, column: str) -> tuple[tuple[Message, ...], tuple[
                 raise InputError(f"'weight' must be 0 (not trained) or 1, not {short(weight)}")
             if weight is not None:
                 item = {name: item[name] for name in item if name != "weight"}
-            if "from" in item or str(item.get("role")) in ROLES:
+            if "from" in item or "value" in item or str(item.get("role")) in ROLES:
                 item = _with_role(item)
             message = Message.from_dict(item)
         except InputError as error:
@@ -85,7 +88,8 @@ def parse_weighted(value: Any, column: str) -> tuple[tuple[Message, ...], tuple[
 def _with_role(item: Mapping[str, Any]) -> dict[str, Any]:
     """A message of ShareGPT in our words: `from` and `value`, roles by their names there, and a `function_call`, whose
     value is the JSON text of a call or a list of them (LLaMA-Factory), as tool calls."""
-    names = {"from": "role", "value": "content"} if item.get("role") is None and "from" in item else {}
+    theirs = {"from": "role", "value": "content"}
+    names = {name: theirs[name] for name in theirs if name in item and item.get(theirs[name]) is None}
     out = {names.get(name, name): value for name, value in item.items() if name not in names.values()}
     role = out.get("role")
     if role == "function_call":
@@ -164,10 +168,9 @@ def check_one_answer(response: Response, column: str) -> None:
 
 def parse_label(value: Any) -> bool:
     """True or false, also as the numbers 1 and 0 and as the text of either (CSV)."""
-    known = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-    if str(value).strip().lower() not in known:
+    if str(value).strip().lower() not in LABELS:
         raise InputError(f"column 'label' must be true or false, not {short(value)}; rename it if it is something else")
-    return known[str(value).strip().lower()]
+    return LABELS[str(value).strip().lower()]
 
 
 def parse_steps(columns: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...]]:
@@ -199,6 +202,21 @@ def parse_probability(columns: Mapping[str, Any]) -> float:
             "column 'probability' must be a number, how likely 'chosen' is the better, not "
             f"{short(value)}; rename it if it is something else"
         ) from None
+
+
+def parse_text(columns: Mapping[str, Any]) -> str:
+    """The column `text`, where it is all that the row says."""
+    text = columns["text"]
+    if not isinstance(text, str) or not text:
+        raise InputError(f"column 'text' must be text that is not empty, not {short(text)}")
+    if parse_tools(columns):
+        raise InputError("'tools' cannot be offered in 'text'; drop them, or write 'messages'")
+    if {"role", "parent_id"} <= columns.keys():
+        raise InputError(
+            "the row is one message of a tree, as its 'role' and 'parent_id' say; write every thread of the tree as "
+            "'messages', or drop 'parent_id' to train on each text alone"
+        )
+    return text
 
 
 def parse_tools(columns: Mapping[str, Any]) -> Tools:

@@ -21,10 +21,12 @@ from posttrain.data.columns import (
     parse_probability,
     parse_prompt,
     parse_steps,
+    parse_text,
     parse_tools,
     parse_weighted,
     short,
 )
+from posttrain.data.forms import refuse_what_is_lost
 from posttrain.data.raw import RawRow
 from posttrain.data.shapes import Names, standard_rows
 from posttrain.rows import (
@@ -225,7 +227,7 @@ def _load(
     if kind not in wanted:
         raise InputError(
             f"{raw[0].where}: {method} needs {' or '.join(NEEDS[k] for k in wanted)}, but the columns are "
-            f"{', '.join(columns)}. Such rows fit {FITS[kind]}{_hint(kind, wanted)}"
+            f"{', '.join(columns)}. Such rows fit {FITS[kind]}{_hint(kind, wanted, columns)}"
         )
     for where, row in parse_rows(raw):
         if isinstance(row, InputError):
@@ -233,19 +235,32 @@ def _load(
         yield where, row
 
 
-def _hint(kind: Kind, wanted: tuple[Kind, ...]) -> str:
-    if kind == "task" and "completion" in wanted:
+def _hint(kind: Kind, wanted: tuple[Kind, ...], columns: Mapping[str, Any]) -> str:
+    """How rows of a kind can be read as another that is wanted."""
+    if wanted == ("task",):
+        prompts = {
+            "messages": "; where a column holds the prompt, say so: --columns prompt=COLUMN",
+            "completion": "; with the completion as a reference: --columns prompt=prompt,answer=completion",
+        }
+        return prompts.get(kind, "")
+    if "messages" not in wanted:
+        return ""
+    if kind == "task":
         return "; where a column holds the answer to learn, say so: --columns completion=COLUMN"
+    if kind == "unpaired":
+        return "; to learn from good and bad ones alike, drop 'label'"
+    if kind == "preference":
+        whole = "text" if isinstance(columns["chosen"], str) else "messages"
+        return f"; to learn the chosen ones: --columns {'completion' if 'prompt' in columns else whole}=chosen"
     return ""
 
 
 def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Row:
+    refuse_what_is_lost(columns, kind == "task")
     if kind == "task":
         return replace(parse_task(columns, index), where=where)
     if kind == "text":
-        if not isinstance(columns["text"], str) or not columns["text"]:
-            raise InputError(f"column 'text' must be text that is not empty, not {short(columns['text'])}")
-        return TextRow(where, columns["text"])
+        return TextRow(where, parse_text(columns))
     tools = parse_tools(columns)
     if kind == "messages":
         return _conversation(where, *parse_weighted(columns["messages"], "messages"), tools)

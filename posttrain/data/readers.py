@@ -27,6 +27,7 @@ MAX_DIGITS = 4300
 """Python reads no longer integer; it would raise an error without a place."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NOT_A_LIST = "a .json file must hold one list of objects; one object a line is a .jsonl file"
+ONE_A_LINE = "; a .jsonl file has one whole object a line, and a list of objects is a .json file"
 ROW_LISTS = {"messages", "conversations", "conversation", "prompt", "completion", "chosen", "rejected", "tools"}
 """Lists of objects that are a column of one row and no list of rows."""
 HUB_OPTIONS = {"split": "split", "config": "name", "revision": "revision"}
@@ -96,7 +97,7 @@ def _source_rows(source: Source, text: str) -> list[RawRow]:
 
 def extension(path: Path) -> str:
     """What a name ends in, but for `.gz`."""
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
 
 
 def _parsed(kind: str, data: bytes, source: Source) -> Iterator[RawRow]:
@@ -119,11 +120,12 @@ def parse_jsonl(data: bytes, name: str) -> Iterator[RawRow]:
         except UnicodeDecodeError as error:
             yield RawRow(where, problem=f"not UTF-8 (byte {error.object[error.start]:#04x}); save the file as UTF-8")
         except json.JSONDecodeError as error:
-            yield RawRow(where, problem=f"broken JSON: {error.msg} at column {error.colno}")
+            spread = ONE_A_LINE if number == 1 and error.pos >= len(line.decode().rstrip()) else ""
+            yield RawRow(where, problem=f"broken JSON: {error.msg} at column {error.colno}{spread}")
         except (_JsonFault, RecursionError) as error:
             yield RawRow(where, problem=f"broken JSON: {error}")
         else:
-            yield _object_row(value, where)
+            yield _object_row(value, where, ONE_A_LINE)
 
 
 class _JsonFault(ValueError):
@@ -155,9 +157,9 @@ _STRICT: Mapping[str, Any] = {
 }
 
 
-def _object_row(value: Any, where: str) -> RawRow:
+def _object_row(value: Any, where: str, advice: str = "") -> RawRow:
     if not isinstance(value, dict):
-        return RawRow(where, problem=f"a row must be a JSON object like {{...}}, not {_json_name(value)}")
+        return RawRow(where, problem=f"a row must be a JSON object like {{...}}, not {_json_name(value)}{advice}")
     if not value:
         return RawRow(where, problem="the object has no columns")
     return checked_row(where, value)

@@ -7,12 +7,12 @@ nothing is guessed: the error names `--columns`, which says what each column is.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from posttrain.console import say_once
+from posttrain.data import forms
 from posttrain.data.columns import ASSISTANT_MARK, STEPS, parsed_json, short
 from posttrain.data.raw import RawRow
 from posttrain.data.readers import iter_rows
@@ -29,7 +29,7 @@ SYSTEMS = ("system", "system_prompt")
 FIELDS: Mapping[str, frozenset[str]] = {
     "messages": frozenset({"messages"}),
     "text": frozenset({"text"}),
-    "completion": frozenset({"prompt", "completion", "label"}),
+    "completion": frozenset({"prompt", "completion", "label", "kto_tag"}),
     "preference": frozenset({"prompt", "chosen", "rejected"}),
     "stepwise": frozenset({"prompt", *STEPS, "labels"}),
 }
@@ -46,8 +46,6 @@ WHOLE = {
 """What must not be null for a row to be of a kind."""
 SHOWN = 3
 """Readings of one file that are told."""
-MESSAGES_AS_JSON = re.compile(r'\s*\[\s*\{\s*"(role|content|from|value)"\s*:')
-MESSAGES_AS_PYTHON = re.compile(r"\s*\[\s*\{\s*'(role|content|from|value)'\s*:")
 
 
 def standard_rows(
@@ -119,12 +117,10 @@ def standard(columns: Mapping[str, Any], tasks: bool) -> tuple[Columns, str]:
     """The row in our columns, and what it was read as where that is not as it stands. Raises InputError for columns
     that can be read in two ways."""
     out = _without_nulls(columns)
-    remarks = [_conversation(out), _question(out, tasks)]
-    remarks += [_as_messages(out, name) for name in MESSAGES]
+    remarks = [_conversation(out), forms.preferences(out), forms.labelled(out), _question(out, tasks)]
+    remarks += [forms.as_messages(out, name) for name in MESSAGES]
     remarks += [_system(out), _transcripts(out)]
-    if "functions" in out and out.get("tools") is None and "messages" in out:
-        functions = parsed_json(out.pop("functions"), "functions")
-        out["tools"] = [{"type": "function", "function": function} for function in functions or ()]
+    forms.functions(out)
     return out, "; ".join(filter(None, remarks))
 
 
@@ -139,7 +135,10 @@ def _without_nulls(columns: Mapping[str, Any]) -> Columns:
 def _conversation(out: Columns) -> str | None:
     """ShareGPT: a column `conversations` of `{"from", "value"}`, the prompt of a pair where there is one."""
     name = next((name for name in TALKS if name in out), None)
-    if name is None or "messages" in out or not _is_messages(out[name]):
+    if name is None or "messages" in out:
+        return None
+    forms.refuse_python(out[name], name)
+    if not forms.is_messages(out[name]) and out[name] != []:
         return None
     field = "prompt" if _is_pair(out) else "messages"
     if field in out:
@@ -164,7 +163,8 @@ def _question(out: Columns, tasks: bool) -> str | None:
             return None
         raise InputError(_two_ways("the row", ["text", *asked, *answers], f"prompt={asked[0]},completion={answers[0]}"))
     if len(asked) > 1:
-        raise InputError(_two_ways("the prompt", asked, f"prompt={asked[0]}"))
+        learnt = f",completion={answers[0]}" if answers and not tasks else ""
+        raise InputError(_two_ways("the prompt", asked, f"prompt={asked[0]}{learnt}"))
     parts = _join(out, asked[0]) + (" after history" if "history" in out else "")
     history = _history(out)
     if tasks or _is_pair(out) or len(answers) > 1 or not _can_be_said(out[answers[0]]):
@@ -183,7 +183,7 @@ def _question(out: Columns, tasks: bool) -> str | None:
 
 def _can_be_said(answer: Any) -> bool:
     """Whether an answer can be what a model is to write; a number or a list of choices is a reference."""
-    return answer is None or isinstance(answer, str) or _is_messages(answer)
+    return answer is None or isinstance(answer, str) or forms.is_messages(answer)
 
 
 def _response(out: Columns) -> str | None:
@@ -191,6 +191,8 @@ def _response(out: Columns) -> str | None:
     answers = [name for name in ("response", "output") if name in out]
     if len(answers) != 1 or "text" in out:
         return None
+    if asked := [name for name in ASKED if name in out]:
+        raise InputError(_two_ways("the prompt", ["prompt", *asked], f"prompt=prompt,completion={answers[0]}"))
     out["completion"] = out.pop(answers[0])
     return f"read as prompt/{answers[0]} (completion = {answers[0]}){_unread(out)}"
 
@@ -256,36 +258,6 @@ def _transcripts(out: Columns) -> str | None:
         return None
     mark = ASSISTANT_MARK.strip()
     return f"read as transcripts (prompt = what both begin with, up to the last {mark!r}, as one text)"
-
-
-def _as_messages(out: Columns, name: str) -> str | None:
-    """Messages that stand in a column of text as JSON; and a word on their content where it is lists of parts."""
-    value = out.get(name)
-    if isinstance(value, str) and MESSAGES_AS_PYTHON.match(value):
-        raise InputError(f"column {name!r} holds a Python list as text; write JSON by json.dumps, or Parquet for CSV")
-    if isinstance(value, str) and MESSAGES_AS_JSON.match(value):
-        try:
-            value = parsed_json(value, name)
-        except InputError:
-            return None
-        if _is_messages(value):
-            out[name] = value
-            return f"{name} holds messages as JSON text"
-    if (
-        not isinstance(value, str | None)
-        and _is_messages(value)
-        and any(isinstance(turn.get("content"), list | tuple) for turn in value)
-    ):
-        return f"the text parts of {name} are joined"
-    return None
-
-
-def _is_messages(value: Any) -> bool:
-    if isinstance(value, str):
-        return MESSAGES_AS_JSON.match(value) is not None
-    if not isinstance(value, list | tuple) or not value:
-        return False
-    return all(isinstance(turn, Mapping) and ("role" in turn or "from" in turn) for turn in value)
 
 
 def _says_nothing(value: Any) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from posttrain.types import InputError
 
-WEIGHT = re.compile(r"(?P<name>.+)\*(?P<weight>\d+(?:\.\d*)?|\.\d+)")
+WEIGHT = re.compile(r"(?P<name>.+)\*(?P<weight>\d+(?:\.\d*)?|\.\d+)$")
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,33 @@ class Source:
 
 
 def split_sources(text: str) -> list[str]:
-    """The sources that are joined by commas. Raises InputError for an empty one."""
-    parts = [text] if os.path.exists(text) else [part.strip() for part in text.split(",")]
-    if len(parts) > 1 and "" in parts:
+    """The sources that are joined by commas; a comma in the name of a file that exists joins nothing. Raises InputError
+    for an empty one."""
+    parts, sources = text.split(","), []
+    while parts:
+        starts = (",".join(parts[:n]).strip() for n in range(len(parts), 1, -1))
+        whole = next((start for start in starts if os.path.exists(WEIGHT.sub(r"\g<name>", start))), parts[0].strip())
+        parts = parts[whole.count(",") + 1 :]
+        sources.append(whole)
+    if len(sources) > 1 and "" in sources:
         raise InputError(f"{text}: an empty name between commas")
-    return parts
+    return sources
 
 
 def split_weight(text: str) -> tuple[str, float]:
-    """The source without its weight, and the weight, 1 where none is given. Raises InputError for a weight of 0."""
-    match = None if os.path.exists(text) else WEIGHT.fullmatch(text)
-    if match is None:
+    """The source without its weight, and the weight, 1 where none is given. Raises InputError for a weight of 0, and
+    for what follows the * of a file and is no weight."""
+    if os.path.exists(text):
         return text, 1.0
-    if not (weight := float(match["weight"])):
+    match = WEIGHT.fullmatch(text)
+    if match is None:
+        name, _, weight = text.rpartition("*")
+        if os.path.exists(name.strip()):
+            raise InputError(f"{text}: what follows the * must be a number above 0, as in {name}*0.3, not {weight!r}")
+        return text, 1.0
+    if not float(match["weight"]):
         raise InputError(f"{text}: the weight after * must be above 0; leave the source out instead")
-    return match["name"], weight
+    return match["name"], float(match["weight"])
 
 
 def parse_source(text: str) -> Source:

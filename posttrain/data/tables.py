@@ -12,7 +12,10 @@ from typing import Any
 from posttrain.data.raw import RawRow, checked_row, decode, first_line
 from posttrain.types import InputError
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+TOOLS = ("tools", "functions")
+"""Columns that hold schemas, whatever these say."""
 
 
 def csv_rows(data: bytes, name: str, separator: str = ",") -> Iterator[RawRow]:
@@ -26,7 +29,8 @@ def csv_rows(data: bytes, name: str, separator: str = ",") -> Iterator[RawRow]:
             with _cells_up_to(len(text)):
                 cells = next(reader, None)
         except csv.Error as error:
-            yield RawRow(where, problem=f"broken CSV: {error}")
+            quoted = "a cell that begins with a quote must be quoted whole, quotes in it doubled"
+            yield RawRow(where, problem=f"broken CSV: {error}; {quoted}")
             return
         if cells is None:
             return
@@ -62,7 +66,10 @@ def _header(cells: list[str], where: str, separator: str) -> list[str]:
                     + (", or name the file .tsv" if other == "\t" else ", or name the file .csv" * (other == ","))
                 )
     if "" in header:
-        raise InputError(f"{where}: column {header.index('') + 1} of the CSV header has no name")
+        raise InputError(
+            f"{where}: column {header.index('') + 1} of the CSV header has no name; name or remove it (pandas writes "
+            "none with index=False)"
+        )
     if doubled := [cell for cell in header if header.count(cell) > 1]:
         raise InputError(f"{where}: the CSV header names {doubled[0]!r} twice; rename one")
     return header
@@ -81,17 +88,26 @@ def parquet_rows(path: Path) -> list[RawRow]:
 
 
 def from_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of an Arrow table without the nulls in the objects of conversations and tools: there all objects of a
+    """A row of an Arrow table without the nulls in the objects of messages, tools and calls: there all objects of a
     column have the fields of all the others, and what one lacks is null. A null that was meant cannot be told apart."""
-    return {
-        name: _without_nulls(value) if name == "tools" or _is_conversation(value) else value
-        for name, value in row.items()
-    }
+    return {name: _without_nulls(value) if name in TOOLS else _as_written(value) for name, value in row.items()}
 
 
-def _is_conversation(value: Any) -> bool:
-    return isinstance(value, list) and any(
-        isinstance(turn, Mapping) and turn.keys() & {"role", "from"} for turn in value
+def _as_written(value: Any) -> Any:
+    """A value of a column, which may be or hold messages, tools or calls whatever the name of the column."""
+    if any(_is_ours(item) for item in (value if isinstance(value, list) else [value])):
+        return _without_nulls(value)
+    return {name: _as_written(part) for name, part in value.items()} if isinstance(value, Mapping) else value
+
+
+def _is_ours(item: Any) -> bool:
+    """Whether an object is a message, the schema of a tool, or a call."""
+    if not isinstance(item, Mapping):
+        return False
+    return (
+        bool(item.keys() & {"role", "from", "function"})
+        or item.keys() >= {"name", "parameters"}
+        or (item.keys() >= {"name", "arguments"})
     )
 
 

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, TextIO
 
 from posttrain.config import ScoreConfig
 from posttrain.data.raw import read_bytes
-from posttrain.data.readers import parse_jsonl
-from posttrain.data.shapes import renamed
+from posttrain.data.readers import EXTENSIONS, extension, iter_rows, parse_jsonl
+from posttrain.data.shapes import renamed, standardised
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.specs import BUILTINS
 from posttrain.text import printable
@@ -65,16 +65,17 @@ def describe_rewards() -> list[tuple[str, str]]:
 
 
 def read_samples(data: str, stdin: BinaryIO, names: Mapping[str, str] | None = None) -> list[Sample]:
-    """The rows of a JSONL file, or of standard input for `-`; `names` says which of its columns are which of ours.
-    Raises InputError with file:line for a bad row."""
+    """The rows of a source as in training, or of JSONL on standard input for `-`; `names` says which of its columns are
+    which of ours. A file whose name says nothing of its form is JSONL. Raises InputError with file:line for a bad
+    row."""
     name = "<stdin>" if data == "-" else data
-    if data != "-" and not Path(data).is_file():
-        raise InputError(f"there is no file {data}; give a JSONL file, or - for standard input")
-    content = stdin.read() if data == "-" else read_bytes(Path(data))
-    samples = [_sample(row.checked(), row.where) for row in renamed(list(parse_jsonl(content, name)), names or {})]
-    if not samples:
+    if data == "-" or (os.path.exists(data) and extension(Path(data)) not in EXTENSIONS):
+        rows = list(parse_jsonl(stdin.read() if data == "-" else read_bytes(Path(data)), name))
+    else:
+        rows = iter_rows(data)
+    if not rows:
         raise InputError(f"{name} has no rows; each line is a JSON object with 'prompt' and 'completion'")
-    return samples
+    return [_sample(row.checked(), row.where) for row in standardised(renamed(rows, names), tasks=True)]
 
 
 def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:
