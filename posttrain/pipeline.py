@@ -19,7 +19,7 @@ from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.plan import check_texts, stage_configs
 from posttrain.recipe import load_recipe
 from posttrain.rows import Row
-from posttrain.runlog import read_object, write_atomic
+from posttrain.runlog import read_object, refuse_links, write_atomic
 from posttrain.stages import READS, START, StageSpec, check_stages
 from posttrain.template_date import KEY, dated, fixed_date, template_date
 from posttrain.types import InputError, Prompt, Sampling, Task
@@ -40,7 +40,10 @@ def _date_of(out: Path) -> date:
     """The date of the first evaluation, which comes before all else, or where there is none the one it will have."""
     file = out / START / "evaluations" / "held_out.json"
     settings = read_object(file).get("settings", {})
-    return date.fromisoformat(settings[KEY]) if KEY in settings else template_date()
+    try:
+        return date.fromisoformat(settings[KEY]) if KEY in settings else template_date()
+    except (ValueError, TypeError):
+        raise InputError(f"{file}: damaged, its settings hold no date") from None
 
 
 def _run_recipe(config: RunConfig) -> None:
@@ -95,6 +98,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
     recipe may take the folder."""
     file = out / "recipe.yaml"
     if file.exists():
+        refuse_links(*out.iterdir())
         before = load_recipe(str(file))
         if _text(before) != file.read_text(encoding="utf-8"):
             raise InputError(f"--out {out}: its recipe.yaml was not written by a run; choose another folder")

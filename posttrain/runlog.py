@@ -55,10 +55,40 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def numbered_jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """`read_jsonl` with the place of each line, "path:line"."""
+    lines = enumerate((read_file(path) or b"").split(b"\n")[:-1], start=1)
+    return [(where, parse_object(line, where)) for where, line in ((f"{path}:{i}", line) for i, line in lines if line)]
+
+
+def read_recorded(path: Path, read: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
+    """`read_jsonl` of lines that a resume goes on from, each of a whole `step`. Raises InputError, naming the line,
+    where `read` fails on one."""
+    rows = []
+    for where, row in numbered_jsonl(path):
+        try:
+            if type(row["step"]) is not int:
+                raise TypeError(f"its step is {row['step']!r}")
+            read(row)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: damaged, it is no line of this run ({type(error).__name__}: {error})") from None
+        rows.append(row)
+    return rows
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """`read_recorded` of a run's `metrics.jsonl`, of which every line says what its step cost."""
+    return read_recorded(
+        out / "metrics.jsonl", lambda row: [row[name] + 0.0 for name in ("tokens", "flops", "step_seconds")]
+    )
+
+
+def read_file(path: Path) -> bytes | None:
+    """The content of a file of ours, None where there is none. Raises InputError for what is no file, as a folder or a
+    pipe, from which nothing may ever come."""
     if not path.exists():
-        return []
-    lines = [(f"{path}:{i}", line) for i, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1) if line]
-    return [(where, parse_object(line, where)) for where, line in lines]
+        return None
+    if not path.is_file():
+        raise InputError(f"{path}: damaged, it is no file")
+    return path.read_bytes()
 
 
 def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
@@ -78,15 +108,20 @@ def _no_constant(name: str) -> NoReturn:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file of ours; {} where there is none. Raises InputError for anything else."""
-    return parse_object(path.read_bytes(), str(path)) if path.exists() else {}
+    data = read_file(path)
+    return {} if data is None else parse_object(data, str(path))
 
 
-def refuse_links(folder: Path) -> None:
-    """Raise InputError for a symbolic link anywhere in a run folder: whoever made it could have us write elsewhere."""
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if (found := Path(root, name)).is_symlink():
+def refuse_links(*places: Path) -> None:
+    """Raise InputError for what is neither a file nor a folder at these places of a run folder, or below: through a
+    symbolic link whoever made it could have us write elsewhere, and a pipe could keep us waiting."""
+    for place in places:
+        below = (Path(root, name) for root, folders, files in os.walk(place) for name in (*folders, *files))
+        for found in (place, *below):
+            if found.is_symlink():
                 raise InputError(f"{found} is a symbolic link, and nothing is written through links; remove it")
+            if found.exists() and not found.is_file() and not found.is_dir():
+                raise InputError(f"{found} is neither a file nor a folder; remove it")
 
 
 def check_out(out: Path, config: Mapping[str, Any], resume: bool) -> bool:
@@ -98,6 +133,7 @@ def check_out(out: Path, config: Mapping[str, Any], resume: bool) -> bool:
     if config_file.exists():
         if not resume:
             raise InputError(f"--out {out}: already holds a run; add --resume to continue it, or choose another folder")
+        refuse_links(*out.iterdir())
         _same_config(config_file, config)
     elif out.exists() and any(p.name not in BEFORE_CONFIG for p in out.iterdir()):
         raise InputError(f"--out {out}: not empty and not a run; choose another folder")
@@ -116,7 +152,7 @@ class RunLog:
         config_file = out / "config.yaml"
         self.resuming = config_file.exists()
         self._files: dict[str, FileIO] = {}
-        refuse_links(out)
+        refuse_links(*(out.iterdir() if out.exists() else ()))
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(out)
@@ -245,7 +281,7 @@ class RunLog:
 def _same_config(file: Path, config: Mapping[str, Any]) -> None:
     try:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         before = None
     if not isinstance(before, dict):
         raise InputError(f"{file}: is not a run's configuration; choose another --out")
@@ -297,4 +333,4 @@ def _drop_torn_line(path: Path) -> None:
         data = path.read_bytes()
         end = data.rfind(b"\n") + 1
         if end != len(data):
-            write_atomic(path, data[:end].decode())
+            os.truncate(path, end)

@@ -82,7 +82,7 @@ def on_one_date(stage: Callable[[Config], None]) -> Callable[[Config], None]:
 def _kept(file: Path) -> date | None:
     """The date in a run's `config.yaml`. A file that is none is left to whoever opens the run."""
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return date.fromisoformat(settings[KEY])
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
         return None

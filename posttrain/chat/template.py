@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -47,6 +48,10 @@ REFUSALS = (
     MemoryError,
 )
 """What a template raises itself, and what goes wrong in one that does not expect a conversation."""
+
+
+class Unbounded(InputError):
+    """A template that seems to loop, or writes too much: it is not tried again with another form of messages."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class Template:
         source = str(tokenizer.chat_template or "")
         if RANDOM.search(source):
             raise InputError(f"the chat template of {self.name} draws at random, so that no run could be repeated")
+        if _has_powers(source):
+            raise InputError(f"the chat template of {self.name} computes powers (**), whose size has no limit")
         self._clock = _clock(source)
         self._tail, self.closing = self._probe() if self.exists else ("", None)
         known = [*([] if self.closing is None else [self.closing]), *other_ends]
@@ -126,6 +133,8 @@ class Template:
         try:
             start = self.render(PROBE_CONVERSATION[:1], (PROBE_TOOL,), False)
             whole = self.render(PROBE_CONVERSATION, (PROBE_TOOL,), False)
+        except Unbounded:
+            raise
         except InputError:
             return CallStyle.of("", written=False)
         written = whole.removeprefix(start)
@@ -139,6 +148,8 @@ class Template:
             dicts = [_template_message(m, form) for m in PROBE_CONVERSATION]
             try:
                 text = self._render(dicts, (PROBE_TOOL,), False)
+            except Unbounded:
+                raise
             except InputError:
                 continue
             if PROBE_VALUE in text and f"'{PROBE_VALUE}'" not in text and f'\\"{PROBE_VALUE}' not in text:
@@ -214,7 +225,7 @@ class Template:
                     **self._clock,
                 )
         except OutOfProcessorTime:
-            raise InputError(
+            raise Unbounded(
                 f"the chat template of {self.name} is not done with a conversation after {RENDER_SECONDS:g} s of "
                 "processor time; it seems to loop"
             ) from None
@@ -223,7 +234,7 @@ class Template:
         if len(text) > MOST_CHARACTERS:
             asked = sum(len(str(value)) for message in messages for value in message.values()) + len(str(tools))
             if len(text) > MOST_CHARACTERS + MOST_TIMES * asked:
-                raise InputError(
+                raise Unbounded(
                     f"the chat template of {self.name} writes {len(text)} characters for a conversation of {asked}"
                 )
         return str(text)
@@ -237,6 +248,16 @@ class Template:
         tail = rendered[rendered.rfind(PROBE) + len(PROBE) :]
         ends = [id_ for id_ in self._pieces.plain(tail) if self._pieces.special.get(id_, "").strip()]
         return tail, ends[0] if ends else None
+
+
+def _has_powers(source: str) -> bool:
+    """Whether it raises numbers to a power, which may take for ever in one step that nothing can stop. `f(**names)` is
+    none."""
+    try:
+        tokens = [value for _, kind, value in jinja2.Environment().lex(source) if kind != "whitespace"]
+    except jinja2.TemplateError:
+        return False  # it will be refused
+    return any(value == "**" and before not in ("(", ",") for before, value in pairwise(tokens))
 
 
 def _template_message(message: Message, form: CallForm) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from posttrain.evals.stats import estimate, pass_at_k
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
-from posttrain.runlog import write_atomic
+from posttrain.runlog import refuse_links, write_atomic
 from posttrain.template_date import dated, fixed_date, template_date
 from posttrain.text import printable
 from posttrain.types import Group, InputError, Node, RunFailed, Sampling, Score, Task
@@ -134,6 +134,7 @@ def _make_folder(config: EvalConfig) -> None:
     """Make the folder once the input is known to be good, and before the work."""
     if config.out is None:
         return
+    refuse_links(config.out / "evaluations")
     try:
         (config.out / "evaluations").mkdir(parents=True, exist_ok=True)
     except OSError as error:

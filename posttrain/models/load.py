@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ SMOLLM2 = "smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TINY = "tiny-random"
+ADAPTER = "adapter_config.json"
 CLASSIFIER = "ForSequenceClassification"
 """How transformers' names of reward models end; with tied embeddings one would load as a language model too."""
 REWARD_MODEL = "reward model"
@@ -55,7 +56,8 @@ UNLOADABLE = (
 )
 """What libraries raise on a model folder that is not right. Somebody else may have made it, so it is input."""
 MOST = {
-    "num_hidden_layers": 10_000,
+    "num_hidden_layers": 1_000,
+    "num_labels": 10_000,
     "num_attention_heads": 100_000,
     "num_key_value_heads": 100_000,
     "hidden_size": 1_000_000,
@@ -77,10 +79,9 @@ def load_model(
     model, saying what to install or write, and for weights that are no numbers."""
     module: Any
     module, tokenizer, folder = _loaded(name, AutoModelForCausalLM, "causal language model", trust_remote_code)
-    if any(architecture.endswith(CLASSIFIER) for architecture in module.config.architectures or ()):
+    if any(str(architecture).endswith(CLASSIFIER) for architecture in module.config.architectures or ()):
         raise InputError(f"--model {name}: is a reward model; give a language model, such as the one it was made from")
-    module.to(torch.device(device or _device()))
-    return LanguageModel(name, module, tokenizer, folder, raw=raw)
+    return _language_model(name, module, tokenizer, folder, raw, device)
 
 
 def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
@@ -93,12 +94,22 @@ def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
     head = getattr(classifier, "score", None)
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise InputError(f"--model {name}: a reward model here is a linear layer without bias on a causal model")
-    module: Any = as_causal(classifier, folder)
-    module.to(torch.device(device or _device()))
-    lm = LanguageModel(name, module, tokenizer, folder, raw=getattr(classifier.config, "raw_prompts", False))
+    raw = bool(getattr(classifier.config, "raw_prompts", False))
+    lm = _language_model(name, as_causal(classifier, folder), tokenizer, folder, raw, device)
     lm.score_head, lm.saved_scores = head.to(lm.device), head.out_features
     lm.step_separator = getattr(classifier.config, "step_separator", None)
     return lm
+
+
+def _language_model(
+    name: str, module: Any, tokenizer: Any, folder: Path, raw: bool, device: str | None
+) -> LanguageModel:
+    """Raises InputError for settings of a model or tokenizer that make no sense."""
+    module.to(torch.device(device or _device()))
+    try:
+        return LanguageModel(name, module, tokenizer, folder, raw=raw)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"--model {name}: cannot be used as it is configured: {_first_line(error)}") from error
 
 
 def _device() -> str:
@@ -110,7 +121,7 @@ def _loaded(name: str, kind: Any, noun: str, trusted: bool) -> tuple[PreTrainedM
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     folder = model_folder(name, trusted)
-    check_config(name, Path(folder))
+    check_config(name, Path(folder), trusted)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
         # sizes that differ pass here, and are refused by name below together with missing weights
@@ -135,14 +146,35 @@ def _loaded(name: str, kind: Any, noun: str, trusted: bool) -> tuple[PreTrainedM
     return loaded[0], tokenizer, Path(folder)
 
 
-def check_config(name: str, folder: Path) -> None:
-    """Raise InputError for a model folder whose configuration cannot be meant."""
+def check_config(name: str, folder: Path, trusted: bool = False) -> None:
+    """Raise InputError for a model folder whose configuration cannot be meant, or has code of a hub run that nobody
+    trusts: transformers fetches an attention, say, whose name is that of a repository."""
+    if (folder / ADAPTER).exists():
+        base = _config(name, folder / ADAPTER).get("base_model_name_or_path")
+        raise InputError(
+            f"--model {name}: holds an adapter for another model ({base}); give that with the adapter merged into it"
+        )
     for file in ("config.json", "tokenizer_config.json"):
-        found = _config(name, folder / file)
-        for key, most in MOST.items():
-            value = found.get(key, 1)
-            if type(value) is int and not 1 <= value <= most:
-                raise InputError(f"--model {name}: {key} is {value} in {file}; give one from 1 to {most}")
+        for path, value in _settings(_config(name, folder / file)):
+            key = path[-1]
+            if key == "architectures" and not (value is None or isinstance(value, list)):
+                raise InputError(f"--model {name}: {key} is {value!r} in {file}; give a list of names")
+            if key in MOST and type(value) is int and not 1 <= value <= MOST[key]:
+                raise InputError(f"--model {name}: {key} is {value} in {file}; give one from 1 to {MOST[key]}")
+            if "/" in str(value) and not trusted and any("implementation" in part for part in path):
+                raise InputError(
+                    f"--model {name}: {'.'.join(path)} is {str(value)[:100]!r} in {file}, code of a hub, which is run "
+                    "only with --trust-remote-code; take it out"
+                )
+
+
+def _settings(found: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every setting of a configuration, with the names that lead to it."""
+    for key, value in found.items():
+        if isinstance(value, dict):
+            yield from _settings(value, (*above, key))
+        else:
+            yield (*above, key), value
 
 
 def _config(name: str, file: Path) -> dict[str, Any]:

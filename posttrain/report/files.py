@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from posttrain.comparison import Comparison, root_of
 from posttrain.report import charts
-from posttrain.runlog import numbered_jsonl, read_object
+from posttrain.runlog import numbered_jsonl, read_file, read_object
 from posttrain.types import InputError
 from posttrain.wording import described
 
@@ -152,6 +152,6 @@ def _number(value: object) -> float | None:
 def read_text(path: Path) -> str:
     """The text of a file, "" where there is none. Raises InputError where it is not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8") if path.exists() else ""
+        return (read_file(path) or b"").decode()
     except UnicodeDecodeError:
         raise InputError(f"{path}: damaged, it is not UTF-8") from None

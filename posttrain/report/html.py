@@ -37,7 +37,10 @@ def write_report(folder: Path) -> Path:
             "(no compare.json, which is written when every stage has finished)"
         )
     out = folder / "report.html"
-    write_atomic(out, page)
+    try:
+        write_atomic(out, page)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     return out
 
 
@@ -99,6 +102,8 @@ def _rollout_samples(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, A
     """The first and the last rollouts of a run. Only these lines are parsed: the file can be large."""
     if not path.exists():
         return [], []
+    if not path.is_file():
+        raise InputError(f"{path}: damaged, it is no file")
     first: list[tuple[int, bytes]] = []
     last: deque[tuple[int, bytes]] = deque(maxlen=SHOWN_ROLLOUTS)
     with path.open("rb") as lines:

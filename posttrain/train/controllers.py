@@ -82,5 +82,10 @@ def state(kl: AdaptiveKl, constraints: Constraints) -> dict[str, Any]:
 
 
 def restore(kl: AdaptiveKl, constraints: Constraints, saved: Mapping[str, Any]) -> None:
-    kl.beta = saved["beta"]
-    constraints.multipliers = dict(saved["multipliers"])
+    """The inverse of `state`. Raises ValueError for what is none."""
+    beta, multipliers = saved["beta"], dict(saved["multipliers"])
+    if multipliers.keys() != constraints.levels.keys():
+        raise ValueError(f"its multipliers are {multipliers}")
+    if bad := [value for value in (beta, *multipliers.values()) if not 0 <= value < float("inf")]:
+        raise ValueError(f"a coefficient is {bad[0]}")
+    kl.beta, constraints.multipliers = beta, multipliers

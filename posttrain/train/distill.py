@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from posttrain.rollout import (
     sampling_flops,
 )
 from posttrain.rows import CompletionRow
-from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.runlog import RunLog, check_out, read_recorded
 from posttrain.template_date import dated, on_one_date
 from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
@@ -114,8 +114,7 @@ class Distill(Stage):
         """Sample the step's answers (or take the recorded ones), then train on them and the given ones."""
         plans, given = self._planned(n)
         if n in self.recorded:
-            chat = self.policy.lm.chat
-            rollouts = [rollout_from_json(row, self.sampling, chat)[0] for row in self.recorded[n]]
+            rollouts = [self._read(row) for row in self.recorded[n]]
         else:
             rollouts = self._sample(plans)
             self.log.rollouts(rollout_to_json(n, rollout, Score(None), None) for rollout in rollouts)
@@ -144,12 +143,15 @@ class Distill(Stage):
     def rewind(self, log: RunLog, step: int) -> None:
         """Recorded steps past the checkpoint are trained on again as they are, not sampled again."""
         steps: dict[int, list[dict[str, Any]]] = {}
-        for row in read_jsonl(log.out / "rollouts.jsonl"):
+        for row in read_recorded(log.out / "rollouts.jsonl", self._read):
             steps.setdefault(row["step"], []).append(row)
         whole = {n: rows for n, rows in steps.items() if len(rows) == len(self._planned(n)[0])}
         log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
         self.recorded = {n: rows for n, rows in whole.items() if n > step}
         self.engine.update(None, step)
+
+    def _read(self, row: Mapping[str, Any]) -> Rollout:
+        return rollout_from_json(row, self.sampling, self.policy.lm.chat)[0]
 
     def _planned(self, n: int) -> tuple[list[Plan], list[EncodedRow]]:
         config = self.config

@@ -19,7 +19,7 @@ from posttrain.config import TrainConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel, load_model, weights_hash
-from posttrain.runlog import HASHES, RunLog, read_jsonl
+from posttrain.runlog import HASHES, RunLog, read_metrics
 from posttrain.train.notices import nothing_learnt
 from posttrain.train.policy import (
     DamagedFile,
@@ -163,7 +163,10 @@ class _Tracker:
         return {"best": self.best, "best_step": self.best_step, "worse": self.worse}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.best, self.best_step, self.worse = state["best"], state["best_step"], state["worse"]
+        best, best_step, worse = state["best"], state["best_step"], state["worse"]
+        if not (best is None or isinstance(best, float | int)) or not type(best_step) is type(worse) is int:
+            raise ValueError(f"{state} is no state of early stopping")
+        self.best, self.best_step, self.worse = best, best_step, worse
 
 
 def _done(n: int, total: int | None, policy: LocalPolicy, config: TrainConfig) -> bool:
@@ -211,7 +214,8 @@ def _checkpoint(stage: Stage, tracker: _Tracker, n: int) -> Callable[[Path], Non
     def fill(folder: Path) -> None:
         stage.policy.save(folder)
         stage.save(folder)
-        (folder / STATE).write_text(json.dumps({"step": n, "tracker": tracker.state()}))
+        files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+        (folder / STATE).write_text(json.dumps({"step": n, "tracker": tracker.state(), "files": files}))
 
     return fill
 
@@ -235,7 +239,7 @@ def _resume(log: RunLog, stage: Stage, tracker: _Tracker) -> int:
         )
     for folder in damaged:  # only now that the run has another to stand on
         shutil.rmtree(folder)
-    if read_jsonl(log.out / "metrics.jsonl") or step:
+    if read_metrics(log.out) or step:
         log.event("resumed_from", resumed_from=step)
     log.keep_lines("metrics.jsonl", lambda row: row["step"] <= step)
     stage.rewind(log, step)
@@ -249,6 +253,8 @@ def _restore(folder: Path, stage: Stage, tracker: _Tracker) -> int:
         step = state["step"]
         if step != int(folder.name.removeprefix("step-")) or not 1 <= step <= (stage.total_steps or step):
             raise DamagedFile(f"{folder / STATE}: its step is {step!r}")
+        if missing := [name for name in state.get("files", ()) if not (folder / name).is_file()]:
+            raise DamagedFile(f"{folder / missing[0]} is missing")
         stage.policy.load(folder)
         stage.load(folder)
         tracker.load(state["tracker"])
@@ -272,7 +278,7 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
         adapter = policy.lm.adapter
         log.write_folder("adapter", lambda out: adapter.save_pretrained(str(out)))
     folder = log.write_folder("model", policy.lm.save)
-    rows = read_jsonl(log.out / "metrics.jsonl")
+    rows = read_metrics(log.out)
     log.write_json(
         "cost.json",
         {

@@ -68,7 +68,7 @@ def short_batch(log: RunLog, n: int, groups: int, wanted: int, sampled: int) -> 
 
 def nothing_learnt(log: RunLog, rows: Sequence[Mapping[str, Any]]) -> None:
     """A run of which no step had a token to train, from the rows of its metrics."""
-    if not rows or any(row["loss"] is not None for row in rows):
+    if not rows or any(row.get("loss") is not None for row in rows):
         return
     scores = [row["reward"] for row in rows if row.get("reward") is not None]
     scored = f"the mean score was {sum(scores) / len(scores):.3g}" if scores else "no answer had a score"

@@ -127,7 +127,7 @@ class OnlineDpo(Stage):
             self.reference.save(folder)
 
     def load(self, folder: Path) -> None:
-        self.rollouts.position = json.loads((folder / STATE).read_text())["position"]
+        self.rollouts.go_to(json.loads((folder / STATE).read_text())["position"])
         if self.reference is not None:
             self.reference.load(folder)
 

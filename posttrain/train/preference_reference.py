@@ -35,11 +35,19 @@ class PreferenceReference(Protocol):
 class StoredReference:
     """The start of the stage, of which the log-probabilities of all examples to come were computed once."""
 
-    def __init__(self, values: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, values: Mapping[str, torch.Tensor], file: Path) -> None:
         self._values = values
+        self._file = file
 
     def logprobs(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
-        return [tuple(self._values[name].tolist()) for example in examples for name in _names(example)]
+        """Raises RunFailed where the file does not hold those of every token."""
+        out: list[tuple[float, ...]] = []
+        for name, tokens in (pair for example in examples for pair in _names(example).items()):
+            value = self._values.get(name)
+            if value is None or value.shape != (tokens,):
+                raise _unusable(self._file, f"it does not hold {tokens} numbers for {name}")
+            out.append(tuple(value.tolist()))
+        return out
 
     def follow(self, step: int) -> None:
         """It stays where it is."""
@@ -66,8 +74,12 @@ def stored_reference(log: RunLog, policy: LocalPolicy, examples: Callable[[], li
         stored = load_file(file)
         policy.flops = float(stored.pop("flops"))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise RunFailed(f"{file} cannot be used ({error}); remove it, and --resume computes it again") from None
-    return StoredReference(stored)
+        raise _unusable(file, error) from None
+    return StoredReference(stored, file)
+
+
+def _unusable(file: Path, why: object) -> RunFailed:
+    return RunFailed(f"{file} cannot be used ({why}); remove it, and --resume computes it again")
 
 
 class MovingReference:
@@ -90,5 +102,6 @@ class MovingReference:
             self.reference.follow(self._mix)
 
 
-def _names(example: Example) -> list[str]:
-    return [f"{example.key}/{i}" for i in range(len(example.responses))]
+def _names(example: Example) -> dict[str, int]:
+    """What the numbers of each response are called, and how many there are."""
+    return {f"{example.key}/{i}": len(ids) for i, ids in enumerate(example.responses)}

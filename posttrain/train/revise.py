@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge_prompts import Criterion, read_rubric
 from posttrain.rollout import Plan, rollout_seed
-from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.runlog import RunLog, check_out, read_metrics, read_recorded
 from posttrain.template_date import dated, on_one_date
 from posttrain.train.answers import listed
 from posttrain.train.loop import data_hash, versions, with_hashes
@@ -115,10 +115,10 @@ class _Revising:
 
     def all(self) -> list[Revised]:
         """What became of each task, recorded or new."""
-        metrics = read_jsonl(self.log.out / "metrics.jsonl")
+        metrics = read_metrics(self.log.out)
         self.log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
         self.log.keep_lines(RECORD, lambda row: row["step"] <= len(metrics))
-        done = [Revised(**{k: v for k, v in row.items() if k != "step"}) for row in read_jsonl(self.log.out / RECORD)]
+        done = [_recorded(row) for row in read_recorded(self.log.out / RECORD, _recorded)]
         if self.log.resuming:
             self.log.event("resumed_from", resumed_from=len(metrics))
         if metrics:
@@ -199,6 +199,10 @@ class _Revising:
         return self.principles[order[(turn - 1) % len(order)]]
 
 
+def _recorded(row: Mapping[str, Any]) -> Revised:
+    return Revised(**{name: value for name, value in row.items() if name != "step"})
+
+
 def _opening(task: Task) -> Conversation:
     return (Message("user", task.prompt),) if isinstance(task.prompt, str) else task.prompt
 
@@ -217,7 +221,7 @@ def _row(task: Task, one: Revised, source: Source) -> dict[str, Any]:
 
 
 def _finish(log: RunLog, config: ReviseConfig, source: Source, rows: int, dropped: Counter[str]) -> None:
-    metrics = read_jsonl(log.out / "metrics.jsonl")
+    metrics = read_metrics(log.out)
     cost = {"seconds": "step_seconds", "tokens": "tokens"}
     totals = {name: sum(row[column] for row in metrics) for name, column in cost.items()}
     log.write_json("cost.json", {"steps": 0, **totals, "flops": metrics[-1]["flops"]})

@@ -112,7 +112,7 @@ class Rl(Stage):
     def load(self, folder: Path) -> None:
         saved = json.loads((folder / STATE).read_text())
         restore(self.kl, self.constraints, saved)
-        self.rollouts.position = saved["position"]
+        self.rollouts.go_to(saved["position"])
         if self.reference is not None:
             self.reference.load(folder)
         if self.critic is not None:

@@ -25,7 +25,7 @@ from posttrain.rollout import (
     rollout_to_json,
 )
 from posttrain.rollout.collect import ENVIRONMENT_PART
-from posttrain.runlog import RunLog, read_jsonl
+from posttrain.runlog import RunLog, read_jsonl, read_recorded
 from posttrain.train.loop import Evaluation
 from posttrain.train.notices import short_batch, unscored
 from posttrain.train.policy import rows_between
@@ -131,11 +131,17 @@ class Rollouts:
         if len(step.used) < self.prompts:
             short_batch(log, n, len(step.used), self.prompts, len(step.all))
 
+    def go_to(self, position: int) -> None:
+        """Go on from a `position` of the stream. Raises ValueError for what is none."""
+        if type(position) is not int or position < 0:
+            raise ValueError(f"its position in the data is {position!r}")
+        self.position = position
+
     def rewind(self, log: RunLog, step: int) -> None:
         """Keep the whole steps of `rollouts.jsonl`. Those past the checkpoint at `step` are trained on again as they
         are, not sampled or scored again, but for one that stopped the run: its reward may have been mended. The watch
         over failures hears the scores of the others."""
-        steps = _by_step(read_jsonl(log.out / "rollouts.jsonl"))
+        steps = _by_step(read_recorded(log.out / "rollouts.jsonl", self._known))
         whole = {n: rows for n, rows in steps.items() if len(rows) == rows[0].get("of", self.config.batch_size)}
         events = read_jsonl(log.out / "events.jsonl")
         stops = [event.get("step") for event in events if event.get("event") == "stopped"]
@@ -239,6 +245,12 @@ class Rollouts:
         groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs])
         used = {id(r): row.get("used", True) for (r, _), row in zip(pairs, rows, strict=True)}
         return groups, [g for g in groups if used[id(g.rollouts[0])]]
+
+    def _known(self, row: Row) -> None:
+        """Raises what reading a line raises that is no rollout of these tasks."""
+        self._read(row)
+        if row["task"] not in self._by_id:
+            raise ValueError(f"there is no task {row['task']!r}")
 
     def _read(self, row: Row) -> tuple[Rollout, Score]:
         return rollout_from_json(row, self.sampling, self.lm.chat)

@@ -16,13 +16,13 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.base import Scorer
 from posttrain.rewards.failures import FailureWatch
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
-from posttrain.runlog import RunLog, check_out, read_jsonl
+from posttrain.runlog import RunLog, check_out, read_metrics, read_recorded
 from posttrain.template_date import dated, on_one_date
 from posttrain.train.answers import check_soft_labels, listed, rows_of
 from posttrain.train.loop import data_hash, versions, with_hashes
 from posttrain.train.notices import fitting, unscored
 from posttrain.train.sources import Source, source_of
-from posttrain.types import Group, Rollout, RunFailed, Sampling, Score, Task
+from posttrain.types import Group, InputError, Rollout, RunFailed, Sampling, Score, Task
 
 CHANGES_NO_ANSWER = {
     "endpoint_concurrency",
@@ -122,6 +122,12 @@ class _Sampling:
                 for k in range(self.config.samples)
             ]
             if n in recorded:
+                if len(recorded[n]) != len(plans):
+                    file = self.log.out / "rollouts.jsonl"
+                    raise InputError(
+                        f"{file}: damaged, it holds {len(recorded[n])} of the {len(plans)} answers of step {n}; begin "
+                        "anew with another --out"
+                    )
                 answers = [self.source.replay(row) for row in recorded[n]]
                 groups = _groups_of(plans, answers)
                 unscored(self.log, self.watch, n, groups, None, new=False)
@@ -131,11 +137,11 @@ class _Sampling:
 
     def _recorded(self) -> dict[int, list[dict[str, Any]]]:
         """The rollouts of the steps that are done."""
-        metrics = read_jsonl(self.log.out / "metrics.jsonl")
+        metrics = read_metrics(self.log.out)
         steps: dict[int, list[dict[str, Any]]] = {row["step"]: [] for row in metrics}
         self.log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
         self.log.keep_lines("rollouts.jsonl", lambda row: row["step"] in steps)
-        for row in read_jsonl(self.log.out / "rollouts.jsonl"):
+        for row in read_recorded(self.log.out / "rollouts.jsonl", self.source.replay):
             steps[row["step"]].append(row)
         if steps:
             self.flops = metrics[-1]["flops"]
@@ -183,7 +189,7 @@ def _tell(log: RunLog, dropped: Counter[str]) -> None:
 
 
 def _finish(log: RunLog, config: SampleConfig, source: Source, rows: int, tasks: int, dropped: Counter[str]) -> None:
-    metrics = read_jsonl(log.out / "metrics.jsonl")
+    metrics = read_metrics(log.out)
     log.write_json(
         "cost.json",
         {
