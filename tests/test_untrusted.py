@@ -69,7 +69,7 @@ def test_trust_is_off_by_default(config: Any) -> None:
     ("config", "said"),
     [
         ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
-        ({"num_hidden_layers": 10**9}, r"num_hidden_layers is 1000000000 in config.json; give one from 1 to 10000"),
+        ({"num_hidden_layers": 10**9}, r"num_hidden_layers is 1000000000 in config.json; give one from 1 to 1000"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"hidden_size": 10**9}, "hidden_size is 1000000000"),
         ({"hidden_size": "wide"}, "cannot be loaded"),
