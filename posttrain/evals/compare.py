@@ -18,6 +18,7 @@ from posttrain.evals.settings import value_difference
 from posttrain.evals.stats import Transform, difference, estimate
 from posttrain.evals.tables import format_tables
 from posttrain.runlog import read_object, write_atomic
+from posttrain.text import printable
 from posttrain.types import InputError
 from posttrain.wording import summary
 
@@ -225,8 +226,8 @@ def compare_runs(config: CompareConfig, write_report: Callable[[Path], Path]) ->
     for table in format_tables(comparison):
         console.print(table)
     for sentence in summary(comparison):
-        console.print(f"- {sentence}", highlight=False, markup=False)
-    console.print(f"\nreport: {page}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"- {printable(sentence)}", highlight=False, markup=False)
+    console.print(f"\nreport: {printable(page)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_out(out: Path) -> None:
