@@ -68,7 +68,7 @@ class Progress:
         seconds: float = PLAIN_LINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._title = title
+        self._title = title = printable(title)
         self._total = total
         self._stream = sys.stderr if stream is None else stream
         self._seconds = seconds

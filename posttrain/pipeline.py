@@ -22,6 +22,7 @@ from posttrain.rows import Row
 from posttrain.runlog import read_object, refuse_links, write_atomic
 from posttrain.stages import READS, START, StageSpec, check_stages
 from posttrain.template_date import KEY, dated, fixed_date, template_date
+from posttrain.text import printable
 from posttrain.types import InputError, Prompt, Sampling, Task
 from posttrain.wording import format_quantity
 
@@ -86,8 +87,8 @@ def _run_recipe(config: RunConfig) -> None:
     for table in format_tables(comparison):
         console.print(table)
     for sentence in summary(comparison):
-        console.print(f"- {sentence}", highlight=False, markup=False)
-    console.print(f"\nreport: {out / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(f"- {printable(sentence)}", highlight=False, markup=False)
+    console.print(f"\nreport: {printable(out / 'report.html')}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _claim(out: Path, recipe: Recipe) -> None:

@@ -22,6 +22,7 @@ from posttrain.recipe import load_recipe
 from posttrain.rewards.judge_prompts import read_rubric
 from posttrain.rewards.specs import Spec
 from posttrain.stages import STAGE_MODEL, StageSpec, check_stages
+from posttrain.text import cell
 from posttrain.train.answers import check_soft_labels
 from posttrain.types import InputError
 
@@ -75,15 +76,15 @@ def show_plan(config: RunConfig) -> None:
     for text in recipe.evaluate.reward:
         _check_reward(text)
     shape = recipe.shape or SHAPES.get(recipe.model)
-    table = Table(title=f"{recipe.model}: stages", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=f"{cell(recipe.model)}: stages", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("stage", "method", "from", "data", "trains"):
         table.add_column(name, overflow="fold")
     for stage in stages:
-        table.add_row(*_described(stage, configs[stage.name]))
+        table.add_row(*map(cell, _described(stage, configs[stage.name])))
     console = Console()
     console.print(table)
     if shape is None:
-        console.print(f"\nNo estimate of memory: the recipe has no shape of {recipe.model}.")
+        console.print(f"\nNo estimate of memory: the recipe has no shape of {cell(recipe.model)}.")
         return
     needs = {name: memory_of(stage, shape) for name, stage in configs.items()}
     most = max(need.peak for need in needs.values())
@@ -94,7 +95,7 @@ def show_plan(config: RunConfig) -> None:
         memory.add_column(SHORT.get(name, name), justify="right", no_wrap=True)
     for name, need in needs.items():
         cells = [getattr(need, f.name) for f in fields(need)]
-        memory.add_row(name, *(f"{cell / size:.3g}" if cell else "–" for cell in (*cells, need.peak)))
+        memory.add_row(cell(name), *(f"{cell / size:.3g}" if cell else "–" for cell in (*cells, need.peak)))
     console.print(memory)
     console.print(
         f"\n{parameters(shape) / 1e6:,.1f} million parameters. Sampling (engine, cache) and training (gradients, "

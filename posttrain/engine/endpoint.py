@@ -6,18 +6,18 @@ The key is read from the environment when a connection is made, and is written n
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from posttrain.engine.ledger import Spent, counted
 from posttrain.runlog import write_atomic
 from posttrain.tool_calls import with_text_arguments
 from posttrain.types import InputError, Message, RunFailed, Sampling
@@ -78,14 +78,6 @@ class Reply:
     @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
-
-
-@dataclass
-class Spent:
-    """Requests made, and tokens that their answers used."""
-
-    requests: int = 0
-    tokens: int = 0
 
 
 @dataclass
@@ -194,10 +186,7 @@ class Endpoint:
             spent.tokens += reply.tokens
             self.tokens += reply.tokens
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            own = file.with_suffix(f".{os.getpid()}")  # another process may be writing the same answer
-            write_atomic(own, json.dumps({"request": request, "reply": asdict(reply)}, ensure_ascii=False) + "\n")
-            own.replace(file)
+            _keep(file, request, reply)
         return reply
 
     async def _ask(self, client: AsyncOpenAI, request: dict[str, Any]) -> Any:
@@ -268,34 +257,31 @@ class Endpoint:
         if self.ledger is None:
             yield Spent(self.requests, self.tokens)  # these are added to by themselves
             return
-        self.ledger.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(self.ledger, os.O_RDWR | os.O_CREAT, 0o644), "r+") as stream:
-            # Short: whoever holds it waits for nothing, and one that is killed lets go.
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            spent = _read_spent(stream.read(), self.ledger)
+        with counted(self.ledger) as spent:
             yield spent
-            os.pwrite(stream.fileno(), f"{spent.requests:12} {spent.tokens:15}\n".encode(), 0)
 
 
 def _kept(file: Path) -> Reply | None:
     """The answer in a file of the cache; None where there is none, or none that can be read, so that it is asked for
     again."""
     try:
-        return Reply(**json.loads(file.read_text(encoding="utf-8"))["reply"])
-    except (OSError, KeyError, TypeError, ValueError):
+        reply = Reply(**json.loads(file.read_text(encoding="utf-8") if file.is_file() else "")["reply"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
         return None
+    counts = (reply.prompt_tokens, reply.completion_tokens)
+    whole = isinstance(reply.text, str) and reply.stop_reason in ("stop", "length")
+    return reply if whole and all(count == _count(count) for count in counts) else None
 
 
-def _read_spent(text: str, ledger: Path) -> Spent:
-    """What a ledger holds; nothing yet where it is empty. Raises InputError for anything but two counts."""
-    words = text.split()
-    if not words:
-        return Spent()
-    if len(words) != 2 or not all(word.isascii() and word.isdigit() for word in words):
-        raise InputError(
-            f"{ledger} counts requests and tokens, but holds {' '.join(words)[:80]!r}; delete it to count anew"
-        )
-    return Spent(*map(int, words))
+def _keep(file: Path, request: Mapping[str, Any], reply: Reply) -> None:
+    """Raises InputError where the cache cannot be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        own = file.with_suffix(f".{os.getpid()}")  # another process may be writing the same answer
+        write_atomic(own, json.dumps({"request": request, "reply": asdict(reply)}, ensure_ascii=False) + "\n")
+        own.replace(file)
+    except OSError as error:
+        raise InputError(f"the cache {file.parent} cannot be written ({error.strerror})") from None
 
 
 def _wire(message: Message) -> dict[str, Any]:
@@ -311,12 +297,12 @@ def _reply(sent: Any) -> Reply:
     choices = getattr(sent, "choices", None)
     if not (isinstance(choices, list) and choices and getattr(choices[0], "message", None)):
         raise EndpointError(f"the answer is malformed: no chat completion but {' '.join(str(sent).split())[:100]!r}")
-    message, reason = choices[0].message, choices[0].finish_reason
-    if not isinstance(message.content, str) or reason == "content_filter":
+    content, reason = getattr(choices[0].message, "content", None), getattr(choices[0], "finish_reason", None)
+    if not isinstance(content, str) or reason == "content_filter":
         raise EndpointError(f"the answer holds no text (it ended with {reason!r})")
     usage = getattr(sent, "usage", None)
     return Reply(
-        text=message.content.encode(errors="replace").decode(),  # half a character fits no file
+        text=content.encode(errors="replace").decode(),  # half a character fits no file
         stop_reason="length" if reason == "length" else "stop",
         prompt_tokens=_count(getattr(usage, "prompt_tokens", None)),
         completion_tokens=_count(getattr(usage, "completion_tokens", None)),

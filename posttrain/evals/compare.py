@@ -20,6 +20,7 @@ from posttrain.evals.tables import format_tables
 from posttrain.runlog import read_object, write_atomic
 from posttrain.template_date import KEY as TEMPLATE_DATE
 from posttrain.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE
+from posttrain.text import printable
 from posttrain.types import InputError
 from posttrain.wording import summary
 
@@ -235,8 +236,8 @@ def compare_runs(config: CompareConfig, write_report: Callable[[Path], Path]) ->
     for table in format_tables(comparison):
         console.print(table)
     for sentence in summary(comparison):
-        console.print(f"- {sentence}", highlight=False, markup=False)
-    console.print(f"\nreport: {page}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"- {printable(sentence)}", highlight=False, markup=False)
+    console.print(f"\nreport: {printable(page)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_out(out: Path) -> None:

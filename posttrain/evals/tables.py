@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from posttrain.comparison import Comparison, Cost, Section, sections
 from posttrain.config.evaluation import RETENTION_SUITE
+from posttrain.text import cell
 from posttrain.wording import format_estimate, format_quantity
 
 NOT_IN_TERMINAL = ("truncated",)
@@ -25,17 +25,17 @@ def _result_table(comparison: Comparison, part: Section) -> Table:
     names = [n for n in part.names if n.rpartition("/")[2] not in NOT_IN_TERMINAL]
     for name in names:
         label = part.label(name)
-        table.add_column(SHORT.get(label, label) + (" %" if name in part.shares else ""), justify="right")
+        table.add_column(cell(SHORT.get(label, label)) + (" %" if name in part.shares else ""), justify="right")
     for stage in part.stages:
         found = comparison["stages"][stage]["evaluations"]
         cells = [format_estimate(found.get(n), n in part.shares) for n in names]
-        table.add_row(escape(stage), *(escape(cell.replace(" [", "\n[")) for cell in cells))
+        table.add_row(cell(stage), *(cell(text.replace(" [", "\n[")) for text in cells))
     return table
 
 
 def _table(title: str) -> Table:
     """Without lines between the columns, which would take a quarter of a terminal's width."""
-    table = Table(title=f"\n{escape(title)}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=f"\n{cell(title)}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("stage", overflow="fold")
     return table
 
@@ -46,7 +46,7 @@ def _cost_table(comparison: Comparison) -> Table:
     for name in ("seconds", "tokens", "FLOPs"):
         table.add_column(name, justify="right")
     for stage, result in [*comparison["stages"].items(), *comparison.get("others", {}).items()]:
-        table.add_row(escape(stage), escape(result["parent"] or "–"), *_spent(result))
+        table.add_row(cell(stage), cell(result["parent"] or "–"), *_spent(result))
     if "total" in comparison:
         table.add_row("all", "", *_spent(comparison["total"]))
     return table

@@ -22,6 +22,7 @@ from posttrain.models.decoder import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.head import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.models.products import adopt
+from posttrain.text import printable
 from posttrain.types import Batch, InputError, Node
 
 if TYPE_CHECKING:
@@ -224,10 +225,14 @@ class LanguageModel:
         if kinds != {"full_attention"} or (
             getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None)
         ):
-            log.warning("%s has layers other than full attention: rows are padded instead of packed", self.name)
+            log.warning(
+                "%s has layers other than full attention: rows are padded instead of packed", printable(self.name)
+            )
             return False
         if not getattr(self.module, "_supports_attention_backend", False):
-            log.warning("%s does not take other attention functions: rows are padded instead of packed", self.name)
+            log.warning(
+                "%s does not take other attention functions: rows are padded instead of packed", printable(self.name)
+            )
             return False
         self.module.set_attn_implementation(attention.IMPLEMENTATION)
         batch = _check_batch(self.vocabulary)
@@ -237,12 +242,14 @@ class LanguageModel:
                 self.packed = True
                 packed = self.logprobs(batch).logprobs
             except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-                log.warning("%s cannot run packed rows (%s): rows are padded instead", self.name, error)
+                log.warning(
+                    "%s cannot run packed rows (%s): rows are padded instead", printable(self.name), printable(error)
+                )
                 self.module.set_attn_implementation("sdpa")
                 return False
         worst = float((plain - packed).abs().max())
         if worst > SELF_CHECK_TOLERANCE:
-            log.warning("%s differs by %.2g when packed: rows are padded instead", self.name, worst)
+            log.warning("%s differs by %.2g when packed: rows are padded instead", printable(self.name), worst)
             self.module.set_attn_implementation("sdpa")
             return False
         return True

@@ -20,7 +20,7 @@ FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 HEADING = re.compile(r"(#+)(.*)")
 LIST_ITEM = re.compile(r"[ \t]*(?:([-*+])|([0-9]{1,9})[.)])(?:[ \t]+(.*))?")
 RULE_OR_BOLD = re.compile(r"[ \t]*(?:([-*_])[ \t]*(?:\1[ \t]*){2,}|\*\*.*)")
-FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0\U0001d159")
 """Letters and signs of Unicode that are drawn as blanks."""
 PASSAGE_LETTERS = 50
 """A language is told from no fewer letters than these, where the text has them."""

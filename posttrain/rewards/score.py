@@ -17,7 +17,7 @@ from posttrain.data.readers import EXTENSIONS, extension, iter_rows, parse_jsonl
 from posttrain.data.shapes import renamed, standardised
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.specs import BUILTINS
-from posttrain.text import printable
+from posttrain.text import printable, printable_json
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
 
 PROGRESS_SECONDS = 5.0
@@ -84,8 +84,7 @@ def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:
         for score in scores:
             steps = {} if score.step_values is None else {"step_values": score.step_values}
             row = {"score": score.total, "parts": dict(score.parts), "error": score.reason, **steps}
-            # what a reward raised may hold half a character, which no stream takes
-            stdout.write(json.dumps(row, ensure_ascii=False).encode(errors="replace").decode() + "\n")
+            stdout.write(printable_json(json.dumps(row, ensure_ascii=False)) + "\n")
         stdout.flush()
     except BrokenPipeError:
         # The interpreter flushes standard output once more at its end; let that go nowhere.

@@ -115,6 +115,7 @@ class Worker:
         which then gets WorkerLost."""
         if not self._closed:
             self._process.terminate()
+            self._process.send_signal(signal.SIGCONT)  # what runs in there may have stopped its supervisor
 
     def close(self) -> None:
         """Kill the worker and free its pipes; idempotent."""
