@@ -21,8 +21,13 @@ PLAIN_LINE_SECONDS = 10.0
 
 
 def format_numbers(numbers: Mapping[str, float | None]) -> str:
-    """`loss 1.234  reward 0.5`: four significant digits; numbers that were not computed are left out."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items() if value is not None)
+    """`loss 1.234  reward 0.5`: four significant digits, large numbers without an exponent; numbers that were not
+    computed are left out."""
+    return "  ".join(f"{name} {_number(value)}" for name, value in numbers.items() if value is not None)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def say(text: str) -> None:

@@ -27,6 +27,27 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", dict[str, str]: "FIELD=COLUMN,..."}
 EMPTY: Mapping[str, str] = MappingProxyType({})
+NAMES_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "--model-name-or-path": "model",
+        "--model-name": "model",
+        "--output-dir": "out",
+        "--dataset-name": "data",
+        "--train-file": "data",
+        "--lr": "learning_rate",
+        "--num-train-epochs": "max_steps",
+        "--epochs": "max_steps",
+        "--per-device-train-batch-size": "batch_size",
+        "--max-completion-length": "max_new_tokens",
+        "--reward-funcs": "reward",
+        "--num-generations": "group_size",
+        "--lora-r": "lora_rank",
+        "--save-steps": "save_every",
+        "--eval-steps": "eval_every",
+        "--resume-from-checkpoint": "resume",
+    }
+)
+"""Options of other trainers (TRL, transformers, peft) that nothing here resembles, and ours for the same purpose."""
 NOT_GIVEN = "\0"
 """Stands for an option that is not on the command line; no argument of a program can hold this character."""
 
@@ -83,12 +104,17 @@ def _field_spec(name: str, field: FieldInfo, place: str | None) -> StructFieldSp
     repeats = _repeats(field)
     if field.annotation is bool:
         flag: Any = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
-        return StructFieldSpec(name, flag, default=False, helptext=field.description)
+        return StructFieldSpec(name, flag, default=False, helptext=_help(field))
     hint = tyro.conf.arg(metavar=place or _metavar(field), help_behavior_hint=_hint(field, repeats and place is None))
     kind: Any = Annotated[tuple[str, ...] if repeats else str, hint]
     if place is not None:
         kind = Annotated[kind, tyro.conf.Positional]
-    return StructFieldSpec(name, kind, default=() if repeats else NOT_GIVEN, helptext=field.description)
+    return StructFieldSpec(name, kind, default=() if repeats else NOT_GIVEN, helptext=_help(field))
+
+
+def _help(field: FieldInfo) -> str:
+    """The description as one paragraph: its lines are broken for the source, the help breaks its own."""
+    return " ".join((field.description or "").split())
 
 
 def _repeats(field: FieldInfo) -> bool:
@@ -138,7 +164,11 @@ def _unknown_message(config_class: type[Config], unknown: Sequence[str], positio
         return f"unexpected argument {first!r}"
     name = first.split("=")[0]
     options = [option_name(field) for field in config_class.model_fields if field not in positional]
-    close = difflib.get_close_matches(name, options, n=1)
+    written = name.replace("_", "-")
+    if (field := written.removeprefix("--")) in positional:
+        return f"unknown option {name}; write {positional[field]} without it"
+    meant = option_name(NAMES_ELSEWHERE.get(written, ""))
+    close = [meant] if meant in options else difflib.get_close_matches(written, options, n=1)
     return f"unknown option {name}" + (f"; did you mean {close[0]}?" if close else "; --help lists the options")
 
 

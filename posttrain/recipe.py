@@ -111,4 +111,7 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(p) for p in problem["loc"])
     what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+    if problem["type"].endswith(("_parsing", "_type")):
+        rule = what.split(", unable to parse")[0].replace("Input should be", "must be").replace("tuple", "list")
+        what = f"{rule}, not {problem['input']!r}"
     return f"{where}: {what}" if where else what

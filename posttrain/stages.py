@@ -22,6 +22,7 @@ from posttrain.config import (
     RlConfig,
     SampleConfig,
     SftConfig,
+    as_tuple,
     read_columns,
 )
 from posttrain.recipe import first_problem
@@ -182,6 +183,10 @@ def _check_stage(
     parent = options.pop("parent", None)
     if own_source and parent is not None:
         raise InputError(f"stage {name}: parent is the model to sample from; leave it or model and endpoint out")
+    if not own_source and parent is None:
+        raise InputError(
+            f"stage {name}: has no parent, the model it begins with; add parent: and one of {', '.join(models)}"
+        )
     if not own_source and parent not in models:
         known = "makes no model to train or comes later" if parent in recipe.stages else "is no stage"
         raise InputError(f"stage {name}: parent is {parent!r}, which {known}; use one of {', '.join(models)}")
@@ -190,7 +195,7 @@ def _check_stage(
             known = ", ".join(models)
             raise InputError(f"stage {name}: {key} is {other!r}, no earlier stage with a model; use {known}")
         options |= {key: models[other]} if other in models else {}
-    if isinstance(reward := options.get("reward"), list):
+    if isinstance(reward := as_tuple(options.get("reward")), list | tuple):
         paths = {START: recipe.model, **{s.name: str(out / s.name / "model") for s in earlier.values()}}
         options["reward"] = [_with_paths(name, entry, paths, recipe) for entry in reward]
     flops_of = options.pop("flops_of", None)

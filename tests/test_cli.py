@@ -26,8 +26,8 @@ from posttrain.config import (
     RunConfig,
     SftConfig,
 )
-from posttrain.console import Progress, short_path
-from posttrain.options import parse_options
+from posttrain.console import Progress, format_numbers, short_path
+from posttrain.options import NAMES_ELSEWHERE, parse_options
 from posttrain.threads import configure_threads, usable_cores
 from posttrain.types import InputError, RunFailed
 from tests.conftest import ROOT, RunCli
@@ -114,11 +114,34 @@ def test_underscores_do_not_hide_a_repeat() -> None:
         (["--max-step", "5"], "unknown option --max-step; did you mean --max-steps?"),
         (["--quux", "5"], "unknown option --quux; --help lists the options"),
         (["--no-raw"], "unknown option --no-raw; did you mean --raw?"),
+        (["--lr", "1"], "unknown option --lr; did you mean --learning-rate?"),
+        (["--model_name_or_path", "m"], "unknown option --model_name_or_path; did you mean --model?"),
+        (["--num_generations", "4"], "unknown option --num_generations; --help lists the options"),
         (["extra"], "unexpected argument 'extra'"),
     ],
 )
 def test_a_wrong_option_is_named_in_one_line(args: list[str], message: str) -> None:
     assert refusal(SftConfig, *TRAIN, *args) == message
+
+
+def test_a_value_given_by_place_is_not_looked_for_among_the_options() -> None:
+    assert refusal(EvalConfig, "--model", "m", model="MODEL") == "unknown option --model; write MODEL without it"
+
+
+def test_names_of_other_trainers_lead_to_options_there_are() -> None:
+    known = {field for config in (SftConfig, RlConfig) for field in config.model_fields}
+    assert set(NAMES_ELSEWHERE.values()) <= known
+
+
+def test_help_breaks_its_own_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sft", "--help"]) == 0
+    assert "left to train after a cut" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_large_numbers_have_no_exponent() -> None:
+    assert format_numbers({"a": 11543.2, "b": 1.23456, "c": 1e-7, "d": None, "e": -20000.0}) == (
+        "a 11543  b 1.235  c 1e-07  e -20000"
+    )
 
 
 def test_every_wrong_option_is_named() -> None:

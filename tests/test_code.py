@@ -190,7 +190,7 @@ def test_arguments_changed_in_place_are_seen_if_the_function_returns_none() -> N
         ({}, "nothing to test with"),
         ({"cases": [{"args": [1]}], "entry_point": "f"}, "a case has no 'expected'"),
         ({"cases": [{"args": [1], "expected": 1}]}, "needs 'stdout'"),
-        ({"test": "assert f(1)"}, "'entry_point' is empty"),
+        ({"test": "assert f(1)"}, "in the column 'entry_point'"),
         ({"test": "assert f(", "entry_point": "f"}, "the suite cannot be read: SyntaxError"),
         ({"test": "assert f(print)", "entry_point": "f"}, "only plain data"),
         ({"test": "import os\nos._exit(3)", "entry_point": "f"}, "ended with status"),

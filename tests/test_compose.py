@@ -135,7 +135,7 @@ def test_targets_and_weights(text: str, target: str, weight: str) -> None:
         ("math as", "character 6: expected '=' and a weight, or the end; found 'as'"),
         ("clip()", "reward clip is made of other rewards; write clip(REWARD, ...)"),
         ("clip", "reward clip is made of other rewards"),
-        ("gate(maths, format)", "unknown reward 'maths'; built in are math, format"),
+        ("gate(maths, format)", "unknown reward 'maths'; did you mean 'math'? built in are math, format"),
         ("math(format)", "reward math takes no rewards in its brackets; those that do: weighted_sum, product"),
         ("math=1,2", "the weight '1,2' is not a number"),
         ("math=0:1,0:2", "the steps must rise"),

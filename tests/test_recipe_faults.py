@@ -78,6 +78,7 @@ def write(tmp_path: Path, of: dict[str, dict[str, Any]], model: str = "tiny-rand
             "stage rl: reward 'learned({rn})' names {rn}, and the recipe has no such",
         ),
         ("rl", {"reward": ["{rn}"]}, "names {rn}, and the recipe has no such stage"),
+        ("rl", {"reward": "learned({rn})"}, "stage rl: reward 'learned({rn})' names {rn}"),
         ("rl", {"reward": ["maths"]}, "stage rl: unknown reward 'maths'"),
         ("rl", {"reward": ["gate(format, nowhere.py:f)"]}, "there is no file nowhere.py"),
         ("rl", {"eval_data": "nowhere.jsonl", "eval_every": 1}, "no such file: nowhere.jsonl"),

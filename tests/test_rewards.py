@@ -199,7 +199,7 @@ def test_module_and_neighbouring_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("maths", "unknown reward 'maths'; built in are math, format, "),
+        ("maths", "unknown reward 'maths'; did you mean 'math'? built in are math, format, "),
         ("format=heavy", "weight 'heavy' is not a number"),
         ("format=nan", "weight 'nan' is not a number"),
         ("missing.py:f", "there is no file missing.py"),

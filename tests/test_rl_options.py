@@ -147,11 +147,16 @@ def test_a_dry_run_shows_and_writes_nothing(
     text = capsys.readouterr().out
     assert not out.exists()
     assert text.count("tokens sampled") == 10
-    assert "task " in text and "rollout 1 of 4" in text and "advantage" in text and "«" in text
+    assert (
+        "task " in text
+        and "rollout 1 of 4" in text
+        and "advantage" in text
+        and text.startswith("What stands between « and »")
+    )
     command = ["rl", "--model", "tiny-random", "--data", str(tmp_path / "tasks.jsonl"), "--out", str(tmp_path / "cli")]
     command += ["--reward", f"{tmp_path}/own.py:spread", "--max-new-tokens", "4", "--batch-size", "16", "--dry-run"]
     assert main(command) == 0 and not (tmp_path / "cli").exists()
-    trained = text.split("«")[1].split("»")[0]
+    trained = text.split("«")[2].split("»")[0]  # [1] is in the legend
     assert "<|im_start|>" not in trained.removesuffix("<|im_end|>")
     assert "<|im_start|>assistant\n«" in text
 

@@ -82,6 +82,7 @@ def test_completions_may_be_messages_and_blank_lines_are_skipped(tmp_path: Path)
         ('{"prompt": "q", "completion": "\\ud83d"}', "<stdin>:2: column 'completion' holds half a character"),
         ('{"prompt": "q", "completion": "c", "n": ' + "9" * 5000 + "}", "<stdin>:2: broken JSON: a number of 5000"),
         ('{"prompt": "q"}', "<stdin>:2: no 'completion'; the row has prompt"),
+        ('{"prompt": "q", "response": "c"}', "give --columns completion=response"),
         ('{"completion": "q"}', "<stdin>:2: no 'prompt'; the row has completion"),
         ('{"prompt": "q", "completion": 3}', "<stdin>:2: completion must be a string or a list of messages"),
         (

@@ -3,7 +3,7 @@
 The command line, recipes and Python share these classes; nothing here imports torch.
 """
 
-from posttrain.config.base import Config, read_columns
+from posttrain.config.base import Config, as_tuple, read_columns
 from posttrain.config.distill import DistillConfig
 from posttrain.config.evaluation import (
     ChatConfig,
@@ -44,5 +44,6 @@ __all__ = [
     "SftConfig",
     "SourceConfig",
     "TrainConfig",
+    "as_tuple",
     "read_columns",
 ]

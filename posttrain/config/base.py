@@ -32,6 +32,11 @@ def read_columns(value: Any) -> Any:
     return names
 
 
+def as_tuple(value: Any) -> Any:
+    """One name is a tuple of one, as recipes write it."""
+    return (value,) if isinstance(value, str) else value
+
+
 Columns = Annotated[dict[str, str] | None, BeforeValidator(read_columns)]
 """Which columns of a data file are which fields of ours."""
 

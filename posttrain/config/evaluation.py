@@ -128,7 +128,7 @@ class CheckDataConfig(Config):
     file: str
     """Data to check, as in training: a JSONL, JSON, CSV, TSV or Parquet file, a hub id or a built-in set."""
     columns: Columns = None
-    """Columns of both that have other names: `prompt=question,completion=answer`."""
+    """Columns of FILE, and of `against`, that have other names: `prompt=question,completion=answer`."""
     against: tuple[str, ...] = ()
     """Other data, such as the training set, whose prompts are looked for in this one."""
     model: str | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.base import NonNegative, Positive, Rate, Share, Temperature
+from posttrain.config.base import NonNegative, Positive, Rate, Share, Temperature, as_tuple
 from posttrain.config.training import TrainConfig
 
 
@@ -68,11 +68,6 @@ class Term:
         return LOSSES[self.loss]
 
 
-def _as_tuple(value: Any) -> Any:
-    """One name is a tuple of one, as recipes write it."""
-    return (value,) if isinstance(value, str) else value
-
-
 class DpoConfig(TrainConfig):
     """Direct preference optimisation and its family: prefer good answers over bad ones, without a reward model
     (arXiv:2305.18290).
@@ -80,7 +75,7 @@ class DpoConfig(TrainConfig):
     Default learning rate: 1e-6 full weights (SmolLM2, arXiv:2502.02737), 8e-6 for `orpo`, which replaces SFT
     (arXiv:2403.07691); ten times that with LoRA."""
 
-    loss: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = ("sigmoid",)
+    loss: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = ("sigmoid",)
     """A loss; repeat for a weighted sum, `--loss sigmoid --loss sft=0.2`. On pairs: `sigmoid` (DPO), `cdpo` and
     `robust` (labels with noise), `ipo`, `hinge`, `simpo` and `orpo` (without a reference), `apo_zero`, `apo_down`. On
     rows with a `label`: `kto`, which splits pairs in two. Beside another: `sft` on the good answers."""

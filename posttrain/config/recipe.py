@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Temperature
+from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Temperature, as_tuple
 
 
 class RunConfig(Config):
@@ -76,8 +76,8 @@ class HeldOut(Config):
     """Held-out tasks; those whose prompt occurs in any training data of the recipe are removed and counted."""
     columns: Columns = None
     """Columns of the data that have other names, as `prompt: question`."""
-    reward: Annotated[tuple[str, ...], Field(min_length=1)]
-    """What scores an answer."""
+    reward: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    """What scores an answer; a list where there are several."""
     samples: NonNegative = 4
     """Samples per task; the greedy answer comes on top."""
     temperature: Temperature = 1.0

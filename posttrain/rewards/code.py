@@ -54,7 +54,9 @@ def code(
     sources = readings(response, entry_point, preamble)
     if test is not None:
         if not entry_point:
-            raise ValueError("the column 'entry_point' is empty; a suite needs the name of the function it tests")
+            raise ValueError(
+                "tests in the column 'test' need the name of the function they test, in the column 'entry_point'"
+            )
         suite = test if isinstance(test, str) else "\n".join(test)
         score = grader.suite(sources, entry_point, finished(preamble), suite)
     elif groups := list(filter(None, (_cases(cases, "cases"), _cases(hidden_cases, "hidden_cases")))):

@@ -109,9 +109,10 @@ class _Progress:
 def _sample(row: Mapping[str, Any], where: str) -> Sample:
     for field in ("prompt", "completion"):
         if field not in row:
+            column = "response" if field == "completion" and "response" in row else "COLUMN"
             raise InputError(
                 f"{where}: no {field!r}; the row has {', '.join(row) or 'nothing'}. If it has another name, give "
-                f"--columns {field}=COLUMN"
+                f"--columns {field}={column}"
             )
     prompt: Prompt = row["prompt"] if isinstance(row["prompt"], str) else _messages(row["prompt"], f"{where}: prompt")
     completion = row["completion"]

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from posttrain.rewards.expressions import Expression, parse_entry
+from posttrain.rewards.loading import close_match
 from posttrain.types import InputError
 
 BATCHED_NAMES = frozenset(
@@ -223,8 +224,9 @@ def _check_target(part: Expression) -> None:
         )
     if not colon or not file or not function.isidentifier():
         raise InputError(
-            f"unknown reward {part.target!r}; built in are {', '.join(BUILTINS)}; your own is named file.py:function "
-            "or package.module:function, a reward model by its folder"
+            f"unknown reward {part.target!r}{close_match(part.target, list(BUILTINS)) or ';'} built in are "
+            f"{', '.join(BUILTINS)}; your own is named file.py:function or package.module:function, a reward model by "
+            "its folder"
         )
 
 

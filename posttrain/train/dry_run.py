@@ -11,6 +11,7 @@ from posttrain.types import Group, Rollout, Score
 
 SHOWN = 10
 """Rollouts that are shown."""
+LEGEND = "What stands between « and » was sampled, and is trained where there is an advantage."
 
 
 def describe(lm: LanguageModel, groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) -> str:
@@ -21,7 +22,7 @@ def describe(lm: LanguageModel, groups: Sequence[Group], signals: Sequence[Seque
         for group in groups
         for rollout, score in zip(group.rollouts, group.scores, strict=True)
     ]
-    return "\n\n".join(blocks[:SHOWN])
+    return "\n\n".join([LEGEND, *blocks[:SHOWN]])
 
 
 def _rollout(
