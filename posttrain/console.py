@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from typing import TYPE_CHECKING, Any, TextIO
 
 from posttrain.text import printable
 from posttrain.wording import described
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -79,7 +78,7 @@ class Progress:
         self._seconds = seconds
         self._clock = clock
         self._last_line: float | None = None
-        self._bar = _bar(Console(file=self._stream)) if self._stream.isatty() else None
+        self._bar = _bar(self._stream) if self._stream.isatty() else None
         self._task = None if self._bar is None else self._bar.add_task(title, total=total, numbers="")
 
     def __enter__(self) -> Progress:
@@ -116,13 +115,24 @@ class Progress:
         print(printable(line), file=self._stream, flush=True)
 
 
-def _bar(console: Console) -> Bar:
-    return Bar(
+def _bar(stream: TextIO) -> Bar:
+    # imported for terminals alone, since commands that read data begin faster without it
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[numbers]}", markup=False),
-        console=console,
+        console=Console(file=stream),
     )

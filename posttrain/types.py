@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = ("system", "developer", "user", "assistant", "tool")
+REASONING = frozenset({"reasoning", "reasoning_content", "thinking"})
+"""What APIs and templates call the reasoning of a message."""
 API_FIELDS = ("id", "annotations")
 """Fields of a message from an API that say nothing about its text: its number, and where quotations come from."""
 
@@ -52,8 +54,10 @@ class Message:
         if not isinstance(self.content, str):
             raise InputError(f"the content of a message must be text, not {type(self.content).__name__}")
         for part, value in (("name", self.name), ("reasoning", self.reasoning)):
-            if not isinstance(value, str | None):
+            if value is not None and not isinstance(value, str):
                 raise InputError(f"the '{part}' of a message must be text, not {value!r}")
+        if self.tool_calls == ():
+            return
         try:
             object.__setattr__(self, "tool_calls", read_calls(self.tool_calls))
         except ValueError as error:
@@ -81,12 +85,14 @@ class Message:
 
         Raises InputError for a missing role, a content that is not text, a `weight` but 1, an unknown field, or what is
         no call."""
+        if row.keys() == {"role", "content"} and row["role"] in ROLES and isinstance(row["content"], str):
+            return Message(row["role"], row["content"])  # as most are, in files of many
         given = {name: value for name, value in row.items() if value is not None and value != []}
         calls, older = given.pop("tool_calls", ()), given.pop("function_call", None)
         if calls and older:
             raise InputError("a message has 'tool_calls' and 'function_call'; keep the first, which replaced the other")
         calls = (older,) if older else calls
-        reasons = [given.pop(name) for name in ("reasoning", "reasoning_content", "thinking") if name in given]
+        reasons = [given.pop(name) for name in REASONING & given.keys()]
         said = [reason for reason in reasons if reason] or reasons
         if any(reason != said[0] for reason in said):
             raise InputError("a message has several fields of reasoning that differ; keep 'reasoning'")

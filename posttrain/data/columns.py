@@ -68,7 +68,7 @@ def parse_weighted(value: Any, column: str) -> tuple[tuple[Message, ...], tuple[
         raise InputError(f"column '{column}' is an empty list")
     messages, trained = [], []
     for number, item in enumerate(value, start=1):
-        if not isinstance(item, Mapping):
+        if not isinstance(item, dict):
             raise InputError(f"column '{column}', message {number}: must be an object with role and content")
         try:
             if (weight := item.get("weight")) not in (None, 0, 1):

@@ -13,9 +13,10 @@ from typing import Any
 from posttrain.data.columns import LABELS, parsed_json, parsed_list, short
 from posttrain.types import InputError
 
-MESSAGES_AS_JSON = re.compile(r'\s*\[\s*\{\s*"(role|content|from|value)"\s*:')
-MESSAGES_AS_PYTHON = re.compile(r"\s*\[\s*\{\s*'(role|content|from|value)'\s*:")
-MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+MESSAGES_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*(?P<quote>["'])(role|content|from|value)(?P=quote)\s*:""")
+"""Python quotes with one mark, JSON with two."""
+MEDIA = frozenset({"image", "images", "video", "videos", "audio", "audios"})
+UNREAD = MEDIA | {"chat_template_kwargs"}
 PREFERRED = {"preferred_output": "chosen", "non_preferred_output": "rejected"}
 
 
@@ -58,44 +59,45 @@ def functions(out: dict[str, Any]) -> None:
 def refuse_what_is_lost(columns: Mapping[str, Any], task: bool) -> None:
     """Raise InputError for a column that says that the row is more than its text, or to be written otherwise. In a task
     images may be for the reward."""
+    if UNREAD.isdisjoint(columns):
+        return
     if columns.get("chat_template_kwargs"):
         raise InputError("column 'chat_template_kwargs' is not read, templates get no options; drop the column")
-    media = next((name for name in MEDIA if columns.get(name)), None)
-    if media is not None and not task:
-        raise InputError(f"column '{media}' is not read, training is on text alone; drop such rows, or the column")
+    for name in sorted(MEDIA & columns.keys()):
+        if columns[name] and not task:
+            raise InputError(f"column '{name}' is not read, training is on text alone; drop such rows, or the column")
 
 
 def as_messages(out: dict[str, Any], name: str) -> str | None:
     """Messages that stand in a column of text as JSON; and a word on their content where it is lists of parts."""
-    value = out.get(name)
-    refuse_python(value, name)
-    if isinstance(value, str) and MESSAGES_AS_JSON.match(value):
+    value = out[name]
+    if isinstance(value, str):
+        if not MESSAGES_AS_TEXT.match(value):
+            return None
+        refuse_python(value, name)
         try:
             value = parsed_json(value, name)
         except InputError:
             return None
-        if is_messages(value):
-            out[name] = value
-            return f"{name} holds messages as JSON text"
-    if (
-        not isinstance(value, str | None)
-        and is_messages(value)
-        and any(isinstance(turn.get("content"), list | tuple) for turn in value)
-    ):
+        if not is_messages(value):
+            return None
+        out[name] = value
+        return f"{name} holds messages as JSON text"
+    if is_messages(value) and any(isinstance(turn.get("content"), list | tuple) for turn in value):
         return f"the text parts of {name} are joined"
     return None
 
 
 def refuse_python(value: Any, name: str) -> None:
     """Raise InputError for messages as Python prints them."""
-    if isinstance(value, str) and MESSAGES_AS_PYTHON.match(value):
+    if isinstance(value, str) and (found := MESSAGES_AS_TEXT.match(value)) and found["quote"] == "'":
         raise InputError(f"column {name!r} holds a Python list as text; write JSON by json.dumps, or Parquet for CSV")
 
 
 def is_messages(value: Any) -> bool:
-    """Whether a value is a list of messages, or looks like the JSON text of one."""
+    """Whether a value is a list of messages, or looks like the text of one."""
     if isinstance(value, str):
-        return MESSAGES_AS_JSON.match(value) is not None
+        return MESSAGES_AS_TEXT.match(value) is not None
     if not isinstance(value, list | tuple) or not value:
         return False
-    return all(isinstance(turn, Mapping) and ("role" in turn or "from" in turn) for turn in value)
+    return all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import re
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from posttrain.types import InputError
 
 UNPACKED_BYTES = 1 << 32
 """What a compressed file may unpack to: a small one can hold more than a machine has memory."""
+HALF = re.compile("[\ud800-\udfff]")
+"""Half a character: a surrogate that stands alone."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,17 @@ def checked_row(where: str, columns: dict[str, Any]) -> RawRow:
 
 def _fault(value: Any) -> str | None:
     """What is wrong with a value, or with a part of a list or an object."""
+    if isinstance(value, str):
+        half = None if value.isascii() else HALF.search(value)
+        return half and f"half a character (the surrogate U+{ord(half[0]):04X}); write the whole one or remove it"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value}, which is no number; use null where there is none"
-    if isinstance(value, str):
-        half = next((c for c in value if "\ud800" <= c <= "\udfff"), None) if not value.isascii() else None
-        return half and f"half a character (the surrogate U+{ord(half):04X}); write the whole one or remove it"
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = [*value, *value.values()]
-    if isinstance(value, list | tuple):
-        return next(filter(None, map(_fault, value)), None)
+    for part in value if isinstance(value, list | tuple) else ():
+        # most parts are short texts
+        if not (type(part) is str and part.isascii()) and (fault := _fault(part)):
+            return fault
     return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -116,7 +116,7 @@ def parse_jsonl(data: bytes, name: str) -> Iterator[RawRow]:
             continue
         where = f"{name}:{number}"
         try:
-            value = json.loads(line.decode("utf-8"), **_STRICT)
+            value = _DECODER.decode(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             yield RawRow(where, problem=f"not UTF-8 (byte {error.object[error.start]:#04x}); save the file as UTF-8")
         except json.JSONDecodeError as error:
@@ -150,11 +150,7 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-_STRICT: Mapping[str, Any] = {
-    "object_pairs_hook": _object,
-    "parse_constant": _no_constant,
-    "parse_int": _integer,
-}
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer)
 
 
 def _object_row(value: Any, where: str, advice: str = "") -> RawRow:
@@ -175,10 +171,9 @@ def _json_rows(data: bytes, name: str, split: str | None) -> Iterator[RawRow]:
 
     In place of the list may stand an object with the list under one key, `split` where there are several."""
     text = decode(data, name)
-    decoder = json.JSONDecoder(**_STRICT)
     position, line, counted = _skip_space(text, 0), 1, 0
     if text[position : position + 1] == "{":
-        position = _list_in_object(text, position, decoder, name, split)
+        position = _list_in_object(text, position, name, split)
     elif split is not None:
         raise InputError(f"{name}: is one list and has no split {split!r}; leave ?split= out")
     elif text[position : position + 1] != "[":
@@ -189,7 +184,7 @@ def _json_rows(data: bytes, name: str, split: str | None) -> Iterator[RawRow]:
         line, counted = line + text.count("\n", counted, position), position
         where = f"{name}:{line}"
         try:
-            value, position = decoder.raw_decode(text, position)
+            value, position = _DECODER.raw_decode(text, position)
         except json.JSONDecodeError as error:
             yield RawRow(f"{name}:{error.lineno}", problem=f"broken JSON: {error.msg} at column {error.colno}")
             return
@@ -207,19 +202,19 @@ def _json_rows(data: bytes, name: str, split: str | None) -> Iterator[RawRow]:
         position = _skip_space(text, position + 1)
 
 
-def _list_in_object(text: str, position: int, decoder: json.JSONDecoder, name: str, split: str | None) -> int:
+def _list_in_object(text: str, position: int, name: str, split: str | None) -> int:
     """Where the list of rows begins in an object such as `{"train": [...], "test": [...]}`. Raises InputError where
     there is none, and where there are several and `split` names none of them."""
     lists: dict[str, int] = {}
     follows = text[_skip_space(text, position + 1) :][:1].replace('"', ",")
     try:
         while follows == ",":
-            key, position = decoder.raw_decode(text, _skip_space(text, position + 1))
+            key, position = _DECODER.raw_decode(text, _skip_space(text, position + 1))
             position = _skip_space(text, position)
             if text[position : position + 1] != ":":
                 raise json.JSONDecodeError("Expecting ':' delimiter", text, position)
             begins = _skip_space(text, position + 1)
-            value, position = decoder.raw_decode(text, begins)
+            value, position = _DECODER.raw_decode(text, begins)
             if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
                 lists[key] = begins
             position = _skip_space(text, position)

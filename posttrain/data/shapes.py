@@ -37,6 +37,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
 ALL_FIELDS = frozenset().union(*FIELDS.values())
 OTHERS = {kind: ALL_FIELDS - of for kind, of in FIELDS.items()}
 MESSAGES = ("messages", "prompt", "completion", "chosen", "rejected")
+NOT_OURS = frozenset((*ASKED, *ANSWERED, *TALKS, *SYSTEMS, *forms.PREFERRED, "label", "kto_tag", "functions"))
+"""Columns of which one at least stands in every row that is read as something else."""
 WHOLE = {
     "messages": ("messages",),
     "completion": ("prompt", "completion"),
@@ -72,7 +74,7 @@ def standardised(rows: Sequence[RawRow], tasks: bool = False) -> list[RawRow]:
             continue
         if remark:
             told[f"{_file(row)}: {remark}"] = None
-        out.append(replace(row, columns=columns))
+        out.append(RawRow(row.where, columns, row.problem, row.index))
     for line in list(told)[:SHOWN]:
         say_once(line)
     return out
@@ -117,15 +119,21 @@ def standard(columns: Mapping[str, Any], tasks: bool) -> tuple[Columns, str]:
     """The row in our columns, and what it was read as where that is not as it stands. Raises InputError for columns
     that can be read in two ways."""
     out = _without_nulls(columns)
-    remarks = [_conversation(out), forms.preferences(out), forms.labelled(out), _question(out, tasks)]
-    remarks += [forms.as_messages(out, name) for name in MESSAGES]
-    remarks += [_system(out), _transcripts(out)]
-    forms.functions(out)
+    remarks: list[str | None] = []
+    if foreign := not NOT_OURS.isdisjoint(out):
+        remarks += [_conversation(out), forms.preferences(out), forms.labelled(out), _question(out, tasks)]
+    remarks += [forms.as_messages(out, name) for name in MESSAGES if name in out]
+    if foreign:
+        remarks.append(_system(out))
+        forms.functions(out)
+    remarks.append(_transcripts(out))
     return out, "; ".join(filter(None, remarks))
 
 
 def _without_nulls(columns: Mapping[str, Any]) -> Columns:
     """The row without the null fields of other kinds than its own, as where rows of two kinds went through Arrow."""
+    if None not in columns.values():
+        return dict(columns)
     for kind, needed in WHOLE.items():
         if all(columns.get(name) is not None for name in needed):
             return {name: columns[name] for name in columns if columns[name] is not None or name not in OTHERS[kind]}

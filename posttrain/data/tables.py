@@ -81,10 +81,13 @@ def parquet_rows(path: Path) -> list[RawRow]:
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist(maps_as_pydicts="strict")
+        table = pyarrow.parquet.read_table(path)
+        maps = "strict" if "map<" in str(table.schema) else None
+        parts = (part.to_pylist(maps_as_pydicts=maps) for part in table.to_batches(max_chunksize=1000))
+        rows = [from_arrow(row) for part in parts for row in part]
     except (pyarrow.ArrowException, OSError, KeyError) as error:  # KeyError: a map that has a key twice
         raise InputError(f"{path}: not a Parquet file that can be read: {first_line(error)}") from None
-    return [checked_row(f"{path}:{i}", from_arrow(row)) for i, row in enumerate(rows, start=1)]
+    return [checked_row(f"{path}:{i}", row) for i, row in enumerate(rows, start=1)]
 
 
 def from_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,14 +98,14 @@ def from_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_written(value: Any) -> Any:
     """A value of a column, which may be or hold messages, tools or calls whatever the name of the column."""
-    if any(_is_ours(item) for item in (value if isinstance(value, list) else [value])):
+    if any(map(_is_ours, value if isinstance(value, list) else [value])):
         return _without_nulls(value)
-    return {name: _as_written(part) for name, part in value.items()} if isinstance(value, Mapping) else value
+    return {name: _as_written(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def _is_ours(item: Any) -> bool:
     """Whether an object is a message, the schema of a tool, or a call."""
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict):
         return False
     return (
         bool(item.keys() & {"role", "from", "function"})
@@ -112,8 +115,10 @@ def _is_ours(item: Any) -> bool:
 
 
 def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    if isinstance(value, dict):
+        return {
+            key: part if type(part) is str else _without_nulls(part) for key, part in value.items() if part is not None
+        }
     if isinstance(value, list | tuple):
         return [_without_nulls(part) for part in value]
     return value
