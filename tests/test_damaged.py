@@ -4,6 +4,7 @@ written through links."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from posttrain.cli import main
-from posttrain.config import SftConfig
+from posttrain.config import SampleConfig, SftConfig
 from posttrain.models import load_model
-from posttrain.runlog import RunLog, write_atomic
-from posttrain.train.loop import _restore, _Tracker, make_policy
+from posttrain.options import parse_options
+from posttrain.runlog import RunLog, check_out, read_jsonl, read_metrics, write_atomic
+from posttrain.template_date import _kept
+from posttrain.train.controllers import AdaptiveKl, Constraints, restore, state
+from posttrain.train.loop import _checkpoint, _restore, _Tracker, make_policy
 from posttrain.train.policy import DamagedFile, LocalPolicy
-from posttrain.types import InputError
+from posttrain.train.preference_data import Example
+from posttrain.train.preference_reference import StoredReference
+from posttrain.train.sample import sample_answers
+from posttrain.types import InputError, RunFailed
 from tests.training_helpers import events, metrics, sft_rows, write_rows
 
 NAME = "step-00000002"
@@ -99,8 +106,32 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "state no object": written(STATE, "[1]"),
     "state without a tracker": written(STATE, '{"step": 2}'),
     "a step far away": written(STATE, '{"step": 1000000000, "tracker": {}}'),
+    "a tracker of text": written(STATE, '{"step": 2, "tracker": {"best": "x", "best_step": 0, "worse": 0}}'),
     "a step that is no number": written(STATE, '{"step": null, "tracker": {}}'),
 }
+
+
+def test_a_checkpoint_without_one_of_its_files_is_refused(policy: LocalPolicy, tmp_path: Path) -> None:
+    """Such as the copy of a reference that has moved: without it the start would be taken for it."""
+    folder = tmp_path / NAME
+    folder.mkdir()
+    stage: Any = SimpleNamespace(
+        policy=policy, total_steps=4, load=lambda _: None, save=lambda to: (to / "reference.safetensors").touch()
+    )
+    tracker = _Tracker(SftConfig(model="m", data="x", out=Path("x")))
+    _checkpoint(stage, tracker, 2)(folder)
+    assert _restore(folder, stage, tracker) == 2
+    (folder / "reference.safetensors").unlink()
+    with pytest.raises(DamagedFile, match=r"reference\.safetensors is missing"):
+        _restore(folder, stage, tracker)
+
+
+@pytest.mark.parametrize("saved", [{"beta": -1.0}, {"beta": float("nan")}, {"multipliers": {}}, {"beta": "0.1"}])
+def test_damaged_coefficients_are_refused(saved: dict[str, Any]) -> None:
+    kl, constraints = AdaptiveKl(0.1, None), Constraints(("safe>=0.9",), 0.1)
+    with pytest.raises((TypeError, ValueError)):
+        restore(kl, constraints, state(kl, constraints) | saved)
+    assert kl.beta == 0.1
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -184,3 +215,66 @@ def test_a_file_takes_the_place_of_a_link(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
     assert (tmp_path / "report.html").read_text() == "page" and not (tmp_path / "report.html").is_symlink()
     assert not (tmp_path / ".report.html.partial").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "checkpoints/step-00000002/state.json"])
+def test_nobody_waits_for_a_pipe_in_a_run_folder(tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    RunLog(run, {"model": "m"}, resume=False).close()
+    (run / name).parent.mkdir(parents=True, exist_ok=True)
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        check_out(run, {"model": "m"}, resume=True)
+    assert _kept(run / "config.yaml") is None
+
+
+def test_an_evaluation_is_not_written_into_a_linked_folder(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/evaluations").symlink_to(tmp_path / "victim")
+    data = write_rows(tmp_path / "tasks.jsonl", [{"prompt": "a", "answer": "1"}])
+    command = ["eval", "tiny-random", "--data", str(data), "--reward", "math", "--out", str(tmp_path / "run")]
+    assert main([*command, "--name", "x", "--samples", "0", "--max-new-tokens", "1"]) == 2
+    assert not list((tmp_path / "victim").iterdir())
+
+
+def test_a_torn_line_of_any_bytes_is_cut(tmp_path: Path) -> None:
+    with RunLog(tmp_path / "run", {"model": "m"}, resume=False) as log:
+        log.event("a")
+    file = tmp_path / "run/events.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"b": "\xff')
+    with RunLog(tmp_path / "run", {"model": "m"}, resume=True) as log:
+        log.event("c")
+    assert [row["event"] for row in read_jsonl(file)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("line", ['{"step": 1}', '{"step": "1", "tokens": 1, "flops": 1, "step_seconds": 1}', "{}"])
+def test_metrics_that_lack_what_a_step_cost_are_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "tokens": 2, "flops": 3.0, "step_seconds": 0.1}\n' + line + "\n"
+    )
+    with pytest.raises(InputError, match=r"metrics\.jsonl:2: damaged, it is no line of this run"):
+        read_metrics(tmp_path)
+
+
+def test_answers_that_a_resume_cannot_read_are_named(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "tasks.jsonl", [{"prompt": "a", "answer": "1"}])
+    run = tmp_path / "run"
+    command = ["sample", "--model", "tiny-random", "--data", str(data), "--out", str(run), "--write", "all"]
+    command += ["--samples", "2", "--max-new-tokens", "2"]
+    assert main(command) == 1  # all answers are cut
+    lines = (run / "rollouts.jsonl").read_text().splitlines(keepends=True)
+    for text, said in (("".join(lines[:1]), "it holds 1 of the 2 answers"), ('{"step": 1}\n', "no line of this run")):
+        (run / "rollouts.jsonl").write_text(text)
+        with pytest.raises(InputError, match=said):
+            sample_answers(parse_options(SampleConfig, [*command[1:], "--resume"], "sample", {}, ""))
+
+
+def test_a_stored_reference_of_other_data_is_told(tmp_path: Path) -> None:
+    example = Example("a", (1, 2), ((3, 4), (5,)), (True, False), "a")
+    stored = {"a/0": torch.zeros(2), "a/1": torch.zeros(1)}
+    assert StoredReference(stored, tmp_path).logprobs([example]) == [(0.0, 0.0), (0.0,)]
+    for other in ({"a/0": torch.zeros(2)}, stored | {"a/1": torch.zeros(2)}):
+        with pytest.raises(RunFailed, match="remove it, and --resume computes it again"):
+            StoredReference(other, tmp_path).logprobs([example])

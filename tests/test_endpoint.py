@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from posttrain.engine.endpoint import BudgetSpent, Endpoint, EndpointError, Question, Reply
+from posttrain.engine.endpoint import BudgetSpent, Endpoint, EndpointError, Question, Reply, _kept, _reply
+from posttrain.engine.ledger import counted
 from posttrain.types import InputError, Message, RunFailed, Sampling
 from tests.conftest import ChatServer
 
@@ -123,6 +127,44 @@ def test_a_ledger_that_holds_no_counts_is_named(server: ChatServer, tmp_path: Pa
         model.replies([ask("hello")])
     assert not server.requests()
     assert (tmp_path / "spent").read_text() == content
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_ledger_is_not_written_through_a_link(server: ChatServer, tmp_path: Path, there: bool) -> None:
+    victim = tmp_path / "victim"
+    if there:
+        victim.touch()
+    (tmp_path / "spent").symlink_to(victim)
+    model = endpoint(server, cache=tmp_path, ledger=tmp_path / "spent", max_tokens=100)
+    with pytest.raises(InputError, match="spent must count requests and tokens, and cannot be opened"):
+        model.replies([ask("hello")])
+    assert not server.requests()
+    assert victim.exists() == there and (not there or victim.read_text() == "")
+
+
+def test_a_pipe_is_no_ledger(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "spent")
+    with pytest.raises(InputError, match="it is no file"), counted(tmp_path / "spent"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [{"text": None}, {"text": "a", "stop_reason": "x"}, {"prompt_tokens": 1.5}, {"completion_tokens": -1}, "a", None],
+)
+def test_a_kept_answer_that_is_none_is_asked_for_again(tmp_path: Path, reply: Any) -> None:
+    whole = {"text": "a", "stop_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1}
+    file = tmp_path / "answer.json"
+    file.write_text(json.dumps({"reply": whole}))
+    assert _kept(file) == Reply("a", "stop", 1, 1)
+    file.write_text(json.dumps({"reply": whole | reply if isinstance(reply, dict) else reply}))
+    assert _kept(file) is None
+
+
+@pytest.mark.parametrize("message", ["text", 3, ["text"]])
+def test_a_message_of_no_form_is_an_error_of_its_request(message: Any) -> None:
+    with pytest.raises(EndpointError, match="holds no text"):
+        _reply(SimpleNamespace(choices=[SimpleNamespace(message=message)]))
 
 
 def test_a_server_that_is_not_there(server: ChatServer) -> None:

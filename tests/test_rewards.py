@@ -458,6 +458,22 @@ def test_a_supervisor_that_is_stopped_or_killed(tmp_path: Path, monkeypatch: pyt
         assert score.total is None and score.reason is not None
 
 
+def test_a_stopped_supervisor_still_ends_what_was_started(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    body = f"""
+import os, signal, subprocess
+def f(response):
+    child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    open({str(started)!r}, "w").write(str(child.pid))
+    os.kill(os.getppid(), signal.SIGSTOP)
+    return 1.0
+"""
+    with Scorer([f"{reward_file(tmp_path, body)}:f"], columns=[], timeout_seconds=20) as scorer:
+        (score,) = scorer.score([Sample("q", (Message("assistant", "x"),), (), {})])
+    assert score.total == 1.0
+    assert not _running(int(started.read_text()))
+
+
 def _running(pid: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()

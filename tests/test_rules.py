@@ -32,7 +32,9 @@ def test_format_where_the_prompt_opens_the_thinking() -> None:
     assert format("<think>a</think><think>b</think><answer>c</answer>") == 0
 
 
-@pytest.mark.parametrize("blank", ["\u200b", "\u2060\ufeff", "\u00ad", "\u3164", "\u2800", "\u0301", "\u2003"])
+@pytest.mark.parametrize(
+    "blank", ["\u200b", "\u2060\ufeff", "\u00ad", "\u3164", "\u2800", "\U0001d159", "\u0301", "\u2003"]
+)
 def test_what_shows_nothing_is_nothing(blank: str) -> None:
     assert (
         format(f"<think>{blank}</think><answer>4</answer>") == format(f"<think>a</think><answer>{blank}</answer>") == 0

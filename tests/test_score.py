@@ -17,9 +17,9 @@ import pyarrow.parquet
 import pytest
 
 from posttrain.config import ScoreConfig
-from posttrain.rewards.score import describe_rewards, run_score
+from posttrain.rewards.score import describe_rewards, run_score, write_scores
 from posttrain.rewards.specs import BUILTINS
-from posttrain.types import InputError, RunFailed
+from posttrain.types import InputError, RunFailed, Score
 
 ROOT = str(Path(__file__).parent.parent)
 
@@ -238,3 +238,11 @@ def test_scoring_needs_no_torch() -> None:
         check=False,
     )
     assert done.stdout == "False\n", done.stderr
+
+
+def test_control_characters_of_a_reward_are_escapes_in_its_json() -> None:
+    reason = "\x1b[31m \x9b2J \u202e é"
+    stream = io.StringIO()
+    write_scores([Score(None, reason=f"{reason}\ud800")], stream)
+    assert not {"\x1b", "\x9b", "\u202e"} & set(stream.getvalue()) and "é" in stream.getvalue()
+    assert json.loads(stream.getvalue())["error"] == f"{reason}?"

@@ -4,17 +4,23 @@ report neither follows nor shows what it should not."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from posttrain.chat import template as template_module
+from posttrain.chat.limits import OutOfProcessorTime
 from posttrain.config import AverageConfig, EvalConfig, SampleConfig, SftConfig
-from posttrain.models.load import load_model, model_folder
+from posttrain.evals.tables import format_tables
+from posttrain.models.load import check_config, load_model, model_folder
 from posttrain.report.html import write_report
 from posttrain.train.average import average_models
 from posttrain.types import InputError, Message
@@ -73,12 +79,46 @@ def test_trust_is_off_by_default(config: Any) -> None:
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"hidden_size": 10**9}, "hidden_size is 1000000000"),
         ({"hidden_size": "wide"}, "cannot be loaded"),
+        ({"num_labels": 10**7}, "num_labels is 10000000"),
+        ({"text_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers is 1000000000"),
+        ({"architectures": 3}, "architectures is 3 in config.json; give a list"),
         ({"rope_parameters": {"rope_type": "no such"}}, "cannot be loaded"),
     ],
 )
 def test_an_odd_configuration_is_told(tmp_path: Path, config: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         load_model(str(copied(tmp_path, **config)))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_attn_implementation_internal": "somebody/attention"},
+        {"attn_implementation": {"": "somebody/attention:fast"}},
+        {"text_config": {"_experts_implementation": "somebody/experts"}},
+    ],
+)
+def test_code_of_a_hub_is_not_fetched(tmp_path: Path, config: dict[str, Any]) -> None:
+    """transformers takes an attention of such a name from there, whatever is asked for."""
+    folder = copied(tmp_path, **config)
+    with pytest.raises(InputError, match=r"implementation.* code of a hub, which is run only with --trust-remote-code"):
+        load_model(str(folder))
+    check_config(str(folder), folder, trusted=True)
+
+
+def test_an_adapter_is_not_put_on_another_model(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/base"}')
+    with pytest.raises(InputError, match=r"an adapter for another model \(somebody/base\)"):
+        load_model(str(folder))
+
+
+def test_a_tokenizer_that_makes_no_sense_is_told(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"model_max_length": "long"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="cannot be used as it is configured"):
+        load_model(str(folder))
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "\xff", "[" * 100_000])
@@ -122,6 +162,7 @@ def test_a_cache_that_is_a_file_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "seems to loop"),
         ("{{ 'a' * 30000000 }}", "writes 30000000 characters for a conversation of"),
         ("{{ 1 // 0 }}", "refuses the conversation"),
+        ("{{ 7 ** (10 ** 9) }}", r"computes powers \(\*\*\)"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "refuses the conversation"),
     ],
 )
@@ -131,6 +172,26 @@ def test_a_template_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(InputError, match=said):
         load_model(str(folder)).chat.prompt_ids((Message("user", "hello"),))
+
+
+def test_a_template_that_loops_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds: list[float] = []
+
+    @contextmanager
+    def limit(given: float) -> Iterator[None]:
+        seconds.append(given)
+        raise OutOfProcessorTime
+        yield
+
+    chat = load_model(str(copied(tmp_path))).chat
+    monkeypatch.setattr(template_module, "processor_limit", limit)
+    with pytest.raises(InputError, match="seems to loop"):
+        chat.prompt_ids((Message("user", "hello"),))
+    assert len(seconds) == 1
+
+
+def test_keyword_arguments_of_a_template_are_no_powers() -> None:
+    assert not template_module._has_powers("**bold** {{ namespace(**{}) }}{{ dict(a=1, **b) }}{{ 'a**b' }}")
 
 
 # Reports
@@ -207,6 +268,35 @@ def test_a_damaged_file_of_a_run_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=said.replace(".", r"\.")):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+@pytest.mark.parametrize("name", ["compare.json", "config.yaml", "rollouts.jsonl", "evaluations/a.jsonl"])
+def test_what_is_no_file_is_told(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    (tmp_path / "evaluations").mkdir()
+    make(tmp_path / name)
+    with pytest.raises(InputError, match="damaged, it is no file"):
+        write_report(tmp_path)
+
+
+def test_a_page_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("model: m\n")
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(InputError, match=r"report\.html: cannot be written"):
+        write_report(tmp_path)
+
+
+def test_names_of_others_do_not_reach_a_terminal_raw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[31m\u202e[/x]"
+    estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 30}
+    stage = comparison()["stages"]["start"] | {"evaluations": {f"{name}/greedy": estimate, f"{name}/{name}": estimate}}
+    stages = {name: stage, "later": stage | {"parent": name}}
+    console = Console(width=200)
+    for table in format_tables(comparison(stages=stages, others={})):
+        console.print(table)
+    shown = capsys.readouterr().out
+    assert r"a\x1b[31m\u202e[/x]" in shown
+    assert not {"\x1b", "\u202e"} & set(shown)
 
 
 def test_a_recipe_that_is_no_yaml_is_told(tmp_path: Path) -> None:
