@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,8 @@ from posttrain.train.policy import DamagedFile, LocalPolicy
 from posttrain.train.preference_data import Example
 from posttrain.train.preference_reference import StoredReference
 from posttrain.train.sample import sample_answers
-from posttrain.types import InputError, RunFailed
+from posttrain.train.signals import trainable
+from posttrain.types import InputError, Rollout, RunFailed, Sampling, Segment
 from tests.training_helpers import events, metrics, sft_rows, write_rows
 
 NAME = "step-00000002"
@@ -278,3 +280,24 @@ def test_a_stored_reference_of_other_data_is_told(tmp_path: Path) -> None:
     for other in ({"a/0": torch.zeros(2)}, stored | {"a/1": torch.zeros(2)}):
         with pytest.raises(RunFailed, match="remove it, and --resume computes it again"):
             StoredReference(other, tmp_path).logprobs([example])
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        {"token_ids": (1, 10**9)},
+        {"token_ids": (1, "a")},
+        {"token_ids": (1, -1)},
+        {"sampler_logprobs": (0.0, float("nan"))},
+        {"sampler_logprobs": (0.0, 0.5)},
+        {"sampled": (False, False)},
+    ],
+)
+def test_tokens_that_are_no_rollout_are_not_trained_on(segment: dict[str, Any]) -> None:
+    whole = Segment(
+        token_ids=(1, 2), sampled=(False, True), sampler_logprobs=(0.0, -0.5), versions=(0, 0), supports=None
+    )
+    rollout = Rollout("a", 0, Sampling(2), 0, (), (whole,), "ok", None)
+    assert trainable(rollout, 259)
+    assert not trainable(replace(rollout, segments=(replace(whole, **segment),)), 259)
+    assert not trainable(replace(rollout, segments=()), 259)

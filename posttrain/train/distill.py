@@ -34,6 +34,7 @@ from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, r
 from posttrain.train.notices import fitting, special_tokens
 from posttrain.train.policy import LocalPolicy, step_rows
 from posttrain.train.sft import encode_row
+from posttrain.train.signals import trainable
 from posttrain.types import InputError, Rollout, Sampling, Score, Task
 
 LEARNING_RATE = 2e-5
@@ -151,7 +152,10 @@ class Distill(Stage):
         self.engine.update(None, step)
 
     def _read(self, row: Mapping[str, Any]) -> Rollout:
-        return rollout_from_json(row, self.sampling, self.policy.lm.chat)[0]
+        rollout = rollout_from_json(row, self.sampling, self.policy.lm.chat)[0]
+        if not trainable(rollout, self.policy.lm.vocabulary):
+            raise ValueError("its tokens, log-probabilities or status are no rollout's")
+        return rollout
 
     def _planned(self, n: int) -> tuple[list[Plan], list[EncodedRow]]:
         config = self.config

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.engine.base import Engine
@@ -29,8 +28,8 @@ from posttrain.runlog import RunLog, read_jsonl, read_recorded
 from posttrain.train.loop import Evaluation
 from posttrain.train.notices import short_batch, unscored
 from posttrain.train.policy import rows_between
-from posttrain.train.signals import Signal, sampler_logprobs
-from posttrain.types import Group, InputError, Rollout, Sampling, Score, Status, Task
+from posttrain.train.signals import Signal, trainable
+from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
 
 Row = dict[str, Any]
 
@@ -182,11 +181,7 @@ class Rollouts:
         """Raise InputError for a line that is no rollout which could be trained on."""
         try:
             rollout, _ = self._read(row)
-            ids = [token for segment in rollout.segments for token in segment.token_ids]
-            drawn = sampler_logprobs(rollout)
-            fits = isinstance(row["step"], int) and all(type(t) is int and 0 <= t < self.lm.vocabulary for t in ids)
-            fits = fits and row["status"] in get_args(Status) and all(math.isfinite(p) and p <= 1e-3 for p in drawn)
-            fits = fits and (bool(drawn) or rollout.status == "failed")
+            fits = isinstance(row["step"], int) and trainable(rollout, self.lm.vocabulary)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{where}: not a rollout of a run ({type(error).__name__}: {error})") from error
         if not fits:
@@ -248,7 +243,8 @@ class Rollouts:
 
     def _known(self, row: Row) -> None:
         """Raises what reading a line raises that is no rollout of these tasks."""
-        self._read(row)
+        if not trainable(self._read(row)[0], self.lm.vocabulary):
+            raise ValueError("its tokens, log-probabilities or status are no rollout's")
         if row["task"] not in self._by_id:
             raise ValueError(f"there is no task {row['task']!r}")
 

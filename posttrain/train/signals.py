@@ -5,10 +5,11 @@ Everything here is over the whole step, before any micro-batch: baselines, stand
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import pstdev
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from posttrain.advantages import (
     ZERO_VARIANCE,
@@ -22,7 +23,7 @@ from posttrain.advantages import (
 )
 from posttrain.config import RlConfig
 from posttrain.rewards.lengths import overlong
-from posttrain.types import Group, Rollout, Score
+from posttrain.types import Group, Rollout, Score, Status
 
 T = TypeVar("T")
 PerToken = Mapping[int, tuple[float, ...]]
@@ -192,3 +193,13 @@ def _by_group(flat: Sequence[T], like: Sequence[Sequence[object]]) -> list[list[
 
 def sampler_logprobs(rollout: Rollout) -> list[float]:
     return [p for s in rollout.segments for p, sampled in zip(s.sampler_logprobs, s.sampled, strict=True) if sampled]
+
+
+def trainable(rollout: Rollout, vocabulary: int) -> bool:
+    """Whether what a line held can be trained on: tokens of a vocabulary of this size, drawn with a probability of at
+    most 1 but for rounding; none only where sampling failed. Raises TypeError for what is not even numbers."""
+    ids = [token for segment in rollout.segments for token in segment.token_ids]
+    drawn = sampler_logprobs(rollout)
+    known = all(type(token) is int and 0 <= token < vocabulary for token in ids)
+    drawable = all(math.isfinite(p) and p <= 1e-3 for p in drawn) and (bool(drawn) or rollout.status == "failed")
+    return known and drawable and rollout.status in get_args(Status)
