@@ -16,6 +16,7 @@ import yaml
 
 from posttrain.config import Recipe, RunConfig
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
+from posttrain.forms import CostFile, checked
 from posttrain.plan import check_texts, stage_configs
 from posttrain.recipe import load_recipe
 from posttrain.rows import Row
@@ -183,7 +184,8 @@ def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | Non
 
 
 def _flops(out: Path, *stages: str) -> float:
-    return sum(read_object(out / s / "cost.json")["flops"] for s in stages)
+    files = [out / stage / "cost.json" for stage in stages]
+    return sum(checked(read_object(file), CostFile, file)["flops"] for file in files)
 
 
 class _Evaluator:

@@ -160,6 +160,27 @@ def test_a_broken_evaluation_names_the_file(tmp_path: Path) -> None:
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("evaluations/held_out.jsonl", '{"task": "a", "values": {"greedy": "1"}, "samples": []}\n'),
+        ("evaluations/held_out.jsonl", '{"task": "a", "values": {"greedy": 1e400}, "samples": []}\n'),
+        ("evaluations/held_out.jsonl", '{"task": "a", "values": {"greedy": 1}, "samples": 3}\n'),
+        ("evaluations/held_out.json", '{"settings": [1]}'),
+        ("evaluations/held_out.json", '{"weights_hash": 3}'),
+        ("lineage.json", '{"parents": 3}'),
+        ("cost.json", '{"seconds": 1}'),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, content: str) -> None:
+    for run in ("a", "b"):
+        (tmp_path / run / "evaluations").mkdir(parents=True)
+    (tmp_path / "a" / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name}.*: damaged, "):
+        compare_runs(CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), out=tmp_path / "out"), write_report)
+    assert not (tmp_path / "out").exists()
+
+
 def test_summary_says_what_is_shown_and_what_is_not(pipeline: tuple[Path, Comparison]) -> None:
     sentences = summary(pipeline[1])
     assert "sft: accuracy +50.0 points over start [50.0, 50.0]" in sentences

@@ -17,6 +17,7 @@ from posttrain.evals.runs import check_run, find_parents, name_runs
 from posttrain.evals.settings import setting_difference, value_difference
 from posttrain.evals.stats import Transform, difference, estimate
 from posttrain.evals.tables import format_tables
+from posttrain.forms import CostFile, checked
 from posttrain.runlog import read_object, write_atomic
 from posttrain.template_date import KEY as TEMPLATE_DATE
 from posttrain.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE
@@ -126,7 +127,8 @@ def _graded(found: Mapping[str, Suites]) -> dict[str, list[str]]:
 
 def _cost(folders: Sequence[Path]) -> Cost:
     """The sum over the folders' `cost.json`."""
-    costs = [cost for f in folders if (cost := read_object(f / "cost.json"))]
+    files = [folder / "cost.json" for folder in folders]
+    costs = [checked(cost, CostFile, file) for file in files if (cost := read_object(file))]
     return {
         "seconds": sum(c["seconds"] for c in costs),
         "tokens": sum(c["tokens"] for c in costs),

@@ -10,8 +10,8 @@ from typing import Any
 from posttrain.comparison import PERPLEXITY, TaskKey, is_graded, task_keys
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.evals.settings import check_form, reward_differences, settings_differences, tasks_words
-from posttrain.runlog import read_jsonl, read_object
-from posttrain.types import InputError
+from posttrain.forms import SuiteFile, TaskLine, checked
+from posttrain.runlog import numbered_jsonl, read_object
 
 TEXT_NLL = "text_nll"
 """The value whose tasks are windows of a text, not questions."""
@@ -62,20 +62,15 @@ def differences(a: Evaluation, b: Evaluation) -> list[str]:
 
 
 def _read(file: Path) -> Evaluation:
-    try:
-        rows = read_jsonl(file)
-        values: dict[str, dict[TaskKey, float | None]] = {}
-        for key, row in zip(task_keys(rows), rows, strict=True):
-            for name, value in row["values"].items():
-                values.setdefault(name, {})[key] = value
-        graded = is_graded(rows)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: not the results of an evaluation ({error!r}); evaluate again") from error
-    told = file.with_suffix(".json")
-    meta = read_object(told)
+    rows = [checked(row, TaskLine, where) for where, row in numbered_jsonl(file)]
+    values: dict[str, dict[TaskKey, float | None]] = {}
+    for key, row in zip(task_keys(rows), rows, strict=True):
+        for name, value in row["values"].items():
+            values.setdefault(name, {})[key] = value
+    meta = checked(read_object(about := file.with_suffix(".json")), SuiteFile, about)
     settings = meta.get("settings") or {}
-    check_form(settings, told)
-    return Evaluation(file.stem, meta.get("weights_hash") or None, settings, values, graded)
+    check_form(settings, about)
+    return Evaluation(file.stem, meta.get("weights_hash") or None, settings, values, is_graded(rows))
 
 
 def grouped(evaluations: Mapping[str, Evaluation]) -> tuple[list[list[str]], list[str]]:

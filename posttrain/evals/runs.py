@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from posttrain.forms import LineageFile, SuiteFile, checked
 from posttrain.runlog import read_object
 from posttrain.types import InputError
 
@@ -56,7 +57,11 @@ def other_weights(run: Path, weights_hash: str) -> str | None:
 def _weights(run: Path) -> dict[str, str]:
     """The weights that the run made and that its evaluations are of, as far as they are known."""
     files = [run / "lineage.json", *sorted((run / "evaluations").glob("*.json"))]
-    known = {str(file.relative_to(run)): read_object(file).get("weights_hash") for file in files}
+    forms = [LineageFile, *(SuiteFile for _ in files[1:])]
+    known = {
+        str(file.relative_to(run)): checked(read_object(file), form, file).get("weights_hash")
+        for file, form in zip(files, forms, strict=True)
+    }
     return {place: hash_ for place, hash_ in known.items() if hash_}
 
 
@@ -123,8 +128,9 @@ def _descends(parents: Mapping[str, str | None], name: str | None, ancestor: str
 
 
 def _origin(folder: Path) -> _Origin:
-    lineage = read_object(folder / "lineage.json")
-    metas = [read_object(file) for file in sorted((folder / "evaluations").glob("*.json"))]
+    lineage = checked(read_object(file := folder / "lineage.json"), LineageFile, file)
+    files = sorted((folder / "evaluations").glob("*.json"))
+    metas = [checked(read_object(file), SuiteFile, file) for file in files]
     weights = [lineage.get("weights_hash"), *(meta.get("weights_hash") for meta in metas)]
     models = [meta["model"] for meta in metas if meta.get("model")]
     return _Origin(

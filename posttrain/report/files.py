@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from posttrain.comparison import Comparison, root_of
+from posttrain.forms import CostFile, SampleText, TaskLine, checked
 from posttrain.report import charts
 from posttrain.runlog import numbered_jsonl, read_file, read_object
 from posttrain.types import InputError
@@ -32,35 +32,11 @@ class EventLine(TypedDict):
     event: str
 
 
-class SampleText(TypedDict):
-    """Of an answer in `evaluations/SUITE.jsonl`."""
-
-    text: str
-    score: float | None
-
-
-class TaskLine(TypedDict):
-    """Of a line there."""
-
-    task: str
-    prompt: NotRequired[str]
-    values: dict[str, float | None]
-    samples: list[SampleText]
-
-
 class RolloutLine(SampleText):
     """Of `rollouts.jsonl`."""
 
     step: int
     task: str
-
-
-class CostFile(TypedDict):
-    """Of `cost.json`."""
-
-    seconds: float
-    tokens: int
-    flops: float
 
 
 @dataclass(frozen=True)
@@ -122,17 +98,6 @@ def read_comparison(folder: Path) -> Comparison:
     if unknown := [name for name in named if name not in stages]:
         raise InputError(f"{file}: damaged, a contrast is of {unknown[0]!r}, which is no stage")
     return found
-
-
-def checked(value: Any, form: type, where: Path | str) -> dict[str, Any]:
-    """The value, which has the form of a TypedDict; more keys may be there. Raises InputError for any other."""
-    try:
-        TypeAdapter(form).validate_python(value, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise InputError(f"{where}: damaged, {place}: {first['msg'].lower()}") from None
-    return dict(value)
 
 
 def _lines(path: Path, form: type) -> list[dict[str, Any]]:
