@@ -13,7 +13,7 @@ import pytest
 from posttrain.chat import ChatFormat
 from posttrain.data.formats import load_preferences, load_sft
 from posttrain.data.pooled import pooled_text
-from posttrain.data.readers import _from_arrow
+from posttrain.data.tables import from_arrow
 from posttrain.engine.endpoint import _wire
 from posttrain.models.tiny import tiny_tokenizer
 from posttrain.rows import MessagesRow
@@ -231,7 +231,7 @@ def test_which_columns_hold_conversations_follows_from_what_stands_in_them() -> 
     turns = [{"from": "human", "value": "q", "weight": None}]
     tests = [{"input": "1", "output": None}]
     row = {"talk": turns, "tests": tests, "tools": [{"enum": ["a", None], "default": None}], "answer": None}
-    assert _from_arrow(row) == {
+    assert from_arrow(row) == {
         "talk": [{"from": "human", "value": "q"}],
         "tests": tests,
         "tools": [{"enum": ["a", None]}],
