@@ -31,12 +31,21 @@ class TaskLine(TypedDict):
     samples: list[SampleText]
 
 
+class SettingsPart(TypedDict):
+    """Of the settings there."""
+
+    reward: NotRequired[list[str]]
+    reward_contents: NotRequired[dict[str, str]]
+    tasks_hash: NotRequired[str]
+    prompts_hash: NotRequired[str]
+
+
 class SuiteFile(TypedDict):
     """Of `evaluations/SUITE.json`."""
 
     model: NotRequired[str | None]
     weights_hash: NotRequired[str | None]
-    settings: NotRequired[dict[str, Any] | None]
+    settings: NotRequired[SettingsPart | None]
 
 
 class LineageFile(TypedDict):

@@ -230,11 +230,11 @@ def test_rows_that_are_gone_are_seen_though_the_hash_is_equal(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ([1], "settings is no object"),
-        ({"reward": None}, "reward of settings is None"),
-        ({"reward": [1]}, r"reward of settings is \[1\]"),
-        ({"reward_contents": None}, "reward_contents of settings is None"),
-        ({"tasks_hash": 3}, "tasks_hash of settings is 3"),
+        ([1], "settings: "),
+        ({"reward": None}, r"settings\.reward: "),
+        ({"reward": [1]}, r"settings\.reward\.0: "),
+        ({"reward_contents": None}, r"settings\.reward_contents: "),
+        ({"tasks_hash": 3}, r"settings\.tasks_hash: "),
     ],
 )
 def test_damaged_settings_are_named(tmp_path: Path, settings: Any, said: str) -> None:

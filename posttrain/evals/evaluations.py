@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.comparison import PERPLEXITY, TaskKey, is_graded, task_keys
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
-from posttrain.evals.settings import check_form, reward_differences, settings_differences, tasks_words
+from posttrain.evals.settings import reward_differences, settings_differences, tasks_words
 from posttrain.forms import SuiteFile, TaskLine, checked
 from posttrain.runlog import numbered_jsonl, read_object
 
@@ -68,9 +68,7 @@ def _read(file: Path) -> Evaluation:
         for name, value in row["values"].items():
             values.setdefault(name, {})[key] = value
     meta = checked(read_object(about := file.with_suffix(".json")), SuiteFile, about)
-    settings = meta.get("settings") or {}
-    check_form(settings, about)
-    return Evaluation(file.stem, meta.get("weights_hash") or None, settings, values, is_graded(rows))
+    return Evaluation(file.stem, meta.get("weights_hash") or None, meta.get("settings") or {}, values, is_graded(rows))
 
 
 def grouped(evaluations: Mapping[str, Evaluation]) -> tuple[list[list[str]], list[str]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from posttrain.rewards.base import Scorer
 from posttrain.rewards.contents import reward_contents
-from posttrain.types import InputError, Sampling, Task
+from posttrain.types import Sampling, Task
 
 Settings = Mapping[str, Any]
 
@@ -69,17 +69,6 @@ def task_settings(
         "tasks_hash": tasks_hash(tasks, scorer.reads),
         "prompts_hash": tasks_hash(tasks, lambda column: False),
     }
-
-
-def check_form(settings: Any, file: Path) -> None:
-    """Raise InputError, which names the file, for settings that were not written by `task_settings`."""
-    if not isinstance(settings, dict):
-        raise InputError(f"{file}: damaged, settings is no object")
-    for name, form in (("reward", list), ("reward_contents", dict), ("tasks_hash", str), ("prompts_hash", str)):
-        value = settings.get(name, form())
-        texts = value.values() if isinstance(value, dict) else value
-        if not isinstance(value, form) or not all(isinstance(text, str) for text in texts):
-            raise InputError(f"{file}: damaged, {name} of settings is {value!r}")
 
 
 def settings_differences(a: Settings, b: Settings) -> list[str]:
