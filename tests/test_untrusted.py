@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from posttrain.chat import template as template_module
-from posttrain.chat.limits import OutOfProcessorTime
+from posttrain.chat.limits import OutOfProcessorTime, processor_limit
 from posttrain.config import AverageConfig, EvalConfig, SampleConfig, SftConfig
 from posttrain.evals.tables import format_tables
 from posttrain.models.load import check_config, load_model, model_folder
@@ -188,6 +189,20 @@ def test_a_template_that_loops_is_tried_once(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError, match="seems to loop"):
         chat.prompt_ids((Message("user", "hello"),))
     assert len(seconds) == 1
+
+
+def test_a_template_is_bounded_in_a_thread_too() -> None:
+    """Where a judge here is asked beside sampling."""
+
+    def loop() -> str:
+        with suppress(OutOfProcessorTime), processor_limit(0.05):
+            while True:
+                pass
+        with processor_limit(60):
+            return "stopped"
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(loop).result(timeout=60) == "stopped"
 
 
 def test_keyword_arguments_of_a_template_are_no_powers() -> None:
