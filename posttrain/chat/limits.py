@@ -19,7 +19,8 @@ class OutOfProcessorTime(Exception):
 @contextmanager
 def processor_limit(seconds: float) -> Iterator[None]:
     """Raise OutOfProcessorTime in what runs here once it has computed for so long: this process, in its main thread,
-    else this thread alone. Time that other processes take does not count. Only Python code can be stopped."""
+    else this thread alone. Time that other processes take does not count. Only Python code can be stopped, and in other
+    threads only where the system has a clock for each."""
     if threading.current_thread() is not threading.main_thread():
         yield from _watched(seconds)
         return
@@ -38,6 +39,9 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _watched(seconds: float) -> Iterator[None]:
     """The limit in a thread that gets no signals: another one reads its clock."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        yield
+        return
     thread, ended = threading.get_ident(), threading.Event()
     clock = time.pthread_getcpuclockid(thread)
     end = time.clock_gettime(clock) + seconds
