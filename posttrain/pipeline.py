@@ -16,10 +16,10 @@ import yaml
 
 from posttrain.config import Recipe, RunConfig
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
-from posttrain.forms import CostFile, checked
 from posttrain.plan import check_texts, stage_configs
 from posttrain.recipe import load_recipe
 from posttrain.rows import Row
+from posttrain.run_files import CostFile, checked
 from posttrain.runlog import read_object, refuse_links, write_atomic
 from posttrain.stages import READS, START, StageSpec, check_stages
 from posttrain.template_date import KEY, dated, fixed_date, template_date

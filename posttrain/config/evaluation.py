@@ -111,7 +111,7 @@ class CompareConfig(Config):
     """Compare finished runs side by side, with intervals; writes `report.html` and `compare.json`.
 
     Evaluations of one name are subtracted task by task, so they must have been made alike: the same tasks and reward,
-    equal sampling and limits. Otherwise nothing is compared, and what differs is said."""
+    equal sampling and limits. Otherwise the command stops and names what differs."""
 
     runs: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Run folders to compare."""

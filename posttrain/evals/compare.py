@@ -17,7 +17,7 @@ from posttrain.evals.runs import check_run, find_parents, name_runs
 from posttrain.evals.settings import setting_difference, value_difference
 from posttrain.evals.stats import Transform, difference, estimate
 from posttrain.evals.tables import format_tables
-from posttrain.forms import CostFile, checked
+from posttrain.run_files import CostFile, checked
 from posttrain.runlog import read_object, write_atomic
 from posttrain.template_date import KEY as TEMPLATE_DATE
 from posttrain.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE

@@ -10,7 +10,7 @@ from typing import Any
 from posttrain.comparison import PERPLEXITY, TaskKey, is_graded, task_keys
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.evals.settings import reward_differences, settings_differences, tasks_words
-from posttrain.forms import SuiteFile, TaskLine, checked
+from posttrain.run_files import SuiteFile, TaskLine, checked
 from posttrain.runlog import numbered_jsonl, read_object
 
 TEXT_NLL = "text_nll"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from posttrain.forms import LineageFile, SuiteFile, checked
+from posttrain.run_files import LineageFile, SuiteFile, checked
 from posttrain.runlog import read_object
 from posttrain.types import InputError
 

@@ -10,8 +10,8 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from posttrain.comparison import Comparison, root_of
-from posttrain.forms import CostFile, SampleText, TaskLine, checked
 from posttrain.report import charts
+from posttrain.run_files import CostFile, SampleText, TaskLine, checked
 from posttrain.runlog import numbered_jsonl, read_file, read_object
 from posttrain.types import InputError
 from posttrain.wording import described
