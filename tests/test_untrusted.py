@@ -169,7 +169,8 @@ def test_a_cache_that_is_a_file_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_a_template_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, said: str) -> None:
-    monkeypatch.setattr(template_module, "RENDER_SECONDS", 0.2)
+    if said == "seems to loop":  # the others end by themselves, however busy the machine is
+        monkeypatch.setattr(template_module, "RENDER_SECONDS", 0.2)
     folder = copied(tmp_path)
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(InputError, match=said):
