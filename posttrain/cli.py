@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a finding or a failed run, 2 bad input, 3 a fault of ours,
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
@@ -23,6 +22,8 @@ from typing import Any
 
 from posttrain import config as configs
 from posttrain.config import Config
+from posttrain.names_elsewhere import meant_command
+from posttrain.option_help import command_help
 from posttrain.options import parse_options
 from posttrain.text import printable
 from posttrain.threads import configure_threads
@@ -34,13 +35,12 @@ DONE, FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 @dataclass(frozen=True)
 class Command:
     """A subcommand. `run` returns the exit code; `positional` maps the fields given by place to their name in the
-    help; `note` ends the help's description."""
+    help."""
 
     summary: str
     config: type[Config]
     run: Callable[[Any], int]
     positional: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,18 +106,26 @@ def _dispatch(args: list[str]) -> int:
         return DONE
     name, rest = args[0], args[1:]
     if name not in commands:
-        close = difflib.get_close_matches(name, commands, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(commands)}"
-        raise InputError(f"unknown command {name!r}; {hint}")
-    if name == "score" and rest == ["--list"]:
-        return _list_rewards()
+        raise InputError(f"unknown command {name!r}; {meant_command(name, list(commands))}")
     command = commands[name]
+    if {"-h", "--help"}.intersection(rest):
+        print(command_help(command.config, f"posttrain {name}", command.positional))
+        return DONE
     try:
-        config = parse_options(command.config, rest, f"posttrain {name}", command.positional, command.note)
-    except SystemExit as stop:  # how tyro ends after the help, or after an option without its value
+        config = parse_options(command.config, rest, f"posttrain {name}", command.positional, _owners(commands))
+    except SystemExit as stop:  # how tyro ends after an option without its value
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
     configure_threads()
     return command.run(config)
+
+
+def _owners(commands: Mapping[str, Command]) -> dict[str, list[str]]:
+    """The commands that have an option, by its field."""
+    owners: dict[str, list[str]] = {}
+    for name, command in commands.items():
+        for option in command.config.model_fields.keys() - command.positional.keys():
+            owners.setdefault(option, []).append(name)
+    return owners
 
 
 def _overview(commands: Mapping[str, Command]) -> str:
@@ -171,12 +179,7 @@ def _commands() -> dict[str, Command]:
             "average the weights of models", configs.AverageConfig, _training("average"), {"models": "MODEL..."}
         ),
         "eval": Command("measure a model on held-out tasks", configs.EvalConfig, _eval, {"model": "MODEL"}),
-        "score": Command(
-            "score given completions with a reward",
-            configs.ScoreConfig,
-            _score,
-            note="`posttrain score --list` describes the built-in rewards.",
-        ),
+        "score": Command("score given completions with a reward", configs.ScoreConfig, _score),
         "compare": Command("compare finished runs side by side", configs.CompareConfig, _compare, {"runs": "RUN..."}),
         "check-data": Command(
             "find faults in a data file before training", configs.CheckDataConfig, _check_data, {"file": "FILE"}
@@ -234,6 +237,8 @@ def _eval(config: configs.EvalConfig) -> int:
 
 
 def _score(config: configs.ScoreConfig) -> int:
+    if config.list:
+        return _list_rewards()
     from posttrain.rewards.score import run_score
 
     return run_score(config, sys.stdin.buffer, sys.stdout, sys.stderr)

@@ -1,13 +1,12 @@
 """From the words of a command line to one validated config.
 
-tyro reads the words and prints the help, pydantic judges the values. Every option is handed to pydantic as it was
+tyro reads the words, pydantic judges the values. Every option is handed to pydantic as it was
 typed, so that a wrong value gets the same kind of message wherever it comes from: one line that names the option.
 """
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,33 +20,14 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from posttrain.config import Config
+from posttrain.names_elsewhere import look_up, meant
 from posttrain.types import InputError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", dict[str, str]: "FIELD=COLUMN,..."}
 EMPTY: Mapping[str, str] = MappingProxyType({})
-NAMES_ELSEWHERE: Mapping[str, str] = MappingProxyType(
-    {
-        "--model-name-or-path": "model",
-        "--model-name": "model",
-        "--output-dir": "out",
-        "--dataset-name": "data",
-        "--train-file": "data",
-        "--lr": "learning_rate",
-        "--num-train-epochs": "max_steps",
-        "--epochs": "max_steps",
-        "--per-device-train-batch-size": "batch_size",
-        "--max-completion-length": "max_new_tokens",
-        "--reward-funcs": "reward",
-        "--num-generations": "group_size",
-        "--lora-r": "lora_rank",
-        "--save-steps": "save_every",
-        "--eval-steps": "eval_every",
-        "--resume-from-checkpoint": "resume",
-    }
-)
-"""Options of other trainers (TRL, transformers, peft) that nothing here resembles, and ours for the same purpose."""
+EMPTY_OTHERS: Mapping[str, Sequence[str]] = MappingProxyType({})
 NOT_GIVEN = "\0"
 """Stands for an option that is not on the command line; no argument of a program can hold this character."""
 
@@ -57,13 +37,14 @@ def parse_options(
     args: Sequence[str],
     prog: str,
     positional: Mapping[str, str] = EMPTY,
-    note: str = "",
+    others: Mapping[str, Sequence[str]] = EMPTY_OTHERS,
 ) -> ConfigT:
     """The config that `args` describe. `positional` maps the fields that are given by place to what they are called
-    in the help; the others are `--options`. The help describes the config by its docstring and `note`.
+    in the help; the others are `--options`. `others` names the commands that have a field, for the message where an
+    option is one of theirs.
 
     A field that is a tuple repeats; any other may be given once. Raises InputError with a line for each thing that is
-    wrong, and SystemExit(0) after printing the help for `--help`.
+    wrong, and SystemExit after a message of the parser for an option without its value.
     """
     _refuse_repeats(config_class, args, positional)
     registry = ConstructorRegistry()
@@ -71,14 +52,14 @@ def parse_options(
     parsed, unknown = tyro.cli(
         config_class,
         prog=prog,
-        description="\n\n".join(filter(None, (inspect.getdoc(config_class), note))),
         args=args,
         return_unknown_args=True,
+        add_help=False,  # see `option_help`
         registry=registry,
         config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
     )
     if unknown:
-        raise InputError(_unknown_message(config_class, unknown, positional))
+        raise InputError(_unknown_message(config_class, unknown, positional, others, prog))
     absent = (NOT_GIVEN, (), False)
     given = {name: value for name, value in cast("dict[str, Any]", parsed).items() if value not in absent}
     try:
@@ -101,27 +82,21 @@ def _fields_as_typed(info: StructTypeInfo, positional: Mapping[str, str]) -> Str
 
 
 def _field_spec(name: str, field: FieldInfo, place: str | None) -> StructFieldSpec:
-    repeats = _repeats(field)
+    several = repeats(field)
     if field.annotation is bool:
-        flag: Any = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
-        return StructFieldSpec(name, flag, default=False, helptext=_help(field))
-    hint = tyro.conf.arg(metavar=place or _metavar(field), help_behavior_hint=_hint(field, repeats and place is None))
-    kind: Any = Annotated[tuple[str, ...] if repeats else str, hint]
+        return StructFieldSpec(name, bool, default=False)
+    kind: Any = Annotated[tuple[str, ...] if several else str, tyro.conf.arg(metavar=place or metavar(field))]
     if place is not None:
         kind = Annotated[kind, tyro.conf.Positional]
-    return StructFieldSpec(name, kind, default=() if repeats else NOT_GIVEN, helptext=_help(field))
+    return StructFieldSpec(name, kind, default=() if several else NOT_GIVEN)
 
 
-def _help(field: FieldInfo) -> str:
-    """The description as one paragraph: its lines are broken for the source, the help breaks its own."""
-    return " ".join((field.description or "").split())
-
-
-def _repeats(field: FieldInfo) -> bool:
+def repeats(field: FieldInfo) -> bool:
+    """Whether the option may be given several times."""
     return get_origin(field.annotation) is tuple
 
 
-def _metavar(field: FieldInfo) -> str:
+def metavar(field: FieldInfo) -> str:
     """What the help shows for a value: the choices of a Literal, else `INT`, `FLOAT`, `PATH` or `TEXT`."""
     leaves = _leaf_types(field.annotation)
     for leaf in leaves:
@@ -140,36 +115,57 @@ def _leaf_types(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _hint(field: FieldInfo, repeats: bool) -> str:
-    words = ["repeatable"] if repeats else []
-    if field.is_required():
-        words.append("required")
-    elif field.default not in (None, ()):
-        default = field.default
-        words.append(f"default: {', '.join(map(str, default)) if isinstance(default, tuple) else default}")
-    return f"({', '.join(words)})" if words else ""
-
-
 def _refuse_repeats(config_class: type[Config], args: Sequence[str], positional: Mapping[str, str]) -> None:
     """The parser would keep the last value and drop the others without a word."""
     names = Counter(arg.split("=")[0].replace("_", "-") for arg in args if arg.startswith("--"))
     for field, info in config_class.model_fields.items():
-        if field not in positional and not _repeats(info) and names[option_name(field)] > 1:
+        if field not in positional and not repeats(info) and names[option_name(field)] > 1:
             raise InputError(f"{option_name(field)} was given {names[option_name(field)]} times; give it once")
 
 
-def _unknown_message(config_class: type[Config], unknown: Sequence[str], positional: Mapping[str, str]) -> str:
+def _unknown_message(
+    config_class: type[Config],
+    unknown: Sequence[str],
+    positional: Mapping[str, str],
+    others: Mapping[str, Sequence[str]],
+    prog: str,
+) -> str:
     first = next((arg for arg in unknown if arg.startswith("-")), unknown[0])
+    name, equals, value = first.partition("=")
+    key = name.lstrip("-").replace("-", "_")
+    fields = [field for field in config_class.model_fields if field not in positional]
     if not first.startswith("-"):
-        return f"unexpected argument {first!r}"
-    name = first.split("=")[0]
-    options = [option_name(field) for field in config_class.model_fields if field not in positional]
-    written = name.replace("_", "-")
-    if (field := written.removeprefix("--")) in positional:
-        return f"unknown option {name}; write {positional[field]} without it"
-    meant = option_name(NAMES_ELSEWHERE.get(written, ""))
-    close = [meant] if meant in options else difflib.get_close_matches(written, options, n=1)
-    return f"unknown option {name}" + (f"; did you mean {close[0]}?" if close else "; --help lists the options")
+        field = key if key in fields else meant(key, fields) if equals else None
+        return f"unexpected argument {first!r}" + (f"; write {option_name(field)} {value}" if field in fields else "")
+    if key in positional:
+        return f"unknown option {name}; write {positional[key]} without it"
+    return f"unknown option {name}; {_suggestion(key, fields, others, prog)}"
+
+
+def _suggestion(key: str, fields: Sequence[str], others: Mapping[str, Sequence[str]], prog: str) -> str:
+    """What to write in place of the option `key`: the option of this command that another trainer calls so, the
+    command that has it, what there is instead, or the option that resembles it."""
+    ours = look_up(key)
+    for field in (*(ours.fields if ours else ()), key.rpartition(".")[2]):
+        if field in fields:
+            return f"did you mean {option_name(field)}?" + (f" {ours.words}" if ours and ours.words else "")
+    if key in others:
+        return f"it is an option of {_commands(others[key])}, not of {prog}"
+    for field in ours.fields if ours else ():
+        if field in others:
+            return f"that would be {option_name(field)}, an option of {_commands(others[field])}, not of {prog}"
+    if ours is not None:
+        return ours.words
+    close = difflib.get_close_matches(option_name(key), [option_name(field) for field in fields], n=1)
+    return f"did you mean {close[0]}?" if close else "--help lists the options"
+
+
+def _commands(names: Sequence[str]) -> str:
+    """`posttrain rl, dpo and 3 others`."""
+    shown, more = list(names[:3]), len(names) - 3
+    if more > 0:
+        shown.append("another" if more == 1 else f"{more} others")
+    return "posttrain " + " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
 
 
 def _messages(config_class: type[Config], error: ValidationError, positional: Mapping[str, str]) -> list[str]:

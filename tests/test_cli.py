@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,7 +28,8 @@ from posttrain.config import (
     SftConfig,
 )
 from posttrain.console import Progress, format_numbers, short_path
-from posttrain.options import NAMES_ELSEWHERE, parse_options
+from posttrain.option_help import command_help
+from posttrain.options import parse_options
 from posttrain.threads import configure_threads, usable_cores
 from posttrain.types import InputError, RunFailed
 from tests.conftest import ROOT, RunCli
@@ -116,7 +118,6 @@ def test_underscores_do_not_hide_a_repeat() -> None:
         (["--no-raw"], "unknown option --no-raw; did you mean --raw?"),
         (["--lr", "1"], "unknown option --lr; did you mean --learning-rate?"),
         (["--model_name_or_path", "m"], "unknown option --model_name_or_path; did you mean --model?"),
-        (["--num_generations", "4"], "unknown option --num_generations; --help lists the options"),
         (["extra"], "unexpected argument 'extra'"),
     ],
 )
@@ -128,14 +129,53 @@ def test_a_value_given_by_place_is_not_looked_for_among_the_options() -> None:
     assert refusal(EvalConfig, "--model", "m", model="MODEL") == "unknown option --model; write MODEL without it"
 
 
-def test_names_of_other_trainers_lead_to_options_there_are() -> None:
-    known = {field for config in (SftConfig, RlConfig) for field in config.model_fields}
-    assert set(NAMES_ELSEWHERE.values()) <= known
+@pytest.mark.parametrize(
+    ("command", "args", "said"),
+    [
+        (
+            "sft",
+            ["--num_generations", "4"],
+            "that would be --group-size, an option of posttrain online-dpo and rl, not of",
+        ),
+        ("rl", ["--num-generations", "4"], "did you mean --group-size?"),
+        ("rl", ["--actor_rollout_ref.rollout.n=4"], "did you mean --group-size?"),
+        ("sft", ["--beta", "0.1"], "it is an option of posttrain dpo, online-dpo and rl, not of posttrain sft"),
+        ("eval", ["--lora-rank", "8"], "it is an option of posttrain sft, dpo, online-dpo and "),
+        ("sft", ["--gradient_accumulation_steps", "8"], "not needed: --batch-size is the whole step"),
+        ("dpo", ["--packing"], "not needed: rows are always packed"),
+        ("rl", ["--train_batch_size", "64"], "did you mean --batch-size? It counts rollouts"),
+        ("sft", ["learning_rate=1e-4"], "unexpected argument 'learning_rate=1e-4'; write --learning-rate 1e-4"),
+        ("rl", ["actor_rollout_ref.rollout.n=8"], "write --group-size 8"),
+    ],
+)
+def test_what_belongs_to_another_command_or_trainer_is_told(
+    command: str, args: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["m"] if command == "eval" else []
+    assert cli.main([command, *place, *args]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("scor", "did you mean score?"),
+        ("grpo", "did you mean posttrain rl --algorithm grpo?"),
+        ("kto", "did you mean posttrain dpo --loss kto?"),
+        ("reward", "did you mean posttrain reward-model?"),
+        ("merge", "RUN/model"),
+        ("quux", "the commands are run, sft, "),
+    ],
+)
+def test_an_unknown_command_gets_a_suggestion(name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"error: unknown command '{name}'; ") and said in err
 
 
 def test_help_breaks_its_own_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sft", "--help"]) == 0
-    assert "left to train after a cut" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "nothing left to train after a cut" in " ".join(capsys.readouterr().out.split())
 
 
 def test_large_numbers_have_no_exponent() -> None:
@@ -258,24 +298,44 @@ def test_help_is_no_error_and_no_command_is(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == listed
 
 
-def test_an_unknown_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["scor"]) == 2
-    assert capsys.readouterr().err == "error: unknown command 'scor'; did you mean score?\n"
-
-
 def test_an_option_without_its_value_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sft", "--model", "m", "--data"]) == 2
     assert "--data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_names_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_command_names_every_option_in_a_group(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out
     spec = cli._commands()[command]
-    for name in spec.config.model_fields:
-        assert spec.positional.get(name, "--" + name.replace("_", "-")) in text
+    shown = [name for names in spec.config.groups().values() for name in names]
+    assert sorted(shown) == sorted(spec.config.model_fields)
+    for name in shown:
+        assert f"  {spec.positional.get(name, '--' + name.replace('_', '-'))}" in text
+    for title in spec.config.groups():
+        assert text.count(f"\n{title}:\n") == 1
     assert (spec.config.__doc__ or "").split(".")[0].split("\n")[0][:40] in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_of_a_command_can_be_run(command: str) -> None:
+    """They parse, and name files that there are."""
+    spec = cli._commands()[command]
+    assert spec.config.EXAMPLES
+    for example in spec.config.EXAMPLES:
+        program, name, *args = shlex.split(example)
+        assert (program, name) == ("posttrain", command)
+        parse_options(spec.config, args, "posttrain", spec.positional)
+        assert all((ROOT / word).exists() for word in args if word.startswith("examples/"))
+
+
+def test_help_shows_defaults_and_what_is_required() -> None:
+    text = command_help(SftConfig, "posttrain sft", {}, width=100)
+    assert text.startswith("usage: posttrain sft --model TEXT --data TEXT --out PATH [OPTIONS]\n")
+    assert "Rank of LoRA adapters on every linear layer; 0 trains the full weights. (default: 0)" in " ".join(
+        text.split()
+    )
+    assert max(map(len, text.splitlines())) <= 100
 
 
 # -- speed and the process --------------------------------------------------------------------------------------------

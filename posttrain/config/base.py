@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -41,7 +43,31 @@ Columns = Annotated[dict[str, str] | None, BeforeValidator(read_columns)]
 """Which columns of a data file are which fields of ours."""
 
 
+@dataclass(frozen=True)
+class Group:
+    """Begins a group of options in the help: it stands in a config class before the fields of the group."""
+
+    title: str
+
+
 class Config(BaseModel):
     """Frozen; unknown keys are refused."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = ()
+    """Command lines that work from the folder of a clone; those that name a run need the command that makes it."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    @classmethod
+    def groups(cls) -> dict[str, list[str]]:
+        """The fields under the titles of their groups, in order. A field that a subclass declares anew stays where it
+        was."""
+        titles: dict[str, str] = {}
+        for owner in reversed(cls.__mro__):
+            title = None
+            for name in inspect.get_annotations(owner):
+                if isinstance(marker := owner.__dict__.get(name), Group):
+                    title = marker.title
+                elif name in cls.model_fields and title is not None:
+                    titles.setdefault(name, title)
+        return {t: [name for name in titles if titles[name] == t] for t in dict.fromkeys(titles.values())}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from posttrain.config.base import NonNegative, Positive, Share, Temperature
+from posttrain.config.base import Group, NonNegative, Positive, Share, Temperature
 from posttrain.config.training import TrainConfig
 
 
@@ -16,6 +16,11 @@ class DistillConfig(TrainConfig):
 
     Default learning rate: 2e-5 full weights (TRL's GKD trainer), ten times that with LoRA."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain distill --model runs/sft --teacher runs/rl --data examples/data/math_tasks.jsonl --out runs/distill",
+    )
+
+    TEACHER: ClassVar[Group] = Group("Teacher")
     teacher: str
     """Model to learn from, as `model`; its vocabulary must be the student's. It reads the student's tokens, so the
     student's chat template counts."""
@@ -26,6 +31,7 @@ class DistillConfig(TrainConfig):
     """β of the generalised Jensen-Shannon divergence β·KL(P‖m) + (1−β)·KL(Q‖m), m = βP + (1−β)Q, with teacher P and
     student Q. 0 is the forward KL(P‖Q), which covers all that the teacher does; 1 the reverse KL(Q‖P), which keeps to
     what it does most. Default 0.5: TRL's GKD trainer."""
+    SAMPLING: ClassVar[Group] = Group("Sampling")
     max_new_tokens: Positive = 256
     """Longest sampled answer in tokens."""
     temperature: Temperature = 1.0

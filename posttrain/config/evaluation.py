@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Temperature
+from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Seed, Temperature
 
 MAIN_SUITE, RETENTION_SUITE = "held_out", "retention"
 """Names of evaluations: the one on tasks that is given no other, whose values carry no prefix, and the shipped one."""
@@ -22,6 +22,12 @@ class EvalConfig(Config):
     """Values of a model on tasks, with intervals: accuracy where the reward gives 0 or 1, mean reward where it gives
     other values. Or the retention suite."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain eval runs/sft --data examples/data/math_test.jsonl --reward math --out runs/sft",
+        "posttrain eval runs/sft --suite retention --out runs/sft",
+    )
+
+    TASKS: ClassVar[Group] = Group("Model and tasks")
     model: str
     """Model to evaluate: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
     suite: Literal["tasks", "retention"] = "tasks"
@@ -33,11 +39,13 @@ class EvalConfig(Config):
     """Columns that have other names, as in training: `prompt=question`."""
     reward: tuple[str, ...] = ()
     """What scores an answer; as in `posttrain rl`. Required for `tasks`."""
+    RESULT: ClassVar[Group] = Group("Result")
     name: str | None = None
     """Name of the evaluation on tasks: a folder holds several, and `posttrain compare` pairs those of one name.
     Letters, digits, `_` and `-`. Default: `held_out`."""
     out: Path | None = None
     """Folder for `evaluations/NAME.json` and `.jsonl`; the run folder itself will do."""
+    SAMPLING: ClassVar[Group] = Group("Sampling")
     samples: NonNegative = 4
     """Samples per task at `temperature` for the mean and pass@k (a sample passes where every reward of positive weight
     that applies gives at least 1); the greedy answer comes on top."""
@@ -47,17 +55,22 @@ class EvalConfig(Config):
     """Nucleus mass of the samples."""
     max_new_tokens: Positive = 256
     """Longest answer in tokens."""
+    MORE_OF_TASKS: ClassVar[Group] = Group("Model and tasks")
     limit: Positive | None = None
     """Evaluate only the first tasks."""
     strict: bool = False
     """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
     reported."""
+    ENGINE: ClassVar[Group] = Group("Sampling")
     engine_slots: Positive = 64
     """Answers decoded at once."""
+    TIMEOUT: ClassVar[Group] = Group("Model and tasks")
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
+    SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0
     """Seed of the samples."""
+    GENERAL: ClassVar[Group] = Group("General")
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
     trust_remote_code: bool = False
@@ -96,15 +109,36 @@ class EvalConfig(Config):
 class ScoreConfig(Config):
     """Score given completions with a reward; needs no model."""
 
-    reward: Annotated[tuple[str, ...], Field(min_length=1)]
-    """What scores a completion; as in `posttrain rl`."""
-    data: str
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain score --list",
+        "posttrain score --data examples/data/math_demos.jsonl --reward 'regex(pattern=\"Answer: .*\")'",
+    )
+
+    OPTIONS: ClassVar[Group] = Group("Options")
+    list: bool = False
+    """Describe the built-in rewards, and score nothing."""
+    reward: tuple[str, ...] = ()
+    """What scores a completion; as in `posttrain rl`. Required."""
+    data: str | None = None
     """Data as in training, with `prompt`, `completion` and the columns the reward reads; `-` reads JSONL from standard
-    input."""
+    input. Required."""
     columns: Columns = None
     """Columns that have other names: `prompt=question,completion=answer`."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
+
+    @field_validator("reward", "data")
+    @classmethod
+    def _scoring_needs(cls, value: Any, info: ValidationInfo) -> Any:
+        if not value and not info.data.get("list"):
+            raise PydanticCustomError("missing", "Field required")
+        return value
+
+    @model_validator(mode="after")
+    def _list_stands_alone(self) -> ScoreConfig:
+        if self.list and (self.reward or self.data is not None):
+            raise ValueError("list scores nothing; give it alone")
+        return self
 
 
 class CompareConfig(Config):
@@ -113,6 +147,9 @@ class CompareConfig(Config):
     Evaluations of one name are subtracted task by task, so they must have been made alike: the same tasks and reward,
     equal sampling and limits. Otherwise the command stops and names what differs."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = ("posttrain compare runs/sft runs/rl --out runs/comparison",)
+
+    OPTIONS: ClassVar[Group] = Group("Options")
     runs: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Run folders to compare."""
     out: Path
@@ -125,12 +162,19 @@ class CheckDataConfig(Config):
     """Check a data file and name every fault by file and line; exits with 1 where there is one. With a model it finds
     what a run would find: what its chat template loses, and which rows would be cut or left out."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain check-data examples/data/math_demos.jsonl --model smollm2-135m",
+        "posttrain check-data examples/data/math_test.jsonl --against examples/data/math_demos.jsonl",
+    )
+
+    DATA: ClassVar[Group] = Group("Data")
     file: str
     """Data to check, as in training: a JSONL, JSON, CSV, TSV or Parquet file, a hub id or a built-in set."""
     columns: Columns = None
     """Columns of FILE, and of `against`, that have other names: `prompt=question,completion=answer`."""
     against: tuple[str, ...] = ()
     """Other data, such as the training set, whose prompts are looked for in this one."""
+    WITH_A_MODEL: ClassVar[Group] = Group("With a model")
     model: str | None = None
     """Model to train or evaluate: also find what a run with it would find. Its tokenizer encodes every row."""
     max_length: Positive = 1024
@@ -155,6 +199,9 @@ class CheckDataConfig(Config):
 class ReportConfig(Config):
     """Write the HTML report of a run folder or of a pipeline's folder."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = ("posttrain report runs/sft",)
+
+    OPTIONS: ClassVar[Group] = Group("Options")
     run: Path
     """The folder."""
 
@@ -162,12 +209,19 @@ class ReportConfig(Config):
 class ChatConfig(Config):
     """Talk to a model in the terminal, one line a turn. `/reset` forgets the conversation, `/exit` ends it."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain chat runs/sft",
+        "posttrain chat smollm2-135m --system 'You answer in one word.' --temperature 0",
+    )
+
+    MODEL: ClassVar[Group] = Group("Model and conversation")
     model: str
     """Model to talk to: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     system: str | None = None
     """System message put before the conversation."""
+    SAMPLING: ClassVar[Group] = Group("Sampling")
     max_new_tokens: Positive = 256
     """Longest answer in tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.7

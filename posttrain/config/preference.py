@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.base import NonNegative, Positive, Rate, Share, Temperature, as_tuple
+from posttrain.config.base import Group, NonNegative, Positive, Rate, Share, Temperature, as_tuple
 from posttrain.config.training import TrainConfig
 
 
@@ -75,6 +75,12 @@ class DpoConfig(TrainConfig):
     Default learning rate: 1e-6 full weights (SmolLM2, arXiv:2502.02737), 8e-6 for `orpo`, which replaces SFT
     (arXiv:2403.07691); ten times that with LoRA."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain dpo --model smollm2-135m --data examples/data/style_train.jsonl --out runs/dpo",
+        "posttrain dpo --model smollm2-135m --data examples/data/style_train.jsonl --out runs/orpo --loss orpo",
+    )
+
+    LOSS: ClassVar[Group] = Group("Loss")
     loss: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = ("sigmoid",)
     """A loss; repeat for a weighted sum, `--loss sigmoid --loss sft=0.2`. On pairs: `sigmoid` (DPO), `cdpo` and
     `robust` (labels with noise), `ipo`, `hinge`, `simpo` and `orpo` (without a reference), `apo_zero`, `apo_down`. On
@@ -96,6 +102,7 @@ class DpoConfig(TrainConfig):
     short ones. Default `mean` for `ipo`, else `sum`."""
     ld_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
     """Weight α of the tokens of the longer response beyond the length of the shorter (LD-DPO, arXiv:2409.06411)."""
+    REFERENCE: ClassVar[Group] = Group("Reference")
     reference_free: bool = False
     """Compare log-probabilities rather than ratios to the reference, which is then not computed."""
     reference_every: Positive | None = None
@@ -103,6 +110,7 @@ class DpoConfig(TrainConfig):
     reference_mix: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share α of the policy's weights in the moved reference: α·policy + (1−α)·reference. Default 1: it becomes the
     policy."""
+    MORE_OF_LOSS: ClassVar[Group] = Group("Loss")
     mask_formatting: bool = False
     """Leave the end token of every response out of the loss, as Llama 3 did (arXiv:2407.21783, section 4.1.4)."""
 
@@ -171,9 +179,15 @@ class OnlineDpoConfig(DpoConfig):
     The other options are those of `posttrain dpo` and `posttrain rl`; `max_length` is not used, and `batch_size` counts
     rollouts. Default learning rate: as in `posttrain dpo`."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain online-dpo --model runs/sft --data examples/data/math_tasks.jsonl --reward math --out runs/online",
+    )
+
+    REWARD: ClassVar[Group] = Group("Reward")
     reward: Annotated[tuple[str, ...], Field(min_length=1)]
     """What ranks the answers, as in `posttrain rl`: a reward, a reward model or a judge; `judge_pair` compares those to
     one prompt with each other. Repeat for a weighted sum."""
+    SAMPLING: ClassVar[Group] = Group("Sampling")
     group_size: Annotated[int, Field(ge=2)] = 2
     """Answers sampled to each prompt, of which the best and the worst are the pair. Default: arXiv:2402.04792."""
     max_refills: NonNegative = 0
@@ -188,6 +202,7 @@ class OnlineDpoConfig(DpoConfig):
     """Keep the k most likely tokens; 0 keeps all."""
     engine_slots: Positive = 64
     """Completions decoded at once."""
+    FAILURES: ClassVar[Group] = Group("Reward")
     max_unscored_share: Share = 0.1
     """As in `posttrain rl`."""
     reward_timeout: Rate = 30.0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Temperature, as_tuple
+from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Seed, Temperature, as_tuple
 
 
 class RunConfig(Config):
@@ -15,6 +15,12 @@ class RunConfig(Config):
 
     Stages that are already finished in the folder are not run again."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain run quickstart --plan",
+        "posttrain run quickstart --out runs/quickstart",
+    )
+
+    OPTIONS: ClassVar[Group] = Group("Options")
     recipe: str
     """A shipped recipe (`quickstart`) or a YAML file."""
     out: Path | None = None
@@ -37,6 +43,9 @@ class AverageConfig(Config):
     """Average checkpoints: the arithmetic mean of the weights of models that were trained from one start (Llama 3,
     arXiv:2407.21783, section 4.1.5; Izmailov et al., arXiv:1803.05407)."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = ("posttrain average runs/sft runs/rl --out runs/average",)
+
+    OPTIONS: ClassVar[Group] = Group("Options")
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     """Models of one shape: folders, run folders or hub ids. Runs with LoRA have merged weights there."""
     out: Path

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from posttrain.config.base import NonNegative, Positive, Share
+from posttrain.config.base import Group, NonNegative, Positive, Share
 from posttrain.config.training import TrainConfig
 
 
@@ -21,6 +21,11 @@ class RewardModelConfig(TrainConfig):
     Data with columns `steps` and `labels` in place of pairs makes it a process model, which scores each step of a
     response (Lightman et al. 2023, arXiv:2305.20050)."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain reward-model --model smollm2-135m --data examples/data/style_train.jsonl --out runs/rm",
+    )
+
+    REWARD_MODEL: ClassVar[Group] = Group("Reward model")
     members: Positive = 1
     """Heads of an ensemble on one trunk, each from a seed of its own and on a bootstrap sample of the pairs. The score
     is their mean, unless the reward `learned` is told otherwise."""
@@ -36,6 +41,7 @@ class RewardModelConfig(TrainConfig):
     r"""What ends a step of a response, for data in steps; `\n` is read as a line break. Default: a line break, or an
     empty line where steps of the data hold line breaks."""
 
+    BEST_OF: ClassVar[Group] = Group("Best-of-n curve")
     best_of: NonNegative = 0
     """Answers sampled to each held-out prompt for the best-of-n curve: members select, the others score. 0: none."""
     policy: str | None = None
@@ -79,8 +85,13 @@ class AdversarialConfig(RewardModelConfig):
     What is disputed need not be bad: give `gold` to see whether the rounds helped. `max_steps` is for each training,
     `max_flops` for all of them in equal parts. Default learning rate: as in `posttrain reward-model`."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain adversarial --model smollm2-135m --data examples/data/style_train.jsonl --out runs/adversarial",
+    )
+
     members: Positive = 4
     """Heads of the ensemble. Default: 4 to 5 (Coste et al., arXiv:2310.02743)."""
+    SEARCH: ClassVar[Group] = Group("Search")
     rounds: Positive = 2
     """Rounds of search and training after the first. Default: Adv-RM."""
     prompts: Positive = 256

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from posttrain.config.algorithms import ALGORITHMS, Baseline, Normalisation, Scale, Surrogate
-from posttrain.config.base import NonNegative, Positive, Rate, Share, Temperature
+from posttrain.config.base import Group, NonNegative, Positive, Rate, Share, Temperature
 from posttrain.config.training import TrainConfig
 
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -23,10 +23,17 @@ class RlConfig(TrainConfig):
     these are grpo's, and what is given replaces the algorithm's. Default learning rate: 1e-6 full weights
     (DeepSeekMath, arXiv:2402.03300), ten times that with LoRA."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain rl --model runs/sft --data examples/data/math_tasks.jsonl --reward math --out runs/rl --dry-run",
+        "posttrain rl --model runs/sft --data examples/data/math_tasks.jsonl --reward math --out runs/rl --max-steps 9",
+    )
+
+    REWARD: ClassVar[Group] = Group("Reward")
     reward: tuple[str, ...] = ()
     """A reward; repeat for several. Built in (`posttrain score --list`), or `file.py:function`, or
     `package.module:function`; with options, `clip(file.py:function, low=0)`, or made of others, `gate(format, math)`.
     `=0.5` weighs it, `=0:1,200:0.5` goes from weight 1 to 0.5 in 200 steps; `as NAME` renames it."""
+    ALGORITHM: ClassVar[Group] = Group("Algorithm")
     algorithm: Literal[
         "reinforce",
         "ppo",
@@ -57,19 +64,23 @@ class RlConfig(TrainConfig):
     """Another ε for the upper side. Default: the same as the lower."""
     dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
     """Bound c on the ratio where the advantage is negative (dual-clip PPO, arXiv:1912.09729). Default: none."""
+    KL: ClassVar[Group] = Group("KL to the reference")
     beta: NonNegativeFloat = 0.0
     """Coefficient β of the KL to the reference (the start of this stage). Default 0: DAPO (arXiv:2503.14476)."""
     kl_in: Literal["loss", "reward"] = "loss"
     """Where the KL goes: into the loss, or off the reward."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """How the KL is estimated: k1 in the reward, k2 or k3 in the loss (Schulman, 2020)."""
+    GROUPS: ClassVar[Group] = Group("Sampling")
     group_size: Positive = 8
     """Completions sampled for each prompt (G)."""
     max_refills: NonNegative = 0
     """Rounds in which groups of equal scores are replaced by groups of further prompts (DAPO's dynamic sampling)."""
+    OVERLONG: ClassVar[Group] = Group("Reward")
     overlong_share: Share = 0.0
     """Last share of the longest response (`max_new_tokens`, with an environment in all turns) over which a penalty
     grows from 0 to −1 (DAPO's soft overlong punishment)."""
+    CRITIC: ClassVar[Group] = Group("Returns and critic")
     gamma: Discount = 1.0
     """Discount γ of later tokens' rewards, without baseline or with a critic. Default: InstructGPT."""
     gae_lambda: Discount = 0.95
@@ -84,19 +95,23 @@ class RlConfig(TrainConfig):
     """Range within which a value may move from what it was before the step. Default: Ziegler et al."""
     whiten_rewards: bool = False
     """Divide the tokens' rewards by their standard deviation over the step, before a critic's advantages."""
+    UPDATES: ClassVar[Group] = Group("Updates per batch")
     epochs: Positive = 1
     """Passes over a batch of rollouts."""
     minibatches: Positive = 1
     """Optimizer steps in one pass over a batch of rollouts."""
     kl_stop: Rate | None = None
     """End the passes over a batch once the policy is so far (KL a token, nats, by k3) from where it was before them."""
+    MORE_OF_KL: ClassVar[Group] = Group("KL to the reference")
     kl_target: Rate | None = None
     """Adapt β so that the KL of a rollout (k1 summed over its tokens, nats) comes near this (arXiv:1909.08593, section
     2.2)."""
     reference_every: Annotated[int, Field(ge=2)] | None = None
     """Steps after which the reference becomes the policy as it is."""
+    ENTROPY: ClassVar[Group] = Group("Algorithm")
     entropy_bonus: NonNegativeFloat = 0.0
     """Coefficient of the entropy of the next-token distribution, added to the objective."""
+    PTX: ClassVar[Group] = Group("Pre-training mix")
     ptx_data: str | None = None
     """Rows as in `posttrain sft`, trained on beside the RL loss in every optimizer step (InstructGPT's pre-training
     mix)."""
@@ -104,6 +119,7 @@ class RlConfig(TrainConfig):
     """Weight of the mean negative log-likelihood of the `ptx_data` rows."""
     ptx_batch_size: Positive = 16
     """Rows of `ptx_data` in an optimizer step."""
+    MISMATCH: ClassVar[Group] = Group("Importance weights")
     mismatch: Literal["auto", "off", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"] = "auto"
     """Importance weights for sampling by another engine or an older policy: π_trainer/π_sampler of a token, or the
     length-normalised one of a sequence, truncated at the limit or 0 outside [1/limit, limit]. `auto`: `token-truncate`
@@ -111,6 +127,7 @@ class RlConfig(TrainConfig):
     mismatch_limit: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
     """Limit of these weights. Default: Yao et al., "Your efficient RL framework secretly brings you off-policy RL
     training" (2025)."""
+    SEVERAL_REWARDS: ClassVar[Group] = Group("Reward")
     aggregation: Literal["sum", "gdpo"] = "sum"
     """How several rewards become one advantage: `sum` normalises their weighted sum in each group; `gdpo` normalises
     each reward in each group, then sums, then scales over the step (arXiv:2601.05242)."""
@@ -119,6 +136,7 @@ class RlConfig(TrainConfig):
     while the level is missed (Lagrangian; Safe RLHF, arXiv:2310.12773). Give the reward weight 0 to only constrain."""
     constraint_rate: Rate = 0.1
     """How fast multipliers move: λ ← max(0, λ + rate·(level − mean))."""
+    SAMPLING: ClassVar[Group] = Group("Sampling")
     max_new_tokens: Positive = 256
     """Longest completion in tokens; with an environment, longest turn."""
     temperature: Temperature = 1.0
@@ -127,18 +145,22 @@ class RlConfig(TrainConfig):
     """Nucleus: the smallest set of tokens with this mass is kept."""
     top_k: NonNegative = 0
     """Keep the k most likely tokens; 0 keeps all."""
+    ENVIRONMENT: ClassVar[Group] = Group("Environment")
     env: str | None = None
     """An environment with tools or many turns: `file.py:Class`, `package.module:Class` or built in."""
     max_turns: Positive = 8
     """Answers of the model in one episode of the environment."""
     env_timeout: Rate = 30.0
     """Seconds an environment may take for one answer before its process is killed."""
+    LOOKING: ClassVar[Group] = Group("Look and replay")
     replay: str | None = None
     """Train on the `rollouts.jsonl` of another run, step by step and by its scores, instead of sampling and scoring."""
     dry_run: bool = False
     """Show ten rollouts with their scores, advantages and trained tokens; train and write nothing."""
+    ENGINE: ClassVar[Group] = Group("Sampling")
     engine_slots: Positive = 64
     """Completions decoded at once."""
+    FAILURES: ClassVar[Group] = Group("Reward")
     max_unscored_share: Share = 0.1
     """The run stops when surely more than this share of rollouts cannot be scored, on average over tasks. A run within
     the limit is stopped with a probability of at most 5%, however long it is, unless one cause fails many tasks of a

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Share, Temperature
+from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Seed, Share, Temperature
 
 
 class SourceConfig(Config):
     """What is sampled from, a model or an OpenAI-compatible endpoint, and how."""
 
+    SOURCE: ClassVar[Group] = Group("Model or endpoint")
     model: str | None = None
     """Model to sample from; as in training. Either this or `endpoint`."""
     endpoint: str | None = None
@@ -34,6 +35,7 @@ class SourceConfig(Config):
     """Stop once answers have used this many tokens, prompts included."""
     endpoint_cache: Path | None = None
     """Folder of answers that were given before; the same request is answered from there. Default: one in `out`."""
+    DATA: ClassVar[Group] = Group("Data and run folder")
     data: str
     """Tasks; as in `posttrain rl`."""
     columns: Columns = None
@@ -42,6 +44,7 @@ class SourceConfig(Config):
     """Folder of the run."""
     limit: Positive | None = None
     """Use only the first tasks."""
+    SAMPLING: ClassVar[Group] = Group("Sampling")
     max_new_tokens: Positive = 256
     """Longest answer in tokens."""
     temperature: Temperature = 1.0
@@ -52,6 +55,7 @@ class SourceConfig(Config):
     """Keep the k most likely tokens; 0 keeps all."""
     engine_slots: Positive = 64
     """Answers decoded at once."""
+    GENERAL: ClassVar[Group] = Group("General")
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
     trust_remote_code: bool = False
@@ -59,6 +63,7 @@ class SourceConfig(Config):
     strict: bool = False
     """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
     reported."""
+    RESUME: ClassVar[Group] = Group("Data and run folder")
     resume: bool = False
     """Continue an unfinished run: what was sampled is not sampled again."""
 
@@ -84,10 +89,17 @@ class SampleConfig(SourceConfig):
     """Sample answers to tasks and write them as training data: the best by a reward, pairs of a better and a worse one,
     or all of them, from a model or from an OpenAI-compatible endpoint."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain sample --model runs/sft --data examples/data/math_tasks.jsonl --reward math --out runs/best",
+        "posttrain sample --model runs/sft --data examples/data/plain_tasks.jsonl --write all --out runs/answers",
+    )
+
     out: Path
     """Folder for `sft.jsonl` or `pairs.jsonl`."""
+    REWARD: ClassVar[Group] = Group("Reward")
     reward: tuple[str, ...] = ()
     """What scores an answer; as in `posttrain rl`. `write: all` does without."""
+    WRITTEN: ClassVar[Group] = Group("What is written")
     write: Literal["best", "pairs", "all"] = "best"
     """`best`: the best answers to each task, as rows for SFT. `pairs`: a best and a worst one, as rows for DPO. `all`:
     every answer, as rows for SFT."""
@@ -100,12 +112,15 @@ class SampleConfig(SourceConfig):
     `reward-model` and `dpo` to train on (Constitutional AI, arXiv:2212.08073, section 4). Needs that reward alone."""
     truncated: Literal["drop", "keep"] = "drop"
     """Whether `best` and `all` leave out answers that the token limit cut: trained on, one teaches to end there."""
+    MORE_OF_SAMPLING: ClassVar[Group] = Group("Sampling")
     samples: Positive = 8
     """Answers sampled to each task."""
+    FAILURES: ClassVar[Group] = Group("Reward")
     max_unscored_share: Share = 0.1
     """As in `posttrain rl`; answers that could not be had count too."""
     reward_timeout: Rate = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
+    SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0
     """Seed of the samples and of ties."""
     resume: bool = False
@@ -137,12 +152,18 @@ class ReviseConfig(SourceConfig):
     """Let a model criticise and rewrite its own answers by written principles, and write the last ones as rows for SFT
     (the supervised half of Constitutional AI, arXiv:2212.08073)."""
 
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain revise --model smollm2-135m --data examples/data/plain_tasks.jsonl --out runs/revised",
+    )
+
     out: Path
     """Folder for `sft.jsonl`."""
+    PRINCIPLES: ClassVar[Group] = Group("Principles")
     principles: str = "harmless"
     """`harmless`, `honest`, a YAML file with `criteria` as a judge's rubric has them, or one principle as a text."""
     revisions: Positive = 2
     """How often an answer is criticised and rewritten, each time by a principle drawn for it."""
+    SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0
     """Seed of the samples and of the principles drawn."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed
+from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Seed
 
 
 class TrainConfig(Config):
     """What every training stage takes."""
 
+    MODEL_AND_DATA: ClassVar[Group] = Group("Model and data")
     model: str
     """Model to start from: a folder, a hub id, `smollm2-135m` or `tiny-random`."""
     data: str
@@ -23,6 +24,7 @@ class TrainConfig(Config):
     """Columns of `data` and `eval_data` that have other names: `prompt=question,completion=answer`."""
     out: Path
     """Run folder to write."""
+    TRAINING: ClassVar[Group] = Group("Training")
     max_steps: Positive | None = None
     """Steps to train; data repeats, reshuffled, until then. Without it: one pass over the data."""
     max_flops: Rate | None = None
@@ -46,26 +48,31 @@ class TrainConfig(Config):
     strict: bool = False
     """Stop where rows do not fit (a prompt longer than `max_length` or the model's context, nothing left to train after
     a cut) and name them all; without it they are left out, counted and reported."""
+    LORA: ClassVar[Group] = Group("LoRA")
     lora_rank: NonNegative = 0
     """Rank of LoRA adapters on every linear layer; 0 trains the full weights."""
     lora_alpha: Positive = 32
     """LoRA scale: the update is alpha/rank · B·A. Default: "LoRA Without Regret" (Thinking Machines, 2025)."""
+    GENERAL: ClassVar[Group] = Group("General")
     seed: Seed = 0
     """Seed of data order, sampling and adapters."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
+    RUN_FOLDER: ClassVar[Group] = Group("Run folder")
     save_every: Positive = 20
     """Steps between checkpoints."""
     keep: Positive = 1
     """Checkpoints to keep."""
+    EVALUATION: ClassVar[Group] = Group("Evaluation during training")
     eval_data: str | None = None
     """Held-out data for an evaluation during training."""
     eval_every: Positive | None = None
     """Steps between evaluations on `eval_data`."""
     patience: Positive | None = None
     """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
+    MORE_OF_RUN_FOLDER: ClassVar[Group] = Group("Run folder")
     resume: bool = False
     """Continue the run in `out`: from its last checkpoint, or from the beginning where there is none."""
 
@@ -87,3 +94,8 @@ class SftConfig(TrainConfig):
 
     Default learning rate: 2e-5 full weights (Zephyr, arXiv:2310.16944), ten times that with LoRA ("LoRA Without
     Regret", Thinking Machines, 2025)."""
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain sft --model smollm2-135m --data examples/data/math_demos.jsonl --out runs/sft",
+        "posttrain sft --model smollm2-135m --data examples/data/math_demos.jsonl --out runs/lora --lora-rank 16",
+    )

@@ -30,6 +30,7 @@ def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: Text
 
     Returns the exit code 0 when every row was answered, even if some failed. Raises InputError, before anything is
     written, for rows that cannot be read, and RunFailed, after everything is, where no row at all has a score."""
+    assert config.data is not None
     started = time.monotonic()
     samples = read_samples(config.data, stdin, config.columns)
     columns = {name for sample in samples for name in sample.columns}
