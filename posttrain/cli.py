@@ -23,6 +23,7 @@ from typing import Any
 from posttrain import config as configs
 from posttrain.config import Config
 from posttrain.names_elsewhere import meant_command
+from posttrain.next_steps import after, after_check
 from posttrain.option_help import command_help
 from posttrain.options import parse_options
 from posttrain.text import printable
@@ -116,7 +117,16 @@ def _dispatch(args: list[str]) -> int:
     except SystemExit as stop:  # how tyro ends after an option without its value
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
     configure_threads()
-    return command.run(config)
+    code = command.run(config)
+    if code == DONE and not getattr(config, "plan", False) and not getattr(config, "dry_run", False):
+        _tell(after(name, config))
+    return code
+
+
+def _tell(text: str) -> None:
+    """Say what can be done next on standard error: scripts read standard output."""
+    if text:
+        print(printable(text), file=sys.stderr)
 
 
 def _owners(commands: Mapping[str, Command]) -> dict[str, list[str]]:
@@ -265,13 +275,16 @@ def _check_data(config: configs.CheckDataConfig) -> int:
 
     report = check_data(config.file, config.against, config.columns)
     print(printable(format_report(report)))
-    if config.model is None:
-        return DONE if report.ok else FAILED
-    from posttrain.train.check import check_tokens, format_tokens
+    ok = report.ok
+    if config.model is not None:
+        from posttrain.train.check import check_tokens, format_tokens
 
-    tokens = check_tokens(config)
-    print(printable(format_tokens(tokens)))
-    return DONE if report.ok and tokens.ok else FAILED
+        tokens = check_tokens(config)
+        print(printable(format_tokens(tokens)))
+        ok = ok and tokens.ok
+    if ok:
+        _tell(after_check(config, report.kind, list(report.columns)))
+    return DONE if ok else FAILED
 
 
 def _report(config: configs.ReportConfig) -> int:

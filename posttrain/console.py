@@ -61,6 +61,7 @@ class Progress:
 
     In a terminal: a bar, the step, the time left and the latest numbers. Elsewhere (a file, a pipe, CI): the first
     step, the last one, and in between one line at most every `seconds`. `total` is None where the length is unknown.
+    `unit` is what is counted: steps, or `rows`, `tasks`.
     """
 
     def __init__(
@@ -68,18 +69,20 @@ class Progress:
         title: str,
         total: int | None,
         *,
+        unit: str = "step",
         stream: TextIO | None = None,
         seconds: float = PLAIN_LINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._title = title = printable(title)
         self._total = total
+        self._unit = unit
         self._stream = sys.stderr if stream is None else stream
         self._seconds = seconds
         self._clock = clock
         self._last_line: float | None = None
         self._bar = _bar(self._stream) if self._stream.isatty() else None
-        self._task = None if self._bar is None else self._bar.add_task(title, total=total, numbers="")
+        self._task = None if self._bar is None else self._bar.add_task(title, total=total, unit=unit, numbers="")
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
@@ -93,7 +96,7 @@ class Progress:
             self._bar.stop()
 
     def advance(self, step: int, numbers: Mapping[str, float | None] | None = None) -> None:
-        """Step `step` (counted from 1) is done; `numbers` are shown beside it."""
+        """So many steps (or what `unit` says) are done; `numbers` are shown beside it."""
         text = printable(format_numbers(numbers or {}))
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, numbers=text)
@@ -102,7 +105,7 @@ class Progress:
         if self._last_line is None or step == self._total or now - self._last_line >= self._seconds:
             self._last_line = now
             of = "" if self._total is None else f"/{self._total}"
-            self._write(f"{self._title}: step {step}{of}  {text}".rstrip())
+            self._write(f"{self._title}: {self._unit} {step}{of}  {text}".rstrip())
 
     def say(self, text: str) -> None:
         """Print a line above the bar, at once."""
@@ -130,6 +133,7 @@ def _bar(stream: TextIO) -> Bar:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
+        TextColumn("{task.fields[unit]}", markup=False),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

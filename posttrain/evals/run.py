@@ -148,6 +148,7 @@ def _print(rows: Sequence[dict[str, Any]]) -> None:
         if found["low"] is not None and found["high"] is not None:
             interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
         print(f"{label(name, graded):16} {found['value']:8.3f}  {interval}  n={found['n']}")
+    print("n tasks or windows of text each; 95% intervals in brackets")
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
@@ -183,7 +184,7 @@ def evaluate_tasks(
     rows: list[dict[str, Any]] = []
     tokens, flops = 0, 0.0
     chunk = max(1, engine.slots * 4 // (samples + 1))
-    with Progress(title, len(tasks)) as progress:
+    with Progress(title, len(tasks), unit="tasks") as progress:
         for i in range(0, len(tasks), chunk):
             part = tasks[i : i + chunk]
             plans = [
@@ -257,7 +258,7 @@ def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteRe
     items = retention_tasks()
     greedy = Sampling(MAX_NEW_TOKENS, temperature=0)
     plans = [Plan(task, 0, greedy, 0) for task in as_tasks()]
-    with Progress(title, 2) as progress:
+    with Progress(title, 2, unit="part") as progress:
         rollouts = sample(engine, lm.chat, plans)
         rows: list[dict[str, Any]] = [
             {

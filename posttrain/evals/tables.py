@@ -22,6 +22,7 @@ def format_tables(comparison: Comparison) -> list[Table]:
 
 def _result_table(comparison: Comparison, part: Section) -> Table:
     table = _table(part.title + (": what was not trained" if part.suite == RETENTION_SUITE else ""))
+    table.caption, table.caption_justify = "95% intervals in brackets", "left"
     names = [n for n in part.names if n.rpartition("/")[2] not in NOT_IN_TERMINAL]
     for name in names:
         label = part.label(name)

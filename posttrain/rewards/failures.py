@@ -51,8 +51,9 @@ class FailureWatch:
         reasons = [step.reason for step in self._steps]
         message = (
             f"{sum(shares) / len(shares):.1%} of the rollouts of {len(shares)} tasks since step {since[0].number} "
-            f"could not be scored, surely more than max_unscored_share={self._limit:g} (at a level of {ERROR:.0%} over "
-            f"the whole run). The first reason: {next(filter(None, reasons[first:]), None)}"
+            f"could not be scored: so many that chance does not explain it if max_unscored_share={self._limit:g} holds "
+            f"on average (a run within that limit is stopped like this in at most {ERROR:.0%} of cases). The first "
+            f"reason: {next(filter(None, reasons[first:]), None)}"
         )
         # without a frame of the reward a traceback only repeats the reason
         more = traceback.rstrip() if traceback and not any(reasons[:first]) else ""

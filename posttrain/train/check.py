@@ -81,7 +81,7 @@ def check_tokens(config: CheckDataConfig) -> TokenReport:
         unknown.extend([where] * any(sign in ids for ids in kept))
         return [], shortened
 
-    with Progress(f"check {short_path(config.file)}", len(rows)) as progress:
+    with Progress(f"check {short_path(config.file)}", len(rows), unit="rows") as progress:
         fitted = fit(enumerate(rows, start=1), ready)
     return TokenReport(
         lm.name,

@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,18 +33,16 @@ from posttrain.types import InputError, RunFailed
 
 BEST = "best.safetensors"
 STATE = "state.json"
-SHOWN = (
-    "loss",
-    "reward",
-    "kl",
-    "response_length",
-    "accuracy",
-    "chosen_drift",
-    "eval/loss",
-    "eval/reward",
-    "tokens_per_second",
-)
-"""Metrics shown beside the progress bar."""
+HELD_OUT = ("eval/loss", "eval/accuracy", "eval/reward", "tokens_per_second")
+SHOWN: Mapping[str, tuple[str, ...]] = {
+    "sft": ("loss", "grad_norm", *HELD_OUT),
+    "dpo": ("loss", "margin", "accuracy", "chosen_drift", *HELD_OUT),
+    "online-dpo": ("reward", "kl", "margin", "accuracy", "response_length", "loss", *HELD_OUT),
+    "reward-model": ("loss", "accuracy", "margin", *HELD_OUT),
+    "rl": ("reward", "kl", "grad_norm", "response_length", "loss", *HELD_OUT),
+    "distill": ("loss", "response_length", *HELD_OUT),
+}
+"""Metrics shown beside the progress bar, by the kind of stage: what says most about it first."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage) -> None:
             if config.eval_every and n % config.eval_every == 0:
                 _evaluate(log, stage, tracker, n, row)
             log.metrics(row)
-            progress.advance(n, {name: row[name] for name in SHOWN if name in row})
+            progress.advance(n, {name: row[name] for name in SHOWN[stage.kind] if name in row})
             if n % config.save_every == 0:
                 log.checkpoint(n, config.keep, _checkpoint(stage, tracker, n))
             n += 1

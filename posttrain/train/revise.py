@@ -123,11 +123,12 @@ class _Revising:
             self.log.event("resumed_from", resumed_from=len(metrics))
         if metrics:
             self.flops = metrics[-1]["flops"]
-        with Progress(f"revise {short_path(self.config.source)}", len(self.tasks)) as progress:
+        title = f"revise {short_path(self.config.source)}"
+        with Progress(title, len(self.tasks), unit="tasks") as progress:
             for n, start in enumerate(range(0, len(self.tasks), self.config.engine_slots), start=1):
                 if n > len(metrics):
                     done += self._step(n, range(start, min(start + self.config.engine_slots, len(self.tasks))))
-                progress.advance(min(start + self.config.engine_slots, len(self.tasks)), {"tasks": len(done)})
+                progress.advance(min(start + self.config.engine_slots, len(self.tasks)))
         return done
 
     def _step(self, n: int, places: range) -> list[Revised]:

@@ -101,7 +101,7 @@ class _Sampling:
         rows: list[dict[str, Any]] = []
         dropped: Counter[str] = Counter()
         origin = {"model": self.source.name, "weights_hash": self.source.weights_hash}
-        with Progress(f"sample {short_path(self.config.source)}", len(self.tasks)) as progress:
+        with Progress(f"sample {short_path(self.config.source)}", len(self.tasks), unit="tasks") as progress:
             done = 0
             for groups in self._groups():
                 for group in groups:

@@ -1,0 +1,188 @@
+"""What a finished command leaves behind, and what to do next by commands that can be copied. Reads run folders."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from posttrain import config as configs
+from posttrain.runlog import read_metrics, read_object
+
+NOTABLE_STEPS = 5
+"""Steps at the beginning and at the end over which the mean reward is taken."""
+OF_KIND: Mapping[str, tuple[str, ...]] = {
+    "messages": ("sft",),
+    "completion": ("sft",),
+    "text": ("sft",),
+    "preference": ("dpo",),
+    "unpaired": ("dpo", "--loss", "kto"),
+    "stepwise": ("reward-model",),
+}
+"""The command that trains on rows of a kind."""
+
+Lines = Iterator[tuple[str, str]]
+"""What a line is about, and the line."""
+
+
+def after(command: str, config: Any) -> str:
+    """What to print once `command` has finished; empty where there is nothing to say."""
+    lines: Lines = iter(())
+    if isinstance(config, configs.SampleConfig | configs.ReviseConfig):
+        lines = _after_sampling(config)
+    elif isinstance(config, configs.TrainConfig | configs.AverageConfig):
+        lines = _after_training(config)
+    elif isinstance(config, configs.EvalConfig):
+        lines = _after_eval(config)
+    elif isinstance(config, configs.RunConfig):
+        lines = _after_recipe(config.folder)
+    elif isinstance(config, configs.CompareConfig):
+        lines = iter([("next", _command("chat", config.runs[-1]))])
+    return formatted(lines)
+
+
+def after_check(config: configs.CheckDataConfig, kind: str | None, columns: Sequence[str]) -> str:
+    """The command that trains on data without faults, of rows of the `kind` with these columns."""
+    options = ["--model", config.model or "smollm2-135m", "--data", config.file, *_columns(config)]
+    if kind == "task":
+        reward = ["--reward", "math"] if "answer" in columns else []
+        note = "" if reward else "   # and --reward; posttrain score --list shows those built in"
+        return formatted([("next", _command("rl", *options, *reward, "--out", "runs/rl", *_flags(config)) + note)])
+    if kind is None or kind not in OF_KIND:
+        return ""
+    method, *more = OF_KIND[kind]
+    return formatted([("next", _command(method, *options, *more, "--out", f"runs/{method}", *_flags(config)))])
+
+
+def formatted(lines: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> str:
+    """A line each, aligned; what several in a row are about is said once."""
+    out, before = [], ""
+    for about, text in lines:
+        out.append(f"{'' if about == before else about + ':':<9}{text}")
+        before = about
+    return "\n".join(out)
+
+
+def _after_training(config: configs.TrainConfig | configs.AverageConfig) -> Lines:
+    run = config.out
+    yield "model", str(run / "model")
+    yield "report", str(run / "report.html")
+    yield from _progress(read_metrics(run))
+    if isinstance(config, configs.RewardModelConfig):
+        reward = ("--reward", f"learned({run})")
+        tasks = ("--model", config.policy or config.model, "--data", config.data, *_columns(config))
+        yield "next", _command("sample", *tasks, *reward, "--out", _beside(run, "best"), *_flags(config))
+        return
+    if isinstance(config, configs.RlConfig | configs.OnlineDpoConfig) and config.reward:
+        yield from _evaluation(config)
+    elif not (run / "evaluations" / "retention.json").exists():
+        yield "next", _command("eval", run, "--suite", "retention", "--out", run, *_flags(config))
+    yield "next", _command("chat", run, *_flags(config, "trust_remote_code"))
+
+
+def _evaluation(config: configs.RlConfig | configs.OnlineDpoConfig) -> Lines:
+    """The run measured by its own reward, which needs the answers to be single turns."""
+    run = config.out
+    if getattr(config, "env", None) is not None or (run / "evaluations" / "held_out.json").exists():
+        return
+    rewards = [word for reward in config.reward for word in ("--reward", reward)]
+    words = ["eval", run, "--data", config.eval_data or config.data, *_columns(config), *rewards]
+    if config.max_new_tokens != 256:
+        words += ["--max-new-tokens", config.max_new_tokens]
+    note = "" if config.eval_data else "   # better on tasks that were not trained on"
+    yield "next", _command(*words, "--out", run, *_flags(config)) + note
+
+
+def _progress(rows: Sequence[Mapping[str, Any]]) -> Lines:
+    """The best step by the held-out data, and how the reward has changed."""
+    for name, best, word in (("eval/loss", min, "lowest"), ("eval/reward", max, "highest")):
+        seen = {row["step"]: row[name] for row in rows if row.get(name) is not None}
+        if seen:
+            step = best(seen, key=lambda n: seen[n])
+            last = max(seen)
+            then = "" if step == last else f"; {seen[last]:.4g} at step {last}, the last that was evaluated"
+            yield "held out", f"{name.removeprefix('eval/')} {seen[step]:.4g} at step {step}, the {word}{then}"
+            break
+    rewards = [row["reward"] for row in rows if row.get("reward") is not None]
+    if len(rewards) > 1:
+        n = min(NOTABLE_STEPS, len(rewards) // 2)
+        first, last = fmean(rewards[:n]), fmean(rewards[-n:])
+        steps = "step" if n == 1 else f"{n} steps"
+        yield "reward", f"mean {last:.3g} in the last {steps}, {last - first:+.3g} against the first {steps}"
+
+
+def _after_sampling(config: configs.SampleConfig | configs.ReviseConfig) -> Lines:
+    file = config.out / config.file
+    method = "dpo" if config.write == "pairs" else "sft"
+    yield "data", str(file)
+    if config.model is None:
+        yield "next", _command("check-data", file)
+        return
+    out = _beside(config.out, method)
+    yield "next", _command(method, "--model", config.model, "--data", file, "--out", out, *_flags(config))
+
+
+def _after_eval(config: configs.EvalConfig) -> Lines:
+    """A comparison with what the model was trained from, once both were evaluated alike."""
+    if config.out is None:
+        yield "note", "nothing was written; --out RUN keeps the result for posttrain compare"
+        return
+    yield "result", str(config.out / "evaluations" / f"{config.file}.json")
+    parents = read_object(config.out / "lineage.json").get("parents") or []
+    start = str(parents[0]) if parents else ""
+    if not start or not (config.out / "lineage.json").exists():
+        yield "next", _command("compare", config.out, "--out", _beside(config.out, "comparison"))
+        return
+    folder = Path(start).parent if Path(start).name == "model" else Path(start)
+    if (folder / "evaluations" / f"{config.file}.json").exists():
+        yield "next", _command("compare", folder, config.out, "--out", _beside(config.out, "comparison"))
+        return
+    where = folder if (folder / "lineage.json").exists() else _beside(config.out, "start")
+    yield "next", _command("eval", start, *_same_evaluation(config), "--out", where)
+    yield "next", _command("compare", where, config.out, "--out", _beside(config.out, "comparison"))
+
+
+def _same_evaluation(config: configs.EvalConfig) -> Iterator[str]:
+    """The options of an evaluation that are not as they are by default, but for the model and the folder."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if name in ("model", "out") or value == field.default:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if name == "columns":
+            yield from _columns(config)
+        elif value is True:
+            yield option
+        else:
+            for word in value if isinstance(value, tuple) else (value,):
+                yield from (option, str(word))
+
+
+def _after_recipe(out: Path) -> Lines:
+    stages = read_object(out / "compare.json").get("stages", {})
+    models = [name for name in stages if (out / name / "model").exists()]
+    yield "report", str(out / "report.html")
+    if models:
+        yield "model", str(out / models[-1] / "model")
+        yield "next", _command("chat", out / models[-1])
+
+
+def _columns(config: Any) -> list[str]:
+    names = config.columns or {}
+    return ["--columns", ",".join(f"{field}={column}" for field, column in names.items())] if names else []
+
+
+def _flags(config: Any, *names: str) -> list[str]:
+    """The flags of the config without which the same model would be read otherwise."""
+    wanted = names or ("raw", "trust_remote_code")
+    return [f"--{name.replace('_', '-')}" for name in wanted if getattr(config, name, False)]
+
+
+def _beside(run: Path, what: str) -> str:
+    return str(run.parent / f"{run.name}-{what}")
+
+
+def _command(*words: Any) -> str:
+    return shlex.join(["posttrain", *map(str, words)])
