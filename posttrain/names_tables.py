@@ -49,7 +49,7 @@ ANSWERS_ONLY = none("not needed: what the assistant says is trained, and of plai
 METHOD = none("the method is the command: posttrain sft, dpo, rl, reward-model; posttrain --help lists them")
 START = none("the reference is the model that the run begins from")
 LEARNED = none("a reward model is a reward: --reward 'learned(MODEL)'")
-TEMPLATE = none("conversations are written by the chat template of the model's tokenizer")
+TEMPLATE = option("chat_template", words="Without it the model's own writes the conversations")
 NEW_FOLDER = none("a run folder is never overwritten: give a new --out, or --resume to continue")
 WEIGHTED = none("a weight stands behind its name: --reward math=0.8 --reward format=0.2")
 HUB_OPTIONS = none("options of a hub dataset stand in its name: --data 'owner/name?config=…&split=…'")
@@ -58,6 +58,7 @@ SAMPLING = none("sampling has --temperature, --top-p and --top-k")
 PUBLISH = none("nothing is uploaded; RUN/model is a folder as transformers writes it: hf upload owner/name RUN/model")
 FIRST_ROWS = option("limit", words="A share of the rows is --data 'FILE*0.3'")
 ROLLOUTS = option("batch_size", words="It counts rollouts: prompts times --group-size")
+UPDATES_PER_BATCH = option("updates_per_batch", words="Passes over one batch of rollouts")
 UPDATES = option("minibatches", words="It is the number of optimizer steps in a pass over a batch")
 WARMUP = option("warmup_steps", words="It is a number of steps")
 COLUMNS = option("columns", words="As in prompt=question,completion=answer")
@@ -97,7 +98,7 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("group_size"), "num_generations"),
         (option("max_new_tokens"), "max_completion_length"),
         (SAMPLING, "min_p repetition_penalty generation_kwargs"),
-        (option("updates_per_batch"), "num_iterations num_ppo_epochs"),
+        (UPDATES_PER_BATCH, "num_iterations num_ppo_epochs"),
         (UPDATES, "steps_per_generation"),
         (option("clip"), "epsilon cliprange"),
         (option("clip_high"), "epsilon_high"),
@@ -120,6 +121,7 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("keep"), "save_total_limit"),
         (option("eval_every"), "eval_steps eval_strategy"),
         (option("patience"), "load_best_model_at_end metric_for_best_model"),
+        (TEMPLATE, "chat_template_path"),
         (option("resume"), "resume_from_checkpoint"),
         (NEW_FOLDER, "overwrite_output_dir"),
         (RECORDED, "report_to run_name logging_steps logging_strategy logging_dir log_completions"),
@@ -187,7 +189,7 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("desirable_weight"), "kto_chosen_weight"),
         (option("undesirable_weight"), "kto_rejected_weight"),
         (LEARNED, "reward_model"),
-        (option("updates_per_batch"), "ppo_epochs"),
+        (UPDATES_PER_BATCH, "ppo_epochs"),
         (option("kl_target"), "ppo_target"),
         (option("whiten_rewards"), "ppo_whiten_rewards"),
         (option("patience"), "early_stopping_steps"),
@@ -230,7 +232,7 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (WARMUP, "actor_rollout_ref.actor.optim.lr_warmup_steps actor_rollout_ref.actor.optim.lr_warmup_steps_ratio"),
         (option("schedule"), "actor_rollout_ref.actor.optim.lr_scheduler_type"),
         (option("max_grad_norm"), "actor_rollout_ref.actor.grad_clip optim.clip_grad"),
-        (option("updates_per_batch"), "actor_rollout_ref.actor.ppo_epochs critic.ppo_epochs"),
+        (UPDATES_PER_BATCH, "actor_rollout_ref.actor.ppo_epochs critic.ppo_epochs"),
         (option("clip"), "actor_rollout_ref.actor.clip_ratio actor_rollout_ref.actor.clip_ratio_low"),
         (option("clip_high"), "actor_rollout_ref.actor.clip_ratio_high"),
         (option("dual_clip"), "actor_rollout_ref.actor.clip_ratio_c"),
@@ -290,7 +292,10 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (ROLLOUTS, "rollout.batch_size rollout_batch_size"),
         (option("batch_size"), "train_batch_size"),
         (WHOLE_STEP, "train.micro_batch_size micro_train_batch_size rollout.micro_batch_size micro_rollout_batch_size"),
-        (option("updates_per_batch", "epochs", "max_steps"), "train.max_epochs max_epochs"),
+        (
+            option("updates_per_batch", "epochs", "max_steps", words="In rl it is passes over a batch of rollouts"),
+            "train.max_epochs max_epochs",
+        ),
         (PASSES, "train.num_episodes num_episodes"),
         (option("learning_rate"), "actor.adam.lr adam.lr actor_learning_rate"),
         (option("critic_learning_rate"), "critic.adam.lr"),

@@ -175,7 +175,7 @@ def _columns(config: Any) -> list[str]:
 
 
 def _flags(config: Any, *names: str) -> list[str]:
-    """The flags of the config without which the same model would be read otherwise."""
+    """The flags of the config without which a run could not be read, or would be read otherwise."""
     wanted = names or ("raw", "trust_remote_code")
     return [f"--{name.replace('_', '-')}" for name in wanted if getattr(config, name, False)]
 

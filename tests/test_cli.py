@@ -143,7 +143,7 @@ def test_a_value_given_by_place_is_not_looked_for_among_the_options() -> None:
         ("eval", ["--lora-rank", "8"], "it is an option of posttrain sft, dpo, online-dpo and "),
         ("sft", ["--gradient_accumulation_steps", "8"], "not needed: --batch-size is the whole step"),
         ("dpo", ["--packing"], "not needed: rows are always packed"),
-        ("rl", ["--train_batch_size", "64"], "did you mean --batch-size? It counts rollouts"),
+        ("rl", ["--rollout_batch_size", "64"], "did you mean --batch-size? It counts rollouts"),
         ("sft", ["learning_rate=1e-4"], "unexpected argument 'learning_rate=1e-4'; write --learning-rate 1e-4"),
         ("rl", ["actor_rollout_ref.rollout.n=8"], "write --group-size 8"),
     ],
@@ -335,7 +335,7 @@ def test_help_shows_defaults_and_what_is_required() -> None:
     assert "Rank of LoRA adapters on every linear layer; 0 trains the full weights. (default: 0)" in " ".join(
         text.split()
     )
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(len(line) for line in text.splitlines() if not line.startswith("  posttrain ")) <= 100
 
 
 # -- speed and the process --------------------------------------------------------------------------------------------
@@ -457,6 +457,35 @@ def test_chat_answers_each_line_in_the_light_of_those_before() -> None:
     assert remembered[0] == first
     assert remembered[1] != alone
     assert talk("zzz zzz\n/reset\nhello\n/exit\nnever answered\n") == [first, alone]
+
+
+def test_chat_commands_change_the_conversation_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing of it goes to standard output, which has the answers alone, and piped lines get no banner."""
+    [alone] = talk("hello\n")
+    said = "zzz\n/undo\nhello\n/system Be brief.\n/temprature 1\n/top-p 2\n/temperature 0\n/help\n"
+    answers = talk(said)
+    assert len(answers) == 2 and answers[1] == alone
+    err = capsys.readouterr().err
+    assert "0 turns are left" in err and "system 'Be brief.'" in err
+    assert "unknown command /temprature; did you mean /temperature?" in err
+    assert "/top-p must be less than or equal to 1, not '2'" in err
+    assert all(f"\n{name} " in err for name in ("/reset", "/undo", "/exit"))
+    assert "leaves" not in err.partition("\n")[0]
+
+
+def test_chat_that_is_typed_in_has_a_banner(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("builtins.input", lambda prompt: "/exit")
+    chat(ChatConfig(model="tiny-random"))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "tiny-random, its chat template; temperature 0.7" in err and "/help lists the commands" in err
 
 
 def test_chat_whose_first_message_does_not_fit_is_bad_input(run_cli: RunCli) -> None:

@@ -41,8 +41,7 @@ def test_the_page_for_their_users_has_the_same_table(trainer: str) -> None:
 
 def test_every_name_leads_to_an_option_or_to_words() -> None:
     for name, ours in NAMES.items():
-        assert ours.words or ours.fields, name
-        assert not ours.fields or FIELDS.intersection(ours.fields), name
+        assert ours.words or FIELDS.intersection(ours.fields), name
         for mentioned in re.findall(r"--([a-z-]+)", ours.words):
             assert mentioned.replace("-", "_") in FIELDS, name
 
@@ -89,5 +88,5 @@ def test_commands_of_others_lead_to_commands_there_are() -> None:
     commands = list(cli._commands())
     assert not COMMANDS.keys() & set(commands)
     for words in COMMANDS.values():
-        assert {name for name in re.findall(r"posttrain ([a-z-]+)", words)} <= set(commands)
+        assert set(re.findall(r"posttrain ([a-z-]+)", words)) <= set(commands)
     assert meant_command("GRPO", commands) == "did you mean posttrain rl --algorithm grpo?"

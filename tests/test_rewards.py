@@ -502,9 +502,7 @@ def failing(failed: int, of: int = 8, reason: str = "x") -> list[Score]:
 def test_a_total_failure_stops_at_once_with_its_reason() -> None:
     watch = FailureWatch(0.1)
     watch.add(1, [failing(8, reason=f"reason {i}") for i in range(4)])
-    said = (
-        "100.0% of the rollouts of 4 tasks since step 1 .*max_unscored_share=0.1 .* in at most 5% of cases"
-    )
+    said = "100.0% of the rollouts of 4 tasks since step 1 .*max_unscored_share=0.1 .* in at most 5% of cases"
     with pytest.raises(RunFailed, match=rf"{said}.* first reason: reason 0\nTraceback here"):
         watch.check("Traceback here")
 
