@@ -59,6 +59,9 @@ PUBLISH = none("nothing is uploaded; RUN/model is a folder as transformers write
 FIRST_ROWS = option("limit", words="A share of the rows is --data 'FILE*0.3'")
 ROLLOUTS = option("batch_size", words="It counts rollouts: prompts times --group-size")
 UPDATES_PER_BATCH = option("updates_per_batch", words="Passes over one batch of rollouts")
+EPOCHS_OF_OPENRLHF = option(
+    "updates_per_batch", "epochs", "max_steps", words="In rl, passes over one batch of rollouts"
+)
 UPDATES = option("minibatches", words="It is the number of optimizer steps in a pass over a batch")
 WARMUP = option("warmup_steps", words="It is a number of steps")
 COLUMNS = option("columns", words="As in prompt=question,completion=answer")

@@ -19,7 +19,7 @@ def shown(ours: Ours) -> str:
     """A cell of the page."""
     words = re.sub(r"(--[a-z-]+( '[^']+')?|\bRUN/\w+|`[^`]+`|[\w.]+\.(?:jsonl|html))", _code, ours.words)
     fields = " or ".join(f"`--{field.replace('_', '-')}`" for field in ours.fields)
-    return "; ".join(filter(None, (fields, words)))
+    return ". ".join(filter(None, (fields, words)))
 
 
 def _code(match: re.Match[str]) -> str:

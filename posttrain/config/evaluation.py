@@ -207,9 +207,9 @@ class ReportConfig(Config):
 
 
 class ChatConfig(Config):
-    """Talk to a model in the terminal, one line a turn. `/help` lists what else can be typed, such as `/reset`, `/undo`,
-    `/system TEXT` and `/temperature 0.7`; `/exit` or Ctrl-D leaves. Lines that are piped in are answered one by one, and
-    standard output has the answers alone."""
+    """Talk to a model in the terminal, one line a turn. `/help` lists what else can be typed, such as `/reset`,
+    `/undo`, `/system TEXT` and `/temperature 0.7`; `/exit` or Ctrl-D leaves. Lines that are piped in are answered one
+    by one, and standard output has the answers alone."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "posttrain chat runs/sft",
