@@ -60,7 +60,7 @@ def formatted(lines: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> s
     """A line each, aligned; what several in a row are about is said once."""
     out, before = [], ""
     for about, text in lines:
-        out.append(f"{'' if about == before else about + ':':<9}{text}")
+        out.append(f"{'' if about == before else about + ':':<10}{text}")
         before = about
     return "\n".join(out)
 
