@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -119,7 +119,8 @@ def _dispatch(args: list[str]) -> int:
     configure_threads()
     code = command.run(config)
     if code == DONE and not getattr(config, "plan", False) and not getattr(config, "dry_run", False):
-        _tell(after(name, config))
+        with suppress(InputError, OSError):  # the work is done, whatever else lies in the folder
+            _tell(after(config))
     return code
 
 

@@ -27,8 +27,9 @@ Lines = Iterator[tuple[str, str]]
 """What a line is about, and the line."""
 
 
-def after(command: str, config: Any) -> str:
-    """What to print once `command` has finished; empty where there is nothing to say."""
+def after(config: Any) -> str:
+    """What to print once the command of `config` has finished; empty where there is nothing to say. Raises InputError
+    for damaged files of a run."""
     lines: Lines = iter(())
     if isinstance(config, configs.SampleConfig | configs.ReviseConfig):
         lines = _after_sampling(config)

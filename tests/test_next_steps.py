@@ -14,7 +14,6 @@ from posttrain import config as configs
 from posttrain.next_steps import after, after_check
 from posttrain.options import parse_options
 
-
 SPENT = {"tokens": 1, "flops": 1.0, "step_seconds": 1.0}
 
 
@@ -48,7 +47,7 @@ def test_a_trained_model_is_talked_to_and_tested_for_what_it_forgot(tmp_path: Pa
     rows = [{"step": n, "loss": 1.0, "eval/loss": loss} for n, loss in ((10, 2.0), (20, 1.5), (30, 1.75))]
     run = run_folder(tmp_path / "a b", rows)
     config = configs.SftConfig(model="m", data="d.jsonl", out=run, trust_remote_code=True)
-    text = after("sft", config)
+    text = after(config)
     assert f"model:    {run}/model\n" in text and f"report:   {run}/report.html\n" in text
     assert "held out: loss 1.5 at step 20, the lowest; 1.75 at step 30, the last that was evaluated" in text
     assert commands(text) == [
@@ -62,7 +61,7 @@ def test_a_run_on_rewards_tells_how_they_changed_and_is_measured_by_them(tmp_pat
     run = run_folder(tmp_path / "rl", rows)
     reward = "clip(f.py:g, low=0)=0.5"
     config = configs.RlConfig(model="m", data="d", out=run, reward=("math", reward), columns={"prompt": "q"})
-    text = after("rl", config)
+    text = after(config)
     assert "reward:   mean 0.5 in the last 2 steps, +0.4 against the first 2 steps" in text
     measure = ["eval", str(run), "--data", "d", "--columns", "prompt=q", "--reward", "math", "--reward", reward]
     assert commands(text) == [[*measure, "--out", str(run)], ["chat", str(run)]]
@@ -70,14 +69,14 @@ def test_a_run_on_rewards_tells_how_they_changed_and_is_measured_by_them(tmp_pat
 
 def test_a_reward_model_is_used_as_a_reward(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "rm")
-    [command] = commands(after("reward-model", configs.RewardModelConfig(model="m", data="d", out=run)))
+    [command] = commands(after(configs.RewardModelConfig(model="m", data="d", out=run)))
     assert command[0] == "sample" and f"learned({run})" in command
 
 
 @pytest.mark.parametrize(("write", "method"), [("best", "sft"), ("pairs", "dpo")])
 def test_sampled_data_is_trained_on(tmp_path: Path, write: Any, method: str) -> None:
     config = configs.SampleConfig(model="m", data="d", out=tmp_path / "s", reward=("math",), write=write)
-    [command] = commands(after("sample", config))
+    [command] = commands(after(config))
     assert command[:5] == [method, "--model", "m", "--data", str(tmp_path / "s" / config.file)]
 
 
@@ -85,7 +84,7 @@ def test_data_of_an_endpoint_is_checked(tmp_path: Path) -> None:
     config = configs.SampleConfig(
         endpoint="http://localhost/v1", endpoint_model="x", data="d", out=tmp_path, reward=("math",)
     )
-    assert commands(after("sample", config)) == [["check-data", str(tmp_path / "sft.jsonl")]]
+    assert commands(after(config)) == [["check-data", str(tmp_path / "sft.jsonl")]]
 
 
 def test_an_evaluation_is_compared_with_that_of_the_parent(tmp_path: Path) -> None:
@@ -94,24 +93,24 @@ def test_an_evaluation_is_compared_with_that_of_the_parent(tmp_path: Path) -> No
     config = configs.EvalConfig(model=str(run), data="d", reward=("math",), out=run, samples=2, strict=True)
     same = ["--data", "d", "--reward", "math", "--samples", "2", "--strict"]
     compare = ["compare", str(parent), str(run), "--out", f"{run}-comparison"]
-    assert commands(after("eval", config)) == [["eval", f"{parent}/model", *same, "--out", str(parent)], compare]
+    assert commands(after(config)) == [["eval", f"{parent}/model", *same, "--out", str(parent)], compare]
     evaluated(parent)
-    assert commands(after("eval", config)) == [compare]
+    assert commands(after(config)) == [compare]
 
 
 def test_an_evaluation_that_was_not_kept_says_how_to_keep_it() -> None:
-    assert "--out RUN" in after("eval", configs.EvalConfig(model="m", data="d", reward=("math",)))
+    assert "--out RUN" in after(configs.EvalConfig(model="m", data="d", reward=("math",)))
 
 
 def test_a_recipe_and_a_comparison_name_a_model_to_talk_to(tmp_path: Path) -> None:
     for name in ("start", "sft", "rl"):
         (tmp_path / name / ("model" if name != "start" else "evaluations")).mkdir(parents=True)
     (tmp_path / "compare.json").write_text(json.dumps({"stages": {"start": {}, "sft": {}, "rl": {}}}))
-    text = after("run", configs.RunConfig(recipe="r", out=tmp_path))
+    text = after(configs.RunConfig(recipe="r", out=tmp_path))
     assert f"report:   {tmp_path}/report.html" in text
     assert commands(text) == [["chat", str(tmp_path / "rl")]]
     compared = configs.CompareConfig(runs=(tmp_path / "sft", tmp_path / "rl"), out=tmp_path / "c")
-    assert commands(after("compare", compared)) == [["chat", str(tmp_path / "rl")]]
+    assert commands(after(compared)) == [["chat", str(tmp_path / "rl")]]
 
 
 @pytest.mark.parametrize(
