@@ -256,7 +256,8 @@ def test_five_evaluations_and_names_of_a_recipe_fit_80_columns(tmp_path: Path) -
     assert lines[1].split() == ["stage", "accuracy", "%", "greedy", "%", "pass@4", "%", "KL", "tokens"]
     assert lines[2].split() == ["sft-continued", "40.0", "50.0", "40.0", "6.7", "11.3"]
     assert lines[3].count("[") == lines[3].count("]") == 5
-    assert len(lines) == 2 + 2 * 2
+    assert lines[-1].strip() == "95% intervals in brackets"
+    assert len(lines) == 2 + 2 * 2 + 1
 
 
 def test_a_circle_of_parents_is_refused() -> None:
