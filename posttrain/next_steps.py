@@ -72,15 +72,21 @@ def _after_training(config: configs.TrainConfig | configs.AverageConfig) -> Line
     yield "report", str(run / "report.html")
     yield from _progress(read_metrics(run))
     if isinstance(config, configs.RewardModelConfig):
-        reward = ("--reward", f"learned({run})")
-        tasks = ("--model", config.policy or config.model, "--data", config.data, *_columns(config))
-        yield "next", _command("sample", *tasks, *reward, "--out", _beside(run, "best"), *_flags(config))
+        reward = ("--reward", f"learned({run})", "--out", _beside(run, "best"))
+        model = config.policy or config.model
+        note = "   # tasks.jsonl: rows with a prompt; --reward is as good in posttrain rl"
+        yield "next", _command("sample", "--model", model, "--data", "tasks.jsonl", *reward, *_flags(config)) + note
         return
-    if isinstance(config, configs.RlConfig | configs.OnlineDpoConfig) and config.reward:
+    if isinstance(config, configs.RlConfig | configs.OnlineDpoConfig) and _can_measure(config.reward):
         yield from _evaluation(config)
     elif not (run / "evaluations" / "retention.json").exists():
         yield "next", _command("eval", run, "--suite", "retention", "--out", run, *_flags(config))
     yield "next", _command("chat", run, *_flags(config, "trust_remote_code"))
+
+
+def _can_measure(rewards: Sequence[str]) -> bool:
+    """Whether an evaluation can use them: `judge_pair` compares answers with each other."""
+    return bool(rewards) and not any("judge_pair" in reward for reward in rewards)
 
 
 def _evaluation(config: configs.RlConfig | configs.OnlineDpoConfig) -> Lines:
