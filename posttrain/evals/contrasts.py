@@ -21,9 +21,7 @@ def contrast(of: Named, against: Named, value: str, comparisons: int = 1) -> Con
     `comparisons` as in `paired_bootstrap`."""
     (name, a), (other, b) = of, against
     theirs = b.values.get(value, {})
-    paired = [
-        (v, w) for t, v in a.values.get(value, {}).items() if v is not None and (w := theirs.get(t)) is not None
-    ]
+    paired = [(v, w) for t, v in a.values.get(value, {}).items() if v is not None and (w := theirs.get(t)) is not None]
     if not paired or kept_from(value, a, b):
         return None
     key = a.key(value)
@@ -86,7 +84,7 @@ def _lead(
         "others": [c for name in order[1:] if (c := minus(order[0], name)) is not None],
     }
     trained = next((name for name in order if stages[name]["parent"] is not None), None)
-    if trained is not None and (start := root_of(stages, trained)) in suites:
-        if (gain := minus(trained, start)) is not None:
-            lead["gain"] = gain
+    start = root_of(stages, trained) if trained is not None else None
+    if trained is not None and start in suites and (gain := minus(trained, start)) is not None:
+        lead["gain"] = gain
     return lead

@@ -13,6 +13,7 @@ from posttrain.comparison import is_graded, label
 from posttrain.report import charts
 from posttrain.report.comparison_view import comparison_view
 from posttrain.report.files import MAIN_CURVES, RolloutLine, RunFiles, read_run
+from posttrain.report.run_opening import run_opening
 from posttrain.run_files import checked
 from posttrain.runlog import parse_object, write_atomic
 from posttrain.types import InputError
@@ -77,6 +78,7 @@ def _run_view(folder: Path) -> dict[str, Any]:
     return {
         "title": run.name,
         "run": run,
+        "opening": run_opening(run),
         "main_curves": main,
         "other_curves": [c for c in run.curves() if c.title not in shown],
         "means": _means(run),
