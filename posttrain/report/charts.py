@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PANEL_WIDTH, PANEL_HEIGHT = 240.0, 130.0
+PANEL_WIDTH, PANEL_HEIGHT = 232.0, 130.0
 """Of a curve, in CSS pixels. A page draws it at least this wide, so that its text is not smaller than its font size."""
-PANEL_LEFT, PANEL_RIGHT, PANEL_TOP, PANEL_BOTTOM = 44.0, 8.0, 8.0, 20.0
+PANEL_LEFT, PANEL_RIGHT, PANEL_TOP, PANEL_BOTTOM = 42.0, 8.0, 8.0, 20.0
 PANEL_FRAME = 18.0
 """What the padding and border of a curve's frame take of the frame's width."""
 ROW_HEIGHT, AXIS_HEIGHT = 28.0, 22.0

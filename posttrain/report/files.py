@@ -16,7 +16,19 @@ from posttrain.runlog import numbered_jsonl, read_file, read_object
 from posttrain.types import InputError
 from posttrain.wording import described
 
-MAIN_CURVES = ("loss", "reward", "kl", "response_length", "margin", "accuracy", "eval/loss", "entropy")
+MAIN_CURVES = (
+    "reward",
+    "eval/reward",
+    "eval/accuracy",
+    "eval/loss",
+    "accuracy",
+    "loss",
+    "kl",
+    "margin",
+    "response_length",
+    "entropy",
+)
+"""What a reader looks at first, in this order: what the run is to raise or lower, then what it may do on the way."""
 NOT_CURVES = ("step",)
 
 
@@ -60,10 +72,14 @@ class RunFiles:
         if not self.metrics:
             return []
         known = dict.fromkeys(k for row in self.metrics for k in row if k not in NOT_CURVES)
-        steps = [float(row["step"]) for row in self.metrics]
-        wanted = [n for n in (names or known) if n in known]
-        drawn = (charts.curve(n, steps, [_number(row.get(n)) for row in self.metrics]) for n in wanted)
+        drawn = (self._curve(n) for n in (names or known) if n in known)
         return [c for c in drawn if c is not None]
+
+    def _curve(self, name: str) -> charts.Curve | None:
+        """An evaluation comes every few steps only: its line goes from one to the next and is not broken between."""
+        rows = [row for row in self.metrics if row.get(name) is not None or not name.startswith("eval")]
+        steps = [float(row["step"]) for row in rows]
+        return charts.curve(name, steps, [_number(row.get(name)) for row in rows])
 
 
 def read_run(name: str, folder: Path) -> RunFiles:

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from posttrain.report.charts import tick_text
 from posttrain.report.files import RunFiles
 from posttrain.report.opening import Number, Opening, cost_number
 from posttrain.runlog import parse_object
 from posttrain.types import InputError
+from posttrain.wording import format_number
 
 MAIN_METRICS = {
     "eval/reward": "held-out reward",
@@ -24,6 +24,7 @@ MAIN_METRICS = {
 }
 """What a run is about, the first that it has: a number on held-out data before one on what was trained."""
 METHODS = {"sft": "SFT", "dpo": "DPO", "online-dpo": "online DPO", "rl": "RL", "reward-model": "reward model"}
+AS_PLANNED = "as planned"
 WINDOW = 0.2
 """A training step's number is of its own rows alone, so the first and the last fifth of the steps are averaged."""
 
@@ -39,13 +40,13 @@ class Move:
 
     @property
     def text(self) -> str:
-        return f"{tick_text(self.before)} → {tick_text(self.after)}"
+        return f"{_words(self.before)} → {_words(self.after)}"
 
     @property
     def words(self) -> str:
         if self.before == self.after:
-            return f"{self.name} {tick_text(self.after)}"
-        return f"{self.name} went from {tick_text(self.before)} to {tick_text(self.after)}"
+            return f"{self.name} {_words(self.after)}"
+        return f"{self.name} went from {_words(self.before)} to {_words(self.after)}"
 
 
 def run_opening(run: RunFiles) -> Opening:
@@ -67,11 +68,12 @@ def _sentence(run: RunFiles, subject: str, move: Move | None, steps: Number, *, 
         if run.evaluations:
             return f"{subject} was evaluated here; this folder holds no training steps."
         return f"{subject}: finished, without training steps." if finished else f"{subject}: no training steps yet."
-    verb = "trained for" if finished else "did not finish: stopped after" if _stopped(run) else "has not finished: at"
-    count = len(run.metrics)
-    went = f"; {move.words}" if move else ""
-    early = f", {steps.note}" if finished and steps.note else ""
-    return f"{subject} {verb} {count} {'step' if count == 1 else 'steps'}{early}{went}."
+    made = f"{len(run.metrics)} {'step' if len(run.metrics) == 1 else 'steps'}"
+    if not finished:
+        state = "did not finish: it stopped after" if _stopped(run) else "has not finished: this is after"
+        return f"{subject} {state} {made}{'; ' + move.words if move else ''}."
+    early = f", {steps.note}" if steps.note not in ("", AS_PLANNED) else ""
+    return f"{subject}: {move.words} in {made}{early}." if move else f"{subject} trained for {made}{early}."
 
 
 def _subject(run: RunFiles, config: dict[str, Any], lineage: dict[str, Any]) -> str:
@@ -92,6 +94,8 @@ def _steps(run: RunFiles, config: dict[str, Any], *, finished: bool) -> Number:
         notes.append("stopped early" if best else "stopped by its budget" if config.get("max_flops") else "cut short")
     if best is not None:
         notes.append(f"the weights are those of step {best.get('step')}, the best on held-out data")
+    if not notes and made == planned:
+        notes.append(AS_PLANNED)
     of = f" of {planned}" if isinstance(planned, int) and planned != made else ""
     return Number("Steps", f"{made}{of}", "; ".join(notes))
 
@@ -110,7 +114,9 @@ def _move(run: RunFiles) -> Move | None:
             return Move(words, first[1], last[1], f"step {first[0]} to step {last[0]}")
         n = max(1, math.floor(len(known) * WINDOW))
         means = [sum(v for _, v in part) / n for part in (known[:n], known[-n:])]
-        return Move(words, means[0], means[1], f"first and last {n} steps" if n > 1 else "first and last step")
+        low, high = (pick(v for _, v in known) for pick in (min, max))
+        steps = f"first and last {n} of {len(known)} steps" if n > 1 else "first and last step"
+        return Move(words, means[0], means[1], f"{steps}; single steps lie between {_words(low)} and {_words(high)}")
     return None
 
 
@@ -138,6 +144,10 @@ def _config(run: RunFiles) -> dict[str, Any]:
 
 def _lineage(run: RunFiles) -> dict[str, Any]:
     return parse_object(run.lineage, str(run.folder / "lineage.json")) if run.lineage else {}
+
+
+def _words(value: float) -> str:
+    return format_number(value, share=False)
 
 
 def _short(model: str) -> str:
