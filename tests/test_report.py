@@ -265,6 +265,11 @@ def test_the_winner_is_marked_in_words_and_by_shape(pipeline: Path) -> None:
     assert page.text.count("★ best") == 2 and "No winner is marked" not in page.text
 
 
+def test_no_line_ends_inside_an_interval(pipeline: Path) -> None:
+    source, _ = read(pipeline)
+    assert 'over start <span class="whole">[75.0, 75.0]</span>, and ahead' in source
+
+
 def test_headings_are_in_order_and_drawings_have_words(pipeline: Path) -> None:
     for folder in (pipeline, pipeline / "rl"):
         source, page = read(folder)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from posttrain.comparison import is_graded, label
 from posttrain.report import charts
@@ -54,6 +56,7 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
     environment.filters["quantity"] = format_quantity
     environment.filters["shortened"] = _shortened
     environment.filters["score"] = _score
+    environment.filters["whole_intervals"] = _whole_intervals
     environment.globals["charts"] = charts
     return environment.get_template(template).render(view)
 
@@ -65,6 +68,11 @@ def _shortened(text: str) -> str:
 
 def _score(value: float | None) -> str:
     return "not scored" if value is None else f"score {value:.3g}"
+
+
+def _whole_intervals(text: str) -> Markup:
+    """The text as HTML in which no line ends inside an interval."""
+    return Markup(re.sub(r"\[[^\[\]<>]{1,40}\]", r'<span class="whole">\g<0></span>', str(escape(text))))
 
 
 # -- one run ----------------------------------------------------------------------------------------------------------
