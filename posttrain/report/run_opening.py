@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from posttrain.report.files import RunFiles
+from posttrain.report.files import RunFiles, finite
 from posttrain.report.opening import Number, Opening, cost_number
 from posttrain.runlog import parse_object
 from posttrain.types import InputError
@@ -25,6 +24,7 @@ MAIN_METRICS = {
 """What a run is about, the first that it has: a number on held-out data before one on what was trained."""
 METHODS = {"sft": "SFT", "dpo": "DPO", "online-dpo": "online DPO", "rl": "RL", "reward-model": "reward model"}
 AS_PLANNED = "as planned"
+LONGEST_NAME = 60
 WINDOW = 0.2
 """A training step's number is of its own rows alone, so the first and the last fifth of the steps are averaged."""
 
@@ -102,7 +102,7 @@ def _steps(run: RunFiles, config: dict[str, Any], *, finished: bool) -> Number:
 
 def _move(run: RunFiles) -> Move | None:
     for name, words in MAIN_METRICS.items():
-        numbers = [(int(row["step"]), _number(row.get(name))) for row in run.metrics]
+        numbers = [(int(row["step"]), finite(row.get(name))) for row in run.metrics]
         known = [(step, v) for step, v in numbers if v is not None]
         if not known:
             continue
@@ -112,7 +112,7 @@ def _move(run: RunFiles) -> Move | None:
             if len(known) == 1:
                 return Move(words, first[1], last[1], f"measured once, at step {first[0]}")
             return Move(words, first[1], last[1], f"step {first[0]} to step {last[0]}")
-        n = max(1, math.floor(len(known) * WINDOW))
+        n = max(1, int(len(known) * WINDOW))
         means = [sum(v for _, v in part) / n for part in (known[:n], known[-n:])]
         low, high = (pick(v for _, v in known) for pick in (min, max))
         steps = f"first and last {n} of {len(known)} steps" if n > 1 else "first and last step"
@@ -151,14 +151,9 @@ def _words(value: float) -> str:
 
 
 def _short(model: str) -> str:
-    """The last two parts of a path: `sft/model`."""
-    return "/".join(model.rstrip("/").split("/")[-2:])
+    """The last two parts of a path: `sft/model`; the end of what is long."""
+    return "/".join(model.rstrip("/").split("/")[-2:])[-LONGEST_NAME:]
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _number(value: object) -> float | None:
-    known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None  # type: ignore[arg-type]
