@@ -93,12 +93,12 @@ def test_a_lead_within_the_noise_may_be_chance(tmp_path: Path) -> None:
 
 def test_all_that_the_highest_is_not_separated_from_are_counted(tmp_path: Path) -> None:
     three = opened(tmp_path / "a", {"start": ones(2), "sft": ones(27), "dpo": ones(28), "grpo": ones(29)}).sentence
-    assert "; its lead over dpo, 2.5 points [" in three and three.endswith("], and sft may be chance.")
+    assert "; its lead over dpo, 2.5 points [" in three and three.endswith("], and over sft may be chance.")
     equal = {"start": ones(2), "sft": ones(20), "dpo": ones(20), "grpo": ones(20)}
-    assert "over dpo, 0.0 points [0.0, 0.0], and grpo may be chance" in opened(tmp_path / "b", equal).sentence
+    assert "over dpo, 0.0 points [0.0, 0.0], and over grpo may be chance" in opened(tmp_path / "b", equal).sentence
     four = {**equal, "rl": ones(20)}
     parents = CHAIN | {"rl": "sft"}
-    assert "[0.0, 0.0], and 2 other stages may be chance" in opened(tmp_path / "c", four, parents=parents).sentence
+    assert "[0.0, 0.0], and over 2 other stages may be chance" in opened(tmp_path / "c", four, parents=parents).sentence
 
 
 def test_intervals_are_widened_for_choosing_the_highest(tmp_path: Path) -> None:

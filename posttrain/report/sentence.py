@@ -86,7 +86,7 @@ class Sentence:
         rivals = ranked(self.comparison["stages"], self._headline())[1:]
         open_ones = [name for name in rivals if name not in compared or verdict(compared[name]) != "up"]
         first, more = open_ones[0], len(open_ones) - 1
-        beyond = f" and {open_ones[1] if more == 1 else f'{more} other stages'}" if more else ""
+        beyond = f" and over {open_ones[1] if more == 1 else f'{more} other stages'}" if more else ""
         c = compared.get(first)
         if c is None:
             return f"{top} and {first} cannot be compared"
