@@ -41,6 +41,19 @@ class Contrast(TypedDict):
     n: int
 
 
+class Lead(TypedDict):
+    """The stage with the highest headline value of a suite, against every other. It was chosen by looking, so each
+    interval covers 1 - 5%/`comparisons` (Bonferroni): all of them together hold with 95%, whichever stage was chosen.
+    `comparisons` is the number of stages that it was chosen among, less one."""
+
+    of: str
+    comparisons: int
+    others: list[Contrast]
+    """`of` minus each stage that it can be compared with, the highest first."""
+    gain: NotRequired[Contrast]
+    """The highest stage that was trained here minus its start, where they can be compared."""
+
+
 class Cost(TypedDict):
     """Time, tokens and floating-point operations."""
 
@@ -79,6 +92,8 @@ class Comparison(TypedDict):
     others: NotRequired[dict[str, OtherStage]]
     total: NotRequired[Cost]
     """Of every stage, compared or not, once."""
+    leads: NotRequired[dict[str, Lead]]
+    """By suite, of those whose evaluations can all be compared; not of retention, where nothing is to be won."""
     graded: NotRequired[dict[str, list[str]]]
     """Suite -> the stages in which its reward gave other values than 0 and 1."""
     apart: NotRequired[list[Apart]]
@@ -120,6 +135,13 @@ def root_of(stages: dict[str, StageResult], name: str) -> str:
             return name
         name = parent
     raise ValueError(f"stage {name} descends from itself")
+
+
+def ranked(stages: Mapping[str, StageResult], evaluation: str) -> list[str]:
+    """The stages that have a value of this evaluation, the highest first."""
+    values = {name: e["value"] for name, s in stages.items() if (e := s["evaluations"].get(evaluation)) is not None}
+    scored = {name: value for name, value in values.items() if value is not None}
+    return sorted(scored, key=lambda name: -scored[name])
 
 
 def suite_of(evaluation: str) -> str:

@@ -78,30 +78,46 @@ def is_loss(contrast: Contrast) -> bool:
 
 
 def summary(comparison: Comparison) -> list[str]:
-    """What the comparison shows, in sentences: the headline of every suite, of every stage against its parent, the
-    start and its siblings; what was forgotten; what could not be compared; what it cost."""
+    """What the comparison shows, in sentences: `findings`, `caveats`, what it cost, and what was not evaluated."""
     stages = comparison["stages"]
-    parts = sections(comparison)
-    contrasts = comparison["contrasts"]
-    sentences = [_sentence(c, p) for p in parts for c in contrasts if p.holds(c) and c["evaluation"] == p.headline]
-    for name in stages:
-        for part in parts:
-            if part.suite == RETENTION_SUITE and name in part.stages:
-                sentences += _forgotten(comparison, name, part)
-    for entry in comparison.get("apart", ()):
-        sentences += [f"evaluation {entry['suite']}, no difference is shown: {words}" for words in entry["differences"]]
-    sentences += comparison.get("notes", ())
+    sentences = [*findings(comparison), *caveats(comparison)]
     costs = [f"{name} {_cost(stage)}" for name, stage in stages.items() if stage["flops"] or stage["seconds"]]
     if costs:
         sentences.append("cost: " + "; ".join(costs))
     if "total" in comparison:
         sentences.append(f"cost of all stages, evaluations apart: {_cost(comparison['total'])}")
-    for name, stage in stages.items():
-        if not stage["evaluations"]:
-            sentences.append(
-                f"{name}: not evaluated; `posttrain eval RUN --data DATA --reward REWARD --out RUN` does it"
-            )
+    return sentences + not_evaluated(comparison)
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """The headline of every suite, of every stage against its parent, the start and its siblings; what was
+    forgotten."""
+    parts = sections(comparison)
+    contrasts = comparison["contrasts"]
+    sentences = [_sentence(c, p) for p in parts for c in contrasts if p.holds(c) and c["evaluation"] == p.headline]
+    for name in comparison["stages"]:
+        for part in parts:
+            if part.suite == RETENTION_SUITE and name in part.stages:
+                sentences += _forgotten(comparison, name, part)
     return sentences
+
+
+def caveats(comparison: Comparison) -> list[str]:
+    """What could not be compared, and why."""
+    return [
+        f"evaluation {entry['suite']}, no difference is shown: {words}"
+        for entry in comparison.get("apart", ())
+        for words in entry["differences"]
+    ] + list(comparison.get("notes", ()))
+
+
+def not_evaluated(comparison: Comparison) -> list[str]:
+    """Which stages have no evaluation, and how they get one."""
+    return [
+        f"{name}: not evaluated; `posttrain eval RUN --data DATA --reward REWARD --out RUN` does it"
+        for name, stage in comparison["stages"].items()
+        if not stage["evaluations"]
+    ]
 
 
 def _sentence(contrast: Contrast, part: Section) -> str:

@@ -82,7 +82,7 @@ def pipeline(tmp_path: Path) -> tuple[Path, Comparison]:
 def test_the_file_is_what_compare_returned(pipeline: tuple[Path, Comparison]) -> None:
     folder, comparison = pipeline
     assert json.loads((folder / "compare.json").read_text()) == comparison
-    assert set(comparison) == {"stages", "contrasts"}
+    assert set(comparison) == {"stages", "contrasts", "leads"}
     assert set(comparison["stages"]["sft"]) == {"parent", "seconds", "tokens", "flops", "evaluations"}
     assert sorted(p.name for p in folder.iterdir() if p.is_file()) == ["compare.json"]  # and no scratch file
 

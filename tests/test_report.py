@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from posttrain.evals.compare import compare
-from posttrain.report.charts import PANEL_LEFT, PANEL_RIGHT, PANEL_WIDTH, curve, forest, nice_ticks
+from posttrain.report.charts import (
+    PANEL_FRAME,
+    PANEL_LEFT,
+    PANEL_RIGHT,
+    PANEL_WIDTH,
+    curve,
+    forest,
+    nice_ticks,
+)
 from posttrain.report.html import write_report
 from posttrain.types import InputError
 from posttrain.wording import described
@@ -101,13 +110,15 @@ def read(folder: Path) -> tuple[str, Page]:
 
 def test_a_pipeline_page_has_every_section(pipeline: Path) -> None:
     _, page = read(pipeline)
+    assert "rl is best: accuracy 100.0%, +75.0 points over start [75.0, 75.0], and ahead of sft by 50.0" in page.text
     assert "sft: accuracy +25.0 points over start [25.0, 25.0]" in page.text
     for heading in ("Results", "Retention", "Cost", "Training", "Samples", "Settings and lineage", "Accuracy by stage"):
         assert heading in page.text
     for shown in ("50.0 [50.0, 50.0]", "12.3k", "170T", "learning_rate: 2e-5", "question 7", "knowledge %", "61"):
         assert shown in page.text, shown
-    assert page.count("svg") == 3 + 3 * 2  # three forests; loss and entropy of three runs; reward was never computed
-    assert page.count("circle") >= 3 + 3 + 2
+    curves = 3 * 2  # loss and entropy of three runs; reward was never computed
+    intervals = 3 + 3 + 2  # of three stages; three differences; the retention of two
+    assert page.count("svg") == curves + intervals + 3 + 1  # three axes, and the mark of the best stage
 
 
 def test_pages_load_nothing_from_elsewhere(pipeline: Path) -> None:
@@ -133,7 +144,7 @@ def test_samples_start_with_tasks_on_which_stages_differ(pipeline: Path) -> None
 
 def test_a_run_page_has_curves_events_and_rollouts(pipeline: Path) -> None:
     _, page = read(pipeline / "sft")
-    for shown in ("30 steps, 61 seconds, 12.3k tokens, 170T FLOPs", "resumed_from 10", "step 0, r0", "step 19, r19"):
+    for shown in ("in 30 steps", "61 s", "170 TFLOP, 12.3k tokens", "resumed_from 10", "step 0, r0", "step 19, r19"):
         assert shown in page.text, shown
     assert "step 10, r10" not in page.text
     assert "not scored" in page.text
@@ -234,8 +245,87 @@ def test_a_forest_is_to_scale() -> None:
     unit = a.value - a.low
     assert a.high - a.value == pytest.approx(unit, abs=0.2)
     assert a.low - drawn.zero == pytest.approx(unit, abs=0.2)
-    assert b.high - b.low == pytest.approx(6 * unit, abs=1)
+    assert b.high - b.low == pytest.approx(6 * unit, abs=0.2)
+    assert all(0 < x < 100 for row in drawn.rows for x in (row.low, row.value, row.high))
     assert (a.sure, b.sure) == (True, False)
+    assert [row.best for row in drawn.rows] == [False, False]
     assert forest([], differences=True) is None
     without_zero = forest([("a", 2.0, 2.0, 2.0, "two")], differences=False)
     assert without_zero is not None and without_zero.zero is None
+
+
+# -- how it reads -----------------------------------------------------------------------------------------------------
+
+
+def test_the_winner_is_marked_in_words_and_by_shape(pipeline: Path) -> None:
+    source, page = read(pipeline)
+    assert '<tr class="best"><th scope="row">rl <span class="badge">★ best</span></th>' in source
+    assert '<span class="name best">rl <span class="badge">★ best</span></span>' in source
+    assert page.count("path") == 1  # a diamond where the others have circles
+    assert page.text.count("★ best") == 2 and "No winner is marked" not in page.text
+
+
+def test_no_line_ends_inside_an_interval(pipeline: Path) -> None:
+    source, _ = read(pipeline)
+    assert 'over start <span class="whole">[75.0, 75.0]</span>, and ahead' in source
+
+
+def test_headings_are_in_order_and_drawings_have_words(pipeline: Path) -> None:
+    for folder in (pipeline, pipeline / "rl"):
+        source, page = read(folder)
+        levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+        assert source.index("<h1>") < source.index('class="lead"') < source.index("<h2>")
+        for tag, attrs in page.tags:
+            if tag == "svg" and "overflow" not in attrs:  # a mark inside a drawing
+                assert attrs.get("aria-label") or attrs.get("aria-hidden") == "true"
+            if attrs.get("class") == "scroll":
+                assert attrs["tabindex"] == "0" and attrs["aria-label"]
+            if attrs.get("class") == "forest":
+                assert attrs["aria-label"]
+
+
+def test_text_in_drawings_is_never_below_11_pixels(pipeline: Path) -> None:
+    """A curve is scaled by its width over PANEL_WIDTH, so its narrowest frame must leave that much inside; drawings of
+    intervals have no viewBox and are not scaled."""
+    source, page = read(pipeline)
+    (narrowest,) = re.findall(r"minmax\(min\(100%, ([0-9.]+)px\), 1fr\)\); gap: .75rem; }\nfigure ", source)
+    (padding,) = re.findall(r"figure { margin: 0; padding: [.0-9]+rem ([.0-9]+)rem", source)
+    assert float(padding) * 2 * 16 + 2 == PANEL_FRAME  # two paddings and two borders
+    phone = 360 - 2 * 16  # what the page's own margin leaves of a narrow one
+    assert min(float(narrowest), phone) - PANEL_FRAME >= PANEL_WIDTH
+    sizes = re.findall(r"svg (?:text|\.axis) {[^}]*?([0-9.]+)px", source)
+    assert len(sizes) == 2 and all(float(size) >= 11 for size in sizes)
+    scaled = [attrs for tag, attrs in page.tags if tag == "svg" and "viewbox" in attrs]
+    assert len(scaled) == 6 and all(attrs["viewbox"] == f"0 0 {PANEL_WIDTH} 130.0" for attrs in scaled)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2, relative luminance of `#rrggbb`."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_colours_stand_out_from_the_page(tmp_path: Path) -> None:
+    """WCAG 2.2: 4.5 to 1 for text, 3 to 1 for what is drawn, on both backgrounds, in light and in dark."""
+    (tmp_path / "config.yaml").write_text("seed: 3\n")
+    themes = re.findall(r":root {([^}]*)}", read(tmp_path)[0])
+    assert len(themes) == 2
+    for theme in themes:
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", theme))
+        for name, least in (("ink", 4.5), ("soft", 4.5), ("mark", 4.5), ("good", 4.5), ("bad", 4.5), ("off", 3)):
+            for ground in ("page", "panel"):
+                high, low = sorted((luminance(colours[name]), luminance(colours[ground])), reverse=True)
+                assert (high + 0.05) / (low + 0.05) >= least, (name, ground)
+
+
+def test_evaluations_every_few_steps_are_one_line(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"step": s, "loss": 1.0, **({"eval/loss": 1 / s} if s % 5 == 0 else {})} for s in range(1, 16)
+    ]
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    source, page = read(tmp_path)
+    assert page.count("circle") == 0
+    assert any(len(points.split()) == 3 for points in re.findall(r'points="([^"]*)"', source))

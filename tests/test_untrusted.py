@@ -240,10 +240,24 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str, where:
         write_report(written(tmp_path, found))
 
 
+SCORED = comparison()["stages"]["start"] | {"evaluations": {"greedy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 30}}}
+AHEAD = {"of": "a", "against": "b", "evaluation": "greedy", "value": 1, "low": 0, "high": 2, "n": 30}
+
+
+def led(**changes: Any) -> dict[str, Any]:
+    lead = {"of": "a", "comparisons": 1, "others": [AHEAD]} | changes
+    return comparison(stages={"a": SCORED, "b": SCORED}, others={}, leads={"held_out": lead})
+
+
 @pytest.mark.parametrize(
     "found",
     [
         "{}",
+        led(of="x"),
+        led(of="b"),
+        led(others=[AHEAD, AHEAD]),
+        led(gain=AHEAD | {"against": "x"}),
+        led(others=[AHEAD | {"low": "0"}]),
         "[]",
         "{",
         '{"stages": NaN}',
@@ -294,6 +308,12 @@ def test_what_is_no_file_is_told(tmp_path: Path, name: str, make: Callable[[Path
     make(tmp_path / name)
     with pytest.raises(InputError, match="damaged, it is no file"):
         write_report(tmp_path)
+
+
+def test_any_number_of_a_metric_is_read(tmp_path: Path) -> None:
+    """What no float holds is not drawn."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1' + "0" * 400 + ', "reward": true, "kl": [1]}\n')
+    assert "after 1 step" in write_report(tmp_path).read_text()
 
 
 def test_a_page_that_cannot_be_written_is_told(tmp_path: Path) -> None:

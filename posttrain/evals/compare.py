@@ -9,13 +9,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from posttrain.comparison import PERPLEXITY, RUNS_FILE, Apart, Comparison, Contrast, Cost, StageResult, label, root_of
-from posttrain.evals.evaluations import TEXT_NLL, Evaluation, grouped, read_evaluations
+from posttrain.comparison import RUNS_FILE, Apart, Comparison, Contrast, Cost, StageResult, label, root_of
+from posttrain.evals.contrasts import contrast, kept_from, leads, transform_of
+from posttrain.evals.evaluations import Evaluation, grouped, read_evaluations
 from posttrain.evals.runs import check_run, find_parents, name_runs
-from posttrain.evals.settings import setting_difference, value_difference
-from posttrain.evals.stats import Transform, difference, estimate
+from posttrain.evals.settings import setting_difference
+from posttrain.evals.stats import estimate
 from posttrain.evals.tables import format_tables
 from posttrain.run_files import CostFile, checked
 from posttrain.runlog import read_object, write_atomic
@@ -65,7 +64,7 @@ def compare(
             "parent": parents[name],
             **_cost([folder, *(costs or {}).get(name, ())]),
             "evaluations": {
-                e.key(value): estimate(e.values[value].values(), _transform(e.key(value)))
+                e.key(value): estimate(e.values[value].values(), transform_of(e.key(value)))
                 for e in found[name].values()
                 for value in e.values
             },
@@ -76,6 +75,8 @@ def compare(
         comparison["graded"] = graded
     if apart:
         comparison["apart"] = apart
+    if leading := leads(comparison, found):
+        comparison["leads"] = leading
     if notes := _notes(pairs, found, apart):
         comparison["notes"] = notes
     if others:
@@ -136,11 +137,6 @@ def _cost(folders: Sequence[Path]) -> Cost:
     }
 
 
-def _transform(key: str) -> Transform | None:
-    """Perplexity is exp of the mean negative log-likelihood over the windows of the text."""
-    return np.exp if key == PERPLEXITY else None
-
-
 def _pairs(stages: dict[str, StageResult]) -> Iterator[tuple[str, str]]:
     """(of, against): parents first, then starts, then siblings."""
     for name, stage in stages.items():
@@ -170,31 +166,8 @@ def _contrasts(
     for of, against in pairs:
         for a, b in _comparable(of, against, found, apart):
             for value in a.values:
-                theirs = b.values.get(value, {})
-                paired = [
-                    (v, w) for t, v in a.values[value].items() if v is not None and (w := theirs.get(t)) is not None
-                ]
-                if not paired or _kept_from(value, a, b):
-                    continue
-                key = a.key(value)
-                shown = difference([v for v, _ in paired], [w for _, w in paired], _transform(key))
-                assert shown["value"] is not None
-                yield {
-                    "of": of,
-                    "against": against,
-                    "evaluation": key,
-                    "value": shown["value"],
-                    "low": shown["low"],
-                    "high": shown["high"],
-                    "n": shown["n"],
-                }
-
-
-def _kept_from(value: str, a: Evaluation, b: Evaluation) -> str | None:
-    """Why this value of two evaluations that were otherwise made alike cannot be subtracted."""
-    if value == TEXT_NLL and a.values[value].keys() != b.values[value].keys():
-        return f"windows ({len(a.values[value])} and {len(b.values[value])})"
-    return value_difference(value, a.settings, b.settings)
+                if (c := contrast((of, a), (against, b), value)) is not None:
+                    yield c
 
 
 def _notes(pairs: Sequence[tuple[str, str]], found: Mapping[str, Suites], apart: Sequence[Apart]) -> list[str]:
@@ -210,7 +183,7 @@ def _notes(pairs: Sequence[tuple[str, str]], found: Mapping[str, Suites], apart:
                 f"{of}: {label(a.key(value), a.graded)} has no difference to that of {against}, since they differ in "
                 f"{why}"
                 for value in a.values
-                if value in b.values and (why := _kept_from(value, a, b))
+                if value in b.values and (why := kept_from(value, a, b))
             ]
     return notes
 

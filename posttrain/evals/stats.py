@@ -76,19 +76,25 @@ def bootstrap_mean(
 
 
 def paired_bootstrap(
-    a: Sequence[float], b: Sequence[float], seed: int, resamples: int = RESAMPLES, transform: Transform | None = None
+    a: Sequence[float],
+    b: Sequence[float],
+    seed: int,
+    resamples: int = RESAMPLES,
+    transform: Transform | None = None,
+    comparisons: int = 1,
 ) -> Interval:
     """mean(a) - mean(b) with its percentile bootstrap interval; a[i] and b[i] belong to the same task and are drawn
     together, so that how hard the tasks are cancels.
 
-    With `transform` f: f(mean(a)) - f(mean(b)). Raises ValueError for lengths that differ or no values."""
+    With `transform` f: f(mean(a)) - f(mean(b)). As one of several `comparisons` it covers 1 - 5%/`comparisons`, so that
+    all of them together hold with 95% (Bonferroni). Raises ValueError for lengths that differ or no values."""
     if len(a) != len(b):
         raise ValueError(f"paired values differ in number: {len(a)} and {len(b)}")
     data = np.stack([_finite(a), _finite(b)], axis=1)
     f = transform or _same
     means = f(_resampled_means(data, seed, resamples))
     value = f(data.mean(axis=0))
-    return _percentiles(float(value[0] - value[1]), means[:, 0] - means[:, 1], len(data))
+    return _percentiles(float(value[0] - value[1]), means[:, 0] - means[:, 1], len(data), comparisons)
 
 
 def estimate(values: Iterable[float | None], transform: Transform | None = None) -> Estimate:
@@ -102,9 +108,11 @@ def estimate(values: Iterable[float | None], transform: Transform | None = None)
     return _shown(bootstrap_mean(scored, SEED, transform=transform), len(scored) >= FEW_TASKS)
 
 
-def difference(a: Sequence[float], b: Sequence[float], transform: Transform | None = None) -> Estimate:
+def difference(
+    a: Sequence[float], b: Sequence[float], transform: Transform | None = None, comparisons: int = 1
+) -> Estimate:
     """`paired_bootstrap` as it is shown: without an interval below FEW_TASKS tasks."""
-    return _shown(paired_bootstrap(a, b, SEED, transform=transform), len(a) >= FEW_TASKS)
+    return _shown(paired_bootstrap(a, b, SEED, transform=transform, comparisons=comparisons), len(a) >= FEW_TASKS)
 
 
 def _shown(interval: Interval, enough: bool) -> Estimate:
@@ -137,6 +145,7 @@ def _resampled_means(data: NDArray[np.float64], seed: int, resamples: int) -> ND
     return np.concatenate(parts)
 
 
-def _percentiles(value: float, resampled: NDArray[np.float64], n: int) -> Interval:
-    low, high = np.quantile(resampled, [0.025, 0.975])
+def _percentiles(value: float, resampled: NDArray[np.float64], n: int, comparisons: int = 1) -> Interval:
+    tail = 0.025 / comparisons
+    low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(value, float(low), float(high), n)

@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PANEL_WIDTH, PANEL_HEIGHT = 250.0, 130.0
-PANEL_LEFT, PANEL_RIGHT, PANEL_TOP, PANEL_BOTTOM = 44.0, 8.0, 8.0, 20.0
-FOREST_WIDTH, FOREST_LEFT, FOREST_RIGHT = 760.0, 210.0, 150.0
-ROW_HEIGHT, AXIS_HEIGHT = 28.0, 26.0
+PANEL_WIDTH, PANEL_HEIGHT = 232.0, 130.0
+"""Of a curve, in CSS pixels. A page draws it at least this wide, so that its text is not smaller than its font size."""
+PANEL_LEFT, PANEL_RIGHT, PANEL_TOP, PANEL_BOTTOM = 42.0, 8.0, 8.0, 20.0
+PANEL_FRAME = 18.0
+"""What the padding and border of a curve's frame take of the frame's width."""
+ROW_HEIGHT, AXIS_HEIGHT = 28.0, 22.0
+"""Of intervals under each other. Their places along the axis are per cent of its width, whatever that is."""
 MOST_POINTS = 200
 """A curve with more steps is drawn as means of neighbouring steps."""
 
@@ -36,7 +39,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A number with its interval: coordinates for the drawing, and the same in words."""
+    """A number with its interval: places along the axis in per cent, and the same in words."""
 
     name: str
     text: str
@@ -44,6 +47,7 @@ class ForestRow:
     value: float
     high: float
     sure: bool
+    best: bool
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,6 @@ class Forest:
     rows: tuple[ForestRow, ...]
     ticks: tuple[Tick, ...]
     zero: float | None
-    height: float
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -106,27 +109,34 @@ def curve(title: str, steps: Sequence[float], values: Sequence[float | None]) ->
     )
 
 
-def forest(rows: Sequence[tuple[str, float, float, float, str]], differences: bool) -> Forest | None:
+def forest(
+    rows: Sequence[tuple[str, float, float, float, str]], differences: bool, best: str | None = None
+) -> Forest | None:
     """The drawing of (name, value, low, high, words) rows; None without rows. With `differences` the axis shows 0, and
-    a row is `sure` where its interval leaves 0 out."""
+    a row is `sure` where its interval leaves 0 out. `best` is the name of the row that is marked."""
     if not rows:
         return None
     ends = [x for _, value, low, high, _ in rows for x in (value, low, high)] + ([0.0] if differences else [])
     axis_low, axis_high = _padded(ends)
 
     def place(value: float) -> float:
-        return round(
-            FOREST_LEFT + (value - axis_low) / (axis_high - axis_low) * (FOREST_WIDTH - FOREST_LEFT - FOREST_RIGHT), 1
-        )
+        return round(100 * (value - axis_low) / (axis_high - axis_low), 2)
 
     return Forest(
         rows=tuple(
-            ForestRow(name, words, place(low), place(value), place(high), not differences or low > 0 or high < 0)
+            ForestRow(
+                name,
+                words,
+                place(low),
+                place(value),
+                place(high),
+                sure=not differences or low > 0 or high < 0,
+                best=name == best,
+            )
             for name, value, low, high, words in rows
         ),
         ticks=tuple(Tick(place(v), tick_text(v)) for v in nice_ticks(axis_low, axis_high, 5)),
         zero=place(0.0) if differences else None,
-        height=ROW_HEIGHT * len(rows) + AXIS_HEIGHT,
     )
 
 

@@ -24,9 +24,12 @@ from posttrain.comparison import (
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report import charts
 from posttrain.report.files import MAIN_CURVES, RunFiles, read_comparison, read_run, read_text
+from posttrain.report.opening import comparison_opening
+from posttrain.report.run_opening import run_opening
+from posttrain.report.sentence import winner
 from posttrain.runlog import read_object
 from posttrain.types import InputError
-from posttrain.wording import format_difference, format_estimate, summary, verdict
+from posttrain.wording import caveats, findings, format_difference, format_estimate, not_evaluated, verdict
 
 SHOWN_TASKS = 6
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -41,17 +44,20 @@ def comparison_view(folder: Path) -> dict[str, Any]:
         if not FOLDER_NAME.fullmatch(name):  # a name that is a folder's must not lead out of this one
             raise InputError(f"{folder / 'compare.json'}: damaged, a stage has the name {name!r}")
     runs = [read_run(name, folder / str(places.get(name, name))) for name in comparison["stages"]]
+    evaluated = any(stage["evaluations"] for stage in comparison["stages"].values())
     return {
         "title": folder.resolve().name,
         "description": _description(folder / "recipe.yaml"),
-        "sentences": summary(comparison),
+        "opening": comparison_opening(comparison),
+        "findings": findings(comparison),
+        "caveats": [*caveats(comparison), *(not_evaluated(comparison) if evaluated else ())],
         "stages": comparison["stages"],
         "sections": [_section_view(comparison, part, runs) for part in sections(comparison)],
         "others": comparison.get("others", {}),
         "total": comparison.get("total"),
         "most_flops": max((s["flops"] for s in comparison["stages"].values()), default=0) or 1,
         "runs": runs,
-        "curves": {run.name: run.curves(MAIN_CURVES) for run in runs},
+        "trained": [(run.name, run_opening(run), run.curves(MAIN_CURVES)) for run in runs if run.metrics],
     }
 
 
@@ -65,7 +71,7 @@ def _description(recipe: Path) -> str:
 
 def _section_view(comparison: Comparison, part: Section, runs: list[RunFiles]) -> dict[str, Any]:
     contrasts = [c for c in comparison["contrasts"] if part.holds(c)]
-    main = part.headline
+    main, best = part.headline, winner(comparison, part)
     by_stage = {stage: comparison["stages"][stage]["evaluations"] for stage in part.stages}
     rows = [
         (stage, [format_estimate(found.get(n), n in part.shares) for n in part.names])
@@ -76,7 +82,9 @@ def _section_view(comparison: Comparison, part: Section, runs: list[RunFiles]) -
         "retention": part.suite == RETENTION_SUITE,
         "table": {"head": [part.label(n) + (" %" if n in part.shares else "") for n in part.names], "rows": rows},
         "headline": part.label_of_suite(main) if main else "",
-        "by_stage": _stage_forest(comparison, part, main) if main else None,
+        "best": best,
+        "contested": main is not None and part.suite in comparison.get("leads", {}) and best is None and len(rows) > 1,
+        "by_stage": _stage_forest(comparison, part, main, best) if main else None,
         "differences": _forest(
             [(f"{c['of']} − {c['against']}", c) for c in contrasts if c["evaluation"] == main], part
         ),
@@ -86,7 +94,7 @@ def _section_view(comparison: Comparison, part: Section, runs: list[RunFiles]) -
     }
 
 
-def _stage_forest(comparison: Comparison, part: Section, main: str) -> charts.Forest | None:
+def _stage_forest(comparison: Comparison, part: Section, main: str, best: str | None) -> charts.Forest | None:
     rows = []
     for stage in part.stages:
         e = comparison["stages"][stage]["evaluations"].get(main)
@@ -94,7 +102,7 @@ def _stage_forest(comparison: Comparison, part: Section, main: str) -> charts.Fo
             scale = 100 if main in part.shares else 1
             words = format_estimate(e, main in part.shares)
             rows.append((stage, e["value"] * scale, e["low"] * scale, e["high"] * scale, words))
-    return charts.forest(rows, differences=False)
+    return charts.forest(rows, differences=False, best=best)
 
 
 def _forest(contrasts: list[tuple[str, Contrast]], part: Section) -> charts.Forest | None:

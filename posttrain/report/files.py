@@ -3,20 +3,33 @@ of the form that we write is refused with its file and line."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import TypedDict
 
-from posttrain.comparison import Comparison, root_of
+from posttrain.comparison import Comparison, Lead, ranked, root_of, sections
 from posttrain.report import charts
 from posttrain.run_files import CostFile, SampleText, TaskLine, checked
 from posttrain.runlog import numbered_jsonl, read_file, read_object
 from posttrain.types import InputError
 from posttrain.wording import described
 
-MAIN_CURVES = ("loss", "reward", "kl", "response_length", "margin", "accuracy", "eval/loss", "entropy")
+MAIN_CURVES = (
+    "reward",
+    "eval/reward",
+    "eval/accuracy",
+    "eval/loss",
+    "accuracy",
+    "loss",
+    "kl",
+    "margin",
+    "response_length",
+    "entropy",
+)
+"""What a reader looks at first, in this order: what the run is to raise or lower, then what it may do on the way."""
 NOT_CURVES = ("step",)
 
 
@@ -60,10 +73,14 @@ class RunFiles:
         if not self.metrics:
             return []
         known = dict.fromkeys(k for row in self.metrics for k in row if k not in NOT_CURVES)
-        steps = [float(row["step"]) for row in self.metrics]
-        wanted = [n for n in (names or known) if n in known]
-        drawn = (charts.curve(n, steps, [_number(row.get(n)) for row in self.metrics]) for n in wanted)
+        drawn = (self._curve(n) for n in (names or known) if n in known)
         return [c for c in drawn if c is not None]
+
+    def _curve(self, name: str) -> charts.Curve | None:
+        """An evaluation comes every few steps only: its line goes from one to the next and is not broken between."""
+        rows = [row for row in self.metrics if row.get(name) is not None or not name.startswith("eval")]
+        steps = [float(row["step"]) for row in rows]
+        return charts.curve(name, steps, [finite(row.get(name)) for row in rows])
 
 
 def read_run(name: str, folder: Path) -> RunFiles:
@@ -97,7 +114,20 @@ def read_comparison(folder: Path) -> Comparison:
     named = [stage for c in found["contrasts"] for stage in (c["of"], c["against"])]
     if unknown := [name for name in named if name not in stages]:
         raise InputError(f"{file}: damaged, a contrast is of {unknown[0]!r}, which is no stage")
+    for part in sections(found):
+        lead = found.get("leads", {}).get(part.suite)
+        if lead is not None and part.headline is not None and not _is_lead(lead, ranked(stages, part.headline)):
+            raise InputError(f"{file}: damaged, the lead of {part.suite} is not over the stages that have its values")
     return found
+
+
+def _is_lead(lead: Lead, scored: list[str]) -> bool:
+    """Whether a lead is of one scored stage over others, each once."""
+    over = [c["against"] for c in lead["others"]]
+    named = {lead["of"], *over, *(c["of"] for c in lead["others"])}
+    if "gain" in lead:
+        named |= {lead["gain"]["of"], lead["gain"]["against"]}
+    return named <= set(scored) and lead["of"] not in over and len(set(over)) == len(over)
 
 
 def _lines(path: Path, form: type) -> list[dict[str, Any]]:
@@ -110,8 +140,13 @@ def _measured(folder: Path) -> dict[str, list[tuple[str, str]]]:
     return {name: numbers for name, numbers in found.items() if numbers}
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+def finite(value: object) -> float | None:
+    """A finite number of a metric; None for anything else, a whole number that no float holds among them."""
+    try:
+        known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return None
+    return float(value) if known else None  # type: ignore[arg-type]
 
 
 def read_text(path: Path) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from posttrain.comparison import is_graded, label
 from posttrain.report import charts
 from posttrain.report.comparison_view import comparison_view
 from posttrain.report.files import MAIN_CURVES, RolloutLine, RunFiles, read_run
+from posttrain.report.run_opening import run_opening
 from posttrain.run_files import checked
 from posttrain.runlog import parse_object, write_atomic
 from posttrain.types import InputError
@@ -53,6 +56,7 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
     environment.filters["quantity"] = format_quantity
     environment.filters["shortened"] = _shortened
     environment.filters["score"] = _score
+    environment.filters["whole_intervals"] = _whole_intervals
     environment.globals["charts"] = charts
     return environment.get_template(template).render(view)
 
@@ -66,6 +70,11 @@ def _score(value: float | None) -> str:
     return "not scored" if value is None else f"score {value:.3g}"
 
 
+def _whole_intervals(text: str) -> Markup:
+    """The text as HTML in which no line ends inside an interval."""
+    return Markup(re.sub(r"\[[^\[\]<>]{1,40}\]", r'<span class="whole">\g<0></span>', str(escape(text))))
+
+
 # -- one run ----------------------------------------------------------------------------------------------------------
 
 
@@ -77,6 +86,7 @@ def _run_view(folder: Path) -> dict[str, Any]:
     return {
         "title": run.name,
         "run": run,
+        "opening": run_opening(run),
         "main_curves": main,
         "other_curves": [c for c in run.curves() if c.title not in shown],
         "means": _means(run),
