@@ -1,4 +1,4 @@
-"""What somebody meant who wrote a name that is not there: ours for that of another trainer, or the one closest to it."""
+"""What somebody meant who wrote an unknown name: ours for that of another trainer, or the one closest to it."""
 
 from __future__ import annotations
 

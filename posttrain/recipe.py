@@ -228,6 +228,7 @@ def _override(text: RecipeText, override: str) -> None:
 def _set(text: RecipeText, key: str, value: Any, what: str, line: int | str) -> None:
     """Change one setting of a recipe. Raises InputError, beginning with `what`, for a key that it does not have."""
     raw = text.raw
+    place: Place
     where, dot, option = key.partition(".")
     if not dot and where in ("model", "seed", "shape"):
         raw[where], place = value, (where,)

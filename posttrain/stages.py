@@ -151,10 +151,8 @@ class StageSpec:
         return config.model_copy(update={"columns": None, **held_out})
 
     def _faults(self, error: ValidationError) -> Iterator[Fault]:
-        keys = set(METHODS[self.method].model_fields) - {"out", "resume"} | {"method", "parent", "flops_of"}
-        keys -= set() if self.method in MAKE_DATA else {"model"}
         for place, text in problems(error):
-            hint = did_you_mean(place[0], keys) if "unknown key" in text else ""
+            hint = did_you_mean(place[0], _keys(self.method)) if "unknown key" in text else ""
             yield Fault(("stages", self.name, *place), f"stage {self.name}: {text}{hint}")
 
 
@@ -162,6 +160,13 @@ def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
     """The stages, with every parent, teacher, data stage, budget and option checked. Raises RecipeFaults with all that
     is wrong."""
     found = Findings()
+    stages = find_stages(recipe, out, found)
+    found.check()
+    return stages
+
+
+def find_stages(recipe: Recipe, out: Path, found: Findings) -> list[StageSpec]:
+    """The stages whose method is known. What is wrong goes into `found`, see `StageSpec.faulty`."""
     if not recipe.stages:
         found.add(("stages",), "the recipe has no stages")
     stages: dict[str, StageSpec] = {}
@@ -181,8 +186,11 @@ def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
         elif unknown.isdisjoint(re.findall(STAGE_NAME.pattern, str(raw))):
             stages[name] = _Check(name, raw, stages, recipe, out, found).stage()
             continue
+        else:
+            for key in (str(key) for key in raw if key not in _keys(raw["method"]) | {"of"}):
+                hint = did_you_mean(key, _keys(raw["method"]))
+                found.add(("stages", name, key), f"stage {name}: {key}: unknown key{hint}")
         unknown.add(name)
-    found.check()
     return list(stages.values())
 
 
@@ -259,7 +267,8 @@ class _Check:
         for key in OTHER_MODELS:
             if (other := options.get(key)) in self.recipe.stages and other not in models:
                 self._fault(key, f"{key} is {other!r}, no earlier stage with a model; use {', '.join(models)}")
-            options |= {key: models[other]} if other in models else {}
+            if isinstance(other, str) and other in models:
+                options[key] = models[other]
         if isinstance(reward := as_tuple(options.get("reward")), list | tuple):
             made = {s.name: str(self.out / s.name / "model") for s in self.earlier.values()}
             paths = {START: self.recipe.model, **made}
@@ -273,9 +282,13 @@ class _Check:
             of = [START, START]
         for key in options:
             self._fault(key, f"{key}: unknown key; an average has method and of alone")
-        return StageSpec(
-            self.name, "average", of[0], (), None, {"models": [models[part] for part in of]}, tuple(of)
-        )
+        return StageSpec(self.name, "average", of[0], (), None, {"models": [models[part] for part in of]}, tuple(of))
+
+
+def _keys(method: str) -> set[str]:
+    """What a stage of a method may set."""
+    keys = set(METHODS[method].model_fields) - {"out", "resume"} | {"method", "parent", "flops_of"}
+    return keys if method in MAKE_DATA else keys - {"model"}
 
 
 def _check_flops_of(name: str, flops_of: str, options: Mapping[str, Any], earlier: Mapping[str, StageSpec]) -> None:
