@@ -116,8 +116,18 @@ def _dispatch(args: list[str]) -> int:
         config = parse_options(command.config, rest, f"posttrain {name}", command.positional, command.note)
     except SystemExit as stop:  # how tyro ends after the help, or after an option without its value
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
+    _check_named(config)
     configure_threads()
     return command.run(config)
+
+
+def _check_named(config: Config) -> None:
+    """See `named_files`. What a recipe, a comparison and a score name is looked for by themselves, without torch."""
+    if isinstance(config, configs.RunConfig | configs.CompareConfig | configs.ReportConfig | configs.ScoreConfig):
+        return
+    from posttrain.named_files import check_named
+
+    check_named(config)
 
 
 def _overview(commands: Mapping[str, Command]) -> str:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from posttrain.config import HeldOut, ModelShape, Recipe
+from posttrain.config.base import close_choice
 from posttrain.names_elsewhere import meant
 from posttrain.types import InputError
 
@@ -181,8 +182,8 @@ def _to_size(text: RecipeText, size: str | None) -> None:
         raise InputError(f"recipe {name}: sizes is a mapping of names to changes, stage.key: value")
     chosen = next(iter(sizes)) if size is None else size
     if chosen not in sizes:
-        hint = did_you_mean(str(chosen), map(str, sizes))
-        raise InputError(f"recipe {name}: has no size {chosen!r}{hint}; its sizes are {', '.join(map(str, sizes))}")
+        hint = did_you_mean(str(chosen), map(str, sizes)) or ";"
+        raise InputError(f"recipe {name}: has no size {chosen!r}{hint} its sizes are {', '.join(map(str, sizes))}")
     for key, value in (sizes[chosen] or {}).items():
         line = text.lines.get(("sizes", str(chosen), str(key)), 0)
         _set(text, str(key), value, f"recipe {name}, size {chosen}", line)
@@ -208,7 +209,7 @@ def _recipe_source(name: str) -> str:
             raise InputError(f"recipe {name}: not UTF-8 text ({error.reason})") from error
     if name not in shipped_recipes():
         raise InputError(
-            f"recipe {name}: unknown{did_you_mean(name, shipped_recipes())}; shipped are "
+            f"recipe {name}: unknown{did_you_mean(name, shipped_recipes()) or ';'} shipped are "
             f"{', '.join(shipped_recipes())}, or give a .yaml file"
         )
     return (resources.files("posttrain") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
@@ -240,9 +241,9 @@ def _set(text: RecipeText, key: str, value: Any, what: str, line: int | str) -> 
         place = ("stages", where, option)
     else:
         parts = [*map(str, raw["stages"]), *(["evaluate"] if "evaluate" in raw else [])]
-        close = did_you_mean(where, [*parts, "model", "seed"])
+        close = did_you_mean(where, [*parts, "model", "seed"]) or ";"
         known = ", ".join([*(f"{part}.KEY" for part in parts), "model", "seed"])
-        raise InputError(f"{what}: {key} is not in the recipe{close}; it has {known}")
+        raise InputError(f"{what}: {key} is not in the recipe{close} it has {known}")
     text.lines[place] = line
 
 
@@ -261,7 +262,5 @@ def problems(error: ValidationError) -> Iterator[tuple[Place, str]]:
             rule = what.split(", unable to parse")[0].replace("Input should be", "must be").replace("tuple", "list")
             what = f"{rule}, not {problem['input']!r}"
         if problem["type"] == "literal_error":
-            given, choices = str(problem["input"]), problem.get("ctx", {}).get("expected", "").replace("'", "")
-            close = did_you_mean(given, choices.replace(" or ", ", ").split(", "))
-            what = f"{what.replace('Input should be', 'must be')}, not {given!r}{close}"
+            what = f"{what.replace('Input should be', 'must be')}, not {problem['input']!r}{close_choice(problem)}"
         yield tuple(map(str, problem["loc"])), f"{where}: {what}" if where else what

@@ -180,9 +180,9 @@ def find_stages(recipe: Recipe, out: Path, found: Findings) -> list[StageSpec]:
             )
         elif raw.get("method") not in list(METHODS):
             method = raw.get("method")
-            hint = did_you_mean(str(method), METHODS)
+            hint = did_you_mean(str(method), METHODS) or ";"
             place = ("stages", name, "method")
-            found.add(place, f"stage {name}: method is {method!r}{hint}; use one of {', '.join(METHODS)}")
+            found.add(place, f"stage {name}: method is {method!r}{hint} use one of {', '.join(METHODS)}")
         elif unknown.isdisjoint(re.findall(STAGE_NAME.pattern, str(raw))):
             stages[name] = _Check(name, raw, stages, recipe, out, found).stage()
             continue
@@ -257,9 +257,11 @@ class _Check:
         if parent is None:
             self._fault("parent", f"has no parent, the model it begins with; add parent: and one of {known}")
         elif parent not in models:
-            hint = did_you_mean(parent, models)
-            is_ = "makes no model to train or comes later" if parent in self.recipe.stages else f"is no stage{hint}"
-            self._fault("parent", f"parent is {parent!r}, which {is_}; use one of {known}")
+            why = "is no stage"
+            if parent in self.recipe.stages:
+                why = "makes no model to train or comes later"
+            hint = did_you_mean(parent, models) or ";"
+            self._fault("parent", f"parent is {parent!r}, which {why}{hint} use one of {known}")
         return parent if parent in models else START
 
     def _other_models(self, options: dict[str, Any], models: Mapping[str, str]) -> None:

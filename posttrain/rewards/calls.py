@@ -181,8 +181,8 @@ def check_options(expression: Expression, function: Function, placed: int) -> No
     takes_all = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
     for name in expression.options:
         if name not in options and (not takes_all or name in NOT_COLUMNS):
-            hint = close_match(name, options)
-            raise InputError(f"it has no option {name!r}{hint}; it has {', '.join(options) or 'none'}")
+            hint = close_match(name, options) or ";"
+            raise InputError(f"it has no option {name!r}{hint} it has {', '.join(options) or 'none'}")
 
 
 def load_function(target: str) -> Function:

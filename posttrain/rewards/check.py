@@ -42,7 +42,7 @@ class RewardCheck:
                     check_model_reward(part)
             for name in local_models([spec.expression]):
                 if name not in coming:
-                    _check_model(spec.expression, name)
+                    check_named_model(spec.expression, name)
             loaded = self._load(spec.expression)
             if columns is not None:
                 check_columns(spec, loaded, columns)
@@ -63,7 +63,8 @@ class RewardCheck:
         return loaded_rewards(answer)[0]
 
 
-def _check_model(expression: Expression, name: str) -> None:
+def check_named_model(expression: Expression, name: str) -> None:
+    """Raise InputError where a model that a reward names is a path that leads to none."""
     try:
         local_model(name)
     except InputError as error:

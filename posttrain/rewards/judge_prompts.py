@@ -91,7 +91,7 @@ def read_rubric(rubric: str, scale: str) -> tuple[Criterion, ...]:
         rubric = str(SHIPPED / f"{rubric}.yaml")
     if rubric.isalpha():
         raise InputError(
-            f"there is no rubric {rubric!r}{close_match(rubric, shipped_rubrics())}; shipped are "
+            f"there is no rubric {rubric!r}{close_match(rubric, shipped_rubrics()) or ';'} shipped are "
             f"{', '.join(shipped_rubrics())}; or give a file ({', '.join(FILES)}) or a sentence"
         )
     if not rubric.lower().endswith(FILES):
