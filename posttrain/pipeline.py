@@ -7,7 +7,7 @@ A pipeline folder has a run folder for each stage, named after it, and beside th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,13 +65,12 @@ def _run_recipe(config: RunConfig) -> None:
 
     # all data is read: a bad row is found before anything is written
     try:
-        prompts = _training_prompts(stages)
+        evaluator = None if recipe.evaluate is None else _Evaluator(recipe, stages, out)
+        if evaluator is None:
+            _training_prompts(stages)
     except RecipeFaults as error:
         raise checked.text.told(error) from error
-    with ExitStack() as held:
-        evaluator = None
-        if recipe.evaluate is not None:
-            evaluator = held.enter_context(closing(_Evaluator(recipe, recipe.evaluate, prompts, out)))
+    with nullcontext() if evaluator is None else closing(evaluator):
         _claim(out, checked.written)
         if evaluator is not None:
             evaluator.check_earlier([START, *(s.name for s in stages)])
@@ -239,18 +238,20 @@ def _flops(out: Path, *stages: str) -> float:
 class _Evaluator:
     """Evaluates the start and every stage's model alike."""
 
-    def __init__(self, recipe: Recipe, settings: HeldOut, training: list[Prompt], out: Path) -> None:
+    def __init__(self, recipe: Recipe, stages: list[StageSpec], out: Path) -> None:
         from posttrain.data.builtin import drop_overlap
         from posttrain.data.formats import load_tasks
         from posttrain.evals.settings import task_settings
         from posttrain.rewards.base import Scorer
 
+        assert recipe.evaluate is not None
         self.recipe = recipe
-        self.held_out = settings
+        self.held_out: HeldOut = recipe.evaluate
         self.out = out
+        settings = self.held_out
         held_out = load_tasks(settings.data, settings.columns)
         self.tasks: list[Task]
-        self.tasks, self.removed = drop_overlap(training, held_out)
+        self.tasks, self.removed = drop_overlap(_training_prompts(stages), held_out)
         if not self.tasks:
             raise InputError(
                 f"{settings.data}: every held-out prompt occurs in the training data; give evaluate.data others"
