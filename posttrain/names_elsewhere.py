@@ -1,37 +1,50 @@
-"""What somebody meant who wrote an unknown name: ours for that of another trainer, or the one closest to it."""
+"""Understanding the names of other trainers: what stands here for an option or a command of theirs."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping, Sequence
 
-ELSEWHERE: Mapping[str, str] = MappingProxyType(
-    {
-        "model_name_or_path": "model",
-        "model_name": "model",
-        "output_dir": "out",
-        "dataset_name": "data",
-        "train_file": "data",
-        "lr": "learning_rate",
-        "num_train_epochs": "max_steps",
-        "epochs": "max_steps",
-        "per_device_train_batch_size": "batch_size",
-        "max_completion_length": "max_new_tokens",
-        "reward_funcs": "reward",
-        "num_generations": "group_size",
-        "lora_r": "lora_rank",
-        "save_steps": "save_every",
-        "eval_steps": "eval_every",
-        "resume_from_checkpoint": "resume",
-    }
-)
-"""Options of other trainers (TRL, transformers, peft) that nothing here resembles, and ours for the same purpose."""
+from posttrain.config.algorithms import ALGORITHMS
+from posttrain.config.preference import LOSSES
+from posttrain.names_tables import COMMANDS, TRAINERS, Ours
+
+NAMES: Mapping[str, Ours] = {
+    name: ours for trainer in TRAINERS.values() for ours, names in trainer for name in names.split()
+}
+
+
+def look_up(name: str) -> Ours | None:
+    """What stands here for a name of another trainer, however it is written: `--num-generations`, `num_generations`,
+    `trl.num_generations`, `actor_rollout_ref.rollout.n`, `rollout.n`. None where the name is not known."""
+    key = name.lstrip("-+").replace("-", "_")
+    if key in NAMES:
+        return NAMES[key]
+    if "." in key or "_" in key:  # the end of a longer name, unless it is a plain word like `name`
+        for known, ours in NAMES.items():
+            if known.endswith("." + key):
+                return ours
+    return NAMES.get(key.rpartition(".")[2])
 
 
 def meant(name: str, options: Iterable[str]) -> str | None:
-    """Which of `options` somebody meant by `name`, both with underscores; None where none is close."""
-    known = list(options)
-    if (ours := ELSEWHERE.get(name)) in known:
-        return ours
-    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    """Which of `options` (the names of fields, as `batch_size`) another trainer calls `name`, or a sentence where it is
+    none of them; None where the name is not known or stands for an option that is not among them."""
+    ours = look_up(name)
+    if ours is None:
+        return None
+    have = set(options)
+    return next((field for field in ours.fields if field in have), None if ours.fields else ours.words)
+
+
+def meant_command(name: str, commands: Sequence[str]) -> str:
+    """What to say where `name` is no command: the one that other trainers call so, or that resembles it."""
+    name = name.replace("_", "-").lower()
+    if name in COMMANDS:
+        return COMMANDS[name]
+    if name in ALGORITHMS:
+        return f"did you mean posttrain rl --algorithm {name}?"
+    if name in LOSSES:
+        return f"did you mean posttrain dpo --loss {name}?"
+    close = difflib.get_close_matches(name, commands, n=1)
+    return f"did you mean {close[0]}?" if close else f"the commands are {', '.join(commands)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -157,7 +158,7 @@ def checked_recipe(raw: Mapping[str, Any]) -> Recipe:
         found = Findings()
         for place, text in problems(error):
             above = ".".join(place[:-1])
-            found.add(place, text + (did_you_mean(place[-1], HAS_KEYS.get(above, ())) if "unknown key" in text else ""))
+            found.add(place, text + (about_key(place[-1], HAS_KEYS.get(above, ())) if "unknown key" in text else ""))
         raise RecipeFaults(found.faults) from error
 
 
@@ -249,8 +250,17 @@ def _set(text: RecipeText, key: str, value: Any, what: str, line: int | str) -> 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean NAME?`, or nothing where no known name is close."""
-    close = meant(name, known)
-    return f"; did you mean {close}?" if close else ""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def about_key(key: str, known: Iterable[str]) -> str:
+    """What to say of an unknown key: which of those that are known another trainer calls so, or is close to it."""
+    keys = list(known)
+    ours = meant(key, keys)
+    if ours is None or ours in keys:
+        return f"; did you mean {ours}?" if ours else did_you_mean(key, keys)
+    return f"; {ours}"
 
 
 def problems(error: ValidationError) -> Iterator[tuple[Place, str]]:

@@ -26,7 +26,8 @@ from posttrain.config import (
     as_tuple,
     read_columns,
 )
-from posttrain.recipe import Fault, Findings, RecipeFaults, did_you_mean, problems
+from posttrain.config.algorithms import ALGORITHMS
+from posttrain.recipe import Fault, Findings, RecipeFaults, about_key, did_you_mean, problems
 from posttrain.types import InputError
 
 START = "start"
@@ -152,7 +153,7 @@ class StageSpec:
 
     def _faults(self, error: ValidationError) -> Iterator[Fault]:
         for place, text in problems(error):
-            hint = did_you_mean(place[0], _keys(self.method)) if "unknown key" in text else ""
+            hint = about_key(place[0], _keys(self.method)) if "unknown key" in text else ""
             yield Fault(("stages", self.name, *place), f"stage {self.name}: {text}{hint}")
 
 
@@ -181,6 +182,8 @@ def find_stages(recipe: Recipe, out: Path, found: Findings) -> list[StageSpec]:
         elif raw.get("method") not in list(METHODS):
             method = raw.get("method")
             hint = did_you_mean(str(method), METHODS) or ";"
+            if method in ALGORITHMS:
+                hint = f"; did you mean method: rl with algorithm: {method}?"
             place = ("stages", name, "method")
             found.add(place, f"stage {name}: method is {method!r}{hint} use one of {', '.join(METHODS)}")
         elif unknown.isdisjoint(re.findall(STAGE_NAME.pattern, str(raw))):
@@ -188,7 +191,7 @@ def find_stages(recipe: Recipe, out: Path, found: Findings) -> list[StageSpec]:
             continue
         else:
             for key in (str(key) for key in raw if key not in _keys(raw["method"]) | {"of"}):
-                hint = did_you_mean(key, _keys(raw["method"]))
+                hint = about_key(key, _keys(raw["method"]))
                 found.add(("stages", name, key), f"stage {name}: {key}: unknown key{hint}")
         unknown.add(name)
     return list(stages.values())

@@ -83,7 +83,7 @@ def with_names(text: str, folder: str, named: Callable[[str], str]) -> str:
 
 
 def _exists(name: str, folder: str) -> bool:
-    return os.path.exists(os.path.join(folder, name))
+    return bool(name) and os.path.exists(os.path.join(folder, name))
 
 
 def weighted(count: int, weight: float) -> list[tuple[int, int]]:

@@ -53,14 +53,14 @@ class RewardCheck:
             from posttrain.rewards.server import Server
 
             (answer,) = Server().answer(request)
-            return loaded_rewards(answer)[0]
+            return loaded_rewards(answer)[-1]
         if self._worker is None or not self._worker.alive:
             self._worker = Worker()
         try:
             answer = self._worker.ask(request, self._seconds)
         except WorkerLost as lost:
             raise InputError(f"reward {expression.text} could not be loaded: {lost}") from None
-        return loaded_rewards(answer)[0]
+        return loaded_rewards(answer)[-1]
 
 
 def check_named_model(expression: Expression, name: str) -> None:

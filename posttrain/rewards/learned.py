@@ -85,7 +85,11 @@ def check_model_reward(part: Expression) -> None:
     """Check the options of a reward of models without loading one. Raises InputError."""
     from posttrain.rewards.calls import check_options
 
-    function, check = {"learned": (learned, _check_learned), "implicit": (implicit, _check_implicit)}[part.target]
+    checks: dict[str, tuple[Callable[..., ModelReward], Callable[..., None]]] = {
+        "learned": (learned, _check_learned),
+        "implicit": (implicit, _check_implicit),
+    }
+    function, check = checks[part.target]
     try:
         check_options(part, function, len(part.models))
         check(**part.options)

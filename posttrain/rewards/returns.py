@@ -14,6 +14,8 @@ from posttrain.types import LARGEST_SCORE, InputError, RunFailed
 
 OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
+PACKAGES = frozenset(("site-packages", "dist-packages"))
+"""The folders of libraries that stand elsewhere, as those of the system beside a virtual environment's."""
 IMPORTING = ("<frozen importlib", importlib.__file__)
 MACHINERY = tuple(
     os.path.join(os.path.dirname(os.path.dirname(__file__)), *name.split("/")) + ".py"
@@ -104,6 +106,11 @@ def _refused(error: BaseException, frames: Sequence[traceback.FrameSummary]) -> 
     return isinstance(error, ValueError | InputError) and bool(frames) and frames[-1].filename.startswith(OURS)
 
 
+def _installed(file: str) -> bool:
+    """Whether a file is a library's or ours, and no user's."""
+    return file.startswith((*LIBRARIES, OURS)) or not PACKAGES.isdisjoint(file.split(os.sep))
+
+
 def one_line(error: BaseException) -> str:
     """`ValueError: what happened at file.py:12`, at most about 300 characters; the place is the last one in the code of
     a user, if it was reached: where a built-in reward refuses its input helps nobody."""
@@ -112,7 +119,7 @@ def one_line(error: BaseException) -> str:
         return text
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = _frames(error)
-    own = [frame for frame in frames if not frame.filename.startswith((*LIBRARIES, OURS))]
+    own = [frame for frame in frames if not _installed(frame.filename)]
     builtin = any(frame.filename.startswith(OURS) for frame in frames)
     if places := own or ([] if builtin else frames):
         message += f" at {os.path.basename(places[-1].filename)}:{places[-1].lineno}"
