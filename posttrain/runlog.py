@@ -145,7 +145,8 @@ def check_place(out: Path, resume: bool) -> None:
             raise InputError(f"--out {out}: already holds a run; add --resume to continue it, or choose another folder")
     elif out.exists() and any(p.name not in BEFORE_CONFIG for p in out.iterdir()):
         raise InputError(f"--out {out}: not empty and not a run; choose another folder")
-    check_writable(out, "cannot be written")
+    if not (out / "lineage.json").exists():  # a finished run is left as it is
+        check_writable(out, "cannot be written")
 
 
 def check_writable(out: Path, fault: str) -> None:
