@@ -116,6 +116,7 @@ def _dispatch(args: list[str]) -> int:
         config = parse_options(command.config, rest, f"posttrain {name}", command.positional, _owners(commands))
     except SystemExit as stop:  # how tyro ends after an option without its value
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
+    _check_named(config)
     configure_threads()
     code = command.run(config)
     if code == DONE and not getattr(config, "plan", False) and not getattr(config, "dry_run", False):
@@ -137,6 +138,15 @@ def _owners(commands: Mapping[str, Command]) -> dict[str, list[str]]:
         for option in command.config.model_fields.keys() - command.positional.keys():
             owners.setdefault(option, []).append(name)
     return owners
+
+
+def _check_named(config: Config) -> None:
+    """See `named_files`. What a recipe, a comparison and a score name is looked for by themselves, without torch."""
+    if isinstance(config, configs.RunConfig | configs.CompareConfig | configs.ReportConfig | configs.ScoreConfig):
+        return
+    from posttrain.named_files import check_named
+
+    check_named(config)
 
 
 def _overview(commands: Mapping[str, Command]) -> str:

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from posttrain.config import Config
+from posttrain.config.base import close_choice
 from posttrain.names_elsewhere import look_up, meant
 from posttrain.types import InputError
 
@@ -182,7 +183,7 @@ def _messages(config_class: type[Config], error: ValidationError, positional: Ma
         else:
             rule = fault["msg"].removeprefix("Value error, ").split(", unable to parse")[0]
             rule = rule.replace("Input should be", "must be")
-            lines.append(f"{name} {rule}, not {fault['input']!r}")
+            lines.append(f"{name} {rule}, not {fault['input']!r}{close_choice(fault)}")
     return lines
 
 

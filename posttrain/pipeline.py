@@ -7,28 +7,34 @@ A pipeline folder has a run folder for each stage, named after it, and beside th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from posttrain.config import Recipe, RunConfig
+from posttrain.config import HeldOut, Recipe, RunConfig
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
-from posttrain.plan import check_texts, stage_configs
-from posttrain.recipe import load_recipe
+from posttrain.recipe import Findings, RecipeFaults, load_recipe
+from posttrain.recipe_check import read_recipe
+from posttrain.recipe_paths import KINDS
 from posttrain.rows import Row
 from posttrain.run_files import CostFile, checked
 from posttrain.runlog import read_object, refuse_links, write_atomic
-from posttrain.stages import READS, START, StageSpec, check_stages
-from posttrain.template_date import KEY, dated, fixed_date, template_date
+from posttrain.stages import READS, START, StageSpec
+from posttrain.template_date import KEY, dated, fixed_date, kept_date, template_date
 from posttrain.text import printable
 from posttrain.types import InputError, Prompt, Sampling, Task
 from posttrain.wording import format_quantity
 
 if TYPE_CHECKING:
     from posttrain.data.formats import Kind
+
+NOT_COMPARED = (
+    "nothing was compared: the recipe has no evaluate. Add `evaluate: {data: TASKS, reward: [REWARD]}` to it and run "
+    "it again; what is trained is not trained again"
+)
 
 
 def run_recipe(config: RunConfig) -> None:
@@ -39,9 +45,12 @@ def run_recipe(config: RunConfig) -> None:
 
 
 def _date_of(out: Path) -> date:
-    """The date of the first evaluation, which comes before all else, or where there is none the one it will have."""
+    """The date of the first evaluation, which comes before all else, or of the first stage that has one, where nothing
+    is evaluated; where there is neither, the one they will have."""
     file = out / START / "evaluations" / "held_out.json"
     settings = read_object(file).get("settings", {})
+    if not file.exists():
+        return next(filter(None, map(kept_date, sorted(out.glob("*/config.yaml")))), None) or template_date()
     try:
         return date.fromisoformat(settings[KEY]) if KEY in settings else template_date()
     except (ValueError, TypeError):
@@ -50,45 +59,61 @@ def _date_of(out: Path) -> date:
 
 def _run_recipe(config: RunConfig) -> None:
     out = config.folder
-    recipe = load_recipe(config.recipe, config.set, config.size)
-    stages = check_stages(recipe, out)
-    check_texts(stage_configs(recipe, stages, out))
-    from posttrain.evals.compare import compare
-    from posttrain.evals.tables import format_tables
+    checked = read_recipe(config)
+    recipe, stages = checked.recipe, checked.stages
     from posttrain.report.html import write_report
-    from posttrain.wording import summary
 
-    # the evaluator reads all data: a bad row is found before anything is written
-    with closing(_Evaluator(recipe, stages, out)) as evaluator:
-        _claim(out, recipe)
-        evaluator.check_earlier([START, *(s.name for s in stages)])
-        evaluator.evaluate(START, recipe.model)
+    # all data is read: a bad row is found before anything is written
+    try:
+        evaluator = None if recipe.evaluate is None else _Evaluator(recipe, stages, out)
+        if evaluator is None:
+            _training_prompts(stages)
+    except RecipeFaults as error:
+        raise checked.text.told(error) from error
+    with nullcontext() if evaluator is None else closing(evaluator):
+        _claim(out, checked.written)
+        if evaluator is not None:
+            evaluator.check_earlier([START, *(s.name for s in stages)])
+            evaluator.evaluate(START, recipe.model)
         for i, stage in enumerate(stages):
             _run_stage(stage, stages, recipe, out)
             known = {s.name for s in stages[: i + 1]}
             for later in stages[i + 1 :]:  # a budget that leaves nothing is told as soon as it is known
                 if later.flops_of in known and known.issuperset(later.data_stages):
                     _budget(later, stages, out)
-            if stage.makes_model:
+            if stage.makes_model and evaluator is not None:
                 evaluator.evaluate(stage.name, str(out / stage.name / "model"))
             write_report(out / stage.name)
+    _conclude(stages, out, compared=evaluator is not None)
+
+
+def _conclude(stages: list[StageSpec], out: Path, *, compared: bool) -> None:
+    """Write the comparison of all models, or what they cost where nothing was evaluated, and show it."""
+    from rich.console import Console
+
+    from posttrain.evals.compare import compare
+    from posttrain.evals.tables import format_tables
+    from posttrain.report.html import write_report
+    from posttrain.wording import summary
+
     models = [s for s in stages if s.makes_model]
     comparison = compare(
-        {START: out / START, **{s.name: out / s.name for s in models}},
-        {START: None, **{s.name: s.parent for s in models}},
+        ({START: out / START} if compared else {}) | {s.name: out / s.name for s in models},
+        ({START: None} if compared else {})
+        | {s.name: s.parent if compared or s.parent != START else None for s in models},
         out,
         costs={s.name: [out / data for data in s.data_stages] for s in models},
         others={s.name: (s.parent, out / s.name) for s in stages if not s.makes_model},
         loose=True,  # the evaluator has checked what it writes; evaluations that were added by hand spoil no run
     )
     write_report(out)
-    from rich.console import Console
-
     console = Console()
     for table in format_tables(comparison):
         console.print(table)
     for sentence in summary(comparison):
         console.print(f"- {printable(sentence)}", highlight=False, markup=False)
+    if not compared:
+        console.print(f"- {NOT_COMPARED}", highlight=False, markup=False)
     console.print(f"\nreport: {printable(out / 'report.html')}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -119,14 +144,18 @@ def _claim(out: Path, recipe: Recipe) -> None:
 
 def _text(recipe: Recipe) -> str:
     exclude: dict[str, Any] = {"shape": True}
-    if recipe.evaluate.columns is None:
+    if recipe.evaluate is None:
+        exclude["evaluate"] = True
+    elif recipe.evaluate.columns is None:
         exclude["evaluate"] = {"columns"}
     return yaml.safe_dump(recipe.model_dump(mode="json", exclude=exclude), sort_keys=False, allow_unicode=True)
 
 
 def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     """Raise InputError naming the first thing that differs and must not."""
-    changed = [key for key in ("model", "seed", "evaluate") if before[key] != now[key]]
+    changed = [key for key in ("model", "seed") if before[key] != now[key]]
+    if before["evaluate"] not in (None, now["evaluate"]):  # what was not evaluated can be yet
+        changed.append("evaluate")
     if list(before["stages"]) != list(now["stages"]):
         changed.append("the list of stages")
     for name, settings in now["stages"].items():
@@ -151,7 +180,25 @@ def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: P
     if len(stage.data) > 1 and not (out / stage.name / "lineage.json").exists():
         _pool(stage, out)
     model = recipe.model if stage.parent in (START, None) else str(out / str(stage.parent) / "model")
-    METHODS[stage.method](stage.config(out, model, recipe.seed, _budget(stage, stages, out)))
+    config = stage.config(out, model, recipe.seed, _budget(stage, stages, out))
+    _same_places(out / stage.name / "config.yaml", config.model_dump(mode="json"))
+    METHODS[stage.method](config)
+
+
+def _same_places(file: Path, config: Mapping[str, Any]) -> None:
+    """Have a stage that has begun know its files by their paths from the current directory, which may be another than
+    that of its beginning. That they are those of the recipe has been checked, see `_same_recipe`."""
+    try:
+        before = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return  # whoever opens the run tells what is wrong
+    moved = {
+        key: config[key]
+        for key in (*KINDS, "models")
+        if isinstance(before, dict) and before.get(key) and config.get(key)
+    }
+    if isinstance(before, dict) and any(before[key] != value for key, value in moved.items()):
+        write_atomic(file, yaml.safe_dump(before | moved, sort_keys=False, allow_unicode=True))
 
 
 def _pool(stage: StageSpec, out: Path) -> None:
@@ -197,17 +244,19 @@ class _Evaluator:
         from posttrain.evals.settings import task_settings
         from posttrain.rewards.base import Scorer
 
+        assert recipe.evaluate is not None
         self.recipe = recipe
+        self.held_out: HeldOut = recipe.evaluate
         self.out = out
-        held_out = load_tasks(recipe.evaluate.data, recipe.evaluate.columns)
+        settings = self.held_out
+        held_out = load_tasks(settings.data, settings.columns)
         self.tasks: list[Task]
         self.tasks, self.removed = drop_overlap(_training_prompts(stages), held_out)
         if not self.tasks:
             raise InputError(
-                f"{recipe.evaluate.data}: every held-out prompt occurs in the training data; give evaluate.data others"
+                f"{settings.data}: every held-out prompt occurs in the training data; give evaluate.data others"
             )
         columns = set.intersection(*(set(t.columns) for t in self.tasks))
-        settings = recipe.evaluate
         self.scorer = Scorer(settings.reward, columns=columns, timeout_seconds=30.0)
         self.sampling = Sampling(settings.max_new_tokens, settings.temperature)
         alike = task_settings(self.tasks, self.scorer, self.sampling, samples=settings.samples, raw=False)
@@ -240,7 +289,7 @@ class _Evaluator:
         from posttrain.models import load_model, weights_hash
         from posttrain.models.load import model_folder
 
-        settings = self.recipe.evaluate
+        settings = self.held_out
         folder = self.out / name
         suites = [MAIN_SUITE, *([RETENTION_SUITE] if settings.retention else [])]
         todo = [s for s in suites if not (folder / "evaluations" / f"{s}.json").exists()]
@@ -283,7 +332,12 @@ def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
     begins. Raises InputError for a row that is wrong, and for pooled sources that are not of one kind."""
     from posttrain.rows import row_prompts
 
-    return [prompt for stage in stages for row in _training_rows(stage) for prompt in row_prompts(row)]
+    found, rows = Findings(), list[Row]()
+    for stage in stages:
+        with found.collect(("stages", stage.name, "data"), f"stage {stage.name}: "):
+            rows += _training_rows(stage)
+    found.check()
+    return [prompt for row in rows for prompt in row_prompts(row)]
 
 
 def _training_rows(stage: StageSpec) -> list[Row]:
@@ -297,10 +351,7 @@ def _training_rows(stage: StageSpec) -> list[Row]:
         own = _rows_of(stage.method, source.name, stage.columns, len(stage.data) > 1) if source.file is None else ()
         kinds[source.name] = KINDS[type(own[0])] if own else made
         rows += own
-    try:
-        check_one_kind(kinds)
-    except InputError as error:
-        raise InputError(f"stage {stage.name}: {error}") from None
+    check_one_kind(kinds)
     if (mix := stage.options.get("ptx_data")) is not None:
         rows += _rows_of("sft", mix)
     if (held_out := stage.options.get("eval_data")) is not None:

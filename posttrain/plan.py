@@ -1,30 +1,23 @@
-"""What a recipe would do and what memory it would take, without touching a model or data: `posttrain run … --plan`."""
+"""What a recipe would do and what memory it would take, without touching a model: `posttrain run … --plan`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from posttrain.config import (
-    AdversarialConfig,
     DistillConfig,
     ModelShape,
     OnlineDpoConfig,
-    Recipe,
-    ReviseConfig,
     RlConfig,
     RunConfig,
-    SampleConfig,
 )
-from posttrain.recipe import load_recipe
-from posttrain.rewards.judge_prompts import read_rubric
+from posttrain.recipe_check import read_recipe
 from posttrain.rewards.specs import Spec
-from posttrain.stages import STAGE_MODEL, StageSpec, check_stages
+from posttrain.stages import StageSpec
 from posttrain.text import cell
-from posttrain.train.answers import check_soft_labels
-from posttrain.types import InputError
 
 BYTES = 4
 """Of a number: everything that is trained or sampled from is in float32."""
@@ -69,12 +62,8 @@ def show_plan(config: RunConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    recipe = load_recipe(config.recipe, config.set, config.size)
-    stages = check_stages(recipe, config.folder)
-    configs = stage_configs(recipe, stages, config.folder)
-    check_texts(configs)
-    for text in recipe.evaluate.reward:
-        _check_reward(text)
+    checked = read_recipe(config, planned=True)
+    recipe, stages, configs = checked.recipe, checked.stages, checked.configs
     shape = recipe.shape or SHAPES.get(recipe.model)
     table = Table(title=f"{cell(recipe.model)}: stages", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("stage", "method", "from", "data", "trains"):
@@ -101,27 +90,6 @@ def show_plan(config: RunConfig) -> None:
         f"\n{parameters(shape) / 1e6:,.1f} million parameters. Sampling (engine, cache) and training (gradients, "
         "activations) take turns; the data and models that a judge loads are not counted."
     )
-
-
-def stage_configs(recipe: Recipe, stages: Sequence[StageSpec], out: Path) -> dict[str, Any]:
-    """The configuration of each stage by its name, as far as it is known before anything has run."""
-    return {stage.name: stage.config(out, recipe.model, recipe.seed, None) for stage in stages}
-
-
-def check_texts(configs: Mapping[str, Any]) -> None:
-    """Check what stages read only once they run: reward expressions, the files they name, and principles. Raises
-    InputError naming the stage."""
-    for name, config in configs.items():
-        gold = [config.gold] if isinstance(config, AdversarialConfig) and config.gold is not None else []
-        try:
-            for text in (*getattr(config, "reward", ()), *gold):
-                _check_reward(text)
-            if isinstance(config, SampleConfig):
-                check_soft_labels(config)
-            if isinstance(config, ReviseConfig):
-                read_rubric(config.principles, "1-10")
-        except InputError as error:
-            raise InputError(f"stage {name}: {error}") from None
 
 
 def parameters(shape: ModelShape) -> float:
@@ -232,15 +200,6 @@ def _layer(shape: ModelShape) -> int:
 def _models_named(config: Any) -> int:
     specs = [Spec.parse(text) for text in getattr(config, "reward", ())]
     return sum(len(part.models) for spec in specs for part in spec.expression.walk())
-
-
-def _check_reward(text: str) -> None:
-    for part in Spec.parse(text).expression.walk():
-        file = part.target.rpartition(":")[0]
-        if file.endswith(".py") and not Path(file).is_file():
-            raise InputError(f"reward {text!r}: there is no file {file}")
-        if unknown := next(filter(STAGE_MODEL.fullmatch, part.models), None):
-            raise InputError(f"reward {text!r} names {unknown}, and the recipe has no such stage")
 
 
 def _described(stage: StageSpec, config: Any) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Every file is written whole or line by line; a torn last line, left by a kill, i
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -128,16 +129,33 @@ def check_out(out: Path, config: Mapping[str, Any], resume: bool) -> bool:
     """Whether `out` holds this very run, finished. Raises InputError, and writes nothing, where the folder holds
     something else, another run or a changed configuration."""
     config_file = out / "config.yaml"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; give a folder")
+    check_place(out, resume)
     if config_file.exists():
-        if not resume:
-            raise InputError(f"--out {out}: already holds a run; add --resume to continue it, or choose another folder")
         refuse_links(*out.iterdir())
         _same_config(config_file, config)
+    return (out / "lineage.json").exists()
+
+
+def check_place(out: Path, resume: bool) -> None:
+    """Raise InputError where a run cannot be written to `out`, as far as that is known without its configuration."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
+    if (out / "config.yaml").exists():
+        if not resume:
+            raise InputError(f"--out {out}: already holds a run; add --resume to continue it, or choose another folder")
     elif out.exists() and any(p.name not in BEFORE_CONFIG for p in out.iterdir()):
         raise InputError(f"--out {out}: not empty and not a run; choose another folder")
-    return (out / "lineage.json").exists()
+    if not (out / "lineage.json").exists():  # a finished run is left as it is
+        check_writable(out, "cannot be written")
+
+
+def check_writable(out: Path, fault: str) -> None:
+    """Raise InputError, saying that the folder has this `fault`, where neither it nor the first folder above it that is
+    there can be written to."""
+    there = next((place for place in (out, *out.absolute().parents) if os.path.lexists(place)), out)
+    code = errno.ENOTDIR if not there.is_dir() else 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+    if code:
+        raise InputError(f"--out {out}: {fault} ({os.strerror(code)}); choose another folder")
 
 
 class RunLog:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from posttrain.config import (
     as_tuple,
     read_columns,
 )
-from posttrain.recipe import first_problem
+from posttrain.config.algorithms import ALGORITHMS
+from posttrain.recipe import Fault, Findings, RecipeFaults, about_key, did_you_mean, problems
 from posttrain.types import InputError
 
 START = "start"
@@ -92,6 +94,8 @@ class StageSpec:
     flops_of: str | None
     options: Mapping[str, Any]
     of: tuple[str, ...] = ()
+    faulty: bool = False
+    """Whether something is wrong with it, so that it says nothing about the stages that build on it."""
 
     @property
     def makes_model(self) -> bool:
@@ -129,7 +133,7 @@ class StageSpec:
         return str(out / "_pooled" / f"{self.name}-eval_data.jsonl")
 
     def config(self, out: Path, model: str | None, seed: int, max_flops: float | None) -> Any:
-        """The method's configuration. Raises InputError naming stage and key."""
+        """The method's configuration. Raises RecipeFaults naming stage and keys."""
         options = dict(self.options)
         if self.data:
             options["data"] = self.data_path(out)
@@ -141,72 +145,155 @@ class StageSpec:
         try:
             config = METHODS[self.method](out=out / self.name, resume=True, **options)
         except ValidationError as error:
-            raise InputError(f"stage {self.name}: {first_problem(error)}") from error
+            raise RecipeFaults(self._faults(error)) from error
         if not self.renames:
             return config
         held_out = {} if config.eval_data is None else {"eval_data": self.held_out_path(out)}
         return config.model_copy(update={"columns": None, **held_out})
 
+    def _faults(self, error: ValidationError) -> Iterator[Fault]:
+        for place, text in problems(error):
+            hint = about_key(place[0], _keys(self.method)) if "unknown key" in text else ""
+            yield Fault(("stages", self.name, *place), f"stage {self.name}: {text}{hint}")
+
 
 def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
-    """The stages, with every parent, teacher, data stage, budget and option checked."""
-    stages: list[StageSpec] = []
-    if not recipe.stages:
-        raise InputError("the recipe has no stages")
-    for name, raw in recipe.stages.items():
-        if not STAGE_NAME.fullmatch(name) or name in RESERVED:
-            raise InputError(
-                f"stage {name!r}: a name has letters, digits, - and _, begins with a letter or digit and is not "
-                f"{' or '.join(sorted(RESERVED))}"
-            )
-        stages.append(_check_stage(name, raw, {stage.name: stage for stage in stages}, recipe, out))
+    """The stages, with every parent, teacher, data stage, budget and option checked. Raises RecipeFaults with all that
+    is wrong."""
+    found = Findings()
+    stages = find_stages(recipe, out, found)
+    found.check()
     return stages
 
 
-def _check_stage(
-    name: str, raw: Mapping[str, Any], earlier: Mapping[str, StageSpec], recipe: Recipe, out: Path
-) -> StageSpec:
-    options = dict(raw)
-    for key in ("method", "parent", "flops_of", *OTHER_MODELS):
-        if not isinstance(options.get(key), str | None):
-            raise InputError(f"stage {name}: {key} is {options[key]!r}; give one name")
-    method = options.pop("method", None)
-    if method not in METHODS:
-        raise InputError(f"stage {name}: method is {method!r}; use one of {', '.join(METHODS)}")
-    models = {START: recipe.model, **{s.name: str(out / s.name / "model") for s in earlier.values() if s.makes_model}}
-    if method == "average":
-        return _check_average(name, options, models, out)
-    own_source = method in MAKE_DATA and not {"model", "endpoint"}.isdisjoint(options)
-    for key in ("out", "resume") if own_source else ("model", "out", "resume"):
-        if key in options:
-            raise InputError(f"stage {name}: {key} is set by the pipeline; leave it out")
-    parent = options.pop("parent", None)
-    if own_source and parent is not None:
-        raise InputError(f"stage {name}: parent is the model to sample from; leave it or model and endpoint out")
-    if not own_source and parent is None:
-        raise InputError(
-            f"stage {name}: has no parent, the model it begins with; add parent: and one of {', '.join(models)}"
-        )
-    if not own_source and parent not in models:
-        known = "makes no model to train or comes later" if parent in recipe.stages else "is no stage"
-        raise InputError(f"stage {name}: parent is {parent!r}, which {known}; use one of {', '.join(models)}")
-    for key in OTHER_MODELS:
-        if (other := options.get(key)) in recipe.stages and other not in models:
-            known = ", ".join(models)
-            raise InputError(f"stage {name}: {key} is {other!r}, no earlier stage with a model; use {known}")
-        options |= {key: models[other]} if other in models else {}
-    if isinstance(reward := as_tuple(options.get("reward")), list | tuple):
-        paths = {START: recipe.model, **{s.name: str(out / s.name / "model") for s in earlier.values()}}
-        options["reward"] = [_with_paths(name, entry, paths, recipe) for entry in reward]
-    flops_of = options.pop("flops_of", None)
-    if flops_of is not None:
-        _check_flops_of(name, flops_of, options, earlier)
-    data = _sources(name, method, options.pop("data", None), earlier, recipe, out)
-    if recipe.trust_remote_code:
-        options.setdefault("trust_remote_code", True)
-    spec = StageSpec(name, method, parent, data, flops_of, options)
-    spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if flops_of else None)
-    return spec
+def find_stages(recipe: Recipe, out: Path, found: Findings) -> list[StageSpec]:
+    """The stages whose method is known. What is wrong goes into `found`, see `StageSpec.faulty`."""
+    if not recipe.stages:
+        found.add(("stages",), "the recipe has no stages")
+    stages: dict[str, StageSpec] = {}
+    unknown: set[str] = set()  # of these nobody can say what they make, nor of those that build on them
+    for name, raw in recipe.stages.items():
+        if not STAGE_NAME.fullmatch(name) or name in RESERVED:
+            found.add(
+                ("stages", name),
+                f"stage {name!r}: a name has letters, digits, - and _, begins with a letter or digit and is not "
+                f"{' or '.join(sorted(RESERVED))}",
+            )
+        elif raw.get("method") not in list(METHODS):
+            method = raw.get("method")
+            hint = did_you_mean(str(method), METHODS) or ";"
+            if method in ALGORITHMS:
+                hint = f"; did you mean method: rl with algorithm: {method}?"
+            place = ("stages", name, "method")
+            found.add(place, f"stage {name}: method is {method!r}{hint} use one of {', '.join(METHODS)}")
+        elif unknown.isdisjoint(re.findall(STAGE_NAME.pattern, str(raw))):
+            stages[name] = _Check(name, raw, stages, recipe, out, found).stage()
+            continue
+        else:
+            for key in (str(key) for key in raw if key not in _keys(raw["method"]) | {"of"}):
+                hint = about_key(key, _keys(raw["method"]))
+                found.add(("stages", name, key), f"stage {name}: {key}: unknown key{hint}")
+        unknown.add(name)
+    return list(stages.values())
+
+
+@dataclass(frozen=True)
+class _Check:
+    """The check of one stage. What is wrong goes into `found`, and something right takes its place, so that the rest
+    can be checked too."""
+
+    name: str
+    raw: Mapping[str, Any]
+    earlier: Mapping[str, StageSpec]
+    recipe: Recipe
+    out: Path
+    found: Findings
+
+    def stage(self) -> StageSpec:
+        name, recipe, out, options = self.name, self.recipe, self.out, dict(self.raw)
+        before = len(self.found.faults)
+        method = options.pop("method")
+        models = {
+            START: recipe.model,
+            **{s.name: str(out / s.name / "model") for s in self.earlier.values() if s.makes_model},
+        }
+        for key in ("parent", "flops_of", *OTHER_MODELS):
+            if not isinstance(options.get(key), str | None):
+                self._fault(key, f"{key} is {options.pop(key)!r}; give one name")
+        if method == "average":
+            spec = self._average(options, models)
+        else:
+            parent = self._parent(method, options, models)
+            self._other_models(options, models)
+            flops_of = options.pop("flops_of", None)
+            if flops_of is not None:
+                with self._at("flops_of"):
+                    _check_flops_of(name, flops_of, options, self.earlier)
+            data: tuple[DataSource, ...] = (DataSource(""),)
+            with self._at("data"):
+                data = _sources(name, method, options.pop("data", None), self.earlier, recipe, out)
+            if recipe.trust_remote_code:
+                options.setdefault("trust_remote_code", True)
+            spec = StageSpec(name, method, parent, data, flops_of, options)
+        with self._at(None):
+            spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if spec.flops_of else None)
+        return replace(spec, faulty=len(self.found.faults) > before)
+
+    def _fault(self, key: str, text: str) -> None:
+        self.found.add(("stages", self.name, key), f"stage {self.name}: {text}")
+
+    def _at(self, key: str | None) -> AbstractContextManager[None]:
+        return self.found.collect(("stages", self.name, *([key] if key else [])))
+
+    def _parent(self, method: str, options: dict[str, Any], models: Mapping[str, str]) -> str | None:
+        own_source = method in MAKE_DATA and not {"model", "endpoint"}.isdisjoint(options)
+        for key in ("out", "resume") if own_source else ("model", "out", "resume"):
+            if key in options:
+                del options[key]
+                self._fault(key, f"{key} is set by the pipeline; leave it out")
+        parent = options.pop("parent", None)
+        known = ", ".join(models)
+        if own_source:
+            if parent is not None:
+                self._fault("parent", "parent is the model to sample from; leave it or model and endpoint out")
+            return None
+        if parent is None:
+            self._fault("parent", f"has no parent, the model it begins with; add parent: and one of {known}")
+        elif parent not in models:
+            why = "is no stage"
+            if parent in self.recipe.stages:
+                why = "makes no model to train or comes later"
+            hint = did_you_mean(parent, models) or ";"
+            self._fault("parent", f"parent is {parent!r}, which {why}{hint} use one of {known}")
+        return parent if parent in models else START
+
+    def _other_models(self, options: dict[str, Any], models: Mapping[str, str]) -> None:
+        """Teachers, policies and the models of rewards, by their paths."""
+        for key in OTHER_MODELS:
+            if (other := options.get(key)) in self.recipe.stages and other not in models:
+                self._fault(key, f"{key} is {other!r}, no earlier stage with a model; use {', '.join(models)}")
+            if isinstance(other, str) and other in models:
+                options[key] = models[other]
+        if isinstance(reward := as_tuple(options.get("reward")), list | tuple):
+            made = {s.name: str(self.out / s.name / "model") for s in self.earlier.values()}
+            paths = {START: self.recipe.model, **made}
+            with self._at("reward"):
+                options["reward"] = [_with_paths(self.name, entry, paths, self.recipe) for entry in reward]
+
+    def _average(self, options: dict[str, Any], models: Mapping[str, str]) -> StageSpec:
+        of = options.pop("of", None)
+        if not isinstance(of, list) or len(of) < 2 or not all(isinstance(part, str) and part in models for part in of):
+            self._fault("of", f"of is {of!r}; give a list of two or more of {', '.join(models)}")
+            of = [START, START]
+        for key in options:
+            self._fault(key, f"{key}: unknown key; an average has method and of alone")
+        return StageSpec(self.name, "average", of[0], (), None, {"models": [models[part] for part in of]}, tuple(of))
+
+
+def _keys(method: str) -> set[str]:
+    """What a stage of a method may set."""
+    keys = set(METHODS[method].model_fields) - {"out", "resume"} | {"method", "parent", "flops_of"}
+    return keys if method in MAKE_DATA else keys - {"model"}
 
 
 def _check_flops_of(name: str, flops_of: str, options: Mapping[str, Any], earlier: Mapping[str, StageSpec]) -> None:
@@ -216,18 +303,6 @@ def _check_flops_of(name: str, flops_of: str, options: Mapping[str, Any], earlie
         raise InputError(f"stage {name}: flops_of is {flops_of!r}, which takes no operations here; use another stage")
     if options.get("max_flops") is not None:
         raise InputError(f"stage {name}: flops_of stands for max_flops; leave one of them out")
-
-
-def _check_average(name: str, options: dict[str, Any], models: Mapping[str, str], out: Path) -> StageSpec:
-    of = options.pop("of", None)
-    if not isinstance(of, list) or len(of) < 2 or not all(isinstance(one, str) and one in models for one in of):
-        raise InputError(f"stage {name}: of is {of!r}; give a list of two or more of {', '.join(models)}")
-    if options:
-        raise InputError(f"stage {name}: {next(iter(options))}: unknown key; an average has method and of alone")
-    options = {"models": [models[one] for one in of]}
-    spec = StageSpec(name, "average", of[0], (), None, options, tuple(of))
-    spec.config(out, None, 0, None)
-    return spec
 
 
 def _with_paths(name: str, entry: Any, paths: Mapping[str, str], recipe: Recipe) -> Any:
@@ -276,6 +351,8 @@ def _sources(
 
 def _data_file(name: str, method: str, source: StageSpec, recipe: Recipe, out: Path) -> str:
     """The file of the stage `source` that a stage reads. Raises InputError where it writes none that fits."""
+    if source.faulty:
+        return ""
     if source.method not in MAKE_DATA:
         raise InputError(f"stage {name}: data is the stage {source.name!r}, which makes no data; use a sample stage")
     config = source.config(out, recipe.model, recipe.seed, None)

@@ -73,13 +73,13 @@ def on_one_date(stage: Callable[[Config], None]) -> Callable[[Config], None]:
 
     @wraps(stage)
     def run(config: Config) -> None:
-        with fixed_date(_kept(config.out / "config.yaml") or template_date()):
+        with fixed_date(kept_date(config.out / "config.yaml") or template_date()):
             stage(config)
 
     return run
 
 
-def _kept(file: Path) -> date | None:
+def kept_date(file: Path) -> date | None:
     """The date in a run's `config.yaml`. A file that is none is left to whoever opens the run."""
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}

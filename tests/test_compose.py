@@ -155,10 +155,10 @@ def test_what_is_wrong_and_where(text: str, message: str) -> None:
     [
         (
             "{file}:words(most=2)",
-            "r.py:words(most=2) could not be loaded: it has no option 'most'; it has at_most, unit",
+            "r.py:words(most=2) could not be loaded: it has no option 'most'; did you mean 'at_most'? it has at_m",
         ),
         ('{file}:words(response="x")', "it has no option 'response'; it has at_most, unit"),
-        ("clip({file}:size, lo=1)", "it has no option 'lo'; it has low, high"),
+        ("clip({file}:size, lo=1)", "it has no option 'lo'; did you mean 'low'? it has low, high"),
         ("clip({file}:size, reward=1)", "it has no option 'reward'; it has low, high"),
         ("clip({file}:size, low=2)", "clip has low=2 above high=1"),
         ("gate({file}:size)", "missing 1 required positional argument: 'reward'"),

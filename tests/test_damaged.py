@@ -21,7 +21,7 @@ from posttrain.config import SampleConfig, SftConfig
 from posttrain.models import load_model
 from posttrain.options import parse_options
 from posttrain.runlog import RunLog, check_out, read_jsonl, read_metrics, write_atomic
-from posttrain.template_date import _kept
+from posttrain.template_date import kept_date
 from posttrain.train.controllers import AdaptiveKl, Constraints, restore, state
 from posttrain.train.loop import _checkpoint, _restore, _Tracker, make_policy
 from posttrain.train.policy import DamagedFile, LocalPolicy
@@ -228,7 +228,7 @@ def test_nobody_waits_for_a_pipe_in_a_run_folder(tmp_path: Path, name: str) -> N
     os.mkfifo(run / name)
     with pytest.raises(InputError, match="neither a file nor a folder"):
         check_out(run, {"model": "m"}, resume=True)
-    assert _kept(run / "config.yaml") is None
+    assert kept_date(run / "config.yaml") is None
 
 
 def test_an_evaluation_is_not_written_into_a_linked_folder(tmp_path: Path) -> None:

@@ -16,15 +16,16 @@ from typing import Any
 
 import pytest
 
-from posttrain.config import RunConfig
+from posttrain.config import Recipe, RunConfig
 from posttrain.data.check import check_data
 from posttrain.data.formats import load_tasks
 from posttrain.pipeline import run_recipe
-from posttrain.recipe import load_recipe
+from posttrain.recipe import checked_recipe, load_recipe, read_text
+from posttrain.recipe_check import read_recipe
+from posttrain.recipe_paths import placed
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rewards.constraints import constraints
 from posttrain.rewards.math import math
-from posttrain.stages import check_stages
 from posttrain.types import Message
 
 ROOT = Path(__file__).parents[1]
@@ -82,11 +83,18 @@ def test_grpo_from_scratch_learns() -> None:
 # The recipes
 
 
+def recipe_of(name: str) -> Recipe:
+    """The recipe with its paths as they are seen from here."""
+    text = read_text(f"examples/{name}.yaml")
+    return placed(checked_recipe(text.raw), text)
+
+
 @pytest.mark.parametrize("name", USES)
 def test_a_use_case_is_valid(name: str, tmp_path: Path) -> None:
     """Its recipe is, and its held-out prompts are in none of its training data."""
-    recipe = load_recipe(f"examples/{name}.yaml")
-    stages = check_stages(recipe, tmp_path)
+    checked = read_recipe(RunConfig(recipe=f"examples/{name}.yaml", out=tmp_path), planned=True)
+    recipe, stages = checked.recipe, checked.stages
+    assert recipe.evaluate is not None
     trained = [source.name for stage in stages for source in stage.data if source.file is None]
     assert [o.rows for o in check_data(recipe.evaluate.data, tuple(trained)).overlaps] == [0] * len(trained)
     text = (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")
@@ -142,7 +150,7 @@ def test_a_data_file_is_right_and_used(file: Path) -> None:
     report = check_data(str(file))
     assert report.ok and report.duplicates == 0 and 20 <= report.rows <= 200, report.problems
     recipes = [recipe.read_text(encoding="utf-8") for recipe in EXAMPLES.glob("*.yaml")]
-    assert any(f"examples/data/{file.name}" in text for text in recipes)
+    assert any(f"data/{file.name}" in text for text in recipes)
 
 
 def test_the_answers_to_imitate_do_what_is_asked(make: ModuleType) -> None:
@@ -223,7 +231,8 @@ def test_every_measure_has_answers() -> None:
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_what_the_measure_pays(name: str) -> None:
-    evaluate = load_recipe(f"examples/{name}.yaml").evaluate
+    evaluate = recipe_of(name).evaluate
+    assert evaluate is not None
     task = load_tasks(evaluate.data)[0]
     said = [Sample(task.prompt, (Message("assistant", text),), (), task.columns) for text, _ in ANSWERS[name]]
     with Scorer(evaluate.reward, columns=set(task.columns), timeout_seconds=30.0) as scorer:

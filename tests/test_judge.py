@@ -208,7 +208,9 @@ def test_a_text_file_is_one_criterion(tmp_path: Path) -> None:
 
 
 def test_a_misspelled_name_is_no_rubric() -> None:
-    with pytest.raises(InputError, match="there is no rubric 'harmles'; shipped are harmless, honest; or give a file"):
+    with pytest.raises(
+        InputError, match=r"rubric 'harmles'; did you mean 'harmless'\? shipped are harmless, honest; or give a file"
+    ):
         read_rubric("harmles", "0-1")
 
 

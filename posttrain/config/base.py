@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -32,6 +34,13 @@ def read_columns(value: Any) -> Any:
             raise ValueError(f"must name each field once, and names {field} twice")
         names[field] = column
     return names
+
+
+def close_choice(fault: Mapping[str, Any]) -> str:
+    """`; did you mean NAME?` for a value that is none of its choices, from the fault that pydantic reports."""
+    choices = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
+    close = difflib.get_close_matches(str(fault["input"]), choices, n=1)
+    return f"; did you mean {close[0]}?" if fault["type"] == "literal_error" and close else ""
 
 
 def as_tuple(value: Any) -> Any:

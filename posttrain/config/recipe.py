@@ -112,8 +112,8 @@ class Recipe(Config):
     """Seed of every stage that does not set its own."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along, in every stage and evaluation."""
-    evaluate: HeldOut
-    """The evaluation of the start and of every stage's model."""
+    evaluate: HeldOut | None = None
+    """The evaluation of the start and of every stage's model; without it the stages are trained and not compared."""
     shape: ModelShape | None = None
     """Sizes of the start, for `--plan`, where the model is not one of those that are shipped."""
     stages: dict[str, dict[str, Any]]

@@ -71,15 +71,9 @@ def _copy(row: RawRow, index: int, copy: int) -> RawRow:
 
 def _source_rows(source: Source, text: str) -> list[RawRow]:
     path = Path(source.name)
-    if os.path.isdir(path):
-        raise InputError(f"{source.name} is a directory; name one file in it ({FILES})")
+    if not check_source(source):
+        return _hub_rows(source, text)
     kind = extension(path)
-    if not os.path.exists(path):
-        if HUB_ID.fullmatch(source.name) and kind not in EXTENSIONS and not os.path.isdir(path.parent):
-            return _hub_rows(source, text)
-        raise InputError(f"no such file: {source.name}. Give a path ending in {FILES} or a hub id owner/name")
-    if kind not in EXTENSIONS or (kind == ".parquet" and path.suffix == ".gz"):
-        raise InputError(f"{source.name}: cannot read files ending in {path.suffix!r}; use one of {FILES}")
     if unknown := sorted(set(source.options) - ({"split"} if kind == ".json" else set())):
         takes = "a .json file takes ?split=… alone" if kind == ".json" else f"a {kind} file takes none"
         raise InputError(f"{text}: unknown option {unknown[0]!r}; {takes}")
@@ -93,6 +87,22 @@ def _source_rows(source: Source, text: str) -> list[RawRow]:
     if not rows:
         raise InputError(f"{source.name} has no rows")
     return rows
+
+
+def check_source(source: Source) -> bool:
+    """Whether a source is a file of a form that can be read; else it is an id of the hub. Raises InputError for a file
+    that is not there, or of another form. It is not opened."""
+    path = Path(source.name)
+    if os.path.isdir(path):
+        raise InputError(f"{source.name} is a directory; name one file in it ({FILES})")
+    kind = extension(path)
+    if not os.path.exists(path):
+        if HUB_ID.fullmatch(source.name) and kind not in EXTENSIONS and not os.path.isdir(path.parent):
+            return False
+        raise InputError(f"no such file: {source.name}. Give a path ending in {FILES} or a hub id owner/name")
+    if kind not in EXTENSIONS or (kind == ".parquet" and path.suffix == ".gz"):
+        raise InputError(f"{source.name}: cannot read files ending in {path.suffix!r}; use one of {FILES}")
+    return True
 
 
 def extension(path: Path) -> str:

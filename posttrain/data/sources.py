@@ -1,6 +1,7 @@
 """How a source of rows is written: `NAME?key=value&key=value*WEIGHT`, several joined by commas.
 
-A path that exists is taken as it stands, whatever characters it has.
+A path that exists is taken as it stands, whatever characters it has. Paths are relative to `folder`,
+where that is given.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -31,13 +32,13 @@ class Source:
         return os.path.isfile(self.name)
 
 
-def split_sources(text: str) -> list[str]:
+def split_sources(text: str, folder: str = "") -> list[str]:
     """The sources that are joined by commas; a comma in the name of a file that exists joins nothing. Raises InputError
     for an empty one."""
     parts, sources = text.split(","), []
     while parts:
         starts = (",".join(parts[:n]).strip() for n in range(len(parts), 1, -1))
-        whole = next((start for start in starts if os.path.exists(WEIGHT.sub(r"\g<name>", start))), parts[0].strip())
+        whole = next((s for s in starts if _exists(WEIGHT.sub(r"\g<name>", s), folder)), parts[0].strip())
         parts = parts[whole.count(",") + 1 :]
         sources.append(whole)
     if len(sources) > 1 and "" in sources:
@@ -45,15 +46,15 @@ def split_sources(text: str) -> list[str]:
     return sources
 
 
-def split_weight(text: str) -> tuple[str, float]:
+def split_weight(text: str, folder: str = "") -> tuple[str, float]:
     """The source without its weight, and the weight, 1 where none is given. Raises InputError for a weight of 0, and
     for what follows the * of a file and is no weight."""
-    if os.path.exists(text):
+    if _exists(text, folder):
         return text, 1.0
     match = WEIGHT.fullmatch(text)
     if match is None:
         name, _, weight = text.rpartition("*")
-        if os.path.exists(name.strip()):
+        if _exists(name.strip(), folder):
             raise InputError(f"{text}: what follows the * must be a number above 0, as in {name}*0.3, not {weight!r}")
         return text, 1.0
     if not float(match["weight"]):
@@ -61,16 +62,28 @@ def split_weight(text: str) -> tuple[str, float]:
     return match["name"], float(match["weight"])
 
 
-def parse_source(text: str) -> Source:
+def parse_source(text: str, folder: str = "") -> Source:
     """One source. Raises InputError for a weight of 0 and an option that is given twice."""
-    name, weight = split_weight(text)
-    if os.path.exists(name):
+    name, weight = split_weight(text, folder)
+    if _exists(name, folder):
         return Source(name, weight=weight)
     name, _, query = name.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     if len(options := dict(pairs)) < len(pairs):
         raise InputError(f"{text}: an option is given twice")
     return Source(name, options, weight)
+
+
+def with_names(text: str, folder: str, named: Callable[[str], str]) -> str:
+    """The sources of `text`, as they are read in `folder`, with each name as `named` has it; options and weights
+    stay."""
+    parts = split_sources(text, folder)
+    names = [parse_source(part, folder).name for part in parts]
+    return ",".join(named(name) + part[len(name) :] for name, part in zip(names, parts, strict=True))
+
+
+def _exists(name: str, folder: str) -> bool:
+    return bool(name) and os.path.exists(os.path.join(folder, name))
 
 
 def weighted(count: int, weight: float) -> list[tuple[int, int]]:

@@ -57,7 +57,8 @@ class EnvPool:
     """Episodes of one environment, each in an instance of its own, in `workers` processes.
 
     `timeout_seconds` bounds a reset, the answer to one message and a reward, each. `columns` are those of the data;
-    with `keep_state` an outcome carries its instance, for rewards that name `environments`.
+    None where they are not known yet. With `keep_state` an outcome carries its instance, for rewards that name
+    `environments`.
 
     Raises InputError where the environment cannot be found, imported or described, or its `reset` asks for what is no
     column; RunFailed where a worker does not start. Not for use by two threads at once."""
@@ -66,7 +67,7 @@ class EnvPool:
         self,
         spec: str,
         *,
-        columns: Collection[str],
+        columns: Collection[str] | None,
         timeout_seconds: float,
         workers: int = 2,
         keep_state: bool = False,
@@ -90,7 +91,8 @@ class EnvPool:
         self.tools: tuple[Mapping[str, Any], ...] = tuple(described["schemas"])
         self.has_reward: bool = described["has_reward"]
         try:
-            check_columns(spec, described["name"], described["required"], columns)
+            if columns is not None:
+                check_columns(spec, described["name"], described["required"], columns)
         except InputError:
             self.close()
             raise

@@ -39,8 +39,8 @@ def parse_spec(text: str) -> Expression:
     file, colon, name = target.rpartition(":")
     if target not in BUILTINS and not (colon and file and name.isidentifier()):
         raise InputError(
-            f"unknown environment {target!r}{close_match(target, list(BUILTINS))}; built in are {', '.join(BUILTINS)}; "
-            "your own is named file.py:Class or package.module:Class"
+            f"unknown environment {target!r}{close_match(target, list(BUILTINS)) or ';'} built in are "
+            f"{', '.join(BUILTINS)}; your own is named file.py:Class or package.module:Class"
         )
     return expression
 

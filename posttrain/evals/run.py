@@ -28,7 +28,7 @@ from posttrain.evals.retention.retention import (
     retention_text,
     score_retention,
 )
-from posttrain.evals.runs import other_weights
+from posttrain.evals.runs import check_free, other_weights
 from posttrain.evals.settings import hash_of, task_settings, tasks_hash
 from posttrain.evals.stats import estimate, pass_at_k
 from posttrain.models import LanguageModel, load_model, weights_hash
@@ -60,12 +60,7 @@ class SuiteResult:
 
 def run_eval(config: EvalConfig) -> None:
     """`posttrain eval`: evaluate a model, print the numbers, and write `OUT/evaluations/NAME.json[l]`."""
-    file = None if config.out is None else config.out / "evaluations" / f"{config.file}.json"
-    if file is not None and file.exists():
-        raise InputError(
-            f"--out {config.out}: already holds an evaluation {config.file}; give another "
-            f"{'--name or ' if config.suite == 'tasks' else ''}folder"
-        )
+    check_free(config)
     with fixed_date(template_date()):
         lm, result, settings = _eval_retention(config) if config.suite == "retention" else _eval_tasks(config)
     _print(result.rows)

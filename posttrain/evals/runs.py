@@ -7,10 +7,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from posttrain.run_files import LineageFile, SuiteFile, checked
 from posttrain.runlog import read_object
 from posttrain.types import InputError
+
+if TYPE_CHECKING:
+    from posttrain.config import EvalConfig
+
+
+def check_free(config: EvalConfig) -> None:
+    """Raise InputError where the folder of an evaluation already holds one of its name."""
+    if config.out is not None and (config.out / "evaluations" / f"{config.file}.json").exists():
+        raise InputError(
+            f"--out {config.out}: already holds an evaluation {config.file}; give another "
+            f"{'--name or ' if config.suite == 'tasks' else ''}folder"
+        )
 
 
 def name_runs(folders: Sequence[Path]) -> dict[str, Path]:

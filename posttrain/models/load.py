@@ -25,16 +25,15 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from posttrain.model_names import SMOLLM2, TINY, local_model
 from posttrain.models.classifier import as_causal
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
 from posttrain.template_date import CLOCK
 from posttrain.types import InputError
 
-SMOLLM2 = "smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-TINY = "tiny-random"
 ADAPTER = "adapter_config.json"
 CLASSIFIER = "ForSequenceClassification"
 """How transformers' names of reward models end; with tied embeddings one would load as a language model too."""
@@ -223,16 +222,8 @@ def model_folder(name: str, trusted: bool = False) -> str:
         return str(_cached("tiny-random-v2", build_tiny))
     if name == SMOLLM2:
         return _smollm2()
-    path = Path(name)
-    for candidate in (path, path / "model"):
-        if (candidate / "config.json").is_file():
-            return str(candidate)
-    if path.exists():
-        raise InputError(f"--model {name}: no config.json there, nor in its model/; give a model or a finished run")
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise InputError(
-            f"--model {name}: no such folder; give a model folder, a hub id (owner/name), {SMOLLM2} or {TINY}"
-        )
+    if (folder := local_model(name)) is not None:
+        return str(folder)
     return _from_hub(name, f"--model {name}: no such folder, and the hub did not give it", code=trusted)
 
 

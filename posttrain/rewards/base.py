@@ -125,12 +125,7 @@ class Scorer:
 
     def __post_init__(self) -> None:
         self._specs = [Spec.parse(text) for text in self.specs]
-        names = [spec.name for spec in self._specs]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(
-                f"two rewards are named {twice[0]!r}; their parts could not be told apart, rename one: "
-                f"{twice[0]} as NAME"
-            )
+        named_twice(self._specs)
         if self.workers < 1 or not self.timeout_seconds > 0:
             raise InputError("a scorer needs at least one worker and a timeout above 0")
         self._pool: list[Worker | None] = [None] * self.workers
@@ -316,12 +311,7 @@ class Scorer:
             raise RunFailed("the scorer is closed")
         worker = self._pool[slot] = Worker()
         answer = self._prepare(worker, {"kind": "load", "expressions": [spec.expression for spec in self._specs]})
-        if "error" in answer:
-            raise InputError(f"reward {answer['target']} could not be loaded: {answer['error']}")
-        return [
-            Loaded(loaded["kind"], loaded["is_async"], tuple(Signature(**leaf) for leaf in loaded["leaves"]))
-            for loaded in answer["loaded"]
-        ]
+        return loaded_rewards(answer)
 
     def _prepare(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -341,6 +331,25 @@ class Scorer:
                     self.first_traceback = answer["traceback"]
         weights = self.weights(step)
         return [combine(weights, answers) for answers in zip(*results, strict=True)]
+
+
+def loaded_rewards(answer: Mapping[str, Any]) -> list[Loaded]:
+    """What a worker says about the rewards that it has loaded. Raises InputError where it could not load one."""
+    if "error" in answer:
+        raise InputError(f"reward {answer['target']} could not be loaded: {answer['error']}")
+    return [
+        Loaded(loaded["kind"], loaded["is_async"], tuple(Signature(**leaf) for leaf in loaded["leaves"]))
+        for loaded in answer["loaded"]
+    ]
+
+
+def named_twice(specs: Sequence[Spec]) -> None:
+    """Raise InputError for two rewards of one name."""
+    names = [spec.name for spec in specs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(
+            f"two rewards are named {twice[0]!r}; their parts could not be told apart, rename one: {twice[0]} as NAME"
+        )
 
 
 def local_models(expressions: Iterable[Expression]) -> list[str]:

@@ -30,7 +30,7 @@ from posttrain.rewards.adapters import adapt
 from posttrain.rewards.base import Sample
 from posttrain.rewards.expressions import Expression
 from posttrain.rewards.given import Given
-from posttrain.rewards.loading import load_object, thaw
+from posttrain.rewards.loading import close_match, load_object, thaw
 from posttrain.rewards.returns import Answer, as_list, checked, failure
 from posttrain.rewards.specs import BATCHED_NAMES, BUILTINS, NOT_COLUMNS, Signature
 from posttrain.types import InputError
@@ -181,7 +181,8 @@ def check_options(expression: Expression, function: Function, placed: int) -> No
     takes_all = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
     for name in expression.options:
         if name not in options and (not takes_all or name in NOT_COLUMNS):
-            raise InputError(f"it has no option {name!r}; it has {', '.join(options) or 'none'}")
+            hint = close_match(name, options) or ";"
+            raise InputError(f"it has no option {name!r}{hint} it has {', '.join(options) or 'none'}")
 
 
 def load_function(target: str) -> Function:

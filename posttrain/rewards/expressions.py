@@ -51,6 +51,17 @@ class Expression:
             yield from argument.walk()
 
 
+def written(expression: Expression) -> str:
+    """The text of an expression, as it is parsed."""
+    target = expression.target
+    if not (FILE.fullmatch(target) or NAME.fullmatch(target)):
+        target = f'"{target}"'
+    arguments = [*map(written, expression.arguments)]
+    arguments += [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in expression.options.items()]
+    renamed = f" as {expression.renamed}" if expression.renamed else ""
+    return target + (f"({', '.join(arguments)})" if arguments else "") + renamed
+
+
 def parse_entry(text: str) -> tuple[Expression, str]:
     """The expression and the text of its weight (`"1"` where there is none). Raises InputError with the position."""
     parser = _Parser(text)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from posttrain.types import InputError, Message, RunFailed, Sampling
 
 LEDGER = "spent"
 """The file in the cache that counts the requests and tokens of all workers and runs that use it."""
+
+UNOPENED = ContextVar("UNOPENED", default=False)
+"""Whether judges are made without their models, to check their options alone."""
 
 Outcome = str | Unclear
 """The judge's reply to a question, or why there is none that can be read."""
@@ -35,6 +40,23 @@ class JudgeModel:
     max_tokens: int | None
 
 
+@contextmanager
+def without_models() -> Iterator[None]:
+    """Judges that are made in here have no model: it is not loaded, nor the library of an endpoint."""
+    token = UNOPENED.set(True)
+    try:
+        yield
+    finally:
+        UNOPENED.reset(token)
+
+
+class Unopened:
+    """In the place of a judge's model, see `without_models`."""
+
+    async def answers(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
+        raise RuntimeError("this judge was made to check its options")
+
+
 def open_model(name: str, options: JudgeModel) -> Answering:
     """The endpoint at `url`, or without one the model in a folder or on the hub, loaded. `name` is that of the reward.
 
@@ -47,6 +69,8 @@ def open_model(name: str, options: JudgeModel) -> Answering:
     if options.url is None:
         if budget or cache is not None:
             raise InputError(f"{name}: cache and budgets are for a judge at a url; leave them out")
+        if UNOPENED.get():
+            return Unopened()
         from posttrain.engine.local_answers import LocalAnswers  # imports torch
 
         return LocalAnswers(options.model, sampling)
@@ -54,6 +78,8 @@ def open_model(name: str, options: JudgeModel) -> Answering:
         raise InputError(f'{name}: a budget needs cache="FOLDER", where the workers of a run count together')
     if not options.timeout > 0 or options.retries < 0 or options.concurrency < 1:
         raise InputError(f"{name}: timeout must be above 0, retries at least 0 and concurrency at least 1")
+    if UNOPENED.get():
+        return Unopened()
     endpoint = Endpoint(
         options.url,
         options.model,

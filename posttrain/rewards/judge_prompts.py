@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from posttrain.data.raw import read_bytes
+from posttrain.rewards.loading import close_match
 from posttrain.rewards.returns import BadReturn
 from posttrain.types import InputError, Prompt
 
@@ -90,8 +91,8 @@ def read_rubric(rubric: str, scale: str) -> tuple[Criterion, ...]:
         rubric = str(SHIPPED / f"{rubric}.yaml")
     if rubric.isalpha():
         raise InputError(
-            f"there is no rubric {rubric!r}; shipped are {', '.join(shipped_rubrics())}; or give a file "
-            f"({', '.join(FILES)}) or a sentence"
+            f"there is no rubric {rubric!r}{close_match(rubric, shipped_rubrics()) or ';'} shipped are "
+            f"{', '.join(shipped_rubrics())}; or give a file ({', '.join(FILES)}) or a sentence"
         )
     if not rubric.lower().endswith(FILES):
         return (_criterion("score", rubric, scale, "the rubric"),)

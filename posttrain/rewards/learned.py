@@ -35,15 +35,10 @@ def learned(
     it is one step. The part `steps` is their number.
     Range unbounded, in units of its own: differences are log-odds of being preferred; of a process model [0, 1]. Fails
     where prompt and response are longer than the model's context. Source: Stiennon et al. 2020, arXiv:2009.01325."""
+    _check_learned(use=use, variance_penalty=variance_penalty, aggregate=aggregate)
     from posttrain.models import load_reward_model
     from posttrain.rewards.model_scores import Learned, Stepwise
 
-    if use not in USES:
-        raise InputError(f"use is {use!r}; it must be one of {', '.join(USES)}")
-    if not 0 <= variance_penalty < float("inf"):
-        raise InputError(f"variance_penalty must be a number of at least 0, not {variance_penalty}")
-    if aggregate is not None and aggregate not in AGGREGATES:
-        raise InputError(f"aggregate is {aggregate!r}; it must be one of {', '.join(AGGREGATES)}")
     lm = load_reward_model(model)
     if lm.step_separator is None:
         if aggregate is not None:
@@ -62,15 +57,44 @@ def implicit(policy: str, reference: str, *, beta: float = 0.1) -> ModelReward:
     models read the tokens of the policy's tokenizer and chat template.
     Range unbounded, in units of β nats. Fails where prompt and response are longer than the models' context. Source:
     arXiv:2305.18290."""
+    _check_implicit(beta=beta)
     from posttrain.models import load_model
     from posttrain.rewards.model_scores import Implicit
 
-    if not 0 < beta < float("inf"):
-        raise InputError(f"beta must be a number above 0, not {beta}")
     ours, theirs = load_model(policy), load_model(reference)
     if ours.tokenizer.get_vocab() != theirs.tokenizer.get_vocab():
         raise InputError(f"{policy} and {reference} have different vocabularies and cannot be compared")
     return Implicit(ours, theirs, beta)
+
+
+def _check_learned(*, use: str = "mean", variance_penalty: float = 0.0, aggregate: str | None = None) -> None:
+    if use not in USES:
+        raise InputError(f"use is {use!r}; it must be one of {', '.join(USES)}")
+    if not 0 <= variance_penalty < float("inf"):
+        raise InputError(f"variance_penalty must be a number of at least 0, not {variance_penalty}")
+    if aggregate is not None and aggregate not in AGGREGATES:
+        raise InputError(f"aggregate is {aggregate!r}; it must be one of {', '.join(AGGREGATES)}")
+
+
+def _check_implicit(*, beta: float = 0.1) -> None:
+    if not 0 < beta < float("inf"):
+        raise InputError(f"beta must be a number above 0, not {beta}")
+
+
+def check_model_reward(part: Expression) -> None:
+    """Check the options of a reward of models without loading one. Raises InputError."""
+    from posttrain.rewards.calls import check_options
+
+    checks: dict[str, tuple[Callable[..., ModelReward], Callable[..., None]]] = {
+        "learned": (learned, _check_learned),
+        "implicit": (implicit, _check_implicit),
+    }
+    function, check = checks[part.target]
+    try:
+        check_options(part, function, len(part.models))
+        check(**part.options)
+    except (InputError, TypeError) as error:
+        raise InputError(f"reward {part.text}: {error}") from error
 
 
 def load_models(expressions: Iterable[Expression]) -> dict[str, ModelReward]:

@@ -29,7 +29,8 @@ def load_object(target: str, what: str, wanted: Callable[[Any], bool]) -> Any:
     if found is None:
         own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
         public = sorted(n for n, v in own.items() if wanted(v) and not n.startswith("_"))
-        raise LookupError(f"{where} has no {what} {name!r}; it has {', '.join(public) or 'none'}")
+        hint = close_match(name, public) or ";"
+        raise LookupError(f"{where} has no {what} {name!r}{hint} it has {', '.join(public) or 'none'}")
     return found
 
 

@@ -7,12 +7,15 @@ import math
 import os
 import sysconfig
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from posttrain.types import LARGEST_SCORE, RunFailed
+from posttrain.types import LARGEST_SCORE, InputError, RunFailed
 
+OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
+PACKAGES = frozenset(("site-packages", "dist-packages"))
+"""The folders of libraries that stand elsewhere, as those of the system beside a virtual environment's."""
 IMPORTING = ("<frozen importlib", importlib.__file__)
 MACHINERY = tuple(
     os.path.join(os.path.dirname(os.path.dirname(__file__)), *name.split("/")) + ".py"
@@ -83,7 +86,8 @@ def failure(error: BaseException) -> dict[str, Any]:
 
     RunFailed, such as a spent budget, is more than the failure of a sample: it stops the run."""
     lines = traceback.TracebackException.from_exception(error)
-    lines.stack = traceback.StackSummary.from_list(_frames(error))
+    frames = _frames(error)
+    lines.stack = traceback.StackSummary.from_list([] if _refused(error, frames) else frames)
     shown = "".join(lines.format()) if lines.stack else one_line(error)
     stop = {"stop": str(error)} if isinstance(error, RunFailed) else {}
     return {"error": one_line(error), "traceback": shown, **stop}
@@ -97,14 +101,26 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     return [frame for frame in after if not frame.filename.startswith(IMPORTING)]
 
 
+def _refused(error: BaseException, frames: Sequence[traceback.FrameSummary]) -> bool:
+    """Whether a built-in reward or environment says with this error that it cannot take its input."""
+    return isinstance(error, ValueError | InputError) and bool(frames) and frames[-1].filename.startswith(OURS)
+
+
+def _installed(file: str) -> bool:
+    """Whether a file is a library's or ours, and no user's."""
+    return file.startswith((*LIBRARIES, OURS)) or not PACKAGES.isdisjoint(file.split(os.sep))
+
+
 def one_line(error: BaseException) -> str:
-    """`ValueError: what happened at file.py:12`, at most about 300 characters; the place is the last one in the
-    reward's own code, if it was reached."""
+    """`ValueError: what happened at file.py:12`, at most about 300 characters; the place is the last one in the code of
+    a user, if it was reached: where a built-in reward refuses its input helps nobody."""
     text = " ".join(str(error).split())[:240]
     if isinstance(error, BadReturn):
         return text
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = _frames(error)
-    if places := [frame for frame in frames if not frame.filename.startswith(LIBRARIES)] or frames:
+    own = [frame for frame in frames if not _installed(frame.filename)]
+    builtin = any(frame.filename.startswith(OURS) for frame in frames)
+    if places := own or ([] if builtin else frames):
         message += f" at {os.path.basename(places[-1].filename)}:{places[-1].lineno}"
     return message

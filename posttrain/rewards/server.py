@@ -35,6 +35,12 @@ class Server:
         """One answer, or for a `score` request one per sample, in order."""
         if request["kind"] == "load":
             yield self._load(request["expressions"])
+        elif request["kind"] == "check":  # to load them and no models of judges
+            from posttrain.rewards.judge_model import without_models
+
+            with without_models():
+                answer = self._load(request["expressions"])
+            yield answer
         elif request["kind"] == "import":
             for module in request["modules"]:
                 importlib.import_module(module)

@@ -1,0 +1,71 @@
+"""Rewards loaded once before anything runs, so that what is wrong with one is told then: files and functions, options,
+the columns it asks for. What takes long is not done: models that rewards name are only looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from types import TracebackType
+from typing import Self
+
+from posttrain.model_names import local_model
+from posttrain.rewards.base import loaded_rewards, local_models, named_twice
+from posttrain.rewards.expressions import Expression
+from posttrain.rewards.learned import check_model_reward
+from posttrain.rewards.specs import BUILTINS, Loaded, Spec, check_columns
+from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
+from posttrain.types import InputError
+
+
+class RewardCheck:
+    """Loads rewards one after the other: those with code of a user in a worker process, which has `seconds` for each,
+    the others here."""
+
+    def __init__(self, seconds: float = START_SECONDS) -> None:
+        self._seconds = seconds
+        self._worker: Worker | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._worker is not None:
+            self._worker.close()
+
+    def check(self, texts: Sequence[str], columns: Collection[str] | None, coming: Collection[str] = ()) -> None:
+        """Check the rewards of one stage against the columns of its data, where they are known. Models in `coming` are
+        yet to be trained. Raises InputError for the first thing that is wrong."""
+        specs = [Spec.parse(text) for text in texts]
+        named_twice(specs)
+        for spec in specs:
+            for part in spec.expression.walk():
+                if part.models:
+                    check_model_reward(part)
+            for name in local_models([spec.expression]):
+                if name not in coming:
+                    check_named_model(spec.expression, name)
+            loaded = self._load(spec.expression)
+            if columns is not None:
+                check_columns(spec, loaded, columns)
+
+    def _load(self, expression: Expression) -> Loaded:
+        request = {"kind": "check", "expressions": [expression]}
+        if all(part.target in BUILTINS for part in expression.walk()):
+            from posttrain.rewards.server import Server
+
+            (answer,) = Server().answer(request)
+            return loaded_rewards(answer)[-1]
+        if self._worker is None or not self._worker.alive:
+            self._worker = Worker()
+        try:
+            answer = self._worker.ask(request, self._seconds)
+        except WorkerLost as lost:
+            raise InputError(f"reward {expression.text} could not be loaded: {lost}") from None
+        return loaded_rewards(answer)[-1]
+
+
+def check_named_model(expression: Expression, name: str) -> None:
+    """Raise InputError where a model that a reward names is a path that leads to none."""
+    try:
+        local_model(name)
+    except InputError as error:
+        raise InputError(f"reward {expression.text}: {str(error).removeprefix('--model ')}") from None
