@@ -35,6 +35,8 @@ from posttrain.types import InputError, RunFailed
 from tests.conftest import ROOT, RunCli
 
 TRAIN = ["--model", "m", "--data", "d.jsonl", "--out", "o"]
+STARTS = ["--model", "tiny-random", "--data", str(ROOT / "examples/data/math_demos.jsonl"), "--out", "o"]
+"""What a command names is there."""
 TRAINING = ["sft", "dpo", "online-dpo", "reward-model", "adversarial", "rl", "distill", "sample", "revise"]
 COMMANDS = ["run", *TRAINING, "average", "eval", "score", "compare", "check-data", "report", "chat"]
 
@@ -221,7 +223,7 @@ def test_exit_code_and_message_of_a_command_that_stops(
         raise error
 
     monkeypatch.setattr(cli, "_training", lambda method, **_: stop)
-    assert cli.main(["sft", *TRAIN]) == code
+    assert cli.main(["sft", *STARTS]) == code
     out, err = capsys.readouterr()
     assert (out, err) == ("", said)
 
@@ -243,7 +245,7 @@ def test_sigterm_interrupts_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch, caps
         return 0
 
     monkeypatch.setattr(cli, "_training", lambda method, **_: stop)
-    assert cli.main(["sft", *TRAIN]) == 130
+    assert cli.main(["sft", *STARTS]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert cleaned == [-signal.SIGTERM, 1]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -257,9 +259,9 @@ def test_a_handler_of_whoever_calls_is_left_alone(monkeypatch: pytest.MonkeyPatc
 
     before = signal.signal(signal.SIGTERM, mine)
     try:
-        assert cli.main(["sft", *TRAIN]) == 0
+        assert cli.main(["sft", *STARTS]) == 0
         with ThreadPoolExecutor(1) as pool:  # where no handler can be set
-            assert pool.submit(cli.main, ["sft", *TRAIN]).result() == 0
+            assert pool.submit(cli.main, ["sft", *STARTS]).result() == 0
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -271,7 +273,7 @@ def test_a_fault_of_ours_shows_its_traceback(
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(cli, "_training", lambda method, **_: fail)
-    assert cli.main(["sft", *TRAIN]) == 3
+    assert cli.main(["sft", *STARTS]) == 3
     err = capsys.readouterr().err
     assert err.startswith("Traceback")
     assert "ZeroDivisionError: oops" in err
@@ -286,7 +288,7 @@ def test_a_command_that_succeeds_exits_0(monkeypatch: pytest.MonkeyPatch) -> Non
         return 0
 
     monkeypatch.setattr(cli, "_training", lambda method, **_: train)
-    assert cli.main(["sft", *TRAIN, "--seed", "3"]) == 0
+    assert cli.main(["sft", *STARTS, "--seed", "3"]) == 0
     assert [config.seed for config in seen] == [3]
 
 
