@@ -24,6 +24,7 @@ from typing import Any
 from posttrain import config as configs
 from posttrain.config import Config
 from posttrain.options import parse_options
+from posttrain.run_config import own_settings
 from posttrain.text import printable
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, RunFailed
@@ -113,7 +114,14 @@ def _dispatch(args: list[str]) -> int:
         return _list_rewards()
     command = commands[name]
     try:
-        config = parse_options(command.config, rest, f"posttrain {name}", command.positional, command.note)
+        config = parse_options(
+            command.config,
+            rest,
+            f"posttrain {name}",
+            command.positional,
+            command.note,
+            completed=lambda run, given: own_settings(run, given, name, {n: c.config for n, c in commands.items()}),
+        )
     except SystemExit as stop:  # how tyro ends after the help, or after an option without its value
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
     configure_threads()

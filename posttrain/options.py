@@ -10,7 +10,7 @@ import difflib
 import inspect
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from posttrain.config import Config
+from posttrain.config.base import TakesRun
 from posttrain.types import InputError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -35,8 +36,10 @@ NAMES_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "--dataset-name": "data",
         "--train-file": "data",
         "--lr": "learning_rate",
-        "--num-train-epochs": "max_steps",
-        "--epochs": "max_steps",
+        "--num-train-epochs": "epochs",
+        "--num-iterations": "updates_per_batch",
+        "--ppo-epochs": "updates_per_batch",
+        "--num-ppo-epochs": "updates_per_batch",
         "--per-device-train-batch-size": "batch_size",
         "--max-completion-length": "max_new_tokens",
         "--reward-funcs": "reward",
@@ -58,14 +61,17 @@ def parse_options(
     prog: str,
     positional: Mapping[str, str] = EMPTY,
     note: str = "",
+    completed: Callable[[Path, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> ConfigT:
     """The config that `args` describe. `positional` maps the fields that are given by place to what they are called
-    in the help; the others are `--options`. The help describes the config by its docstring and `note`.
+    in the help; the others are `--options`. The help describes the config by its docstring and `note`. Where a
+    flag that takes a run folder has one, `completed` adds its settings to those that were given.
 
     A field that is a tuple repeats; any other may be given once. Raises InputError with a line for each thing that is
     wrong, and SystemExit(0) after printing the help for `--help`.
     """
     _refuse_repeats(config_class, args, positional)
+    args, run = _without_run(config_class, args)
     registry = ConstructorRegistry()
     registry.struct_rule(lambda info: _fields_as_typed(info, positional))
     parsed, unknown = tyro.cli(
@@ -81,10 +87,22 @@ def parse_options(
         raise InputError(_unknown_message(config_class, unknown, positional))
     absent = (NOT_GIVEN, (), False)
     given = {name: value for name, value in cast("dict[str, Any]", parsed).items() if value not in absent}
+    if run is not None and completed is not None:
+        given = completed(run, given)
     try:
         return config_class(**given)
     except ValidationError as error:
         raise InputError("\n".join(_messages(config_class, error, positional))) from error
+
+
+def _without_run(config_class: type[Config], args: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words without the run folder that a flag names, which the parser could not read, and that folder."""
+    flags = [option_name(name) for name, field in config_class.model_fields.items() if TakesRun() in field.metadata]
+    words = [part for arg in args for part in (arg.split("=", 1) if arg.split("=")[0] in flags else [arg])]
+    place = next((i for i, word in enumerate(words) if word in flags), len(words))
+    if place + 1 >= len(words) or words[place + 1].startswith("-"):
+        return list(args), None
+    return words[: place + 1] + words[place + 2 :], Path(words[place + 1])
 
 
 def option_name(field: str) -> str:

@@ -222,9 +222,9 @@ def _check_average(name: str, options: dict[str, Any], models: Mapping[str, str]
     of = options.pop("of", None)
     if not isinstance(of, list) or len(of) < 2 or not all(isinstance(one, str) and one in models for one in of):
         raise InputError(f"stage {name}: of is {of!r}; give a list of two or more of {', '.join(models)}")
-    if options:
-        raise InputError(f"stage {name}: {next(iter(options))}: unknown key; an average has method and of alone")
-    options = {"models": [models[one] for one in of]}
+    if unknown := next((key for key in options if key != "save_dtype"), None):
+        raise InputError(f"stage {name}: {unknown}: unknown key; an average has method, of and save_dtype alone")
+    options["models"] = [models[one] for one in of]
     spec = StageSpec(name, "average", of[0], (), None, options, tuple(of))
     spec.config(out, None, 0, None)
     return spec

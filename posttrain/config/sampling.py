@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Seed, Share, Temperature
+from posttrain.config.base import Columns, Config, NonNegative, Positive, Rate, Resume, Seed, Share, Temperature
 
 
 class SourceConfig(Config):
@@ -59,7 +59,7 @@ class SourceConfig(Config):
     strict: bool = False
     """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
     reported."""
-    resume: bool = False
+    resume: Resume = False
     """Continue an unfinished run: what was sampled is not sampled again."""
 
     @property
@@ -108,7 +108,7 @@ class SampleConfig(SourceConfig):
     """Seconds a reward may take for one batch of one worker before it is killed."""
     seed: Seed = 0
     """Seed of the samples and of ties."""
-    resume: bool = False
+    resume: Resume = False
     """Continue an unfinished run: what was sampled and scored is not sampled or scored again."""
 
     @property
