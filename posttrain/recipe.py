@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from posttrain.config import Recipe
+from posttrain.run_config import LENGTH
 from posttrain.types import InputError
 
 MERGE = "tag:yaml.org,2002:merge"
@@ -100,7 +101,10 @@ def _set(raw: dict[str, Any], key: str, value: Any, what: str) -> None:
     elif dot and where == "evaluate" and isinstance(raw.get("evaluate"), dict):
         raw["evaluate"][option] = value
     elif dot and isinstance(raw["stages"].get(where), dict):
-        raw["stages"][where][option] = value
+        stage = raw["stages"][where]
+        if option in LENGTH and value is not None:  # one stands for the other
+            stage |= dict.fromkeys(LENGTH & stage.keys())
+        stage[option] = value
     else:
         known = ", ".join([*(f"{s}.KEY" for s in raw["stages"]), "evaluate.KEY", "model", "seed"])
         raise InputError(f"{what}: {key} is not in the recipe; it has {known}")

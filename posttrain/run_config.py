@@ -85,7 +85,9 @@ def own_settings(
         raise InputError(f"--resume {run}: holds no run ({FILE} is missing); give the folder of one")
     found = {key: value for key, value in read_settings(file)[0].items() if key not in DERIVED}
     fitting = {
-        name: len(kind.model_fields) for name, kind in commands.items() if found.keys() <= kind.model_fields.keys()
+        name: len(kind.model_fields)
+        for name, kind in commands.items()
+        if found.keys() <= kind.model_fields.keys() and "resume" in kind.model_fields
     }
     if not fitting:
         raise InputError(f"--resume {run}: {FILE} is of another version, or of no run; give all options again")

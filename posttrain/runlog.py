@@ -206,7 +206,7 @@ class RunLog:
                     self._reopen()
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
                 write_atomic(out / FILE, text)
-        except InputError:
+        except BaseException:
             self._lock.close()
             raise
 

@@ -129,7 +129,11 @@ class Rl(Stage):
         step = self.rollouts.step(1)
         members = [g.rollouts for g in step.all]
         signals = self._signals(1, step.all, self._references(members), self._values(members))
-        return describe(self.policy.lm, step.all, signals)
+        steps = "as many steps as its operations allow" if self.total_steps is None else f"{self.total_steps} steps"
+        length = (
+            f"The run would take {steps} of {self.config.batch_size} rollouts, from {len(self.rollouts.tasks)} tasks."
+        )
+        return f"{length}\n\n{describe(self.policy.lm, step.all, signals)}"
 
     def _signals(self, n: int, groups: Sequence[Group], references: PerToken, values: PerToken) -> list[list[Signal]]:
         return step_signals(
