@@ -26,6 +26,7 @@ from posttrain.names_elsewhere import meant_command
 from posttrain.next_steps import after, after_check
 from posttrain.option_help import command_help
 from posttrain.options import parse_options
+from posttrain.run_config import own_settings
 from posttrain.text import printable
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, RunFailed
@@ -113,7 +114,14 @@ def _dispatch(args: list[str]) -> int:
         print(command_help(command.config, f"posttrain {name}", command.positional))
         return DONE
     try:
-        config = parse_options(command.config, rest, f"posttrain {name}", command.positional, _owners(commands))
+        config = parse_options(
+            command.config,
+            rest,
+            f"posttrain {name}",
+            command.positional,
+            _owners(commands),
+            completed=lambda run, given: own_settings(run, given, name, {n: c.config for n, c in commands.items()}),
+        )
     except SystemExit as stop:  # how tyro ends after an option without its value
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
     _check_named(config)

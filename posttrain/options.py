@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from posttrain.config import Config
-from posttrain.config.base import close_choice
+from posttrain.config.base import TakesRun, close_choice
 from posttrain.names_elsewhere import look_up, meant
 from posttrain.types import InputError
 
@@ -39,15 +39,18 @@ def parse_options(
     prog: str,
     positional: Mapping[str, str] = EMPTY,
     others: Mapping[str, Sequence[str]] = EMPTY_OTHERS,
+    completed: Callable[[Path, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> ConfigT:
     """The config that `args` describe. `positional` maps the fields that are given by place to what they are called
     in the help; the others are `--options`. `others` names the commands that have a field, for the message where an
-    option is one of theirs.
+    option is one of theirs. Where a flag that takes a run folder has one, `completed` adds its settings to those that
+    were given.
 
     A field that is a tuple repeats; any other may be given once. Raises InputError with a line for each thing that is
     wrong, and SystemExit after a message of the parser for an option without its value.
     """
     _refuse_repeats(config_class, args, positional)
+    args, run = _without_run(config_class, args)
     registry = ConstructorRegistry()
     registry.struct_rule(lambda info: _fields_as_typed(info, positional))
     parsed, unknown = tyro.cli(
@@ -63,10 +66,22 @@ def parse_options(
         raise InputError(_unknown_message(config_class, unknown, positional, others, prog))
     absent = (NOT_GIVEN, (), False)
     given = {name: value for name, value in cast("dict[str, Any]", parsed).items() if value not in absent}
+    if run is not None and completed is not None:
+        given = completed(run, given)
     try:
         return config_class(**given)
     except ValidationError as error:
         raise InputError("\n".join(_messages(config_class, error, positional))) from error
+
+
+def _without_run(config_class: type[Config], args: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words without the run folder that a flag names, which the parser could not read, and that folder."""
+    flags = [option_name(name) for name, field in config_class.model_fields.items() if TakesRun() in field.metadata]
+    words = [part for arg in args for part in (arg.split("=", 1) if arg.split("=")[0] in flags else [arg])]
+    place = next((i for i, word in enumerate(words) if word in flags), len(words))
+    if place + 1 >= len(words) or words[place + 1].startswith("-"):
+        return list(args), None
+    return words[: place + 1] + words[place + 2 :], Path(words[place + 1])
 
 
 def option_name(field: str) -> str:

@@ -202,11 +202,22 @@ def _models_named(config: Any) -> int:
     return sum(len(part.models) for spec in specs for part in spec.expression.walk())
 
 
+def _length(stage: StageSpec, config: Any) -> str:
+    """How long a stage trains; the steps that passes over the data give are known only once that is read."""
+    if config.max_steps is not None:
+        return "1 step" if config.max_steps == 1 else f"{config.max_steps:,} steps"
+    if config.epochs is None and (stage.flops_of is not None or config.max_flops is not None):
+        return f"operations of {stage.flops_of}" if stage.flops_of is not None else f"{config.max_flops:.2g} operations"
+    epochs = config.epochs or 1
+    return "1 epoch" if epochs == 1 else f"{epochs:g} epochs"
+
+
 def _described(stage: StageSpec, config: Any) -> tuple[str, ...]:
     data = ", ".join(Path(source.name).name.partition("?")[0] for source in stage.data)
     if not hasattr(config, "learning_rate"):
         trains = "–"
     else:
-        trains = f"LoRA, rank {config.lora_rank}" if config.lora_rank else "all weights"
+        weights = f"LoRA, rank {config.lora_rank}" if config.lora_rank else "all weights"
+        trains = f"{weights}, {_length(stage, config)}"
     parent = ", ".join(stage.of) or stage.parent or config.source
     return stage.name, stage.method, parent, data or "–", trains

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from posttrain.config import HeldOut, ModelShape, Recipe
 from posttrain.config.base import close_choice
 from posttrain.names_elsewhere import meant
+from posttrain.run_config import LENGTH
 from posttrain.types import InputError
 
 MERGE = "tag:yaml.org,2002:merge"
@@ -238,7 +239,10 @@ def _set(text: RecipeText, key: str, value: Any, what: str, line: int | str) -> 
         raw["evaluate"][option], place = value, (where, option)
     elif dot and isinstance(raw["stages"].get(where), dict):
         # a mapping that YAML shares between stages is changed for one of them
-        raw["stages"][where] = {**raw["stages"][where], option: value}
+        stage = dict(raw["stages"][where])
+        if option in LENGTH and value is not None:  # one stands for the other
+            stage |= dict.fromkeys(LENGTH & stage.keys())
+        raw["stages"][where] = {**stage, option: value}
         place = ("stages", where, option)
     else:
         parts = [*map(str, raw["stages"]), *(["evaluate"] if "evaluate" in raw else [])]

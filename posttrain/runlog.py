@@ -21,16 +21,17 @@ from typing import IO, Any, NoReturn
 import yaml
 from safetensors import SafetensorError
 
+from posttrain.folders import sync, write_folder
+from posttrain.run_config import FILE, Change, Progress, compare
 from posttrain.types import InputError
 
 CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
 """Fields that may differ between two runs of the same configuration; no other field may."""
-NOT_COMPARED = {"resume", "out", "strict", "trust_remote_code"}
-HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay")}
-"""Settings that are the SHA-256 of the file which another one names."""
 CHECKPOINT = re.compile(r"step-[0-9]{8,}")
-TEMPLATE_DATE = "template_date"
-"""See `template_date.py`. Whether a run has one is known once its models are loaded, after a look at its folder."""
+LINEAGE = "lineage.json"
+"""Written last, so that it means "finished"."""
+FOR_RESUME = ("best", "reference")
+"""Folders beside `checkpoints/` that a finished run reads only to become longer."""
 BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations"}
 """What a folder may hold whose run has not written its configuration yet: a kill may have come first."""
 
@@ -128,24 +129,29 @@ def refuse_links(*places: Path) -> None:
 def check_out(out: Path, config: Mapping[str, Any], resume: bool) -> bool:
     """Whether `out` holds this very run, finished. Raises InputError, and writes nothing, where the folder holds
     something else, another run or a changed configuration."""
-    config_file = out / "config.yaml"
+    return not change_of(out, config, resume).longer and (out / LINEAGE).exists()
+
+
+def change_of(out: Path, config: Mapping[str, Any], resume: bool) -> Change:
+    """What opening `out` with this configuration changes in the run it may hold; raises as `check_out` does."""
+    config_file = out / FILE
     check_place(out, resume)
     if config_file.exists():
         refuse_links(*out.iterdir())
-        _same_config(config_file, config)
-    return (out / "lineage.json").exists()
+        return compare(config_file, config, (out / LINEAGE).exists(), lambda: progress_of(out))
+    return Change()
 
 
 def check_place(out: Path, resume: bool) -> None:
     """Raise InputError where a run cannot be written to `out`, as far as that is known without its configuration."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; give a folder")
-    if (out / "config.yaml").exists():
+    if (out / FILE).exists():
         if not resume:
             raise InputError(f"--out {out}: already holds a run; add --resume to continue it, or choose another folder")
     elif out.exists() and any(p.name not in BEFORE_CONFIG for p in out.iterdir()):
         raise InputError(f"--out {out}: not empty and not a run; choose another folder")
-    if not (out / "lineage.json").exists():  # a finished run is left as it is
+    if not (out / LINEAGE).exists():  # a finished run is left as it is
         check_writable(out, "cannot be written")
 
 
@@ -158,6 +164,39 @@ def check_writable(out: Path, fault: str) -> None:
         raise InputError(f"--out {out}: {fault} ({os.strerror(code)}); choose another folder")
 
 
+def progress_of(out: Path) -> Progress:
+    """How far the run in `out` has come. Raises InputError for a file that is damaged."""
+    steps = [row.get("step") for row in read_jsonl(out / "metrics.jsonl")[-1:]]
+    ends = [row for row in read_jsonl(out / "events.jsonl") if row.get("event") == "finished"]
+    return Progress(
+        steps=steps[0] if steps and type(steps[0]) is int else 0,
+        finished=(out / LINEAGE).exists(),
+        ended_by=str(ends[-1].get("ended_by", "steps")) if ends else "steps",
+        checkpoints=bool(checkpoints_of(out)),
+    )
+
+
+def checkpoints_of(out: Path) -> list[Path]:
+    """Complete checkpoints of a run folder, oldest first."""
+    return sorted(f for f in (out / "checkpoints").glob("step-*") if CHECKPOINT.fullmatch(f.name))
+
+
+def tidy(out: Path, keep: int) -> None:
+    """Remove what only a resume reads from the folder of a run that has finished: all checkpoints but the last `keep`,
+    and where none is left, the weights of the best step and the reference too. The files that say that the run has
+    finished are on the disk before the first is removed."""
+    if not (out / LINEAGE).exists():
+        return
+    kept = checkpoints_of(out)
+    removed = kept[: max(0, len(kept) - keep)] if keep else [out / name for name in ("checkpoints", *FOR_RESUME)]
+    if not any(folder.exists() for folder in removed):
+        return
+    sync(out / LINEAGE)
+    sync(out)
+    for folder in removed:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class RunLog:
     """An open run folder, held by one process at a time.
 
@@ -166,9 +205,10 @@ class RunLog:
 
     def __init__(self, out: Path, config: Mapping[str, Any], resume: bool) -> None:
         self.out = out
-        check_out(out, config, resume)
-        config_file = out / "config.yaml"
-        self.resuming = config_file.exists()
+        change = change_of(out, config, resume)
+        self.notes = change.notes
+        """What a user must hear about how the run is resumed."""
+        self.resuming = (out / FILE).exists()
         self._files: dict[str, FileIO] = {}
         refuse_links(*(out.iterdir() if out.exists() else ()))
         try:
@@ -176,13 +216,23 @@ class RunLog:
             self._lock = _lock(out)
         except OSError as error:
             raise InputError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
-        if not self.resuming:
-            try:
-                with self._storage("config.yaml"):
-                    write_atomic(config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-            except InputError:
-                self._lock.close()
-                raise
+        if self.resuming and not change.settings:
+            return
+        try:
+            with self._storage(FILE):
+                if change.longer:
+                    self._reopen()
+                text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+                write_atomic(out / FILE, text)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _reopen(self) -> None:
+        """Make a finished run an unfinished one. Its model stays until the longer run has its own."""
+        for name in (LINEAGE, "report.html"):
+            (self.out / name).unlink(missing_ok=True)
+        shutil.rmtree(self.out / "reference", ignore_errors=True)  # of the rows of the shorter run
 
     # -- lines ----------------------------------------------------------------------------------------------------
 
@@ -244,33 +294,20 @@ class RunLog:
             write_atomic(self.out / name, text)
 
     def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
-        """A folder that appears whole: `fill` writes into a scratch folder, which reaches the disk and is then
-        renamed, so that a power cut leaves the old folder or the new one."""
-        target = self.out / name
-        scratch = target.with_name(f".{target.name}.partial")
+        """A folder that appears whole: see `folders.write_folder`."""
         with self._storage(name):
-            try:
-                shutil.rmtree(scratch, ignore_errors=True)
-                scratch.mkdir(parents=True)
-                fill(scratch)
-                for part in (*scratch.rglob("*"), scratch):
-                    _sync(part)
-                shutil.rmtree(target, ignore_errors=True)
-                os.replace(scratch, target)
-                _sync(target.parent)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        return target
+            return write_folder(self.out / name, fill)
 
     def checkpoint(self, step: int, keep: int, fill: Callable[[Path], None]) -> None:
-        """Write `checkpoints/step-N` and remove all but the last `keep`."""
+        """Write `checkpoints/step-N` and remove all but the last `keep`, or all but this one: an unfinished run needs
+        it."""
         self.write_folder(f"checkpoints/step-{step:08d}", fill)
-        for old in self.checkpoints()[:-keep]:
+        for old in self.checkpoints()[: -max(1, keep)]:
             shutil.rmtree(old)
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        return sorted(f for f in (self.out / "checkpoints").glob("step-*") if CHECKPOINT.fullmatch(f.name))
+        return checkpoints_of(self.out)
 
     @contextmanager
     def _storage(self, name: str) -> Iterator[None]:
@@ -294,43 +331,6 @@ class RunLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _same_config(file: Path, config: Mapping[str, Any]) -> None:
-    try:
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        before = None
-    if not isinstance(before, dict):
-        raise InputError(f"{file}: is not a run's configuration; choose another --out")
-    for key, source in HASHES.items():
-        # a file that is not there any more is for its reader to tell
-        if None not in (a := before.get(key), b := config.get(key)) and a != b and before.get(source) == config[source]:
-            raise InputError(
-                f"--resume: {config[source]} has other content than when the run in {file.parent} began; put the old "
-                "file back, or begin anew with another --out"
-            )
-    for key in sorted((set(before) | set(config)) - set(HASHES)):
-        if key == TEMPLATE_DATE and key not in config:
-            continue
-        if key == TEMPLATE_DATE and key not in before:
-            raise InputError(
-                f"--resume: {file} does not say which date its chat template wrote; begin anew with another --out"
-            )
-        if key not in NOT_COMPARED and before.get(key) != config.get(key):
-            raise InputError(
-                f"--resume: {key.replace('_', '-')} was {before.get(key)!r} in {file} and is {config.get(key)!r} now; "
-                "give the same arguments, or another --out"
-            )
-
-
-def _sync(path: Path) -> None:
-    """Have the system write a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(out: Path) -> IO[str]:

@@ -285,9 +285,11 @@ class _Check:
         if not isinstance(of, list) or len(of) < 2 or not all(isinstance(part, str) and part in models for part in of):
             self._fault("of", f"of is {of!r}; give a list of two or more of {', '.join(models)}")
             of = [START, START]
-        for key in options:
-            self._fault(key, f"{key}: unknown key; an average has method and of alone")
-        return StageSpec(self.name, "average", of[0], (), None, {"models": [models[part] for part in of]}, tuple(of))
+        for key in options.keys() - {"save_dtype"}:
+            self._fault(key, f"{key}: unknown key; an average has method, of and save_dtype alone")
+        kept = {key: value for key, value in options.items() if key == "save_dtype"}
+        options = {"models": [models[part] for part in of], **kept}
+        return StageSpec(self.name, "average", of[0], (), None, options, tuple(of))
 
 
 def _keys(method: str) -> set[str]:

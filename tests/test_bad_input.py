@@ -168,7 +168,11 @@ CASES: list[tuple[str, str, list[str]]] = [
         ["minibatches=3 must divide the 2 prompts"],
     ),
     ("evaluations without data", f"{SFT} --data sft.jsonl --eval-every 2", ["--eval-every", "need --eval-data"]),
-    ("schedule without an end", f"{SFT} --data sft.jsonl --schedule linear", ["'linear' needs --max-steps"]),
+    (
+        "schedule without an end",
+        f"{SFT} --data sft.jsonl --max-flops 1e9 --schedule linear",
+        ["'linear' needs --max-steps"],
+    ),
     ("unknown command", "sftt --model x", ["unknown command 'sftt'", "did you mean sft?"]),
     ("nothing to sample from", f"{SAMPLE} --write all", ["give either model or endpoint"]),
     ("best of what", f"{SAMPLE} --model tiny-random", ["reward is required to write best"]),

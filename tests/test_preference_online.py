@@ -272,7 +272,7 @@ def test_options_that_do_not_go_together(tmp_path: Path, changes: dict[str, Any]
         ("--reward magic", ["magic"]),
         ("--reward {reward}:noise --max-new-tokens 5000", ["which leave", "lower --max-new-tokens"]),
         ("--reward {reward}:noise --loss kto", ["kto", "sigmoid"]),
-        ("--reward {reward}:noise --epochs 2", ["unknown option --epochs"]),
+        ("--reward {reward}:noise --updates-per-batch 2", ["unknown option --updates-per-batch"]),
     ],
 )
 def test_bad_input_is_told_before_anything_is_written(

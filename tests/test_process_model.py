@@ -56,7 +56,7 @@ def stage_of(config: RewardModelConfig) -> ProcessModel:
     lm.add_score_head(1, config.seed)
     lm.step_separator = "\n"
     solutions = encode_solutions(lm, load_stepwise(config.data), config.max_length).kept
-    return ProcessModel(config, make_policy(lm, config, 1e-4, 1), solutions, [], 1, True)
+    return ProcessModel(config, make_policy(lm, config, 1e-4, 1), solutions, [], 1)
 
 
 def gradients(stage: ProcessModel) -> tuple[dict[str, torch.Tensor], dict[str, float]]:

@@ -37,7 +37,7 @@ KINDS: dict[str, str] = {
     "reward-model": "reward-model --batch-size 4 --learning-rate 1e-4 --members 2 --centre-coefficient 0.01",
     "length-head": "reward-model --batch-size 4 --length-head --lora-rank 4",
     "process-model": "reward-model --batch-size 4 --learning-rate 1e-4",
-    "rl": "rl --batch-size 8 --group-size 4 --max-new-tokens 6 --epochs 2 --beta 0.05",
+    "rl": "rl --batch-size 8 --group-size 4 --max-new-tokens 6 --updates-per-batch 2 --beta 0.05",
     "ppo": "rl --algorithm ppo --batch-size 8 --max-new-tokens 6 --minibatches 2 --kl-target 1 --reference-every 3",
     "dapo": "rl --algorithm dapo --batch-size 8 --group-size 4 --max-new-tokens 6 --constraint length>=0.9",
     "env": "rl --batch-size 8 --group-size 4 --max-new-tokens 20 --env guess_number(low=1,high=5) --max-turns 3",

@@ -71,7 +71,7 @@ def stage_of(config: RewardModelConfig) -> RewardModel:
     lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
     pairs = encode_pairs(lm, load_preferences(config.data), config.max_length, config.members).kept
     policy = make_policy(lm, config, 1e-4, 1)
-    return RewardModel(config, policy, weighted(pairs, config), [], 1, True)
+    return RewardModel(config, policy, weighted(pairs, config), [], 1)
 
 
 def gradients(stage: RewardModel) -> dict[str, torch.Tensor]:

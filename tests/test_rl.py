@@ -276,14 +276,14 @@ def test_loss_and_gradient_equal_a_padded_reference(
     assert float(theirs.norm()) > 0.01
 
 
-@pytest.mark.parametrize(("epochs", "minibatches", "beta"), [(1, 1, 0.0), (2, 2, 0.2), (2, 1, 0.0)])
+@pytest.mark.parametrize(("updates_per_batch", "minibatches", "beta"), [(1, 1, 0.0), (2, 2, 0.2), (2, 1, 0.0)])
 def test_a_recorded_step_is_trained_as_the_reference_does(
-    start: Callable[..., Path], epochs: int, minibatches: int, beta: float
+    start: Callable[..., Path], updates_per_batch: int, minibatches: int, beta: float
 ) -> None:
     """A run whose rollouts are recorded and whose step is not done trains on them as they are: so a script of rollouts
-    goes through the whole stage. The proximal policy is the one the step began with, in every epoch."""
+    goes through the whole stage. The proximal policy is the one the step began with, in every pass."""
     options = {
-        "epochs": epochs,
+        "updates_per_batch": updates_per_batch,
         "minibatches": minibatches,
         "beta": beta,
         "learning_rate": 1e-3,
@@ -313,7 +313,7 @@ def test_a_recorded_step_is_trained_as_the_reference_does(
     optimizer = adamw(reference.module, 1e-3)
     losses, norms = [], []
     size = len(order) // minibatches
-    for _ in range(epochs):
+    for _ in range(updates_per_batch):
         for i in range(0, len(order), size):
             loss = reference.loss([by_task.get(task, []) for task in order[i : i + size]], proximal)
             optimizer.zero_grad()
@@ -322,7 +322,7 @@ def test_a_recorded_step_is_trained_as_the_reference_does(
             optimizer.step()
             losses.append(loss.item())
     # later updates stand on weights whose smallest gradients Adam has blown up
-    tolerance = 1e-5 if epochs * minibatches == 1 else 2e-3
+    tolerance = 1e-5 if updates_per_batch * minibatches == 1 else 2e-3
     assert got["loss"] == pytest.approx(sum(losses) / len(losses), abs=tolerance)
     assert got["grad_norm"] == pytest.approx(sum(norms) / len(norms), rel=10 * tolerance)
     assert got["unscored"] == 4 / 16
@@ -349,7 +349,7 @@ def test_the_first_step_is_on_policy(start: Callable[..., Path]) -> None:
 
 
 def test_policy_over_proximal_is_exactly_one_at_the_start_of_a_batch() -> None:
-    """Both when the policy is its own proximal policy and when that was computed before several epochs."""
+    """Both when the policy is its own proximal policy and when that was computed before several passes."""
     rows = [row for row in sampled_rows(1.0, 1.0, seed=2) if row["task"] in "03"]
     lm = load_model("tiny-random")
     groups = [g for g in our_groups(rows, lm) if g.rollouts]

@@ -85,9 +85,9 @@ def equal(one: Path, other: Path) -> bool:
 def test_a_replay_trains_on_the_same_rollouts(start: Callable[..., Path], tmp_path: Path) -> None:
     """Without importance weights the same start, data and rate give the same weights, bit for bit, and nothing is
     sampled or written anew."""
-    first = start("first", epochs=2)
+    first = start("first", updates_per_batch=2)
     recorded = str(first / "rollouts.jsonl")
-    again = start("again", (), epochs=2, replay=recorded, mismatch="off", max_steps=None)
+    again = start("again", (), updates_per_batch=2, replay=recorded, mismatch="off", max_steps=None)
     assert equal(first, again)
     assert not (again / "rollouts.jsonl").exists()
     weighed = start("weighed", (), replay=recorded, learning_rate=3e-3)
@@ -249,7 +249,7 @@ def test_a_reference_is_put_in_place_and_taken_out_again() -> None:
 
 
 def test_passes_end_early_when_the_policy_has_moved_far(start: Callable[..., Path]) -> None:
-    out = start(epochs=8, kl_stop=1e-4, learning_rate=3e-3, max_steps=2)
+    out = start(updates_per_batch=8, kl_stop=1e-4, learning_rate=3e-3, max_steps=2)
     stops = events(out, "kl_stop")
     assert [e["step"] for e in stops] == [1, 2]
     assert all(1 < e["updates"] < 8 and e["policy_kl"] > 1e-4 for e in stops)

@@ -7,7 +7,18 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Seed, Temperature, as_tuple
+from posttrain.config.base import (
+    Columns,
+    Config,
+    Group,
+    NonNegative,
+    Positive,
+    Rate,
+    SaveDtype,
+    Seed,
+    Temperature,
+    as_tuple,
+)
 
 
 class RunConfig(Config):
@@ -50,6 +61,8 @@ class AverageConfig(Config):
     """Models of one shape: folders, run folders or hub ids. Runs with LoRA have merged weights there."""
     out: Path
     """Run folder to write."""
+    save_dtype: SaveDtype = "auto"
+    """Type of the weights that are written, into which the means are rounded; `auto` is the finest of the models'."""
     resume: bool = False
     """Continue an unfinished run; a finished one is left as it is."""
 
@@ -124,8 +137,8 @@ class Recipe(Config):
     (an earlier stage: spend as many operations as that one did, those of its own data stages included), and options
     of the method. A stage that writes data may have a `model` or an `endpoint` in place of a parent; a `teacher` and a
     `policy` may be `start` or an earlier stage. In a `reward`, `{STAGE}` is the model of an earlier stage:
-    `learned({rm})`. The method `average` has nothing but `of`, a list of earlier stages; it is compared with the
-    first of them.
+    `learned({rm})`. The method `average` has nothing but `of`, a list of earlier stages, and perhaps
+    `save_dtype`; it is compared with the first of them.
 
     In the file, `sizes` may stand beside `stages`: names, the default first, each with changes as `--set` makes them
     (`stage.key: value`). A recipe is read at one size."""

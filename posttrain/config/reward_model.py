@@ -82,8 +82,8 @@ class AdversarialConfig(RewardModelConfig):
     """Adversarial reward models: train an ensemble, search for answers that one member scores high and the others
     dispute, add them as rejected, train anew, and so on (after Adv-RM, arXiv:2504.06141).
 
-    What is disputed need not be bad: give `gold` to see whether the rounds helped. `max_steps` is for each training,
-    `max_flops` for all of them in equal parts. Default learning rate: as in `posttrain reward-model`."""
+    What is disputed need not be bad: give `gold` to see whether the rounds helped. `max_steps` and `epochs` are for
+    each training, `max_flops` for all of them in equal parts. Default learning rate: as in `posttrain reward-model`."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "posttrain adversarial --model smollm2-135m --data examples/data/style_train.jsonl --out runs/adversarial",

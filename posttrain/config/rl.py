@@ -96,8 +96,8 @@ class RlConfig(TrainConfig):
     whiten_rewards: bool = False
     """Divide the tokens' rewards by their standard deviation over the step, before a critic's advantages."""
     UPDATES: ClassVar[Group] = Group("Updates per batch")
-    epochs: Positive = 1
-    """Passes over a batch of rollouts."""
+    updates_per_batch: Positive = 1
+    """Passes of the optimizer over one batch of rollouts (TRL's `num_iterations`, verl's `ppo_epochs`)."""
     minibatches: Positive = 1
     """Optimizer steps in one pass over a batch of rollouts."""
     kl_stop: Rate | None = None
@@ -178,6 +178,8 @@ class RlConfig(TrainConfig):
         if "kl_in" in data and "kl_estimator" not in data:
             filled["kl_estimator"] = "k1" if data["kl_in"] == "reward" else "k3"
         config = handler(filled)
+        if data.keys() >= cls.model_fields.keys():
+            return config  # a run's own settings, all of them: they do not say what its user asked for
         for option, (used, when) in config.uses().items():
             if data.get(option, False) is not False and not used:  # a flag that is off says nothing
                 raise ValueError(f"{option} has no effect here; it needs {when}")
@@ -216,8 +218,8 @@ class RlConfig(TrainConfig):
             )
         if self.surrogate == "reinforce" and self.updates_per_step > 1:
             raise ValueError(
-                "surrogate 'reinforce' is right for one optimizer step a batch only; use another one with more epochs "
-                "or minibatches"
+                "surrogate 'reinforce' is right for one optimizer step a batch only; use another one with more "
+                "updates_per_batch or minibatches"
             )
         if self.aggregation == "gdpo" and (
             self.baseline != "group" or self.scale != "group" or self.constraint or self.overlong_share or self.replay
@@ -230,6 +232,8 @@ class RlConfig(TrainConfig):
             raise ValueError("aggregation 'gdpo' normalises each reward and the KL is none of them; use kl_in 'loss'")
         if self.replay is not None and (self.max_refills or self.dry_run or self.env is not None):
             raise ValueError("replay samples nothing; it goes with neither max_refills, dry_run nor env")
+        if self.replay is not None and self.epochs is not None:
+            raise ValueError("replay goes through its recorded steps once; leave epochs out")
         if self.replay is not None and self.reward and self.eval_data is None:
             raise ValueError("replay trains on the recorded scores; reward is for eval_data there, so leave it out")
         return self
@@ -251,7 +255,7 @@ class RlConfig(TrainConfig):
     @property
     def updates_per_step(self) -> int:
         """Optimizer steps on one batch of rollouts."""
-        return self.epochs * self.minibatches
+        return self.updates_per_batch * self.minibatches
 
     def uses(self) -> dict[str, tuple[bool, str]]:
         """Of each option that is not for everyone: whether something uses it in this configuration, and what would."""
@@ -269,7 +273,7 @@ class RlConfig(TrainConfig):
             **dict.fromkeys(("clip", "clip_high"), ratio),
             "dual_clip": (self.surrogate in ("clip", "sequence-clip"), "surrogate clip or sequence-clip"),
             **dict.fromkeys(("kl_in", "kl_estimator", "kl_target", "reference_every"), kl),
-            "kl_stop": (self.updates_per_step > 1, "more than one of epochs x minibatches"),
+            "kl_stop": (self.updates_per_step > 1, "more than one of updates_per_batch x minibatches"),
             **dict.fromkeys(("ptx_coefficient", "ptx_batch_size"), (self.ptx_data is not None, "ptx_data")),
             "constraint_rate": (bool(self.constraint), "a constraint"),
             "mismatch_limit": (

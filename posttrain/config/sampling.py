@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Seed, Share, Temperature
+from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Resume, Seed, Share, Temperature
 
 
 class SourceConfig(Config):
@@ -64,7 +64,7 @@ class SourceConfig(Config):
     """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
     reported."""
     RESUME: ClassVar[Group] = Group("Data and run folder")
-    resume: bool = False
+    resume: Resume = False
     """Continue an unfinished run: what was sampled is not sampled again."""
 
     @property
@@ -123,7 +123,7 @@ class SampleConfig(SourceConfig):
     SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0
     """Seed of the samples and of ties."""
-    resume: bool = False
+    resume: Resume = False
     """Continue an unfinished run: what was sampled and scored is not sampled or scored again."""
 
     @property

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Seed
+from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Resume, SaveDtype, Seed
 
 
 class TrainConfig(Config):
@@ -26,15 +26,21 @@ class TrainConfig(Config):
     """Run folder to write."""
     TRAINING: ClassVar[Group] = Group("Training")
     max_steps: Positive | None = None
-    """Steps to train; data repeats, reshuffled, until then. Without it: one pass over the data."""
+    """Steps to train; data repeats, reshuffled, until then. With --resume a larger number makes a run longer that has
+    kept a checkpoint (`keep`)."""
+    epochs: Rate | None = None
+    """Passes over the data (rl and online-dpo: over the tasks), each reshuffled, in place of `max_steps`; 0.5 is half a
+    pass. Rows that are left out do not count. Default: one pass, unless `max_steps` or `max_flops` is given."""
     max_flops: Rate | None = None
-    """Stop once this many floating-point operations are spent (sampling and reference passes included)."""
+    """Stop once this many floating-point operations are spent (sampling and reference passes included), or with
+    `max_steps` or `epochs` at whichever comes first."""
     learning_rate: Rate | None = None
     """Peak learning rate; the default depends on the method and on LoRA (see above)."""
     warmup_steps: NonNegative = 0
     """Steps of linear warm-up: step i of n uses i/n of the rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the rate does after the warm-up; `linear` and `cosine` end at a tenth of it and need a number of steps."""
+    """What the rate does after the warm-up; `linear` and `cosine` end at a tenth of it with the last step, of which
+    `max_flops` alone says nothing."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW decay of matrices; biases and norms are never decayed. Default 0, as in Tülu 3 (arXiv:2411.15124)."""
     max_grad_norm: Rate = 1.0
@@ -63,8 +69,15 @@ class TrainConfig(Config):
     RUN_FOLDER: ClassVar[Group] = Group("Run folder")
     save_every: Positive = 20
     """Steps between checkpoints."""
-    keep: Positive = 1
-    """Checkpoints to keep."""
+    keep: NonNegative = 0
+    """Checkpoints kept once the run has finished. While it runs the newest ones stay, one at least. Each holds the
+    weights and AdamW's state, three times the size of the model in float32; a run that keeps one can be made longer."""
+    save_dtype: SaveDtype = "float32"
+    """Type of the weights that are written at the end (model and adapter); `auto` is that of the model it started from.
+    Training and checkpoints stay in float32. bfloat16 and float16 take half the space and round the weights to 8 and 11
+    significant bits, and whoever starts from them, a next stage too, starts from what was rounded. At small learning
+    rates that takes back what was learnt: steps of 1e-6 on weights of 0.03 are lost in bfloat16 until they add up to
+    6e-5."""
     EVALUATION: ClassVar[Group] = Group("Evaluation during training")
     eval_data: str | None = None
     """Held-out data for an evaluation during training."""
@@ -73,13 +86,20 @@ class TrainConfig(Config):
     patience: Positive | None = None
     """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
     MORE_OF_RUN_FOLDER: ClassVar[Group] = Group("Run folder")
-    resume: bool = False
-    """Continue the run in `out`: from its last checkpoint, or from the beginning where there is none."""
+    resume: Resume = False
+    """Continue the run in `out`: from its last checkpoint, or from the beginning where there is none. On the command
+    line --resume RUN alone continues the run in the folder RUN with its own settings; options beside it must be the
+    run's, but for a larger `max_steps` or `epochs`, and `keep` and `save_dtype` until it has finished."""
 
     @model_validator(mode="after")
     def _needs_each_other(self) -> TrainConfig:
-        if self.schedule != "constant" and self.max_steps is None:
-            raise ValueError(f"schedule {self.schedule!r} needs max_steps")
+        if self.epochs is not None and self.max_steps is not None:
+            raise ValueError("epochs and max_steps both say how long to train; give one of them")
+        if self.schedule != "constant" and self.max_flops and self.max_steps is None and self.epochs is None:
+            raise ValueError(
+                f"schedule {self.schedule!r} needs max_steps or epochs beside max_flops, which does not say at which "
+                "step it ends"
+            )
         if (self.eval_every is not None or self.patience is not None) and self.eval_data is None:
             raise ValueError("eval_every and patience need eval_data")
         if self.eval_data is not None and self.eval_every is None:

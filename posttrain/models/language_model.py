@@ -19,6 +19,7 @@ from posttrain.models import attention, fused
 from posttrain.models.attention import ForestPlan, Plan
 from posttrain.models.classifier import save_classifier
 from posttrain.models.decoder import Decoder
+from posttrain.models.dtypes import rounded
 from posttrain.models.flops import FlopCounter
 from posttrain.models.head import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.models.products import adopt
@@ -311,13 +312,24 @@ class LanguageModel:
             named |= {f"{kind}.{name}": p for name, p in head.named_parameters()} if head is not None else {}
         return {name: p for name, p in named.items() if p.requires_grad}
 
-    def save(self, folder: Path) -> None:
+    def save_adapter(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the adapter in the format of peft, its weights rounded to `dtype`."""
+        assert self.adapter is not None
+        weights = {name: rounded(p, dtype) for name, p in self.adapter.state_dict().items() if "lora_" in name}
+        self.adapter.save_pretrained(str(folder), state_dict=weights)
+
+    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Write `folder` in Hugging Face format: a language model, or with a score head a sequence classifier. An
-        adapter is merged into the weights first, and ends with that."""
+        adapter is merged into the weights first, and ends with that. With a `dtype` the weights are rounded to it, in
+        the model too. Raises RunFailed for a weight that is beyond its range."""
         if self.adapter is not None:
             self.module = self.adapter.merge_and_unload()
             self.adapter = None
             self.flops = self.flops.without_adapter()
+        if dtype is not None:
+            for module in filter(None, (self.module, self.score_head)):
+                for parameter in module.parameters():
+                    parameter.data = rounded(parameter.data, dtype)
         if self.score_head is not None:
             rows = self.score_head.weight[: self.saved_scores]
             save_classifier(self.module, rows, self.tokenizer, self.chat, self.step_separator, folder)

@@ -6,8 +6,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from posttrain.folders import write_folder
 from posttrain.model_names import SMOLLM2, TINY, local_model
 from posttrain.models.classifier import as_causal
 from posttrain.models.language_model import LanguageModel
@@ -254,13 +253,7 @@ def _cached(key: str, build: Callable[[Path], None]) -> Path:
         ) from None
     with FileLock(str(target) + ".lock", timeout=600):
         if not (target / "config.json").is_file():
-            scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=key))
-            try:
-                build(scratch)
-                scratch.chmod(0o755)
-                scratch.rename(target)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+            write_folder(target, build)
     return target
 
 

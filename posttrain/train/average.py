@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,9 +17,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from posttrain.config import AverageConfig
 from posttrain.models import weights_hash
+from posttrain.models.dtypes import DTYPES, rounded
 from posttrain.models.load import UNLOADABLE, check_config, model_folder
-from posttrain.runlog import RunLog, check_out
-from posttrain.train.loop import versions
+from posttrain.runlog import RunLog, write_atomic
+from posttrain.train.loop import finished, versions
 from posttrain.types import InputError
 
 BESIDE_WEIGHTS = {".json", ".jinja", ".model", ".txt"}
@@ -28,20 +30,20 @@ HEADS = ("num_attention_heads", "num_key_value_heads")
 
 def average_models(config: AverageConfig) -> None:
     """Write the model whose every weight is the arithmetic mean of that weight in `config.models`, θ = (1/n) Σ θ_i,
-    summed in float64 and rounded once; configuration and tokenizer are those of the first.
+    summed in float64 and rounded once, to `save_dtype`; configuration and tokenizer are those of the first.
 
     What is averaged is a model's folder, which holds merged weights after LoRA too: the mean of adapters' products is
     meant, not the product of their means. Weights of one kind that start from one model lie near each other, which is
     what makes the mean a good model (Wortsman et al., arXiv:2203.05482); that they do is for the user to know. Raises
     InputError for models that differ in architecture, in the names or shapes of their weights, or in vocabulary."""
     folders = [Path(model_folder(name)) for name in config.models]
-    if check_out(config.out, config.model_dump(mode="json"), config.resume):
+    if finished(config.out, config.model_dump(mode="json"), config.resume):
         return
     begun = time.perf_counter()
     files = _files(config.models, folders)
     _check_alike(config.models, folders, files)
     with RunLog(config.out, config.model_dump(mode="json"), config.resume) as log:
-        folder = log.write_folder("model", lambda out: _write(out, folders[0], files))
+        folder = log.write_folder("model", lambda out: _write(out, folders[0], files, DTYPES.get(config.save_dtype)))
         seconds = time.perf_counter() - begun
         log.write_json("cost.json", {"steps": 0, "seconds": seconds, "tokens": 0, "flops": 0.0})
         log.write_json(
@@ -106,18 +108,37 @@ def _description(model: str, folder: Path, holds: Mapping[str, Path]) -> dict[st
     return described | {"the vocabulary": f"{len(tokens)} tokens with the hash {digest[:8]}"}
 
 
-def _write(out: Path, first: Path, files: list[dict[str, Path]]) -> None:
-    """Shards of the same names as those of the first model, a shard at a time."""
+def _write(out: Path, first: Path, files: list[dict[str, Path]], dtype: torch.dtype | None) -> None:
+    """Shards of the same names as those of the first model, a shard at a time; in the finest of the types that a weight
+    has where there is no `dtype`."""
     for file in first.iterdir():
         if file.suffix in BESIDE_WEIGHTS and file.is_file():
             shutil.copyfile(file, out / file.name)
+    sizes: dict[torch.dtype, int] = {}
     for shard in sorted(set(files[0].values())):
-        names = [name for name, file in files[0].items() if file == shard]
-        save_file({name: _mean(name, files) for name in names}, out / shard.name, metadata={"format": "pt"})
+        means = {name: _mean(name, files, dtype) for name, file in files[0].items() if file == shard}
+        save_file(means, out / shard.name, metadata={"format": "pt"})
+        for mean in means.values():
+            sizes[mean.dtype] = sizes.get(mean.dtype, 0) + mean.nbytes
+    _describe(out, max(sizes, key=sizes.__getitem__), sum(sizes.values()))
 
 
-def _mean(name: str, files: list[dict[str, Path]]) -> torch.Tensor:
-    """In the finest of the weights' types, so that the order of the models makes no difference."""
+def _describe(out: Path, dtype: torch.dtype, size: int) -> None:
+    """What the first model's files say of its weights, as it is here: the type of most, and how many bytes they are."""
+    file, index = out / "config.json", out / "model.safetensors.index.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    name = str(dtype).removeprefix("torch.")
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        part |= {key: name for key in ("dtype", "torch_dtype") if (part is config and key == "dtype") or key in part}
+    write_atomic(file, json.dumps(config, indent=2) + "\n")
+    if index.exists():
+        shards = json.loads(index.read_text(encoding="utf-8"))
+        shards["metadata"] = {**shards.get("metadata", {}), "total_size": size}
+        write_atomic(index, json.dumps(shards, indent=2) + "\n")
+
+
+def _mean(name: str, files: list[dict[str, Path]], dtype: torch.dtype | None) -> torch.Tensor:
+    """In `dtype`, or in the finest of the weight's types, so that the order of the models makes no difference."""
     total: torch.Tensor | None = None
     kind: torch.dtype | None = None
     for holds in files:
@@ -126,4 +147,5 @@ def _mean(name: str, files: list[dict[str, Path]]) -> torch.Tensor:
         kind = value.dtype if kind is None else torch.promote_types(kind, value.dtype)
         total = value.double() if total is None else total.add_(value)
     assert total is not None and kind is not None
-    return total.div_(len(files)).to(kind)
+    mean = total.div_(len(files))
+    return mean.to(kind) if dtype is None or not kind.is_floating_point else rounded(mean, dtype)

@@ -28,11 +28,11 @@ from posttrain.rollout import (
     sampling_flops,
 )
 from posttrain.rows import CompletionRow
-from posttrain.runlog import RunLog, check_out, read_recorded
+from posttrain.runlog import RunLog, read_recorded
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
-from posttrain.train.policy import LocalPolicy, step_rows
+from posttrain.train.policy import LocalPolicy, bounded_steps, rows_drawn, step_rows
 from posttrain.train.sft import encode_row
 from posttrain.train.signals import trainable
 from posttrain.types import InputError, Rollout, Sampling, Score, Task
@@ -58,7 +58,7 @@ def train_distill(config: DistillConfig) -> None:
     as it is before the step, without a gradient through the sampling; the others are the data's. Raises InputError for
     bad input, before anything is written."""
     settings = resolved(config, LEARNING_RATE)
-    if check_out(config.out, settings, config.resume):
+    if finished(config.out, settings, config.resume):
         return
     rows = load_prompts(config.data, config.columns)
     held_out = load_prompts(config.eval_data, config.columns, optional=True) if config.eval_data else []
@@ -69,10 +69,7 @@ def train_distill(config: DistillConfig) -> None:
     fitted_held_out = _encoded(config, lm, teacher, str(config.eval_data), held_out)
     prompted = fitted.checked(config.data, config.strict)
     held_out_prompted = fitted_held_out.checked(str(config.eval_data), config.strict)
-    total = config.max_steps
-    repeat = total is not None or config.max_flops is not None
-    if not repeat:
-        total = -(-len(prompted) // config.batch_size)
+    total = bounded_steps(config, len(prompted), config.batch_size)
     policy = make_policy(lm, config, settings["learning_rate"], total)
     with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         fitting(log, config.data, fitted, config.max_length)
@@ -80,7 +77,7 @@ def train_distill(config: DistillConfig) -> None:
         special_tokens(log, lm.chat, config.data, rows)
         if not log.resuming:
             log.event("teacher", model=config.teacher, weights_hash=weights_hash(teacher.source))
-        run_stage(log, config, Distill(config, policy, teacher, prompted, held_out_prompted, log, total, repeat))
+        run_stage(log, config, Distill(config, policy, teacher, prompted, held_out_prompted, log, total))
 
 
 class Distill(Stage):
@@ -97,7 +94,6 @@ class Distill(Stage):
         held_out: Sequence[Prompted],
         log: RunLog,
         total_steps: int | None,
-        repeat: bool,
     ) -> None:
         self.config = config
         self.policy = policy
@@ -106,7 +102,7 @@ class Distill(Stage):
         self.held_out = held_out
         self.log = log
         self.total_steps = total_steps
-        self.repeat = repeat
+        self.drawn = rows_drawn(config, len(rows))
         self.engine = LocalEngine(policy.lm, slots=config.engine_slots)
         self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
         self.recorded: dict[int, list[dict[str, Any]]] = {}
@@ -159,7 +155,7 @@ class Distill(Stage):
 
     def _planned(self, n: int) -> tuple[list[Plan], list[EncodedRow]]:
         config = self.config
-        return self._plans(n, self.rows, step_rows(len(self.rows), config.seed, n, config.batch_size, self.repeat))
+        return self._plans(n, self.rows, step_rows(len(self.rows), config.seed, n, config.batch_size, self.drawn))
 
     def _plans(self, n: int, source: Sequence[Prompted], rows: Sequence[int]) -> tuple[list[Plan], list[EncodedRow]]:
         """What the student is to sample in step n, and the answers that are given: a matter of seed and step alone."""

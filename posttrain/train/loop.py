@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import torch
 
 from posttrain.config import TrainConfig
-from posttrain.console import Progress, short_path, warn
+from posttrain.console import Progress, say, short_path, warn
 from posttrain.data.sources import data_files
-from posttrain.models import LanguageModel, load_model, weights_hash
-from posttrain.runlog import HASHES, RunLog, read_metrics
+from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
+from posttrain.run_config import FILE, HASHES, read_settings
+from posttrain.runlog import RunLog, check_out, read_metrics, tidy
 from posttrain.train.notices import nothing_learnt
 from posttrain.train.policy import (
     DamagedFile,
@@ -90,6 +91,16 @@ def resolved(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
     return out
 
 
+def finished(out: Path, settings: dict[str, Any], resume: bool) -> bool:
+    """Whether `out` holds this very run, finished: then it says so, and ends what a kill at the very end left undone.
+    Raises what `check_out` raises."""
+    if not check_out(out, settings, resume):
+        return False
+    tidy(out, read_settings(out / FILE)[0].get("keep", 1))
+    say(f"{out}: finished, there is nothing to do")
+    return True
+
+
 def load_trained(config: TrainConfig) -> LanguageModel:
     """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
     lm = load_model(config.model, raw=config.raw, trust_remote_code=config.trust_remote_code)
@@ -114,6 +125,9 @@ def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps
 
 def run_stage(log: RunLog, config: TrainConfig, stage: Stage) -> None:
     """Train from the last checkpoint (or the start) to the end, and write the model."""
+    for note in log.notes:
+        log.event("resumed_otherwise", reason=note)
+        warn(note)
     tracker = _Tracker(config)
     first = _resume(log, stage, tracker) + 1
     resumed = first > 1
@@ -133,6 +147,8 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage) -> None:
             if n % config.save_every == 0:
                 log.checkpoint(n, config.keep, _checkpoint(stage, tracker, n))
             n += 1
+    if config.keep and n > first and (n - 1) % config.save_every:  # of the end, for a longer run to go on from
+        log.checkpoint(n - 1, config.keep, _checkpoint(stage, tracker, n - 1))
     _finish(log, config, stage, tracker, n - 1)
 
 
@@ -168,8 +184,10 @@ class _Tracker:
 
 
 def _done(n: int, total: int | None, policy: LocalPolicy, config: TrainConfig) -> bool:
-    if total is not None and n > total:
-        return True
+    return (total is not None and n > total) or _spent(policy, config)
+
+
+def _spent(policy: LocalPolicy, config: TrainConfig) -> bool:
     return config.max_flops is not None and policy.flops >= config.max_flops
 
 
@@ -272,10 +290,11 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
             ) from error
         log.event("best_step", step=tracker.best_step, objective=tracker.best)
     parent = weights_hash(policy.lm.source)
+    dtype = save_dtype(config.save_dtype, policy.lm.source)
     if policy.lm.adapter is not None:
-        adapter = policy.lm.adapter
-        log.write_folder("adapter", lambda out: adapter.save_pretrained(str(out)))
-    folder = log.write_folder("model", policy.lm.save)
+        log.write_folder("adapter", lambda out: policy.lm.save_adapter(out, dtype))
+    shutil.rmtree(log.out / "evaluations", ignore_errors=True)  # those of a shorter run, whose model is replaced now
+    folder = log.write_folder("model", lambda out: policy.lm.save(out, dtype))
     rows = read_metrics(log.out)
     log.write_json(
         "cost.json",
@@ -287,7 +306,8 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
         },
     )
     nothing_learnt(log, rows)
-    log.event("finished", steps=steps, optimizer_steps_of_this_process=policy.optimizer_steps)
+    ended_by = "patience" if tracker.stop else "max_flops" if _spent(policy, config) else "steps"
+    log.event("finished", steps=steps, ended_by=ended_by, optimizer_steps_of_this_process=policy.optimizer_steps)
     log.write_json(
         "lineage.json",
         {
@@ -302,6 +322,7 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
             "threads": torch.get_num_threads(),
         },
     )
+    tidy(log.out, config.keep)
 
 
 def data_hash(source: str) -> str | None:

@@ -248,12 +248,19 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     return [int(i) for i in np.random.default_rng([seed, epoch]).permutation(rows)]
 
 
-def step_rows(rows: int, seed: int, step: int, batch_size: int, repeat: bool) -> list[int]:
-    """The rows of step `step` (from 1) when passes over the data follow each other, each reshuffled.
+def rows_drawn(config: TrainConfig, rows: int) -> int | None:
+    """How many rows a run draws from `rows` in all: `epochs` times as many (to the nearest, and one at least), one pass
+    where nothing says how long it is; None where steps or operations end it."""
+    if config.epochs is None and (config.max_steps is not None or config.max_flops is not None):
+        return None
+    return max(1, round((config.epochs or 1) * rows))
 
-    With `repeat` a batch may reach into the next pass; without, the last batch of the one pass may be smaller."""
-    end = step * batch_size
-    return rows_between(rows, seed, (step - 1) * batch_size, end if repeat else min(end, rows))
+
+def step_rows(rows: int, seed: int, step: int, batch_size: int, drawn: int | None) -> list[int]:
+    """The rows of step `step` (from 1) when passes over the data follow each other, each reshuffled; a batch may reach
+    into the next pass. The last batch is smaller where it would go beyond the rows that are `drawn` in all."""
+    start, end = (step - 1) * batch_size, step * batch_size
+    return rows_between(rows, seed, start, end if drawn is None else min(end, drawn))
 
 
 def rows_between(rows: int, seed: int, start: int, end: int) -> list[int]:
@@ -268,17 +275,20 @@ def rows_between(rows: int, seed: int, start: int, end: int) -> list[int]:
     return out
 
 
-def planned_steps(config: TrainConfig, rows: int, step_flops: Callable[[int], float]) -> tuple[int, bool]:
-    """How many steps a run over `rows` rows takes at most, and whether data repeats in it.
+def bounded_steps(config: TrainConfig, rows: int, batch_size: int) -> int | None:
+    """Steps after which a run over `rows` rows ends, whatever they take; None where operations alone end it."""
+    drawn = rows_drawn(config, rows)
+    return config.max_steps if drawn is None else -(-drawn // batch_size)
 
-    `max_steps` counts them; `max_flops` ends the run with the first step that reaches it; without either it is one pass
-    over the data."""
-    if config.max_steps is None and config.max_flops is None:
-        return -(-rows // config.batch_size), False
-    steps, spent = 0, 0.0
-    while (config.max_steps is None or steps < config.max_steps) and (
-        config.max_flops is None or spent < config.max_flops
-    ):
+
+def planned_steps(config: TrainConfig, rows: int, step_flops: Callable[[list[int]], float]) -> int:
+    """How many steps a run over `rows` rows takes at most. `step_flops` says what a step over some of them takes, since
+    `max_flops` ends the run with the first step that reaches it."""
+    bound = bounded_steps(config, rows, config.batch_size)
+    if bound is not None and config.max_flops is None:
+        return bound
+    steps, spent, drawn = 0, 0.0, rows_drawn(config, rows)
+    while (bound is None or steps < bound) and (config.max_flops is None or spent < config.max_flops):
         steps += 1
-        spent += step_flops(steps) if config.max_flops is not None else 0.0
-    return steps, True
+        spent += step_flops(step_rows(rows, config.seed, steps, config.batch_size, drawn))
+    return steps

@@ -19,11 +19,11 @@ from posttrain.losses import kl_k3, sequence_sums
 from posttrain.models.head import TokenOutputs
 from posttrain.preference_losses import Counts, Responses, dpo_weights, kto_baseline, step_loss, step_metrics
 from posttrain.rows import PreferenceRow, UnpairedRow
-from posttrain.runlog import RunLog, check_out
+from posttrain.runlog import RunLog
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
-from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
 from posttrain.train.preference_data import Example, counts_of, encode_examples, example_trees, mismatched
 from posttrain.train.preference_reference import MovingReference, PreferenceReference, stored_reference
 from posttrain.types import Batch, InputError, LossOutput
@@ -43,7 +43,7 @@ def train_dpo(config: DpoConfig) -> None:
     single = any(term.spec.reads == "labels" for term in terms)
     settings = resolved(config, leading(terms).spec.learning_rate)
     settings["terms"] = [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]
-    if check_out(config.out, settings, config.resume):
+    if finished(config.out, settings, config.resume):
         return
     load: Callable[..., Sequence[PreferenceRow | UnpairedRow]]
     load = load_feedback if single else load_preferences
@@ -58,11 +58,10 @@ def train_dpo(config: DpoConfig) -> None:
     examples = fitted.checked(config.data, config.strict)
     held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
 
-    def flops(n: int) -> float:  # the reference pass comes on top, so a budget may end the run before these steps
-        trees = example_trees([examples[i] for i in step_rows(len(examples), config.seed, n, config.batch_size, True)])
-        return training_flops(lm, trees, config.micro_batch_tokens)
+    def flops(rows: list[int]) -> float:  # the reference pass comes on top, so a budget may end the run earlier
+        return training_flops(lm, example_trees([examples[i] for i in rows]), config.micro_batch_tokens)
 
-    steps, repeat = planned_steps(config, len(examples), flops)
+    steps = planned_steps(config, len(examples), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         fitting(log, config.data, fitted, config.max_length)
@@ -70,7 +69,7 @@ def train_dpo(config: DpoConfig) -> None:
         special_tokens(log, lm.chat, config.data, rows)
         if len(examples) > fitted.fitting:
             _pairs_split(log, fitted.fitting)
-        stage = Dpo(config, policy, examples, held_out, steps, repeat)
+        stage = Dpo(config, policy, examples, held_out, steps)
         stage.prepare(log)
         run_stage(log, config, stage)
 
@@ -159,7 +158,6 @@ class Dpo(Stage):
         examples: Sequence[Example],
         held_out: Sequence[Example],
         total_steps: int,
-        repeat: bool,
     ) -> None:
         self.config = config
         self.terms = config.terms()
@@ -167,7 +165,7 @@ class Dpo(Stage):
         self.examples = examples
         self.held_out = held_out
         self.total_steps: int | None = total_steps
-        self.repeat = repeat
+        self.drawn = rows_drawn(config, len(examples))
         self.single = any(term.spec.reads == "labels" for term in self.terms)
         self.limit = min(config.max_length, policy.lm.context)
         self.reference: PreferenceReference | None = None
@@ -236,7 +234,7 @@ class Dpo(Stage):
 
     def _step_examples(self, n: int) -> list[Example]:
         config = self.config
-        rows = step_rows(len(self.examples), config.seed, n, config.batch_size, self.repeat)
+        rows = step_rows(len(self.examples), config.seed, n, config.batch_size, self.drawn)
         return [self.examples[i] for i in rows]
 
     def _trained_last(self, count: int) -> list[Example]:

@@ -15,11 +15,11 @@ from posttrain.engine.local import LocalEngine
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import fit_tasks, prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
-from posttrain.runlog import RunLog, check_out
+from posttrain.runlog import RunLog
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
-from posttrain.train.policy import LocalPolicy
+from posttrain.train.policy import LocalPolicy, bounded_steps
 from posttrain.train.preference import DIAGNOSTICS, StepLoss, leading
 from posttrain.train.preference_data import Example, counts_of, example_trees
 from posttrain.train.preference_reference import MovingReference
@@ -42,7 +42,7 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
     terms = config.terms()
     settings = resolved(config, leading(terms).spec.learning_rate)
     settings["terms"] = [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]
-    if check_out(config.out, settings, config.resume):
+    if finished(config.out, settings, config.resume):
         return
     tasks = load_tasks(config.data, config.columns)
     held_out = load_tasks(config.eval_data, config.columns, optional=True) if config.eval_data else []
@@ -57,9 +57,7 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
         tasks = fitted.checked(config.data, config.strict)
         held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
         rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), Sources(scorer))
-        total = config.max_steps
-        if total is None and config.max_flops is None:
-            total = -(-len(tasks) // rollouts.prompts)
+        total = bounded_steps(config, len(tasks), rollouts.prompts)
         policy = make_policy(lm, config, settings["learning_rate"], total)
         log = held.enter_context(
             RunLog(config.out, dated(settings, lm.chat.writes_date, scorer.writes_date), config.resume)

@@ -15,10 +15,10 @@ from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge_prompts import Criterion, read_rubric
 from posttrain.rollout import Plan, rollout_seed
-from posttrain.runlog import RunLog, check_out, read_metrics, read_recorded
+from posttrain.runlog import RunLog, read_metrics, read_recorded
 from posttrain.template_date import dated, on_one_date
 from posttrain.train.answers import listed
-from posttrain.train.loop import data_hash, versions, with_hashes
+from posttrain.train.loop import data_hash, finished, versions, with_hashes
 from posttrain.train.notices import fitting
 from posttrain.train.sample import CHANGES_NO_ANSWER
 from posttrain.train.sources import Source, source_of
@@ -62,7 +62,7 @@ def revise_answers(config: ReviseConfig) -> None:
     principles = read_rubric(config.principles, "1-10")
     settings = with_hashes(config.model_dump(mode="json", exclude=CHANGES_NO_ANSWER))
     settings["principles"] = {principle.name: principle.text for principle in principles}
-    if check_out(config.out, settings, config.resume):
+    if finished(config.out, settings, config.resume):
         return
     tasks = load_tasks(config.data, config.columns)[: config.limit]
     for task in tasks:

@@ -22,11 +22,11 @@ from posttrain.numbers import wilson
 from posttrain.preference_losses import agreement
 from posttrain.reward_model_losses import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.rows import PreferenceRow
-from posttrain.runlog import RunLog, check_out, write_atomic
+from posttrain.runlog import RunLog, write_atomic
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
-from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
 from posttrain.train.reward_model_check import best_of_n, validation
 from posttrain.train.reward_model_data import Pair, encode_pairs, pair_trees, weighted
 from posttrain.train.reward_model_process import train_process_model, validate_process_model
@@ -45,7 +45,7 @@ def train_reward_model(config: RewardModelConfig) -> None:
 
     Raises InputError for bad input, before anything is written."""
     settings = resolved(config, LEARNING_RATE)
-    if not check_out(config.out, settings, config.resume):
+    if not finished(config.out, settings, config.resume):
         _train(config, settings)
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():
@@ -112,11 +112,11 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
     if sampled_from is not None:
         sampled_from.checked(source, config.strict)
 
-    def flops(n: int) -> float:
-        trees = pair_trees([pairs[i] for i in step_rows(len(pairs), config.seed, n, config.batch_size, True)])
+    def flops(chosen: list[int]) -> float:
+        trees = pair_trees([pairs[i] for i in chosen])
         return training_flops(lm, trees, config.micro_batch_tokens, head=False)
 
-    steps, repeat = planned_steps(config, len(pairs), flops)
+    steps = planned_steps(config, len(pairs), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     policy_date = bool(config.best_of and config.policy) and model_writes_date(str(config.policy))
     with RunLog(config.out, dated(settings, lm.chat.writes_date, policy_date), config.resume) as log:
@@ -128,7 +128,7 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
         if config.length_balanced and not log.resuming:
             used = sum(1 for pair in pairs if any(pair.weights))
             log.event("length_balanced", pairs=len(pairs), of_weight_above_zero=used)
-        run_stage(log, config, RewardModel(config, policy, pairs, held_out, steps, repeat))
+        run_stage(log, config, RewardModel(config, policy, pairs, held_out, steps))
 
 
 class RewardModel(Stage):
@@ -143,18 +143,17 @@ class RewardModel(Stage):
         pairs: Sequence[Pair],
         held_out: Sequence[Pair],
         total_steps: int,
-        repeat: bool,
     ) -> None:
         self.config = config
         self.policy = policy
         self.pairs = pairs
         self.held_out = held_out
         self.total_steps: int | None = total_steps
-        self.repeat = repeat
+        self.drawn = rows_drawn(config, len(pairs))
 
     def step(self, n: int) -> dict[str, Any]:
         config = self.config
-        rows = step_rows(len(self.pairs), config.seed, n, config.batch_size, self.repeat)
+        rows = step_rows(len(self.pairs), config.seed, n, config.batch_size, self.drawn)
         pairs = [self.pairs[i] for i in rows]
         trees = pair_trees(pairs)
         metrics = self._by_length_head(pairs, trees) if config.length_head else self._gradient(pairs, trees)

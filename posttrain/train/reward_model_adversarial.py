@@ -21,9 +21,9 @@ from posttrain.models import LanguageModel, load_model, load_reward_model, model
 from posttrain.models.classifier import as_classifier
 from posttrain.rewards.base import Sample, Scorer
 from posttrain.rows import PreferenceRow, Response
-from posttrain.runlog import RunLog, check_out, read_object
+from posttrain.runlog import RunLog, read_object
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import data_hash, resolved, versions
+from posttrain.train.loop import data_hash, finished, resolved, versions
 from posttrain.train.notices import fitting
 from posttrain.train.reward_model import LEARNING_RATE, VALIDATION, train_reward_model
 from posttrain.train.reward_model_check import mean_interval
@@ -45,7 +45,7 @@ def train_adversarial(config: AdversarialConfig) -> None:
 
     Raises InputError for bad input, before anything is trained, and RunFailed where gold could not be measured."""
     settings = resolved(config, LEARNING_RATE)
-    if check_out(config.out, settings, config.resume):
+    if finished(config.out, settings, config.resume):
         return
     rows = load_preferences(config.data, config.columns, "posttrain adversarial")
     searched = [row for row in rows if not row.tools and None not in (_answer(row.chosen), _answer(row.rejected))]

@@ -24,7 +24,7 @@ from posttrain.runlog import RunLog
 from posttrain.template_date import dated
 from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, run_stage
 from posttrain.train.notices import fitting, special_tokens
-from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
 from posttrain.train.reward_model_check import RIGHT, Scores, stepwise_validation
 from posttrain.types import Batch, InputError, LossOutput
 
@@ -58,18 +58,17 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
     solutions = fitted.checked(config.data, config.strict)
     held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
 
-    def flops(n: int) -> float:
-        chosen = step_rows(len(solutions), config.seed, n, config.batch_size, True)
+    def flops(chosen: list[int]) -> float:
         trees = solution_trees([solutions[i] for i in chosen])
         return training_flops(lm, trees, config.micro_batch_tokens, head=False)
 
-    steps, repeat = planned_steps(config, len(solutions), flops)
+    steps = planned_steps(config, len(solutions), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         fitting(log, config.data, fitted, config.max_length)
         fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)
-        run_stage(log, config, ProcessModel(config, policy, solutions, held_out, steps, repeat))
+        run_stage(log, config, ProcessModel(config, policy, solutions, held_out, steps))
 
 
 def validate_process_model(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
@@ -144,18 +143,17 @@ class ProcessModel(Stage):
         solutions: Sequence[Solution],
         held_out: Sequence[Solution],
         total_steps: int,
-        repeat: bool,
     ) -> None:
         self.config = config
         self.policy = policy
         self.solutions = solutions
         self.held_out = held_out
         self.total_steps: int | None = total_steps
-        self.repeat = repeat
+        self.drawn = rows_drawn(config, len(solutions))
 
     def step(self, n: int) -> dict[str, Any]:
         config = self.config
-        chosen = step_rows(len(self.solutions), config.seed, n, config.batch_size, self.repeat)
+        chosen = step_rows(len(self.solutions), config.seed, n, config.batch_size, self.drawn)
         trees = solution_trees([self.solutions[i] for i in chosen])
         metrics = self.policy.forward_backward(trees, batch_loss, self._forward, head=False)
         return {**metrics, **self.policy.step(), "tokens": sum(tree.size for tree in trees)}

@@ -8,19 +8,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from posttrain.config import RlConfig
+from posttrain.console import say_once
 from posttrain.data.formats import load_sft, load_tasks
 from posttrain.engine.local import LocalEngine
 from posttrain.envs.pool import EnvPool
 from posttrain.rewards.base import Scorer
 from posttrain.rollout import fit_tasks
 from posttrain.rollout.collect import ENVIRONMENT_PART
-from posttrain.runlog import RunLog, check_out
+from posttrain.runlog import RunLog
 from posttrain.template_date import dated, on_one_date
 from posttrain.text import printable
 from posttrain.train.controllers import Constraints
 from posttrain.train.critic import Critic, HeadCritic, SeparateCritic
-from posttrain.train.loop import load_trained, make_policy, resolved, run_stage
+from posttrain.train.loop import finished, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
+from posttrain.train.policy import bounded_steps
 from posttrain.train.ptx import Mix
 from posttrain.train.rl_stage import Rl
 from posttrain.train.rollouts import Rollouts, Sources
@@ -39,7 +41,12 @@ def train_rl(config: RlConfig) -> None:
     Raises InputError for bad input, before anything is written, and RunFailed when surely too many rollouts could not
     be scored."""
     settings = resolved(config, LEARNING_RATE)
-    if not config.dry_run and check_out(config.out, settings, config.resume):
+    if config.epochs is not None:
+        say_once(
+            "note: epochs counts passes over the tasks; the optimizer's passes over a batch of rollouts, which older "
+            "versions called so, are --updates-per-batch"
+        )
+    if not config.dry_run and finished(config.out, settings, config.resume):
         return
     tasks = load_tasks(config.data, config.columns)
     held_out = load_tasks(config.eval_data, config.columns, optional=True) if config.eval_data else []
@@ -105,11 +112,10 @@ def _sources(config: RlConfig, columns: Collection[str], held: ExitStack) -> Sou
 
 def _total_steps(config: RlConfig, rollouts: Rollouts) -> int | None:
     """Steps of the run; None where only its operations are bounded."""
-    recorded = rollouts.replay(config.replay) if config.replay else None
-    total = min((n for n in (recorded, config.max_steps) if n is not None), default=None)
-    if total is None and config.max_flops is None:
-        return -(-len(rollouts.tasks) // rollouts.prompts)
-    return total
+    if config.replay is None:
+        return bounded_steps(config, len(rollouts.tasks), rollouts.prompts)
+    recorded = rollouts.replay(config.replay)
+    return recorded if config.max_steps is None else min(recorded, config.max_steps)
 
 
 def _stage(

@@ -129,7 +129,11 @@ class Rl(Stage):
         step = self.rollouts.step(1)
         members = [g.rollouts for g in step.all]
         signals = self._signals(1, step.all, self._references(members), self._values(members))
-        return describe(self.policy.lm, step.all, signals)
+        steps = "as many steps as its operations allow" if self.total_steps is None else f"{self.total_steps} steps"
+        length = (
+            f"The run would take {steps} of {self.config.batch_size} rollouts, from {len(self.rollouts.tasks)} tasks."
+        )
+        return f"{length}\n\n{describe(self.policy.lm, step.all, signals)}"
 
     def _signals(self, n: int, groups: Sequence[Group], references: PerToken, values: PerToken) -> list[list[Signal]]:
         return step_signals(
@@ -155,7 +159,7 @@ class Rl(Stage):
     def _train(
         self, n: int, signals: Sequence[Sequence[Signal]], references: PerToken, values: PerToken
     ) -> dict[str, Any]:
-        """`epochs` x `minibatches` optimizer steps on the groups of a step."""
+        """`updates_per_batch` x `minibatches` optimizer steps on the groups of a step."""
         config, in_loss = self.config, self.config.has_kl and self.config.kl_in == "loss"
         extras = {"values": values, "ref_logprobs": references if in_loss else {}, "proximal_logprobs": {}}
         if config.updates_per_step > 1:
@@ -165,7 +169,7 @@ class Rl(Stage):
         keep_flat = in_loss or config.entropy_bonus > 0 or self.critic is not None
         size = -(-len(signals) // config.minibatches)  # a short batch has smaller minibatches, or fewer
         updates: list[dict[str, float]] = []
-        for _ in range(config.epochs):
+        for _ in range(config.updates_per_batch):
             for i in range(0, len(signals), size):
                 updates.append(self._update(step_trees(config, signals[i : i + size], extras, keep_flat)))
                 if config.kl_stop is not None and updates[-1].get("policy_kl", 0.0) > config.kl_stop:

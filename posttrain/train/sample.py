@@ -16,10 +16,10 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.base import Scorer
 from posttrain.rewards.failures import FailureWatch
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
-from posttrain.runlog import RunLog, check_out, read_metrics, read_recorded
+from posttrain.runlog import RunLog, read_metrics, read_recorded
 from posttrain.template_date import dated, on_one_date
 from posttrain.train.answers import check_soft_labels, listed, rows_of
-from posttrain.train.loop import data_hash, versions, with_hashes
+from posttrain.train.loop import data_hash, finished, versions, with_hashes
 from posttrain.train.notices import fitting, unscored
 from posttrain.train.sources import Source, source_of
 from posttrain.types import Group, InputError, Rollout, RunFailed, Sampling, Score, Task
@@ -43,7 +43,7 @@ def sample_answers(config: SampleConfig) -> None:
     Answers and scores are recorded as they come; a resume takes them from there. Raises InputError for bad input and
     RunFailed where too much could not be scored, an endpoint's budget is spent, or there is nothing to write."""
     settings = with_hashes(config.model_dump(mode="json", exclude=CHANGES_NO_ANSWER))
-    if check_out(config.out, settings, config.resume):
+    if finished(config.out, settings, config.resume):
         return
     check_soft_labels(config)
     tasks = load_tasks(config.data, config.columns)[: config.limit]

@@ -14,11 +14,11 @@ from posttrain.losses import sft_loss, token_mean_weights
 from posttrain.models import LanguageModel
 from posttrain.models.head import TokenOutputs
 from posttrain.rows import SftRow
-from posttrain.runlog import RunLog, check_out
+from posttrain.runlog import RunLog
 from posttrain.template_date import dated, on_one_date
-from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, resolved, run_stage
+from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
 from posttrain.train.notices import fitting, special_tokens
-from posttrain.train.policy import LocalPolicy, planned_steps, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
 from posttrain.types import Batch, LossOutput
 
 LEARNING_RATE = 2e-5
@@ -31,7 +31,7 @@ def train_sft(config: SftConfig) -> None:
     The loss of a step is the mean negative log-likelihood over its trained tokens. Raises InputError for bad input,
     before anything is written."""
     settings = resolved(config, LEARNING_RATE)
-    if check_out(config.out, settings, config.resume):
+    if finished(config.out, settings, config.resume):
         return
     rows = load_sft(config.data, config.columns)
     held_out = load_sft(config.eval_data, config.columns, optional=True) if config.eval_data else []
@@ -40,18 +40,17 @@ def train_sft(config: SftConfig) -> None:
     encoded = fitted.checked(config.data, config.strict)
     held_out_rows = fitted_held_out.checked(str(config.eval_data), config.strict)
 
-    def flops(n: int) -> float:
-        chosen = step_rows(len(encoded), config.seed, n, config.batch_size, True)
+    def flops(chosen: list[int]) -> float:
         trees = sft_trees([encoded[i] for i in chosen])
         return training_flops(lm, trees, config.micro_batch_tokens)
 
-    steps, repeat = planned_steps(config, len(encoded), flops)
+    steps = planned_steps(config, len(encoded), flops)
     policy = make_policy(lm, config, settings["learning_rate"], steps)
     with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
         fitting(log, config.data, fitted, config.max_length)
         fitting(log, config.eval_data, fitted_held_out, config.max_length)
         special_tokens(log, lm.chat, config.data, rows)
-        run_stage(log, config, Sft(config, policy, encoded, held_out_rows, steps, repeat))
+        run_stage(log, config, Sft(config, policy, encoded, held_out_rows, steps))
 
 
 def encode_rows(lm: LanguageModel, rows: Sequence[SftRow], max_length: int) -> Fitted[EncodedRow]:
@@ -98,18 +97,17 @@ class Sft(Stage):
         rows: Sequence[EncodedRow],
         held_out: Sequence[EncodedRow],
         total_steps: int,
-        repeat: bool,
     ) -> None:
         self.config = config
         self.policy = policy
         self.rows = rows
         self.held_out = held_out
         self.total_steps: int | None = total_steps
-        self.repeat = repeat
+        self.drawn = rows_drawn(config, len(rows))
 
     def step(self, n: int) -> dict[str, Any]:
         config = self.config
-        chosen = step_rows(len(self.rows), config.seed, n, config.batch_size, self.repeat)
+        chosen = step_rows(len(self.rows), config.seed, n, config.batch_size, self.drawn)
         trees = sft_trees([self.rows[i] for i in chosen])
         metrics = self.policy.forward_backward(trees, loss_of)
         return {**metrics, **self.policy.step(), "tokens": sum(tree.size for tree in trees)}
