@@ -119,6 +119,8 @@ def _claim(out: Path, recipe: Recipe) -> None:
 
 def _text(recipe: Recipe) -> str:
     exclude: dict[str, Any] = {"shape": True}
+    if recipe.chat_template is None:
+        exclude["chat_template"] = True
     if recipe.evaluate.columns is None:
         exclude["evaluate"] = {"columns"}
     return yaml.safe_dump(recipe.model_dump(mode="json", exclude=exclude), sort_keys=False, allow_unicode=True)
@@ -126,7 +128,7 @@ def _text(recipe: Recipe) -> str:
 
 def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     """Raise InputError naming the first thing that differs and must not."""
-    changed = [key for key in ("model", "seed", "evaluate") if before[key] != now[key]]
+    changed = [key for key in ("model", "seed", "chat_template", "evaluate") if before[key] != now[key]]
     if list(before["stages"]) != list(now["stages"]):
         changed.append("the list of stages")
     for name, settings in now["stages"].items():
@@ -247,7 +249,8 @@ class _Evaluator:
         if not todo:
             return
         trusted = self.recipe.trust_remote_code
-        engine = LocalEngine(load_model(model, trust_remote_code=trusted))
+        template = self.recipe.chat_template if name == START else None
+        engine = LocalEngine(load_model(model, trust_remote_code=trusted, chat_template=template))
         writes_date = engine.lm.chat.writes_date, self.scorer.writes_date
         if MAIN_SUITE in todo:
             compared = name != START and settings.samples > 0 and settings.temperature > 0
@@ -265,11 +268,11 @@ class _Evaluator:
                 reference,
                 title=f"evaluate {name}",
             )
-            told = self.settings | {"reference": weights_hash(start), "left_out": left_out}
+            told = self.settings | {"reference": weights_hash(start), "left_out": left_out, "chat_template": template}
             write_suite(folder, MAIN_SUITE, engine.lm, result, dated(told, *writes_date))
         if RETENTION_SUITE in todo:
             result = evaluate_retention(engine, title=f"retention {name}")
-            told = {"raw": False} | result.settings
+            told = {"raw": False, "chat_template": template} | result.settings
             write_suite(folder, RETENTION_SUITE, engine.lm, result, dated(told, engine.lm.chat.writes_date))
 
     def close(self) -> None:

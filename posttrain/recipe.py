@@ -95,7 +95,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
 def _set(raw: dict[str, Any], key: str, value: Any, what: str) -> None:
     """Change one setting of a recipe. Raises InputError, beginning with `what`, for a key that it does not have."""
     where, dot, option = key.partition(".")
-    if not dot and where in ("model", "seed", "shape"):
+    if not dot and where in ("model", "seed", "shape", "chat_template"):
         raw[where] = value
     elif dot and where == "evaluate" and isinstance(raw.get("evaluate"), dict):
         raw["evaluate"][option] = value

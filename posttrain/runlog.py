@@ -25,7 +25,7 @@ from posttrain.types import InputError
 CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
 """Fields that may differ between two runs of the same configuration; no other field may."""
 NOT_COMPARED = {"resume", "out", "strict", "trust_remote_code"}
-HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay")}
+HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay", "chat_template")}
 """Settings that are the SHA-256 of the file which another one names."""
 CHECKPOINT = re.compile(r"step-[0-9]{8,}")
 TEMPLATE_DATE = "template_date"

@@ -204,6 +204,8 @@ def _check_stage(
     data = _sources(name, method, options.pop("data", None), earlier, recipe, out)
     if recipe.trust_remote_code:
         options.setdefault("trust_remote_code", True)
+    if recipe.chat_template is not None and parent == START:  # what begins from another stage finds it in its model
+        options.setdefault("chat_template", recipe.chat_template)
     spec = StageSpec(name, method, parent, data, flops_of, options)
     spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if flops_of else None)
     return spec

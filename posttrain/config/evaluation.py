@@ -26,7 +26,8 @@ class EvalConfig(Config):
     """Model to evaluate: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
     suite: Literal["tasks", "retention"] = "tasks"
     """`tasks`: those of `data`, scored by `reward`. `retention`: shipped questions and a shipped text, which show what
-    training made a model forget; of the other options it takes `out`, `engine_slots`, `raw` and `trust_remote_code`."""
+    training made a model forget; of the other options it takes `out`, `engine_slots`, `raw`,
+    `chat_template` and `trust_remote_code`."""
     data: str | None = None
     """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set. Required for `tasks`."""
     columns: Columns = None
@@ -60,6 +61,9 @@ class EvalConfig(Config):
     """Seed of the samples."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    chat_template: str | None = None
+    """Chat template in place of the model's own: a Jinja file, or `hermes` (ChatML with tools). Evaluations with
+    another template are not compared with this one."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
 
@@ -86,7 +90,7 @@ class EvalConfig(Config):
 
     @model_validator(mode="after")
     def _suite_has_its_options(self) -> EvalConfig:
-        taken = {"model", "suite", "out", "engine_slots", "raw", "trust_remote_code"}
+        taken = {"model", "suite", "out", "engine_slots", "raw", "chat_template", "trust_remote_code"}
         for name, field in type(self).model_fields.items():
             if self.suite == "retention" and name not in taken and getattr(self, name) != field.default:
                 raise ValueError(f"{name} means nothing to the suite retention, which has its own; leave it out")
@@ -139,6 +143,8 @@ class CheckDataConfig(Config):
     """As in `posttrain rl`: for tasks, the longest answer, for which the prompt must leave room."""
     raw: bool = False
     """As in training: take string prompts as raw text even where the tokenizer has a chat template."""
+    chat_template: str | None = None
+    """As in training: chat template in place of the model's own."""
     trust_remote_code: bool = False
     """As in training: run the Python that the model brings along."""
     strict: bool = False
@@ -146,7 +152,7 @@ class CheckDataConfig(Config):
 
     @model_validator(mode="after")
     def _model_reads(self) -> CheckDataConfig:
-        for name in ("max_length", "max_new_tokens", "raw", "strict"):
+        for name in ("max_length", "max_new_tokens", "raw", "chat_template", "strict"):
             if self.model is None and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} says how a model reads the data; give model too")
         return self
@@ -164,6 +170,8 @@ class ChatConfig(Config):
 
     model: str
     """Model to talk to: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
+    chat_template: str | None = None
+    """Chat template in place of the model's own: a Jinja file, or `hermes` (ChatML with tools)."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     system: str | None = None

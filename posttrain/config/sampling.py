@@ -16,8 +16,8 @@ class SourceConfig(Config):
     model: str | None = None
     """Model to sample from; as in training. Either this or `endpoint`."""
     endpoint: str | None = None
-    """URL of an OpenAI-compatible API to sample from, as `http://localhost:8000/v1`. Needs `pip install
-    'posttrain[judge]'`."""
+    """URL of an OpenAI-compatible API to sample from, as `http://localhost:8000/v1`. Needs the package
+    `openai` (1.60 or newer: `pip install 'openai>=1.60'`)."""
     endpoint_model: str | None = None
     """Name of the model there."""
     endpoint_key: str = "OPENAI_API_KEY"
@@ -54,6 +54,8 @@ class SourceConfig(Config):
     """Answers decoded at once."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    chat_template: str | None = None
+    """Chat template in place of the model's own: a Jinja file, or `hermes` (ChatML with tools)."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     strict: bool = False
@@ -75,8 +77,9 @@ class SourceConfig(Config):
             raise ValueError("endpoint and endpoint_model need each other")
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             raise ValueError(f"endpoint must begin with http:// or https://, not {self.endpoint!r}")
-        if self.endpoint is not None and (self.top_k or self.raw):
-            raise ValueError(f"an endpoint takes no {'top_k' if self.top_k else 'raw'}; leave it out")
+        refused = [name for name in ("top_k", "raw", "chat_template") if getattr(self, name)]
+        if self.endpoint is not None and refused:
+            raise ValueError(f"an endpoint takes no {refused[0]}; leave it out")
         return self
 
 

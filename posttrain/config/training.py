@@ -54,6 +54,9 @@ class TrainConfig(Config):
     """Seed of data order, sampling and adapters."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    chat_template: str | None = None
+    """Chat template in place of the tokenizer's own: a Jinja file, or `hermes` (ChatML with tools). It is saved with
+    the model that is trained. docs/chat-templates.md says what it must do."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     save_every: Positive = 20
