@@ -256,17 +256,22 @@ def _compare(config: configs.CompareConfig) -> int:
 
 
 def _check_data(config: configs.CheckDataConfig) -> int:
-    from posttrain.data.check import check_data, format_report
+    from posttrain.data.check import check_data, format_report, next_command
 
     report = check_data(config.file, config.against, config.columns)
     print(printable(format_report(report)))
-    if config.model is None:
-        return DONE if report.ok else FAILED
-    from posttrain.train.check import check_tokens, format_tokens
+    ok = report.ok
+    if config.model is not None:
+        from posttrain.train.check import check_tokens, format_tokens
 
-    tokens = check_tokens(config)
-    print(printable(format_tokens(tokens)))
-    return DONE if report.ok and tokens.ok else FAILED
+        tokens = check_tokens(config)
+        print(printable(format_tokens(tokens)))
+        ok = ok and tokens.ok
+    if not ok:
+        return FAILED
+    if command := next_command(report, config):
+        print(f"next: {printable(command)}")
+    return DONE
 
 
 def _report(config: configs.ReportConfig) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from posttrain.chat.given import template_text
 from posttrain.config import (
     AdversarialConfig,
     DistillConfig,
@@ -109,11 +110,13 @@ def stage_configs(recipe: Recipe, stages: Sequence[StageSpec], out: Path) -> dic
 
 
 def check_texts(configs: Mapping[str, Any]) -> None:
-    """Check what stages read only once they run: reward expressions, the files they name, and principles. Raises
-    InputError naming the stage."""
+    """Check what stages read only once they run: reward expressions, the files they name, chat templates and
+    principles. Raises InputError naming the stage."""
     for name, config in configs.items():
         gold = [config.gold] if isinstance(config, AdversarialConfig) and config.gold is not None else []
         try:
+            if (template := getattr(config, "chat_template", None)) is not None:
+                template_text(template)
             for text in (*getattr(config, "reward", ()), *gold):
                 _check_reward(text)
             if isinstance(config, SampleConfig):

@@ -220,6 +220,15 @@ def test_retention_takes_a_template() -> None:
 # -- recipes ------------------------------------------------------------------------------------------------------
 
 
+def test_a_recipe_is_refused_for_a_template_that_is_none(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own / "recipe.yaml").write_text(
+        "{model: tiny-random, chat_template: hermez, evaluate: {data: tasks.jsonl, reward: math},"
+        " stages: {sft: {method: sft, parent: start, data: rows.jsonl}}}"
+    )
+    assert main(["run", "recipe.yaml", "--plan"]) == 2
+    assert "stage sft: --chat-template hermez: no such file" in capsys.readouterr().err
+
+
 def test_a_recipe_gives_its_template_to_what_begins_from_the_start(tmp_path: Path) -> None:
     recipe = Recipe(
         **yaml.safe_load("""

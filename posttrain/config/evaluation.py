@@ -51,7 +51,7 @@ class EvalConfig(Config):
     limit: Positive | None = None
     """Evaluate only the first tasks."""
     strict: bool = False
-    """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
+    """Stop where prompts do not fit the model's context and name them; without it they are left out, counted and
     reported."""
     engine_slots: Positive = 64
     """Answers decoded at once."""
@@ -103,8 +103,8 @@ class ScoreConfig(Config):
     reward: Annotated[tuple[str, ...], Field(min_length=1)]
     """What scores a completion; as in `posttrain rl`."""
     data: str
-    """Data as in training, with `prompt`, `completion` and the columns the reward reads; `-` reads JSONL from standard
-    input."""
+    """Data as in training, with `prompt`, `completion` (or `response`, `output`) and the columns the reward reads; `-`
+    reads JSONL from standard input."""
     columns: Columns = None
     """Columns that have other names: `prompt=question,completion=answer`."""
     reward_timeout: Rate = 30.0

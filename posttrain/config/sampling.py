@@ -59,7 +59,7 @@ class SourceConfig(Config):
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     strict: bool = False
-    """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
+    """Stop where prompts do not fit the model's context and name them; without it they are left out, counted and
     reported."""
     resume: bool = False
     """Continue an unfinished run: what was sampled is not sampled again."""

@@ -45,7 +45,7 @@ class TrainConfig(Config):
     """Longest row in tokens; longer ones are cut at the end, counted and reported."""
     strict: bool = False
     """Stop where rows do not fit (a prompt longer than `max_length` or the model's context, nothing left to train after
-    a cut) and name them all; without it they are left out, counted and reported."""
+    a cut) and name them; without it they are left out, counted and reported."""
     lora_rank: NonNegative = 0
     """Rank of LoRA adapters on every linear layer; 0 trains the full weights."""
     lora_alpha: Positive = 32
