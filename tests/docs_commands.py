@@ -26,6 +26,7 @@ NOT_RUN: Mapping[str, str] = {
     "cd": "moves about",
     "source": "enters an environment",
     "export": "sets a key",
+    **dict.fromkeys(("accelerate", "axolotl", "trl", "vllm"), "is another project's"),
 }
 """First words of commands that are not run, and why."""
 HISTORY = {"docs/log.md": "a diary of what was run", "CHANGELOG.md": "says what was changed"}

@@ -87,6 +87,7 @@ def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
             run(command, folder, monkeypatch, capsys)
 
 
+@pytest.mark.timeout(600)  # a page is many commands, and the machine may be busy
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_the_commands_of_a_page_run_in_their_order(
     page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

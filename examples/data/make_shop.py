@@ -33,13 +33,12 @@ def files() -> dict[str, list[Row]]:
     purchases = [(ask, item, count) for ask in ASKS for item in ITEMS for count in range(1, 7)]
     draw = random.Random(5)
     draw.shuffle(purchases)
-    rows = [
-        (ask.format(count, item), item, count, draw.randint(count, 9)) for ask, item, count in purchases
-    ]
+    rows = [(ask.format(count, item), item, count, draw.randint(count, 9)) for ask, item, count in purchases]
     return {
         "shop_demos.jsonl": [demo(*row) for row in rows[:48]],
         "shop_tasks.jsonl": [
-            {"prompt": asked, "item": item, "count": count, "budget": budget} for asked, item, count, budget in rows[48:]
+            {"prompt": asked, "item": item, "count": count, "budget": budget}
+            for asked, item, count, budget in rows[48:]
         ],
     }
 
