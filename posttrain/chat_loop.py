@@ -37,7 +37,7 @@ def chat(config: ChatConfig, stdin: TextIO | None = None, stdout: TextIO | None 
     person types. Raises InputError where the first message already cannot be answered; later, a turn that no longer
     fits is dropped with a message."""
     source, sink = stdin or sys.stdin, stdout or sys.stdout
-    lm = load_model(config.model, trust_remote_code=config.trust_remote_code)
+    lm = load_model(config.model, trust_remote_code=config.trust_remote_code, chat_template=config.chat_template)
     talk = _Talk(lm, LocalEngine(lm, slots=1), config)
     typed = source is sys.stdin and source.isatty()
     if typed:

@@ -23,7 +23,7 @@ from typing import Any
 from posttrain import config as configs
 from posttrain.config import Config
 from posttrain.names_elsewhere import meant_command
-from posttrain.next_steps import after, after_check
+from posttrain.next_steps import after
 from posttrain.option_help import command_help
 from posttrain.options import parse_options
 from posttrain.run_config import own_settings
@@ -290,7 +290,7 @@ def _compare(config: configs.CompareConfig) -> int:
 
 
 def _check_data(config: configs.CheckDataConfig) -> int:
-    from posttrain.data.check import check_data, format_report
+    from posttrain.data.check import check_data, format_report, next_command
 
     report = check_data(config.file, config.against, config.columns)
     print(printable(format_report(report)))
@@ -301,9 +301,11 @@ def _check_data(config: configs.CheckDataConfig) -> int:
         tokens = check_tokens(config)
         print(printable(format_tokens(tokens)))
         ok = ok and tokens.ok
-    if ok:
-        _tell(after_check(config, report.kind, list(report.columns)))
-    return DONE if ok else FAILED
+    if not ok:
+        return FAILED
+    if command := next_command(report, config):
+        print(f"next: {printable(command)}")
+    return DONE
 
 
 def _report(config: configs.ReportConfig) -> int:

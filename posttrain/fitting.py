@@ -17,6 +17,8 @@ Row = TypeVar("Row")
 Item = TypeVar("Item")
 SHOWN = 3
 """Rows that are named where not all are."""
+LISTED = 20
+"""Rows that `--strict` names, a line each."""
 
 
 class DoesNotFit(InputError):
@@ -47,13 +49,14 @@ class Limit:
 
 @dataclass(frozen=True)
 class Fitted(Generic[Item]):
-    """What has become of `rows` rows: `kept`, the items made of those that fit, in order; how many of these were `cut`;
-    and those that were `left_out`."""
+    """What has become of `rows` rows: `kept`, the items made of those that fit, in order; how many of these were `cut`,
+    and where the first of them stands; and those that were `left_out`."""
 
     rows: int
     kept: list[Item]
     cut: int
     left_out: tuple[DoesNotFit, ...]
+    first_cut: str | None = None
 
     @property
     def fitting(self) -> int:
@@ -61,10 +64,12 @@ class Fitted(Generic[Item]):
         return self.rows - len(self.left_out)
 
     def checked(self, source: str, strict: bool) -> list[Item]:
-        """`kept`. Raises InputError where no row of the `source` fits, and with `strict` where one does not, naming all
-        of them."""
+        """`kept`. Raises InputError where no row of the `source` fits, and with `strict` where one does not, naming the
+        first of them."""
         if self.left_out and strict:
-            lines = "".join(f"\n  {row.where}: {row.reason}" for row in self.left_out)
+            lines = "".join(f"\n  {row.where}: {row.reason}" for row in self.left_out[:LISTED])
+            if (more := len(self.left_out) - LISTED) > 0:
+                lines += f"\n  and {more} more"
             raise InputError(
                 f"{source}: {len(self.left_out)} of {self.rows} rows do not fit, and --strict leaves none out; "
                 f"{self.left_out[0].advice}:{lines}"
@@ -89,6 +94,7 @@ def fit(rows: Iterable[Row], ready: Callable[[Row], tuple[Sequence[Item], bool]]
     """`ready` makes the items of one row and says whether it had to cut. Raises what it raises, but for DoesNotFit."""
     kept: list[Item] = []
     left_out: list[DoesNotFit] = []
+    first_cut: str | None = None
     count = cut = 0
     for row in rows:
         count += 1
@@ -99,4 +105,6 @@ def fit(rows: Iterable[Row], ready: Callable[[Row], tuple[Sequence[Item], bool]]
             continue
         kept += items
         cut += shortened
-    return Fitted(count, kept, cut, tuple(left_out))
+        if shortened and first_cut is None:
+            first_cut = getattr(row, "where", None)  # rows of data files have one
+    return Fitted(count, kept, cut, tuple(left_out), first_cut)

@@ -44,19 +44,6 @@ def after(config: Any) -> str:
     return formatted(lines)
 
 
-def after_check(config: configs.CheckDataConfig, kind: str | None, columns: Sequence[str]) -> str:
-    """The command that trains on data without faults, of rows of the `kind` with these columns."""
-    options = ["--model", config.model or "smollm2-135m", "--data", config.file, *_columns(config)]
-    if kind == "task":
-        reward = ["--reward", "math"] if "answer" in columns else []
-        note = "" if reward else "   # and --reward; posttrain score --list shows those built in"
-        return formatted([("next", _command("rl", *options, *reward, "--out", "runs/rl", *_flags(config)) + note)])
-    if kind is None or kind not in OF_KIND:
-        return ""
-    method, *more = OF_KIND[kind]
-    return formatted([("next", _command(method, *options, *more, "--out", f"runs/{method}", *_flags(config)))])
-
-
 def formatted(lines: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> str:
     """A line each, aligned; what several in a row are about is said once."""
     out, before = [], ""

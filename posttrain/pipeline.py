@@ -144,6 +144,8 @@ def _claim(out: Path, recipe: Recipe) -> None:
 
 def _text(recipe: Recipe) -> str:
     exclude: dict[str, Any] = {"shape": True}
+    if recipe.chat_template is None:
+        exclude["chat_template"] = True
     if recipe.evaluate is None:
         exclude["evaluate"] = True
     elif recipe.evaluate.columns is None:
@@ -153,7 +155,7 @@ def _text(recipe: Recipe) -> str:
 
 def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     """Raise InputError naming the first thing that differs and must not."""
-    changed = [key for key in ("model", "seed") if before[key] != now[key]]
+    changed = [key for key in ("model", "seed", "chat_template") if before[key] != now[key]]
     if before["evaluate"] not in (None, now["evaluate"]):  # what was not evaluated can be yet
         changed.append("evaluate")
     if list(before["stages"]) != list(now["stages"]):
@@ -296,7 +298,8 @@ class _Evaluator:
         if not todo:
             return
         trusted = self.recipe.trust_remote_code
-        engine = LocalEngine(load_model(model, trust_remote_code=trusted))
+        template = self.recipe.chat_template if name == START else None
+        engine = LocalEngine(load_model(model, trust_remote_code=trusted, chat_template=template))
         writes_date = engine.lm.chat.writes_date, self.scorer.writes_date
         if MAIN_SUITE in todo:
             compared = name != START and settings.samples > 0 and settings.temperature > 0
@@ -314,11 +317,11 @@ class _Evaluator:
                 reference,
                 title=f"evaluate {name}",
             )
-            told = self.settings | {"reference": weights_hash(start), "left_out": left_out}
+            told = self.settings | {"reference": weights_hash(start), "left_out": left_out, "chat_template": template}
             write_suite(folder, MAIN_SUITE, engine.lm, result, dated(told, *writes_date))
         if RETENTION_SUITE in todo:
             result = evaluate_retention(engine, title=f"retention {name}")
-            told = {"raw": False} | result.settings
+            told = {"raw": False, "chat_template": template} | result.settings
             write_suite(folder, RETENTION_SUITE, engine.lm, result, dated(told, engine.lm.chat.writes_date))
 
     def close(self) -> None:

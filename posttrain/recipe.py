@@ -233,7 +233,7 @@ def _set(text: RecipeText, key: str, value: Any, what: str, line: int | str) -> 
     raw = text.raw
     place: Place
     where, dot, option = key.partition(".")
-    if not dot and where in ("model", "seed", "shape"):
+    if not dot and where in ("model", "seed", "shape", "chat_template"):
         raw[where], place = value, (where,)
     elif dot and where == "evaluate" and isinstance(raw.get("evaluate"), dict):
         raw["evaluate"][option], place = value, (where, option)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from posttrain.chat.given import template_text
 from posttrain.config import AdversarialConfig, HeldOut, Recipe, ReviseConfig, RlConfig, RunConfig, SampleConfig
 from posttrain.data.builtin import GYM, is_builtin
 from posttrain.data.formats import load_tasks
@@ -121,6 +122,9 @@ class _Loads:
         if isinstance(config, RlConfig) and config.env is not None:
             with self._at("env"):
                 _check_environment(config, columns)
+        if getattr(config, "chat_template", None) is not None:
+            with self._at("chat_template"):
+                template_text(config.chat_template)
         if isinstance(config, SampleConfig):
             with self._at("soft_labels"):
                 check_soft_labels(config)

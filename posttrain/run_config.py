@@ -17,7 +17,7 @@ NOT_COMPARED = {"resume", "out", "strict", "trust_remote_code"}
 OF_FILES = {"keep", "save_dtype"}
 """Settings of what is written that change nothing in training: they may change until the run has finished."""
 LENGTH = {"max_steps", "epochs"}
-HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay")}
+HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay", "chat_template")}
 """Settings that are the SHA-256 of the file which another one names."""
 TEMPLATE_DATE = "template_date"
 """See `template_date.py`. Whether a run has one is known once its models are loaded, after a look at its folder."""

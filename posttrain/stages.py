@@ -234,6 +234,8 @@ class _Check:
                 data = _sources(name, method, options.pop("data", None), self.earlier, recipe, out)
             if recipe.trust_remote_code:
                 options.setdefault("trust_remote_code", True)
+            if recipe.chat_template is not None and parent == START:  # a later stage finds it in its parent's model
+                options.setdefault("chat_template", recipe.chat_template)
             spec = StageSpec(name, method, parent, data, flops_of, options)
         with self._at(None):
             spec.config(out, recipe.model, recipe.seed, UNKNOWN_FLOPS if spec.flops_of else None)

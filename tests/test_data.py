@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from posttrain.cli import main
 from posttrain.data.builtin import builtin_tasks, drop_overlap, parse_gym
 from posttrain.data.check import Overlap, Spread, check_data, format_report
 from posttrain.data.formats import load_preferences, load_prompts, load_sft, load_tasks
@@ -468,6 +469,86 @@ def test_report_collects_problems_duplicates_and_overlaps(tmp_path: Path) -> Non
     assert f"repeated prompts: 1 rows, the first at {source}:3, as at {source}:1" in text
     assert f"prompts also in {other}: 1 rows, the first at {source}:4" in text
     assert "problems: 3 of 6 rows:" in text and report.problems[0] in text
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "lines"),
+    [
+        (
+            {"question": "6*7?", "answer": "42"},
+            "",
+            [
+                "for posttrain rl and posttrain eval too: they read the rows as tasks, with 'answer' for the reward",
+                "columns of the file: question, answer",
+                "read as: prompt, completion",
+                "next: posttrain sft --model smollm2-135m --data d.jsonl --out runs/sft",
+            ],
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+            "",
+            [
+                "columns of the file: conversations",
+                "read as: messages",
+                "next: posttrain sft --model smollm2-135m --data d.jsonl --out runs/sft",
+            ],
+        ),
+        (
+            {"q": "6*7?", "a": "42"},
+            "--columns prompt=q,completion=a --model tiny-random --max-length 500 --raw",
+            [
+                "read as: prompt, completion",
+                "next: posttrain sft --model tiny-random --data d.jsonl --columns prompt=q,completion=a"
+                " --max-length 500 --raw --out runs/sft",
+            ],
+        ),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c"},
+            "",
+            [
+                "columns: prompt, chosen, rejected",
+                "next: posttrain dpo --model smollm2-135m --data d.jsonl --out runs/dpo",
+            ],
+        ),
+        (
+            {"prompt": "a", "answer": "4"},
+            "",
+            ["next: posttrain rl --model smollm2-135m --data d.jsonl --reward math --out runs/rl"],
+        ),
+        (
+            {"prompt": "a", "words": 4},
+            "",
+            ["next: posttrain rl --model smollm2-135m --data d.jsonl --reward FILE.py:FUNCTION --out runs/rl"],
+        ),
+        (
+            {"prompt": "a", "completion": "b", "label": True},
+            "",
+            ["next: posttrain dpo --model smollm2-135m --data d.jsonl --loss kto --out runs/dpo"],
+        ),
+    ],
+)
+def test_check_data_ends_with_the_command_to_run_next(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    row: dict[str, Any],
+    options: str,
+    lines: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    jsonl(tmp_path, row, name="d.jsonl")
+    assert main(["check-data", "d.jsonl", *options.split()]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line in lines] == lines and said[-1] == lines[-1]
+
+
+def test_check_data_names_no_command_for_rows_with_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    jsonl(tmp_path, {"prompt": "a", "completion": "b"}, {"prompt": "a"}, name="d.jsonl")
+    assert main(["check-data", "d.jsonl"]) == 1
+    assert "next:" not in capsys.readouterr().out
 
 
 def test_report_tells_equal_problems_once_and_twenty_different_ones(tmp_path: Path) -> None:

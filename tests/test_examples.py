@@ -19,6 +19,7 @@ import pytest
 from posttrain.config import Recipe, RunConfig
 from posttrain.data.check import check_data
 from posttrain.data.formats import load_tasks
+from posttrain.envs.tools import schemas_of
 from posttrain.pipeline import run_recipe
 from posttrain.recipe import checked_recipe, load_recipe, read_text
 from posttrain.recipe_check import read_recipe
@@ -48,7 +49,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """`examples/data/make.py`, with the modules beside it."""
     monkeypatch.syspath_prepend(str(DATA))
     yield load(DATA / "make.py")
-    for name in ("make_text", "make_sums", "make_code"):
+    for name in ("make_text", "make_sums", "make_code", "make_shop"):
         sys.modules.pop(name, None)
 
 
@@ -149,8 +150,8 @@ def test_the_data_is_what_the_script_makes(make: ModuleType) -> None:
 def test_a_data_file_is_right_and_used(file: Path) -> None:
     report = check_data(str(file))
     assert report.ok and report.duplicates == 0 and 20 <= report.rows <= 200, report.problems
-    recipes = [recipe.read_text(encoding="utf-8") for recipe in EXAMPLES.glob("*.yaml")]
-    assert any(f"data/{file.name}" in text for text in recipes)
+    users = [user.read_text(encoding="utf-8") for user in (*EXAMPLES.glob("*.yaml"), ROOT / "README.md")]
+    assert any(f"data/{file.name}" in text for text in users)
 
 
 def test_the_answers_to_imitate_do_what_is_asked(make: ModuleType) -> None:
@@ -174,6 +175,26 @@ def test_the_answers_to_imitate_do_what_is_asked(make: ModuleType) -> None:
         assert calculator.reply(call) == result and calculator.reply(answer) is None
         assert math(f"{call}\n{answer}", result.removeprefix("Result: ")) == 1
         assert math(f"{call}\nAnswer: {int(result.removeprefix('Result: ')) + 1}", result.removeprefix("Result: ")) == 0
+
+
+def test_the_purchases_to_imitate_are_those_that_the_shop_pays(make: ModuleType) -> None:
+    shop = load(EXAMPLES / "my_env.py").Shop
+    assert schemas_of(shop()) == [sys.modules["make_shop"].BUY]
+    for row in rows("shop_demos.jsonl"):
+        asked, call, result, _ = row["messages"]
+        arguments = call["tool_calls"][0]["function"]["arguments"]
+        budget = int(re.findall(r"\d+", asked["content"])[-1])
+        here = shop()
+        assert asked["content"].endswith("\n" + here.reset(**arguments, budget=budget))
+        assert here.get_reward() == 0
+        assert here.buy(**arguments) == result["content"] and here.get_reward() == 1
+        assert f"{arguments['count']} {arguments['item']}" in asked["content"]
+    assert all(row["count"] <= row["budget"] for row in rows("shop_tasks.jsonl"))
+
+
+def test_the_reward_of_the_readme_counts_words() -> None:
+    concise = load(EXAMPLES / "my_rewards.py").concise
+    assert [concise("a b c", n) for n in (2, 3)] == [0.0, 1.0]
 
 
 # The rewards

@@ -124,6 +124,16 @@ def test_where_no_row_fits_the_reasons_are_told() -> None:
     assert "raise --max-length" in Limit.of(10, 20).advice and "--max-length" not in Limit.of(20, 20).advice
 
 
+def test_strict_names_twenty_rows_and_counts_the_others() -> None:
+    def ready(n: int) -> tuple[list[int], bool]:
+        raise DoesNotFit(f"f:{n}", "too long", "shorten it")
+
+    with pytest.raises(InputError, match="25 of 25 rows do not fit") as error:
+        fit(range(1, 26), ready).checked("f", strict=True)
+    _, *lines = str(error.value).splitlines()
+    assert lines == [*(f"  f:{n}: too long" for n in range(1, 21)), "  and 5 more"]
+
+
 def test_wrong_rows_stay_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(folder / "wrong.jsonl", [*sft_rows(2), {"prompt": 5, "completion": "a"}])
     assert main(f"sft {TRAIN} --data wrong.jsonl --out out".split()) == 2

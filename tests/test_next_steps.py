@@ -11,7 +11,7 @@ import pytest
 
 from posttrain import cli
 from posttrain import config as configs
-from posttrain.next_steps import after, after_check
+from posttrain.next_steps import after
 from posttrain.options import parse_options
 
 SPENT = {"tokens": 1, "flops": 1.0, "step_seconds": 1.0}
@@ -111,30 +111,3 @@ def test_a_recipe_and_a_comparison_name_a_model_to_talk_to(tmp_path: Path) -> No
     assert commands(text) == [["chat", str(tmp_path / "rl")]]
     compared = configs.CompareConfig(runs=(tmp_path / "sft", tmp_path / "rl"), out=tmp_path / "c")
     assert commands(after(compared)) == [["chat", str(tmp_path / "rl")]]
-
-
-@pytest.mark.parametrize(
-    ("kind", "columns", "command"),
-    [
-        ("completion", [], "sft"),
-        ("preference", [], "dpo"),
-        ("unpaired", [], "dpo"),
-        ("stepwise", [], "reward-model"),
-        ("task", ["prompt", "answer"], "rl"),
-    ],
-)
-def test_data_without_faults_is_trained_on_by_the_method_of_its_kind(
-    kind: str, columns: list[str], command: str
-) -> None:
-    config = configs.CheckDataConfig(file="my data.jsonl", columns={"prompt": "q"})
-    [words] = commands(after_check(config, kind, columns))
-    assert words[0] == command and "my data.jsonl" in words and "prompt=q" in words
-
-
-def test_every_kind_of_row_has_a_next_command() -> None:
-    from typing import get_args
-
-    from posttrain.data.formats import Kind
-
-    for kind in get_args(Kind):
-        assert after_check(configs.CheckDataConfig(file="f"), kind, []), kind

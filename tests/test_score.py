@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from posttrain.config import ScoreConfig
+from posttrain.console import say_once
 from posttrain.rewards.score import describe_rewards, run_score, write_scores
 from posttrain.rewards.specs import BUILTINS
 from posttrain.types import InputError, RunFailed, Score
@@ -71,6 +72,20 @@ def test_completions_may_be_messages_and_blank_lines_are_skipped(tmp_path: Path)
     config = ScoreConfig(reward=("math",), data=str(file))
     assert run_score(config, io.BytesIO(), out, io.StringIO()) == 0
     assert [json.loads(line)["score"] for line in out.getvalue().splitlines()] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["response", "output"])
+def test_completions_of_another_name_are_read_and_told(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    say_once.cache_clear()
+    text = json.dumps({"prompt": "2+2?", name: "4", "answer": "4"}) + "\n"
+    assert [row["score"] for row in score("math", text)[0]] == [1.0]
+    assert capsys.readouterr().err == f"<stdin>: read as completions: {name}\n"
+
+
+def test_completions_that_could_be_two_columns_are_not_guessed() -> None:
+    text = json.dumps({"prompt": "2+2?", "response": "4", "output": "5", "answer": "4"})
+    with pytest.raises(InputError, match="no 'completion'; the row has prompt, response, output, answer"):
+        score("math", text)
 
 
 @pytest.mark.parametrize(

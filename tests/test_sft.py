@@ -125,7 +125,9 @@ def test_rows_that_were_cut_are_counted(tmp_path: Path, capsys: pytest.CaptureFi
     assert events(out, "truncated_rows") == [
         {"event": "truncated_rows", "data": f"{tmp_path}/train.jsonl", "rows": 1, "of": 4, "max_length": 200}
     ]
-    assert "warning: 1 of 4 rows are longer than --max-length 200" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "warning: 1 of 4 rows are longer than --max-length 200" in told
+    assert f"are cut there, the first at {tmp_path}/train.jsonl:4\n" in told
     _, tokenizer = plain_model("tiny-random")
     short = sum(len(chatml(tokenizer, r["prompt"], r["completion"])[0]) for r in rows[:3])
     assert metrics(out)[0]["tokens"] == short + 200

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 import make_code
+import make_shop
 import make_sums
 import make_text
 
@@ -20,7 +21,7 @@ HERE = Path(__file__).parent
 
 def files() -> dict[str, str]:
     """The text of each file by its name."""
-    rows = {**make_text.files(HERE), **make_sums.files(), **make_code.files()}
+    rows = {**make_text.files(HERE), **make_sums.files(), **make_code.files(), **make_shop.files()}
     return {name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[name]) for name in rows}
 
 

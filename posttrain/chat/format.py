@@ -131,6 +131,15 @@ class ChatFormat:
         itself said. Raises InputError as `prompt_ids` does, but for that."""
         return self.known(self._template.history(messages, tools)[0])
 
+    def check_given_template(self) -> None:
+        """See `Template.check_given`."""
+        self._template.check_given()
+
+    @property
+    def template_hash(self) -> str | None:
+        """SHA-256 of the chat template's text; None without one."""
+        return self._template.hash
+
     @property
     def writes_date(self) -> bool:
         """Whether prompts may hold the date (see `template_date`)."""
@@ -154,7 +163,7 @@ class ChatFormat:
     def conversation(self, prompt: Prompt) -> tuple[Message, ...]:
         """The prompt as messages that turns can follow. Raises InputError for raw text, in which there are no turns."""
         if isinstance(prompt, str) and not self._wraps_strings:
-            raise InputError("raw text has no turns; use a model with a chat template, and no --raw")
+            raise InputError("raw text has no turns; use a chat template (--chat-template gives one), and no --raw")
         return _as_messages(prompt)
 
     def continuation_ids(
@@ -290,7 +299,7 @@ class ChatFormat:
 
     def _raw_ids(self, text: str, tools: Tools) -> Ids:
         if tools:
-            raise InputError("raw text cannot offer tools; drop 'tools' or use a chat template")
+            raise InputError("raw text cannot offer tools; drop 'tools', or give a chat template (--chat-template)")
         return self._pieces.raw(text)
 
 

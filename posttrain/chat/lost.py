@@ -59,8 +59,8 @@ class Completeness:
             self._ignored[kind], self._lost[kind] = self._look(messages, tools)
         if self._ignored[kind]:
             raise InputError(
-                f"the chat template of {self._template.name} ignores tools; use a model whose template writes them, or "
-                "drop 'tools'"
+                f"the chat template of {self._template.name} ignores tools; use one that writes them "
+                "(--chat-template hermes, or a Jinja file), or drop 'tools'"
             )
         if (lost := self._lost[kind]) is not None:
             raise InputError(f"message {lost.index + 1}: the chat template {self._told(messages[lost.index], lost)}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from posttrain.chat.calls import PROBE_CALL, PROBE_TOOL, PROBE_VALUE, CallStyle
+from posttrain.chat.given import shipped_templates, template_hash
 from posttrain.chat.limits import OutOfProcessorTime, processor_limit
 from posttrain.chat.pieces import Ids, Pieces, closed
 from posttrain.rows import Tools
@@ -32,7 +33,7 @@ RENDER_SECONDS = 20.0
 """Processor time in which a template must be done with one conversation; they take milliseconds."""
 MOST_CHARACTERS, MOST_TIMES = 1_000_000, 20
 """A template may write so many characters, and so many times what it is given; whatever writes more is broken."""
-PROBE = "sentinel"
+ASKED, PROBE = "question", "sentinel"
 THINK = "<think>"
 RANDOM = re.compile(r"\|\s*random\b|\blipsum\b")
 """What draws at random in Jinja."""
@@ -94,6 +95,7 @@ class Template:
             raise InputError(f"the chat template of {self.name} draws at random, so that no run could be repeated")
         if _has_powers(source):
             raise InputError(f"the chat template of {self.name} computes powers (**), whose size has no limit")
+        self.hash = template_hash(source) if source else None
         self._clock = _clock(source)
         self._tail, self.closing = self._probe() if self.exists else ("", None)
         known = [*([] if self.closing is None else [self.closing]), *other_ends]
@@ -101,6 +103,20 @@ class Template:
             raise InputError("the tokenizer has no end token (eos_token); set one, or answers would never end")
         self.end = known[0]
         self.ends = frozenset(known)
+
+    def check_given(self) -> None:
+        """Raise InputError for a template that somebody gave to a model which it does not fit: it writes no answers, or
+        ends them by what is no single token, so that what is sampled would never end there."""
+        text = self.render((Message("user", ASKED), Message("assistant", PROBE)), (), False)
+        if ASKED not in text or PROBE not in text:
+            raise InputError("it does not write messages; give a Jinja template that goes over `messages`")
+        if self.closing is None:
+            written = f"{self._tail.strip()!r}, which is no token of {self.name}" if self._tail.strip() else "no token"
+            known = ", ".join(repr(name) for name in dict.fromkeys(self._pieces.special.values()) if name.strip())
+            raise InputError(
+                f"it ends an answer by {written}; end it by eos_token, {self._pieces.special.get(self.end, '')!r}, or "
+                f"another special token of the model ({known[:300]})"
+            )
 
     def with_pieces(self, pieces: Pieces) -> Template:
         """The same template, tokenised by other `pieces`."""
@@ -113,7 +129,8 @@ class Template:
         template, and where that refuses the conversation."""
         if not self.exists:
             raise InputError(
-                f"the tokenizer of {self.name} has no chat template, so messages cannot be written; use string prompts"
+                f"the tokenizer of {self.name} has no chat template, so messages cannot be written; give one "
+                f"(--chat-template {' or '.join(shipped_templates())}, or a Jinja file), or use string prompts"
             )
         return self._render([_template_message(m, self._call_form) for m in messages], tools, generation)
 
@@ -230,7 +247,8 @@ class Template:
                 "processor time; it seems to loop"
             ) from None
         except REFUSALS as error:
-            raise InputError(f"the chat template of {self.name} refuses the conversation: {error}") from None
+            line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+            raise InputError(f"the chat template of {self.name} refuses the conversation: {error}{line}") from None
         if len(text) > MOST_CHARACTERS:
             asked = sum(len(str(value)) for message in messages for value in message.values()) + len(str(tools))
             if len(text) > MOST_CHARACTERS + MOST_TIMES * asked:

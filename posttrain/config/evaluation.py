@@ -32,7 +32,8 @@ class EvalConfig(Config):
     """Model to evaluate: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
     suite: Literal["tasks", "retention"] = "tasks"
     """`tasks`: those of `data`, scored by `reward`. `retention`: shipped questions and a shipped text, which show what
-    training made a model forget; of the other options it takes `out`, `engine_slots`, `raw` and `trust_remote_code`."""
+    training made a model forget; of the other options it takes `out`, `engine_slots`, `raw`,
+    `chat_template` and `trust_remote_code`."""
     data: str | None = None
     """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set. Required for `tasks`."""
     columns: Columns = None
@@ -59,7 +60,7 @@ class EvalConfig(Config):
     limit: Positive | None = None
     """Evaluate only the first tasks."""
     strict: bool = False
-    """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
+    """Stop where prompts do not fit the model's context and name them; without it they are left out, counted and
     reported."""
     ENGINE: ClassVar[Group] = Group("Sampling")
     engine_slots: Positive = 64
@@ -73,6 +74,9 @@ class EvalConfig(Config):
     GENERAL: ClassVar[Group] = Group("General")
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    chat_template: str | None = None
+    """Chat template in place of the model's own: a Jinja file, or `hermes` (ChatML with tools). Evaluations with
+    another template are not compared with this one."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
 
@@ -99,7 +103,7 @@ class EvalConfig(Config):
 
     @model_validator(mode="after")
     def _suite_has_its_options(self) -> EvalConfig:
-        taken = {"model", "suite", "out", "engine_slots", "raw", "trust_remote_code"}
+        taken = {"model", "suite", "out", "engine_slots", "raw", "chat_template", "trust_remote_code"}
         for name, field in type(self).model_fields.items():
             if self.suite == "retention" and name not in taken and getattr(self, name) != field.default:
                 raise ValueError(f"{name} means nothing to the suite retention, which has its own; leave it out")
@@ -120,8 +124,8 @@ class ScoreConfig(Config):
     reward: tuple[str, ...] = ()
     """What scores a completion; as in `posttrain rl`. Required."""
     data: str | None = None
-    """Data as in training, with `prompt`, `completion` and the columns the reward reads; `-` reads JSONL from standard
-    input. Required."""
+    """Data as in training, with `prompt`, `completion` (or `response`, `output`) and the columns the reward reads; `-`
+    reads JSONL from standard input. Required."""
     columns: Columns = None
     """Columns that have other names: `prompt=question,completion=answer`."""
     reward_timeout: Rate = 30.0
@@ -183,6 +187,8 @@ class CheckDataConfig(Config):
     """As in `posttrain rl`: for tasks, the longest answer, for which the prompt must leave room."""
     raw: bool = False
     """As in training: take string prompts as raw text even where the tokenizer has a chat template."""
+    chat_template: str | None = None
+    """As in training: chat template in place of the model's own."""
     trust_remote_code: bool = False
     """As in training: run the Python that the model brings along."""
     strict: bool = False
@@ -190,7 +196,7 @@ class CheckDataConfig(Config):
 
     @model_validator(mode="after")
     def _model_reads(self) -> CheckDataConfig:
-        for name in ("max_length", "max_new_tokens", "raw", "strict"):
+        for name in ("max_length", "max_new_tokens", "raw", "chat_template", "strict"):
             if self.model is None and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} says how a model reads the data; give model too")
         return self
@@ -219,6 +225,8 @@ class ChatConfig(Config):
     MODEL: ClassVar[Group] = Group("Model and conversation")
     model: str
     """Model to talk to: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
+    chat_template: str | None = None
+    """Chat template in place of the model's own: a Jinja file, or `hermes` (ChatML with tools)."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     system: str | None = None

@@ -123,6 +123,9 @@ class Recipe(Config):
     """The start: the model the first stages begin from."""
     seed: Seed = 0
     """Seed of every stage that does not set its own."""
+    chat_template: str | None = None
+    """Chat template in place of the start's own, as in training: for the stages that begin from the start, which save
+    it, and for the evaluation of the start. A stage may set its own."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along, in every stage and evaluation."""
     evaluate: HeldOut | None = None

@@ -18,7 +18,7 @@ class SourceConfig(Config):
     """Model to sample from; as in training. Either this or `endpoint`."""
     endpoint: str | None = None
     """URL of an OpenAI-compatible API to sample from, as `http://localhost:8000/v1`. Needs `pip install
-    'posttrain[judge]'`."""
+    'openai>=1.60'`."""
     endpoint_model: str | None = None
     """Name of the model there."""
     endpoint_key: str = "OPENAI_API_KEY"
@@ -58,10 +58,12 @@ class SourceConfig(Config):
     GENERAL: ClassVar[Group] = Group("General")
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    chat_template: str | None = None
+    """Chat template in place of the model's own: a Jinja file, or `hermes` (ChatML with tools)."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     strict: bool = False
-    """Stop where prompts do not fit the model's context and name them all; without it they are left out, counted and
+    """Stop where prompts do not fit the model's context and name them; without it they are left out, counted and
     reported."""
     RESUME: ClassVar[Group] = Group("Data and run folder")
     resume: Resume = False
@@ -80,8 +82,9 @@ class SourceConfig(Config):
             raise ValueError("endpoint and endpoint_model need each other")
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             raise ValueError(f"endpoint must begin with http:// or https://, not {self.endpoint!r}")
-        if self.endpoint is not None and (self.top_k or self.raw):
-            raise ValueError(f"an endpoint takes no {'top_k' if self.top_k else 'raw'}; leave it out")
+        refused = [name for name in ("top_k", "raw", "chat_template") if getattr(self, name)]
+        if self.endpoint is not None and refused:
+            raise ValueError(f"an endpoint takes no {refused[0]}; leave it out")
         return self
 
 

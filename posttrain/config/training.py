@@ -53,7 +53,7 @@ class TrainConfig(Config):
     """Longest row in tokens; longer ones are cut at the end, counted and reported."""
     strict: bool = False
     """Stop where rows do not fit (a prompt longer than `max_length` or the model's context, nothing left to train after
-    a cut) and name them all; without it they are left out, counted and reported."""
+    a cut) and name them; without it they are left out, counted and reported."""
     LORA: ClassVar[Group] = Group("LoRA")
     lora_rank: NonNegative = 0
     """Rank of LoRA adapters on every linear layer; 0 trains the full weights."""
@@ -64,6 +64,9 @@ class TrainConfig(Config):
     """Seed of data order, sampling and adapters."""
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""
+    chat_template: str | None = None
+    """Chat template in place of the tokenizer's own: a Jinja file, or `hermes` (ChatML with tools). It is saved with
+    the model that is trained. docs/chat-templates.md says what it must do."""
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     RUN_FOLDER: ClassVar[Group] = Group("Run folder")

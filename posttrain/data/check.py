@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from posttrain.config import CheckDataConfig
 from posttrain.data import builtin
 from posttrain.data.formats import FITS, Kind, kind_of, parse_rows
 from posttrain.data.raw import RawRow
-from posttrain.data.shapes import Names, standard_rows
+from posttrain.data.readers import iter_rows
+from posttrain.data.shapes import Names, renamed, standard, standard_rows, standardised
+from posttrain.options import option_name
 from posttrain.rows import (
     CompletionRow,
     MessagesRow,
@@ -26,6 +30,16 @@ from posttrain.rows import (
 from posttrain.types import InputError, Message, Prompt, Task
 
 SHOWN_PROBLEMS = 20
+TRAINS: Mapping[Kind, str] = {
+    "messages": "sft",
+    "completion": "sft",
+    "text": "sft",
+    "preference": "dpo",
+    "unpaired": "dpo --loss kto",
+    "stepwise": "reward-model",
+    "task": "rl",
+}
+"""The command that trains on rows of a kind, with its options."""
 SHOWN_PLACES = 3
 ANSWERS = ("response", "output", "answer", "answers", "solution", "target", "reply")
 """Columns of tasks that may have been meant as what is to be imitated."""
@@ -75,6 +89,10 @@ class Report:
     rows: int
     valid_rows: int
     columns: dict[str, int]
+    file_columns: dict[str, int]
+    """The same of the file, before its columns were read as ours."""
+    as_tasks: tuple[str, ...]
+    """Of completion rows that `rl` and `eval` read too, as tasks: the columns which then go to the reward."""
     prompt_chars: Spread | None
     response_chars: Spread | None
     probability: Spread | None
@@ -100,7 +118,8 @@ def check_data(source: str, against: tuple[str, ...] = (), names: Names | None =
 
     Two prompts are the same as `builtin.prompt_key` says. Raises InputError where there is nothing to check row by row
     (no such file, empty, not a list), and for the first bad row of a file in `against`."""
-    raw = [] if builtin.is_builtin(source) else standard_rows(source, names)
+    in_file = [] if builtin.is_builtin(source) else iter_rows(source)
+    raw = standardised(renamed(in_file, names))
     parsed = found_rows(source, names, raw)
     if builtin.is_builtin(source):
         columns = Counter(name for _, task in parsed if isinstance(task, Task) for name in ("prompt", *task.columns))
@@ -117,6 +136,8 @@ def check_data(source: str, against: tuple[str, ...] = (), names: Names | None =
         rows=len(parsed),
         valid_rows=len(valid),
         columns=dict(columns),
+        file_columns=dict(Counter(name for row in in_file for name in row.columns)),
+        as_tasks=_as_tasks(renamed(in_file[:1], names)) if kind == "completion" else (),
         prompt_chars=Spread.of([_chars(row.prompt) for _, row in valid if not isinstance(row, MessagesRow | TextRow)]),
         response_chars=Spread.of([n for _, counts in responses for n in counts]),
         probability=Spread.of([row.probability for _, row in valid if isinstance(row, PreferenceRow)])
@@ -130,6 +151,32 @@ def check_data(source: str, against: tuple[str, ...] = (), names: Names | None =
         problem_count=len(problems),
         problems=tuple(grouped(problems)[:SHOWN_PROBLEMS]),
     )
+
+
+def next_command(report: Report, config: CheckDataConfig) -> str:
+    """The command that trains on the rows as they were checked, or "" where none does."""
+    if report.kind is None or not report.ok:
+        return ""
+    command, _, rest = TRAINS[report.kind].partition(" ")
+    if report.kind == "task":
+        rest = "--reward " + ("math" if "answer" in report.columns else "FILE.py:FUNCTION")
+    words = ["posttrain", command, "--model", config.model or "smollm2-135m", "--data", config.file]
+    if config.columns:
+        words += ["--columns", ",".join(f"{field}={column}" for field, column in config.columns.items())]
+    for name in ("max_length", "max_new_tokens", "chat_template"):
+        if (value := getattr(config, name)) != CheckDataConfig.model_fields[name].default:
+            words += [option_name(name), str(value)]
+    words += [option_name(name) for name in ("raw", "trust_remote_code", "strict") if getattr(config, name)]
+    return shlex.join([*words, *rest.split(), "--out", f"runs/{command}"])
+
+
+def _as_tasks(rows: Sequence[RawRow]) -> tuple[str, ...]:
+    """The columns for the reward, where the first of the rows can be read as a task too; else none."""
+    try:
+        columns, _ = standard(rows[0].checked(), tasks=True)
+        return tuple(name for name in columns if name in ANSWERS) if kind_of(columns) == "task" else ()
+    except InputError:
+        return ()
 
 
 def found_rows(source: str, names: Names | None = None, raw: Sequence[RawRow] | None = None) -> list[Found]:
@@ -164,8 +211,14 @@ def format_report(report: Report) -> str:
         named = " and ".join(f"'{name}'" for name in report.answers)
         goes = "goes to the reward and is" if len(report.answers) == 1 else "go to the reward and are"
         lines.append(f"read as tasks: {named} {goes} not trained; for that it must be 'completion'")
-    partial = {name: f" ({n} of {report.rows})" for name, n in report.columns.items() if n != report.rows}
-    lines.append("columns: " + ", ".join(name + partial.get(name, "") for name in report.columns))
+    if report.as_tasks:
+        named = " and ".join(f"'{name}'" for name in report.as_tasks)
+        lines.append(f"for {FITS['task']} too: they read the rows as tasks, with {named} for the reward")
+    if report.file_columns and report.file_columns != report.columns:
+        lines.append("columns of the file: " + _counted(report.file_columns, report.rows))
+        lines.append("read as: " + _counted(report.columns, report.rows))
+    else:
+        lines.append("columns: " + _counted(report.columns, report.rows))
     for name, lengths in (("prompts", report.prompt_chars), ("responses", report.response_chars)):
         if lengths is not None:
             lines.append(f"{name}: {lengths.text(' characters')}")
@@ -187,6 +240,11 @@ def format_report(report: Report) -> str:
         lines.append(f"problems: {report.problem_count} of {report.rows} rows:")
         lines.extend(f"  {problem}" for problem in report.problems)
     return "\n".join(lines)
+
+
+def _counted(columns: Mapping[str, int], rows: int) -> str:
+    """The columns, with how many rows have one where not all do."""
+    return ", ".join(name if n == rows else f"{name} ({n} of {rows})" for name, n in columns.items())
 
 
 def _first_kind(raw: Iterable[RawRow]) -> Kind | None:

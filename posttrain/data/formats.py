@@ -55,7 +55,7 @@ NEEDS: dict[Kind, str] = {
 }
 FITS: dict[Kind, str] = {
     "messages": "posttrain sft",
-    "completion": "posttrain sft",
+    "completion": "posttrain sft and posttrain distill",
     "text": "posttrain sft",
     "preference": "posttrain dpo and posttrain reward-model",
     "unpaired": "posttrain dpo --loss kto",

@@ -111,7 +111,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("openai") is None:
-            raise InputError("an endpoint needs the package openai; run: pip install 'posttrain[judge]'")
+            raise InputError("an endpoint needs the package openai; run: pip install 'openai>=1.60'")
         if self.sampling.top_k or self.sampling.stop:
             raise InputError("an endpoint takes neither top_k nor stop strings; leave them out")
         self._stopped: InputError | RunFailed | None = None

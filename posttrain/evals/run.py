@@ -74,7 +74,7 @@ def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dic
     _make_folder(config)
     engine = LocalEngine(lm, slots=config.engine_slots)
     result = evaluate_retention(engine, title=f"retention {short_path(config.model)}")
-    settings = config.model_dump(mode="json", include={"suite", "model", "raw"}) | result.settings
+    settings = config.model_dump(mode="json", include={"suite", "model", "raw", "chat_template"}) | result.settings
     return lm, result, dated(settings, lm.chat.writes_date)
 
 
@@ -116,7 +116,12 @@ def fitting_tasks(
 
 def _loaded(config: EvalConfig) -> LanguageModel:
     """The model. Raises InputError where the folder to write to is of other weights."""
-    lm = load_model(config.model, raw=config.raw, trust_remote_code=config.trust_remote_code)
+    lm = load_model(
+        config.model,
+        raw=config.raw,
+        trust_remote_code=config.trust_remote_code,
+        chat_template=config.chat_template,
+    )
     if config.out is not None and (place := other_weights(config.out, weights_hash(lm.source))):
         raise InputError(
             f"--out {config.out}: {place} there is of other weights than --model {config.model}; a run folder holds "
@@ -302,6 +307,6 @@ def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult, s
         "seconds": result.seconds,
         "tokens": result.tokens,
         "flops": result.flops,
-        "settings": settings,
+        "settings": settings | {"template_hash": lm.chat.template_hash},
     }
     write_atomic(folder / f"{suite}.json", json.dumps(meta, indent=1) + "\n")

@@ -1,7 +1,8 @@
 """What an evaluation's numbers depend on beside the model, and where two evaluations differ in it.
 
 `posttrain eval` and recipes write these settings beside the results, so that only what was measured alike is
-subtracted. Not among them: seeds and speed, and whatever lies in the model's folder, such as its chat template.
+subtracted. Not among them: seeds and speed, and whatever lies in the model's folder, such as its own chat template. One
+that is given for an evaluation is a setting of it.
 """
 
 from __future__ import annotations
@@ -73,7 +74,16 @@ def task_settings(
 
 def settings_differences(a: Settings, b: Settings) -> list[str]:
     """Each setting but tasks and reward that both have and that differs, with both values: `top_p (0.9 and 1.0)`."""
-    return [f"{name} {values}" for name in ALIKE if (values := setting_difference(name, a, b))]
+    found = [f"{name} {values}" for name in ALIKE if (values := setting_difference(name, a, b))]
+    return found + _template_difference(a, b)
+
+
+def _template_difference(a: Settings, b: Settings) -> list[str]:
+    """The chat templates, where they are known and differ and one of them did not come with its model."""
+    if not setting_difference("template_hash", a, b) or not (a.get("chat_template") or b.get("chat_template")):
+        return []
+    names = [f"{s.get('chat_template') or 'of the model'}, {_short(s['template_hash'])}" for s in (a, b)]
+    return [f"chat_template ({' and '.join(names)})"]
 
 
 def setting_difference(name: str, a: Settings, b: Settings) -> str | None:

@@ -88,6 +88,18 @@ class LanguageModel:
         much they are too long, and not a book of which a page is trained."""
         return self.chat.within(min(self.context, COUNTED * limit))
 
+    def check_given_template(self) -> None:
+        """Have the model that `save` writes end its answers where the chat template does, now that it was given and did
+        not come with the model. Raises InputError for a template that writes no answers, or ends them by no token of
+        this model."""
+        self.chat.check_given_template()
+        generation = self.module.generation_config
+        if generation is not None:
+            eos = generation.eos_token_id
+            ends = [eos] if isinstance(eos, int) else list(eos or [])
+            if self.chat.turn_end not in ends:
+                generation.eos_token_id = [self.chat.turn_end, *ends]
+
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from posttrain.chat.given import put, template_text
 from posttrain.folders import write_folder
 from posttrain.model_names import SMOLLM2, TINY, local_model
 from posttrain.models.classifier import as_causal
@@ -68,18 +69,33 @@ log = logging.getLogger("posttrain")
 
 
 def load_model(
-    name: str, *, raw: bool = False, device: str | None = None, trust_remote_code: bool = False
+    name: str,
+    *,
+    raw: bool = False,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    chat_template: str | None = None,
 ) -> LanguageModel:
     """Load a causal language model in float32.
 
     `name`: a folder in Hugging Face format, a run folder (its `model/`), `smollm2-135m`, `tiny-random`, or a hub id.
-    Python files that come with a model run only with `trust_remote_code`. Raises InputError where there is no such
-    model, saying what to install or write, and for weights that are no numbers."""
+    Python files that come with a model run only with `trust_remote_code`. `chat_template`, a file or the name of a
+    shipped one, stands in place of the tokenizer's (see `LanguageModel.check_given_template`). Raises InputError where
+    there is no such model, saying what to install or write, and for weights that are no numbers."""
+    template = None if chat_template is None else template_text(chat_template)
     module: Any
     module, tokenizer, folder = _loaded(name, AutoModelForCausalLM, "causal language model", trust_remote_code)
     if any(str(architecture).endswith(CLASSIFIER) for architecture in module.config.architectures or ()):
         raise InputError(f"--model {name}: is a reward model; give a language model, such as the one it was made from")
-    return _language_model(name, module, tokenizer, folder, raw, device)
+    if chat_template is None or template is None:
+        return _language_model(name, module, tokenizer, folder, raw, device)
+    put(tokenizer, template)
+    try:
+        lm = _language_model(name, module, tokenizer, folder, raw, device)
+        lm.check_given_template()
+    except InputError as error:
+        raise InputError(f"--chat-template {chat_template}: {error}") from None
+    return lm
 
 
 def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
@@ -226,9 +242,11 @@ def model_folder(name: str, trusted: bool = False) -> str:
     return _from_hub(name, f"--model {name}: no such folder, and the hub did not give it", code=trusted)
 
 
-def model_writes_date(name: str) -> bool:
-    """Whether the chat template of a model may write today's date (see `template_date`). Raises InputError where there
-    is no such model."""
+def model_writes_date(name: str, chat_template: str | None = None) -> bool:
+    """Whether the chat template of a model, or the one that is given, may write today's date (see `template_date`).
+    Raises InputError where there is no such model or template."""
+    if chat_template is not None:
+        return CLOCK in template_text(chat_template)
     files = (Path(model_folder(name)) / file for file in ("chat_template.jinja", "tokenizer_config.json"))
     return any(file.is_file() and CLOCK in file.read_text(encoding="utf-8") for file in files)
 

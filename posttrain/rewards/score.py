@@ -7,12 +7,14 @@ import inspect
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from posttrain.config import ScoreConfig
-from posttrain.data.raw import read_bytes
+from posttrain.console import say_once
+from posttrain.data.raw import RawRow, read_bytes
 from posttrain.data.readers import EXTENSIONS, extension, iter_rows, parse_jsonl
 from posttrain.data.shapes import renamed, standardised
 from posttrain.rewards.base import Sample, Scorer
@@ -21,6 +23,8 @@ from posttrain.text import printable, printable_json
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
 
 PROGRESS_SECONDS = 5.0
+COMPLETIONS = ("response", "output")
+"""What a completion is called too."""
 
 
 def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: TextIO) -> int:
@@ -76,7 +80,22 @@ def read_samples(data: str, stdin: BinaryIO, names: Mapping[str, str] | None = N
         rows = iter_rows(data)
     if not rows:
         raise InputError(f"{name} has no rows; each line is a JSON object with 'prompt' and 'completion'")
-    return [_sample(row.checked(), row.where) for row in standardised(renamed(rows, names), tasks=True)]
+    named = _with_completions(standardised(renamed(rows, names), tasks=True), name)
+    return [_sample(row.checked(), row.where) for row in named]
+
+
+def _with_completions(rows: Sequence[RawRow], name: str) -> list[RawRow]:
+    """The rows with `response` or `output` as the completion where no row has that column, which is told. An `answer`
+    is what rewards compare with, and never taken."""
+    columns = {column for row in rows for column in row.columns}
+    found = [column for column in COMPLETIONS if column in columns]
+    if "completion" in columns or len(found) != 1:
+        return list(rows)
+    say_once(f"{name}: read as completions: {found[0]}")
+    return [
+        replace(row, columns={"completion" if key in found else key: value for key, value in row.columns.items()})
+        for row in rows
+    ]
 
 
 def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:

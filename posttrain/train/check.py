@@ -54,7 +54,12 @@ def check_tokens(config: CheckDataConfig) -> TokenReport:
     """Encode every row of `config.file` that can be read as a run with `config.model` would. Raises InputError for a
     model that cannot be loaded."""
     rows = [(where, row) for where, row in found_rows(config.file, config.columns) if not isinstance(row, InputError)]
-    lm = load_model(str(config.model), raw=config.raw, trust_remote_code=config.trust_remote_code)
+    lm = load_model(
+        str(config.model),
+        raw=config.raw,
+        trust_remote_code=config.trust_remote_code,
+        chat_template=config.chat_template,
+    )
     limit = Limit.of(config.max_length, lm.context)
     chat = lm.chat_within(limit.tokens)
     longest = chat.longest or lm.context

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from posttrain.chat.given import given_hash
 from posttrain.config import TrainConfig
 from posttrain.console import Progress, say, short_path, warn
 from posttrain.data.sources import data_files
@@ -103,7 +104,12 @@ def finished(out: Path, settings: dict[str, Any], resume: bool) -> bool:
 
 def load_trained(config: TrainConfig) -> LanguageModel:
     """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
-    lm = load_model(config.model, raw=config.raw, trust_remote_code=config.trust_remote_code)
+    lm = load_model(
+        config.model,
+        raw=config.raw,
+        trust_remote_code=config.trust_remote_code,
+        chat_template=config.chat_template,
+    )
     if config.lora_rank:
         lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed)
     return lm
@@ -336,8 +342,13 @@ def data_hash(source: str) -> str | None:
 
 
 def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the hashes of the data files they name, so that a resume notices changed content."""
-    hashes = {key: data_hash(settings[source]) for key, source in HASHES.items() if settings.get(source) is not None}
+    """The settings with the hashes of the data files and the chat template they name, so that a resume notices changed
+    content. Raises InputError where there is no such template."""
+    hashes = {
+        key: (given_hash if source == "chat_template" else data_hash)(settings[source])
+        for key, source in HASHES.items()
+        if settings.get(source) is not None
+    }
     return settings | {key: value for key, value in hashes.items() if value is not None}
 
 

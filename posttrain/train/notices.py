@@ -22,7 +22,7 @@ def fitting(log: RunLog, source: str | None, fitted: Fitted[Any], max_length: in
         log.event("truncated_rows", data=source, rows=fitted.cut, of=fitted.rows, max_length=max_length)
         warn(
             f"{fitted.cut} of {fitted.rows} rows are longer than --max-length {max_length} or the model's context and "
-            f"are cut there ({source})"
+            f"are cut there, the first at {fitted.first_cut or source}"
         )
     if fitted.left_out:
         first = [f"{row.where}: {row.reason}" for row in fitted.left_out[:SHOWN]]

@@ -62,7 +62,8 @@ def train_adversarial(config: AdversarialConfig) -> None:
         judged = fit_policy(config, tasks, source)
         # a reward that is none is told now and not after the rounds
         _truth(config.gold, judged.checked(source, config.strict)).close()
-    writes_date = model_writes_date(config.model), model_writes_date(config.policy or config.model)
+    start = model_writes_date(config.model, config.chat_template)
+    writes_date = start, bool(config.policy) and model_writes_date(str(config.policy))
     with RunLog(config.out, dated(settings, *writes_date), config.resume) as log:
         fitting(log, config.data, fitted)
         if judged is not None:
@@ -86,7 +87,12 @@ def train_adversarial(config: AdversarialConfig) -> None:
 
 def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) -> None:
     """Raise InputError for what the first round would refuse, while nothing is written."""
-    lm = load_model(config.model, raw=config.raw, trust_remote_code=config.trust_remote_code)
+    lm = load_model(
+        config.model,
+        raw=config.raw,
+        trust_remote_code=config.trust_remote_code,
+        chat_template=config.chat_template,
+    )
     lm.add_score_head(config.members, config.seed)
     assert lm.score_head is not None
     as_classifier(lm.module, lm.score_head.weight)

@@ -30,13 +30,13 @@ def prompts_of(rows: Sequence[PreferenceRow]) -> list[Task]:
 def fit_policy(config: RewardModelConfig, tasks: Sequence[Task], source: str) -> Fitted[Task]:
     """The tasks that leave the model to sample from room for an answer. Raises InputError where there is no such
     model."""
-    lm = load_model(config.policy or config.model, raw=config.raw, trust_remote_code=config.trust_remote_code)
+    lm = _policy(config)
     return fit_tasks(lm.chat, tasks, lm.context, config.max_new_tokens, source)
 
 
 def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int) -> list[list[Sample]]:
     """n answers of the policy to each task (of those that fit it), at temperature 1."""
-    lm = load_model(config.policy or config.model, raw=config.raw, trust_remote_code=config.trust_remote_code)
+    lm = _policy(config)
     how = Sampling(config.max_new_tokens)
     plans = [Plan(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)]
     rollouts = sample(LocalEngine(lm), lm.chat, plans)
@@ -45,6 +45,16 @@ def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int)
         [Sample(group.task.prompt, r.messages, sampled_ids(r), group.task.columns) for r in group.rollouts]
         for group in groups
     ]
+
+
+def _policy(config: RewardModelConfig) -> LanguageModel:
+    """The model to sample from: `policy` with its own chat template, or the start with the one that is given."""
+    return load_model(
+        config.policy or config.model,
+        raw=config.raw,
+        trust_remote_code=config.trust_remote_code,
+        chat_template=None if config.policy else config.chat_template,
+    )
 
 
 def member_scores(lm: LanguageModel, samples: Sequence[Sample], longest: int | None = None) -> NDArray[np.float64]:

@@ -85,7 +85,12 @@ class ModelSource:
         self.name = model
         self._data = config.data
         self._sampling = sampling
-        self._lm = load_model(model, raw=config.raw, trust_remote_code=config.trust_remote_code)
+        self._lm = load_model(
+            model,
+            raw=config.raw,
+            trust_remote_code=config.trust_remote_code,
+            chat_template=config.chat_template,
+        )
         self._engine = LocalEngine(self._lm, slots=config.engine_slots)
         self.weights_hash: str | None = weights_hash(self._lm.source)
 
