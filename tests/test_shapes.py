@@ -499,7 +499,7 @@ def test_splits_of_a_json_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for source, message in (
         (f"{path}", r"has several lists, 'train', 'test'; choose one, as in .*d\.json\?split=train"),
         (f"{path}?split=dev", "has no list 'dev', but 'train', 'test'"),
-        (f"{path}?config=x", r"unknown option 'config'; a \.json file takes \?split"),
+        (f"{path}?config=x", r"unknown option 'config'; a file takes \?split"),
     ):
         with refused(message):
             read_rows(source)
@@ -513,6 +513,52 @@ def test_splits_of_a_json_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path.write_text('{"a": [{"b": 1}],\n "c" [1]}')
     with refused(r"d\.json:2: broken JSON: Expecting ':'"):
         read_rows(str(path))
+
+
+@pytest.mark.parametrize(
+    ("split", "taken"),
+    [
+        ("train[:90%]", [0, 1, 2, 3, 4, 5]),  # 6.3 of 7 rows
+        ("train[90%:]", [6]),
+        ("[:50%]", [0, 1, 2, 3]),  # 3.5
+        ("[-50%:]", [4, 5, 6]),
+        ("train[2:4]", [2, 3]),
+        ("train[-2:]", [5, 6]),
+        ("train[:100]", [0, 1, 2, 3, 4, 5, 6]),
+        ("train", [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+def test_a_part_of_a_file(tmp_path: Path, split: str, taken: list[int], kind: str) -> None:
+    path = tmp_path / f"d.{kind}"
+    rows = [{"text": f"row {i}"} for i in range(7)]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    path.write_text(
+        {"jsonl": lines, "json": json.dumps(rows), "csv": "text\n" + "\n".join(r["text"] for r in rows)}[kind]
+    )
+    assert [row["text"] for row, _ in read_rows(f"{path}?split={split}")] == [f"row {i}" for i in taken]
+
+
+def test_the_two_parts_of_a_file_make_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    for count in range(5, 60):
+        path.write_text("".join(f'{{"text": "{i}"}}\n' for i in range(count)))
+        for share in (50, 75, 37):
+            parts = [read_rows(f"{path}?split=train[{part}]") for part in (f":{share}%", f"{share}%:")]
+            assert [row["text"] for row, _ in (*parts[0], *parts[1])] == [str(i) for i in range(count)]
+
+
+def test_a_part_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "a"}\n')
+    for split, message in (
+        ("train[:", r"cannot read split=train\[:; write NAME, NAME\[:90%\]"),
+        ("train[:101%]", "cannot read split"),
+        ("test", r"a \.jsonl file has no split 'test'; leave \?split= out, or take a part of it as train\[:90%\]"),
+        ("train[5:]", "the slice takes none of the 1 rows"),
+    ):
+        with refused(message):
+            read_rows(f"{path}?split={split}")
 
 
 def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:

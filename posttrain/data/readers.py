@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from posttrain.console import say_once
 from posttrain.data.raw import RawRow, checked_row, decode, first_line, read_bytes
+from posttrain.data.slices import WHOLE, Split
 from posttrain.data.sources import Source, parse_source, split_sources, weighted
 from posttrain.data.tables import csv_rows, from_arrow, parquet_rows
 from posttrain.types import InputError
@@ -27,6 +28,7 @@ MAX_DIGITS = 4300
 """Python reads no longer integer; it would raise an error without a place."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NOT_A_LIST = "a .json file must hold one list of objects; one object a line is a .jsonl file"
+ONE_LIST = f"leave ?split= out, or take a part of it as {WHOLE}[:90%]"
 ONE_A_LINE = "; a .jsonl file has one whole object a line, and a list of objects is a .json file"
 ROW_LISTS = {"messages", "conversations", "conversation", "prompt", "completion", "chosen", "rejected", "tools"}
 """Lists of objects that are a column of one row and no list of rows."""
@@ -74,19 +76,23 @@ def _source_rows(source: Source, text: str) -> list[RawRow]:
     if not check_source(source):
         return _hub_rows(source, text)
     kind = extension(path)
-    if unknown := sorted(set(source.options) - ({"split"} if kind == ".json" else set())):
-        takes = "a .json file takes ?split=… alone" if kind == ".json" else f"a {kind} file takes none"
-        raise InputError(f"{text}: unknown option {unknown[0]!r}; {takes}")
+    if unknown := sorted(set(source.options) - {"split"}):
+        raise InputError(f"{text}: unknown option {unknown[0]!r}; a file takes ?split=… alone")
+    split = Split.parse(source.options.get("split"), text)
+    if kind != ".json" and split.name not in (None, WHOLE):
+        raise InputError(f"{text}: a {kind} file has no split {split.name!r}; {ONE_LIST}")
     if kind == ".parquet":
         rows = parquet_rows(path)
     else:
         data = read_bytes(path)
         if not data.strip():
             raise InputError(f"{source.name} is empty")
-        rows = list(_parsed(kind, data, source))
+        rows = list(_parsed(kind, data, source.name, split))
     if not rows:
         raise InputError(f"{source.name} has no rows")
-    return rows
+    if not (taken := split.of(rows)):
+        raise InputError(f"{text}: the slice takes none of the {len(rows)} rows")
+    return taken
 
 
 def check_source(source: Source) -> bool:
@@ -110,12 +116,12 @@ def extension(path: Path) -> str:
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
 
 
-def _parsed(kind: str, data: bytes, source: Source) -> Iterator[RawRow]:
+def _parsed(kind: str, data: bytes, name: str, split: Split) -> Iterator[RawRow]:
     if kind == ".jsonl":
-        return parse_jsonl(data, source.name)
+        return parse_jsonl(data, name)
     if kind == ".json":
-        return _json_rows(data, source.name, source.options.get("split"))
-    return csv_rows(data, source.name, "\t" if kind == ".tsv" else ",")
+        return _json_rows(data, name, split.name)
+    return csv_rows(data, name, "\t" if kind == ".tsv" else ",")
 
 
 def parse_jsonl(data: bytes, name: str) -> Iterator[RawRow]:
@@ -184,8 +190,8 @@ def _json_rows(data: bytes, name: str, split: str | None) -> Iterator[RawRow]:
     position, line, counted = _skip_space(text, 0), 1, 0
     if text[position : position + 1] == "{":
         position = _list_in_object(text, position, name, split)
-    elif split is not None:
-        raise InputError(f"{name}: is one list and has no split {split!r}; leave ?split= out")
+    elif split not in (None, WHOLE):
+        raise InputError(f"{name}: is one list and has no split {split!r}; {ONE_LIST}")
     elif text[position : position + 1] != "[":
         raise InputError(f"{name}: {NOT_A_LIST}")
     position = _skip_space(text, position + 1)
