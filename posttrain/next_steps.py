@@ -13,16 +13,6 @@ from posttrain.runlog import read_metrics, read_object
 
 NOTABLE_STEPS = 5
 """Steps at the beginning and at the end over which the mean reward is taken."""
-OF_KIND: Mapping[str, tuple[str, ...]] = {
-    "messages": ("sft",),
-    "completion": ("sft",),
-    "text": ("sft",),
-    "preference": ("dpo",),
-    "unpaired": ("dpo", "--loss", "kto"),
-    "stepwise": ("reward-model",),
-}
-"""The command that trains on rows of a kind."""
-
 Lines = Iterator[tuple[str, str]]
 """What a line is about, and the line."""
 

@@ -181,7 +181,9 @@ def small(words: tuple[str, ...], folder: Path) -> list[str]:
     if name == "sample" and "pairs" not in rest:
         rest += ["--truncated", "keep"]
     if "--suite" not in rest:
-        rest += [word for option in ADDED.get(name, ()) if option not in rest for word in (option, SMALL[option])]
+        missing = [option for option in ADDED.get(name, ()) if option not in rest]
+        missing = [option for option in missing if option != "--max-steps" or "--epochs" not in rest]
+        rest += [word for option in missing for word in (option, SMALL[option])]
     return [name, *rest]
 
 
@@ -206,6 +208,9 @@ def write_data(folder: Path) -> None:
     }
     for name, some in rows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    (folder / "alpaca.json").write_text(
+        json.dumps([{"instruction": "Add them.", "input": q, "output": a} for q, a in sums] * 5)
+    )
     (folder / "qa.csv").write_text("Frage,Antwort\n" + "".join(f"{q},{a}\n" for q, a in sums))
     (folder / "recipe.yaml").write_text(
         "model: tiny-random\nevaluate: {data: tasks.jsonl, reward: math}\n"

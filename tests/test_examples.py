@@ -192,9 +192,13 @@ def test_the_purchases_to_imitate_are_those_that_the_shop_pays(make: ModuleType)
     assert all(row["count"] <= row["budget"] for row in rows("shop_tasks.jsonl"))
 
 
-def test_the_reward_of_the_readme_counts_words() -> None:
-    concise = load(EXAMPLES / "my_rewards.py").concise
-    assert [concise("a b c", n) for n in (2, 3)] == [0.0, 1.0]
+def test_the_rewards_of_the_readme_count_words() -> None:
+    """Of "the cat sat" and "The cat" two words are shared: precision 2/3, recall 1, F1 0.8."""
+    rewards = load(EXAMPLES / "my_rewards.py")
+    assert [rewards.concise("a b c", n) for n in (2, 3)] == [0.0, 1.0]
+    assert rewards.overlap("the cat sat", "The cat") == pytest.approx(0.8)
+    assert rewards.overlap("a a", "a b") == 0.5  # one of two, and one of two
+    assert [rewards.overlap(*texts) for texts in (("", ""), ("a", ""), ("", "a"), ("a", "b"))] == [0.0] * 4
 
 
 # The rewards
