@@ -118,13 +118,13 @@ class Verifiers:
     """A `verifiers` environment of many turns of text: `setup_state(state)`, `env_response(messages, state)`,
     `is_completed(state)`, and a `rubric` for the reward.
 
-    `load` returns it, such as the `load_environment` of its package; it is loaded once a process and its data set is
-    not used: rows come from `--data`, with `prompt`, `answer`, `info` and others as columns. Reward: that of
-    `rewards.adapters.rubric_reward`, so that a function of the rubric that raises fails the rollout. Raises TypeError
-    for an environment with tools, which this adapter does not call. Source: `MultiTurnEnv` of verifiers 0.1."""
+    Its data set is not used: rows come from `--data`, with `prompt`, `answer`, `info` and others as columns. Reward:
+    that of `rewards.adapters.rubric_reward`, so that a function of the rubric that raises fails the rollout. Raises
+    TypeError for an environment with tools, which this adapter does not call. Source: `MultiTurnEnv` of verifiers 0.1
+    to 0.3; later ones are adapted by `verifiers_env`."""
 
-    def __init__(self, load: Callable[[], Any]) -> None:
-        self._env = loaded(load)
+    def __init__(self, env: Any) -> None:
+        self._env = env
         if getattr(self._env, "tool_defs", None) or getattr(self._env, "oai_tools", None):
             raise TypeError(f"{type(self._env).__name__} has tools; only environments of text turns can be adapted")
         self._state: Any = {}
