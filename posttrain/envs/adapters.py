@@ -60,7 +60,9 @@ class OpenEnv:
 
     `connect` returns a client, one for each episode; `action` makes an action of the text of an answer; `show` makes
     text of an observation, else its fields are shown as JSON. `reset` gets the seed and the columns named in `columns`.
-    Reward: the sum of the steps' rewards; None if there was none. Source: openenv.core `EnvClient`, `StepResult`."""
+    A client that has `sync()` is used through it, because that answers the server's pings between our calls, without
+    which the server hangs up after less than a minute of sampling. Reward: the sum of the steps' rewards; None if there
+    was none. Source: openenv.core `EnvClient`, `SyncEnvClient`, `StepResult` of OpenEnv 0.10."""
 
     def __init__(
         self,
@@ -80,7 +82,8 @@ class OpenEnv:
         """The first observation, over a new connection."""
         await self._close()
         self._total, self.done = None, False
-        self._client = await settled(self._connect())
+        made = self._connect()
+        self._client = made.sync() if hasattr(made, "sync") else await settled(made)
         named = {name: columns[name] for name in self._columns}
         result = await settled(self._client.reset(seed=seed, **named))
         self.done = bool(result.done)

@@ -93,8 +93,8 @@ class Box:
         linux = sys.platform == "linux"
         if not (linux or allow_unsafe):
             raise InputError(
-                f"code of a model runs in a sandbox of Linux (bubblewrap), which {system_name()} does not have. Run this "
-                f"on Linux, such as in a virtual machine or a container that may have user namespaces, or {UNSAFE}"
+                f"code of a model runs in a sandbox of Linux (bubblewrap), which {system_name()} does not have. Run "
+                f"this on Linux, such as in a virtual machine or a container that may have user namespaces, or {UNSAFE}"
             )
         limits = LIMITS if linux else {name: LIMITS[name] for name in ELSEWHERE}
         nonce = secrets.token_hex(8)

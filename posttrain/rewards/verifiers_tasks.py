@@ -42,7 +42,7 @@ def make_trace(task: Any, agent: Any = None) -> Any:
 
 
 def say(trace: Any, messages: Iterable[Mapping[str, Any]], sampled: bool = False) -> None:
-    """Add messages in the form of OpenAI to a trace; those of the assistant are the model's where they are `sampled`."""
+    """Add messages in the form of OpenAI to a trace; the assistant's are the model's where they are `sampled`."""
     from verifiers.v1 import MessageNode
     from verifiers.v1.dialects import parse_message
 
