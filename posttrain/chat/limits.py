@@ -20,8 +20,8 @@ class OutOfProcessorTime(Exception):
 def processor_limit(seconds: float) -> Iterator[None]:
     """Raise OutOfProcessorTime in what runs here once it has computed for so long: this process, in its main thread,
     else this thread alone. Time that other processes take does not count. Only Python code can be stopped, and in other
-    threads only where the system has a clock for each."""
-    if threading.current_thread() is not threading.main_thread():
+    threads only where the system has a clock for each (macOS has none, and Windows not even for the main thread)."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield from _watched(seconds)
         return
     before = signal.signal(signal.SIGVTALRM, _stop)

@@ -96,7 +96,7 @@ class Template:
         if _has_powers(source):
             raise InputError(f"the chat template of {self.name} computes powers (**), whose size has no limit")
         self.hash = template_hash(source) if source else None
-        self._clock = _clock(source)
+        self._midnight = datetime.combine(template_date(), time()) if CLOCK in source else None
         self._tail, self.closing = self._probe() if self.exists else ("", None)
         known = [*([] if self.closing is None else [self.closing]), *other_ends]
         if not known:
@@ -137,7 +137,7 @@ class Template:
     @property
     def writes_date(self) -> bool:
         """Whether the template may write today's date. It may do so in some conversations only, so its text decides."""
-        return bool(self._clock)
+        return self._midnight is not None
 
     @cached_property
     def opens_thinking(self) -> bool:
@@ -234,12 +234,13 @@ class Template:
     def _render(self, messages: list[dict[str, Any]], tools: Tools, generation: bool) -> str:
         try:
             with processor_limit(RENDER_SECONDS):
+                if self._midnight is not None:
+                    _set_clock(str(self._tokenizer.chat_template), self._midnight)
                 text = self._tokenizer.apply_chat_template(
                     messages,
                     tools=[dict(tool) for tool in tools] or None,
                     tokenize=False,
                     add_generation_prompt=generation,
-                    **self._clock,
                 )
         except OutOfProcessorTime:
             raise Unbounded(
@@ -290,8 +291,9 @@ def _template_message(message: Message, form: CallForm) -> dict[str, Any]:
     return out
 
 
-def _clock(source: str) -> dict[str, Any]:
-    """What templates that ask for the time are given: midnight of the run's date."""
-    if CLOCK not in source:
-        return {}
-    return {CLOCK: datetime.combine(template_date(), time()).strftime}
+def _set_clock(source: str, midnight: datetime) -> None:
+    """Let the template, as transformers keeps it compiled, read the time from `midnight`. A clock among its variables
+    would do with transformers 5.19, but 5.24 lets no function through there."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    _compile_jinja_template(source).environment.globals[CLOCK] = midnight.strftime

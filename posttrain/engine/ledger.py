@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from posttrain.systems import need_posix
 from posttrain.types import InputError
 
 
@@ -26,6 +26,9 @@ class Spent:
 def counted(ledger: Path) -> Iterator[Spent]:
     """What the file holds, to be read and added to; nobody else counts meanwhile, so keep it short. Raises InputError
     for a file that is none of ours."""
+    need_posix("Counting requests and tokens together")
+    import fcntl  # Windows has none
+
     with _opened(ledger) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # whoever is killed lets go of it
         spent = _read(stream.read(), ledger)

@@ -60,7 +60,9 @@ class OpenEnv:
 
     `connect` returns a client, one for each episode; `action` makes an action of the text of an answer; `show` makes
     text of an observation, else its fields are shown as JSON. `reset` gets the seed and the columns named in `columns`.
-    Reward: the sum of the steps' rewards; None if there was none. Source: openenv.core `EnvClient`, `StepResult`."""
+    A client that has `sync()` is used through it, because that answers the server's pings between our calls, without
+    which the server hangs up after less than a minute of sampling. Reward: the sum of the steps' rewards; None if there
+    was none. Source: openenv.core `EnvClient`, `SyncEnvClient`, `StepResult` of OpenEnv 0.10."""
 
     def __init__(
         self,
@@ -80,7 +82,8 @@ class OpenEnv:
         """The first observation, over a new connection."""
         await self._close()
         self._total, self.done = None, False
-        self._client = await settled(self._connect())
+        made = self._connect()
+        self._client = made.sync() if hasattr(made, "sync") else await settled(made)
         named = {name: columns[name] for name in self._columns}
         result = await settled(self._client.reset(seed=seed, **named))
         self.done = bool(result.done)
@@ -118,13 +121,13 @@ class Verifiers:
     """A `verifiers` environment of many turns of text: `setup_state(state)`, `env_response(messages, state)`,
     `is_completed(state)`, and a `rubric` for the reward.
 
-    `load` returns it, such as the `load_environment` of its package; it is loaded once a process and its data set is
-    not used: rows come from `--data`, with `prompt`, `answer`, `info` and others as columns. Reward: that of
-    `rewards.adapters.rubric_reward`, so that a function of the rubric that raises fails the rollout. Raises TypeError
-    for an environment with tools, which this adapter does not call. Source: `MultiTurnEnv` of verifiers 0.1."""
+    Its data set is not used: rows come from `--data`, with `prompt`, `answer`, `info` and others as columns. Reward:
+    that of `rewards.adapters.rubric_reward`, so that a function of the rubric that raises fails the rollout. Raises
+    TypeError for an environment with tools, which this adapter does not call. Source: `MultiTurnEnv` of verifiers 0.1
+    to 0.3; later ones are adapted by `verifiers_env`."""
 
-    def __init__(self, load: Callable[[], Any]) -> None:
-        self._env = loaded(load)
+    def __init__(self, env: Any) -> None:
+        self._env = env
         if getattr(self._env, "tool_defs", None) or getattr(self._env, "oai_tools", None):
             raise TypeError(f"{type(self._env).__name__} has tools; only environments of text turns can be adapted")
         self._state: Any = {}

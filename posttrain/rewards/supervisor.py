@@ -3,14 +3,14 @@
 Code of a user may hold the interpreter lock for ever and may start processes in sessions of their own, so a worker can
 neither watch its parent nor be found by its process group. Its supervisor runs no such code. It adopts whatever the
 worker leaves behind (Linux: `PR_SET_CHILD_SUBREAPER`), and the worker ends with it (`PR_SET_PDEATHSIG`, which is about
-the thread that forked; the supervisor has one).
+the thread that forked; the supervisor has one). macOS has neither: what starts a session of its own there outlives the
+worker, and a worker whose supervisor is killed ends when its pipe does.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import select
 import signal
 import time
@@ -28,6 +28,8 @@ def supervise(lifeline: int, parent_pid: int, others: tuple[int, ...]) -> None:
 
     When it gets SIGTERM, when the child has ended, or when its own parent has (which the pipe whose read end is
     `lifeline` tells at once), it ends all processes that come from the child, and then itself as the child did."""
+    import resource  # Windows has none
+
     wake, woken = os.pipe()
     for descriptor in (wake, woken):
         os.set_blocking(descriptor, False)

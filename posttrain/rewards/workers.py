@@ -15,7 +15,6 @@ import importlib
 import json
 import os
 import pickle
-import resource
 import select
 import signal
 import struct
@@ -27,6 +26,7 @@ from typing import Any
 
 import posttrain
 from posttrain.rewards.supervisor import SWEEP_SECONDS, supervise
+from posttrain.systems import need_posix
 
 HEADER = struct.Struct(">Q")
 START_SECONDS = 60.0
@@ -59,9 +59,11 @@ class WorkerLost(Exception):
 class Worker:
     """One worker process, seen from the parent. Not for use by two threads at once.
 
-    `server` is the class, as `module:class`, whose `answer(request)` yields the answers to each request."""
+    `server` is the class, as `module:class`, whose `answer(request)` yields the answers to each request. Raises
+    InputError on Windows."""
 
     def __init__(self, server: str = "posttrain.rewards.server:Server") -> None:
+        need_posix("Running rewards and environments in worker processes")
         down_read, self._down = os.pipe()
         self._up, up_write = os.pipe()
         root = os.path.dirname(os.path.dirname(os.path.abspath(posttrain.__file__)))
@@ -191,6 +193,8 @@ class Worker:
 
 def work(server_class: str, read_fd: int, write_fd: int, parent_pid: int) -> None:
     """The life of a worker: a supervisor, limits, then one request after the other."""
+    import resource  # Windows has none
+
     os.dup2(2, 1)
     supervise(read_fd, parent_pid, others=(write_fd,))
     for descriptor in (read_fd, write_fd):
