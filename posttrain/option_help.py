@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pydantic.fields import FieldInfo
 
 from posttrain.config import Config
+from posttrain.config.base import TakesRun
 from posttrain.options import metavar, option_name, repeats
 
 INDENT = 22
@@ -28,23 +29,24 @@ def command_help(config: type[Config], prog: str, positional: Mapping[str, str],
     usage = " ".join(["usage:", prog, *positional.values(), *required, "[OPTIONS]"])
     lines = [*textwrap.wrap(usage, width, subsequent_indent=" " * 7), ""]
     for paragraph in (inspect.getdoc(config) or "").split("\n\n"):
-        lines += [*textwrap.wrap(_plain(paragraph), width), ""]
+        lines += [*_wrapped(_plain(paragraph, config), width), ""]
     if config.EXAMPLES:
         lines += ["Examples:", *(f"  {example}" for example in config.EXAMPLES), ""]
     for title, names in config.groups().items():
         lines.append(f"{title}:")
         for name in names:
-            lines += _option(name, config.model_fields[name], positional.get(name), width)
+            lines += _option(config, name, positional.get(name), width)
         lines.append("")
     return "\n".join(lines).rstrip()
 
 
-def _option(name: str, field: FieldInfo, place: str | None, width: int) -> Iterator[str]:
+def _option(config: type[Config], name: str, place: str | None, width: int) -> Iterator[str]:
     """The lines of an option: how it is written, and its docstring beside or below that."""
-    written = place or (option_name(name) if field.annotation is bool else f"{option_name(name)} {metavar(field)}")
-    about = f"{_plain(field.description or '')} {_hint(field, repeats(field) and place is None)}".strip()
-    gap = " " * INDENT
-    lines = textwrap.wrap(about, max(width, 2 * INDENT), initial_indent=gap, subsequent_indent=gap)
+    field = config.model_fields[name]
+    value = metavar(field) if field.annotation is not bool else "[RUN]" if TakesRun() in field.metadata else ""
+    written = place or f"{option_name(name)} {value}".rstrip()
+    about = f"{_plain(field.description or '', config)} {_hint(field, repeats(field) and place is None)}".strip()
+    lines = _wrapped(about, max(width, 2 * INDENT), " " * INDENT)
     if len(written) + 4 > INDENT:
         yield f"  {written}"
         yield from lines
@@ -53,9 +55,17 @@ def _option(name: str, field: FieldInfo, place: str | None, width: int) -> Itera
         yield from lines[1:]
 
 
-def _plain(text: str) -> str:
-    """A docstring as one paragraph: its lines are broken for the source, the help breaks its own."""
-    return re.sub(r"\s+", " ", text).strip()
+def _plain(text: str, config: type[Config]) -> str:
+    """A docstring as one paragraph, with `max_steps` as --max-steps: the help breaks its own lines."""
+    fields = config.model_fields
+    named = re.sub(r"`(\w+)`", lambda word: option_name(word[1]) if word[1] in fields else word[0], text)
+    return re.sub(r"\s+", " ", named).strip()
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def _hint(field: FieldInfo, several: bool) -> str:

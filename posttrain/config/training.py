@@ -18,7 +18,8 @@ class TrainConfig(Config):
     """Model to start from: a folder, a hub id, `smollm2-135m` or `tiny-random`."""
     data: str
     """Training data: a JSONL, JSON, CSV, TSV or Parquet file, a hub id `owner/name?split=…&config=…&revision=…`,
-    `reasoning-gym:NAME?size=…&seed=…`, `humaneval`; several joined by commas, `FILE*0.3` takes 30% of its rows.
+    `reasoning-gym:NAME?size=…&seed=…`, `humaneval`; several joined by commas, `FILE*0.3` takes 30% of its rows and
+    `FILE?split=train[:90%]` the first 90%.
     docs/data.md shows the rows that are read: messages, prompt and completion, Alpaca, ShareGPT and more."""
     columns: Columns = None
     """Columns of `data` and `eval_data` that have other names: `prompt=question,completion=answer`."""
