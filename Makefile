@@ -4,6 +4,7 @@ STAMP := $(VENV)/.installed
 TORCH := 2.13.0
 SMOLLM2 := 0.1.2
 SEEDS ?= 101 102 103 104 105
+LEARNING_SEEDS ?= 1 2 3 4 5
 
 # The first interpreter that really runs and is new enough: a version manager's shim may exist and still fail.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -13,7 +14,7 @@ TRL := .venv-trl
 VLLM := .venv-vllm
 ROUNDS ?= 3
 
-.PHONY: help install quickstart test check format stress peers bench bench-seeds clean clean-peers
+.PHONY: help install quickstart test check format stress peers bench bench-seeds bench-learning clean clean-peers
 
 help:
 	@echo "make install     a virtual environment in $(VENV) with everything (PYTHON=... picks the interpreter)"
@@ -24,6 +25,7 @@ help:
 	@echo "make stress      the long tests"
 	@echo "make bench       beside TRL, transformers and vLLM, an hour on two cores (ROUNDS=1 is quicker); writes runs/bench"
 	@echo "make bench-seeds the quickstart's result over several seeds, an hour (SEEDS='101 102'); writes runs/seeds"
+	@echo "make bench-learning  does it learn what TRL learns? an hour on two cores (LEARNING_SEEDS='1 2'); writes runs/learning"
 	@echo "make clean       remove what the other targets made, except runs/ and the peers' environments (clean-peers)"
 
 install: $(STAMP)
@@ -81,6 +83,9 @@ bench: $(STAMP) peers
 
 bench-seeds: $(STAMP)
 	$(BIN)/python benchmarks/quickstart_seeds.py --seeds $(SEEDS) --out runs/seeds
+
+bench-learning: $(STAMP) $(TRL)/.installed
+	$(BIN)/python benchmarks/learning.py --seeds $(LEARNING_SEEDS) --out runs/learning
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
