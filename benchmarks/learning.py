@@ -3,8 +3,9 @@ settings in GRPO, over several seeds.
 
     python benchmarks/learning.py --seeds 1 2 3 4 5 --out runs/learning
 
-Writes `learning.json`, `learning.md` and the pictures `learning-sft.svg` and `learning-grpo.svg`. A run that was stopped goes on where it
-was: what is finished is kept. The settings are in `learning_settings.py`, the sides in `sides/learning_*.py`.
+Writes `learning.json`, `learning.md` and the pictures `learning-sft.svg` and `learning-grpo.svg`. A run that was
+stopped goes on where it was: what is finished is kept. The settings are in `learning_settings.py`, the sides in
+`sides/learning_*.py`.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def write(file: Path, rows: Sequence[Row]) -> Path:
 
 
 def write_sums(folder: Path) -> None:
-    """The quickstart's sums as slices of one shuffled list of distinct ones, in SmolLM2's turns as raw text: without its
-    default system message and the words of the question, which TRL would compute once for every completion."""
+    """The quickstart's sums as slices of one shuffled list of distinct ones, in SmolLM2's turns as raw text: without
+    its default system message and the words of the question, which TRL would compute once for every completion."""
     for name, (start, size) in SLICES.items():
         if (folder / f"{name}.jsonl").exists():
             continue
@@ -76,8 +77,8 @@ def write_sums(folder: Path) -> None:
 
 
 def run_side(side: str, method: str, settings: Settings, out: Path, **rest: Any) -> Row:
-    """One training run in a process of its own; a finished one is read. Raises SystemExit, with the end of what the side
-    said, where it fails."""
+    """One training run in a process of its own; a finished one is read. Raises SystemExit, with the end of what the
+    side said, where it fails."""
     result = out / "result.json"
     if not result.exists():
         shutil.rmtree(out, ignore_errors=True)
@@ -116,7 +117,7 @@ def compare_sft(out: Path, model: str, settings: Settings, sides: Sequence[str],
 
 
 def make_start(out: Path, model: str) -> str:
-    """The model that GRPO starts from on both sides: eight steps of SFT on 64 sums, which leave it something to gain."""
+    """The start of GRPO on both sides: eight steps of SFT on 64 sums, which leave it something to gain."""
     data, run = str(out / "data/demos.jsonl"), out / "start"
     if not (run / "lineage.json").exists():
         shutil.rmtree(run, ignore_errors=True)
@@ -198,7 +199,7 @@ def replay(out: Path, seed: int, settings: Settings, start: str) -> Row:
                 "task": row["task"],
                 "index": i % settings.group_size,
                 "seed": 0,
-                "status": "stop" if ended else "truncated",
+                "status": "ok" if ended else "truncated",
                 "error": None,
                 "environment_reward": None,
                 "score": row["score"],

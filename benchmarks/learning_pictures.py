@@ -47,11 +47,11 @@ def panel(title: str, lines: Sequence[Line]) -> str:
         parts.append(
             f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end" fill="#4b5563">{tick_text(tick)}</text>'
         )
-    for tick in sorted({1.0, *nice_ticks(1, steps, 6)}):
-        parts.append(
-            f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle" fill="#4b5563">'
-            f"{tick_text(tick)}</text>"
-        )
+    under = HEIGHT - BOTTOM + 18
+    parts += [
+        f'<text x="{x(tick):.1f}" y="{under}" text-anchor="middle" fill="#4b5563">{tick_text(tick)}</text>'
+        for tick in sorted({1.0, *nice_ticks(1, steps, 6)})
+    ]
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end" fill="#4b5563">step</text>')
     parts += [_curve(line, [(x(i), y(v)) for i, v in enumerate(line.values, start=1)]) for line in lines]
     parts += _legend([line for line in lines if line.name])

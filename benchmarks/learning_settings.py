@@ -16,9 +16,9 @@ NEW_TOKENS = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one training run. `batch` counts rows or completions of a step; `micro_batch` is TRL's, where rows of different
-    lengths meet its normalisation. AdamW has β 0.9 and 0.999 and ε 1e-8, the gradient is clipped to norm 1, and all is in
-    float32."""
+    """Of one training run. `batch` counts rows or completions of a step; `micro_batch` is TRL's, where rows of
+    different lengths meet its normalisation. AdamW has β 0.9 and 0.999 and ε 1e-8, the gradient is clipped to norm 1,
+    and all is in float32."""
 
     steps: int
     batch: int
@@ -31,8 +31,8 @@ class Settings:
     seed: int = 0
 
     def rate(self, step: int) -> float:
-        """The learning rate of step `step` (from 1): step/warmup of the peak, then constant, or down to a tenth of it at
-        the last step along half a cosine."""
+        """The learning rate of step `step` (from 1): step/warmup of the peak, then constant, or down to a tenth of it
+        at the last step along half a cosine."""
         if step <= self.warmup:
             return self.learning_rate * step / self.warmup
         if self.schedule == "constant":

@@ -1,10 +1,9 @@
-"""The pieces of `benchmarks/learning.py` on the tiny model: posttrain's side against the plain loop, runs that go on, and
-the arithmetic of the comparison. TRL's side needs its own environment and is not run here."""
+"""The pieces of `benchmarks/learning.py` on the tiny model: posttrain's side against the plain loop, runs that go on,
+and the arithmetic of the comparison. TRL's side needs its own environment and is not run here."""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,9 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The modules by name, as the scripts import each other."""
+    """The benchmark's modules by name; they import each other."""
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.syspath_prepend(str(FOLDER / "sides"))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     return benchmark_module
 
 

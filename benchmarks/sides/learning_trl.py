@@ -36,7 +36,7 @@ class Clock(TrainerCallback):
 
 
 def scheduled(trainer: type, settings: Settings) -> type:
-    """The trainer with our schedule: transformers' warm-up begins with a step of rate 0, and its decays end elsewhere."""
+    """The trainer with our schedule: transformers' warm-up begins with a step of rate 0, and its decay ends at 0."""
 
     class Scheduled(trainer):  # type: ignore[misc]
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -116,7 +116,7 @@ def grpo(request: dict[str, Any], settings: Settings) -> dict[str, Any]:
     sample standard deviation plus 1e-4. `scale_rewards="none"` then takes off a mean of 0."""
     module, tokenizer = loaded(request["model"])
     rewards: list[float] = []
-    record = Path(request["completions"]).open("w")
+    record: list[str] = []
 
     def reward(prompts: list[str], completions: list[str], completion_ids: list[list[int]], **rest: Any) -> list[float]:
         scores = [exact(text, gold) for text, gold in zip(completions, rest["answer"], strict=True)]
@@ -125,8 +125,7 @@ def grpo(request: dict[str, Any], settings: Settings) -> dict[str, Any]:
             rest["task"], prompts, completions, completion_ids, scores, strict=True
         ):
             row = {"step": len(rewards), "task": task, "prompt": prompt, "text": text, "ids": ids, "score": score}
-            record.write(json.dumps(row) + "\n")
-        record.flush()
+            record.append(json.dumps(row) + "\n")
         return group_advantages(scores, settings.group_size)
 
     trainer = scheduled(GRPOTrainer, settings)(
@@ -152,7 +151,7 @@ def grpo(request: dict[str, Any], settings: Settings) -> dict[str, Any]:
         callbacks=[clock := Clock()],
     )
     trainer.train()
-    record.close()
+    Path(request["completions"]).write_text("".join(record))
     trainer.model.save_pretrained(Path(request["out"]) / "model")
     tokenizer.save_pretrained(Path(request["out"]) / "model")
     shown = logged(trainer, "grad_norm", "entropy", "completions/mean_length")
