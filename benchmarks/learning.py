@@ -44,7 +44,7 @@ SUMS = "reasoning-gym:chain_sum?seed=7&of=4000&min_terms=2&max_terms=2&min_digit
 SLICES = {"held-out": (0, 500), "demos": (1000, 64), "tasks": (2000, 2000)}
 SFT_ROWS = HERE.parent / "examples/data/instructions_train.jsonl"
 SIDES = {"posttrain": "learning_ours.py", "TRL": "learning_trl.py", "plain PyTorch": "learning_plain.py"}
-REPLAYED_STEPS = 20
+REPLAYED_STEPS = 10
 
 Row = dict[str, Any]
 
@@ -223,6 +223,14 @@ def _tokenizer(model: str) -> Any:
     return AutoTokenizer.from_pretrained(model)
 
 
+def report(out: Path, results: Results) -> None:
+    results.save(out)
+    (out / "learning.md").write_text(table(results))
+    for name, picture in drawn(results).items():
+        (out / f"{name}.svg").write_text(picture)
+    print(table(results), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
@@ -232,6 +240,7 @@ def main() -> None:
     model = model_folder("smollm2-135m")
     write_sums(out / "data")
     results = Results(SFT.to_dict(), GRPO.to_dict(), compare_sft(out, model, SFT, list(SIDES)))
+    report(out, results)
     start = make_start(out, model)
     results.start = evaluate(start, out / "start", out / "data/held-out.jsonl")
     for seed in args.seeds:
@@ -239,11 +248,7 @@ def main() -> None:
         if results.replay is None:
             results.replay = replay(out, seed, GRPO, start)
         results.rewards_differ = rewards_that_differ(out, list(results.seeds))
-        results.save(out)
-        (out / "learning.md").write_text(table(results))
-        for name, picture in drawn(results).items():
-            (out / f"{name}.svg").write_text(picture)
-        print(table(results), flush=True)
+        report(out, results)
 
 
 if __name__ == "__main__":

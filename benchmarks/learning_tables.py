@@ -54,23 +54,23 @@ def machine() -> Row:
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean with a 90% t-interval over seeds."""
+    """Mean with a 90% t-interval over seeds, of which there are at least two."""
     mean = statistics.fmean(values)
-    half = T_90[len(values)] * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    half = T_90[min(len(values), max(T_90))] * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
 def summary(results: Results) -> Row:
     """Differences posttrain − TRL in points, paired by seed, and the ratio of seconds TRL ÷ posttrain (geometric)."""
     runs = list(results.seeds.values())
-    if not runs:
+    if len(runs) < 2:
         return {}
     out: Row = {m: t_interval([100 * (run[OURS][m] - run[TRL][m]) for run in runs]) for m in MEASURES}
     ratios = [math.log(sum(run[TRL]["seconds"]) / sum(run[OURS]["seconds"])) for run in runs]
     out["seconds ratio"] = tuple(map(math.exp, t_interval(ratios)))
     for side in (OURS, TRL):
         out[f"seconds {side}"] = statistics.median(sum(run[side]["seconds"]) for run in runs)
-        out[f"spread {side}"] = statistics.stdev(100 * run[side]["accuracy"] for run in runs) if len(runs) > 1 else None
+        out[f"gain {side}"] = t_interval([100 * (run[side]["accuracy"] - results.start["accuracy"]) for run in runs])
     out["alike"] = abs(out["accuracy"][1]) <= MARGIN and abs(out["accuracy"][2]) <= MARGIN
     return out
 
@@ -95,9 +95,9 @@ def sft_lines(results: Results) -> list[str]:
 
 
 def grpo_lines(results: Results) -> list[str]:
-    if not results.seeds:
-        return []
     found = summary(results)
+    if not found:
+        return []
     lines = [
         "| GRPO, seed | posttrain | TRL | difference | posttrain, s | TRL, s |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -114,9 +114,10 @@ def grpo_lines(results: Results) -> list[str]:
         f"| {found[f'seconds {OURS}']:.0f} | {found[f'seconds {TRL}']:.0f} |",
         "",
         f"Start: accuracy {100 * results.start['accuracy']:.1f}%, greedy {100 * results.start['greedy']:.1f}%, pass@4 "
-        f"{100 * results.start['pass@4']:.1f}%. posttrain − TRL in points, mean over seeds with a 90% t-interval:",
+        f"{100 * results.start['pass@4']:.1f}%. In points, mean over seeds with a 90% t-interval:",
         "",
-        *(f"- {m}: {_interval(found[m])}" for m in MEASURES),
+        *(f"- {side} − start, accuracy: {_interval(found[f'gain {side}'])}" for side in (OURS, TRL)),
+        *(f"- posttrain − TRL, {m}: {_interval(found[m])}" for m in MEASURES),
         "",
         f"The interval of accuracy lies {'' if found['alike'] else 'NOT '}within ±{MARGIN:.0f} points.",
         "TRL's seconds by posttrain's: {:.2f} [{:.2f}, {:.2f}].".format(*found["seconds ratio"]),
