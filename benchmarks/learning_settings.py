@@ -45,7 +45,7 @@ class Settings:
 
 
 SFT = Settings(24, 8, 4e-5, 4, "cosine", weight_decay=0.1, micro_batch=4)
-GRPO = Settings(18, 128, 6e-6, 2, micro_batch=128, group_size=8)
+GRPO = Settings(15, 128, 6e-6, 2, micro_batch=128, group_size=8)
 
 
 def exact(answer: str, gold: str) -> float:
