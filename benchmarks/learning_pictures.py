@@ -50,7 +50,7 @@ def panel(title: str, lines: Sequence[Line]) -> str:
     under = HEIGHT - BOTTOM + 18
     parts += [
         f'<text x="{x(tick):.1f}" y="{under}" text-anchor="middle" fill="#4b5563">{tick_text(tick)}</text>'
-        for tick in sorted({1.0, *nice_ticks(1, steps, 6)})
+        for tick in sorted({1.0, *(t for t in nice_ticks(1, steps, 4) if t == int(t))})
     ]
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end" fill="#4b5563">step</text>')
     parts += [_curve(line, [(x(i), y(v)) for i, v in enumerate(line.values, start=1)]) for line in lines]

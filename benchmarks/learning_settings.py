@@ -49,8 +49,9 @@ GRPO = Settings(15, 128, 6e-6, 2, micro_batch=128, group_size=8)
 
 
 def exact(answer: str, gold: str) -> float:
-    """The reward of TRL's side, 1 or 0, close to the built-in `reasoning-gym`, whose package is not in TRL's environment
-    and which also takes `07` and `7.` for 7. `learning.py` scores TRL's completions again by it and counts differences."""
+    """The reward of TRL's side, 1 or 0, close to the built-in `reasoning-gym`, whose package is not in TRL's
+    environment and which also takes `07` and `7.` for 7: `learning.py` scores TRL's completions again by it and counts
+    differences."""
     return float(answer.strip() == gold)
 
 
