@@ -4,6 +4,7 @@ STAMP := $(VENV)/.installed
 TORCH := 2.13.0
 SMOLLM2 := 0.1.2
 SEEDS ?= 101 102 103 104 105
+LEARNING_SEEDS ?= 1 2 3 4 5
 
 # The first interpreter that really runs and is new enough: a version manager's shim may exist and still fail.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -16,7 +17,7 @@ OLDEST := .venv-oldest
 ADAPTERS := .venv-adapters
 ROUNDS ?= 3
 
-.PHONY: help install quickstart test test-newest test-oldest check format stress peers bench bench-seeds clean clean-peers
+.PHONY: help install quickstart test test-newest test-oldest check format stress peers bench bench-seeds bench-learning clean clean-peers
 
 help:
 	@echo "make install     a virtual environment in $(VENV) with everything (PYTHON=... picks the interpreter)"
@@ -113,6 +114,9 @@ bench: $(STAMP) peers
 
 bench-seeds: $(STAMP)
 	$(BIN)/python benchmarks/quickstart_seeds.py --seeds $(SEEDS) --out runs/seeds
+
+bench-learning: $(STAMP) $(TRL)/.installed
+	$(BIN)/python benchmarks/learning.py --seeds $(LEARNING_SEEDS) --out runs/learning
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
