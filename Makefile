@@ -30,6 +30,7 @@ help:
 	@echo "make stress      the long tests"
 	@echo "make bench       beside TRL, transformers and vLLM, an hour on two cores (ROUNDS=1 is quicker); writes runs/bench"
 	@echo "make bench-seeds the quickstart's result over several seeds, an hour (SEEDS='101 102'); writes runs/seeds"
+	@echo "make bench-learning  does it learn what TRL learns? an hour on two cores (LEARNING_SEEDS='1 2'); writes runs/learning"
 	@echo "make clean       remove what the other targets made, except runs/ and the other environments (clean-peers)"
 
 install: $(STAMP)
