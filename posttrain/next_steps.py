@@ -145,12 +145,13 @@ def _same_evaluation(config: configs.EvalConfig) -> Iterator[str]:
 
 
 def _after_recipe(out: Path) -> Lines:
-    stages = read_object(out / "compare.json").get("stages", {})
-    models = [name for name in stages if (out / name / "model").exists()]
-    yield "report", str(out / "report.html")
-    if models:
-        yield "model", str(out / models[-1] / "model")
-        yield "next", _command("chat", out / models[-1])
+    """The stage with the highest score, if it was measured, else the last one. Where the report is has been printed."""
+    compared = read_object(out / "compare.json")
+    highest = [lead["of"] for lead in compared.get("leads", {}).values()]
+    names = [name for name in (*compared.get("stages", {}), *highest[:1]) if (out / name / "model").exists()]
+    if names:
+        yield "model", str(out / names[-1] / "model")
+        yield "next", _command("chat", out / names[-1])
 
 
 def _columns(config: Any) -> list[str]:

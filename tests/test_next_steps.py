@@ -106,8 +106,10 @@ def test_a_recipe_and_a_comparison_name_a_model_to_talk_to(tmp_path: Path) -> No
     for name in ("start", "sft", "rl"):
         (tmp_path / name / ("model" if name != "start" else "evaluations")).mkdir(parents=True)
     (tmp_path / "compare.json").write_text(json.dumps({"stages": {"start": {}, "sft": {}, "rl": {}}}))
-    text = after(configs.RunConfig(recipe="r", out=tmp_path))
-    assert f"report:   {tmp_path}/report.html" in text
-    assert commands(text) == [["chat", str(tmp_path / "rl")]]
+    recipe = configs.RunConfig(recipe="r", out=tmp_path)
+    assert commands(after(recipe)) == [["chat", str(tmp_path / "rl")]]
+    leads = {"held_out": {"of": "sft", "comparisons": 2, "others": []}}
+    (tmp_path / "compare.json").write_text(json.dumps({"stages": {"start": {}, "sft": {}, "rl": {}}, "leads": leads}))
+    assert commands(after(recipe)) == [["chat", str(tmp_path / "sft")]]  # it scored highest
     compared = configs.CompareConfig(runs=(tmp_path / "sft", tmp_path / "rl"), out=tmp_path / "c")
     assert commands(after(compared)) == [["chat", str(tmp_path / "rl")]]
