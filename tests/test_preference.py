@@ -72,7 +72,7 @@ def test_every_loss_trains_from_the_command_line(tmp_path: Path, loss: str) -> N
     rows = label_rows(6) if LOSSES[loss].reads == "labels" else pair_rows(6)
     data, out = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "run"
     command = ["dpo", "--model", "tiny-random", "--data", str(data), "--out", str(out), "--loss", loss]
-    assert main([*command, "--loss", "sft=0.2", "--batch-size", "3", "--learning-rate", "1e-4"]) == 0
+    assert main([*command, "--loss", "sft=0.2", "--batch-size", "3", "--learning-rate", "1e-4", "--keep", "1"]) == 0
     first, second = metrics(out)
     assert first["grad_norm"] > 0 and second["loss"] != first["loss"]
     assert (out / "reference").exists() == LOSSES[loss].reference
