@@ -11,7 +11,6 @@ import yaml
 
 from posttrain.config import Config
 from posttrain.config.base import TakesRun
-from posttrain.console import say_once
 from posttrain.types import InputError
 
 FILE = "config.yaml"
@@ -112,8 +111,6 @@ def own_settings(
         by_itself = TakesRun() in commands[made_by].model_fields["resume"].metadata
         words = f"--resume {run}" if by_itself else f"{' '.join(found['models'])} --out {run} --resume"
         raise InputError(f"--resume {run}: is a run of {made_by}; continue it with: posttrain {made_by} {words}")
-    if not Path(began := str(found["out"])).is_absolute() and Path(began).resolve() != run.resolve():
-        say_once(f"note: {run} began as --out {began}; relative paths among its settings are read from the current folder")
     kind = commands[method]
     defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
     settings = {**defaults, **found, "trust_remote_code": False}
@@ -121,6 +118,14 @@ def own_settings(
     if given.keys() & LENGTH:  # one of them stands for the other
         own |= dict.fromkeys(LENGTH & own.keys())
     return own | dict(given) | {"resume": True, "out": run}
+
+
+def began_elsewhere(run: Path) -> str:
+    """What to say of a run that was begun in another folder than the current one, or moved; else nothing."""
+    out = str(read_settings(run / FILE)[0].get("out", run))
+    if Path(out).is_absolute() or Path(out).resolve() == run.resolve():
+        return ""
+    return f"note: {run} began as --out {out}; relative paths in its settings are read from the current folder"
 
 
 def compare(file: Path, now: Mapping[str, Any], finished: bool, progress: Callable[[], Progress]) -> Change:

@@ -276,7 +276,7 @@ def test_paths_of_a_run_that_is_resumed_from_elsewhere(
     capsys.readouterr()
     assert main(["sft", "--resume", "../run"]) == 2
     said = capsys.readouterr().err
-    assert "began as --out run; relative paths among its settings are read from the current folder" in said
+    assert "began as --out run; relative paths in its settings are read from the current folder" in said
     assert "no such file: data.jsonl" in said
 
 

@@ -204,7 +204,8 @@ def _json_rows(data: bytes, name: str, split: str | None) -> Iterator[RawRow]:
         try:
             value, position = _DECODER.raw_decode(text, position)
         except json.JSONDecodeError as error:
-            yield RawRow(f"{name}:{error.lineno}", problem=f"broken JSON: {error.msg} at column {error.colno}", ends=True)
+            problem = f"broken JSON: {error.msg} at column {error.colno}"
+            yield RawRow(f"{name}:{error.lineno}", problem=problem, ends=True)
             return
         except (_JsonFault, RecursionError) as error:
             yield RawRow(where, problem=f"broken JSON: {error}", ends=True)
