@@ -26,7 +26,7 @@ from posttrain.names_elsewhere import meant_command
 from posttrain.next_steps import after
 from posttrain.option_help import command_help
 from posttrain.options import parse_options
-from posttrain.run_config import own_settings
+from posttrain.run_config import began_elsewhere, own_settings
 from posttrain.text import printable
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, RunFailed
@@ -113,14 +113,15 @@ def _dispatch(args: list[str]) -> int:
     if {"-h", "--help"}.intersection(rest):
         print(command_help(command.config, f"posttrain {name}", command.positional))
         return DONE
+
+    def completed(run: Path, given: dict[str, Any]) -> dict[str, Any]:
+        settings = own_settings(run, given, name, {other: each.config for other, each in commands.items()})
+        _tell(began_elsewhere(run))
+        return settings
+
     try:
         config = parse_options(
-            command.config,
-            rest,
-            f"posttrain {name}",
-            command.positional,
-            _owners(commands),
-            completed=lambda run, given: own_settings(run, given, name, {n: c.config for n, c in commands.items()}),
+            command.config, rest, f"posttrain {name}", command.positional, _owners(commands), completed
         )
     except SystemExit as stop:  # how tyro ends after an option without its value
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
@@ -134,7 +135,7 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _tell(text: str) -> None:
-    """Say what can be done next on standard error: scripts read standard output."""
+    """Say it on standard error, if there is something to say: scripts read standard output."""
     if text:
         print(printable(text), file=sys.stderr)
 

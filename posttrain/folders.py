@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        plain = scratch.stat().st_mode & 0o777  # the one way to ask for the umask that is safe with threads
+        plain = stat.S_IMODE(scratch.stat().st_mode)  # the one way to ask for the umask that is safe with threads
         fill(scratch)
         for part in (*scratch.rglob("*"), scratch):
             part.chmod(plain if part.is_dir() else plain & 0o666)

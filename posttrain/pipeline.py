@@ -20,8 +20,9 @@ from posttrain.recipe import Findings, RecipeFaults, load_recipe
 from posttrain.recipe_check import read_recipe
 from posttrain.recipe_paths import KINDS
 from posttrain.rows import Row
+from posttrain.run_config import UNTIL_FINISHED
 from posttrain.run_files import CostFile, checked
-from posttrain.runlog import read_object, refuse_links, write_atomic
+from posttrain.runlog import LINEAGE, read_object, refuse_links, write_atomic
 from posttrain.stages import READS, START, StageSpec
 from posttrain.template_date import KEY, dated, fixed_date, kept_date, template_date
 from posttrain.text import printable
@@ -120,9 +121,9 @@ def _conclude(stages: list[StageSpec], out: Path, *, compared: bool) -> None:
 def _claim(out: Path, recipe: Recipe) -> None:
     """Write `recipe.yaml`, or check that the folder holds a run of this recipe.
 
-    The settings of a stage that has not begun may change; the data of all stages may not, because the held-out tasks
-    are those that none of them shows. Where nothing at all has begun, as after a start that could not be loaded, any
-    recipe may take the folder."""
+    The settings of a stage that has not begun may change, and what is kept or spent until it has finished; the data of
+    all stages may not, because the held-out tasks are those that none of them shows. Where nothing at all has begun, as
+    after a start that could not be loaded, any recipe may take the folder."""
     file = out / "recipe.yaml"
     if file.exists():
         refuse_links(*out.iterdir())
@@ -162,10 +163,10 @@ def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None
         changed.append("the list of stages")
     for name, settings in now["stages"].items():
         then = before["stages"].get(name, {})
-        begun = (out / name).exists()
+        begun, free = (out / name).exists(), () if (out / name / LINEAGE).exists() else UNTIL_FINISHED
         changed += [
             f"{name}.{key}"
-            for key in sorted({*then, *settings})
+            for key in sorted({*then, *settings}.difference(free))
             if (begun or key in ("data", "columns", "ptx_data")) and then.get(key) != settings.get(key)
         ]
     if changed:

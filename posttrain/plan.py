@@ -14,6 +14,7 @@ from posttrain.config import (
     RlConfig,
     RunConfig,
 )
+from posttrain.data.sources import split_sources
 from posttrain.recipe_check import read_recipe
 from posttrain.rewards.specs import Spec
 from posttrain.stages import StageSpec
@@ -213,7 +214,8 @@ def _length(stage: StageSpec, config: Any) -> str:
 
 
 def _described(stage: StageSpec, config: Any) -> tuple[str, ...]:
-    data = ", ".join(Path(source.name).name.partition("?")[0] for source in stage.data)
+    sources = [part.partition("?")[0] for source in stage.data for part in split_sources(source.name)]
+    data = ", ".join(Path(source).name for source in sources)
     if not hasattr(config, "learning_rate"):
         trains = "–"
     else:

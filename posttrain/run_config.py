@@ -10,18 +10,31 @@ from typing import Any
 import yaml
 
 from posttrain.config import Config
+from posttrain.config.base import TakesRun
 from posttrain.types import InputError
 
 FILE = "config.yaml"
 NOT_COMPARED = {"resume", "out", "strict", "trust_remote_code"}
-OF_FILES = {"keep", "save_dtype"}
-"""Settings of what is written that change nothing in training: they may change until the run has finished."""
+UNTIL_FINISHED = {
+    "keep",
+    "save_dtype",
+    "endpoint_concurrency",
+    "endpoint_timeout",
+    "endpoint_retries",
+    "endpoint_max_requests",
+    "endpoint_max_tokens",
+    "endpoint_cache",
+}
+"""Settings that change no step and no answer, as what is kept of a run, or what may be spent: they may change until it
+has finished."""
 LENGTH = {"max_steps", "epochs"}
 HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay", "chat_template")}
 """Settings that are the SHA-256 of the file which another one names."""
+CONTENTS = HASHES | {"criteria": "principles"}
+"""Settings that are the content of what another one names."""
 TEMPLATE_DATE = "template_date"
 """See `template_date.py`. Whether a run has one is known once its models are loaded, after a look at its folder."""
-DERIVED = {*HASHES, TEMPLATE_DATE, "terms"}
+DERIVED = {*CONTENTS, TEMPLATE_DATE, "terms"}
 """What stands in the file beside the options of the method."""
 ENDED_BY = {"patience": "--patience stopped it", "max_flops": "it has spent its --max-flops"}
 """Why a run may end before its last step, by what its event `finished` says."""
@@ -29,12 +42,12 @@ ENDED_BY = {"patience": "--patience stopped it", "max_flops": "it has spent its 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run folder has come: the steps of its `metrics.jsonl`, whether it has finished and by what, and whether
-    it has checkpoints."""
+    """How far a run folder has come: the steps of its `metrics.jsonl`, whether it has finished and by what, None where
+    it does not say, and whether it has checkpoints."""
 
     steps: int = 0
     finished: bool = False
-    ended_by: str = "steps"
+    ended_by: str | None = None
     checkpoints: bool = False
 
 
@@ -87,13 +100,17 @@ def own_settings(
     fitting = {
         name: len(kind.model_fields)
         for name, kind in commands.items()
-        if found.keys() <= kind.model_fields.keys() and "resume" in kind.model_fields
+        if "resume" in kind.model_fields
+        and {key for key, field in kind.model_fields.items() if field.is_required()} <= found.keys()
+        and found.keys() <= kind.model_fields.keys()
     }
     if not fitting:
         raise InputError(f"--resume {run}: {FILE} is of another version, or of no run; give all options again")
     made_by = min(fitting, key=fitting.__getitem__)
     if made_by != method:
-        raise InputError(f"--resume {run}: is a run of {made_by}; continue it with: posttrain {made_by} --resume {run}")
+        by_itself = TakesRun() in commands[made_by].model_fields["resume"].metadata
+        words = f"--resume {run}" if by_itself else f"{' '.join(found['models'])} --out {run} --resume"
+        raise InputError(f"--resume {run}: is a run of {made_by}; continue it with: posttrain {made_by} {words}")
     kind = commands[method]
     defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
     settings = {**defaults, **found, "trust_remote_code": False}
@@ -103,21 +120,32 @@ def own_settings(
     return own | dict(given) | {"resume": True, "out": run}
 
 
+def began_elsewhere(run: Path) -> str:
+    """What to say of a run that was begun in another folder than the current one, or moved; else nothing."""
+    out = str(read_settings(run / FILE)[0].get("out", run))
+    if Path(out).is_absolute() or Path(out).resolve() == run.resolve():
+        return ""
+    return f"note: {run} began as --out {out}; relative paths in its settings are read from the current folder"
+
+
 def compare(file: Path, now: Mapping[str, Any], finished: bool, progress: Callable[[], Progress]) -> Change:
     """What a resume with the settings `now` changes in the run of this file. Raises InputError, naming the setting, for
     a change that would make it another run, and for one that the run has come too far for."""
     before, notes = read_settings(file)
-    for key, source in HASHES.items():
+    for key, source in CONTENTS.items():
         # a file that is not there any more is for its reader to tell
         if None not in (a := before.get(key), b := now.get(key)) and a != b and before.get(source) == now[source]:
             raise InputError(
                 f"--resume: {now[source]} has other content than when the run in {file.parent} began; put the old "
                 "file back, or begin anew with another --out"
             )
-    may_differ = NOT_COMPARED | OF_FILES | LENGTH
-    if finished and before.get("save_dtype") is not None:
+    may_differ = NOT_COMPARED | UNTIL_FINISHED | LENGTH
+    if "max_steps" not in now:
+        may_differ -= {"keep"}  # where nothing is trained, it counts answers
+    if finished and "save_dtype" in now:
+        before.setdefault("save_dtype", "float32" if "max_steps" in now else "auto")  # of an earlier version
         may_differ -= {"save_dtype"}
-    for key in sorted((set(before) | set(now)) - set(HASHES) - may_differ):
+    for key in sorted((set(before) | set(now)) - set(CONTENTS) - may_differ):
         if key == TEMPLATE_DATE and key not in now:
             continue
         if key == TEMPLATE_DATE and key not in before:
@@ -127,9 +155,9 @@ def compare(file: Path, now: Mapping[str, Any], finished: bool, progress: Callab
         if before.get(key) != now.get(key):
             raise _differs(file, key, before, now)
     then, wanted = _length(before), _length(now)
-    of_files = not finished and any(before.get(key) != now.get(key) for key in OF_FILES)
+    changed = not finished and any(before.get(key) != now.get(key) for key in UNTIL_FINISHED)
     if then == wanted:
-        return Change(settings=of_files, notes=notes)
+        return Change(settings=changed, notes=notes)
     _check_longer(file, before, now, progress())
     return Change(settings=True, longer=True, notes=(*notes, *_unlike_one_run(before, now)))
 
@@ -156,13 +184,19 @@ def _check_longer(file: Path, before: Mapping[str, Any], now: Mapping[str, Any],
         )
     in_passes = then[0] == "epochs" and wanted[0] == "max_steps" and progress.finished
     if not in_passes and not (then[0] == wanted[0] and wanted[1] > then[1]):
-        raise _differs(file, key, before, now, " A run can be made longer, in the unit it has, and not shorter.")
+        raise InputError(
+            f"--resume: the run in {file.parent} is one of {_told(then)}, and {_told(wanted)} would make it another. "
+            "A run can be made longer, in the unit it has, and not shorter; give the same arguments, or another --out"
+        )
     if not progress.finished:
         return
-    if progress.ended_by in ENDED_BY:
+    ended_by = progress.ended_by
+    if ended_by is None and then[0] == "max_steps" and progress.steps < then[1]:  # of an earlier version
+        ended_by = next((name for name in ENDED_BY if before.get(name) is not None), None)
+    if ended_by in ENDED_BY:
         raise InputError(
             f"--resume: the run in {file.parent} ended after step {progress.steps} since "
-            f"{ENDED_BY[progress.ended_by]}; more steps would change nothing. Begin a new run from its model: "
+            f"{ENDED_BY[ended_by]}; more steps would change nothing. Begin a new run from its model: "
             f"--model {file.parent} and another --out"
         )
     if not progress.checkpoints:
@@ -197,8 +231,8 @@ def _told(length: tuple[str, float]) -> str:
     return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
-def _differs(file: Path, key: str, before: Mapping[str, Any], now: Mapping[str, Any], more: str = "") -> InputError:
+def _differs(file: Path, key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> InputError:
     return InputError(
         f"--resume: {key.replace('_', '-')} was {before.get(key)!r} in {file} and is {now.get(key)!r} now; "
-        f"give the same arguments, or another --out.{more}".rstrip("." if not more else "")
+        "give the same arguments, or another --out"
     )

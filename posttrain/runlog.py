@@ -171,7 +171,7 @@ def progress_of(out: Path) -> Progress:
     return Progress(
         steps=steps[0] if steps and type(steps[0]) is int else 0,
         finished=(out / LINEAGE).exists(),
-        ended_by=str(ends[-1].get("ended_by", "steps")) if ends else "steps",
+        ended_by=ends[-1].get("ended_by") if ends else None,
         checkpoints=bool(checkpoints_of(out)),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import yaml
 
 from posttrain.cli import main
-from posttrain.config import RlConfig, SftConfig
-from posttrain.run_config import read_settings
+from posttrain.config import AverageConfig, ReviseConfig, RlConfig, SampleConfig, SftConfig
+from posttrain.fitting import Fitted
+from posttrain.run_config import Progress, compare, own_settings, read_settings
 from posttrain.train.policy import planned_steps, step_rows
+from posttrain.types import InputError, RunFailed
 from tests.training_helpers import events, metrics, pair_rows, read_rows, sft_rows, write_rows
 
 ROWS = 11
@@ -156,7 +159,7 @@ def test_what_a_longer_run_is_told(data: Path, capsys: pytest.CaptureFixture[str
     before = files(run)
     said = refused(capsys, "sft", "--resume", str(run), "--max-steps", "2")
     assert "has trained 3 steps, and max-steps is 2" in said
-    assert "epochs was 1.0" in refused(capsys, "sft", "--resume", str(run), "--epochs", "0.5")
+    assert "is one of 1 epoch, and 0.5 epochs would" in refused(capsys, "sft", "--resume", str(run), "--epochs", "0.5")
     assert files(run) == before
     assert main(["sft", "--resume", str(run), "--epochs", "2"]) == 0
     said = capsys.readouterr().err
@@ -166,6 +169,37 @@ def test_what_a_longer_run_is_told(data: Path, capsys: pytest.CaptureFixture[str
     assert metrics(run)[-1]["learning_rate"] == pytest.approx(1e-4)
     assert main(["sft", "--resume", str(run), "--max-steps", "7"]) == 0
     assert len(metrics(run)) == 7
+
+
+def test_a_longer_run_counts_the_whole_reference(data: Path) -> None:
+    """The reference of more rows takes more operations; `max_flops` and arms of equal compute go by the total."""
+    write_rows(data, pair_rows(8))
+    whole = train(data, "whole", "--max-steps", "2", method="dpo")
+    run = train(data, "run", "--max-steps", "1", "--keep", "1", method="dpo")
+    assert main(["dpo", "--resume", str(run), "--max-steps", "2"]) == 0
+    assert metrics(run)[-1]["flops"] == metrics(whole)[-1]["flops"] > 0
+    assert weights(run) == weights(whole)
+
+
+def test_a_run_of_an_earlier_version_that_stopped_early_does_not_become_longer(tmp_path: Path) -> None:
+    """Its events do not say what ended it."""
+    file = tmp_path / "config.yaml"
+    file.write_text("max_steps: 9\npatience: 2\nschedule: constant\n")
+    now = {"max_steps": 20, "patience": 2, "save_dtype": "float32", "schedule": "constant"}
+    progress = Progress(steps=4, finished=True, checkpoints=True)
+    with pytest.raises(InputError, match="ended after step 4 since --patience stopped it"):
+        compare(file, now, True, lambda: progress)
+    assert compare(file, now, True, lambda: replace(progress, steps=9)).longer
+    with pytest.raises(InputError, match="save-dtype was 'float32'"):  # which is not in its file
+        compare(file, now | {"save_dtype": "bfloat16"}, True, lambda: progress)
+
+
+def test_evaluations_from_before_a_run_are_not_removed_by_it(data: Path) -> None:
+    file = data.parent / "run" / "evaluations" / "held_out.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    train(data, "run", "--max-steps", "1")
+    assert file.exists()
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,15 +260,88 @@ def test_a_run_is_resumed_by_its_folder_alone(data: Path, capsys: pytest.Capture
     assert f"continue it with: posttrain sft --resume {moved}" in refused(capsys, "dpo", f"--resume={moved}")
     assert "leave out --out" in refused(capsys, "sft", "--resume", str(moved), "--out", str(whole))
     assert "holds no run" in refused(capsys, "sft", "--resume", str(data.parent / "nowhere"))
-    (moved / "config.yaml").write_text("model: m\nlearning_speed: 1\n")
-    assert "of another version, or of no run" in refused(capsys, "sft", "--resume", str(moved))
+    for text in ("model: m\nlearning_speed: 1\n", "{}", "model: m\n"):
+        (moved / "config.yaml").write_text(text)
+        assert "of another version, or of no run" in refused(capsys, "sft", "--resume", str(moved))
+
+
+def test_paths_of_a_run_that_is_resumed_from_elsewhere(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    (data.parent / "run").mkdir()
+    settings = SftConfig(model="tiny-random", data="data.jsonl", out=Path("run")).model_dump(mode="json")
+    (data.parent / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.chdir(data.parent / "run")
+    capsys.readouterr()
+    assert main(["sft", "--resume", "../run"]) == 2
+    said = capsys.readouterr().err
+    assert "began as --out run; relative paths in its settings are read from the current folder" in said
+    assert "no such file: data.jsonl" in said
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "given"),
+    [
+        ("sample", SampleConfig, {"reward": ("math",), "keep": 2, "endpoint": "http://x/v1", "endpoint_model": "m"}),
+        ("sample", SampleConfig, {"write": "all", "model": "m"}),
+        ("revise", ReviseConfig, {"principles": "honest", "model": "m"}),
+        ("revise", ReviseConfig, {"endpoint": "http://x/v1", "endpoint_model": "m", "endpoint_max_requests": 9}),
+    ],
+)
+def test_settings_of_data_come_back_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, kind: Any, given: dict[str, Any]
+) -> None:
+    """Budgets, and the name of the principles, among them."""
+    from posttrain.train import methods
+
+    tasks = write_rows(tmp_path / "tasks.jsonl", [{"prompt": "x", "answer": "1"}])
+    config = kind(data=str(tasks), out=tmp_path / "run", **given)
+
+    def stopped(*_: Any) -> None:
+        raise RunFailed("here")
+
+    for name in ("sample", "revise"):
+        monkeypatch.setattr(f"posttrain.train.{name}.source_of", lambda *_: FakeSource())
+        monkeypatch.setattr(f"posttrain.train.{name}.fitting", stopped)
+    with pytest.raises(RunFailed, match="here"):
+        methods.METHODS[method](config)
+    commands = {"sample": SampleConfig, "revise": ReviseConfig, "sft": SftConfig, "average": AverageConfig}
+    found = own_settings(tmp_path / "run", {}, method, commands)
+    assert kind(**found) == config.model_copy(update={"resume": True})
+
+
+class FakeSource:
+    """As much of a source as is asked before a run folder is there."""
+
+    writes_date = False
+
+    def fitting(self, tasks: Any) -> Any:
+        return Fitted(len(tasks), list(tasks), 0, ())
+
+
+def test_how_many_answers_are_written_is_no_matter_of_checkpoints(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    settings = SampleConfig(model="m", data="d", out=tmp_path, reward=("math",)).model_dump(mode="json")
+    file.write_text(yaml.safe_dump(settings))
+    with pytest.raises(InputError, match="keep was 1"):
+        compare(file, settings | {"keep": 2}, True, Progress)
+    assert compare(file, settings | {"endpoint_retries": 2}, False, Progress).settings
+
+
+def test_an_average_is_resumed_with_its_models(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mean = data.parent / "mean"
+    assert main(["average", "tiny-random", "tiny-random", "--out", str(mean)]) == 0
+    said = refused(capsys, "sft", "--resume", str(mean))
+    command = f"average tiny-random tiny-random --out {mean} --resume"
+    assert f"posttrain {command}" in said
+    assert main(command.split()) == 0
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo", "dapo", "reinforce"])
 def test_settings_of_rl_come_back_as_they_were(tmp_path: Path, algorithm: str) -> None:
     """A run's file holds every option, those too that have no effect beside others."""
     from posttrain.options import parse_options
-    from posttrain.run_config import own_settings
 
     config = RlConfig(
         model="m", data="d", out=tmp_path, reward=("math",), algorithm=algorithm, normalisation="constant"

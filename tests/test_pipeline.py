@@ -14,7 +14,7 @@ import yaml
 from posttrain.config import EvalConfig, RunConfig
 from posttrain.evals.evaluations import differences, read_evaluations
 from posttrain.evals.run import run_eval
-from posttrain.pipeline import _Evaluator, run_recipe
+from posttrain.pipeline import _Evaluator, _same_recipe, run_recipe
 from posttrain.recipe import load_recipe, shipped_recipes
 from posttrain.stages import START, check_stages
 from posttrain.types import InputError
@@ -206,6 +206,19 @@ def test_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
     run_recipe(config.model_copy(update={"set": (*changes, "dpo.max_steps=1")}))
     assert len((out / "longer" / "metrics.jsonl").read_text().splitlines()) == 2
     assert yaml.safe_load((out / "recipe.yaml").read_text())["stages"]["pairs"]["limit"] == 4
+
+
+def test_what_is_kept_or_spent_may_change_until_a_stage_has_finished(tmp_path: Path) -> None:
+    same = {"model": "m", "seed": 0, "chat_template": None, "evaluate": None}
+    before = same | {"stages": {"s": {"method": "sample", "endpoint_max_requests": 5, "seed": 1}}}
+    (tmp_path / "s").mkdir()
+    now = same | {"stages": {"s": before["stages"]["s"] | {"endpoint_max_requests": 50}}}
+    _same_recipe(before, now, tmp_path)
+    with pytest.raises(InputError, match=r"s\.seed differs"):
+        _same_recipe(before, same | {"stages": {"s": now["stages"]["s"] | {"seed": 2}}}, tmp_path)
+    (tmp_path / "s" / "lineage.json").write_text("{}")
+    with pytest.raises(InputError, match=r"s\.endpoint_max_requests differs"):
+        _same_recipe(before, now, tmp_path)
 
 
 def test_evaluations_that_a_file_has_changed_since_are_refused(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def token_logprobs(module: Any, tokenizer: Any, asked: list[tuple[str, str]]) ->
 def test_every_loss_trains_from_the_command_line(tmp_path: Path, loss: str) -> None:
     rows = label_rows(6) if LOSSES[loss].reads == "labels" else pair_rows(6)
     data, out = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "run"
-    command = ["dpo", "--model", "tiny-random", "--data", str(data), "--out", str(out), "--loss", loss, "--keep", "1"]
-    assert main([*command, "--loss", "sft=0.2", "--batch-size", "3", "--learning-rate", "1e-4"]) == 0
+    command = ["dpo", "--model", "tiny-random", "--data", str(data), "--out", str(out), "--loss", loss]
+    assert main([*command, "--loss", "sft=0.2", "--batch-size", "3", "--learning-rate", "1e-4", "--keep", "1"]) == 0
     first, second = metrics(out)
     assert first["grad_norm"] > 0 and second["loss"] != first["loss"]
     assert (out / "reference").exists() == LOSSES[loss].reference

@@ -151,6 +151,7 @@ def test_in_a_recipe_sft_learns_from_revisions(critic: ChatServer, tmp_path: Pat
     run_recipe(RunConfig(recipe=str(tmp_path / "recipe.yaml"), out=tmp_path / "out"))
     assert json.loads((tmp_path / "out" / "sft" / "lineage.json").read_text())["stage"] == "sft"
     assert len(read_rows(tmp_path / "out" / "revised" / "sft.jsonl")) == 2
+    run_recipe(RunConfig(recipe=str(tmp_path / "recipe.yaml"), out=tmp_path / "out"))  # nothing is left to do
     recipe["stages"]["dpo"] = {"method": "dpo", "parent": "sft", "data": "revised"}  # type: ignore[index]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     with pytest.raises(InputError, match="which has write: all; method dpo needs one with write: pairs"):

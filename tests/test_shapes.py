@@ -548,6 +548,21 @@ def test_the_two_parts_of_a_file_make_the_whole(tmp_path: Path) -> None:
             assert [row["text"] for row, _ in (*parts[0], *parts[1])] == [str(i) for i in range(count)]
 
 
+def test_a_part_of_a_file_of_which_the_rest_cannot_be_read(tmp_path: Path) -> None:
+    """How many rows there are is not known, and so not which are the first half; a bad line of JSONL ends nothing."""
+    for name, text in (
+        ("d.json", '[{"text": "a"}, {"text": "b"}, {"text"'),
+        ("e.json", '[{"text": "a"}, {"text": "b"} {"text": "c"}]'),
+        ("d.csv", 'text\na\nb\n"c"x\nd\n'),
+    ):
+        (tmp_path / name).write_text(text)
+        for part in ("[:50%]", "[:1]"):
+            with pytest.raises(InputError, match=rf"{name}:\d: broken"):
+                read_rows(f"{tmp_path / name}?split=train{part}")
+    (tmp_path / "d.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n{"text"\n{"text": "d"}\n')
+    assert [row["text"] for row, _ in read_rows(f"{tmp_path / 'd.jsonl'}?split=train[:50%]")] == ["a", "b"]
+
+
 def test_a_part_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     path.write_text('{"text": "a"}\n')

@@ -22,12 +22,14 @@ HALF = re.compile("[\ud800-\udfff]")
 @dataclass(frozen=True)
 class RawRow:
     """One row as it stands in the file. `where` is "path:line"; `problem` says why it could not be read. `index` is its
-    place among all rows of the sources, where that is not its place in the list."""
+    place among all rows of the sources, where that is not its place in the list; `ends` that nothing after it could be
+    read."""
 
     where: str
     columns: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
     index: int | None = None
+    ends: bool = False
 
     def checked(self) -> dict[str, Any]:
         """The columns. Raises InputError for a row that could not be read."""

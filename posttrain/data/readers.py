@@ -90,6 +90,8 @@ def _source_rows(source: Source, text: str) -> list[RawRow]:
         rows = list(_parsed(kind, data, source.name, split))
     if not rows:
         raise InputError(f"{source.name} has no rows")
+    if rows[-1].ends and split.is_part:
+        rows[-1].checked()  # how many rows follow is not known, and so which the part has
     if not (taken := split.of(rows)):
         raise InputError(f"{text}: the slice takes none of the {len(rows)} rows")
     return taken
@@ -202,17 +204,18 @@ def _json_rows(data: bytes, name: str, split: str | None) -> Iterator[RawRow]:
         try:
             value, position = _DECODER.raw_decode(text, position)
         except json.JSONDecodeError as error:
-            yield RawRow(f"{name}:{error.lineno}", problem=f"broken JSON: {error.msg} at column {error.colno}")
+            problem = f"broken JSON: {error.msg} at column {error.colno}"
+            yield RawRow(f"{name}:{error.lineno}", problem=problem, ends=True)
             return
         except (_JsonFault, RecursionError) as error:
-            yield RawRow(where, problem=f"broken JSON: {error}")
+            yield RawRow(where, problem=f"broken JSON: {error}", ends=True)
             return
         yield _object_row(value, where)
         position = _skip_space(text, position)
         follows = text[position : position + 1]
         if follows not in (",", "]") or not follows:
             line += text.count("\n", counted, position)
-            yield RawRow(f"{name}:{line}", problem="broken JSON: expected ',' or ']' after an object")
+            yield RawRow(f"{name}:{line}", problem="broken JSON: expected ',' or ']' after an object", ends=True)
             return
         ended = follows == "]"
         position = _skip_space(text, position + 1)

@@ -36,6 +36,11 @@ class Split:
             raise InputError(f"{source}: cannot read split={text}; write NAME, NAME[:90%], NAME[90%:] or NAME[100:200]")
         return cls(match["name"] or None, match["first"], match["last"])
 
+    @property
+    def is_part(self) -> bool:
+        """Whether rows may be left out."""
+        return (self.first, self.last) != (None, None)
+
     def of(self, rows: Sequence[Row]) -> list[Row]:
         """The rows of the slice, in their order."""
         return list(rows[_index(self.first, len(rows)) : _index(self.last, len(rows))])

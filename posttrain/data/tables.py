@@ -30,7 +30,7 @@ def csv_rows(data: bytes, name: str, separator: str = ",") -> Iterator[RawRow]:
                 cells = next(reader, None)
         except csv.Error as error:
             quoted = "a cell that begins with a quote must be quoted whole, quotes in it doubled"
-            yield RawRow(where, problem=f"broken CSV: {error}; {quoted}")
+            yield RawRow(where, problem=f"broken CSV: {error}; {quoted}", ends=True)
             return
         if cells is None:
             return

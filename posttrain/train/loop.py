@@ -21,7 +21,7 @@ from posttrain.console import Progress, say, short_path, warn
 from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
 from posttrain.run_config import FILE, HASHES, read_settings
-from posttrain.runlog import RunLog, check_out, read_metrics, tidy
+from posttrain.runlog import RunLog, check_out, progress_of, read_metrics, tidy
 from posttrain.train.notices import nothing_learnt
 from posttrain.train.policy import (
     DamagedFile,
@@ -299,7 +299,8 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
     dtype = save_dtype(config.save_dtype, policy.lm.source)
     if policy.lm.adapter is not None:
         log.write_folder("adapter", lambda out: policy.lm.save_adapter(out, dtype))
-    shutil.rmtree(log.out / "evaluations", ignore_errors=True)  # those of a shorter run, whose model is replaced now
+    if progress_of(log.out).ended_by is not None:  # a shorter run had finished, and its model is replaced now
+        shutil.rmtree(log.out / "evaluations", ignore_errors=True)
     folder = log.write_folder("model", lambda out: policy.lm.save(out, dtype))
     rows = read_metrics(log.out)
     log.write_json(

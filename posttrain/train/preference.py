@@ -247,13 +247,18 @@ class Dpo(Stage):
                 break
         return list(seen.values())[:count]
 
-    def _visited(self) -> list[Example]:
-        """Every example of which the run will want the reference, once."""
+    def _visited(self) -> list[list[Example]]:
+        """Every example of which the run will want the reference, once, in the groups in which they are wanted."""
         steps = [self._step_examples(n) for n in range(1, (self.total_steps or 0) + 1)]
         groups = [*steps, self.held_out]
         if self.single:
             groups += [mismatched(group, self.limit) for group in groups]
-        return list({example.key: example for group in groups for example in group}.values())
+        seen: set[str] = set()
+        new: list[list[Example]] = []
+        for group in groups:
+            new.append(list({example.key: example for example in group if example.key not in seen}.values()))
+            seen.update(example.key for example in group)
+        return [group for group in new if group]
 
 
 def _pairs_split(log: RunLog, pairs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,8 @@ from posttrain.train.policy import LocalPolicy
 from posttrain.train.preference_data import Example, example_trees
 from posttrain.train.reference import FILE, Reference
 from posttrain.types import RunFailed
+
+STORED = "reference.json"
 
 
 class PreferenceReference(Protocol):
@@ -33,11 +36,14 @@ class PreferenceReference(Protocol):
 
 
 class StoredReference:
-    """The start of the stage, of which the log-probabilities of all examples to come were computed once."""
+    """The start of the stage, of which the log-probabilities of all examples to come were computed once, which took
+    `flops`."""
 
-    def __init__(self, values: Mapping[str, torch.Tensor], file: Path) -> None:
+    def __init__(self, policy: LocalPolicy, values: Mapping[str, torch.Tensor], file: Path, flops: float) -> None:
+        self._policy = policy
         self._values = values
         self._file = file
+        self._flops = flops
 
     def logprobs(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
         """Raises RunFailed where the file does not hold those of every token."""
@@ -53,29 +59,35 @@ class StoredReference:
         """It stays where it is."""
 
     def save(self, folder: Path) -> None:
-        """It has a folder of its own in the run."""
+        """It has a folder of its own in the run; only what it took is part of what the checkpoint has counted."""
+        (folder / STORED).write_text(json.dumps({"flops": self._flops}))
 
     def load(self, folder: Path) -> None:
-        """It has a folder of its own in the run."""
+        """Count what the reference of a run that became longer took beyond the one it had."""
+        if (folder / STORED).exists():
+            self._policy.flops += self._flops - float(json.loads((folder / STORED).read_text())["flops"])
 
 
-def stored_reference(log: RunLog, policy: LocalPolicy, examples: Callable[[], list[Example]]) -> StoredReference:
+def stored_reference(log: RunLog, policy: LocalPolicy, groups: Callable[[], list[list[Example]]]) -> StoredReference:
     """The reference of a run folder, computed from the policy as it is now where the folder has none yet. What that
-    cost is counted in `policy.flops`."""
+    cost is counted in `policy.flops`.
+
+    A group goes through the model by itself, as it will in its step: how numbers are rounded depends on what is
+    computed together, and must not depend on how long the run is."""
     file = log.out / "reference" / FILE
     if not file.exists():
-        todo = examples()
-        values = policy.logprobs(example_trees(todo))
-        names = [name for example in todo for name in _names(example)]
+        todo = groups()
+        values = [value for group in todo for value in policy.logprobs(example_trees(group))]
+        names = [name for group in todo for example in group for name in _names(example)]
         tensors = {name: torch.tensor(value) for name, value in zip(names, values, strict=True)}
         tensors["flops"] = torch.tensor(policy.flops, dtype=torch.float64)
         log.write_folder("reference", lambda out: save_file(tensors, Path(out) / FILE))
     try:
         stored = load_file(file)
-        policy.flops = float(stored.pop("flops"))
+        policy.flops = flops = float(stored.pop("flops"))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise _unusable(file, error) from None
-    return StoredReference(stored, file)
+    return StoredReference(policy, stored, file, flops)
 
 
 def _unusable(file: Path, why: object) -> RunFailed:

@@ -20,7 +20,6 @@ from posttrain.template_date import dated, on_one_date
 from posttrain.train.answers import listed
 from posttrain.train.loop import data_hash, finished, versions, with_hashes
 from posttrain.train.notices import fitting
-from posttrain.train.sample import CHANGES_NO_ANSWER
 from posttrain.train.sources import Source, source_of
 from posttrain.types import InputError, Message, RunFailed, Sampling, Task
 
@@ -60,8 +59,8 @@ def revise_answers(config: ReviseConfig) -> None:
     Every step is recorded, and a resume goes on from there. Raises InputError for bad input and RunFailed where an
     endpoint's budget is spent or no row is left."""
     principles = read_rubric(config.principles, "1-10")
-    settings = with_hashes(config.model_dump(mode="json", exclude=CHANGES_NO_ANSWER))
-    settings["principles"] = {principle.name: principle.text for principle in principles}
+    settings = with_hashes(config.model_dump(mode="json"))
+    settings["criteria"] = {principle.name: principle.text for principle in principles}
     if finished(config.out, settings, config.resume):
         return
     tasks = load_tasks(config.data, config.columns)[: config.limit]

@@ -24,16 +24,6 @@ from posttrain.train.notices import fitting, unscored
 from posttrain.train.sources import Source, source_of
 from posttrain.types import Group, InputError, Rollout, RunFailed, Sampling, Score, Task
 
-CHANGES_NO_ANSWER = {
-    "endpoint_concurrency",
-    "endpoint_timeout",
-    "endpoint_retries",
-    "endpoint_max_requests",
-    "endpoint_max_tokens",
-    "endpoint_cache",
-}
-"""Settings that a resume may change: a budget that was spent can be raised."""
-
 
 @on_one_date
 def sample_answers(config: SampleConfig) -> None:
@@ -42,7 +32,7 @@ def sample_answers(config: SampleConfig) -> None:
 
     Answers and scores are recorded as they come; a resume takes them from there. Raises InputError for bad input and
     RunFailed where too much could not be scored, an endpoint's budget is spent, or there is nothing to write."""
-    settings = with_hashes(config.model_dump(mode="json", exclude=CHANGES_NO_ANSWER))
+    settings = with_hashes(config.model_dump(mode="json"))
     if finished(config.out, settings, config.resume):
         return
     check_soft_labels(config)
