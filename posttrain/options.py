@@ -168,7 +168,9 @@ def _instead_of_word(word: str, fields: Sequence[str]) -> str:
     if not equals:
         return f"; posttrain run {word} runs a recipe" if word.endswith((".yaml", ".yml")) else ""
     field = key if key in fields else meant(key, fields)
-    return f"; write {option_name(field)} {value}" if field in fields else f"; {field}" if field else ""
+    if field is None:
+        return ""
+    return f"; write {option_name(field)} {value}" if field in fields else f"; {field}"
 
 
 def _suggestion(key: str, fields: Sequence[str], others: Mapping[str, Sequence[str]], prog: str) -> str:
