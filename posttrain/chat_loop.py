@@ -111,7 +111,8 @@ class _Talk:
             self.config = ChatConfig(**self.config.model_dump() | {key: value})
         except ValidationError as error:
             [fault] = error.errors(include_url=False)
-            return f"/{key.replace('_', '-')} {fault['msg'].replace('Input should be', 'must be')}, not {value!r}"
+            rule = fault["msg"].replace("Input should be", "must be").split(", unable to parse")[0]
+            return f"/{key.replace('_', '-')} {rule}, not {value!r}"
         return self._settings()
 
     def _settings(self) -> str:

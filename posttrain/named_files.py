@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from posttrain.chat.given import template_text
 from posttrain.config import ChatConfig, CheckDataConfig, Config, EvalConfig, ReviseConfig
 from posttrain.data.builtin import is_builtin
-from posttrain.data.readers import check_source
+from posttrain.data.readers import check_source, replay_file
 from posttrain.data.sources import parse_source, split_sources
 from posttrain.envs.specs import files_of, parse_spec
 from posttrain.evals.runs import check_free
@@ -28,8 +29,8 @@ MODELS = ("model", "teacher", "policy")
 
 
 def check_named(config: Config) -> None:
-    """Raise InputError where the folder to write cannot be written, or data, a reward's file, an environment's or a
-    model's folder that the configuration of a command names is not there."""
+    """Raise InputError where the folder to write cannot be written, or data, recorded rollouts, a chat template, a
+    reward's file, an environment's or a model's folder that the configuration of a command names is not there."""
     given: Mapping[str, Any] = dict(config)
     out = given.get("out")
     if "resume" in given and out is not None and not given.get("dry_run"):
@@ -41,6 +42,10 @@ def check_named(config: Config) -> None:
         check_writable(config.out, "cannot be made")
     if not isinstance(config, ChatConfig | CheckDataConfig):
         _check_data([given[key] for key in DATA if given.get(key) is not None])
+    if given.get("chat_template") is not None:
+        template_text(given["chat_template"])
+    if given.get("replay") is not None:
+        replay_file(given["replay"])
     gold = given.get("gold")
     _check_rewards([*(given.get("reward") or ()), *([gold] if gold else [])])
     if given.get("env") is not None:
@@ -49,9 +54,9 @@ def check_named(config: Config) -> None:
         read_rubric(config.principles, "1-10")
     for key in MODELS:
         if given.get(key) is not None:
-            _check_model(key, given[key])
+            _check_model("" if isinstance(config, ChatConfig | EvalConfig) else f"--{key} ", given[key])
     for name in given.get("models") or ():
-        local_model(name)
+        _check_model("", name)
 
 
 def _check_data(texts: Sequence[str]) -> None:
@@ -84,8 +89,9 @@ def _missing(target: str) -> str | None:
     return f"there is no file {file}" if file.endswith(".py") and not Path(file).is_file() else None
 
 
-def _check_model(key: str, name: str) -> None:
+def _check_model(option: str, name: str) -> None:
+    """`option` is what the message begins with; nothing where the model is given by place."""
     try:
         local_model(name)
     except InputError as error:
-        raise InputError(str(error).replace("--model", f"--{key}", 1)) from None
+        raise InputError(option + str(error).removeprefix("--model ")) from None

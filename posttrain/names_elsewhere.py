@@ -16,7 +16,8 @@ NAMES: Mapping[str, Ours] = {
 
 def look_up(name: str) -> Ours | None:
     """What stands here for a name of another trainer, however it is written: `--num-generations`, `num_generations`,
-    `trl.num_generations`, `actor_rollout_ref.rollout.n`, `rollout.n`. None where the name is not known."""
+    `trl.num_generations`, `actor_rollout_ref.rollout.n`, `rollout.n`, `--no-packing`. None where the name is not
+    known."""
     key = name.lstrip("-+").replace("-", "_")
     if key in NAMES:
         return NAMES[key]
@@ -24,7 +25,8 @@ def look_up(name: str) -> Ours | None:
         for known, ours in NAMES.items():
             if known.endswith("." + key):
                 return ours
-    return NAMES.get(key.rpartition(".")[2])
+    last = key.rpartition(".")[2]
+    return NAMES.get(last) or NAMES.get(last.removeprefix("no_"))
 
 
 def meant(name: str, options: Iterable[str]) -> str | None:

@@ -53,7 +53,10 @@ TEMPLATE = option("chat_template", words="Without it the model's own writes the 
 NEW_FOLDER = none("a run folder is never overwritten: give a new --out, or --resume to continue")
 WEIGHTED = none("a weight stands behind its name: --reward math=0.8 --reward format=0.2")
 HUB_OPTIONS = none("options of a hub dataset stand in its name: --data 'owner/name?config=…&split=…'")
-HELD_OUT = none("nothing is split off: give held-out rows as --eval-data FILE --eval-every STEPS")
+HELD_OUT = none(
+    "a part of a file is held out by its name: --data 'FILE?split=train[:90%]' --eval-data 'FILE?split=train[90%:]' "
+    "--eval-every STEPS"
+)
 SAMPLING = none("sampling has --temperature, --top-p and --top-k")
 PUBLISH = none("nothing is uploaded; RUN/model is a folder as transformers writes it: hf upload owner/name RUN/model")
 FIRST_ROWS = option("limit", words="A share of the rows is --data 'FILE*0.3'")
@@ -65,6 +68,10 @@ EPOCHS_OF_OPENRLHF = option(
 UPDATES = option("minibatches", words="It is the number of optimizer steps in a pass over a batch")
 WARMUP = option("warmup_steps", words="It is a number of steps")
 COLUMNS = option("columns", words="As in prompt=question,completion=answer")
+END_TOKEN = none("not needed: an answer ends as the chat template writes it, and rows are packed without padding")
+SHUFFLED = none("not needed: rows are shuffled anew in every pass, by --seed")
+LAYERS = none("layers cannot be chosen: all weights are trained, or with --lora-rank adapters on every linear layer")
+RECIPE = none("settings in a file are a recipe: posttrain run FILE.yaml; docs/recipes.md says how it is written")
 SFT_LOSS = none("a loss is added by its name: --loss sigmoid --loss sft=0.2")
 
 TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
@@ -75,6 +82,10 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("eval_data"), "validation_file"),
         (HUB_OPTIONS, "dataset_config dataset_train_split dataset_test_split"),
         (COLUMNS, "dataset_text_field"),
+        (RECIPE, "config"),
+        (METHOD, "do_train"),
+        (SHUFFLED, "shuffle_dataset"),
+        (none("not needed: the rows of a file are read when a run begins"), "streaming dataset_streaming"),
         (PASSES, "num_train_epochs"),
         (option("batch_size", words="It is the whole step"), "per_device_train_batch_size"),
         (option("batch_size", words="It counts rollouts"), "generation_batch_size"),
@@ -83,6 +94,7 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (PACKED, "packing packing_strategy padding_free eval_packing pad_to_multiple_of train_sampling_strategy"),
         (option("schedule"), "lr_scheduler_type"),
         (WARMUP, "warmup_ratio"),
+        (END_TOKEN, "eos_token pad_token"),
         (ADAMW, "optim optim_args adam_beta1 adam_beta2 adam_epsilon"),
         (option("max_length"), "max_seq_length"),
         (FITTING, "max_prompt_length truncation_mode"),
@@ -90,6 +102,7 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("loss", "algorithm"), "loss_type"),
         (none("a weight stands behind its name: --loss sigmoid --loss sft=0.2"), "loss_weights"),
         (SFT_LOSS, "rpo_alpha"),
+        (none("DPO's divergence is the reverse KL; other losses are --loss NAME"), "f_divergence_type"),
         (START, "ref_model precompute_ref_log_probs"),
         (option("reference_every"), "sync_ref_model ref_model_sync_steps"),
         (option("reference_mix"), "ref_model_mixup_alpha"),
@@ -118,6 +131,8 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("entropy_bonus"), "entropy_coef"),
         (option("mismatch"), "vllm_importance_sampling_correction vllm_importance_sampling_mode"),
         (option("mismatch_limit"), "vllm_importance_sampling_clip_max vllm_importance_sampling_cap"),
+        (none("every sampled token is trained"), "top_entropy_quantile"),
+        (option("env", words="Tools are methods of its class"), "environment_factory tools"),
         (option("max_turns"), "max_tool_calling_iterations"),
         (OWN_ENGINE, "use_vllm vllm_mode vllm_gpu_memory_utilization vllm_server_host vllm_tensor_parallel_size"),
         (option("save_every"), "save_steps save_strategy"),
@@ -125,6 +140,7 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("eval_every"), "eval_steps eval_strategy"),
         (option("patience"), "load_best_model_at_end metric_for_best_model"),
         (TEMPLATE, "chat_template_path"),
+        (none("chat templates get no options"), "chat_template_kwargs"),
         (option("resume"), "resume_from_checkpoint"),
         (NEW_FOLDER, "overwrite_output_dir"),
         (RECORDED, "report_to run_name logging_steps logging_strategy logging_dir log_completions"),
@@ -154,8 +170,16 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (WHOLE_STEP, "micro_batch_size"),
         (option("learning_rate"), "lr"),
         (option("schedule"), "lr_scheduler"),
+        (none("linear and cosine end at a tenth of the rate"), "cosine_min_lr_ratio"),
         (ADAMW, "optimizer"),
         (option("max_length"), "sequence_len"),
+        (
+            none("rows that are longer than --max-length are cut, counted and reported"),
+            "excess_length_strategy",
+        ),
+        (END_TOKEN, "special_tokens"),
+        (COLUMNS, "field_messages"),
+        (LAYERS, "unfrozen_parameters"),
         (PACKED, "sample_packing pad_to_sequence_len group_by_length eval_sample_packing"),
         (ANSWERS_ONLY, "train_on_inputs roles_to_train"),
         (METHOD, "rl"),
@@ -178,14 +202,16 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
     "LLaMA-Factory": (
         (METHOD, "stage"),
         (ADAPTER, "finetuning_type"),
-        (option("data"), "dataset"),
+        (option("data"), "dataset dataset_dir"),
         (HELD_OUT, "val_size"),
+        (none("every answer of a conversation is trained"), "mask_history"),
+        (LAYERS, "freeze_trainable_layers"),
         (FIRST_ROWS, "max_samples"),
         (TEMPLATE, "template"),
         (option("max_length"), "cutoff_len"),
         (PACKED, "neat_packing"),
         (ANSWERS_ONLY, "train_on_prompt"),
-        (PLAIN_LORA, "lora_target"),
+        (PLAIN_LORA, "lora_target additional_target"),
         (option("beta"), "pref_beta"),
         (option("loss"), "pref_loss"),
         (SFT_LOSS, "pref_ftx"),
@@ -217,6 +243,11 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("model"), "actor_rollout_ref.model.path model.partial_pretrain"),
         (option("data"), "data.train_files"),
         (option("eval_data"), "data.val_files"),
+        (SHUFFLED, "data.shuffle"),
+        (
+            none("a recipe evaluates its start before all else, and posttrain eval any model"),
+            "trainer.val_before_train",
+        ),
         (FIRST_ROWS, "data.train_max_samples"),
         (COLUMNS, "data.prompt_key data.response_key"),
         (FITTING, "data.max_prompt_length data.filter_overlong_prompts data.truncation"),
@@ -329,7 +360,8 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("lora_alpha"), "ds.lora.alpha"),
         (PACKED, "ds.packing_samples packing_samples train.dynamic_batch_enable"),
         (ONE_PROCESS, "ds.zero_stage zero_stage ds.adam_offload adam_offload train.colocate_all colocate_all_models"),
-        (OWN_ENGINE, "vllm.num_engines vllm_num_engines"),
+        (OWN_ENGINE, "vllm.num_engines vllm_num_engines vllm.sync_backend vllm_sync_backend"),
+        (none("sampling and training take turns"), "train.async_enable async_train"),
         (option("keep"), "ckpt.max_num max_ckpt_num"),
         (option("resume"), "ckpt.load_enable load_checkpoint"),
         (option("out"), "save_path ckpt_path"),
@@ -354,7 +386,7 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
 }
 """What stands here for each name of another trainer. Names that are the same everywhere are left out."""
 COMMANDS: Mapping[str, str] = {
-    "train": "say how: posttrain sft, posttrain dpo or posttrain rl",
+    "train": "say how: posttrain sft, posttrain dpo or posttrain rl, or posttrain run FILE.yaml for a recipe",
     "finetune": "did you mean posttrain sft?",
     "pretrain": "plain text is trained on by posttrain sft, with rows that have a `text`",
     "reward": "did you mean posttrain reward-model?",

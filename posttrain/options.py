@@ -29,6 +29,8 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", dict[str, str]: "FIELD=COLUMN,..."}
 EMPTY: Mapping[str, str] = MappingProxyType({})
 EMPTY_OTHERS: Mapping[str, Sequence[str]] = MappingProxyType({})
+ALIKE = 0.7
+"""From which likeness on an option is taken for a misspelt one: below it, `streaming` would be `strict`."""
 NOT_GIVEN = "\0"
 """Stands for an option that is not on the command line; no argument of a program can hold this character."""
 
@@ -147,15 +149,28 @@ def _unknown_message(
     prog: str,
 ) -> str:
     first = next((arg for arg in unknown if arg.startswith("-")), unknown[0])
-    name, equals, value = first.partition("=")
+    name = first.partition("=")[0]
     key = name.lstrip("-").replace("-", "_")
     fields = [field for field in config_class.model_fields if field not in positional]
     if not first.startswith("-"):
-        field = key if key in fields else meant(key, fields) if equals else None
-        return f"unexpected argument {first!r}" + (f"; write {option_name(field)} {value}" if field in fields else "")
-    if key in positional:
-        return f"unknown option {name}; write {positional[key]} without it"
+        return f"unexpected argument {first!r}{_instead_of_word(first, fields)}"
+    ours = look_up(key)
+    for field in (key, *(ours.fields if ours else ())):
+        if field in positional:
+            return f"unknown option {name}; write {positional[field]} without it"
     return f"unknown option {name}; {_suggestion(key, fields, others, prog)}"
+
+
+def _instead_of_word(word: str, fields: Sequence[str]) -> str:
+    """What to write in place of a word that is no option, such as verl's `data.train_files=FILE`."""
+    name, equals, value = word.partition("=")
+    key = name.lstrip("+").replace("-", "_")
+    if not equals:
+        return f"; posttrain run {word} runs a recipe" if word.endswith((".yaml", ".yml")) else ""
+    field = key if key in fields else meant(key, fields)
+    if field is None:
+        return ""
+    return f"; write {option_name(field)} {value}" if field in fields else f"; {field}"
 
 
 def _suggestion(key: str, fields: Sequence[str], others: Mapping[str, Sequence[str]], prog: str) -> str:
@@ -172,8 +187,8 @@ def _suggestion(key: str, fields: Sequence[str], others: Mapping[str, Sequence[s
             return f"that would be {option_name(field)}, an option of {_commands(others[field])}, not of {prog}"
     if ours is not None:
         return ours.words
-    close = difflib.get_close_matches(option_name(key), [option_name(field) for field in fields], n=1)
-    return f"did you mean {close[0]}?" if close else "--help lists the options"
+    close = difflib.get_close_matches(key, fields, n=1, cutoff=ALIKE)
+    return f"did you mean {option_name(close[0])}?" if close else "--help lists the options"
 
 
 def _commands(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from posttrain.config import HeldOut, ModelShape, Recipe
 from posttrain.config.base import close_choice
-from posttrain.names_elsewhere import meant
+from posttrain.names_elsewhere import look_up, meant
 from posttrain.run_config import LENGTH
 from posttrain.types import InputError
 
@@ -141,12 +141,25 @@ def read_text(name: str, overrides: Sequence[str] = (), size: str | None = None)
     except yaml.YAMLError as error:
         raise InputError(f"recipe {name}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict):
-        raise InputError(f"recipe {name}: needs a mapping with model and stages")
+        raise InputError(f"recipe {name}: {_no_recipe(raw)}")
     text = RecipeText(name, raw, lines)
     _to_size(text, size)
     for override in overrides:
         _override(text, override)
     return text
+
+
+def _no_recipe(raw: Any) -> str:
+    """What to say of YAML without stages."""
+    if isinstance(raw, dict) and raw.get("stages") is not None:
+        return "stages is a mapping: the name of each stage, and under it method, parent and the rest"
+    theirs = [str(key) for key in raw if look_up(str(key))] if isinstance(raw, dict) else []
+    if theirs:
+        return (
+            f"has no stages, and {', '.join(theirs[:3])} as another trainer's files have; docs/from-trl.md says what "
+            "stands for such names, docs/recipes.md how a recipe is written"
+        )
+    return "needs a mapping with model and stages"
 
 
 def checked_recipe(raw: Mapping[str, Any]) -> Recipe:
@@ -204,7 +217,8 @@ def _recipe_source(name: str) -> str:
     path = Path(name)
     if _is_file(name):
         if not path.is_file():
-            raise InputError(f"recipe {name}: no such file")
+            shipped = f"; posttrain run {path.stem} runs the shipped recipe" if path.stem in shipped_recipes() else ""
+            raise InputError(f"recipe {name}: no such file{shipped}")
         try:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

@@ -15,6 +15,7 @@ from posttrain.chat.given import template_text
 from posttrain.config import AdversarialConfig, HeldOut, Recipe, ReviseConfig, RlConfig, RunConfig, SampleConfig
 from posttrain.data.builtin import GYM, is_builtin
 from posttrain.data.formats import load_tasks
+from posttrain.data.readers import replay_file
 from posttrain.data.sources import parse_source, split_sources
 from posttrain.envs.pool import EnvPool
 from posttrain.model_names import local_model
@@ -83,7 +84,7 @@ def _recipe(raw: Mapping[str, Any], found: Findings) -> Recipe:
     right |= {key: raw[key] for key, kind in (("model", str), ("seed", int)) if isinstance(raw.get(key), kind)}
     stages = {name: stage for name, stage in raw["stages"].items() if isinstance(name, str) and isinstance(stage, dict)}
     with suppress(ValidationError, TypeError):
-        right["evaluate"] = HeldOut(**raw["evaluate"])
+        right["evaluate"] = HeldOut(**raw.get("evaluate"))
     return Recipe.model_construct(**right, description="", stages=stages)
 
 
@@ -125,6 +126,9 @@ class _Loads:
         if getattr(config, "chat_template", None) is not None:
             with self._at("chat_template"):
                 template_text(config.chat_template)
+        if isinstance(config, RlConfig) and config.replay is not None and not self.planned:
+            with self._at("replay"):
+                replay_file(config.replay)
         if isinstance(config, SampleConfig):
             with self._at("soft_labels"):
                 check_soft_labels(config)

@@ -65,6 +65,9 @@ class _Paths:
     here_first: bool = False
 
     def path(self, name: str, exists: Callable[[str], bool] = os.path.exists) -> str:
+        at_home = os.path.expanduser(name)
+        if at_home != name and exists(at_home):
+            return at_home
         if not name or not self.folder or os.path.isabs(name):
             return name
         beside, here = exists(self.folder + name), exists(name)

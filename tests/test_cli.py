@@ -464,7 +464,7 @@ def test_chat_answers_each_line_in_the_light_of_those_before() -> None:
 def test_chat_commands_change_the_conversation_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing of it goes to standard output, which has the answers alone, and piped lines get no banner."""
     [alone] = talk("hello\n")
-    said = "zzz\n/undo\nhello\n/system Be brief.\n/temprature 1\n/top-p 2\n/temperature 0\n/help\n"
+    said = "zzz\n/undo\nhello\n/system Be brief.\n/temprature 1\n/top-p 2\n/seed x\n/temperature 0\n/help\n"
     answers = talk(said)
     assert len(answers) == 2 and answers[1] == alone
     err = capsys.readouterr().err

@@ -69,6 +69,7 @@ def test_no_name_hides_an_option_of_ours() -> None:
         ("rollout.n", "group_size"),
         ("--kl_coef", "beta"),
         ("lr", "learning_rate"),
+        ("--no-num-generations", "group_size"),
     ],
 )
 def test_a_name_is_known_however_it_is_written(written: str, field: str) -> None:
@@ -90,3 +91,25 @@ def test_commands_of_others_lead_to_commands_there_are() -> None:
     for words in COMMANDS.values():
         assert set(re.findall(r"posttrain ([a-z-]+)", words)) <= set(commands)
     assert meant_command("GRPO", commands) == "did you mean posttrain rl --algorithm grpo?"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ("sft --streaming", "unknown option --streaming; not needed: the rows"),
+        ("sft --no-packing", "unknown option --no-packing; not needed: rows are always packed"),
+        ("sft --learning-rat 1e-5", "unknown option --learning-rat; did you mean --learning-rate?"),
+        ("sft --flux 3", "unknown option --flux; --help lists the options"),  # and not --max-flops
+        ("sft --stricture", "unknown option --stricture; did you mean --strict?"),
+        ("sft --async_train", "unknown option --async_train; sampling and training take turns"),
+        ("sft my.yaml", "unexpected argument 'my.yaml'; posttrain run my.yaml runs a recipe"),
+        ("sft --config my.yaml", "unknown option --config; settings in a file are a recipe: posttrain run FILE.yaml"),
+        ("rl data.train_files=x.jsonl", "unexpected argument 'data.train_files=x.jsonl'; write --data x.jsonl"),
+        ("rl +trainer.val_before_train=False", "val_before_train=False'; a recipe evaluates its start"),
+        ("chat --model_name_or_path x", "unknown option --model_name_or_path; write MODEL without it"),
+        ("eval --base_model=x", "unknown option --base_model; write MODEL without it"),
+    ],
+)
+def test_what_is_said_of_a_name(args: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(args.split()) == 2
+    assert told in capsys.readouterr().err

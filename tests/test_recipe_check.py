@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,22 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(folder: Path, caps
     for line, (number, text) in zip(lines, wanted, strict=True):
         assert line.startswith(f"  line {number}: {text}")
     assert lines[5].endswith("not 'grop'; did you mean grpo?")
+
+
+def test_faults_without_evaluate_and_files_that_are_no_recipes(folder: Path) -> None:
+    stages = {"sft": {"method": "sft", "parent": "start", "data": "rows.jsonl"}, "rl": None, "more": 3}
+    with pytest.raises(InputError, match=r"(?s)r\.yaml has 2 faults:.*stages\.rl: .*stages\.more: "):
+        read_recipe(RunConfig(recipe=write(folder, stages)))
+    for text, told in (
+        ("base_model: x\nadapter: lora\n", "has no stages, and base_model, adapter as another trainer's files have"),
+        ("model: tiny-random\nstages: [{method: sft}]\n", "stages is a mapping: the name of each stage"),
+        ("- 3\n", "needs a mapping with model and stages"),
+    ):
+        (folder / "r.yaml").write_text(text)
+        with pytest.raises(InputError, match=told):
+            read_recipe(RunConfig(recipe="mine/r.yaml"))
+    with pytest.raises(InputError, match=r"no such file; posttrain run quickstart runs the shipped recipe"):
+        read_recipe(RunConfig(recipe="quickstart.yaml"))
 
 
 def test_one_fault_of_an_override_or_a_size_names_its_place(folder: Path) -> None:
@@ -226,6 +243,14 @@ def test_paths_are_relative_to_the_file(folder: Path, capsys: pytest.CaptureFixt
     assert read_text(name).raw["stages"] == stages  # what is written down stays as it is
 
 
+def test_a_path_may_begin_with_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    stages = {"sft": {"method": "rl", "parent": "start", "data": "~/tasks.jsonl*2", "reward": 'regex(pattern="~/no")'}}
+    text = read_text(write(folder, stages))
+    stage = placed(checked_recipe(text.raw), text).stages["sft"]
+    assert (stage["data"], stage["reward"]) == (f"{folder}/tasks.jsonl*2", ('regex(pattern="~/no")',))
+
+
 @pytest.mark.parametrize(
     "text",
     ['"a b.py/x y" as r', "my.py:f", 'gate(format, "a (1)", low=0.5, words=["é"], on=true) as q', "learned({rm})"],
@@ -255,6 +280,13 @@ def test_stages_are_trained_without_an_evaluation_and_from_any_directory(
     run_recipe(RunConfig(recipe="r.yaml", out=Path("../out")))
     assert Path("../out/sft/lineage.json").exists()
     assert yaml.safe_load(Path("../out/sft/config.yaml").read_text())["data"] == "rows.jsonl"
+    trained, _ = Path("../out/sft/metrics.jsonl").stat().st_mtime_ns, capsys.readouterr()
+    held_out = {"data": "tasks.jsonl", "reward": "math", "samples": 0, "max_new_tokens": 2, "retention": False}
+    write(folder, stages, evaluate=held_out)
+    run_recipe(RunConfig(recipe="r.yaml", out=Path("../out")))
+    assert set(json.loads(Path("../out/compare.json").read_text())["stages"]) == {"start", "sft"}
+    assert "nothing was compared" not in capsys.readouterr().out
+    assert Path("../out/sft/metrics.jsonl").stat().st_mtime_ns == trained  # and was not trained again
     write_rows(Path("rows.jsonl"), sft_rows(3))
     Path("../out/sft/lineage.json").unlink()
     with pytest.raises(InputError, match=r"rows\.jsonl has other content"):
@@ -279,10 +311,18 @@ COMMANDS = [
     ("rl --model tiny-random --data t --out o --reward math --algorithm grop", "'grop'; did you mean grpo?"),
     ("distill --model tiny-random --teacher ./t --data tasks.jsonl --out o", "--teacher ./t: no such folder; give"),
     ("revise --model tiny-random --data tasks.jsonl --out o --principles harmles", "did you mean 'harmless'? shipp"),
-    ("average ./a ./b --out o", "--model ./a: no such folder"),
-    ("eval ./no --data tasks.jsonl --reward math", "--model ./no: no such folder"),
+    ("average ./a ./b --out o", "error: ./a: no such folder"),
+    ("eval ./no --data tasks.jsonl --reward math", "error: ./no: no such folder"),
     ("eval tiny-random --data no.jsonl --reward math", "no such file: no.jsonl"),
-    ("chat ./no", "--model ./no: no such folder"),
+    ("chat ./no", "error: ./no: no such folder"),
+    ("sft --model tiny-random --data rows.jsonl --out o --chat-template no", "--chat-template no: no such file; give"),
+    ("eval tiny-random --data tasks.jsonl --reward math --chat-template no", "--chat-template no: no such file"),
+    ("rl --model tiny-random --data tasks.jsonl --out o --replay no.jsonl", "--replay no.jsonl: no such file; give"),
+    ("rl --model tiny-random --data tasks.jsonl --out o --reward my.py", "is a file; name the function in it: my.py:F"),
+    ("rl --model tiny-random --data tasks.jsonl --out o --env my.py", "is a file; name the class in it: my.py:CLASS"),
+    ("score --data rows.jsonl --reward no.py:f", "FileNotFoundError: there is no file no.py"),
+    ("score --data no.jsonl --reward math", "no such file: no.jsonl"),
+    ("compare ./no --out o", "error: no: no such folder; give run folders"),
 ]
 CHILD = """\
 import sys

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from posttrain.cli import main
 from posttrain.config import AverageConfig, RunConfig
 from posttrain.data.pooled import pooled_text
+from posttrain.models import load_model
 from posttrain.models.load import model_folder
 from posttrain.pipeline import _claim, run_recipe
 from posttrain.recipe import load_recipe
@@ -263,6 +264,17 @@ def test_the_finer_type_is_kept_whatever_the_order(tmp_path: Path) -> None:
         average_models(AverageConfig(models=models, out=tmp_path / str(i)))
         found = load_file(tmp_path / str(i) / "model" / "model.safetensors")[name]
         assert found.dtype == torch.float32 and found.equal(mean.float())
+
+
+def test_an_average_of_unlike_templates_says_whose_it_gets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny, other = model_folder("tiny-random"), changed(tmp_path / "other", 0.5)
+    (Path(other) / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    average_models(AverageConfig(models=(tiny, tiny), out=tmp_path / "alike"))
+    assert "template" not in capsys.readouterr().err
+    average_models(AverageConfig(models=(tiny, other), out=tmp_path / "out"))
+    told = capsys.readouterr().err
+    assert f"{other} was saved with another chat template than {tiny}, and the average gets that of {tiny}" in told
+    assert load_model(str(tmp_path / "out")).tokenizer.chat_template == load_model(tiny).tokenizer.chat_template
 
 
 def test_models_that_cannot_be_read_or_differ_in_heads(tmp_path: Path) -> None:

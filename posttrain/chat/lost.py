@@ -23,6 +23,8 @@ MARKS = re.compile(r"</?think(?:ing)?>|\[/?THINK\]")
 """What parts reasoning from an answer in content; a template may write its own in their place."""
 END = "</think>"
 AS_A_STRING = "give this answer as a string ('completion', 'chosen', 'rejected'), which is trained as it stands"
+OTHER = "(--chat-template hermes, or a Jinja file)"
+"""How another template is given."""
 INSTEAD = {
     "system": "put its text into the user's message, or ",
     "developer": "give it the role 'system', or ",
@@ -60,7 +62,7 @@ class Completeness:
         if self._ignored[kind]:
             raise InputError(
                 f"the chat template of {self._template.name} ignores tools; use one that writes them "
-                "(--chat-template hermes, or a Jinja file), or drop 'tools'"
+                f"{OTHER}, or drop 'tools'"
             )
         if (lost := self._lost[kind]) is not None:
             raise InputError(f"message {lost.index + 1}: the chat template {self._told(messages[lost.index], lost)}")
@@ -120,11 +122,11 @@ class Completeness:
     def _told(self, message: Message, lost: Part) -> str:
         if lost.call is not None:
             name = message.tool_calls[lost.call]["function"]["name"]
-            return f"drops the call of tool {name!r}; use a model whose template writes it"
+            return f"drops the call of tool {name!r}; use one that writes it {OTHER}"
         beside = " beside its calls" if message.tool_calls else ""
         return (
             f"of {self._template.name} drops the content{beside} of this message from the {message.role}; "
-            f"{INSTEAD.get(message.role, '')}use a model whose template writes it"
+            f"{INSTEAD.get(message.role, '')}use a template that writes it {OTHER}"
         )
 
     def _place_for_reasoning(self, messages: tuple[Message, ...], tools: Tools) -> str:

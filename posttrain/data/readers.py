@@ -113,6 +113,14 @@ def check_source(source: Source) -> bool:
     return True
 
 
+def replay_file(source: str) -> Path:
+    """The recorded rollouts that `--replay` names. Raises InputError where there is no such file."""
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"--replay {source}: no such file; give the rollouts.jsonl of a run")
+    return path
+
+
 def extension(path: Path) -> str:
     """What a name ends in, but for `.gz`."""
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()

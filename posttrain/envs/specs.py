@@ -37,6 +37,8 @@ def parse_spec(text: str) -> Expression:
     expression = parse_call(text, "environment")
     target = expression.target
     file, colon, name = target.rpartition(":")
+    if not colon and target.endswith(".py"):
+        raise InputError(f"environment {target!r} is a file; name the class in it: {target}:CLASS")
     if target not in BUILTINS and not (colon and file and name.isidentifier()):
         raise InputError(
             f"unknown environment {target!r}{close_match(target, list(BUILTINS)) or ';'} built in are "

@@ -217,6 +217,8 @@ def _check_target(part: Expression) -> None:
             )
         return
     file, colon, function = part.target.rpartition(":")
+    if not colon and part.target.endswith(".py"):
+        raise InputError(f"reward {part.target!r} is a file; name the function in it: {part.target}:FUNCTION")
     if not colon and "/" in part.target:
         raise InputError(
             f"reward {part.target!r}: no such folder; a reward model is named by its folder, your own reward as "

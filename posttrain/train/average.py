@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer
 
 from posttrain.config import AverageConfig
+from posttrain.console import warn
 from posttrain.models import weights_hash
 from posttrain.models.dtypes import DTYPES, rounded
 from posttrain.models.load import UNLOADABLE, check_config, model_folder
@@ -30,7 +31,8 @@ HEADS = ("num_attention_heads", "num_key_value_heads")
 
 def average_models(config: AverageConfig) -> None:
     """Write the model whose every weight is the arithmetic mean of that weight in `config.models`, θ = (1/n) Σ θ_i,
-    summed in float64 and rounded once, to `save_dtype`; configuration and tokenizer are those of the first.
+    summed in float64 and rounded once, to `save_dtype`; configuration, tokenizer and chat template are those of the
+    first, and another template of one of the others is told.
 
     What is averaged is a model's folder, which holds merged weights after LoRA too: the mean of adapters' products is
     meant, not the product of their means. Weights of one kind that start from one model lie near each other, which is
@@ -77,9 +79,9 @@ def _files(names: tuple[str, ...], folders: list[Path]) -> list[dict[str, Path]]
 
 
 def _check_alike(names: tuple[str, ...], folders: list[Path], files: list[dict[str, Path]]) -> None:
-    first = _description(names[0], folders[0], files[0])
+    first, template = _description(names[0], folders[0], files[0])
     for name, folder, holds in zip(names[1:], folders[1:], files[1:], strict=True):
-        other = _description(name, folder, holds)
+        other, of_other = _description(name, folder, holds)
         differs = [key for key in (*first, *other) if first.get(key) != other.get(key)]
         if differs:
             key = differs[0]
@@ -87,14 +89,21 @@ def _check_alike(names: tuple[str, ...], folders: list[Path], files: list[dict[s
                 f"{name} cannot be averaged with {names[0]}: {key} is {other.get(key, 'not there')} and "
                 f"{first.get(key, 'not there')}; give models that were trained from one start"
             )
+        if of_other != template:
+            warn(
+                f"{name} was saved with another chat template than {names[0]}, and the average gets that of "
+                f"{names[0]}, the first; put the model with the right one first"
+            )
 
 
-def _description(model: str, folder: Path, holds: Mapping[str, Path]) -> dict[str, Any]:
-    """What models that are averaged have in common: architecture, shapes by the names of weights, vocabulary."""
+def _description(model: str, folder: Path, holds: Mapping[str, Path]) -> tuple[dict[str, Any], Any]:
+    """What models that are averaged have in common (architecture, shapes by the names of weights, vocabulary), and the
+    chat template, which they need not."""
     check_config(model, folder)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tokens = sorted(AutoTokenizer.from_pretrained(folder, trust_remote_code=False).get_vocab().items())
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokens = sorted(tokenizer.get_vocab().items())
     except UNLOADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{model}: configuration or tokenizer cannot be read: {reason}") from error
@@ -105,7 +114,7 @@ def _description(model: str, folder: Path, holds: Mapping[str, Path]) -> dict[st
         with safe_open(holds[name], framework="pt") as weights:
             described[name] = tuple(weights.get_slice(name).get_shape())
     digest = hashlib.sha256(repr(tokens).encode()).hexdigest()
-    return described | {"the vocabulary": f"{len(tokens)} tokens with the hash {digest[:8]}"}
+    return described | {"the vocabulary": f"{len(tokens)} tokens with the hash {digest[:8]}"}, tokenizer.chat_template
 
 
 def _write(out: Path, first: Path, files: list[dict[str, Path]], dtype: torch.dtype | None) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from posttrain.config import OnlineDpoConfig, RlConfig
+from posttrain.data.readers import replay_file
 from posttrain.engine.base import Engine
 from posttrain.envs.pool import EnvPool
 from posttrain.models import LanguageModel
@@ -159,10 +159,7 @@ class Rollouts:
 
         Raises InputError, naming the line, for a file that is not the whole rollouts of such a run: of these tasks,
         this vocabulary and this temperature."""
-        path = Path(source)
-        if not path.is_file():
-            raise InputError(f"--replay {source}: no such file; give the rollouts.jsonl of a run")
-        rows = read_jsonl(path)
+        rows = read_jsonl(replay_file(source))
         for i, row in enumerate(rows, start=1):
             self._check_row(row, f"--replay {source}:{i}")
         steps = _by_step(rows)
