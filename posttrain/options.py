@@ -30,7 +30,7 @@ METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", dict[st
 EMPTY: Mapping[str, str] = MappingProxyType({})
 EMPTY_OTHERS: Mapping[str, Sequence[str]] = MappingProxyType({})
 ALIKE = 0.7
-"""From which likeness on an option is taken for a misspelt one: below it, `streaming` would be `strict`."""
+"""From which likeness on an option is taken for a misspelt one: below it, `--streaming` would be `--strict`."""
 NOT_GIVEN = "\0"
 """Stands for an option that is not on the command line; no argument of a program can hold this character."""
 
@@ -187,7 +187,7 @@ def _suggestion(key: str, fields: Sequence[str], others: Mapping[str, Sequence[s
             return f"that would be {option_name(field)}, an option of {_commands(others[field])}, not of {prog}"
     if ours is not None:
         return ours.words
-    close = difflib.get_close_matches(key, fields, n=1, cutoff=ALIKE)
+    close = difflib.get_close_matches(key.removeprefix("no_"), fields, n=1, cutoff=ALIKE)
     return f"did you mean {option_name(close[0])}?" if close else "--help lists the options"
 
 
