@@ -276,10 +276,11 @@ def test_answers_that_a_resume_cannot_read_are_named(tmp_path: Path) -> None:
 def test_a_stored_reference_of_other_data_is_told(tmp_path: Path) -> None:
     example = Example("a", (1, 2), ((3, 4), (5,)), (True, False), "a")
     stored = {"a/0": torch.zeros(2), "a/1": torch.zeros(1)}
-    assert StoredReference(stored, tmp_path).logprobs([example]) == [(0.0, 0.0), (0.0,)]
+    policy: Any = None  # none is asked
+    assert StoredReference(policy, stored, tmp_path, 0.0).logprobs([example]) == [(0.0, 0.0), (0.0,)]
     for other in ({"a/0": torch.zeros(2)}, stored | {"a/1": torch.zeros(2)}):
         with pytest.raises(RunFailed, match="remove it, and --resume computes it again"):
-            StoredReference(other, tmp_path).logprobs([example])
+            StoredReference(policy, other, tmp_path, 0.0).logprobs([example])
 
 
 @pytest.mark.parametrize(
