@@ -151,12 +151,7 @@ def test_a_dry_run_shows_and_writes_nothing(
         "task " in text
         and "rollout 1 of 4" in text
         and "advantage" in text
-<<<<<<< HEAD
         and text.startswith("The run would take 3 steps of 16 rollouts, from 4 tasks.\n\nWhat stands between « and »")
-=======
-        and text.startswith("The run would take ")
-        and "\n\nWhat stands between « and »" in text
->>>>>>> eyes2
     )
     command = ["rl", "--model", "tiny-random", "--data", str(tmp_path / "tasks.jsonl"), "--out", str(tmp_path / "cli")]
     command += ["--reward", f"{tmp_path}/own.py:spread", "--max-new-tokens", "4", "--batch-size", "16", "--dry-run"]
