@@ -104,7 +104,7 @@ def compare_sft(out: Path, model: str, settings: Settings, sides: Sequence[str],
     """Losses step by step: posttrain shuffles by seed and pass, the others get the rows in that order."""
     given = read(rows)
     order = [
-        i for n in range(1, settings.steps + 1) for i in step_rows(len(given), settings.seed, n, settings.batch, True)
+        i for n in range(1, settings.steps + 1) for i in step_rows(len(given), settings.seed, n, settings.batch, None)
     ]
     ordered = write(out / "sft/ordered.jsonl", [given[i] for i in order])
     files = {"model": model, "data": str(rows), "ordered": str(ordered)}
@@ -150,7 +150,7 @@ def run_seed(out: Path, seed: int, settings: Settings, start: str) -> Row:
     settings = replace(settings, seed=seed)
     tasks = read(out / "data/tasks.jsonl")
     prompts = settings.batch // settings.group_size
-    order = [i for n in range(1, settings.steps + 1) for i in step_rows(len(tasks), seed, n, prompts, True)]
+    order = [i for n in range(1, settings.steps + 1) for i in step_rows(len(tasks), seed, n, prompts, None)]
     ordered = [{"prompt": tasks[i]["prompt"], "answer": tasks[i]["answer"], "task": tasks[i]["id"]} for i in order]
     file = write(out / f"grpo/{seed}/ordered.jsonl", ordered)
     found = {}

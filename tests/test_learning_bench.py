@@ -30,7 +30,7 @@ def test_sft_is_that_of_a_plain_loop(bench: Any, tmp_path: Path) -> None:
     settings = replace(bench("learning_settings").SFT, steps=5, batch=4, warmup=2, learning_rate=1e-3)
     rows = sft_rows(7)
     data = write_rows(tmp_path / "rows.jsonl", rows)
-    order = [i for n in range(1, 6) for i in step_rows(7, 0, n, 4, True)]
+    order = [i for n in range(1, 6) for i in step_rows(7, 0, n, 4, None)]
     ordered = write_rows(tmp_path / "ordered.jsonl", [rows[i] for i in order])
     request = {
         "method": "sft",
