@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -72,10 +73,11 @@ def _evaluation(config: configs.RlConfig | configs.OnlineDpoConfig) -> Lines:
     if getattr(config, "env", None) is not None or (run / "evaluations" / "held_out.json").exists():
         return
     rewards = [word for reward in config.reward for word in ("--reward", reward)]
-    words = ["eval", run, "--data", config.eval_data or config.data, *_columns(config), *rewards]
+    held_out = config.eval_data or _rest(config.data)
+    words = ["eval", run, "--data", held_out or config.data, *_columns(config), *rewards]
     if config.max_new_tokens != 256:
         words += ["--max-new-tokens", config.max_new_tokens]
-    note = "" if config.eval_data else "   # better on tasks that were not trained on"
+    note = "" if held_out else "   # better on tasks that were not trained on"
     yield "next", _command(*words, "--out", run, *_flags(config)) + note
 
 
@@ -95,6 +97,12 @@ def _progress(rows: Sequence[Mapping[str, Any]]) -> Lines:
         first, last = fmean(rewards[:n]), fmean(rewards[-n:])
         steps = "step" if n == 1 else f"{n} steps"
         yield "reward", f"mean {last:.3g} in the last {steps}, {last - first:+.3g} against the first {steps}"
+
+
+def _rest(data: str) -> str | None:
+    """The part of a file that training on `FILE?split=train[:90%]` has left; None for other data."""
+    begins = re.fullmatch(r"([^,]*\?split=[^\[,]*)\[:(\d+%?)\]", data)
+    return f"{begins[1]}[{begins[2]}:]" if begins else None
 
 
 def _after_sampling(config: configs.SampleConfig | configs.ReviseConfig) -> Lines:

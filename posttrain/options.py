@@ -148,12 +148,22 @@ def _unknown_message(
     others: Mapping[str, Sequence[str]],
     prog: str,
 ) -> str:
-    first = next((arg for arg in unknown if arg.startswith("-")), unknown[0])
-    name = first.partition("=")[0]
-    key = name.lstrip("-").replace("-", "_")
+    """A line for each option that is not known, or for the first word that belongs to none."""
     fields = [field for field in config_class.model_fields if field not in positional]
-    if not first.startswith("-"):
-        return f"unexpected argument {first!r}{_instead_of_word(first, fields)}"
+    options = dict.fromkeys(arg.partition("=")[0] for arg in unknown if arg.startswith("-"))
+    if not options:
+        return f"unexpected argument {unknown[0]!r}{_instead_of_word(unknown[0], fields)}"
+    return "\n".join(_unknown_option(name, fields, positional, others, prog) for name in options)
+
+
+def _unknown_option(
+    name: str,
+    fields: Sequence[str],
+    positional: Mapping[str, str],
+    others: Mapping[str, Sequence[str]],
+    prog: str,
+) -> str:
+    key = name.lstrip("-").replace("-", "_")
     ours = look_up(key)
     for field in (key, *(ours.fields if ours else ())):
         if field in positional:

@@ -113,3 +113,19 @@ def test_a_recipe_and_a_comparison_name_a_model_to_talk_to(tmp_path: Path) -> No
     assert commands(after(recipe)) == [["chat", str(tmp_path / "sft")]]  # it scored highest
     compared = configs.CompareConfig(runs=(tmp_path / "sft", tmp_path / "rl"), out=tmp_path / "c")
     assert commands(after(compared)) == [["chat", str(tmp_path / "rl")]]
+
+
+@pytest.mark.parametrize(
+    ("data", "measured"),
+    [
+        ("a.json?split=train[:90%]", "a.json?split=train[90%:]"),
+        ("a.json?split=test[:100]", "a.json?split=test[100:]"),
+        ("a.json", "a.json"),
+        ("a.json?split=train[:90%],b.json", "a.json?split=train[:90%],b.json"),
+    ],
+)
+def test_a_run_on_a_part_of_a_file_is_measured_on_the_rest(tmp_path: Path, data: str, measured: str) -> None:
+    text = after(configs.RlConfig(model="m", data=data, out=tmp_path, reward=("math",)))
+    words = commands(text)[0]
+    assert words[words.index("--data") + 1] == measured
+    assert ("not trained on" in text) == (data == measured)

@@ -203,6 +203,24 @@ def test_patience_keeps_the_best_weights(tmp_path: Path) -> None:
     assert events(out, "best_step")[0]["step"] == best
 
 
+@pytest.mark.parametrize("answer", ["apple stone", "river river"])
+def test_the_end_of_a_run_is_evaluated_too(tmp_path: Path, answer: str) -> None:
+    """5 steps, an evaluation every 4: the last step has one of its own, and the better of the two gives the weights.
+    The held-out loss falls where the run trains on what is held out, and rises where it trains on something else."""
+    held_out = write_rows(tmp_path / "held-out.jsonl", [{"prompt": "Say it", "completion": "apple stone"}])
+    rows = [{"prompt": "Say it", "completion": answer}]
+    options = {"max_steps": 5, "learning_rate": 1e-3 if answer == "apple stone" else 1e-2, "batch_size": 1}
+    out = run(tmp_path, rows, eval_data=str(held_out), eval_every=4, patience=3, **options)
+    evaluated = {m["step"]: m["eval/loss"] for m in metrics(out) if "eval/loss" in m}
+    assert list(evaluated) == [4, 5]
+    best = 5 if answer == "apple stone" else 4
+    assert min(evaluated, key=lambda step: evaluated[step]) == best
+    assert [event["step"] for event in events(out, "best_step")] == [best]
+    with torch.no_grad():
+        loss = reference_loss(plain_model(out), [{"prompt": "Say it", "completion": "apple stone"}])
+    assert float(loss) == pytest.approx(evaluated[best], abs=1e-4)
+
+
 def test_lora_merges_what_the_adapter_computes(tmp_path: Path) -> None:
     from peft import PeftModel
 

@@ -151,8 +151,11 @@ ASKED = (
     + ("{{ c.function.arguments | tojson }}{% endif %}</tool_call>{% endfor %}" + TAIL)
 )
 ONLY_WITHOUT_CONTENT = (
-    HEAD + "{% if m.content is none %}" + CALLS.replace("{{ m.content or '' }}", "") + "{{ '' + c.function.arguments }}"
-    "</tool_call>{% endfor %}{% else %}{{ m.content }}{% endif %}" + TAIL
+    HEAD
+    + "{% if m.content is none or m.content is undefined %}"  # transformers 5.24 drops keys whose value is None
+    + CALLS.replace("{{ m.content or '' }}", "")
+    + "{{ '' + c.function.arguments }}</tool_call>{% endfor %}{% else %}{{ m.content }}{% endif %}"
+    + TAIL
 )
 
 

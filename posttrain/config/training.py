@@ -86,7 +86,7 @@ class TrainConfig(Config):
     eval_data: str | None = None
     """Held-out data for an evaluation during training."""
     eval_every: Positive | None = None
-    """Steps between evaluations on `eval_data`."""
+    """Steps between evaluations on `eval_data`; the last step has one too."""
     patience: Positive | None = None
     """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
     MORE_OF_RUN_FOLDER: ClassVar[Group] = Group("Run folder")

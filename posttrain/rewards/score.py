@@ -86,16 +86,23 @@ def read_samples(data: str, stdin: BinaryIO, names: Mapping[str, str] | None = N
 
 def _with_completions(rows: Sequence[RawRow], name: str) -> list[RawRow]:
     """The rows with `response` or `output` as the completion where no row has that column, which is told. An `answer`
-    is what rewards compare with, and never taken."""
+    is what rewards compare with, and never taken. `output` stays a column too: as in evaluations, where it is the
+    wanted answer, a reward may ask for it."""
     columns = {column for row in rows for column in row.columns}
     found = [column for column in COMPLETIONS if column in columns]
     if "completion" in columns or len(found) != 1:
         return list(rows)
     say_once(f"{name}: read as completions: {found[0]}")
     return [
-        replace(row, columns={"completion" if key in found else key: value for key, value in row.columns.items()})
+        replace(row, columns={**_without(row.columns, "response"), "completion": row.columns[found[0]]})
+        if found[0] in row.columns
+        else row
         for row in rows
     ]
+
+
+def _without(columns: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in columns.items() if key != name}
 
 
 def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:

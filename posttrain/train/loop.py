@@ -21,7 +21,15 @@ from posttrain.console import Progress, say, short_path, warn
 from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
 from posttrain.run_config import FILE, HASHES, read_settings
-from posttrain.runlog import RunLog, check_out, progress_of, read_metrics, tidy
+from posttrain.runlog import (
+    EVALUATION,
+    EVALUATION_SECONDS,
+    RunLog,
+    check_out,
+    progress_of,
+    read_metrics,
+    tidy,
+)
 from posttrain.train.notices import nothing_learnt
 from posttrain.train.policy import (
     DamagedFile,
@@ -146,8 +154,11 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage) -> None:
         while not _done(n, total, stage.policy, config) and not tracker.stop:
             row = _step(stage, n)
             _check_finite(log, row)
+            tracker.at_end = None
             if config.eval_every and n % config.eval_every == 0:
                 _evaluate(log, stage, tracker, n, row)
+            elif config.eval_every and _done(n + 1, total, stage.policy, config):
+                tracker.at_end = _evaluated(stage, row)
             log.metrics(row)
             progress.advance(n, {name: row[name] for name in SHOWN[stage.kind] if name in row})
             if n % config.save_every == 0:
@@ -166,10 +177,18 @@ class _Tracker:
         self.best: float | None = None
         self.best_step = 0
         self.worse = 0
+        self.at_end: float | None = None
+        """The objective after the last step, where no evaluation falls on it. A longer run takes none there, so that it
+        counts neither as the best so far nor for the patience."""
 
     @property
     def stop(self) -> bool:
         return self.patience is not None and self.worse >= self.patience
+
+    @property
+    def ends_best(self) -> bool:
+        """Whether the evaluation after the last step is better than all before it."""
+        return self.at_end is not None and (self.best is None or self.at_end < self.best)
 
     def see(self, step: int, objective: float) -> bool:
         """Take in an evaluation; True if it is the best so far."""
@@ -180,13 +199,14 @@ class _Tracker:
         return False
 
     def state(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "worse": self.worse}
+        return {"best": self.best, "best_step": self.best_step, "worse": self.worse, "at_end": self.at_end}
 
     def load(self, state: dict[str, Any]) -> None:
-        best, best_step, worse = state["best"], state["best_step"], state["worse"]
-        if not (best is None or isinstance(best, float | int)) or not type(best_step) is type(worse) is int:
+        best, best_step, worse, at_end = state["best"], state["best_step"], state["worse"], state.get("at_end")
+        numbers = all(value is None or isinstance(value, float | int) for value in (best, at_end))
+        if not numbers or not type(best_step) is type(worse) is int:
             raise ValueError(f"{state} is no state of early stopping")
-        self.best, self.best_step, self.worse = best, best_step, worse
+        self.best, self.best_step, self.worse, self.at_end = best, best_step, worse, at_end
 
 
 def _done(n: int, total: int | None, policy: LocalPolicy, config: TrainConfig) -> bool:
@@ -219,16 +239,23 @@ def _check_finite(log: RunLog, row: dict[str, Any]) -> None:
             raise RunFailed(message)
 
 
-def _evaluate(log: RunLog, stage: Stage, tracker: _Tracker, n: int, row: dict[str, Any]) -> None:
+def _evaluated(stage: Stage, row: dict[str, Any]) -> float | None:
+    """Evaluate on held-out data and add the numbers to the row of a step; what early stopping makes smaller, or None
+    where there is nothing to evaluate."""
     start = time.perf_counter()
     spent = stage.policy.flops
     evaluation = stage.evaluate()
     stage.policy.flops = spent  # evaluation is not counted in max_flops
     if evaluation is None:
-        return
-    row.update({f"eval/{name}": value for name, value in evaluation.metrics.items()})
-    row["eval_seconds"] = time.perf_counter() - start
-    if tracker.patience is not None and tracker.see(n, evaluation.objective):
+        return None
+    row.update({f"{EVALUATION}{name}": value for name, value in evaluation.metrics.items()})
+    row[EVALUATION_SECONDS] = time.perf_counter() - start
+    return evaluation.objective
+
+
+def _evaluate(log: RunLog, stage: Stage, tracker: _Tracker, n: int, row: dict[str, Any]) -> None:
+    objective = _evaluated(stage, row)
+    if objective is not None and tracker.patience is not None and tracker.see(n, objective):
         log.write_folder("best", lambda out: save_weights(stage.policy.parameters, out / BEST))
 
 
@@ -287,7 +314,9 @@ def _restore(folder: Path, stage: Stage, tracker: _Tracker) -> int:
 
 def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, steps: int) -> None:
     policy = stage.policy
-    if tracker.patience is not None and tracker.best_step:
+    if tracker.patience is not None and tracker.ends_best:
+        log.event("best_step", step=steps, objective=tracker.at_end)
+    elif tracker.patience is not None and tracker.best_step:
         try:
             load_weights(policy.parameters, log.out / "best" / BEST)
         except DamagedFile as error:
