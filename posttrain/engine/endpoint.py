@@ -204,7 +204,7 @@ class Endpoint:
             cause = error.__cause__ or error
             raise RunFailed(f"endpoint {self.url} cannot be reached in {tries}: {cause}") from None
         except openai.APIStatusError as error:
-            said = f"{self.url} answers {error.status_code}: {' '.join(str(error.message).split())[:200]}"
+            said = f"{self.url} answers {error.status_code}: {' '.join(_reason(error).split())[:200]}"
             if (remedy := REFUSED.get(error.status_code)) is not None:
                 raise InputError(f"endpoint {said}; {remedy.replace('{key}', self.key_variable)}") from None
             if 300 <= error.status_code < 400:
@@ -282,6 +282,12 @@ def _keep(file: Path, request: Mapping[str, Any], reply: Reply) -> None:
         own.replace(file)
     except OSError as error:
         raise InputError(f"the cache {file.parent} cannot be written ({error.strerror})") from None
+
+
+def _reason(error: Any) -> str:
+    """What an answer with an error status says: its `message`, else all that the library tells of it."""
+    told = error.body.get("message") if isinstance(error.body, Mapping) else None
+    return str(told or error.message)
 
 
 def _wire(message: Message) -> dict[str, Any]:
