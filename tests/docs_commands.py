@@ -211,6 +211,10 @@ def write_data(folder: Path) -> None:
     (folder / "alpaca.json").write_text(
         json.dumps([{"instruction": "Add them.", "input": q, "output": a} for q, a in sums] * 5)
     )
+    (folder / "trl_rewards.py").write_text(
+        "def right(completions, answer, **kwargs):\n"
+        "    return [float(len(text) % 3) for text, wanted in zip(completions, answer)]\n"
+    )
     (folder / "qa.csv").write_text("Frage,Antwort\n" + "".join(f"{q},{a}\n" for q, a in sums))
     (folder / "recipe.yaml").write_text(
         "model: tiny-random\nevaluate: {data: tasks.jsonl, reward: math}\n"

@@ -189,7 +189,7 @@ def test_forgetting_stands_in_the_first_lines(tmp_path: Path) -> None:
     assert warning.startswith(
         "Forgetting: grpo lost some of what it was not trained on: knowledge 75.0% → 25.0% (-50.0"
     )
-    assert warning.endswith("So did dpo.")
+    assert "]). dpo lost knowledge 75.0% → 25.0% (-50.0 points [" in warning
     (warning,) = opened(tmp_path / "b", accuracy, retention=runs | {"grpo": kept}).warnings
     assert warning.startswith("Forgetting: dpo lost knowledge 75.0% → 25.0% (-50.0 points [")
     none = opened(tmp_path / "c", accuracy, retention=dict.fromkeys(runs, kept))
@@ -207,6 +207,16 @@ def test_another_suite_may_have_another_best_stage(tmp_path: Path) -> None:
     opening = comparison_opening(found)
     assert opening.sentence.startswith("dpo is best: accuracy 95.0%")
     assert opening.warnings == ("On hard another stage is best: sft.",)
+
+
+def test_a_further_suite_may_tell_where_the_first_cannot(tmp_path: Path) -> None:
+    runs = {name: tmp_path / name for name in ("start", "sft")}
+    for name, n in (("start", 2), ("sft", 38)):
+        evaluation(runs[name], "hard", {"accuracy": ones(n)})
+        evaluation(runs[name], "held_out", {"accuracy": [0.0, 1.0, float(name == "sft")]})
+    opening = comparison_opening(compare(runs, {name: CHAIN[name] for name in runs}, tmp_path))
+    assert "too few to tell" in opening.sentence
+    assert opening.warnings == ("On hard sft is best.",)
 
 
 def test_a_comparison_written_without_a_lead_crowns_nobody(tmp_path: Path) -> None:

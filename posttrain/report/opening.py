@@ -147,9 +147,9 @@ def _forgetting(comparison: Comparison, shown: str | None) -> tuple[list[str], s
                 if is_loss(c):
                     losses.setdefault(c["of"], []).append(_lost(comparison, part, c))
     if shown in losses:
-        also = sorted(set(losses) - {shown}, key=list(losses).index)
-        more = f". So did {', '.join(also)}" if also else ""
-        return [f"Forgetting: {shown} lost some of what it was not trained on: {'; '.join(losses[shown])}{more}."], ""
+        also = [f"{name} lost {'; '.join(lost)}" for name, lost in losses.items() if name != shown]
+        of_shown = f"{shown} lost some of what it was not trained on: {'; '.join(losses[shown])}"
+        return [f"Forgetting: {'. '.join([of_shown, *also])}."], ""
     if losses:
         return [f"Forgetting: {name} lost {'; '.join(lost)}." for name, lost in losses.items()], ""
     if shown not in measured:
@@ -168,11 +168,13 @@ def _lost(comparison: Comparison, part: Section, c: Contrast) -> str:
 
 
 def _other_suites(comparison: Comparison, first: Section, others: list[Section]) -> Iterator[str]:
-    """A word on further suites: who is ahead there, if it is another."""
+    """A word on further suites: who is best there, where the first one shows nobody to be or another one."""
     ahead = winner(comparison, first)
     for part in others:
         best = winner(comparison, part)
-        if best is not None and best != ahead:
+        if best is not None and ahead is None:
+            yield f"On {part.suite} {best} is best."
+        elif best is not None and best != ahead:
             yield f"On {part.suite} another stage is best: {best}."
 
 
