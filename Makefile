@@ -24,7 +24,7 @@ help:
 	@echo "make quickstart  train, compare and report on one machine; writes runs/quickstart"
 	@echo "make test        the tests, without the long ones"
 	@echo "make test-newest the tests with the newest releases of all libraries, in $(NEWEST) and $(ADAPTERS) (8 GB)"
-	@echo "make test-oldest the tests with the oldest that are allowed, in $(OLDEST) (7 GB)"
+	@echo "make test-oldest the tests with the oldest that are allowed, in $(OLDEST) (6 GB)"
 	@echo "make check       lint, formatting, types and import directions"
 	@echo "make format      mend what check can mend"
 	@echo "make stress      the long tests"
