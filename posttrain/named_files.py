@@ -1,4 +1,4 @@
-"""What a command names, looked for before anything heavy is imported: a misspelt file is told at once.
+"""What a command names, looked for before torch is imported, so that a misspelt file gets its message at once.
 
 Nothing is opened or loaded here, and nothing imports torch. Recipes are checked in `recipe_check`.
 """
@@ -84,13 +84,13 @@ def _check_environment(text: str) -> None:
 
 
 def _missing(target: str) -> str | None:
-    """What is said of `file.py:name` where there is no such file."""
+    """The message for `file.py:name` when that file does not exist."""
     file = target.rpartition(":")[0]
     return f"there is no file {file}" if file.endswith(".py") and not Path(file).is_file() else None
 
 
 def _check_model(option: str, name: str) -> None:
-    """`option` is what the message begins with; nothing where the model is given by place."""
+    """`option` is what the message begins with; empty for a model that is a positional argument."""
     try:
         local_model(name)
     except InputError as error:

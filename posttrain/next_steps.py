@@ -36,7 +36,7 @@ def after(config: Any) -> str:
 
 
 def formatted(lines: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> str:
-    """A line each, aligned; what several in a row are about is said once."""
+    """One aligned line for each text; a label that repeats is printed once."""
     out, before = [], ""
     for about, text in lines:
         out.append(f"{'' if about == before else about + ':':<10}{text}")

@@ -47,7 +47,7 @@ class RecipeFaults(InputError):
 
 
 class Findings:
-    """Faults as they are found, so that a reader is told of all of them at once."""
+    """Faults as they are found, so that one message lists all of them."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []

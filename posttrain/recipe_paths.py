@@ -28,7 +28,7 @@ WRITTEN = ("cache",)
 
 def placed(recipe: Recipe, text: RecipeText) -> Recipe:
     """The recipe with its paths as they are seen from here: a path is that of a file beside the recipe's where there is
-    one, else of one in the current directory, which is told once. A path that leads nowhere stays as it is.
+    one, else of one in the current directory, with one warning. A path that leads nowhere stays as it is.
 
     A setting that `--set` gives is looked for in the current directory first. Shipped recipes name no files."""
     if text.folder is None:

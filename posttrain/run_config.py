@@ -1,4 +1,4 @@
-"""The `config.yaml` of a run folder: read, in an earlier form too, and compared with what a resume is given."""
+"""The `config.yaml` of a run folder: read, in an earlier form too, and compared with the settings of a resume."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from datasets import Dataset
 from learning_settings import NEW_TOKENS, Settings, exact, group_advantages
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
-
-
-class Clock(TrainerCallback):
-    """Seconds of each step, optimizer included."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.seconds.append(time.perf_counter() - self.start)
+from trl_clock import Clock
 
 
 def scheduled(trainer: type, settings: Settings) -> type:

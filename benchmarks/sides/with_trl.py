@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,11 @@ import torch
 from datasets import load_dataset
 from peft import LoraConfig
 from shapes import CASES, NEW_TOKENS, WARM_UP, Case, distinct_characters
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl_clock import Clock
 
 SFT_VARIANTS = {"padded": {}, "padding-free": {"padding_free": True}, "chunked": {"loss_type": "chunked_nll"}}
-
-
-class Clock(TrainerCallback):
-    """Seconds of each step, optimizer included."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.seconds.append(time.perf_counter() - self.start)
 
 
 def common(case: Case, out: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A chat template that is given in place of the tokenizer's own: a Jinja file, or one that is shipped."""
+"""Chat templates that replace the tokenizer's own: a Jinja file of the user, or one that we ship."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shipped_templates() -> list[str]:
 
 
 def template_text(given: str) -> str:
-    """The template that `--chat-template` names. Raises InputError where there is none."""
+    """The template that `--chat-template` names. Raises InputError for a file that does not exist."""
     if given in shipped_templates():
         return (_folder() / f"{given}.jinja").read_text(encoding="utf-8")
     file = Path(given)

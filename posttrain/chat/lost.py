@@ -24,7 +24,7 @@ MARKS = re.compile(r"</?think(?:ing)?>|\[/?THINK\]")
 END = "</think>"
 AS_A_STRING = "give this answer as a string ('completion', 'chosen', 'rejected'), which is trained as it stands"
 OTHER = "(--chat-template hermes, or a Jinja file)"
-"""How another template is given."""
+"""How a user chooses another template."""
 INSTEAD = {
     "system": "put its text into the user's message, or ",
     "developer": "give it the role 'system', or ",

@@ -1,7 +1,7 @@
 """How a source of rows is written: `NAME?key=value&key=value*WEIGHT`, several joined by commas.
 
-A path that exists is taken as it stands, whatever characters it has. Paths are relative to `folder`,
-where that is given.
+A path that exists is taken as it stands, whatever characters it has. Paths are relative to `folder`, if the
+caller passes one.
 """
 
 from __future__ import annotations

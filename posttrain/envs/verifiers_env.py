@@ -99,7 +99,7 @@ class VerifiersEnv:
             self._said.put_nowait(OVER)
 
     async def _ask(self, text: str | None) -> str | None:
-        """The model's answer to what is said to it; None where there is none any more."""
+        """The model's answer to a message; None once the conversation has ended."""
         self._said.put_nowait(text)
         return await self._answers.get()
 
@@ -200,7 +200,7 @@ def check_env(env: Any) -> tuple[str, Any]:
     if type(env).start is not Env.start:
         raise TypeError(f"{name} starts resources of its own (start); only environments without can be adapted")
     if discover_decorated(kind.__new__(kind), "intercept"):
-        raise TypeError(f"{kind.__name__} changes what is said (@intercept); only tasks that do not can be adapted")
+        raise TypeError(f"{kind.__name__} rewrites messages (@intercept), which cannot be run here")
     return next(iter(agents.items()))
 
 

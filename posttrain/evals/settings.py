@@ -2,7 +2,7 @@
 
 `posttrain eval` and recipes write these settings beside the results, so that only what was measured alike is
 subtracted. Not among them: seeds and speed, and whatever lies in the model's folder, such as its own chat template. One
-that is given for an evaluation is a setting of it.
+that the user passes to an evaluation is a setting of it.
 """
 
 from __future__ import annotations

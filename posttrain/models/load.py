@@ -243,7 +243,7 @@ def model_folder(name: str, trusted: bool = False) -> str:
 
 
 def model_writes_date(name: str, chat_template: str | None = None) -> bool:
-    """Whether the chat template of a model, or the one that is given, may write today's date (see `template_date`).
+    """Whether the chat template of a model, or the one passed, may write today's date (see `template_date`).
     Raises InputError where there is no such model or template."""
     if chat_template is not None:
         return CLOCK in template_text(chat_template)

@@ -1,4 +1,4 @@
-"""Rewards loaded once before anything runs, so that what is wrong with one is told then: files and functions, options,
+"""Rewards loaded once before anything runs, so that a fault in one is reported then: files and functions, options,
 the columns it asks for. What takes long is not done: models that rewards name are only looked for."""
 
 from __future__ import annotations

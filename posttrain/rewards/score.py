@@ -85,9 +85,9 @@ def read_samples(data: str, stdin: BinaryIO, names: Mapping[str, str] | None = N
 
 
 def _with_completions(rows: Sequence[RawRow], name: str) -> list[RawRow]:
-    """The rows with `response` or `output` as the completion where no row has that column, which is told. An `answer`
-    is what rewards compare with, and never taken. `output` stays a column too: as in evaluations, where it is the
-    wanted answer, a reward may ask for it."""
+    """The rows with `response` or `output` as the completion where no row has that column, with one note. An
+    `answer` is what rewards compare with, and never taken. `output` stays a column too: in evaluations it is the
+    wanted answer, and a reward may ask for it."""
     columns = {column for row in rows for column in row.columns}
     found = [column for column in COMPLETIONS if column in columns]
     if "completion" in columns or len(found) != 1:

@@ -33,7 +33,7 @@ def make_task(taskset: Any, columns: Mapping[str, Any]) -> Any:
 
 
 def make_trace(task: Any, agent: Any = None) -> Any:
-    """A trace of the task in which nothing is said yet. `agent` is the configuration of the one who speaks."""
+    """An empty trace of the task. `agent` is the configuration of the model that will answer."""
     from verifiers.v1 import AgentConfig, AgentInfo, Trace, TraceTask
     from verifiers.v1.state import state_cls
 

@@ -32,7 +32,7 @@ HEADS = ("num_attention_heads", "num_key_value_heads")
 def average_models(config: AverageConfig) -> None:
     """Write the model whose every weight is the arithmetic mean of that weight in `config.models`, θ = (1/n) Σ θ_i,
     summed in float64 and rounded once, to `save_dtype`; configuration, tokenizer and chat template are those of the
-    first, and another template of one of the others is told.
+    first, and a warning names the others whose template differs.
 
     What is averaged is a model's folder, which holds merged weights after LoRA too: the mean of adapters' products is
     meant, not the product of their means. Weights of one kind that start from one model lie near each other, which is

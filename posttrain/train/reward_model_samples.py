@@ -48,7 +48,7 @@ def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int)
 
 
 def _policy(config: RewardModelConfig) -> LanguageModel:
-    """The model to sample from: `policy` with its own chat template, or the start with the one that is given."""
+    """The model to sample from: `policy` with its own chat template, or the start with `chat_template`."""
     return load_model(
         config.policy or config.model,
         raw=config.raw,
