@@ -28,8 +28,6 @@ from posttrain.types import InputError
 CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
 """Fields that may differ between two runs of the same configuration; no other field may."""
 CHECKPOINT = re.compile(r"step-[0-9]{8,}")
-EVALUATION, EVALUATION_SECONDS = "eval/", "eval_seconds"
-"""What the keys of an evaluation begin with in a line of `metrics.jsonl`, and the key of its seconds."""
 LINEAGE = "lineage.json"
 """Written last, so that it means "finished"."""
 FOR_RESUME = ("best", "reference")
@@ -223,23 +221,17 @@ class RunLog:
         try:
             with self._storage(FILE):
                 if change.longer:
-                    self._reopen(config.get("eval_every"))
+                    self._reopen()
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
                 write_atomic(out / FILE, text)
         except BaseException:
             self._lock.close()
             raise
 
-    def _reopen(self, eval_every: int | None) -> None:
+    def _reopen(self) -> None:
         """Make a finished run an unfinished one. Its model stays until the longer run has its own."""
         for name in (LINEAGE, "report.html"):
             (self.out / name).unlink(missing_ok=True)
-        rows = read_jsonl(self.out / "metrics.jsonl")
-        if rows and eval_every and rows[-1]["step"] % eval_every:  # evaluated there because it was the last one
-            rows[-1] = {k: v for k, v in rows[-1].items() if not k.startswith(EVALUATION) and k != EVALUATION_SECONDS}
-            write_atomic(
-                self.out / "metrics.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            )
         shutil.rmtree(self.out / "reference", ignore_errors=True)  # of the rows of the shorter run
 
     # -- lines ----------------------------------------------------------------------------------------------------

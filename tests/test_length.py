@@ -154,6 +154,19 @@ def test_a_longer_run_equals_one_long_run(data: Path, method: str, more: tuple[s
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000007"]
 
 
+def test_a_run_that_was_killed_at_its_end_may_become_longer(data: Path) -> None:
+    """The evaluation after its third step, which was the last one, is none of the longer run."""
+    held_out = write_rows(data.parent / "held-out.jsonl", sft_rows(2))
+    more = ("--eval-every", "2", "--patience", "9", "--eval-data", str(held_out), "--keep", "1")
+    whole = train(data, "whole", *more, "--max-steps", "5")
+    run = train(data, "run", *more, "--max-steps", "3")
+    assert "eval/loss" in metrics(run)[-1]
+    (run / "lineage.json").unlink()  # as before the last file was written
+    assert main(["sft", "--resume", str(run), "--max-steps", "5"]) == 0
+    assert metrics(run, timeless=True) == metrics(whole, timeless=True)
+    assert weights(run) == weights(whole)
+
+
 def test_what_a_longer_run_is_told(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = train(data, "run", "--epochs", "1", "--keep", "1", "--schedule", "cosine")
     before = files(run)

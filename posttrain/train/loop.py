@@ -22,8 +22,6 @@ from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
 from posttrain.run_config import FILE, HASHES, read_settings
 from posttrain.runlog import (
-    EVALUATION,
-    EVALUATION_SECONDS,
     RunLog,
     check_out,
     progress_of,
@@ -42,6 +40,8 @@ from posttrain.train.policy import (
 from posttrain.types import InputError, RunFailed
 
 BEST = "best.safetensors"
+EVALUATION, EVALUATION_SECONDS = "eval/", "eval_seconds"
+"""What the keys of an evaluation begin with in a line of `metrics.jsonl`, and the key of its seconds."""
 STATE = "state.json"
 HELD_OUT = ("eval/loss", "eval/accuracy", "eval/reward", "tokens_per_second")
 SHOWN: Mapping[str, tuple[str, ...]] = {
@@ -146,6 +146,8 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage) -> None:
     first = _resume(log, stage, tracker) + 1
     resumed = first > 1
     total = stage.total_steps
+    if resumed and not _done(first, total, stage.policy, config):
+        _forget_end(log, config, first - 1)
     title = f"{stage.kind} {short_path(config.model)}"
     with Progress(title, total) as progress:
         if resumed:
@@ -207,6 +209,15 @@ class _Tracker:
         if not numbers or not type(best_step) is type(worse) is int:
             raise ValueError(f"{state} is no state of early stopping")
         self.best, self.best_step, self.worse, self.at_end = best, best_step, worse, at_end
+
+
+def _forget_end(log: RunLog, config: TrainConfig, step: int) -> None:
+    """Remove the evaluation of a step that was the last one and is not any more: one long run makes none there."""
+    if config.eval_every and step % config.eval_every:
+        rows = read_metrics(log.out)
+        if any(key.startswith(EVALUATION) for row in rows[-1:] for key in row):
+            rows[-1] = {k: v for k, v in rows[-1].items() if not k.startswith(EVALUATION) and k != EVALUATION_SECONDS}
+            log.write_lines("metrics.jsonl", rows)
 
 
 def _done(n: int, total: int | None, policy: LocalPolicy, config: TrainConfig) -> bool:
@@ -336,7 +347,7 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
         "cost.json",
         {
             "steps": steps,
-            "seconds": sum(row["step_seconds"] + row.get("eval_seconds", 0.0) for row in rows),
+            "seconds": sum(row["step_seconds"] + row.get(EVALUATION_SECONDS, 0.0) for row in rows),
             "tokens": sum(row["tokens"] for row in rows),
             "flops": policy.flops,
         },
