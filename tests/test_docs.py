@@ -197,11 +197,12 @@ def test_a_new_command_without_a_way_to_run_it_is_noticed(
 @pytest.mark.real_model
 @pytest.mark.timeout(3000)
 def test_the_chain_of_the_readme_runs_on_the_shipped_model_as_printed(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chain = [c for c in commands("README.md", TEXTS["README.md"]) if c.block and c.words[0] == "posttrain"]
     assert len(chain) >= 10
     for command in chain:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hi\n/exit\n")))
         planned = ["--plan"] if command.words[1] == "run" else []  # the quickstart alone takes ten minutes and more
         assert main([*command.words[1:], *planned]) == 0, f"{command.place}\n{capsys.readouterr().err}"
     assert '"accuracy' in (folder / "runs/comparison/compare.json").read_text()
