@@ -117,7 +117,7 @@ RUNS: Mapping[str, Sequence[str]] = {
         "--reward 'length(max_length=3) as brief=0.5' --reward 'gate(regex(pattern=\"[^q]*\"), reward.py:length) "
         "as gated' --reward 'learned(reward-model)=0.1'",
     ),
-    "replayed": (f"rl {ASKED} {LENGTH} --replay grpo/rollouts.jsonl",),
+    "replayed": (f"rl {ASKED} --replay grpo/rollouts.jsonl",),
     "dry-run": (f"rl {ASKED} {LENGTH} --dry-run",),
     "env": (
         f"rl --model short --learning-rate 1e-4 --max-steps 3 {EIGHT} {LENGTH} --max-new-tokens 20 --out {{name}} "
@@ -134,7 +134,8 @@ RUNS: Mapping[str, Sequence[str]] = {
         "--write best --out {name}",
     ),
     "sample-pairs": (
-        f"sample --model short --data tasks.jsonl {LENGTH} --samples 4 --max-new-tokens 20 --write pairs --out {{name}}",
+        f"sample --model short --data tasks.jsonl {LENGTH} --samples 4 --max-new-tokens 20 --write pairs "
+        "--out {name}",
     ),
     "revise": (
         "revise --model short --data tasks.jsonl --limit 4 --principles honest --revisions 1 --max-new-tokens 60 "
@@ -184,9 +185,10 @@ RUNS: Mapping[str, Sequence[str]] = {
 COMMANDS = (
     "run sft dpo online-dpo reward-model adversarial rl distill sample revise average eval score compare check-data "
     "report chat"
-).split()
+)
+RECIPES = ("quickstart", "ppo-and-grpo")
 SIZED_RECIPES = ("constitutional", "deepseek-r1", "instructgpt", "llama3", "tulu3")
-PLANNED = ("quickstart", "ppo-and-grpo")
+SIZES = ("laptop", "paper", "tiny")
 
 
 def main() -> int:
@@ -251,14 +253,10 @@ def make_golden(folder: Path, source: Path, only: Sequence[str] | None) -> int:
 def _entries(source: Path) -> dict[str, list[list[str]]]:
     """Name: command lines as words."""
     lines = {
-        "help": [["--help"], *([command, "--help"] for command in COMMANDS)],
+        "help": [["--help"], *([command, "--help"] for command in COMMANDS.split())],
         "plans": [
-            *(
-                ["run", name, "--plan", "--size", size]
-                for name in SIZED_RECIPES
-                for size in ("laptop", "paper", "tiny")
-            ),
-            *(["run", name, "--plan"] for name in PLANNED),
+            *(["run", name, "--plan", "--size", size] for name in SIZED_RECIPES for size in SIZES),
+            *(["run", name, "--plan"] for name in RECIPES),
             *(["run", str(file), "--plan"] for file in sorted((source / "examples").glob("*.yaml"))),
         ],
     }
@@ -309,10 +307,7 @@ def _run(name: str, words: Sequence[str]) -> bool:
         for stream, number in ((said, 0), (out, 1), (err, 2)):
             os.dup2(stream.fileno(), number)
         sys.argv = ["posttrain", *words]
-        try:
-            code = command(list(words))
-        except SystemExit as error:
-            code = error.code
+        code = command(list(words))
         sys.stdout.flush()
         sys.stderr.flush()
     texts = [Path(f"printed/{name}.{kind}").read_text() for kind in ("out", "err")]
@@ -329,6 +324,9 @@ def _run(name: str, words: Sequence[str]) -> bool:
 
 CLOCK = re.compile(r"seconds|_per_second|_bytes|(^|_)(time|date|at)$|versions|machine")
 """Keys whose values depend on the clock, the machine or its memory."""
+_CLOCK_IN_TEXT = re.compile(r"\d[\d.,]* ?(s|ms|min|h|seconds|minutes|[KMG]i?B)\b|\d{4}-\d\d-\d\d[T ][\d:.+Z]*")
+"""Times, memory and dates in pages and in what is printed."""
+_CLOCK_FIGURE = re.compile(r"<figure>\s*<figcaption><b>\w*(seconds|_per_second|_bytes)</b>.*?</figure>", re.DOTALL)
 SHOWN = 5
 """Differences of one file that are listed."""
 
@@ -376,12 +374,7 @@ def _comparable(path: Path, paths: Mapping[str, str]) -> Any:
         return _timeless(json.loads(text))
     if path.suffix == ".jsonl":
         return [_timeless(json.loads(line)) for line in text.splitlines()]
-    return [_CLOCK_IN_TEXT.sub("…", line) for line in text.splitlines()]
-
-
-_CLOCK_IN_TEXT = re.compile(
-    r"\d[\d.,]* ?(s|ms|min|h|seconds|minutes|[KMG]i?B)\b|\d{4}-\d\d-\d\d[T ][\d:.+Z]*"  # seconds, memory and dates
-)
+    return _CLOCK_IN_TEXT.sub("…", _CLOCK_FIGURE.sub("…", text)).splitlines()
 
 
 def _timeless(value: Any) -> Any:
