@@ -376,7 +376,7 @@ def _comparable(path: Path, paths: Mapping[str, str]) -> Any:
         text = path.read_text()
     except UnicodeDecodeError:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    for name, place in paths.items():
+    for name, place in sorted(paths.items(), key=lambda item: -len(item[1])):  # one may lie in another
         text = text.replace(place, name)
     if path.suffix == ".json":
         return _timeless(json.loads(text))
