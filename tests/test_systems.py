@@ -91,7 +91,7 @@ for tried in (counts, scores, works, lambda: _lock(Path())):
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_help_and_all_that_needs_no_torch_imports(tmp_path: Path, system: str) -> None:
-    out = python(tmp_path, system, "from posttrain.cli import main; main(['--help']); main(['sft', '--help'])")
+    out = python(tmp_path, system, "from posttrain.cli.main import main; main(['--help']); main(['sft', '--help'])")
     assert "--model" in out
 
 

@@ -30,6 +30,11 @@ class TakesRun:
 Resume = Annotated[bool, TakesRun()]
 
 
+def option_name(field: str) -> str:
+    """`batch_size` is `--batch-size`."""
+    return "--" + field.replace("_", "-")
+
+
 def read_columns(value: Any) -> Any:
     """`prompt=question,completion=answer`, or the mapping that it is."""
     if not isinstance(value, str):

@@ -24,12 +24,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from posttrain.chat.given import put, template_text
+from posttrain.chat.template_date import CLOCK
+from posttrain.config.model_names import SMOLLM2, TINY, local_model
 from posttrain.folders import write_folder
-from posttrain.model_names import SMOLLM2, TINY, local_model
 from posttrain.models.classifier import as_causal
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
-from posttrain.template_date import CLOCK
 from posttrain.types import InputError
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -17,10 +17,10 @@ from posttrain.console import say_once
 from posttrain.data.raw import RawRow, read_bytes
 from posttrain.data.readers import EXTENSIONS, extension, iter_rows, parse_jsonl
 from posttrain.data.shapes import renamed, standardised
-from posttrain.rewards.base import Sample, Scorer
-from posttrain.rewards.specs import BUILTINS
+from posttrain.rewards.registry import BUILTINS
+from posttrain.rewards.scorer import Scorer
 from posttrain.text import printable, printable_json
-from posttrain.types import InputError, Message, Prompt, RunFailed, Score
+from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
 
 PROGRESS_SECONDS = 5.0
 COMPLETIONS = ("response", "output")

@@ -20,15 +20,9 @@ from posttrain.config import TrainConfig
 from posttrain.console import Progress, say, short_path, warn
 from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
-from posttrain.run_config import FILE, HASHES, read_settings
-from posttrain.runlog import (
-    RunLog,
-    check_out,
-    progress_of,
-    read_metrics,
-    tidy,
-)
-from posttrain.train.notices import nothing_learnt
+from posttrain.runs.config import FILE, HASHES, read_settings
+from posttrain.runs.log import RunLog, check_out, progress_of, read_metrics, tidy
+from posttrain.train.events import nothing_learnt
 from posttrain.train.policy import (
     DamagedFile,
     LocalPolicy,

@@ -14,11 +14,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, radix
+from posttrain.batch.types import Batch, LossOutput
 from posttrain.config import TrainConfig
-from posttrain.data.packing import Tree, micro_batches, nodes_of, pack, radix
 from posttrain.models import LanguageModel
-from posttrain.models.head import TokenOutputs
-from posttrain.types import Batch, LossOutput
+from posttrain.models.token_logprobs import TokenOutputs
 
 Loss = Callable[[Batch, TokenOutputs], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
