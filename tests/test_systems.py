@@ -68,9 +68,9 @@ def python(folder: Path, system: str, code: str) -> str:
 MESSAGES = """
 from pathlib import Path
 from posttrain.engine.ledger import counted
-from posttrain.rewards.code import code
-from posttrain.rewards.workers import Worker
-from posttrain.runlog import _lock
+from posttrain.rewards.code.reward import code
+from posttrain.workers.process import Worker
+from posttrain.runs.log import _lock
 from posttrain.types import InputError
 
 def counts():
@@ -111,7 +111,7 @@ def test_windows_is_told_of_wsl(tmp_path: Path) -> None:
 def test_what_windows_lacks_is_imported_where_it_is_used() -> None:
     lacking = set(SYSTEMS["win32"][0])
     for file in (ROOT / "posttrain").glob("**/*.py"):
-        if file.parent.name != "inside":  # it runs in the sandbox only
+        if file.parent.name != "guest":  # it runs in the sandbox only
             for node in ast.parse(file.read_text()).body:
                 names = [node.module] if isinstance(node, ast.ImportFrom) else []
                 names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -319,8 +319,8 @@ def test_settings_of_data_come_back_as_they_were(
         raise RunFailed("here")
 
     for name in ("sample", "revise"):
-        monkeypatch.setattr(f"posttrain.train.{name}.source_of", lambda *_: FakeSource())
-        monkeypatch.setattr(f"posttrain.train.{name}.fitting", stopped)
+        monkeypatch.setattr(f"posttrain.train.generate.{name}.source_of", lambda *_: FakeSource())
+        monkeypatch.setattr(f"posttrain.train.generate.{name}.fitting", stopped)
     with pytest.raises(RunFailed, match="here"):
         methods.METHODS[method](config)
     commands = {"sample": SampleConfig, "revise": ReviseConfig, "sft": SftConfig, "average": AverageConfig}
