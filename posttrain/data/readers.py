@@ -7,6 +7,7 @@ a `problem`: `read_rows` raises the first one, `posttrain check-data` collects t
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -272,6 +273,11 @@ def _hub_rows(source: Source, text: str) -> list[RawRow]:
     """Rows of a data set of the Hugging Face hub; `where` counts rows from 1."""
     if unknown := sorted(set(source.options) - set(HUB_OPTIONS)):
         raise InputError(f"{text}: unknown option {unknown[0]!r}; a hub id takes ?split=…, &config=… and &revision=…")
+    if importlib.util.find_spec("datasets") is None:
+        raise InputError(
+            f"no such file: {text}; as an id of the Hugging Face hub it needs the package datasets, which is not "
+            "installed; check the path, or run: pip install 'posttrain[datasets]'"
+        )
     import datasets
 
     options = {"split": "train"} | dict(source.options)
