@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
-from posttrain.console import say_once
+from posttrain.console import info_once
 from posttrain.data.gym_items import normalised
 from posttrain.data.sources import split_weight, weighted
 from posttrain.systems import need_package
@@ -84,7 +84,7 @@ def builtin_tasks(source: str) -> list[Task]:
 def _weighed(source: str, tasks: list[Task], weight: float) -> list[Task]:
     """The tasks that a weight takes, as of a file."""
     taken = weighted(len(tasks), weight)
-    say_once(f"{source}: {len(taken)} rows of the {len(tasks)} there are")
+    info_once(f"{source}: {len(taken)} rows of the {len(tasks)} there are")
     return [tasks[i] if not copy else replace(tasks[i], id=f"{tasks[i].id}#{copy + 1}") for i, copy in taken]
 
 

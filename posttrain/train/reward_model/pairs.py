@@ -14,7 +14,7 @@ from posttrain.batch.packing import Tree, micro_batches
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import RewardModelConfig
-from posttrain.console import tell, warn
+from posttrain.console import print_numbers, warn
 from posttrain.data.formats import load_judged, load_preferences
 from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
@@ -54,7 +54,7 @@ def train_reward_model(config: RewardModelConfig) -> None:
         found = _validate(config, lm) if lm.step_separator is None else validate_process_model(config, lm)
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, json.dumps(found, indent=1) + "\n")
-        tell(found, lists=False)
+        print_numbers(found, lists=False)
 
 
 def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import RlConfig
-from posttrain.console import say_once
+from posttrain.console import info_once
 from posttrain.data.formats import load_sft, load_tasks
 from posttrain.engine.local.engine import LocalEngine
 from posttrain.envs.pool import EnvPool
@@ -42,7 +42,7 @@ def train_rl(config: RlConfig) -> None:
     be scored."""
     settings = resolved(config, LEARNING_RATE)
     if config.epochs is not None:
-        say_once(
+        info_once(
             "note: epochs counts passes over the tasks; the optimizer's passes over a batch of rollouts, which older "
             "versions called so, are --updates-per-batch"
         )
