@@ -14,7 +14,7 @@ from posttrain.cli.main import main
 from posttrain.config import AverageConfig, ReviseConfig, RlConfig, SampleConfig, SftConfig
 from posttrain.data.fitting import Fitted
 from posttrain.runs.config import Progress, compare, own_settings, read_settings
-from posttrain.train.policy import planned_steps, step_rows
+from posttrain.train.data_order import planned_steps, step_rows
 from posttrain.types import InputError, RunFailed
 from tests.training_helpers import events, metrics, pair_rows, read_rows, sft_rows, write_rows
 

@@ -25,9 +25,10 @@ from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.log import RunLog, write_atomic
 from posttrain.stats import wilson
+from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
 from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, training_flops
 from posttrain.train.reward_model.data import Pair, encode_pairs, pair_trees, weighted
 from posttrain.train.reward_model.process import train_process_model, validate_process_model
 from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled

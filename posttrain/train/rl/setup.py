@@ -18,9 +18,9 @@ from posttrain.rollout import fit_tasks
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runs.log import RunLog
 from posttrain.text import printable
+from posttrain.train.data_order import bounded_steps
 from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import bounded_steps
 from posttrain.train.rl.controllers import Constraints
 from posttrain.train.rl.critic import Critic, HeadCritic, SeparateCritic
 from posttrain.train.rl.pretraining_mix import Mix
