@@ -25,7 +25,6 @@ import re
 import shlex
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -36,7 +35,7 @@ JOBS = 2
 """Entries that run at once."""
 DEADLINE_SECONDS = 900
 MADE = "made.json"
-"""What `make` says of itself: where it ran, and the seconds of each entry."""
+"""What `make` says of itself: where it ran, and the processor's seconds of each entry."""
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -71,8 +70,9 @@ TEXTS = {
     "said.txt": "Say apple\nSay river stone\n",
 }
 
-TINY = "--model tiny-random --max-steps 5 --save-every 2 --learning-rate 1e-4 --out {name}"
-ASKED = f"{TINY} --data tasks.jsonl --batch-size 8 --max-new-tokens 6"
+TINY = "--model tiny-random --learning-rate 1e-4 --max-steps 5 --save-every 2 --out {name}"
+EIGHT = "--data tasks.jsonl --batch-size 8 --group-size 4"
+ASKED = f"{TINY} {EIGHT} --max-new-tokens 6"
 LENGTH = "--reward reward.py:length"
 EVALUATED = f"eval {{name}} --data sums.jsonl {LENGTH} --samples 3 --max-new-tokens 6 --out {{name}}"
 REPORT = "report {name}"
@@ -94,7 +94,7 @@ RUNS: Mapping[str, Sequence[str]] = {
     "kto": (f"dpo {TINY} --data labels.jsonl --batch-size 4 --loss kto --loss sft=0.1",),
     "reward-model": (
         f"reward-model {TINY} --data pairs.jsonl --batch-size 4 --members 2 --centre-coefficient 0.01 --keep 1 "
-        "--eval-data pairs.jsonl --eval-every 3 --best-of 2 --max-new-tokens 4",
+        "--eval-data pairs.jsonl --eval-every 3 --best-of 4 --max-new-tokens 4",
         REPORT,
     ),
     "length-head": (f"reward-model {TINY} --data pairs.jsonl --batch-size 4 --length-head --lora-rank 4",),
@@ -104,27 +104,27 @@ RUNS: Mapping[str, Sequence[str]] = {
         "--max-new-tokens 4 --edit-steps 1 --edit-tries 2",
     ),
     "grpo": (
-        f"rl {ASKED} {LENGTH} --group-size 4 --updates-per-batch 2 --beta 0.05 --keep 1",
+        f"rl {ASKED} {LENGTH} --updates-per-batch 2 --beta 0.05 --keep 1",
         EVALUATED,
         REPORT,
     ),
     "ppo": (f"rl {ASKED} {LENGTH} --algorithm ppo --minibatches 2 --kl-target 1 --reference-every 3 --keep 1", REPORT),
-    "dapo": (f"rl {ASKED} {LENGTH} --algorithm dapo --group-size 4 --constraint length>=0.9 --max-refills 1",),
-    "gspo": (f"rl {ASKED} {LENGTH} --algorithm gspo --group-size 4 --ptx-data sft.jsonl --ptx-batch-size 2",),
-    "kept-tokens": (f"rl {ASKED} {LENGTH} --group-size 4 --top-p 0.9 --top-k 20 --temperature 0.8", REPORT),
+    "dapo": (f"rl {ASKED} {LENGTH} --algorithm dapo --constraint length>=0.9 --max-refills 1",),
+    "gspo": (f"rl {ASKED} {LENGTH} --algorithm gspo --ptx-data sft.jsonl --ptx-batch-size 2",),
+    "kept-tokens": (f"rl {ASKED} {LENGTH} --top-p 0.9 --top-k 20 --temperature 0.8", REPORT),
     "composed": (
-        f"rl {ASKED} --group-size 4 --aggregation gdpo --reward 'clip(reward.py:length, low=0.2)=0:1,4:0.5' "
-        "--reward 'length(max_length=3)=0.5 as brief' --reward 'gate(regex(pattern=\"[^q]*\"), reward.py:length) "
+        f"rl {ASKED} --aggregation gdpo --reward 'clip(reward.py:length, low=0.2)=0:1,4:0.5' "
+        "--reward 'length(max_length=3) as brief=0.5' --reward 'gate(regex(pattern=\"[^q]*\"), reward.py:length) "
         "as gated' --reward 'learned(reward-model)=0.1'",
     ),
-    "replayed": (f"rl {ASKED} {LENGTH} --group-size 4 --replay grpo/rollouts.jsonl --max-steps 3",),
-    "dry-run": (f"rl {ASKED} {LENGTH} --group-size 4 --dry-run",),
+    "replayed": (f"rl {ASKED} {LENGTH} --replay grpo/rollouts.jsonl",),
+    "dry-run": (f"rl {ASKED} {LENGTH} --dry-run",),
     "env": (
-        f"rl {ASKED} {LENGTH} --model short --max-steps 3 --group-size 4 --max-new-tokens 20 "
+        f"rl --model short --learning-rate 1e-4 --max-steps 3 {EIGHT} {LENGTH} --max-new-tokens 20 --out {{name}} "
         "--env 'guess_number(low=1,high=5)' --max-turns 3",
         REPORT,
     ),
-    "online-dpo": (f"online-dpo {ASKED} {LENGTH} --group-size 4 --max-refills 1 --reference-every 3",),
+    "online-dpo": (f"online-dpo {ASKED} {LENGTH} --max-refills 1 --reference-every 3",),
     "distill": (
         f"distill {TINY} --data sft.jsonl --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4 "
         "--teacher short",
@@ -137,7 +137,7 @@ RUNS: Mapping[str, Sequence[str]] = {
         f"sample --model short --data tasks.jsonl {LENGTH} --samples 4 --max-new-tokens 20 --write pairs --out {{name}}",
     ),
     "revise": (
-        "revise --model short --data tasks.jsonl --limit 4 --principles honest --revisions 1 --max-new-tokens 12 "
+        "revise --model short --data tasks.jsonl --limit 4 --principles honest --revisions 1 --max-new-tokens 60 "
         "--out {name}",
     ),
     "retention": ("eval tiny-random --suite retention --out {name}",),
@@ -228,18 +228,18 @@ def make_golden(folder: Path, source: Path, only: Sequence[str] | None) -> int:
 
     seconds: dict[str, float] = {}
     failed: set[str] = set()
-    running: dict[int, tuple[str, float]] = {}
+    running: dict[int, str] = {}
     waiting = list(names)
     while waiting or running:
         ready = [n for n in waiting if _needs(entries, n) <= seconds.keys()]
         if ready and len(running) < JOBS:
             waiting.remove(ready[0])
-            running[_start(ready[0], entries[ready[0]])] = (ready[0], time.monotonic())
+            running[_start(ready[0], entries[ready[0]])] = ready[0]
             continue
-        child, status = os.wait()
-        name, began = running.pop(child)
-        seconds[name] = round(time.monotonic() - began, 1)
-        print(f"{name}: {seconds[name]} s", flush=True)
+        child, status, usage = os.wait3(0)
+        name = running.pop(child)
+        seconds[name] = round(usage.ru_utime + usage.ru_stime, 1)
+        print(f"{name}: {seconds[name]} s of the processor", flush=True)
         if status != 0:
             failed.add(name)
             print(f"  it failed, see {folder}/printed/{name}.txt", file=sys.stderr)
