@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from posttrain.config.base import Group, Share, Temperature
+from posttrain.config.base import Group, Temperature, UnitFloat
 from posttrain.config.sampling import SamplingOptions
 from posttrain.config.training import TrainConfig
 
@@ -23,10 +23,10 @@ class DistillConfig(SamplingOptions, TrainConfig):
     teacher: str
     """Model to learn from, as `model`; its vocabulary must be the student's. It reads the student's tokens, so the
     student's chat template counts."""
-    on_policy_share: Share = 1.0
+    on_policy_share: UnitFloat = 1.0
     """Share λ of answers that the student samples; the others are the completions of the data, which must have some.
     Default 1: the most on-policy data did best in arXiv:2306.13649."""
-    jsd_beta: Share = 0.5
+    jsd_beta: UnitFloat = 0.5
     """β of the generalised Jensen-Shannon divergence β·KL(P‖m) + (1−β)·KL(Q‖m), m = βP + (1−β)Q, with teacher P and
     student Q. 0 is the forward KL(P‖Q), which covers all that the teacher does; 1 the reverse KL(Q‖P), which keeps to
     what it does most. Default 0.5: TRL's GKD trainer."""
