@@ -134,7 +134,8 @@ RUNS: Mapping[str, Sequence[str]] = {
         "--write best --out {name}",
     ),
     "sample-pairs": (
-        f"sample --model short --data tasks.jsonl {LENGTH} --samples 4 --max-new-tokens 20 --write pairs --out {{name}}",
+        f"sample --model short --data tasks.jsonl {LENGTH} --samples 4 --max-new-tokens 20 --write pairs "
+        "--out {name}",
     ),
     "revise": (
         "revise --model short --data tasks.jsonl --limit 4 --principles honest --revisions 1 --max-new-tokens 60 "
@@ -182,9 +183,9 @@ RUNS: Mapping[str, Sequence[str]] = {
 }
 """Name: the commands that one child runs one after the other. A name among a command's words is a run that it needs."""
 COMMANDS = (
-    "run sft dpo online-dpo reward-model adversarial rl distill sample revise average eval score compare check-data "
-    "report chat"
-).split()
+    *("run", "sft", "dpo", "online-dpo", "reward-model", "adversarial", "rl", "distill", "sample", "revise"),
+    *("average", "eval", "score", "compare", "check-data", "report", "chat"),
+)
 SIZED_RECIPES = ("constitutional", "deepseek-r1", "instructgpt", "llama3", "tulu3")
 PLANNED = ("quickstart", "ppo-and-grpo")
 
