@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import shlex
 import signal
 import sys
@@ -38,6 +39,7 @@ MADE = "made.json"
 """What `make` says of itself: where it ran, and the processor's seconds of each entry."""
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "COLUMNS": "100",
@@ -117,7 +119,7 @@ RUNS: Mapping[str, Sequence[str]] = {
         "--reward 'length(max_length=3) as brief=0.5' --reward 'gate(regex(pattern=\"[^q]*\"), reward.py:length) "
         "as gated' --reward 'learned(reward-model)=0.1'",
     ),
-    "replayed": (f"rl {ASKED} {LENGTH} --replay grpo/rollouts.jsonl",),
+    "replayed": (f"rl {ASKED} --replay grpo/rollouts.jsonl",),
     "dry-run": (f"rl {ASKED} {LENGTH} --dry-run",),
     "env": (
         f"rl --model short --learning-rate 1e-4 --max-steps 3 {EIGHT} {LENGTH} --max-new-tokens 20 --out {{name}} "
@@ -183,11 +185,12 @@ RUNS: Mapping[str, Sequence[str]] = {
 }
 """Name: the commands that one child runs one after the other. A name among a command's words is a run that it needs."""
 COMMANDS = (
-    *("run", "sft", "dpo", "online-dpo", "reward-model", "adversarial", "rl", "distill", "sample", "revise"),
-    *("average", "eval", "score", "compare", "check-data", "report", "chat"),
+    "run sft dpo online-dpo reward-model adversarial rl distill sample revise average eval score compare check-data "
+    "report chat"
 )
+RECIPES = ("quickstart", "ppo-and-grpo")
 SIZED_RECIPES = ("constitutional", "deepseek-r1", "instructgpt", "llama3", "tulu3")
-PLANNED = ("quickstart", "ppo-and-grpo")
+SIZES = ("laptop", "paper", "tiny")
 
 
 def main() -> int:
@@ -202,6 +205,9 @@ def main() -> int:
     comparison.add_argument("after", type=Path)
     arguments = parser.parse_args()
     if arguments.verb == "make":
+        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(arguments.source.resolve())}
+        if environment != os.environ:  # hashes and threads are settled when Python starts
+            os.execve(sys.executable, [sys.executable, *sys.argv], environment)
         return make_golden(arguments.folder.resolve(), arguments.source.resolve(), arguments.only)
     differences = list(differing(arguments.before, arguments.after))
     print("\n".join(differences) or "nothing differs")
@@ -213,15 +219,14 @@ def main() -> int:
 
 def make_golden(folder: Path, source: Path, only: Sequence[str] | None) -> int:
     """Run the entries in `folder` with the package in `source`. The exit code is 1 if one has a fault of ours."""
-    entries = _entries(source)
-    names = _with_needs(entries, only or list(entries))
+    entries = entries_of(source)
+    names = with_needs(entries, only or list(entries))
     folder.mkdir(parents=True)
     (folder / "printed").mkdir()
     for name, rows in FILES.items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in TEXTS.items():
         (folder / name).write_text(text)
-    os.environ.update(ENVIRONMENT, PYTHONPATH=str(source))
     sys.path[0] = str(source)
     os.chdir(folder)
     import torch  # noqa: F401  # the children have it from here
@@ -249,17 +254,13 @@ def make_golden(folder: Path, source: Path, only: Sequence[str] | None) -> int:
     return int(bool(failed))
 
 
-def _entries(source: Path) -> dict[str, list[list[str]]]:
+def entries_of(source: Path) -> dict[str, list[list[str]]]:
     """Name: command lines as words."""
     lines = {
         "help": [["--help"], *([command, "--help"] for command in COMMANDS)],
         "plans": [
-            *(
-                ["run", name, "--plan", "--size", size]
-                for name in SIZED_RECIPES
-                for size in ("laptop", "paper", "tiny")
-            ),
-            *(["run", name, "--plan"] for name in PLANNED),
+            *(["run", name, "--plan", "--size", size] for name in SIZED_RECIPES for size in SIZES),
+            *(["run", name, "--plan"] for name in RECIPES),
             *(["run", str(file), "--plan"] for file in sorted((source / "examples").glob("*.yaml"))),
         ],
     }
@@ -274,12 +275,12 @@ def _needs(entries: Mapping[str, Sequence[Sequence[str]]], name: str) -> set[str
     return paths & entries.keys() - {name}
 
 
-def _with_needs(entries: Mapping[str, Sequence[Sequence[str]]], names: Sequence[str]) -> list[str]:
+def with_needs(entries: Mapping[str, Sequence[Sequence[str]]], names: Sequence[str]) -> list[str]:
     wanted: dict[str, None] = {}
     for name in names:
         if name not in entries:
             raise SystemExit(f"there is no entry {name}; there are {', '.join(entries)}")
-        wanted.update(dict.fromkeys([*_with_needs(entries, sorted(_needs(entries, name))), name]))
+        wanted.update(dict.fromkeys([*with_needs(entries, sorted(_needs(entries, name))), name]))
     return list(wanted)
 
 
@@ -300,8 +301,6 @@ def _start(name: str, lines: Sequence[Sequence[str]]) -> int:
 
 def _run(name: str, words: Sequence[str]) -> bool:
     """Run a command, add what it prints to the entry's file, and say whether it had a fault of ours."""
-    from posttrain.cli import main as command
-
     with (
         open("said.txt") as said,
         open(f"printed/{name}.out", "w+") as out,
@@ -310,10 +309,7 @@ def _run(name: str, words: Sequence[str]) -> bool:
         for stream, number in ((said, 0), (out, 1), (err, 2)):
             os.dup2(stream.fileno(), number)
         sys.argv = ["posttrain", *words]
-        try:
-            code = command(list(words))
-        except SystemExit as error:
-            code = error.code
+        code = _exit_code()
         sys.stdout.flush()
         sys.stderr.flush()
     texts = [Path(f"printed/{name}.{kind}").read_text() for kind in ("out", "err")]
@@ -326,10 +322,27 @@ def _run(name: str, words: Sequence[str]) -> bool:
     return code != 0 and not (expected and code in (1, 2))
 
 
+def _exit_code() -> int:
+    """Of `python -m posttrain`, which stays where it is whatever moves inside."""
+    try:
+        runpy.run_module("posttrain", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
 # -- compare ----------------------------------------------------------------------------------------------------------
 
 CLOCK = re.compile(r"seconds|_per_second|_bytes|(^|_)(time|date|at)$|versions|machine")
 """Keys whose values depend on the clock, the machine or its memory."""
+CLOCK_IN_TEXT = (
+    r"(?s)<figure>\s*<figcaption><b>\w*(seconds|_per_second|_bytes)</b>.*?</figure>",
+    r"&#34;\w*seconds&#34;: [\d.e-]+",
+    r"(?<=</td><td>)\d+(?=</td><td>[^<]*</td><td>[^<]*</td><td class=\"left\">)",  # the seconds of a page's costs
+    r"(?m)(?<= )\d+(?= +[\d.]+[kM]? +[\d.]+[kMGTP]?$)",  # and of a printed table's
+    r"\b\d[\d.,]* ?(s|ms|min|h|seconds|minutes|[KMG]i?B)\b|\d{4}-\d\d-\d\d[T ][\d:.+Z]*",
+)
+"""The same in pages and in what is printed."""
 SHOWN = 5
 """Differences of one file that are listed."""
 
@@ -377,12 +390,9 @@ def _comparable(path: Path, paths: Mapping[str, str]) -> Any:
         return _timeless(json.loads(text))
     if path.suffix == ".jsonl":
         return [_timeless(json.loads(line)) for line in text.splitlines()]
-    return [_CLOCK_IN_TEXT.sub("…", line) for line in text.splitlines()]
-
-
-_CLOCK_IN_TEXT = re.compile(
-    r"\d[\d.,]* ?(s|ms|min|h|seconds|minutes|[KMG]i?B)\b|\d{4}-\d\d-\d\d[T ][\d:.+Z]*"  # seconds, memory and dates
-)
+    for pattern in CLOCK_IN_TEXT:
+        text = re.sub(pattern, "…", text)
+    return text.splitlines()
 
 
 def _timeless(value: Any) -> Any:
