@@ -185,8 +185,8 @@ RUNS: Mapping[str, Sequence[str]] = {
 }
 """Name: the commands that one child runs one after the other. A name among a command's words is a run that it needs."""
 COMMANDS = (
-    "run sft dpo online-dpo reward-model adversarial rl distill sample revise average eval score compare check-data "
-    "report chat"
+    *("run", "sft", "dpo", "online-dpo", "reward-model", "adversarial", "rl", "distill", "sample", "revise"),
+    *("average", "eval", "score", "compare", "check-data", "report", "chat"),
 )
 RECIPES = ("quickstart", "ppo-and-grpo")
 SIZED_RECIPES = ("constitutional", "deepseek-r1", "instructgpt", "llama3", "tulu3")
