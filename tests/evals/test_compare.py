@@ -156,7 +156,7 @@ def test_a_broken_evaluation_names_the_file(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"accuracy": [1.0]})
     (run / "evaluations" / "held_out.jsonl").write_text('{"tsk": 1}\n')
     with pytest.raises(InputError, match=r"held_out\.jsonl.*task"):
-        Run(run).evaluations
+        _ = Run(run).evaluations
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
