@@ -89,7 +89,7 @@ class LocalPolicy:
         none of them. With entropy, `entropy` is its mean over tokens by weight."""
         totals: dict[str, float] = {}
         for part in micro_batches(trees, self.micro_batch_tokens):
-            batch = pack(part)
+            batch = pack(part).to(self.lm.device)
             trained = int(batch.mask.sum())
             if trained == 0:
                 continue
@@ -135,7 +135,7 @@ class LocalPolicy:
         from the language-model head."""
         out: list[tuple[float, ...]] = []
         for part in micro_batches(trees, self.micro_batch_tokens):
-            batch = pack(part)
+            batch = pack(part).to(self.lm.device)
             with torch.no_grad():
                 values = per_token(batch).tolist()
             self.flops += self.lm.flops.forward(batch.nodes, len(values) * head)

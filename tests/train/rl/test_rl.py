@@ -363,8 +363,7 @@ def test_policy_over_proximal_is_exactly_one_at_the_start_of_a_batch() -> None:
     seen: list[torch.Tensor] = []
 
     def loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
-        assert batch.proximal_logprobs is not None
-        seen.append(outputs.logprobs.detach() - batch.proximal_logprobs)
+        seen.append(outputs.logprobs.detach() - batch.token["proximal_logprobs"])
         return plain_loss(config)(batch, outputs)
 
     extras = {"proximal_logprobs": proximal}
