@@ -20,6 +20,7 @@ from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
 from posttrain.models.classifier import as_classifier
+from posttrain.models.read import SCORES
 from posttrain.models.scoring import score_batches
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import PreferenceRow
@@ -182,7 +183,7 @@ class RewardModel(Stage):
             here = pairs[start : start + len(part)]
             start += len(part)
             loss = partial(batch_loss, pairs=here, of=len(pairs), centre_coefficient=self.config.centre_coefficient)
-            for name, value in self.policy.forward_backward(part, loss, self._forward, head=False).items():
+            for name, value in self.policy.forward_backward(part, loss, SCORES).items():
                 totals[name] = totals.get(name, 0.0) + value
         return totals
 
@@ -202,7 +203,7 @@ class RewardModel(Stage):
         for part in micro_batches(trees, self.policy.micro_batch_tokens):
             weighted_scores = partial(linear_loss, slopes=slopes[start : start + len(part)])
             start += len(part)
-            self.policy.forward_backward(part, weighted_scores, self._forward, head=False)
+            self.policy.forward_backward(part, weighted_scores, SCORES)
         seen = scores.detach()
         return {
             "loss": float(loss.detach()) + float(overlap.detach()),
@@ -211,18 +212,9 @@ class RewardModel(Stage):
             "length_head_correlation": float(correlation(seen[..., 1], lengths)),
         }
 
-    def _forward(self, batch: Batch) -> TokenOutputs:
-        """Scores [M, K] in the place of log-probabilities: the one token of a response that counts is its last."""
-        scores = self.policy.lm.scores(batch)
-        return TokenOutputs(scores)
-
     def _scores(self, trees: Sequence[Tree]) -> torch.Tensor:
         """Scores [P, 2, K] without gradients."""
-        out = []
-        for batch, scores in score_batches(self.policy.lm, trees, self.policy.micro_batch_tokens):
-            self.policy.flops += self.policy.lm.flops.forward(batch.nodes, 0)
-            out.append(scores)
-        return torch.cat(out).reshape(len(trees), 2, -1)
+        return torch.cat(self.policy.read(trees, SCORES)).reshape(len(trees), 2, -1)
 
 
 def batch_loss(
