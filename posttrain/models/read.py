@@ -22,12 +22,12 @@ class Reading:
     head: bool = True
 
 
-def logprobs(temperature: float = 1.0, *, entropy: bool = False, values: bool = False) -> Reading:
-    """See `LanguageModel.logprobs`."""
+def logprobs_at(temperature: float = 1.0, *, entropy: bool = False, values: bool = False) -> Reading:
+    """Log-probabilities at a temperature; see `LanguageModel.logprobs`."""
     return Reading(lambda lm, batch: lm.logprobs(batch, temperature, entropy, values))
 
 
-LOGPROBS = logprobs()
+LOGPROBS = logprobs_at()
 SCORES = Reading(lambda lm, batch: TokenOutputs(lm.scores(batch)), head=False)
 """Scores [M, K] of a reward model, in the place of log-probabilities."""
 
@@ -47,7 +47,7 @@ def read(
     """The batches of some trees with what is read of their trained tokens, [M] or [M, K], in order and without
     gradients."""
     for part in micro_batches(trees, micro_batch_tokens):
-        batch = pack(part)
+        batch = pack(part).to(lm.device)
         with torch.no_grad():
             values = what.forward(lm, batch).logprobs
         yield batch, values

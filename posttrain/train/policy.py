@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, radix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
-from posttrain.models.read import LOGPROBS, Reading, by_branch, logprobs, read
+from posttrain.models.read import LOGPROBS, Reading, by_branch, logprobs_at, read
 from posttrain.models.token_logprobs import TokenOutputs
 
 Loss = Callable[[Batch, TokenOutputs], LossOutput]
@@ -85,7 +85,7 @@ class LocalPolicy:
         `what` says what of the model the loss sees. With entropy, `entropy` is its mean over tokens by weight."""
         totals: dict[str, float] = {}
         for part in micro_batches(trees, self.micro_batch_tokens):
-            batch = pack(part)
+            batch = pack(part).to(self.lm.device)
             trained = int(batch.mask.sum())
             if trained == 0:
                 continue
@@ -122,7 +122,7 @@ class LocalPolicy:
 
     def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[tuple[float, ...]]:
         """Log-probability of every trained token, a tuple a branch in order, without gradients."""
-        return [tuple(values.tolist()) for values in self.read(trees, logprobs(temperature))]
+        return [tuple(values.tolist()) for values in self.read(trees, logprobs_at(temperature))]
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
         """What is read at every trained token, a tensor a branch in order, without gradients."""

@@ -120,12 +120,9 @@ def encode_solution(chat: ChatFormat, row: StepwiseRow, limit: Limit, separator:
 
 
 def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:
-    """A tree an answer, trained at the ends of its steps. A step weighs 1/(steps of all the answers), and its label is
-    what its score should return."""
+    """A tree an answer, trained at the ends of its steps. A step weighs 1/(steps of all the answers)."""
     weight = 1 / max(1, sum(len(solution.labels) for solution in solutions))
-    return [
-        Tree((), (Branch(s.token_ids, s.ends, (weight,) * len(s.labels), {"returns": s.labels}),)) for s in solutions
-    ]
+    return [Tree((), (Branch(s.token_ids, s.ends, (weight,) * len(s.labels), {"label": s.labels}),)) for s in solutions]
 
 
 def step_scores(lm: LanguageModel, solutions: Sequence[Solution], micro_batch_tokens: int) -> list[Scores]:
@@ -177,10 +174,7 @@ class ProcessModel(Stage):
 def batch_loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
     """What the steps of a micro-batch add to the loss of the training step, and to its metrics: `accuracy`, the mean
     `probability` that the model gives to a step, and the mean `label`."""
-    if batch.returns is None:
-        raise ValueError("a process model needs labels as returns")
-    scores = outputs.logprobs[:, 0]
-    labels, weights = batch.returns.to(scores.device), batch.weights.to(scores.device)
+    scores, labels, weights = outputs.logprobs[:, 0], batch.token["label"], batch.weights
     loss = stepwise_loss(scores, labels, weights)
     said = scores.detach()
     numbers = {"accuracy": (said >= 0) == (labels >= RIGHT), "probability": torch.sigmoid(said), "label": labels}

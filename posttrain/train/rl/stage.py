@@ -10,7 +10,7 @@ from typing import Any
 
 from posttrain.batch.packing import Tree
 from posttrain.config import RlConfig
-from posttrain.models.read import logprobs
+from posttrain.models.read import logprobs_at
 from posttrain.rollout import sampling_flops
 from posttrain.runs.log import RunLog
 from posttrain.train.loop import Evaluation, Stage
@@ -186,7 +186,7 @@ class Rl(Stage):
         choices = loss_choices(config, self.kl.beta)
         loss = partial(batch_loss, config=config, choices=choices, mismatch=self.mismatch)
         with_values = isinstance(self.critic, HeadCritic)
-        what = logprobs(config.temperature, entropy=True, values=with_values)
+        what = logprobs_at(config.temperature, entropy=True, values=with_values)
         metrics = self.policy.forward_backward(trees, loss, what)
         covered = sum(w for tree in trees for b in tree.branches for w in b.weights)
         metrics = {name: v / covered if name in SHARES and covered else v for name, v in metrics.items()}
