@@ -57,7 +57,7 @@ def run_cli(tmp_path: Path) -> RunCli:
 
 
 class ChatServer:
-    """A chat-completions server (`chat_server.py`) by its address, and what it was asked."""
+    """A chat-completions server (`servers/chat.py`) by its address, and what it was asked."""
 
     def __init__(self, url: str, log: Path) -> None:
         self.url = url
@@ -68,8 +68,8 @@ class ChatServer:
 
 
 def serve(script: str, log: Path) -> Iterator[ChatServer]:
-    """A running server of a script beside this file, in a process of its own."""
-    command = [sys.executable, "-m", f"tests.{script}", str(log)]
+    """A running server of a script in `servers`, in a process of its own."""
+    command = [sys.executable, "-m", f"tests.servers.{script}", str(log)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -85,7 +85,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServ
     """A running `chat_server`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    yield from serve("chat_server", tmp_path / "requests.jsonl")
+    yield from serve("chat", tmp_path / "requests.jsonl")
 
 
 @pytest.fixture
@@ -93,4 +93,4 @@ def judge_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ch
     """A running `judge_server`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    yield from serve("judge_server", tmp_path / "requests.jsonl")
+    yield from serve("judge", tmp_path / "requests.jsonl")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.models import LanguageModel
 from posttrain.models.divergence import batch_sampling_kl
-from posttrain.models.head import CHUNK_ELEMENTS
+from posttrain.models.token_logprobs import CHUNK_ELEMENTS
 from posttrain.types import Rollout
 
 FORWARD_TOKENS = 4096
@@ -33,7 +33,7 @@ def kl_of_answers(
     values: list[float] = []
     flops = 0.0
     for part in micro_batches(trees, limit):
-        batch = pack(part)
+        batch = pack(part).to(policy.device)
         found = batch_sampling_kl(policy, start, batch, answers[0].sampling.temperature).tolist()
         flops += policy.flops.forward(batch.nodes, len(found)) + start.flops.forward(batch.nodes, len(found))
         values += found

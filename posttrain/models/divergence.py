@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from posttrain.batch.types import Batch
 from posttrain.models.attention import ForestPlan
-from posttrain.models.head import BLOCK_ROWS, CHUNK_ELEMENTS, Supports, restrict
+from posttrain.models.cpu.linear import input_gradient, linear
 from posttrain.models.language_model import LanguageModel
-from posttrain.models.products import input_gradient, linear
-from posttrain.types import Batch
+from posttrain.models.token_logprobs import BLOCK_ROWS, CHUNK_ELEMENTS, Supports, restrict
 
 
 class Divergence(NamedTuple):
@@ -134,7 +134,7 @@ def sampling_kl(
 def _head(lm: LanguageModel, batch: Batch) -> Head:
     hidden = lm.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, lm.device))
     output = lm.module.get_output_embeddings()
-    return Head(hidden.index_select(0, batch.parent[batch.mask].to(lm.device)), output.weight, output.bias)
+    return Head(hidden.index_select(0, batch.parent[batch.mask]), output.weight, output.bias)
 
 
 def _logits(lm: LanguageModel, batch: Batch) -> torch.Tensor:

@@ -14,16 +14,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from posttrain.config import TrainConfig
-from posttrain.data.packing import Tree, micro_batches, nodes_of, pack, radix
+from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, radix
+from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
-from posttrain.models.head import TokenOutputs
-from posttrain.types import Batch, LossOutput
+from posttrain.models.read import LOGPROBS, Reading, by_branch, logprobs_at, read
+from posttrain.models.token_logprobs import TokenOutputs
 
 Loss = Callable[[Batch, TokenOutputs], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
-Forward = Callable[[Batch], TokenOutputs]
-"""What the model says of the trained tokens of a micro-batch."""
 
 
 class DamagedFile(Exception):
@@ -81,20 +79,17 @@ class LocalPolicy:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
 
-    def forward_backward(
-        self, trees: Sequence[Tree], loss: Loss, forward: Forward | None = None, head: bool = True
-    ) -> dict[str, float]:
+    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
         """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
 
-        `forward` says what of the model the loss sees; its log-probabilities if nothing is given, and without `head`
-        none of them. With entropy, `entropy` is its mean over tokens by weight."""
+        `what` says what of the model the loss sees. With entropy, `entropy` is its mean over tokens by weight."""
         totals: dict[str, float] = {}
         for part in micro_batches(trees, self.micro_batch_tokens):
-            batch = pack(part)
+            batch = pack(part).to(self.lm.device)
             trained = int(batch.mask.sum())
             if trained == 0:
                 continue
-            outputs = (forward or self.lm.logprobs)(batch)
+            outputs = what.forward(self.lm, batch)
             result = loss(batch, outputs)
             result.loss.backward()
             metrics = dict(result.metrics)
@@ -102,7 +97,7 @@ class LocalPolicy:
                 metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
-            self.flops += self.lm.flops.training(batch.nodes, trained * head)
+            self.flops += self.lm.flops.training(batch.nodes, trained * what.head)
         return totals
 
     def step(self) -> dict[str, float]:
@@ -127,25 +122,15 @@ class LocalPolicy:
 
     def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[tuple[float, ...]]:
         """Log-probability of every trained token, a tuple a branch in order, without gradients."""
-        return self.per_branch(trees, lambda batch: self.lm.logprobs(batch, temperature).logprobs)
+        return [tuple(values.tolist()) for values in self.read(trees, logprobs_at(temperature))]
 
-    def per_branch(
-        self, trees: Sequence[Tree], per_token: Callable[[Batch], torch.Tensor], head: bool = True
-    ) -> list[tuple[float, ...]]:
-        """A number for every trained token, a tuple a branch in order, without gradients; `head` says whether they come
-        from the language-model head."""
-        out: list[tuple[float, ...]] = []
-        for part in micro_batches(trees, self.micro_batch_tokens):
-            batch = pack(part)
-            with torch.no_grad():
-                values = per_token(batch).tolist()
-            self.flops += self.lm.flops.forward(batch.nodes, len(values) * head)
-            start = 0
-            for branch in (b for tree in part for b in tree.branches):
-                n = sum(branch.mask)
-                out.append(tuple(values[start : start + n]))
-                start += n
-        return out
+    def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
+        """What is read at every trained token, a tensor a branch in order, without gradients."""
+        found = []
+        for batch, values in read(self.lm, trees, self.micro_batch_tokens, what):
+            self.flops += self.lm.flops.forward(batch.nodes, len(values) * what.head)
+            found.append(values)
+        return by_branch(trees, found)
 
     def save(self, folder: Path) -> None:
         """Trained weights, optimizer state, counters and random states, for an exact resume."""
@@ -241,54 +226,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
-    """The order of the rows in one pass: a permutation from (seed, epoch) alone, so that a resume needs no state."""
-    return [int(i) for i in np.random.default_rng([seed, epoch]).permutation(rows)]
-
-
-def rows_drawn(config: TrainConfig, rows: int) -> int | None:
-    """How many rows a run draws from `rows` in all: `epochs` times as many (to the nearest, and one at least), one pass
-    where nothing says how long it is; None where steps or operations end it."""
-    if config.epochs is None and (config.max_steps is not None or config.max_flops is not None):
-        return None
-    return max(1, round((config.epochs or 1) * rows))
-
-
-def step_rows(rows: int, seed: int, step: int, batch_size: int, drawn: int | None) -> list[int]:
-    """The rows of step `step` (from 1) when passes over the data follow each other, each reshuffled; a batch may reach
-    into the next pass. The last batch is smaller where it would go beyond the rows that are `drawn` in all."""
-    start, end = (step - 1) * batch_size, step * batch_size
-    return rows_between(rows, seed, start, end if drawn is None else min(end, drawn))
-
-
-def rows_between(rows: int, seed: int, start: int, end: int) -> list[int]:
-    """Places [start, end) of the endless stream of rows that passes over the data make, each reshuffled."""
-    out: list[int] = []
-    epoch, order = -1, []
-    for i in range(start, end):
-        if i // rows != epoch:
-            epoch = i // rows
-            order = epoch_order(rows, seed, epoch)
-        out.append(order[i % rows])
-    return out
-
-
-def bounded_steps(config: TrainConfig, rows: int, batch_size: int) -> int | None:
-    """Steps after which a run over `rows` rows ends, whatever they take; None where operations alone end it."""
-    drawn = rows_drawn(config, rows)
-    return config.max_steps if drawn is None else -(-drawn // batch_size)
-
-
-def planned_steps(config: TrainConfig, rows: int, step_flops: Callable[[list[int]], float]) -> int:
-    """How many steps a run over `rows` rows takes at most. `step_flops` says what a step over some of them takes, since
-    `max_flops` ends the run with the first step that reaches it."""
-    bound = bounded_steps(config, rows, config.batch_size)
-    if bound is not None and config.max_flops is None:
-        return bound
-    steps, spent, drawn = 0, 0.0, rows_drawn(config, rows)
-    while (bound is None or steps < bound) and (config.max_flops is None or spent < config.max_flops):
-        steps += 1
-        spent += step_flops(step_rows(rows, config.seed, steps, config.batch_size, drawn))
-    return steps
