@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from posttrain.expressions import Expression, parse_entry
+from posttrain.systems import EXTRAS, need_package
 from posttrain.types import InputError
 from posttrain.workers.loading import close_match
 
@@ -139,11 +140,15 @@ class Spec:
 
     @staticmethod
     def parse(text: str) -> Spec:
-        """Raises InputError for a faulty expression, an unknown name or a weight that is no finite number."""
+        """Raises InputError for a faulty expression, an unknown name, a missing package or a weight that is no finite
+        number."""
         expression, weight_text = parse_entry(text)
         expression = _with_models(expression)
         for part in expression.walk():
             _check_target(part)
+            for module in BUILTINS[part.target].imports if part.target in BUILTINS else ():
+                if module in EXTRAS:
+                    need_package(module, f"reward {part.target}")
         try:
             weight = Weight.parse(weight_text)
         except ValueError as why:

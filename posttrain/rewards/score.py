@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from posttrain.config import ScoreConfig
-from posttrain.console import say_once
+from posttrain.console import info_once
 from posttrain.data.raw import RawRow, read_bytes
 from posttrain.data.readers import EXTENSIONS, extension, iter_rows, parse_jsonl
 from posttrain.data.shapes import renamed, standardised
@@ -92,7 +92,7 @@ def _with_completions(rows: Sequence[RawRow], name: str) -> list[RawRow]:
     found = [column for column in COMPLETIONS if column in columns]
     if "completion" in columns or len(found) != 1:
         return list(rows)
-    say_once(f"{name}: read as completions: {found[0]}")
+    info_once(f"{name}: read as completions: {found[0]}")
     return [
         replace(row, columns={**_without(row.columns, "response"), "completion": row.columns[found[0]]})
         if found[0] in row.columns

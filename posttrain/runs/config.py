@@ -97,16 +97,9 @@ def own_settings(
     if not file.exists():
         raise InputError(f"--resume {run}: holds no run ({FILE} is missing); give the folder of one")
     found = {key: value for key, value in read_settings(file)[0].items() if key not in DERIVED}
-    fitting = {
-        name: len(kind.model_fields)
-        for name, kind in commands.items()
-        if "resume" in kind.model_fields
-        and {key for key, field in kind.model_fields.items() if field.is_required()} <= found.keys()
-        and found.keys() <= kind.model_fields.keys()
-    }
-    if not fitting:
+    made_by = method_of(found, commands)
+    if made_by is None:
         raise InputError(f"--resume {run}: {FILE} is of another version, or of no run; give all options again")
-    made_by = min(fitting, key=fitting.__getitem__)
     if made_by != method:
         by_itself = TakesRun() in commands[made_by].model_fields["resume"].metadata
         words = f"--resume {run}" if by_itself else f"{' '.join(found['models'])} --out {run} --resume"
@@ -118,6 +111,20 @@ def own_settings(
     if given.keys() & LENGTH:  # one of them stands for the other
         own |= dict.fromkeys(LENGTH & own.keys())
     return own | dict(given) | {"resume": True, "out": run}
+
+
+def method_of(settings: Mapping[str, Any], commands: Mapping[str, type[Config]]) -> str | None:
+    """The command that a run folder with these settings is of: among those that have all of them, the one with the
+    fewest others. None where there is none."""
+    found = settings.keys() - DERIVED
+    fitting = {
+        name: len(kind.model_fields)
+        for name, kind in commands.items()
+        if "resume" in kind.model_fields
+        and {key for key, field in kind.model_fields.items() if field.is_required()} <= found
+        and found <= kind.model_fields.keys()
+    }
+    return min(fitting, key=fitting.__getitem__) if fitting else None
 
 
 def began_elsewhere(run: Path) -> str:

@@ -30,9 +30,10 @@ from posttrain.rollout import (
 )
 from posttrain.rows import CompletionRow
 from posttrain.runs.log import RunLog, read_recorded
+from posttrain.train.data_order import bounded_steps, rows_drawn, step_rows
 from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, bounded_steps, rows_drawn, step_rows
+from posttrain.train.policy import LocalPolicy
 from posttrain.train.rl.advantages import trainable
 from posttrain.train.sft import encode_row
 from posttrain.types import InputError, Rollout, Sampling, Score, Task

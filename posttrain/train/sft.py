@@ -17,9 +17,10 @@ from posttrain.models import LanguageModel
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import SftRow
 from posttrain.runs.log import RunLog
+from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
 from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, training_flops
 
 LEARNING_RATE = 2e-5
 

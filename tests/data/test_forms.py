@@ -22,7 +22,7 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
 
 @pytest.fixture(autouse=True)
 def _told_anew() -> None:
-    console.say_once.cache_clear()
+    console.info_once.cache_clear()
 
 
 def jsonl(folder: Path, *rows: Any) -> str:

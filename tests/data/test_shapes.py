@@ -34,7 +34,7 @@ from posttrain.types import InputError, Message
 
 @pytest.fixture(autouse=True)
 def _told_anew() -> None:
-    console.say_once.cache_clear()
+    console.info_once.cache_clear()
 
 
 def jsonl(folder: Path, *rows: Any, name: str = "d.jsonl") -> str:

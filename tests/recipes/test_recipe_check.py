@@ -325,7 +325,7 @@ COMMANDS = [
 ]
 CHILD = """\
 import sys
-from posttrain.cli import main
+from posttrain.cli.main import main
 for line in sys.stdin.read().splitlines():
     print(main(line.split()), "torch" in sys.modules, "transformers" in sys.modules)
 """

@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from posttrain.config import ScoreConfig
-from posttrain.console import say_once
+from posttrain.console import info_once
 from posttrain.rewards.registry import BUILTINS
 from posttrain.rewards.score import describe_rewards, run_score, write_scores
 from posttrain.types import InputError, RunFailed, Score
@@ -76,7 +76,7 @@ def test_completions_may_be_messages_and_blank_lines_are_skipped(tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["response", "output"])
 def test_completions_of_another_name_are_read_and_told(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    say_once.cache_clear()
+    info_once.cache_clear()
     text = json.dumps({"prompt": "2+2?", name: "4", "answer": "4"}) + "\n"
     assert [row["score"] for row in score("math", text)[0]] == [1.0]
     assert capsys.readouterr().err == f"<stdin>: read as completions: {name}\n"

@@ -14,7 +14,7 @@ from posttrain.cli.main import main
 from posttrain.config import AverageConfig, ReviseConfig, RlConfig, SampleConfig, SftConfig
 from posttrain.data.fitting import Fitted
 from posttrain.runs.config import Progress, compare, own_settings, read_settings
-from posttrain.train.policy import planned_steps, step_rows
+from posttrain.train.data_order import planned_steps, step_rows
 from posttrain.types import InputError, RunFailed
 from tests.training_helpers import events, metrics, pair_rows, read_rows, sft_rows, write_rows
 
@@ -319,8 +319,8 @@ def test_settings_of_data_come_back_as_they_were(
         raise RunFailed("here")
 
     for name in ("sample", "revise"):
-        monkeypatch.setattr(f"posttrain.train.{name}.source_of", lambda *_: FakeSource())
-        monkeypatch.setattr(f"posttrain.train.{name}.fitting", stopped)
+        monkeypatch.setattr(f"posttrain.train.generate.{name}.source_of", lambda *_: FakeSource())
+        monkeypatch.setattr(f"posttrain.train.generate.{name}.fitting", stopped)
     with pytest.raises(RunFailed, match="here"):
         methods.METHODS[method](config)
     commands = {"sample": SampleConfig, "revise": ReviseConfig, "sft": SftConfig, "average": AverageConfig}

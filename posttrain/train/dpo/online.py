@@ -17,12 +17,13 @@ from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import fit_tasks, prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
 from posttrain.runs.log import RunLog
+from posttrain.train.data_order import bounded_steps
 from posttrain.train.dpo.data import Example, counts_of, example_trees
 from posttrain.train.dpo.reference import MovingReference
 from posttrain.train.dpo.stage import DIAGNOSTICS, StepLoss, leading
 from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, bounded_steps
+from posttrain.train.policy import LocalPolicy
 from posttrain.train.rl.advantages import PerToken, Signal
 from posttrain.train.rl.batch import by_rollout, group_metrics, kl_metrics, rollout_trees
 from posttrain.train.rl.rollouts import Rollouts, Sources

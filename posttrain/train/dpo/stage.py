@@ -22,11 +22,12 @@ from posttrain.losses.preference import Counts, Responses, dpo_weights, kto_base
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runs.log import RunLog
+from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
 from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, mismatched
 from posttrain.train.dpo.reference import MovingReference, PreferenceReference, stored_reference
 from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, training_flops
 from posttrain.types import InputError
 
 SIDES = tuple(f"{side}_{what}" for side in ("chosen", "rejected") for what in ("reward", "logprob", "drift"))

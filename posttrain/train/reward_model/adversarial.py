@@ -16,7 +16,7 @@ import numpy as np
 
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import AdversarialConfig, RewardModelConfig
-from posttrain.console import say, tell, warn
+from posttrain.console import info, print_numbers, warn
 from posttrain.data.formats import load_preferences
 from posttrain.models import LanguageModel, load_model, load_reward_model, model_writes_date, weights_hash
 from posttrain.models.classifier import as_classifier
@@ -71,7 +71,7 @@ def train_adversarial(config: AdversarialConfig) -> None:
         given, config = config, _in_our_columns(config, rows, log)
         data = config.data
         for k in range(config.rounds + 1):
-            say(f"round {k} of {config.rounds}")
+            info(f"round {k} of {config.rounds}")
             train_reward_model(_round(config, k, data))
             file = config.out / f"pairs-{k + 1}.jsonl"
             if k < config.rounds and not file.exists():
@@ -79,7 +79,7 @@ def train_adversarial(config: AdversarialConfig) -> None:
             data = str(file)
         found = {"rounds": _rounds(config), "gold": _gold(config, judged.kept if judged is not None else [])}
         log.write_json("adversarial.json", found)
-        tell(found)
+        print_numbers(found)
         last = config.out / f"round-{config.rounds}" / "model"
         model = log.write_folder("model", partial(_copy, last))
         _finish(given, log, model)

@@ -14,7 +14,7 @@ from posttrain.batch.packing import Tree, micro_batches
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import RewardModelConfig
-from posttrain.console import tell, warn
+from posttrain.console import print_numbers, warn
 from posttrain.data.formats import load_judged, load_preferences
 from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
@@ -25,9 +25,10 @@ from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.log import RunLog, write_atomic
 from posttrain.stats import wilson
+from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
 from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, training_flops
 from posttrain.train.reward_model.data import Pair, encode_pairs, pair_trees, weighted
 from posttrain.train.reward_model.process import train_process_model, validate_process_model
 from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
@@ -54,7 +55,7 @@ def train_reward_model(config: RewardModelConfig) -> None:
         found = _validate(config, lm) if lm.step_separator is None else validate_process_model(config, lm)
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, json.dumps(found, indent=1) + "\n")
-        tell(found, lists=False)
+        print_numbers(found, lists=False)
 
 
 def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:

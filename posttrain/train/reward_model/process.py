@@ -23,9 +23,10 @@ from posttrain.models.scoring import branch_scores
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import StepwiseRow, split_steps
 from posttrain.runs.log import RunLog
+from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
 from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, run_stage
-from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
+from posttrain.train.policy import LocalPolicy, training_flops
 from posttrain.train.reward_model.validate import RIGHT, Scores, stepwise_validation
 from posttrain.types import InputError
 

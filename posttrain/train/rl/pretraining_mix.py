@@ -9,7 +9,8 @@ from posttrain.config import RlConfig
 from posttrain.models import LanguageModel
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import SftRow
-from posttrain.train.policy import LocalPolicy, rows_between
+from posttrain.train.data_order import rows_between
+from posttrain.train.policy import LocalPolicy
 from posttrain.train.sft import encode_rows, loss_of, sft_trees
 
 

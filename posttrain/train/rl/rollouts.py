@@ -25,9 +25,9 @@ from posttrain.rollout import (
 )
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runs.log import RunLog, read_jsonl, read_recorded
+from posttrain.train.data_order import rows_between
 from posttrain.train.events import short_batch, unscored
 from posttrain.train.loop import Evaluation
-from posttrain.train.policy import rows_between
 from posttrain.train.rl.advantages import Signal, trainable
 from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import RlConfig
-from posttrain.console import say_once
+from posttrain.console import info_once
 from posttrain.data.formats import load_sft, load_tasks
 from posttrain.engine.local.engine import LocalEngine
 from posttrain.envs.pool import EnvPool
@@ -18,9 +18,9 @@ from posttrain.rollout import fit_tasks
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runs.log import RunLog
 from posttrain.text import printable
+from posttrain.train.data_order import bounded_steps
 from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import bounded_steps
 from posttrain.train.rl.controllers import Constraints
 from posttrain.train.rl.critic import Critic, HeadCritic, SeparateCritic
 from posttrain.train.rl.pretraining_mix import Mix
@@ -42,7 +42,7 @@ def train_rl(config: RlConfig) -> None:
     be scored."""
     settings = resolved(config, LEARNING_RATE)
     if config.epochs is not None:
-        say_once(
+        info_once(
             "note: epochs counts passes over the tasks; the optimizer's passes over a batch of rollouts, which older "
             "versions called so, are --updates-per-batch"
         )

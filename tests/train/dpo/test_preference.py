@@ -17,10 +17,11 @@ from posttrain.config.preference import LOSSES
 from posttrain.data.formats import load_feedback
 from posttrain.models import LanguageModel, load_model
 from posttrain.rows import PreferenceRow, UnpairedRow
+from posttrain.train.data_order import epoch_order
 from posttrain.train.dpo.data import counts_of, encode_examples, example_trees, mismatched
 from posttrain.train.dpo.reference import MovingReference
 from posttrain.train.dpo.stage import StepLoss, train_dpo
-from posttrain.train.policy import LocalPolicy, Optimization, epoch_order
+from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.types import InputError
 from tests.training_helpers import (
     chatml,
