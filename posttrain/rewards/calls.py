@@ -70,6 +70,16 @@ class FunctionReward:
         return RewardResult.of(returned, text_parts=self.signature.kind == "verl")
 
 
+class AttributeDict(dict[str, Any]):
+    """A dict whose values can be read as `state["step"]` and as `state.step`, as other libraries hand them out."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
 def as_reward(function: Any) -> Reward:
     """A function as a reward; a reward as it is. Raises TypeError for what cannot be called by name."""
     return function if is_reward(function) else FunctionReward(function, signature_of(function))

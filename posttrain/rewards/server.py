@@ -9,23 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from posttrain.expressions import Expression
-from posttrain.rewards.calls import as_list, build, run
+from posttrain.rewards.calls import AttributeDict, as_list, build, run
 from posttrain.rewards.judge.backend import without_models
 from posttrain.rewards.protocol import Context, Reward, RewardResult
 from posttrain.types import InputError, Sample
 from posttrain.workers.returns import one_line
 
 __posttrain_internal__ = True
-
-
-class TrainerState(dict[str, Any]):
-    """The trainer's state, readable as `state["step"]` and as `state.step`."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
 
 
 class Server:
@@ -52,7 +42,7 @@ class Server:
         else:
             metrics: dict[str, float] = {}
             context = {
-                "trainer_state": TrainerState(request["trainer_state"]),
+                "trainer_state": AttributeDict(request["trainer_state"]),
                 "log_metric": lambda name, value: metrics.update({str(name): float(value)}),
                 "log_extra": lambda name, values: None,  # other trainers write it into tables of completions
             }
