@@ -12,7 +12,7 @@ from typing import Any
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import OnlineDpoConfig
 from posttrain.data.formats import load_tasks
-from posttrain.engine.local.engine import LocalEngine
+from posttrain.engine.open import open_engine
 from posttrain.rewards.scorer import open_scorer
 from posttrain.rollout import fit_tasks, prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
@@ -57,7 +57,7 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
         )
         tasks = fitted.checked(config.data, config.strict)
         held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
-        rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), Sources(scorer))
+        rollouts = Rollouts(config, tasks, lm, open_engine(config, lm), Sources(scorer))
         total = bounded_steps(config, len(tasks), rollouts.prompts)
         policy = make_policy(lm, config, settings["learning_rate"], total)
         log = held.enter_context(
@@ -99,7 +99,7 @@ class OnlineDpo(Stage):
 
     def step(self, n: int) -> dict[str, Any]:
         step = self.rollouts.step(n)
-        self.policy.flops += sampling_flops(self.policy.lm.flops, step.all)
+        self.policy.flops += sampling_flops(self.rollouts.lm.flops, step.all)
         groups = step.used or step.all  # where no refill brought one that differs, the step has nothing to learn
         signals = [pair_signals(group) for group in groups]
         self.rollouts.record(self.log, n, step, signals)
