@@ -13,7 +13,7 @@ from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import OnlineDpoConfig
 from posttrain.data.formats import load_tasks
 from posttrain.engine.open import open_engine
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import open_scorer
 from posttrain.rollout import fit_tasks, prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
 from posttrain.runs.log import RunLog
@@ -49,7 +49,7 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
     held_out = load_tasks(config.eval_data, config.columns, optional=True) if config.eval_data else []
     columns = set.intersection(*(set(t.columns) for t in (*tasks, *held_out)))
     with ExitStack() as held:
-        scorer = held.enter_context(Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout))
+        scorer = held.enter_context(open_scorer(config, columns))
         lm = load_trained(config)
         fitted, fitted_held_out = (
             fit_tasks(lm.chat, rows, lm.context, config.max_new_tokens, str(source))

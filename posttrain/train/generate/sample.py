@@ -15,7 +15,7 @@ from posttrain.config import SampleConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.rewards.failures import FailureWatch
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runs.log import RunLog, read_metrics, read_recorded
 from posttrain.runs.records import Cost, Lineage
@@ -42,7 +42,7 @@ def sample_answers(config: SampleConfig) -> None:
     with ExitStack() as stack:
         scorer = None
         if config.reward:
-            scorer = Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout)
+            scorer = open_scorer(config, columns)
             stack.enter_context(scorer)
         source = source_of(config, tasks)
         fitted = source.fitting(tasks)
