@@ -21,7 +21,7 @@ from posttrain.cli.main import main
 from posttrain.cli.options import parse_options
 from posttrain.config import SampleConfig, SftConfig
 from posttrain.models import load_model
-from posttrain.runs.log import RunLog, check_out, read_jsonl, read_metrics, write_atomic
+from posttrain.runs.log import RunLog, is_finished_run, read_jsonl, read_metrics, write_atomic
 from posttrain.train.dpo.data import Example
 from posttrain.train.dpo.reference import StoredReference
 from posttrain.train.generate.sample import sample_answers
@@ -227,7 +227,7 @@ def test_nobody_waits_for_a_pipe_in_a_run_folder(tmp_path: Path, name: str) -> N
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
     with pytest.raises(InputError, match="neither a file nor a folder"):
-        check_out(run, {"model": "m"}, resume=True)
+        is_finished_run(run, {"model": "m"}, resume=True)
     assert kept_date(run / "config.yaml") is None
 
 
