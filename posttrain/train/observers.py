@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Action = Literal["note", "warn", "pause", "stop", "rollback"]
 ACTIONS: tuple[Action, ...] = ("note", "warn", "pause", "stop", "rollback")
 BEST = "best.safetensors"
+SHOWN_ALWAYS = ("eval/loss", "eval/accuracy", "eval/reward", "tokens_per_second")
+"""Metrics beside the progress bar, whatever the method."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def default_observers(log: RunLog, config: TrainConfig, stage: Stage, done: int)
     if config.patience is not None:
         out.append(EarlyStopping(log, config, stage))
     title = f"{stage.kind} {short_path(config.model)}"
-    return [*out, NoLearningSignal(), ProgressLine(title, stage.total_steps, stage.shown, done)]
+    shown = (*stage.shown, *SHOWN_ALWAYS)
+    return [*out, NoLearningSignal(), ProgressLine(title, stage.total_steps, shown, done)]
 
 
 class ProgressLine:
