@@ -25,6 +25,7 @@ from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
 from posttrain.rows import Row
 from posttrain.runs.config import FILE, HASHES, read_settings
 from posttrain.runs.log import RunLog, is_finished_run, progress_of, read_jsonl, read_metrics, tidy
+from posttrain.runs.records import Cost, Lineage
 from posttrain.train.checkpoints import load_last, save_checkpoint
 from posttrain.train.events import warn_fitted, warn_special_tokens
 from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
@@ -316,30 +317,24 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, steps: int, ended_by
         shutil.rmtree(log.out / "evaluations", ignore_errors=True)
     folder = log.write_folder("model", lambda out: policy.save_model(out, dtype))
     rows = read_metrics(log.out)
-    log.write_json(
-        "cost.json",
-        {
-            "steps": steps,
-            "seconds": sum(row["step_seconds"] + row.get(EVALUATION_SECONDS, 0.0) for row in rows),
-            "tokens": sum(row["tokens"] for row in rows),
-            "flops": policy.flops,
-        },
-    )
+    Cost(
+        steps=steps,
+        seconds=sum(row["step_seconds"] + row.get(EVALUATION_SECONDS, 0.0) for row in rows),
+        tokens=sum(row["tokens"] for row in rows),
+        flops=policy.flops,
+    ).save(log)
     log.event("finished", steps=steps, ended_by=ended_by, optimizer_steps_of_this_process=policy.optimizer_steps)
-    log.write_json(
-        "lineage.json",
-        {
-            "stage": stage.kind,
-            "parents": [config.model],
-            "parent_weights_hash": parent,
-            "model": str(folder),
-            "weights_hash": weights_hash(folder),
-            "data": config.data,
-            "data_hash": data_hash(config.data),
-            "versions": versions(),
-            "threads": torch.get_num_threads(),
-        },
-    )
+    Lineage(
+        stage=stage.kind,
+        parents=[config.model],
+        parent_weights_hash=parent,
+        model=str(folder),
+        weights_hash=weights_hash(folder),
+        data=config.data,
+        data_hash=data_hash(config.data),
+        versions=versions(),
+        threads=torch.get_num_threads(),
+    ).save(log)
     tidy(log.out, config.keep)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import OnlineDpoConfig
 from posttrain.data.formats import load_tasks
-from posttrain.engine.local.engine import LocalEngine
+from posttrain.engine.open import open_engine
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
@@ -50,7 +50,7 @@ def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
     scorer = stack.enter_context(Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout))
     lm = load_trained(config)
     tasks = fit_task_rows(config, lm, rows, held_out)
-    rollouts = Rollouts(config, tasks.train, lm, LocalEngine(lm, slots=config.engine_slots), Sources(scorer))
+    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), Sources(scorer))
     total = bounded_steps(config, len(tasks.train), rollouts.prompts)
 
     def stage(log: RunLog, rate: float) -> OnlineDpo:

@@ -86,7 +86,7 @@ class Rollouts:
         self.lm = lm
         self.engine = engine
         self.sources = sources
-        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.sampling = config.sampling()
         self.position = 0
         self.prompts = config.batch_size // config.group_size
         self.recorded_parts: set[str] = set()

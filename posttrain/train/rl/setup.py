@@ -12,7 +12,7 @@ from posttrain.chat.template_date import on_one_date
 from posttrain.config import RlConfig
 from posttrain.console import info_once
 from posttrain.data.formats import load_sft, load_tasks
-from posttrain.engine.local.engine import LocalEngine
+from posttrain.engine.open import open_engine
 from posttrain.envs.pool import EnvPool
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout.collect import ENVIRONMENT_PART
@@ -71,7 +71,7 @@ def _prepare(config: RlConfig, stack: ExitStack) -> Prepared:
     lm = load_trained(config)
     tools = sources.environment.tools if sources.environment is not None else None
     tasks = fit_task_rows(config, lm, rows, held_out, tools)
-    rollouts = Rollouts(config, tasks.train, lm, LocalEngine(lm, slots=config.engine_slots), sources)
+    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), sources)
     total = _total_steps(config, rollouts)
     names = rollouts.recorded_parts or set(sources.weights(1))
     Constraints(config.constraint, config.constraint_rate).check(names)
