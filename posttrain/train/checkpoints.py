@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +30,14 @@ class DamagedFile(Exception):
 
 def save_checkpoint(log: RunLog, stage: Stage, step: int, keep: int) -> None:
     """Write what the run needs to go on after `step`."""
+    log.checkpoint(step, keep, partial(fill_checkpoint, stage, step))
 
-    def fill(folder: Path) -> None:
-        stage.policy.save(folder)
-        stage.save(folder)
-        files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-        (folder / STATE).write_text(json.dumps({"step": step, "files": files}))
 
-    log.checkpoint(step, keep, fill)
+def fill_checkpoint(stage: Stage, step: int, folder: Path) -> None:
+    stage.policy.save(folder)
+    stage.save(folder)
+    files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    (folder / STATE).write_text(json.dumps({"step": step, "files": files}))
 
 
 def load_last(log: RunLog, stage: Stage) -> int:
