@@ -36,6 +36,11 @@ class RunFailed(Exception):
     that will not start). The command line prints the message and exits with 1."""
 
 
+class RunPaused(Exception):
+    """A run stopped for its user to look at it, and can go on: an observer asked for that. The command line prints the
+    message and exits with 4."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One turn of a conversation, in the shape chat templates read. `tool_calls` are brought to one form, in which
