@@ -244,7 +244,7 @@ def _forward(lm: LanguageModel, trees: Sequence[Tree], temperature: float = 1.0)
     out: list[list[float]] = []
     for part in micro_batches(trees, FORWARD_TOKENS):
         with torch.no_grad():
-            values = lm.logprobs(pack(part), temperature).logprobs.tolist()
+            values = lm.logprobs(pack(part).to(lm.device), temperature).logprobs.tolist()
         for branch in (b for tree in part for b in tree.branches):
             out.append(values[: sum(branch.mask)])
             del values[: sum(branch.mask)]

@@ -109,7 +109,7 @@ class Implicit:
         """log π/π_ref of the trained tokens of each row, summed."""
         out: list[float] = []
         for part in micro_batches(trees, MICRO_BATCH_TOKENS):
-            batch = pack(part)
+            batch = pack(part).to(self.policy.device)
             ratio = summed(self.policy, batch) - summed(self.reference, batch)
             out += ratio.tolist()
         return out
@@ -165,7 +165,7 @@ def summed(lm: LanguageModel, batch: Batch) -> torch.Tensor:
     """log-probability [S] of each sequence's trained tokens, in float64."""
     with torch.no_grad():
         logprobs = lm.logprobs(batch).logprobs.double()
-    return sequence_sums(logprobs, batch.sequence[batch.mask].to(logprobs.device), batch.sequences)
+    return sequence_sums(logprobs, batch.sequence[batch.mask], batch.sequences)
 
 
 def checked_value(value: float, parts: dict[str, float]) -> Answer:

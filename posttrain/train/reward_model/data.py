@@ -81,7 +81,13 @@ def weighted(pairs: Sequence[Pair], config: RewardModelConfig) -> list[Pair]:
 
 
 def pair_trees(pairs: Sequence[Pair]) -> list[Tree]:
-    return [response_tree(pair.prompt_ids, pair.responses) for pair in pairs]
+    """A tree a pair, whose responses weigh 1/(responses of the step) each and carry what the pair's label says."""
+    weight = 1 / max(1, 2 * len(pairs))
+    return [response_tree(pair.prompt_ids, pair.responses, weight, _label(pair)) for pair in pairs]
+
+
+def _label(pair: Pair) -> dict[str, float | Sequence[float]]:
+    return {"margin": pair.margin, "member_weights": pair.weights, "probability": pair.probability}
 
 
 def _number(row: PreferenceRow, column: str) -> float | None:

@@ -78,7 +78,10 @@ def gradients(stage: RewardModel) -> dict[str, torch.Tensor]:
     """Of the first step, before the optimizer takes it."""
     pairs = list(stage.pairs)
     trees = pair_trees(pairs)
-    (stage._by_length_head if stage.config.length_head else stage._gradient)(pairs, trees)
+    if stage.config.length_head:
+        stage._by_length_head(pairs, trees)
+    else:
+        stage._gradient(trees)
     return {name: p.grad.clone() for name, p in stage.policy.parameters.items() if p.grad is not None}
 
 
