@@ -14,12 +14,13 @@ from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import SampleConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
+from posttrain.rewards.check import check_soft_labels
 from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runs.log import RunLog, read_metrics, read_recorded
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
-from posttrain.train.generate.select import check_soft_labels, listed, rows_of
+from posttrain.train.generate.select import listed, rows_of
 from posttrain.train.generate.sources import Source, source_of
 from posttrain.train.loop import data_hash, nothing_to_do, versions, with_hashes
 from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
