@@ -21,8 +21,8 @@ from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.generate.select import check_soft_labels, listed, rows_of
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import data_hash, nothing_to_do, versions, with_hashes
 from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
+from posttrain.train.settings import data_hash, nothing_to_do, versions, with_hashes
 from posttrain.types import Group, InputError, Rollout, RunFailed, Score, Task
 
 
