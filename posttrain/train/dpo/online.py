@@ -12,7 +12,7 @@ from posttrain.chat.template_date import on_one_date
 from posttrain.config import OnlineDpoConfig
 from posttrain.data.formats import load_tasks
 from posttrain.engine.open import open_engine
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import open_scorer
 from posttrain.rollout import prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
 from posttrain.runs.log import RunLog
@@ -47,7 +47,7 @@ def train_online_dpo(config: OnlineDpoConfig, observers: Sequence[Observer] = ()
 def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
     rows, held_out = load_rows(config, load_tasks)
     columns = set.intersection(*(set(t.columns) for t in (*rows, *held_out)))
-    scorer = stack.enter_context(Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout))
+    scorer = stack.enter_context(open_scorer(config, columns))
     lm = load_trained(config)
     tasks = fit_task_rows(config, lm, rows, held_out)
     rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), Sources(scorer))

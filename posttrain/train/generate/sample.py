@@ -14,12 +14,13 @@ from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import SampleConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.check import check_soft_labels
+from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runs.log import RunLog, read_metrics, read_recorded
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
-from posttrain.train.generate.select import check_soft_labels, listed, rows_of
+from posttrain.train.generate.select import listed, rows_of
 from posttrain.train.generate.sources import Source, source_of
 from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
 from posttrain.train.settings import data_hash, nothing_to_do, versions, with_hashes
@@ -42,7 +43,7 @@ def sample_answers(config: SampleConfig) -> None:
     with ExitStack() as stack:
         scorer = None
         if config.reward:
-            scorer = Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout)
+            scorer = open_scorer(config, columns)
             stack.enter_context(scorer)
         source = source_of(config, tasks)
         fitted = source.fitting(tasks)

@@ -14,7 +14,7 @@ from posttrain.console import info_once
 from posttrain.data.formats import load_sft, load_tasks
 from posttrain.engine.open import open_engine
 from posttrain.envs.pool import EnvPool
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import open_scorer
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runs.log import RunLog
 from posttrain.text import printable
@@ -83,7 +83,7 @@ def _sources(config: RlConfig, columns: Collection[str], stack: ExitStack) -> So
     """What scores and what answers, as the configuration says; `stack` closes them."""
     scorer = None
     if config.reward:
-        scorer = stack.enter_context(Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout))
+        scorer = stack.enter_context(open_scorer(config, columns))
     names = set(scorer.weights(1)) if scorer is not None else set()
     environment = None
     if config.env is not None:
@@ -92,6 +92,7 @@ def _sources(config: RlConfig, columns: Collection[str], stack: ExitStack) -> So
                 config.env,
                 columns={*columns, "prompt"},
                 timeout_seconds=config.env_timeout,
+                workers=config.env_workers,
                 keep_state=scorer is not None and scorer.wants_environments,
             )
         )

@@ -19,12 +19,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from posttrain.cli.main import main
 from posttrain.config import AdversarialConfig, RewardModelConfig, ScoreConfig
 from posttrain.data.check import check_data, format_report
-from posttrain.data.formats import load_judged, load_preferences, load_stepwise
+from posttrain.data.formats import load_judged, load_preferences, load_rows, load_stepwise
 from posttrain.losses.reward_model import stepwise_loss
+from posttrain.methods import METHODS
 from posttrain.models import load_model, load_reward_model
 from posttrain.models.read import SCORES
 from posttrain.models.scoring import branch_scores
-from posttrain.recipes.run import _rows_of
 from posttrain.rewards.models import of_steps
 from posttrain.rewards.score import run_score
 from posttrain.rewards.scorer import Scorer
@@ -400,8 +400,7 @@ def test_both_names_of_steps_are_read(tmp_path: Path) -> None:
     assert (report.kind, report.valid_rows) == ("stepwise", 2)
     assert report.response_chars is not None and report.response_chars.most == 2
     assert "2 stepwise rows, for posttrain reward-model" in format_report(report)
-    assert [row.prompt for row in _rows_of("reward-model", data)] == ["q", "q"]
-    assert len(_rows_of("reward-model", str(write_rows(tmp_path / "p.jsonl", pair_rows(3))))) == 3
+    assert [row.prompt for row in load_rows(data, METHODS["reward-model"].kinds, "it")] == ["q", "q"]
 
 
 @pytest.mark.parametrize(
