@@ -12,6 +12,7 @@ from posttrain.config import commands
 from posttrain.runs.config import FILE, method_of, read_settings
 from posttrain.runs.files import CostFile, LineageFile, SuiteFile, TaskLine, checked
 from posttrain.runs.log import LINEAGE, numbered_jsonl, parse_object, read_object
+from posttrain.runs.rollouts import locate, with_lists
 from posttrain.runs.table import Table
 from posttrain.types import InputError
 
@@ -151,7 +152,7 @@ class Run:
                 begins = OF_A_STEP.match(line)
                 other = step is not None and begins is not None and int(begins.group(1)) != step
                 if line.endswith(b"\n") and not other:  # else torn by a kill, or of another step
-                    yield parse_object(line, f"{path}:{number}")
+                    yield with_lists(locate(parse_object(line, f"{path}:{number}"), self.path))
 
     def _since(self, name: str, before: Position) -> tuple[Table, bool, Position]:
         path = self.path / name

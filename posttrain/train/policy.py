@@ -14,14 +14,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, radix
+from posttrain.arrays import Floats
+from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, prefix_forest
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.token_logprobs import RewardOutputs, TokenOutputs, ValueOutputs
 
-Loss = Callable[[Batch, TokenOutputs], LossOutput]
+Loss = Callable[[Batch, Any], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
-Forward = Callable[[Batch], TokenOutputs]
+Forward = Callable[[Batch], TokenOutputs | RewardOutputs | ValueOutputs]
 """What the model says of the trained tokens of a micro-batch."""
 
 
@@ -97,7 +98,7 @@ class LocalPolicy:
             result = loss(batch, outputs)
             result.loss.backward()
             metrics = dict(result.metrics)
-            if outputs.entropy is not None:
+            if isinstance(outputs, TokenOutputs) and outputs.entropy is not None:
                 metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
@@ -124,26 +125,23 @@ class LocalPolicy:
         self.optimizer_steps += 1
         return {"grad_norm": float(norm) if norm is not None else 0.0, "learning_rate": rate}
 
-    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[tuple[float, ...]]:
-        """Log-probability of every trained token, a tuple a branch in order, without gradients."""
+    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
+        """Log-probability of every trained token, an array a branch in order, without gradients."""
         return self.per_branch(trees, lambda batch: self.lm.logprobs(batch, temperature).logprobs)
 
     def per_branch(
         self, trees: Sequence[Tree], per_token: Callable[[Batch], torch.Tensor], head: bool = True
-    ) -> list[tuple[float, ...]]:
-        """A number for every trained token, a tuple a branch in order, without gradients; `head` says whether they come
-        from the language-model head."""
-        out: list[tuple[float, ...]] = []
+    ) -> list[Floats]:
+        """A number (or several) for every trained token, an array a branch in order, without gradients; `head` says
+        whether they come from the language-model head."""
+        out: list[Floats] = []
         for part in micro_batches(trees, self.micro_batch_tokens):
             batch = pack(part).to(self.lm.device)
             with torch.no_grad():
-                values = per_token(batch).tolist()
+                values = per_token(batch).double().cpu().numpy()
             self.flops += self.lm.flops.forward(batch.nodes, len(values) * head)
-            start = 0
-            for branch in (b for tree in part for b in tree.branches):
-                n = sum(branch.mask)
-                out.append(tuple(values[start : start + n]))
-                start += n
+            counts = [branch.trained for tree in part for branch in tree.branches]
+            out += np.split(values, np.cumsum(counts)[:-1])
         return out
 
     def save(self, folder: Path) -> None:
@@ -182,7 +180,7 @@ def training_flops(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens:
     for part in micro_batches(trees, micro_batch_tokens):
         trained = sum(tree.trained for tree in part)
         if trained:
-            nodes = nodes_of(radix([row for tree in part for row in tree.rows()]))
+            nodes = nodes_of(prefix_forest([row for tree in part for row in tree.rows()]))
             total += lm.flops.training(nodes, trained * head)
     return total
 

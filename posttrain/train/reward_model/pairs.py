@@ -22,7 +22,7 @@ from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, 
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
 from posttrain.models.classifier import as_classifier
 from posttrain.models.scoring import score_batches
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.log import RunLog, write_atomic
 from posttrain.stats import wilson
@@ -202,20 +202,18 @@ class RewardModel(Stage):
             "length_head_correlation": float(correlation(seen[..., 1], lengths)),
         }
 
-    def _forward(self, batch: Batch) -> TokenOutputs:
-        """Scores [M, K] in the place of log-probabilities: the one token of a response that counts is its last."""
-        scores = self.policy.lm.scores(batch)
-        return TokenOutputs(scores)
+    def _forward(self, batch: Batch) -> RewardOutputs:
+        return RewardOutputs(self.policy.lm.scores(batch))
 
     def _scores(self, trees: Sequence[Tree]) -> torch.Tensor:
         """Scores [P, 2, K] without gradients."""
         found = self.policy.per_branch(trees, self.policy.lm.scores, head=False)
-        return torch.tensor(found).reshape(len(trees), 2, -1)
+        return torch.from_numpy(np.stack(found)).float().reshape(len(trees), 2, -1)
 
 
-def batch_loss(batch: Batch, outputs: TokenOutputs, *, pairs: int, centre_coefficient: float) -> LossOutput:
+def batch_loss(batch: Batch, outputs: RewardOutputs, *, pairs: int, centre_coefficient: float) -> LossOutput:
     """What the pairs of a micro-batch add to the loss of a step of so many `pairs`, and to its metrics."""
-    scores = outputs.logprobs.reshape(batch.sequences // 2, 2, -1)
+    scores = outputs.scores.reshape(batch.sequences // 2, 2, -1)
     # both responses of a pair carry its label
     margins, weights, probabilities = (batch.row[name][::2] for name in ("margin", "member_weights", "probability"))
     loss = pair_loss(scores, margins, weights, probabilities, pairs=pairs, centre_coefficient=centre_coefficient)
@@ -228,9 +226,9 @@ def with_slopes(tree: Tree, slopes: Sequence[Sequence[float]]) -> Tree:
     return replace(tree, branches=tuple(branches))
 
 
-def linear_loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
+def linear_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:
     """Σ slope · score: what has the gradient of the loss that the slopes are of."""
-    return LossOutput((batch.row["slopes"] * outputs.logprobs).sum())
+    return LossOutput((batch.row["slopes"] * outputs.scores).sum())
 
 
 def labels(pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree
 from posttrain.batch.types import Batch
 from posttrain.config import RlConfig
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.token_logprobs import ValueOutputs
 from posttrain.train.loop import load_trained, make_policy
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.rl.batch import critic_loss
@@ -19,8 +20,8 @@ from posttrain.train.rl.batch import critic_loss
 class Critic(Protocol):
     """Values of tokens, read before each."""
 
-    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        """V of every trained token, a tuple a branch in order."""
+    def values(self, trees: Sequence[Tree]) -> list[Floats]:
+        """V of every trained token, an array a branch in order."""
         ...
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
@@ -37,7 +38,7 @@ class HeadCritic:
     def __init__(self, policy: LocalPolicy) -> None:
         self.policy = policy
 
-    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
+    def values(self, trees: Sequence[Tree]) -> list[Floats]:
         return self.policy.per_branch(trees, self.policy.lm.values, head=False)
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
@@ -61,7 +62,7 @@ class SeparateCritic:
         self.own = make_policy(lm, config, rate, total_updates)
         self.loss = partial(critic_loss, clip=config.value_clip)
 
-    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
+    def values(self, trees: Sequence[Tree]) -> list[Floats]:
         values = self.own.per_branch(trees, self.own.lm.values, head=False)
         self._charge()
         return values
@@ -80,9 +81,8 @@ class SeparateCritic:
     def load(self, folder: Path) -> None:
         self.own.load(folder / "critic")
 
-    def _outputs(self, batch: Batch) -> TokenOutputs:
-        values = self.own.lm.values(batch)
-        return TokenOutputs(values, values=values)
+    def _outputs(self, batch: Batch) -> ValueOutputs:
+        return ValueOutputs(self.own.lm.values(batch))
 
     def _charge(self) -> None:
         self.policy.flops += self.own.flops
