@@ -18,12 +18,11 @@ from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, prefix_forest
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
-from posttrain.models.token_logprobs import RewardOutputs, TokenOutputs, ValueOutputs
+from posttrain.models.read import LOGPROBS, Reading, by_branch, logprobs_at, read
+from posttrain.models.token_logprobs import TokenOutputs
 
 Loss = Callable[[Batch, Any], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
-Forward = Callable[[Batch], TokenOutputs | RewardOutputs | ValueOutputs]
-"""What the model says of the trained tokens of a micro-batch."""
 
 
 class DamagedFile(Exception):
@@ -81,20 +80,17 @@ class LocalPolicy:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
 
-    def forward_backward(
-        self, trees: Sequence[Tree], loss: Loss, forward: Forward | None = None, head: bool = True
-    ) -> dict[str, float]:
+    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
         """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
 
-        `forward` says what of the model the loss sees; its log-probabilities if nothing is given, and without `head`
-        none of them. With entropy, `entropy` is its mean over tokens by weight."""
+        `what` says what of the model the loss sees. With entropy, `entropy` is its mean over tokens by weight."""
         totals: dict[str, float] = {}
         for part in micro_batches(trees, self.micro_batch_tokens):
             batch = pack(part).to(self.lm.device)
             trained = int(batch.mask.sum())
             if trained == 0:
                 continue
-            outputs = (forward or self.lm.logprobs)(batch)
+            outputs = what.forward(self.lm, batch)
             result = loss(batch, outputs)
             result.loss.backward()
             metrics = dict(result.metrics)
@@ -102,7 +98,7 @@ class LocalPolicy:
                 metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
-            self.flops += self.lm.flops.training(batch.nodes, trained * head)
+            self.flops += self.lm.flops.training(batch.nodes, trained * what.head)
         return totals
 
     def step(self) -> dict[str, float]:
@@ -127,22 +123,19 @@ class LocalPolicy:
 
     def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
         """Log-probability of every trained token, an array a branch in order, without gradients."""
-        return self.per_branch(trees, lambda batch: self.lm.logprobs(batch, temperature).logprobs)
+        return self.numbers(trees, logprobs_at(temperature))
 
-    def per_branch(
-        self, trees: Sequence[Tree], per_token: Callable[[Batch], torch.Tensor], head: bool = True
-    ) -> list[Floats]:
-        """A number (or several) for every trained token, an array a branch in order, without gradients; `head` says
-        whether they come from the language-model head."""
-        out: list[Floats] = []
-        for part in micro_batches(trees, self.micro_batch_tokens):
-            batch = pack(part).to(self.lm.device)
-            with torch.no_grad():
-                values = per_token(batch).double().cpu().numpy()
-            self.flops += self.lm.flops.forward(batch.nodes, len(values) * head)
-            counts = [branch.trained for tree in part for branch in tree.branches]
-            out += np.split(values, np.cumsum(counts)[:-1])
-        return out
+    def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
+        """What is read at every trained token, an array a branch in order, without gradients."""
+        return [values.double().cpu().numpy() for values in self.read(trees, what)]
+
+    def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
+        """What is read at every trained token, a tensor a branch in order, without gradients."""
+        found = []
+        for batch, values in read(self.lm, trees, self.micro_batch_tokens, what):
+            self.flops += self.lm.flops.forward(batch.nodes, len(values) * what.head)
+            found.append(values)
+        return by_branch(trees, found)
 
     def save(self, folder: Path) -> None:
         """Trained weights, optimizer state, counters and random states, for an exact resume."""

@@ -16,7 +16,7 @@ from posttrain.arrays import Floats
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import OnlineDpoConfig
 from posttrain.data.formats import load_tasks
-from posttrain.engine.local.engine import LocalEngine
+from posttrain.engine.open import open_engine
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import fit_tasks, sampling_flops
 from posttrain.runs.log import RunLog
@@ -60,7 +60,7 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
         )
         tasks = fitted.checked(config.data, config.strict)
         held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
-        rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), Sources(scorer))
+        rollouts = Rollouts(config, tasks, lm, open_engine(config, lm), Sources(scorer))
         total = bounded_steps(config, len(tasks), rollouts.prompts)
         policy = make_policy(lm, config, settings["learning_rate"], total)
         log = held.enter_context(
@@ -102,7 +102,7 @@ class OnlineDpo(Stage):
 
     def step(self, n: int) -> dict[str, Any]:
         step = self.rollouts.step(n)
-        self.policy.flops += sampling_flops(self.policy.lm.flops, step.all)
+        self.policy.flops += sampling_flops(self.rollouts.lm.flops, step.all)
         groups = step.trained
         rows: Rows = [with_signs(group) for group in scored_rows(groups)]
         self.rollouts.record(self.log, n, step, rows)

@@ -21,6 +21,7 @@ from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
 from posttrain.models.classifier import as_classifier
+from posttrain.models.read import SCORES
 from posttrain.models.scoring import score_batches
 from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
@@ -178,7 +179,7 @@ class RewardModel(Stage):
 
     def _gradient(self, trees: Sequence[Tree]) -> dict[str, float]:
         loss = partial(batch_loss, pairs=len(trees), centre_coefficient=self.config.centre_coefficient)
-        return self.policy.forward_backward(trees, loss, self._forward, head=False)
+        return self.policy.forward_backward(trees, loss, SCORES)
 
     def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
         """The gradient of ODIN's loss, whose correlations are over the step: first its slope in each score, then the
@@ -193,7 +194,7 @@ class RewardModel(Stage):
         overlap = head_overlap(head.weight)
         overlap.backward()
         sloped = [with_slopes(tree, of_pair) for tree, of_pair in zip(trees, slopes.tolist(), strict=True)]
-        self.policy.forward_backward(sloped, linear_loss, self._forward, head=False)
+        self.policy.forward_backward(sloped, linear_loss, SCORES)
         seen = scores.detach()
         return {
             "loss": float(loss.detach()) + float(overlap.detach()),
@@ -202,13 +203,9 @@ class RewardModel(Stage):
             "length_head_correlation": float(correlation(seen[..., 1], lengths)),
         }
 
-    def _forward(self, batch: Batch) -> RewardOutputs:
-        return RewardOutputs(self.policy.lm.scores(batch))
-
     def _scores(self, trees: Sequence[Tree]) -> torch.Tensor:
         """Scores [P, 2, K] without gradients."""
-        found = self.policy.per_branch(trees, self.policy.lm.scores, head=False)
-        return torch.from_numpy(np.stack(found)).float().reshape(len(trees), 2, -1)
+        return torch.cat(self.policy.read(trees, SCORES)).reshape(len(trees), 2, -1)
 
 
 def batch_loss(batch: Batch, outputs: RewardOutputs, *, pairs: int, centre_coefficient: float) -> LossOutput:

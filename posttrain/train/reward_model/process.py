@@ -19,6 +19,7 @@ from posttrain.data.formats import load_stepwise
 from posttrain.losses.reward_model import stepwise_loss
 from posttrain.models import LanguageModel
 from posttrain.models.classifier import as_classifier
+from posttrain.models.read import SCORES
 from posttrain.models.scoring import branch_scores
 from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import StepwiseRow, split_steps
@@ -154,7 +155,7 @@ class ProcessModel(Stage):
         config = self.config
         chosen = step_rows(len(self.solutions), config.seed, n, config.batch_size, self.drawn)
         trees = solution_trees([self.solutions[i] for i in chosen])
-        metrics = self.policy.forward_backward(trees, batch_loss, self._forward, head=False)
+        metrics = self.policy.forward_backward(trees, batch_loss, SCORES)
         return {**metrics, **self.policy.step(), "tokens": sum(tree.size for tree in trees)}
 
     def evaluate(self) -> Evaluation | None:
@@ -168,10 +169,6 @@ class ProcessModel(Stage):
         accuracy = stepwise_validation(labels, scores)["accuracy"]
         metrics = {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
         return Evaluation({"loss": loss, **metrics}, loss)
-
-    def _forward(self, batch: Batch) -> RewardOutputs:
-        """Scores [M, 1], each read at the last token of a step."""
-        return RewardOutputs(self.policy.lm.scores(batch))
 
 
 def batch_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:

@@ -9,9 +9,8 @@ from typing import Protocol
 
 from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree
-from posttrain.batch.types import Batch
 from posttrain.config import RlConfig
-from posttrain.models.token_logprobs import ValueOutputs
+from posttrain.models.read import VALUES
 from posttrain.train.loop import load_trained, make_policy
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.rl.batch import critic_loss
@@ -39,7 +38,7 @@ class HeadCritic:
         self.policy = policy
 
     def values(self, trees: Sequence[Tree]) -> list[Floats]:
-        return self.policy.per_branch(trees, self.policy.lm.values, head=False)
+        return self.policy.numbers(trees, VALUES)
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
         return {}
@@ -63,12 +62,12 @@ class SeparateCritic:
         self.loss = partial(critic_loss, clip=config.value_clip)
 
     def values(self, trees: Sequence[Tree]) -> list[Floats]:
-        values = self.own.per_branch(trees, self.own.lm.values, head=False)
+        values = self.own.numbers(trees, VALUES)
         self._charge()
         return values
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
-        metrics = self.own.forward_backward(trees, self.loss, self._outputs, head=False)
+        metrics = self.own.forward_backward(trees, self.loss, VALUES)
         stepped = self.own.step()
         self._charge()
         return {**metrics, "critic_grad_norm": stepped["grad_norm"]}
@@ -80,9 +79,6 @@ class SeparateCritic:
 
     def load(self, folder: Path) -> None:
         self.own.load(folder / "critic")
-
-    def _outputs(self, batch: Batch) -> ValueOutputs:
-        return ValueOutputs(self.own.lm.values(batch))
 
     def _charge(self) -> None:
         self.policy.flops += self.own.flops

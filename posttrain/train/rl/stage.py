@@ -10,6 +10,7 @@ from typing import Any
 
 from posttrain.batch.packing import Tree
 from posttrain.config import RlConfig
+from posttrain.models.read import logprobs_at
 from posttrain.rollout import sampling_flops
 from posttrain.runs.log import RunLog
 from posttrain.train.loop import Evaluation, Stage
@@ -74,7 +75,7 @@ class Rl(Stage):
         config, sources = self.config, self.rollouts.sources
         step = self.rollouts.step(n)
         if step.new or config.replay is None:
-            self.policy.flops += sampling_flops(self.policy.lm.flops, step.all)
+            self.policy.flops += sampling_flops(self.rollouts.lm.flops, step.all)
         groups = step.trained
         rows = self._rows(n, groups)
         self.rollouts.record(self.log, n, step, rows)
@@ -129,7 +130,7 @@ class Rl(Stage):
         length = (
             f"The run would take {steps} of {self.config.batch_size} rollouts, from {len(self.rollouts.tasks)} tasks."
         )
-        return f"{length}\n\n{describe(self.policy.lm, rows)}"
+        return f"{length}\n\n{describe(self.rollouts.lm, rows)}"
 
     def _rows(self, n: int, groups: Sequence[Group]) -> Rows:
         """The rollouts of a step with their advantages, and what those and the loss need of other models."""
@@ -173,8 +174,8 @@ class Rl(Stage):
         choices = loss_choices(config, self.kl.beta)
         loss = partial(batch_loss, config=config, choices=choices, mismatch=self.mismatch)
         with_values = isinstance(self.critic, HeadCritic)
-        forward = partial(self.policy.lm.logprobs, temperature=config.temperature, entropy=True, values=with_values)
-        metrics = self.policy.forward_backward(trees, loss, forward)
+        what = logprobs_at(config.temperature, entropy=True, values=with_values)
+        metrics = self.policy.forward_backward(trees, loss, what)
         covered = sum(w for tree in trees for b in tree.branches for w in b.weights.tolist())
         metrics = {name: v / covered if name in SHARES and covered else v for name, v in metrics.items()}
         if self.mix is not None:

@@ -22,6 +22,7 @@ from posttrain.data.check import check_data, format_report
 from posttrain.data.formats import load_judged, load_preferences, load_stepwise
 from posttrain.losses.reward_model import stepwise_loss
 from posttrain.models import load_model, load_reward_model
+from posttrain.models.read import SCORES
 from posttrain.models.scoring import branch_scores
 from posttrain.recipes.run import _rows_of
 from posttrain.rewards.models import of_steps
@@ -61,7 +62,7 @@ def stage_of(config: RewardModelConfig) -> ProcessModel:
 
 def gradients(stage: ProcessModel) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Of all the answers as one training step, and its metrics."""
-    found = stage.policy.forward_backward(solution_trees(stage.solutions), batch_loss, stage._forward, head=False)
+    found = stage.policy.forward_backward(solution_trees(stage.solutions), batch_loss, SCORES)
     return {name: p.grad.clone() for name, p in stage.policy.parameters.items() if p.grad is not None}, found
 
 

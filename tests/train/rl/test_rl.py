@@ -16,6 +16,7 @@ from posttrain.batch.packing import share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.config import RlConfig
 from posttrain.models import LanguageModel, load_model
+from posttrain.models.read import logprobs_at
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import rollout_from_json, score
@@ -271,7 +272,7 @@ def test_loss_and_gradient_equal_a_padded_reference(
     assert [len(group) for group in trained] == [3, 0, 4, 4]
     trees = step_trees(config, trained, keep_zero or (beta > 0 and kl_in == "loss"))
     policy = LocalPolicy(lm, Optimization(1e-4), 200)
-    result = policy.forward_backward(trees, plain_loss(config), partial(lm.logprobs, temperature=temperature))
+    result = policy.forward_backward(trees, plain_loss(config), logprobs_at(temperature))
 
     fixed = {id(row): torch.tensor(drawn_logprobs(row)) for row in rows}
     expected = reference.loss(reference.groups, fixed)
