@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.chat_server import ChatServer, serve
+from tests.judge_server import Judge
 
 if TYPE_CHECKING:
     from posttrain.models import LanguageModel
@@ -56,41 +58,19 @@ def run_cli(tmp_path: Path) -> RunCli:
     return run
 
 
-class ChatServer:
-    """A chat-completions server (`chat_server.py`) by its address, and what it was asked."""
-
-    def __init__(self, url: str, log: Path) -> None:
-        self.url = url
-        self.log = log
-
-    def requests(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
-
-
-def serve(script: str, log: Path) -> Iterator[ChatServer]:
-    """A running server of a script beside this file, in a process of its own."""
-    command = [sys.executable, "-m", f"tests.{script}", str(log)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield ChatServer(f"http://127.0.0.1:{process.stdout.readline().strip()}/v1", log)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     """A running `chat_server`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    yield from serve("chat_server", tmp_path / "requests.jsonl")
+    with serve() as running:
+        yield running
 
 
 @pytest.fixture
-def judge_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     """A running `judge_server`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    yield from serve("judge_server", tmp_path / "requests.jsonl")
+    with serve(Judge) as running:
+        yield running

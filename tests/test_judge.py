@@ -26,7 +26,8 @@ from posttrain.rewards.judge_prompts import (
     score_question,
 )
 from posttrain.types import InputError, Message, Prompt, RunFailed, Score
-from tests.conftest import ChatServer, RunCli
+from tests.chat_server import ChatServer
+from tests.conftest import RunCli
 from tests.judge_server import texts_of
 
 TEN = Criterion("score", "Is it good?", 1.0, 1, 10)

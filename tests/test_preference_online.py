@@ -25,7 +25,7 @@ from posttrain.train.loop import make_policy
 from posttrain.train.preference_online import OnlineDpo, pair_signals, pairs_of, train_online_dpo
 from posttrain.train.rollouts import Rollouts, Sources
 from posttrain.types import Group, Rollout, RunFailed, Sampling, Score, Segment, Task
-from tests.conftest import ChatServer
+from tests.chat_server import ChatServer
 from tests.training_helpers import (
     algorithms,
     events,

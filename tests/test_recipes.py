@@ -35,7 +35,7 @@ from posttrain.train.average import average_models
 from posttrain.train.loop import load_trained, make_policy
 from posttrain.train.sft import loss_of, sft_trees
 from posttrain.types import InputError
-from tests.conftest import ChatServer
+from tests.chat_server import ChatServer
 from tests.training_helpers import ending_tiny, metrics, read_rows, write_rows
 
 SIZED = ("constitutional", "deepseek-r1", "instructgpt", "llama3", "tulu3")

@@ -19,7 +19,7 @@ from posttrain.models import load_model, weights_hash
 from posttrain.train.answers import check_soft_labels, preference, rows_of
 from posttrain.train.sample import sample_answers
 from posttrain.types import Group, InputError, Message, Rollout, RunFailed, Sampling, Score, Task
-from tests.conftest import ChatServer
+from tests.chat_server import ChatServer
 from tests.processes import assert_same_run, finish, kill_when, launch, steps_written
 from tests.training_helpers import events, metrics, read_rows, write_rows
 
