@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from posttrain.data import builtin, gym_items
 from tests.chat_server import ChatServer, serve
 from tests.judge_server import Judge
 
@@ -34,6 +39,24 @@ def tiny() -> LanguageModel:
     from posttrain.models import load_model
 
     return load_model("tiny-random")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reasoning_gym_here() -> Iterator[None]:
+    """Items of reasoning-gym are drawn in this process, and each list once: the generator's own process takes a second
+    to begin. `tests/test_data.py` has the real one."""
+
+    @cache
+    def drawn(request: str, _source: str) -> bytes:
+        state = random.getstate()
+        try:
+            return pickle.dumps(gym_items.answer(json.loads(request)))
+        finally:
+            random.setstate(state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builtin, "_drawn", drawn)
+        yield
 
 
 @pytest.fixture
