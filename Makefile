@@ -76,7 +76,7 @@ $(OLDEST)/.installed: pyproject.toml oldest.txt Makefile
 
 test-newest: $(NEWEST)/.installed $(ADAPTERS)/.installed
 	$(NEWEST)/bin/pytest -n 3 --dist worksteal
-	$(ADAPTERS)/bin/pytest tests/test_other_libraries.py
+	$(ADAPTERS)/bin/pytest tests/envs/test_other_libraries.py
 
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/pytest -n 3 --dist worksteal

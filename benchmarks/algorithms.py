@@ -33,7 +33,7 @@ configure_threads()
 from posttrain.config import RlConfig, SftConfig  # noqa: E402
 from posttrain.config.algorithms import ALGORITHMS  # noqa: E402
 from posttrain.envs.pool import EnvPool  # noqa: E402
-from posttrain.train.rl import train_rl  # noqa: E402
+from posttrain.train.rl.setup import train_rl  # noqa: E402
 from posttrain.train.sft import train_sft  # noqa: E402
 
 LETTERS = "abcd"

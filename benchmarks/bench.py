@@ -29,9 +29,9 @@ import torch  # noqa: E402
 from shapes import CASES, Case, write_data  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
+from posttrain.models.cpu.linear import linear  # noqa: E402
 from posttrain.models.load import model_folder  # noqa: E402
-from posttrain.models.products import linear  # noqa: E402
-from posttrain.train.policy import epoch_order  # noqa: E402
+from posttrain.train.data_order import epoch_order  # noqa: E402
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

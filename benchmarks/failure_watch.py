@@ -20,9 +20,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.anytime import MeanTest
-from posttrain.numbers import wilson
 from posttrain.rewards.failures import ERROR
+from posttrain.stats import MeanTest, wilson
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "rewards.md"
 START, END = "<!-- figures: python benchmarks/failure_watch.py -->\n", "<!-- end of figures -->\n"

@@ -33,8 +33,8 @@ from posttrain.config import EvalConfig, SftConfig  # noqa: E402
 from posttrain.data.builtin import builtin_tasks  # noqa: E402
 from posttrain.evals.run import run_eval  # noqa: E402
 from posttrain.models.load import model_folder  # noqa: E402
-from posttrain.rewards.gym import reasoning_gym  # noqa: E402
-from posttrain.train.policy import step_rows  # noqa: E402
+from posttrain.rewards.libraries.reasoning_gym import reasoning_gym  # noqa: E402
+from posttrain.train.data_order import step_rows  # noqa: E402
 from posttrain.train.sft import train_sft  # noqa: E402
 
 HERE = Path(__file__).parent

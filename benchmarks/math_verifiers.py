@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.rewards.base import Sample, Scorer
-from posttrain.types import Message
+from posttrain.rewards.scorer import Scorer
+from posttrain.types import Message, Sample
 
 ROOT = Path(__file__).resolve().parent.parent
 DOC = ROOT / "docs" / "math.md"
@@ -32,7 +32,7 @@ VERIFIERS = {
 
 def lenient_math(response: str, answer: str, prompt: str) -> float | None:
     """Our reward, taking the last of several answers."""
-    from posttrain.rewards.math import math
+    from posttrain.rewards.math.reward import math
 
     return math(response, answer, prompt=prompt, lenient=True)
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from posttrain.config import DpoConfig
-from posttrain.preference_losses import Counts, Responses, kto_baseline, step_loss
+from posttrain.losses.preference import Counts, Responses, kto_baseline, step_loss
 
 ROOT = Path(__file__).resolve().parent.parent
 DOC = ROOT / "docs" / "preferences.md"

@@ -17,8 +17,8 @@ from pathlib import Path
 import yaml
 
 from posttrain.config import RunConfig
-from posttrain.pipeline import run_recipe
-from posttrain.recipe import load_recipe
+from posttrain.recipes.load import load_recipe
+from posttrain.recipes.run import run_recipe
 
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """97.5% quantiles of Student's t by the number of seeds (degrees of freedom + 1)."""

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from posttrain.evals.stats import bootstrap_mean, paired_bootstrap
-from posttrain.reward_model_losses import balanced_weights, bootstrap_weights, head_overlap, odin_loss, pair_loss
-from posttrain.rewards.model_scores import of_members
-from posttrain.train.reward_model_search import climb, gauge
+from posttrain.losses.reward_model import balanced_weights, bootstrap_weights, head_overlap, odin_loss, pair_loss
+from posttrain.rewards.models import of_members
+from posttrain.stats import bootstrap_mean, paired_bootstrap
+from posttrain.train.reward_model.search import climb, gauge
 
 DOC = Path(__file__).parents[1] / "docs" / "reward-models.md"
 START, END = "<!-- figures: python benchmarks/reward_model_toys.py -->\n", "<!-- end of figures -->\n"

@@ -22,11 +22,11 @@ import argparse
 
 import torch
 
-from posttrain.advantages import group_normalised
-from posttrain.data.packing import Branch, Tree, pack, share_prefix
+from posttrain.batch.packing import Branch, Tree, pack, share_prefix
 from posttrain.engine.base import Request
-from posttrain.engine.local import LocalEngine
-from posttrain.losses import PolicyLoss, policy_loss
+from posttrain.engine.local.engine import LocalEngine
+from posttrain.losses.advantages import group_normalised
+from posttrain.losses.policy import PolicyLoss, policy_loss
 from posttrain.models import LanguageModel, load_model
 from posttrain.types import Completion, Group, Rollout, Sampling, Score, Segment, Task
 

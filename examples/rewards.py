@@ -24,7 +24,7 @@ def boxed_math(response: str, answer: str) -> float:
 
 def code_tests(prompt: str, response: str, entry_point: str | None = None, cases: Sequence[Any] | None = None) -> Any:
     """The share of the cases that the function in the response passes, run in a sandbox. Range [0, 1]."""
-    from posttrain.rewards.code import code
+    from posttrain.rewards.code.reward import code
 
     return code(prompt=prompt, response=response, entry_point=entry_point, cases=cases)
 

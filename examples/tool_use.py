@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from posttrain.envs.calculator import value_of, written
+from posttrain.envs.shipped.calculator import value_of, written
 
 CALL = re.compile(r"CALC:(.*)")
 

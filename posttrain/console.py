@@ -29,15 +29,15 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """Say on standard error where long work is."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
 @cache
-def say_once(text: str) -> None:
+def info_once(text: str) -> None:
     """Say on standard error, once a process: stages of a recipe read the same files."""
-    say(text)
+    info(text)
 
 
 def warn(text: str) -> None:
@@ -45,7 +45,7 @@ def warn(text: str) -> None:
     print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
-def tell(numbers: Mapping[str, Any], *, lists: bool = True) -> None:
+def print_numbers(numbers: Mapping[str, Any], *, lists: bool = True) -> None:
     """Print what was measured on standard error, a number a line, with what is in lists or without it."""
     for name, words in described(numbers, lists=lists):
         print(printable(f"{name:32} {words}"), file=sys.stderr, flush=True)
@@ -107,7 +107,7 @@ class Progress:
             of = "" if self._total is None else f"/{self._total}"
             self._write(f"{self._title}: {self._unit} {step}{of}  {text}".rstrip())
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Print a line above the bar, at once."""
         if self._bar is not None:
             self._bar.console.print(printable(text), markup=False, highlight=False)

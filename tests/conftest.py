@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from posttrain.data import builtin, gym_items
-from tests.chat_server import ChatServer, serve
-from tests.judge_server import Judge
+from tests.servers.chat import ChatServer, serve
+from tests.servers.judge import Judge
 
 if TYPE_CHECKING:
     from posttrain.models import LanguageModel
@@ -83,7 +83,7 @@ def run_cli(tmp_path: Path) -> RunCli:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A running `chat_server`."""
+    """A running `servers.chat`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
     with serve() as running:
@@ -92,7 +92,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 @pytest.fixture
 def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A running `judge_server`."""
+    """A running `servers.judge`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
     with serve(Judge) as running:

@@ -26,11 +26,11 @@ from transformers import (
     Qwen3NextForCausalLM,
 )
 
-from posttrain.data.packing import Branch, Tree, share_prefix
+from posttrain.batch.packing import Branch, Tree, share_prefix
+from posttrain.batch.types import Batch
 from posttrain.models import LanguageModel
 from posttrain.models.language_model import padded_rows
 from posttrain.models.tiny import tiny_tokenizer
-from posttrain.types import Batch
 
 VOCABULARY = 259
 _SIZES: dict[str, Any] = {

@@ -17,7 +17,7 @@ from tests.training_helpers import read_rows
 DEADLINE_SECONDS = 90.0
 PARENT = multiprocessing.get_context("forkserver")
 """Starts runs as forks of a process that has imported everything: a run begins in a tenth of a second, not in eight."""
-PARENT.set_forkserver_preload(["posttrain.train.rl", "posttrain.train.sft", "posttrain.train.preference", "peft"])
+PARENT.set_forkserver_preload(["posttrain.train.rl.setup", "posttrain.train.sft", "posttrain.train.dpo.stage", "peft"])
 
 
 def launch(arguments: Sequence[str], stderr: Path, max_file_bytes: int | None = None) -> BaseProcess:
@@ -28,7 +28,7 @@ def launch(arguments: Sequence[str], stderr: Path, max_file_bytes: int | None = 
 
 
 def _run(arguments: list[str], stderr: str, max_file_bytes: int | None) -> None:
-    from posttrain.cli import main
+    from posttrain.cli.main import main
 
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))

@@ -13,7 +13,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from posttrain.anytime import STAKES, MeanTest, likeliest_beginning, log_growth
+from posttrain.stats import STAKES, MeanTest, likeliest_beginning, log_growth
 from tests.training_helpers import benchmark_module
 
 LOG_20 = math.log(20)

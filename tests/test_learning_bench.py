@@ -12,7 +12,7 @@ import pytest
 
 from posttrain.data.formats import load_tasks
 from posttrain.models.load import model_folder
-from posttrain.train.policy import step_rows
+from posttrain.train.data_order import step_rows
 from tests.training_helpers import benchmark_module, sft_rows, write_rows
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"

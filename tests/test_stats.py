@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from posttrain.evals.stats import (
+from posttrain.stats import (
+    FEW_TASKS,
     Interval,
     bootstrap_mean,
     difference,
@@ -19,7 +20,6 @@ from posttrain.evals.stats import (
     pass_at_k,
     wilson_interval,
 )
-from posttrain.numbers import FEW_TASKS
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(4, 0, 2), (4, 1, 2), (5, 2, 3), (5, 4, 2), (6, 6, 1), (6, 3, 6)])
@@ -135,7 +135,7 @@ def test_wrong_input_is_refused() -> None:
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     values = list(np.random.default_rng(6).random(30))
     whole = bootstrap_mean(values, seed=0, resamples=2000)
-    monkeypatch.setattr("posttrain.evals.stats.CHUNK_ELEMENTS", 900)
+    monkeypatch.setattr("posttrain.stats.CHUNK_ELEMENTS", 900)
     assert bootstrap_mean(values, seed=0, resamples=2000) == whole
 
 

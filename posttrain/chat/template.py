@@ -21,8 +21,8 @@ from posttrain.chat.calls import PROBE_CALL, PROBE_TOOL, PROBE_VALUE, CallStyle
 from posttrain.chat.given import shipped_templates, template_hash
 from posttrain.chat.limits import OutOfProcessorTime, processor_limit
 from posttrain.chat.pieces import Ids, Pieces, closed
+from posttrain.chat.template_date import CLOCK, template_date
 from posttrain.rows import Tools
-from posttrain.template_date import CLOCK, template_date
 from posttrain.tool_calls import with_text_arguments
 from posttrain.types import InputError, Message
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+UnitFloat = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -28,6 +28,11 @@ class TakesRun:
 
 
 Resume = Annotated[bool, TakesRun()]
+
+
+def option_name(field: str) -> str:
+    """`batch_size` is `--batch-size`."""
+    return "--" + field.replace("_", "-")
 
 
 def read_columns(value: Any) -> Any:

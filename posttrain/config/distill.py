@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from posttrain.config.base import Group, NonNegative, Positive, Share, Temperature
+from posttrain.config.base import Group, NonNegativeInt, PositiveInt, Temperature, UnitFloat
 from posttrain.config.training import TrainConfig
 
 
@@ -24,21 +24,21 @@ class DistillConfig(TrainConfig):
     teacher: str
     """Model to learn from, as `model`; its vocabulary must be the student's. It reads the student's tokens, so the
     student's chat template counts."""
-    on_policy_share: Share = 1.0
+    on_policy_share: UnitFloat = 1.0
     """Share λ of answers that the student samples; the others are the completions of the data, which must have some.
     Default 1: the most on-policy data did best in arXiv:2306.13649."""
-    jsd_beta: Share = 0.5
+    jsd_beta: UnitFloat = 0.5
     """β of the generalised Jensen-Shannon divergence β·KL(P‖m) + (1−β)·KL(Q‖m), m = βP + (1−β)Q, with teacher P and
     student Q. 0 is the forward KL(P‖Q), which covers all that the teacher does; 1 the reverse KL(Q‖P), which keeps to
     what it does most. Default 0.5: TRL's GKD trainer."""
     SAMPLING: ClassVar[Group] = Group("Sampling")
-    max_new_tokens: Positive = 256
+    max_new_tokens: PositiveInt = 256
     """Longest sampled answer in tokens."""
     temperature: Temperature = 1.0
     """Temperature of sampling, and of both distributions that are compared."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus mass of sampling; the distributions that are compared are whole."""
-    top_k: NonNegative = 0
+    top_k: NonNegativeInt = 0
     """Sample from the k most likely tokens; 0 samples from all."""
-    engine_slots: Positive = 64
+    engine_slots: PositiveInt = 64
     """Answers decoded at once."""

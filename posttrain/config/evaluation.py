@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Seed, Temperature
+from posttrain.config.base import Columns, Config, Group, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Temperature
 
 MAIN_SUITE, RETENTION_SUITE = "held_out", "retention"
 """Names of evaluations: the one on tasks that is given no other, whose values carry no prefix, and the shipped one."""
@@ -47,26 +47,26 @@ class EvalConfig(Config):
     out: Path | None = None
     """Folder for `evaluations/NAME.json` and `.jsonl`; the run folder itself will do."""
     SAMPLING: ClassVar[Group] = Group("Sampling")
-    samples: NonNegative = 4
+    samples: NonNegativeInt = 4
     """Samples per task at `temperature` for the mean and pass@k (a sample passes where every reward of positive weight
     that applies gives at least 1); the greedy answer comes on top."""
     temperature: Temperature = 1.0
     """Sampling temperature of the samples."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus mass of the samples."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: PositiveInt = 256
     """Longest answer in tokens."""
     MORE_OF_TASKS: ClassVar[Group] = Group("Model and tasks")
-    limit: Positive | None = None
+    limit: PositiveInt | None = None
     """Evaluate only the first tasks."""
     strict: bool = False
     """Stop where prompts do not fit the model's context and name them; without it they are left out, counted and
     reported."""
     ENGINE: ClassVar[Group] = Group("Sampling")
-    engine_slots: Positive = 64
+    engine_slots: PositiveInt = 64
     """Answers decoded at once."""
     TIMEOUT: ClassVar[Group] = Group("Model and tasks")
-    reward_timeout: Rate = 30.0
+    reward_timeout: PositiveFloat = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
     SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0
@@ -128,7 +128,7 @@ class ScoreConfig(Config):
     reads JSONL from standard input. Required."""
     columns: Columns = None
     """Columns that have other names: `prompt=question,completion=answer`."""
-    reward_timeout: Rate = 30.0
+    reward_timeout: PositiveFloat = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
 
     @field_validator("reward", "data")
@@ -181,9 +181,9 @@ class CheckDataConfig(Config):
     WITH_A_MODEL: ClassVar[Group] = Group("With a model")
     model: str | None = None
     """Model to train or evaluate: also find what a run with it would find. Its tokenizer encodes every row."""
-    max_length: Positive = 1024
+    max_length: PositiveInt = 1024
     """As in training: longest row in tokens, longer ones are cut."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: PositiveInt = 256
     """As in `posttrain rl`: for tasks, the longest answer, for which the prompt must leave room."""
     raw: bool = False
     """As in training: take string prompts as raw text even where the tokenizer has a chat template."""
@@ -232,7 +232,7 @@ class ChatConfig(Config):
     system: str | None = None
     """System message put before the conversation."""
     SAMPLING: ClassVar[Group] = Group("Sampling")
-    max_new_tokens: Positive = 256
+    max_new_tokens: PositiveInt = 256
     """Longest answer in tokens."""
     temperature: Annotated[float, Field(ge=0)] = 0.7
     """Sampling temperature; 0 always takes the most likely token."""

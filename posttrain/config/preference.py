@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.base import Group, NonNegative, Positive, Rate, Share, Temperature, as_tuple
+from posttrain.config.base import Group, NonNegativeInt, PositiveFloat, PositiveInt, Temperature, UnitFloat, as_tuple
 from posttrain.config.training import TrainConfig
 
 
@@ -85,7 +85,7 @@ class DpoConfig(TrainConfig):
     """A loss; repeat for a weighted sum, `--loss sigmoid --loss sft=0.2`. On pairs: `sigmoid` (DPO), `cdpo` and
     `robust` (labels with noise), `ipo`, `hinge`, `simpo` and `orpo` (without a reference), `apo_zero`, `apo_down`. On
     rows with a `label`: `kto`, which splits pairs in two. Beside another: `sft` on the good answers."""
-    beta: Rate | None = None
+    beta: PositiveFloat | None = None
     """Temperature β of the implicit reward β·log(π/π_ref); τ of `ipo`, the weight λ of `orpo`. Default 0.1 (Rafailov et
     al., arXiv:2305.18290; KTO; ORPO), 2 for `simpo` (arXiv:2405.14734), 5 with `length` mean (Tülu 3)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
@@ -93,9 +93,9 @@ class DpoConfig(TrainConfig):
     `sigmoid`."""
     gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Margin γ that `simpo` asks of the rewards. Default 1, half of β (arXiv:2405.14734, section 4)."""
-    desirable_weight: Rate | None = None
+    desirable_weight: PositiveFloat | None = None
     """Weight of good responses in `kto`. Default 1 (arXiv:2402.01306); raise that of the rarer kind."""
-    undesirable_weight: Rate | None = None
+    undesirable_weight: PositiveFloat | None = None
     """Weight of bad responses in `kto`. Default 1."""
     length: Literal["sum", "mean"] | None = None
     """How tokens make a response's log-ratio: their `sum`, or their `mean`, so that long responses count no more than
@@ -105,7 +105,7 @@ class DpoConfig(TrainConfig):
     REFERENCE: ClassVar[Group] = Group("Reference")
     reference_free: bool = False
     """Compare log-probabilities rather than ratios to the reference, which is then not computed."""
-    reference_every: Positive | None = None
+    reference_every: PositiveInt | None = None
     """Move the reference towards the policy every so many steps (TR-DPO, arXiv:2404.09656)."""
     reference_mix: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share α of the policy's weights in the moved reference: α·policy + (1−α)·reference. Default 1: it becomes the
@@ -190,22 +190,22 @@ class OnlineDpoConfig(DpoConfig):
     SAMPLING: ClassVar[Group] = Group("Sampling")
     group_size: Annotated[int, Field(ge=2)] = 2
     """Answers sampled to each prompt, of which the best and the worst are the pair. Default: arXiv:2402.04792."""
-    max_refills: NonNegative = 0
+    max_refills: NonNegativeInt = 0
     """Rounds in which groups of equal scores are replaced by groups of further prompts."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: PositiveInt = 256
     """Longest completion in tokens."""
     temperature: Temperature = 1.0
     """Sampling temperature. It and the next two decide what is sampled; losses read the policy at temperature 1."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus: the smallest set of tokens with this mass is kept."""
-    top_k: NonNegative = 0
+    top_k: NonNegativeInt = 0
     """Keep the k most likely tokens; 0 keeps all."""
-    engine_slots: Positive = 64
+    engine_slots: PositiveInt = 64
     """Completions decoded at once."""
     FAILURES: ClassVar[Group] = Group("Reward")
-    max_unscored_share: Share = 0.1
+    max_unscored_share: UnitFloat = 0.1
     """As in `posttrain rl`."""
-    reward_timeout: Rate = 30.0
+    reward_timeout: PositiveFloat = 30.0
     """As in `posttrain rl`."""
 
     @model_validator(mode="after")

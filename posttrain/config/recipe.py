@@ -11,9 +11,9 @@ from posttrain.config.base import (
     Columns,
     Config,
     Group,
-    NonNegative,
-    Positive,
-    Rate,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     SaveDtype,
     Seed,
     Temperature,
@@ -76,18 +76,18 @@ class AverageConfig(Config):
 class ModelShape(Config):
     """The sizes of a decoder that `--plan` counts with, by the names of a `config.json` in short."""
 
-    layers: Positive
-    hidden: Positive
-    intermediate: Positive
+    layers: PositiveInt
+    hidden: PositiveInt
+    intermediate: PositiveInt
     """Width of the feed-forward layers."""
-    heads: Positive
-    key_heads: Positive
-    head_size: Positive | None = None
+    heads: PositiveInt
+    key_heads: PositiveInt
+    head_size: PositiveInt | None = None
     """Default: `hidden` / `heads`."""
-    vocabulary: Positive
+    vocabulary: PositiveInt
     tied: bool = False
     """Whether input and output embedding are one matrix."""
-    parameters: Rate | None = None
+    parameters: PositiveFloat | None = None
     """Their number where the decoder is not Llama's (mixtures of experts, GPT-3); else they are counted."""
 
 
@@ -100,11 +100,11 @@ class HeldOut(Config):
     """Columns of the data that have other names, as `prompt: question`."""
     reward: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     """What scores an answer; a list where there are several."""
-    samples: NonNegative = 4
+    samples: NonNegativeInt = 4
     """Samples per task; the greedy answer comes on top."""
     temperature: Temperature = 1.0
     """Sampling temperature of the samples."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: PositiveInt = 256
     """Longest answer in tokens."""
     strict: bool = False
     """Stop where prompts do not fit the model's context; without it they are left out, counted and reported."""

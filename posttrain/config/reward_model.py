@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from posttrain.config.base import Group, NonNegative, Positive, Share
+from posttrain.config.base import Group, NonNegativeInt, PositiveInt, UnitFloat
 from posttrain.config.training import TrainConfig
 
 
@@ -26,7 +26,7 @@ class RewardModelConfig(TrainConfig):
     )
 
     REWARD_MODEL: ClassVar[Group] = Group("Reward model")
-    members: Positive = 1
+    members: PositiveInt = 1
     """Heads of an ensemble on one trunk, each from a seed of its own and on a bootstrap sample of the pairs. The score
     is their mean, unless the reward `learned` is told otherwise."""
     centre_coefficient: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -42,11 +42,11 @@ class RewardModelConfig(TrainConfig):
     empty line where steps of the data hold line breaks."""
 
     BEST_OF: ClassVar[Group] = Group("Best-of-n curve")
-    best_of: NonNegative = 0
+    best_of: NonNegativeInt = 0
     """Answers sampled to each held-out prompt for the best-of-n curve: members select, the others score. 0: none."""
     policy: str | None = None
     """Model that answers are sampled from. Default: `model`."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: PositiveInt = 256
     """Longest sampled answer in tokens."""
 
     @field_validator("step_separator")
@@ -89,20 +89,20 @@ class AdversarialConfig(RewardModelConfig):
         "posttrain adversarial --model smollm2-135m --data examples/data/style_train.jsonl --out runs/adversarial",
     )
 
-    members: Positive = 4
+    members: PositiveInt = 4
     """Heads of the ensemble. Default: 4 to 5 (Coste et al., arXiv:2310.02743)."""
     SEARCH: ClassVar[Group] = Group("Search")
-    rounds: Positive = 2
+    rounds: PositiveInt = 2
     """Rounds of search and training after the first. Default: Adv-RM."""
-    prompts: Positive = 256
+    prompts: PositiveInt = 256
     """Rows of the data whose prompts are searched in a round."""
-    samples: Positive = 16
+    samples: PositiveInt = 16
     """Answers sampled from `policy` to each of them, of which the most disputed one counts (policy search)."""
-    edit_steps: NonNegative = 8
+    edit_steps: NonNegativeInt = 8
     """Steps of hill climbing from each accepted answer (edit search). 0: none."""
-    edit_tries: Positive = 8
+    edit_tries: PositiveInt = 8
     """Random edits of a word or two that are tried in each step."""
-    quantile: Share = 0.95
+    quantile: UnitFloat = 0.95
     """Share of the data's own answers that must be disputed less than an answer that is added."""
     gold: str | None = None
     """A reward taken as the truth, as in `posttrain rl`: of each round's model the gold score of its best of `samples`

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from posttrain.config.algorithms import ALGORITHMS, Baseline, Normalisation, Scale, Surrogate
-from posttrain.config.base import Group, NonNegative, Positive, Rate, Share, Temperature
+from posttrain.config.base import Group, NonNegativeInt, PositiveFloat, PositiveInt, Temperature, UnitFloat
 from posttrain.config.training import TrainConfig
 
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -61,7 +61,7 @@ class RlConfig(TrainConfig):
     """The policy loss: PPO's clipped ratio by token, GSPO's by sequence, CISPO's weight, or plain log-probability."""
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Range ε of the probability ratio, which is clipped to [1−ε, 1+ε]. Default: PPO (arXiv:1707.06347)."""
-    clip_high: Rate | None = None
+    clip_high: PositiveFloat | None = None
     """Another ε for the upper side. Default: the same as the lower."""
     dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
     """Bound c on the ratio where the advantage is negative (dual-clip PPO, arXiv:1912.09729). Default: none."""
@@ -73,12 +73,12 @@ class RlConfig(TrainConfig):
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """How the KL is estimated: k1 in the reward, k2 or k3 in the loss (Schulman, 2020)."""
     GROUPS: ClassVar[Group] = Group("Sampling")
-    group_size: Positive = 8
+    group_size: PositiveInt = 8
     """Completions sampled for each prompt (G)."""
-    max_refills: NonNegative = 0
+    max_refills: NonNegativeInt = 0
     """Rounds in which groups of equal scores are replaced by groups of further prompts (DAPO's dynamic sampling)."""
     OVERLONG: ClassVar[Group] = Group("Reward")
-    overlong_share: Share = 0.0
+    overlong_share: UnitFloat = 0.0
     """Last share of the longest response (`max_new_tokens`, with an environment in all turns) over which a penalty
     grows from 0 to −1 (DAPO's soft overlong punishment)."""
     CRITIC: ClassVar[Group] = Group("Returns and critic")
@@ -88,23 +88,23 @@ class RlConfig(TrainConfig):
     """λ of generalised advantage estimation (arXiv:1506.02438). Default: PPO (arXiv:1707.06347, appendix A)."""
     critic: Literal["separate", "head"] = "separate"
     """What estimates values: a model of its own that begins as the start, or a head on the policy."""
-    critic_learning_rate: Rate | None = None
+    critic_learning_rate: PositiveFloat | None = None
     """Peak learning rate of a separate critic. Default: ten times the policy's (verl: 1e-5 beside 1e-6)."""
-    value_coefficient: Rate = 0.1
+    value_coefficient: PositiveFloat = 0.1
     """Weight of the value loss where the critic is a head. Default: Ziegler et al. (arXiv:1909.08593)."""
-    value_clip: Rate | None = 0.2
+    value_clip: PositiveFloat | None = 0.2
     """Range within which a value may move from what it was before the step. Default: Ziegler et al."""
     whiten_rewards: bool = False
     """Divide the tokens' rewards by their standard deviation over the step, before a critic's advantages."""
     UPDATES: ClassVar[Group] = Group("Updates per batch")
-    updates_per_batch: Positive = 1
+    updates_per_batch: PositiveInt = 1
     """Passes of the optimizer over one batch of rollouts (TRL's `num_iterations`, verl's `ppo_epochs`)."""
-    minibatches: Positive = 1
+    minibatches: PositiveInt = 1
     """Optimizer steps in one pass over a batch of rollouts."""
-    kl_stop: Rate | None = None
+    kl_stop: PositiveFloat | None = None
     """End the passes over a batch once the policy is so far (KL a token, nats, by k3) from where it was before them."""
     MORE_OF_KL: ClassVar[Group] = Group("KL to the reference")
-    kl_target: Rate | None = None
+    kl_target: PositiveFloat | None = None
     """Adapt β so that the KL of a rollout (k1 summed over its tokens, nats) comes near this (arXiv:1909.08593, section
     2.2)."""
     reference_every: Annotated[int, Field(ge=2)] | None = None
@@ -116,9 +116,9 @@ class RlConfig(TrainConfig):
     ptx_data: str | None = None
     """Rows as in `posttrain sft`, trained on beside the RL loss in every optimizer step (InstructGPT's pre-training
     mix)."""
-    ptx_coefficient: Rate = 1.0
+    ptx_coefficient: PositiveFloat = 1.0
     """Weight of the mean negative log-likelihood of the `ptx_data` rows."""
-    ptx_batch_size: Positive = 16
+    ptx_batch_size: PositiveInt = 16
     """Rows of `ptx_data` in an optimizer step."""
     MISMATCH: ClassVar[Group] = Group("Importance weights")
     mismatch: Literal["auto", "off", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"] = "auto"
@@ -135,23 +135,23 @@ class RlConfig(TrainConfig):
     constraint: tuple[str, ...] = ()
     """A reward to keep at a level in the mean, `NAME>=LEVEL`: its excess is added with a multiplier λ ≥ 0 that grows
     while the level is missed (Lagrangian; Safe RLHF, arXiv:2310.12773). Give the reward weight 0 to only constrain."""
-    constraint_rate: Rate = 0.1
+    constraint_rate: PositiveFloat = 0.1
     """How fast multipliers move: λ ← max(0, λ + rate·(level − mean))."""
     SAMPLING: ClassVar[Group] = Group("Sampling")
-    max_new_tokens: Positive = 256
+    max_new_tokens: PositiveInt = 256
     """Longest completion in tokens; with an environment, longest turn."""
     temperature: Temperature = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus: the smallest set of tokens with this mass is kept."""
-    top_k: NonNegative = 0
+    top_k: NonNegativeInt = 0
     """Keep the k most likely tokens; 0 keeps all."""
     ENVIRONMENT: ClassVar[Group] = Group("Environment")
     env: str | None = None
     """An environment with tools or many turns: `file.py:Class`, `package.module:Class` or built in."""
-    max_turns: Positive = 8
+    max_turns: PositiveInt = 8
     """Answers of the model in one episode of the environment."""
-    env_timeout: Rate = 30.0
+    env_timeout: PositiveFloat = 30.0
     """Seconds an environment may take for one answer before its process is killed."""
     LOOKING: ClassVar[Group] = Group("Look and replay")
     replay: str | None = None
@@ -159,14 +159,14 @@ class RlConfig(TrainConfig):
     dry_run: bool = False
     """Show ten rollouts with their scores, advantages and trained tokens; train and write nothing."""
     ENGINE: ClassVar[Group] = Group("Sampling")
-    engine_slots: Positive = 64
+    engine_slots: PositiveInt = 64
     """Completions decoded at once."""
     FAILURES: ClassVar[Group] = Group("Reward")
-    max_unscored_share: Share = 0.1
+    max_unscored_share: UnitFloat = 0.1
     """The run stops when surely more than this share of rollouts cannot be scored, on average over tasks. A run within
     the limit is stopped with a probability of at most 5%, however long it is, unless one cause fails many tasks of a
     step at once. 0 stops at the first failure, 1 never."""
-    reward_timeout: Rate = 30.0
+    reward_timeout: PositiveFloat = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
 
     @model_validator(mode="wrap")

@@ -7,7 +7,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Resume, Seed, Share, Temperature
+from posttrain.config.base import (
+    Columns,
+    Config,
+    Group,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Resume,
+    Seed,
+    Temperature,
+    UnitFloat,
+)
 
 
 class SourceConfig(Config):
@@ -18,20 +29,20 @@ class SourceConfig(Config):
     """Model to sample from; as in training. Either this or `endpoint`."""
     endpoint: str | None = None
     """URL of an OpenAI-compatible API to sample from, as `http://localhost:8000/v1`. Needs `pip install
-    'openai>=1.60'`."""
+    'posttrain[openai]'`."""
     endpoint_model: str | None = None
     """Name of the model there."""
     endpoint_key: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; it may be unset where the endpoint asks for none."""
-    endpoint_concurrency: Positive = 8
+    endpoint_concurrency: PositiveInt = 8
     """Requests under way at once."""
-    endpoint_timeout: Rate = 120.0
+    endpoint_timeout: PositiveFloat = 120.0
     """Seconds one try of a request may take."""
-    endpoint_retries: NonNegative = 5
+    endpoint_retries: NonNegativeInt = 5
     """Further tries, each after a longer wait, of a request that timed out or got 429 or 5xx."""
-    endpoint_max_requests: Positive | None = None
+    endpoint_max_requests: PositiveInt | None = None
     """Stop after this many requests; answers from the cache are free."""
-    endpoint_max_tokens: Positive | None = None
+    endpoint_max_tokens: PositiveInt | None = None
     """Stop once answers have used this many tokens, prompts included."""
     endpoint_cache: Path | None = None
     """Folder of answers that were given before; the same request is answered from there. Default: one in `out`."""
@@ -42,18 +53,18 @@ class SourceConfig(Config):
     """Columns that have other names: `prompt=question`."""
     out: Path
     """Folder of the run."""
-    limit: Positive | None = None
+    limit: PositiveInt | None = None
     """Use only the first tasks."""
     SAMPLING: ClassVar[Group] = Group("Sampling")
-    max_new_tokens: Positive = 256
+    max_new_tokens: PositiveInt = 256
     """Longest answer in tokens."""
     temperature: Temperature = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus mass."""
-    top_k: NonNegative = 0
+    top_k: NonNegativeInt = 0
     """Keep the k most likely tokens; 0 keeps all."""
-    engine_slots: Positive = 64
+    engine_slots: PositiveInt = 64
     """Answers decoded at once."""
     GENERAL: ClassVar[Group] = Group("General")
     raw: bool = False
@@ -106,7 +117,7 @@ class SampleConfig(SourceConfig):
     write: Literal["best", "pairs", "all"] = "best"
     """`best`: the best answers to each task, as rows for SFT. `pairs`: a best and a worst one, as rows for DPO. `all`:
     every answer, as rows for SFT."""
-    keep: Positive = 1
+    keep: PositiveInt = 1
     """How many of the best answers to a task are written."""
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Write only answers with at least this score (`best`, `all`)."""
@@ -116,12 +127,12 @@ class SampleConfig(SourceConfig):
     truncated: Literal["drop", "keep"] = "drop"
     """Whether `best` and `all` leave out answers that the token limit cut: trained on, one teaches to end there."""
     MORE_OF_SAMPLING: ClassVar[Group] = Group("Sampling")
-    samples: Positive = 8
+    samples: PositiveInt = 8
     """Answers sampled to each task."""
     FAILURES: ClassVar[Group] = Group("Reward")
-    max_unscored_share: Share = 0.1
+    max_unscored_share: UnitFloat = 0.1
     """As in `posttrain rl`; answers that could not be had count too."""
-    reward_timeout: Rate = 30.0
+    reward_timeout: PositiveFloat = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
     SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0
@@ -164,7 +175,7 @@ class ReviseConfig(SourceConfig):
     PRINCIPLES: ClassVar[Group] = Group("Principles")
     principles: str = "harmless"
     """`harmless`, `honest`, a YAML file with `criteria` as a judge's rubric has them, or one principle as a text."""
-    revisions: Positive = 2
+    revisions: PositiveInt = 2
     """How often an answer is criticised and rewritten, each time by a principle drawn for it."""
     SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0

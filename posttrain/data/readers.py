@@ -7,6 +7,7 @@ a `problem`: `read_rows` raises the first one, `posttrain check-data` collects t
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from posttrain.console import say_once
+from posttrain.console import info_once
 from posttrain.data.raw import RawRow, checked_row, decode, first_line, read_bytes
 from posttrain.data.slices import WHOLE, Split
 from posttrain.data.sources import Source, parse_source, split_sources, weighted
@@ -57,7 +58,7 @@ def iter_rows(text: str) -> list[RawRow]:
             return own
         taken = weighted(len(own), source.weight)
         if source.weight != 1:
-            say_once(f"{part}: {len(taken)} rows of the {len(own)} there are")
+            info_once(f"{part}: {len(taken)} rows of the {len(own)} there are")
         first = len(rows)  # a row keeps its number among those of its source, for the ids of tasks
         rows += [_copy(own[i], first + i + copy * len(own), copy) for i, copy in taken]
     return rows
@@ -254,7 +255,7 @@ def _list_in_object(text: str, position: int, name: str, split: str | None) -> i
         raise InputError(f"{name}: {NOT_A_LIST}")
     if split is None and len(lists) == 1:
         split = next(iter(lists))
-        say_once(f"{name}: read the rows of {split!r}")
+        info_once(f"{name}: read the rows of {split!r}")
     if split not in lists:
         has = ", ".join(map(repr, lists))
         which = f"has no list {split!r}, but {has}" if split else f"has several lists, {has}"
@@ -272,6 +273,11 @@ def _hub_rows(source: Source, text: str) -> list[RawRow]:
     """Rows of a data set of the Hugging Face hub; `where` counts rows from 1."""
     if unknown := sorted(set(source.options) - set(HUB_OPTIONS)):
         raise InputError(f"{text}: unknown option {unknown[0]!r}; a hub id takes ?split=…, &config=… and &revision=…")
+    if importlib.util.find_spec("datasets") is None:
+        raise InputError(
+            f"no such file: {text}; as an id of the Hugging Face hub it needs the package datasets, which is not "
+            "installed; check the path, or run: pip install 'posttrain[datasets]'"
+        )
     import datasets
 
     options = {"split": "train"} | dict(source.options)

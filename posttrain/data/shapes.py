@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from posttrain.console import say_once
+from posttrain.console import info_once
 from posttrain.data import forms
 from posttrain.data.columns import ASSISTANT_MARK, STEPS, parsed_json, short
 from posttrain.data.raw import RawRow
@@ -76,7 +76,7 @@ def standardised(rows: Sequence[RawRow], tasks: bool = False) -> list[RawRow]:
             told[f"{_file(row)}: {remark}"] = None
         out.append(RawRow(row.where, columns, row.problem, row.index))
     for line in list(told)[:SHOWN]:
-        say_once(line)
+        info_once(line)
     return out
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.data.raw import RawRow, checked_row, decode, first_line
+from posttrain.systems import need_package
 from posttrain.types import InputError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -77,6 +78,7 @@ def _header(cells: list[str], where: str, separator: str) -> list[str]:
 
 def parquet_rows(path: Path) -> list[RawRow]:
     """Rows of a Parquet file; `where` counts them from 1. Raises InputError where it cannot be read."""
+    need_package("pyarrow", f"{path}: a Parquet file")
     import pyarrow
     import pyarrow.parquet
 

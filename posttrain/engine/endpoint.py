@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from posttrain.engine.ledger import Spent, counted
-from posttrain.runlog import write_atomic
+from posttrain.runs.log import write_atomic
+from posttrain.systems import need_package
 from posttrain.tool_calls import with_text_arguments
 from posttrain.types import InputError, Message, RunFailed, Sampling
 
@@ -110,8 +110,7 @@ class Endpoint:
     """Tokens that their answers used."""
 
     def __post_init__(self) -> None:
-        if importlib.util.find_spec("openai") is None:
-            raise InputError("an endpoint needs the package openai; run: pip install 'openai>=1.60'")
+        need_package("openai", "an endpoint")
         if self.sampling.top_k or self.sampling.stop:
             raise InputError("an endpoint takes neither top_k nor stop strings; leave them out")
         self._stopped: InputError | RunFailed | None = None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from posttrain.rewards.adapters import rubric_reward
+from posttrain.rewards.libraries.adapters import rubric_reward
 
 OF_THE_STEP = ("done", "reward", "metadata")
 """Fields of an OpenEnv observation that are no part of what is seen."""

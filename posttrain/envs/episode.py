@@ -16,9 +16,9 @@ from typing import Any
 import numpy
 
 from posttrain.envs.tools import BadCall, Schema, cut, read_call, result_text, tool_name
-from posttrain.rewards.loading import freeze
-from posttrain.rewards.returns import BadReturn, number
 from posttrain.types import InputError
+from posttrain.workers.loading import freeze
+from posttrain.workers.returns import BadReturn, number
 
 Answer = dict[str, Any]
 

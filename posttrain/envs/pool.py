@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from posttrain.envs.specs import parse_spec
-from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
 from posttrain.types import InputError, Message, RunFailed
+from posttrain.workers.process import START_SECONDS, Worker, WorkerLost
 
 T = TypeVar("T")
 SERVER = "posttrain.envs.server:EnvServer"

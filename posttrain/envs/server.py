@@ -14,9 +14,9 @@ from typing import Any
 from posttrain.envs.episode import Answer, Episode, required_names
 from posttrain.envs.specs import Factory, factory, files_of
 from posttrain.envs.tools import Schema, schemas_of
-from posttrain.rewards.expressions import Expression
-from posttrain.rewards.returns import one_line
+from posttrain.expressions import Expression
 from posttrain.types import InputError
+from posttrain.workers.returns import one_line
 
 CLOSE_SECONDS = 1.0
 """What an environment may take to free what it holds."""

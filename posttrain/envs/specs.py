@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from posttrain.rewards.expressions import Expression, parse_call
-from posttrain.rewards.loading import close_match, load_object
+from posttrain.expressions import Expression, parse_call
 from posttrain.types import InputError
+from posttrain.workers.loading import close_match, load_object
 
 BUILTINS: Mapping[str, str] = {
-    "calculator": "posttrain.envs.calculator:Calculator",
-    "python": "posttrain.envs.python:Python",
-    "search": "posttrain.envs.search:Search",
-    "guess_number": "posttrain.envs.guess_number:GuessNumber",
-    "guess_number_tool": "posttrain.envs.guess_number:GuessNumberTool",
-    "rooms": "posttrain.envs.rooms:Rooms",
-    "gym": "posttrain.envs.gym:Gym",
+    "calculator": "posttrain.envs.shipped.calculator:Calculator",
+    "python": "posttrain.envs.shipped.python:Python",
+    "search": "posttrain.envs.shipped.search:Search",
+    "guess_number": "posttrain.envs.shipped.guess_number:GuessNumber",
+    "guess_number_tool": "posttrain.envs.shipped.guess_number:GuessNumberTool",
+    "rooms": "posttrain.envs.shipped.rooms:Rooms",
+    "gym": "posttrain.envs.shipped.gym:Gym",
     "gymnasium": "posttrain.envs.adapters:Gymnasium",
     "openenv": "posttrain.envs.adapters:OpenEnv",
     "verifiers": "posttrain.envs.verifiers_env:verifiers",

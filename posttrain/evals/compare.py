@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posttrain.comparison import RUNS_FILE, Apart, Comparison, Contrast, Cost, StageResult, label, root_of
+from posttrain.chat.template_date import KEY as TEMPLATE_DATE
+from posttrain.chat.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE
 from posttrain.evals.contrasts import contrast, kept_from, leads, transform_of
 from posttrain.evals.evaluations import Evaluation, grouped, read_evaluations
-from posttrain.evals.runs import check_run, find_parents, name_runs
 from posttrain.evals.settings import setting_difference
-from posttrain.evals.stats import estimate
-from posttrain.evals.tables import format_tables
-from posttrain.run_files import CostFile, checked
-from posttrain.runlog import read_object, write_atomic
-from posttrain.template_date import KEY as TEMPLATE_DATE
-from posttrain.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE
-from posttrain.text import printable
+from posttrain.runs.files import CostFile, checked
+from posttrain.runs.log import read_object, write_atomic
+from posttrain.runs.records import Apart, Comparison, Contrast, Cost, StageResult, label, root_of
+from posttrain.stats import estimate
 from posttrain.types import InputError
-from posttrain.wording import summary
 
 if TYPE_CHECKING:
-    from posttrain.config import CompareConfig
+    pass
 
-__all__ = ["compare", "compare_runs", "format_tables", "summary"]
-
-OURS = {"compare.json", RUNS_FILE, "report.html"}
-"""What a comparison writes, and may replace."""
 
 Suites = Mapping[str, Evaluation]
 
@@ -186,40 +177,3 @@ def _notes(pairs: Sequence[tuple[str, str]], found: Mapping[str, Suites], apart:
                 if value in b.values and (why := kept_from(value, a, b))
             ]
     return notes
-
-
-# -- the command ------------------------------------------------------------------------------------------------------
-
-
-def compare_runs(config: CompareConfig, write_report: Callable[[Path], Path]) -> None:
-    """`posttrain compare`: write `compare.json` and, by `write_report`, `report.html`; print tables and sentences.
-
-    An earlier comparison in `--out` is replaced. Raises InputError for a folder that is missing or is not a run, for an
-    `--out` that holds anything else than a comparison, and, without `loose`, for evaluations that were not made
-    alike."""
-    from rich.console import Console
-
-    for run in config.runs:
-        check_run(run)
-    _check_out(config.out)
-    runs = name_runs(config.runs)
-    comparison = compare(runs, find_parents(runs), config.out, loose=config.loose)
-    places = {name: os.path.relpath(folder, config.out) for name, folder in runs.items()}
-    write_atomic(config.out / RUNS_FILE, json.dumps(places, indent=1, ensure_ascii=False) + "\n")
-    page = write_report(config.out)
-    console = Console()
-    for table in format_tables(comparison):
-        console.print(table)
-    for sentence in summary(comparison):
-        console.print(f"- {printable(sentence)}", highlight=False, markup=False)
-    console.print(f"\nreport: {printable(page)}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _check_out(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; give a folder")
-    held = {p.name for p in out.iterdir()} - OURS if out.exists() else set()
-    if runs := sorted(held & {"config.yaml", "recipe.yaml", "lineage.json", "evaluations"}):
-        raise InputError(f"--out {out}: holds a run ({runs[0]}); choose another folder")
-    if held:
-        raise InputError(f"--out {out}: not empty and not a comparison; choose another folder")

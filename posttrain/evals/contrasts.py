@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from posttrain.comparison import PERPLEXITY, Comparison, Contrast, Lead, Section, ranked, root_of, sections
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.evals.evaluations import TEXT_NLL, Evaluation
 from posttrain.evals.settings import value_difference
-from posttrain.evals.stats import Transform, difference
+from posttrain.runs.records import PERPLEXITY, Comparison, Contrast, Lead, Section, ranked, root_of, sections
+from posttrain.stats import Transform, difference
 
 Named = tuple[str, Evaluation]
 """A run's name and its evaluation of one suite."""

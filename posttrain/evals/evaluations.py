@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.comparison import PERPLEXITY, TaskKey, is_graded, task_keys
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.evals.settings import reward_differences, settings_differences, tasks_words
-from posttrain.run_files import SuiteFile, TaskLine, checked
-from posttrain.runlog import numbered_jsonl, read_object
+from posttrain.runs.files import SuiteFile, TaskLine, checked
+from posttrain.runs.log import numbered_jsonl, read_object
+from posttrain.runs.records import PERPLEXITY, TaskKey, is_graded, task_keys
 
 TEXT_NLL = "text_nll"
 """The value whose tasks are windows of a text, not questions."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.models import LanguageModel
 from posttrain.models.divergence import batch_sampling_kl
-from posttrain.models.head import CHUNK_ELEMENTS
+from posttrain.models.token_logprobs import CHUNK_ELEMENTS
 from posttrain.types import Rollout
 
 FORWARD_TOKENS = 4096

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from posttrain.comparison import PERPLEXITY, Estimate, is_graded, label
+from posttrain.batch.packing import Branch, Tree, micro_batches, pack
+from posttrain.batch.types import Node
+from posttrain.chat.template_date import dated, fixed_date, template_date
 from posttrain.config import EvalConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
-from posttrain.data.packing import Branch, Tree, micro_batches, pack
-from posttrain.engine.local import LocalEngine
+from posttrain.engine.local.engine import LocalEngine
 from posttrain.evals.evaluations import TEXT_NLL
 from posttrain.evals.kl import FORWARD_TOKENS, kl_of_answers
 from posttrain.evals.retention.retention import (
@@ -30,14 +31,14 @@ from posttrain.evals.retention.retention import (
 )
 from posttrain.evals.runs import check_free, other_weights
 from posttrain.evals.settings import hash_of, task_settings, tasks_hash
-from posttrain.evals.stats import estimate, pass_at_k
 from posttrain.models import LanguageModel, load_model, weights_hash
-from posttrain.rewards.base import Scorer
+from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
-from posttrain.runlog import refuse_links, write_atomic
-from posttrain.template_date import dated, fixed_date, template_date
+from posttrain.runs.log import refuse_links, write_atomic
+from posttrain.runs.records import PERPLEXITY, is_graded, label
+from posttrain.stats import Estimate, estimate, pass_at_k
 from posttrain.text import printable
-from posttrain.types import Group, InputError, Node, RunFailed, Sampling, Score, Task
+from posttrain.types import Group, InputError, RunFailed, Sampling, Score, Task
 from posttrain.wording import TOO_FEW
 
 WINDOW = 512

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posttrain.run_files import LineageFile, SuiteFile, checked
-from posttrain.runlog import read_object
+from posttrain.runs.files import LineageFile, SuiteFile, checked
+from posttrain.runs.log import read_object
 from posttrain.types import InputError
 
 if TYPE_CHECKING:

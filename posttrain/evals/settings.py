@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.rewards.base import Scorer
 from posttrain.rewards.contents import reward_contents
+from posttrain.rewards.scorer import Scorer
 from posttrain.types import Sampling, Task
 
 Settings = Mapping[str, Any]

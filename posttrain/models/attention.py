@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from posttrain.types import Node
+from posttrain.batch.types import Node
 
 IMPLEMENTATION = "posttrain"
 PADDING_LIMIT = 1.3

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from posttrain.batch.types import Batch
 from posttrain.models.attention import ForestPlan
-from posttrain.models.head import BLOCK_ROWS, CHUNK_ELEMENTS, Supports, restrict
+from posttrain.models.cpu.linear import input_gradient, linear
 from posttrain.models.language_model import LanguageModel
-from posttrain.models.products import input_gradient, linear
-from posttrain.types import Batch
+from posttrain.models.token_logprobs import BLOCK_ROWS, CHUNK_ELEMENTS, Supports, restrict
 
 
 class Divergence(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from posttrain.types import Node
+from posttrain.batch.types import Node
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from posttrain.batch.types import Batch, Node
 from posttrain.chat import ChatFormat
-from posttrain.models import attention, fused
+from posttrain.models import attention
+from posttrain.models import layers as fused
 from posttrain.models.attention import ForestPlan, Plan
 from posttrain.models.classifier import save_classifier
-from posttrain.models.decoder import Decoder
+from posttrain.models.cpu.linear import adopt
+from posttrain.models.decoding import Decoder
 from posttrain.models.dtypes import rounded
 from posttrain.models.flops import FlopCounter
-from posttrain.models.head import TokenOutputs, logprobs_from_logits, token_logprobs
-from posttrain.models.products import adopt
+from posttrain.models.token_logprobs import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.text import printable
-from posttrain.types import Batch, InputError, Node
+from posttrain.types import InputError
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -24,12 +24,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from posttrain.chat.given import put, template_text
+from posttrain.chat.template_date import CLOCK
+from posttrain.config.model_names import SMOLLM2, TINY, local_model
 from posttrain.folders import write_folder
-from posttrain.model_names import SMOLLM2, TINY, local_model
 from posttrain.models.classifier import as_causal
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
-from posttrain.template_date import CLOCK
+from posttrain.systems import need_package
 from posttrain.types import InputError
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -280,6 +281,7 @@ def _smollm2() -> str:
     if spec is not None and spec.origin is not None:
         gguf = Path(spec.origin).parent / SMOLLM2_FILE
         if gguf.is_file():
+            need_package("gguf", SMOLLM2)
             return str(_cached(f"{SMOLLM2}-{gguf.stat().st_size}", lambda out: _convert_gguf(gguf, out)))
     return _from_hub(
         SMOLLM2_HUB,

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.batch.types import Batch
 from posttrain.chat import Ids
-from posttrain.data.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.models.language_model import LanguageModel
-from posttrain.types import Batch
 
 
 def response_tree(prompt_ids: Ids, responses: Sequence[Ids]) -> Tree:

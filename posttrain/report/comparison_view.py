@@ -11,25 +11,17 @@ from typing import Any
 
 import yaml
 
-from posttrain.comparison import (
-    PERPLEXITY,
-    RUNS_FILE,
-    Comparison,
-    Contrast,
-    Section,
-    root_of,
-    sections,
-    task_keys,
-)
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report import charts
 from posttrain.report.files import MAIN_CURVES, RunFiles, read_comparison, read_run, read_text
 from posttrain.report.opening import comparison_opening
 from posttrain.report.run_opening import run_opening
 from posttrain.report.sentence import winner
-from posttrain.runlog import read_object
+from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict
+from posttrain.runs.log import read_object
+from posttrain.runs.records import PERPLEXITY, RUNS_FILE, Comparison, Contrast, Section, root_of, sections, task_keys
 from posttrain.types import InputError
-from posttrain.wording import caveats, findings, format_difference, format_estimate, not_evaluated, verdict
+from posttrain.wording import format_estimate
 
 SHOWN_TASKS = 6
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

@@ -10,10 +10,10 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from posttrain.comparison import Comparison, Lead, ranked, root_of, sections
 from posttrain.report import charts
-from posttrain.run_files import CostFile, SampleText, TaskLine, checked
-from posttrain.runlog import numbered_jsonl, read_file, read_object
+from posttrain.runs.files import CostFile, SampleText, TaskLine, checked
+from posttrain.runs.log import numbered_jsonl, read_file, read_object
+from posttrain.runs.records import Comparison, Lead, ranked, root_of, sections
 from posttrain.types import InputError
 from posttrain.wording import described
 

@@ -11,13 +11,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from posttrain.comparison import is_graded, label
 from posttrain.report import charts
 from posttrain.report.comparison_view import comparison_view
 from posttrain.report.files import MAIN_CURVES, RolloutLine, RunFiles, read_run
 from posttrain.report.run_opening import run_opening
-from posttrain.run_files import checked
-from posttrain.runlog import parse_object, write_atomic
+from posttrain.runs.files import checked
+from posttrain.runs.log import parse_object, write_atomic
+from posttrain.runs.records import is_graded, label
 from posttrain.types import InputError
 from posttrain.wording import format_number, format_quantity
 

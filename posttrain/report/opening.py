@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from posttrain.comparison import Comparison, Contrast, Cost, Lead, Section, ranked, root_of, sections
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report.sentence import MAY_BE_CHANCE, Sentence, highest_trained, value_of, winner
-from posttrain.wording import (
-    format_difference,
-    format_estimate,
-    format_interval,
-    format_quantity,
-    is_loss,
-    verdict,
-)
+from posttrain.report.words import format_difference, is_loss, verdict
+from posttrain.runs.records import Comparison, Contrast, Cost, Lead, Section, ranked, root_of, sections
+from posttrain.wording import format_estimate, format_interval, format_quantity
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import yaml
 
 from posttrain.report.files import RunFiles, finite
 from posttrain.report.opening import Number, Opening, cost_number
-from posttrain.runlog import parse_object
+from posttrain.runs.log import parse_object
 from posttrain.types import InputError
 from posttrain.wording import format_number
 

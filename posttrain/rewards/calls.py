@@ -26,14 +26,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from posttrain.rewards.adapters import adapt
-from posttrain.rewards.base import Sample
-from posttrain.rewards.expressions import Expression
-from posttrain.rewards.given import Given
-from posttrain.rewards.loading import close_match, load_object, thaw
-from posttrain.rewards.returns import Answer, as_list, checked, failure
-from posttrain.rewards.specs import BATCHED_NAMES, BUILTINS, NOT_COLUMNS, Signature
-from posttrain.types import InputError
+from posttrain.expressions import Expression
+from posttrain.rewards.libraries.adapters import adapt
+from posttrain.rewards.precomputed import Given
+from posttrain.rewards.registry import BATCHED_NAMES, BUILTINS, NOT_COLUMNS, Signature
+from posttrain.types import InputError, Sample
+from posttrain.workers.loading import close_match, load_object, thaw
+from posttrain.workers.returns import Answer, as_list, checked, failure
 
 Function = Callable[..., Any]
 

@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
 
-from posttrain.model_names import local_model
-from posttrain.rewards.base import loaded_rewards, local_models, named_twice
-from posttrain.rewards.expressions import Expression
+from posttrain.config.model_names import local_model
+from posttrain.expressions import Expression
 from posttrain.rewards.learned import check_model_reward
-from posttrain.rewards.specs import BUILTINS, Loaded, Spec, check_columns
-from posttrain.rewards.workers import START_SECONDS, Worker, WorkerLost
+from posttrain.rewards.registry import BUILTINS, Loaded, Spec, check_columns
+from posttrain.rewards.scorer import loaded_rewards, local_models, named_twice
 from posttrain.types import InputError
+from posttrain.workers.process import START_SECONDS, Worker, WorkerLost
 
 
 class RewardCheck:

@@ -6,14 +6,157 @@ The values of all parts are kept beside the whole (`gate/format`, `gate/math`), 
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from posttrain.rewards.base import Sample
-from posttrain.rewards.calls import Function, Reward
-from posttrain.rewards.wrapped import Values, Wrapped, wrap
-from posttrain.types import InputError
+from posttrain.rewards.calls import Function, Reward, answered, as_reward, run
+from posttrain.rewards.registry import MODEL_SCORES, NOT_COLUMNS, Signature
+from posttrain.types import InputError, Message, Sample
+from posttrain.workers.returns import Answer, failure, number
+
+Values = Sequence[float]
+Rule = Callable[[Values, Sample], float]
+"""The value of a sample from those of the rewards inside."""
+BatchRule = Callable[[Sequence[Values], Sequence[Sample]], Sequence[float]]
+"""The values of all samples of a batch from those of the rewards inside, one row a sample."""
+Edit = Callable[[Sample], Sample]
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """Rewards, and a rule that makes one value of theirs. Made by `wrap`.
+
+    The rewards inside see the sample as `edit` returns it, the rule sees the sample itself. Parts are named after them:
+    `gate/format`, `gate/clip/math`. A sample to which one of them does not apply has no value (null), and one in which
+    one of them fails has failed; a rule need not care. With rewards that are called by sample it is itself called by
+    sample, so that a hung or failing one costs only itself; with a batched one inside, or a rule over the batch, it is
+    batched.
+
+    It is also a batched reward function, for other trainers: called with lists `prompts` and `completions` (and
+    `completion_ids` and columns), it returns a list of float or None; there a failure is raised. It can be pickled if
+    its functions can."""
+
+    name: str
+    rewards: tuple[Reward, ...]
+    rule: Rule | None = None
+    """None: the value of the first reward inside."""
+    batch_rule: BatchRule | None = None
+    """Follows `rule`, over the samples for which that gave a value, and has the last word."""
+    edit: Edit | None = None
+    columns: tuple[str, ...] = ()
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    @property
+    def kind(self) -> str:
+        batched = self.batch_rule is not None or any(reward.kind == "batched" for reward in self.rewards)
+        return "batched" if batched else "sample"
+
+    @property
+    def is_async(self) -> bool:
+        return any(reward.is_async for reward in self.rewards)
+
+    @property
+    def leaves(self) -> tuple[Signature, ...]:
+        own = Signature(self.name, "sample", self.columns, self.columns, takes_all=False)
+        return (own, *(leaf for reward in self.rewards for leaf in reward.leaves))
+
+    async def score_sample(self, sample: Sample) -> Answer:
+        seen = self.edit(sample) if self.edit else sample
+        return self._combined([await reward.score_sample(seen) for reward in self.rewards], sample)
+
+    async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
+        answers: list[Answer] = [{} for _ in samples]
+        seen: dict[int, Sample] = {}
+        for i, sample in enumerate(samples):
+            try:
+                seen[i] = self.edit(sample) if self.edit else sample
+            except Exception as error:
+                answers[i] = failure(error)
+        if not seen:
+            return answers
+        columns = [await reward.score_batch(list(seen.values()), offered) for reward in self.rewards]
+        rows = dict(zip(seen, zip(*columns, strict=True), strict=True))
+        for i, row in rows.items():
+            answers[i] = await answered(self._row(row, samples[i]))
+        if self.batch_rule is not None:
+            used = [i for i, answer in enumerate(answers) if answer.get("value") is not None]
+            values = self.batch_rule([[a["value"] for a in rows[i]] for i in used], [samples[i] for i in used])
+            for i, value in zip(used, values, strict=True):
+                answers[i]["value"] = number(value, self.name)
+        return answers
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        offered = {name: columns[name] for name in columns if name in NOT_COLUMNS}
+        ids = offered.pop("completion_ids", None) or [()] * len(prompts)
+        data = {name: values for name, values in columns.items() if name not in NOT_COLUMNS}
+        samples = [
+            Sample(_turns(prompt), _answer(completion), tuple(ids[i]), {name: data[name][i] for name in data})
+            for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
+        ]
+        scoring = self.score_batch(samples, offered)
+        answers: list[Answer] = asyncio.run(scoring) if self.is_async else run(scoring)
+        if failed := [answer for answer in answers if "error" in answer]:
+            raise RuntimeError(f"{len(failed)} of {len(answers)} samples failed; the first:\n{failed[0]['traceback']}")
+        return [answer["value"] for answer in answers]
+
+    async def _row(self, row: Sequence[Answer], sample: Sample) -> Answer:
+        return next((answer for answer in row if "error" in answer), None) or self._combined(row, sample)
+
+    def _combined(self, answers: Sequence[Answer], sample: Sample) -> Answer:
+        """The answer of a sample, as yet without a rule over the batch."""
+        parts: dict[str, float | None] = {}
+        for reward, answer in zip(self.rewards, answers, strict=True):
+            parts[reward.name] = answer["value"]
+            parts |= {f"{reward.name}/{name}": value for name, value in answer["parts"].items()}
+        values = [answer["value"] for answer in answers]
+        if None in values:
+            return {"value": None, "parts": parts}
+        value = self.rule(values, sample) if self.rule else values[0]
+        return {"value": number(value, self.name), "parts": parts}
+
+
+def wrap(
+    name: str,
+    rewards: Sequence[Function | Reward],
+    rule: Rule | None = None,
+    *,
+    batch_rule: BatchRule | None = None,
+    edit: Edit | None = None,
+    columns: tuple[str, ...] = (),
+) -> Wrapped:
+    """Rewards and a rule as one reward. Raises InputError for none, for two of one name, for what is no reward, and for
+    a model's reward behind an `edit`."""
+    if not rewards:
+        raise InputError(f"{name} needs at least one reward")
+    for reward in rewards:
+        if not callable(reward) and not hasattr(reward, "score_sample"):
+            raise InputError(f"{name} is made of rewards, and {reward!r} is none; options are given by name")
+    inside = tuple(map(as_reward, rewards))
+    names = [reward.name for reward in inside]
+    if twice := [other for other in names if names.count(other) > 1]:
+        raise InputError(f"{name} has two parts named {twice[0]!r}; rename one: {twice[0]} as NAME")
+    if edit is not None and any(MODEL_SCORES in leaf.names for reward in inside for leaf in reward.leaves):
+        raise InputError(
+            f"{name} changes what the rewards inside see, and the score of a model was made before; put the model's "
+            "reward outside of it"
+        )
+    return Wrapped(name, inside, rule, batch_rule, edit, columns)
+
+
+def _turns(prompt: Any) -> Any:
+    return prompt if isinstance(prompt, str) else tuple(map(Message.from_dict, prompt))
+
+
+def _answer(completion: Any) -> tuple[Message, ...]:
+    return (Message("assistant", completion),) if isinstance(completion, str) else tuple(_turns(completion))
+
 
 AnyReward = Function | Reward
 

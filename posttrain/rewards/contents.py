@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.rewards.expressions import Expression
-from posttrain.rewards.specs import BUILTINS, Spec
+from posttrain.expressions import Expression
+from posttrain.rewards.registry import BUILTINS, Spec
 
 
 def reward_contents(specs: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from posttrain.anytime import MeanTest, likeliest_beginning
+from posttrain.stats import MeanTest, likeliest_beginning
 from posttrain.types import RunFailed, Score
 
 ERROR = 0.05

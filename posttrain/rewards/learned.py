@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from posttrain.rewards.expressions import Expression
+from posttrain.expressions import Expression
 from posttrain.types import InputError
 
 if TYPE_CHECKING:
-    from posttrain.rewards.given import ModelReward
+    from posttrain.rewards.precomputed import ModelReward
 
 USES = ("mean", "min")
 AGGREGATES = ("min", "product", "last", "mean")
@@ -37,7 +37,7 @@ def learned(
     where prompt and response are longer than the model's context. Source: Stiennon et al. 2020, arXiv:2009.01325."""
     _check_learned(use=use, variance_penalty=variance_penalty, aggregate=aggregate)
     from posttrain.models import load_reward_model
-    from posttrain.rewards.model_scores import Learned, Stepwise
+    from posttrain.rewards.models import Learned, Stepwise
 
     lm = load_reward_model(model)
     if lm.step_separator is None:
@@ -59,7 +59,7 @@ def implicit(policy: str, reference: str, *, beta: float = 0.1) -> ModelReward:
     arXiv:2305.18290."""
     _check_implicit(beta=beta)
     from posttrain.models import load_model
-    from posttrain.rewards.model_scores import Implicit
+    from posttrain.rewards.models import Implicit
 
     ours, theirs = load_model(policy), load_model(reference)
     if ours.tokenizer.get_vocab() != theirs.tokenizer.get_vocab():

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from posttrain.config import ScoreConfig
-from posttrain.console import say_once
+from posttrain.console import info_once
 from posttrain.data.raw import RawRow, read_bytes
 from posttrain.data.readers import EXTENSIONS, extension, iter_rows, parse_jsonl
 from posttrain.data.shapes import renamed, standardised
-from posttrain.rewards.base import Sample, Scorer
-from posttrain.rewards.specs import BUILTINS
+from posttrain.rewards.registry import BUILTINS
+from posttrain.rewards.scorer import Scorer
 from posttrain.text import printable, printable_json
-from posttrain.types import InputError, Message, Prompt, RunFailed, Score
+from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
 
 PROGRESS_SECONDS = 5.0
 COMPLETIONS = ("response", "output")
@@ -92,7 +92,7 @@ def _with_completions(rows: Sequence[RawRow], name: str) -> list[RawRow]:
     found = [column for column in COMPLETIONS if column in columns]
     if "completion" in columns or len(found) != 1:
         return list(rows)
-    say_once(f"{name}: read as completions: {found[0]}")
+    info_once(f"{name}: read as completions: {found[0]}")
     return [
         replace(row, columns={**_without(row.columns, "response"), "completion": row.columns[found[0]]})
         if found[0] in row.columns

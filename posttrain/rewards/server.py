@@ -7,11 +7,10 @@ import importlib
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
-from posttrain.rewards.base import Sample
+from posttrain.expressions import Expression
 from posttrain.rewards.calls import Reward, answered, build, run
-from posttrain.rewards.expressions import Expression
-from posttrain.rewards.returns import Answer, failure, one_line
-from posttrain.types import InputError
+from posttrain.types import InputError, Sample
+from posttrain.workers.returns import Answer, failure, one_line
 
 
 class TrainerState(dict[str, Any]):
@@ -36,7 +35,7 @@ class Server:
         if request["kind"] == "load":
             yield self._load(request["expressions"])
         elif request["kind"] == "check":  # to load them and no models of judges
-            from posttrain.rewards.judge_model import without_models
+            from posttrain.rewards.judge.backend import without_models
 
             with without_models():
                 answer = self._load(request["expressions"])

@@ -14,17 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from posttrain.rewards.answers import parse_answer
-from posttrain.rewards.base import Sample
 from posttrain.rewards.calls import renamed
-from posttrain.rewards.compose import AnyReward, minimum
+from posttrain.rewards.compose import AnyReward, Values, Wrapped, minimum, wrap
 from posttrain.rewards.extract import marked_answers
 from posttrain.rewards.extract import strip_thinking as after_thinking
-from posttrain.rewards.lengths import units
-from posttrain.rewards.literals import NotLiteral
-from posttrain.rewards.math import same_answer
-from posttrain.rewards.wrapped import Values, Wrapped, wrap
-from posttrain.types import InputError, Message
+from posttrain.rewards.math.latex import NotLiteral
+from posttrain.rewards.math.parse import parse_answer
+from posttrain.rewards.math.reward import same_answer
+from posttrain.rewards.rules.length import units
+from posttrain.types import InputError, Message, Sample
 
 MIN_SPREAD = 1e-8
 """A standard deviation below this is none."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from posttrain.chat import ChatFormat
 from posttrain.engine.base import Engine, Request
-from posttrain.rewards.base import Sample, Scorer
+from posttrain.rewards.scorer import Scorer
 from posttrain.rollout.cost import sampled_ids
 from posttrain.rollout.plan import Limits, Plan
 from posttrain.rollout.turns import Environment, converse
-from posttrain.types import Completion, Group, InputError, Rollout, Score, Segment, Status, Task
+from posttrain.types import Completion, Group, InputError, Rollout, Sample, Score, Segment, Status, Task
 
 ENVIRONMENT_PART = "environment"
 """The part of a score that is the environment's own reward, with weight 1."""

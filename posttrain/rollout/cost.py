@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from posttrain.data.packing import nodes_of, radix
+from posttrain.batch.packing import nodes_of, radix
+from posttrain.batch.types import Node
 from posttrain.models.flops import FlopCounter
-from posttrain.types import Group, Node, Rollout, Segment
+from posttrain.types import Group, Rollout, Segment
 
 
 def prompt_ids(rollout: Rollout) -> tuple[int, ...]:

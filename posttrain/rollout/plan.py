@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from posttrain.chat import ChatFormat, Ids
-from posttrain.fitting import DoesNotFit, Fitted, fit
+from posttrain.data.fitting import DoesNotFit, Fitted, fit
 from posttrain.rows import Tools
 from posttrain.types import InputError, Sampling, Task
 

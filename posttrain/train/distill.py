@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from posttrain.batch.packing import Branch, Tree, micro_batches, pack
 from posttrain.chat import EncodedRow
+from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import DistillConfig
+from posttrain.data.fitting import Fitted, Limit, fit
 from posttrain.data.formats import load_prompts
-from posttrain.data.packing import Branch, Tree, micro_batches, pack
-from posttrain.engine.local import LocalEngine
-from posttrain.fitting import Fitted, Limit, fit
+from posttrain.engine.local.engine import LocalEngine
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models.divergence import batch_divergence
 from posttrain.rollout import (
@@ -28,13 +29,13 @@ from posttrain.rollout import (
     sampling_flops,
 )
 from posttrain.rows import CompletionRow
-from posttrain.runlog import RunLog, read_recorded
-from posttrain.template_date import dated, on_one_date
+from posttrain.runs.log import RunLog, read_recorded
+from posttrain.train.data_order import bounded_steps, rows_drawn, step_rows
+from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.notices import fitting, special_tokens
-from posttrain.train.policy import LocalPolicy, bounded_steps, rows_drawn, step_rows
+from posttrain.train.policy import LocalPolicy
+from posttrain.train.rl.advantages import trainable
 from posttrain.train.sft import encode_row
-from posttrain.train.signals import trainable
 from posttrain.types import InputError, Rollout, Sampling, Score, Task
 
 LEARNING_RATE = 2e-5

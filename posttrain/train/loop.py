@@ -17,18 +17,12 @@ import torch
 
 from posttrain.chat.given import given_hash
 from posttrain.config import TrainConfig
-from posttrain.console import Progress, say, short_path, warn
+from posttrain.console import Progress, info, short_path, warn
 from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
-from posttrain.run_config import FILE, HASHES, read_settings
-from posttrain.runlog import (
-    RunLog,
-    check_out,
-    progress_of,
-    read_metrics,
-    tidy,
-)
-from posttrain.train.notices import nothing_learnt
+from posttrain.runs.config import FILE, HASHES, read_settings
+from posttrain.runs.log import RunLog, check_out, progress_of, read_metrics, tidy
+from posttrain.train.events import nothing_learnt
 from posttrain.train.policy import (
     DamagedFile,
     LocalPolicy,
@@ -106,7 +100,7 @@ def finished(out: Path, settings: dict[str, Any], resume: bool) -> bool:
     if not check_out(out, settings, resume):
         return False
     tidy(out, read_settings(out / FILE)[0].get("keep", 1))
-    say(f"{out}: finished, there is nothing to do")
+    info(f"{out}: finished, there is nothing to do")
     return True
 
 

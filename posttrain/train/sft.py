@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from posttrain.batch.packing import Branch, Tree
+from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, EncodedRow
+from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import SftConfig
+from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.data.formats import load_sft
-from posttrain.data.packing import Branch, Tree
-from posttrain.fitting import DoesNotFit, Fitted, Limit, fit
-from posttrain.losses import sft_loss, token_mean_weights
+from posttrain.losses.policy import sft_loss, token_mean_weights
 from posttrain.models import LanguageModel
-from posttrain.models.head import TokenOutputs
+from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import SftRow
-from posttrain.runlog import RunLog
-from posttrain.template_date import dated, on_one_date
+from posttrain.runs.log import RunLog
+from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
+from posttrain.train.events import fitting, special_tokens
 from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.notices import fitting, special_tokens
-from posttrain.train.policy import LocalPolicy, planned_steps, rows_drawn, step_rows, training_flops
-from posttrain.types import Batch, LossOutput
+from posttrain.train.policy import LocalPolicy, training_flops
 
 LEARNING_RATE = 2e-5
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from posttrain.evals.stats import wilson_interval
+from posttrain.stats import wilson_interval
 
 EXPERIMENTS = 4000
 RESAMPLES = 1000

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import assert_same_run, finish, kill_when, launch, steps_written
-from tests.test_resume import KINDS, SAVE_EVERY, arguments
+from tests.train.test_resume import KINDS, SAVE_EVERY, arguments
 from tests.training_helpers import algorithms, events, metrics, read_rows, write_rows
 
 STEPS, KILLS = 60, 10

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from posttrain.data.packing import Branch, Tree, pack, share_prefix
+from posttrain.batch.packing import Branch, Tree, pack, share_prefix
 from posttrain.engine.base import Request
-from posttrain.engine.local import LocalEngine
+from posttrain.engine.local.engine import LocalEngine
 from posttrain.models import LanguageModel, load_model
 from posttrain.types import Completion, Sampling, Segment
 

@@ -1,0 +1,1 @@
+"""Batches: token rows packed into forests, and what a loss reads beside them."""

@@ -1,0 +1,181 @@
+"""What a finished command leaves behind, and what to do next by commands that can be copied. Reads run folders."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from posttrain import config as configs
+from posttrain.runs.log import read_metrics, read_object
+
+NOTABLE_STEPS = 5
+"""Steps at the beginning and at the end over which the mean reward is taken."""
+Lines = Iterator[tuple[str, str]]
+"""What a line is about, and the line."""
+
+
+def after(config: Any) -> str:
+    """What to print once the command of `config` has finished; empty where there is nothing to say. Raises InputError
+    for damaged files of a run."""
+    lines: Lines = iter(())
+    if isinstance(config, configs.SampleConfig | configs.ReviseConfig):
+        lines = _after_sampling(config)
+    elif isinstance(config, configs.TrainConfig | configs.AverageConfig):
+        lines = _after_training(config)
+    elif isinstance(config, configs.EvalConfig):
+        lines = _after_eval(config)
+    elif isinstance(config, configs.RunConfig):
+        lines = _after_recipe(config.folder)
+    elif isinstance(config, configs.CompareConfig):
+        lines = iter([("next", _command("chat", config.runs[-1]))])
+    return formatted(lines)
+
+
+def formatted(lines: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> str:
+    """One aligned line for each text; a label that repeats is printed once."""
+    out, before = [], ""
+    for about, text in lines:
+        out.append(f"{'' if about == before else about + ':':<10}{text}")
+        before = about
+    return "\n".join(out)
+
+
+def _after_training(config: configs.TrainConfig | configs.AverageConfig) -> Lines:
+    run = config.out
+    yield "model", str(run / "model")
+    yield "report", str(run / "report.html")
+    yield from _progress(read_metrics(run))
+    if isinstance(config, configs.RewardModelConfig):
+        reward = ("--reward", f"learned({run})", "--out", _beside(run, "best"))
+        model = config.policy or config.model
+        note = "   # tasks.jsonl: rows with a prompt; --reward is as good in posttrain rl"
+        yield "next", _command("sample", "--model", model, "--data", "tasks.jsonl", *reward, *_flags(config)) + note
+        return
+    if isinstance(config, configs.RlConfig | configs.OnlineDpoConfig) and _can_measure(config.reward):
+        yield from _evaluation(config)
+    elif not (run / "evaluations" / "retention.json").exists():
+        yield "next", _command("eval", run, "--suite", "retention", "--out", run, *_flags(config))
+    yield "next", _command("chat", run, *_flags(config, "trust_remote_code"))
+
+
+def _can_measure(rewards: Sequence[str]) -> bool:
+    """Whether an evaluation can use them: `judge_pair` compares answers with each other."""
+    return bool(rewards) and not any("judge_pair" in reward for reward in rewards)
+
+
+def _evaluation(config: configs.RlConfig | configs.OnlineDpoConfig) -> Lines:
+    """The run measured by its own reward, which needs the answers to be single turns."""
+    run = config.out
+    if getattr(config, "env", None) is not None or (run / "evaluations" / "held_out.json").exists():
+        return
+    rewards = [word for reward in config.reward for word in ("--reward", reward)]
+    held_out = config.eval_data or _rest(config.data)
+    words = ["eval", run, "--data", held_out or config.data, *_columns(config), *rewards]
+    if config.max_new_tokens != 256:
+        words += ["--max-new-tokens", config.max_new_tokens]
+    note = "" if held_out else "   # better on tasks that were not trained on"
+    yield "next", _command(*words, "--out", run, *_flags(config)) + note
+
+
+def _progress(rows: Sequence[Mapping[str, Any]]) -> Lines:
+    """The best step by the held-out data, and how the reward has changed."""
+    for name, best, word in (("eval/loss", min, "lowest"), ("eval/reward", max, "highest")):
+        seen = {row["step"]: row[name] for row in rows if row.get(name) is not None}
+        if seen:
+            step = best(seen, key=lambda n: seen[n])
+            last = max(seen)
+            then = "" if step == last else f"; {seen[last]:.4g} at step {last}, the last that was evaluated"
+            yield "held out", f"{name.removeprefix('eval/')} {seen[step]:.4g} at step {step}, the {word}{then}"
+            break
+    rewards = [row["reward"] for row in rows if row.get("reward") is not None]
+    if len(rewards) > 1:
+        n = min(NOTABLE_STEPS, len(rewards) // 2)
+        first, last = fmean(rewards[:n]), fmean(rewards[-n:])
+        steps = "step" if n == 1 else f"{n} steps"
+        yield "reward", f"mean {last:.3g} in the last {steps}, {last - first:+.3g} against the first {steps}"
+
+
+def _rest(data: str) -> str | None:
+    """The part of a file that training on `FILE?split=train[:90%]` has left; None for other data."""
+    begins = re.fullmatch(r"([^,]*\?split=[^\[,]*)\[:(\d+%?)\]", data)
+    return f"{begins[1]}[{begins[2]}:]" if begins else None
+
+
+def _after_sampling(config: configs.SampleConfig | configs.ReviseConfig) -> Lines:
+    file = config.out / config.file
+    method = "dpo" if config.write == "pairs" else "sft"
+    yield "data", str(file)
+    if config.model is None:
+        yield "next", _command("check-data", file)
+        return
+    out = _beside(config.out, method)
+    yield "next", _command(method, "--model", config.model, "--data", file, "--out", out, *_flags(config))
+
+
+def _after_eval(config: configs.EvalConfig) -> Lines:
+    """A comparison with what the model was trained from, once both were evaluated alike."""
+    if config.out is None:
+        yield "note", "nothing was written; --out RUN keeps the result for posttrain compare"
+        return
+    yield "result", str(config.out / "evaluations" / f"{config.file}.json")
+    parents = read_object(config.out / "lineage.json").get("parents") or []
+    start = str(parents[0]) if parents else ""
+    if not start or not (config.out / "lineage.json").exists():
+        yield "next", _command("compare", config.out, "--out", _beside(config.out, "comparison"))
+        return
+    folder = Path(start).parent if Path(start).name == "model" else Path(start)
+    if (folder / "evaluations" / f"{config.file}.json").exists():
+        yield "next", _command("compare", folder, config.out, "--out", _beside(config.out, "comparison"))
+        return
+    where = folder if (folder / "lineage.json").exists() else _beside(config.out, "start")
+    yield "next", _command("eval", start, *_same_evaluation(config), "--out", where)
+    yield "next", _command("compare", where, config.out, "--out", _beside(config.out, "comparison"))
+
+
+def _same_evaluation(config: configs.EvalConfig) -> Iterator[str]:
+    """The options of an evaluation that are not as they are by default, but for the model and the folder."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if name in ("model", "out") or value == field.default:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if name == "columns":
+            yield from _columns(config)
+        elif value is True:
+            yield option
+        else:
+            for word in value if isinstance(value, tuple) else (value,):
+                yield from (option, str(word))
+
+
+def _after_recipe(out: Path) -> Lines:
+    """The stage with the highest score, if it was measured, else the last one. Where the report is has been printed."""
+    compared = read_object(out / "compare.json")
+    highest = [lead["of"] for lead in compared.get("leads", {}).values()]
+    names = [name for name in (*compared.get("stages", {}), *highest[:1]) if (out / name / "model").exists()]
+    if names:
+        yield "model", str(out / names[-1] / "model")
+        yield "next", _command("chat", out / names[-1])
+
+
+def _columns(config: Any) -> list[str]:
+    names = config.columns or {}
+    return ["--columns", ",".join(f"{field}={column}" for field, column in names.items())] if names else []
+
+
+def _flags(config: Any, *names: str) -> list[str]:
+    """The flags of the config without which a run could not be read, or would be read otherwise."""
+    wanted = names or ("raw", "trust_remote_code")
+    return [f"--{name.replace('_', '-')}" for name in wanted if getattr(config, name, False)]
+
+
+def _beside(run: Path, what: str) -> str:
+    return str(run.parent / f"{run.name}-{what}")
+
+
+def _command(*words: Any) -> str:
+    return shlex.join(["posttrain", *map(str, words)])

@@ -1,0 +1,234 @@
+"""From the words of a command line to one validated config.
+
+tyro reads the words, pydantic judges the values. Every option is handed to pydantic as it was
+typed, so that a wrong value gets the same kind of message wherever it comes from: one line that names the option.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+import tyro
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+from posttrain.config import Config
+from posttrain.config.base import TakesRun, close_choice, option_name
+from posttrain.config.peer_names import look_up, meant
+from posttrain.types import InputError
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", dict[str, str]: "FIELD=COLUMN,..."}
+EMPTY: Mapping[str, str] = MappingProxyType({})
+EMPTY_OTHERS: Mapping[str, Sequence[str]] = MappingProxyType({})
+ALIKE = 0.7
+"""From which likeness on an option is taken for a misspelt one: below it, `--streaming` would be `--strict`."""
+NOT_GIVEN = "\0"
+"""Stands for an option that is not on the command line; no argument of a program can hold this character."""
+
+
+def parse_options(
+    config_class: type[ConfigT],
+    args: Sequence[str],
+    prog: str,
+    positional: Mapping[str, str] = EMPTY,
+    others: Mapping[str, Sequence[str]] = EMPTY_OTHERS,
+    completed: Callable[[Path, dict[str, Any]], dict[str, Any]] | None = None,
+) -> ConfigT:
+    """The config that `args` describe. `positional` maps the fields that are given by place to what they are called
+    in the help; the others are `--options`. `others` names the commands that have a field, for the message where an
+    option is one of theirs. Where a flag that takes a run folder has one, `completed` adds its settings to those that
+    were given.
+
+    A field that is a tuple repeats; any other may be given once. Raises InputError with a line for each thing that is
+    wrong, and SystemExit after a message of the parser for an option without its value.
+    """
+    _refuse_repeats(config_class, args, positional)
+    args, run = _without_run(config_class, args)
+    registry = ConstructorRegistry()
+    registry.struct_rule(lambda info: _fields_as_typed(info, positional))
+    parsed, unknown = tyro.cli(
+        config_class,
+        prog=prog,
+        args=args,
+        return_unknown_args=True,
+        add_help=False,  # see `option_help`
+        registry=registry,
+        config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
+    )
+    if unknown:
+        raise InputError(_unknown_message(config_class, unknown, positional, others, prog))
+    absent = (NOT_GIVEN, (), False)
+    given = {name: value for name, value in cast("dict[str, Any]", parsed).items() if value not in absent}
+    if run is not None and completed is not None:
+        given = completed(run, given)
+    try:
+        return config_class(**given)
+    except ValidationError as error:
+        raise InputError("\n".join(_messages(config_class, error, positional))) from error
+
+
+def _without_run(config_class: type[Config], args: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words without the run folder that a flag names, which the parser could not read, and that folder."""
+    flags = [option_name(name) for name, field in config_class.model_fields.items() if TakesRun() in field.metadata]
+    words = [part for arg in args for part in (arg.split("=", 1) if arg.split("=")[0] in flags else [arg])]
+    place = next((i for i, word in enumerate(words) if word in flags), len(words))
+    if place + 1 >= len(words) or words[place + 1].startswith("-"):
+        return list(args), None
+    return words[: place + 1] + words[place + 2 :], Path(words[place + 1])
+
+
+def _fields_as_typed(info: StructTypeInfo, positional: Mapping[str, str]) -> StructConstructorSpec | None:
+    """The tyro rule for our configs: every field a word (or words, or a flag), none required, nothing converted."""
+    if not (isinstance(info.type, type) and issubclass(info.type, Config)):
+        return None
+    fields = [_field_spec(name, field, positional.get(name)) for name, field in info.type.model_fields.items()]
+    return StructConstructorSpec(instantiate=dict, fields=tuple(fields))
+
+
+def _field_spec(name: str, field: FieldInfo, place: str | None) -> StructFieldSpec:
+    several = repeats(field)
+    if field.annotation is bool:
+        return StructFieldSpec(name, bool, default=False)
+    kind: Any = Annotated[tuple[str, ...] if several else str, tyro.conf.arg(metavar=place or metavar(field))]
+    if place is not None:
+        kind = Annotated[kind, tyro.conf.Positional]
+    return StructFieldSpec(name, kind, default=() if several else NOT_GIVEN)
+
+
+def repeats(field: FieldInfo) -> bool:
+    """Whether the option may be given several times."""
+    return get_origin(field.annotation) is tuple
+
+
+def metavar(field: FieldInfo) -> str:
+    """What the help shows for a value: the choices of a Literal, else `INT`, `FLOAT`, `PATH` or `TEXT`."""
+    leaves = _leaf_types(field.annotation)
+    for leaf in leaves:
+        if get_origin(leaf) is Literal:
+            return "{" + ",".join(map(str, get_args(leaf))) + "}"
+    return next((name for kind, name in METAVARS.items() if kind in leaves), "TEXT")
+
+
+def _leaf_types(kind: Any) -> list[Any]:
+    """The types in a union, without `Annotated` and `None`."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _leaf_types(get_args(kind)[0])
+    if origin in (Union, UnionType):
+        return [leaf for part in get_args(kind) if part is not type(None) for leaf in _leaf_types(part)]
+    return [kind]
+
+
+def _refuse_repeats(config_class: type[Config], args: Sequence[str], positional: Mapping[str, str]) -> None:
+    """The parser would keep the last value and drop the others without a word."""
+    names = Counter(arg.split("=")[0].replace("_", "-") for arg in args if arg.startswith("--"))
+    for field, info in config_class.model_fields.items():
+        if field not in positional and not repeats(info) and names[option_name(field)] > 1:
+            raise InputError(f"{option_name(field)} was given {names[option_name(field)]} times; give it once")
+
+
+def _unknown_message(
+    config_class: type[Config],
+    unknown: Sequence[str],
+    positional: Mapping[str, str],
+    others: Mapping[str, Sequence[str]],
+    prog: str,
+) -> str:
+    """A line for each option that is not known, or for the first word that belongs to none."""
+    fields = [field for field in config_class.model_fields if field not in positional]
+    options = dict.fromkeys(arg.partition("=")[0] for arg in unknown if arg.startswith("-"))
+    if not options:
+        return f"unexpected argument {unknown[0]!r}{_instead_of_word(unknown[0], fields)}"
+    return "\n".join(_unknown_option(name, fields, positional, others, prog) for name in options)
+
+
+def _unknown_option(
+    name: str,
+    fields: Sequence[str],
+    positional: Mapping[str, str],
+    others: Mapping[str, Sequence[str]],
+    prog: str,
+) -> str:
+    key = name.lstrip("-").replace("-", "_")
+    ours = look_up(key)
+    for field in (key, *(ours.fields if ours else ())):
+        if field in positional:
+            return f"unknown option {name}; write {positional[field]} without it"
+    return f"unknown option {name}; {_suggestion(key, fields, others, prog)}"
+
+
+def _instead_of_word(word: str, fields: Sequence[str]) -> str:
+    """What to write in place of a word that is no option, such as verl's `data.train_files=FILE`."""
+    name, equals, value = word.partition("=")
+    key = name.lstrip("+").replace("-", "_")
+    if not equals:
+        return f"; posttrain run {word} runs a recipe" if word.endswith((".yaml", ".yml")) else ""
+    field = key if key in fields else meant(key, fields)
+    if field is None:
+        return ""
+    return f"; write {option_name(field)} {value}" if field in fields else f"; {field}"
+
+
+def _suggestion(key: str, fields: Sequence[str], others: Mapping[str, Sequence[str]], prog: str) -> str:
+    """What to write in place of the option `key`: the option of this command that another trainer calls so, the
+    command that has it, what there is instead, or the option that resembles it."""
+    ours = look_up(key)
+    for field in (*(ours.fields if ours else ()), key.rpartition(".")[2]):
+        if field in fields:
+            return f"did you mean {option_name(field)}?" + (f" {ours.words}" if ours and ours.words else "")
+    if key in others:
+        return f"it is an option of {_commands(others[key])}, not of {prog}"
+    for field in ours.fields if ours else ():
+        if field in others:
+            return f"that would be {option_name(field)}, an option of {_commands(others[field])}, not of {prog}"
+    if ours is not None:
+        return ours.words
+    close = difflib.get_close_matches(key.removeprefix("no_"), fields, n=1, cutoff=ALIKE)
+    return f"did you mean {option_name(close[0])}?" if close else "--help lists the options"
+
+
+def _commands(names: Sequence[str]) -> str:
+    """`posttrain rl, dpo and 3 others`."""
+    shown, more = list(names[:3]), len(names) - 3
+    if more > 0:
+        shown.append("another" if more == 1 else f"{more} others")
+    return "posttrain " + " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+
+
+def _messages(config_class: type[Config], error: ValidationError, positional: Mapping[str, str]) -> list[str]:
+    """A line for each fault pydantic found."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        if not fault["loc"]:  # a rule between fields, which it names as Python does
+            lines.append(_with_option_names(config_class, fault["msg"].removeprefix("Value error, ")))
+            continue
+        field = str(fault["loc"][0])
+        name = positional.get(field, option_name(field))
+        if fault["type"] in ("missing", "too_short"):
+            lines.append(f"{name} is required")
+        else:
+            rule = fault["msg"].removeprefix("Value error, ").split(", unable to parse")[0]
+            rule = rule.replace("Input should be", "must be")
+            lines.append(f"{name} {rule}, not {fault['input']!r}{close_choice(fault)}")
+    return lines
+
+
+def _with_option_names(config_class: type[Config], message: str) -> str:
+    """`batch_size` becomes `--batch-size`. Names without an underscore may be plain words and stay, but for the first
+    word of the message."""
+    first = message.partition(" ")[0]
+    if first in config_class.model_fields and "_" not in first:
+        message = option_name(first) + message[len(first) :]
+    for field in config_class.model_fields:
+        if "_" in field:
+            message = re.sub(rf"\b{field}\b", option_name(field), message)
+    return message

@@ -1,0 +1,1 @@
+"""The local engine: decoding on the weights that are trained."""

@@ -1,0 +1,1 @@
+"""Recipes: pipelines of stages, read, checked, planned and run."""

@@ -1,0 +1,175 @@
+"""The paths of a recipe, which are relative to its file, as paths from the current directory.
+
+What a recipe writes is no such path: `--out`, and the caches of endpoints and judges.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from posttrain.config import HeldOut, Recipe, as_tuple
+from posttrain.config.model_names import SMOLLM2, TINY
+from posttrain.console import warn
+from posttrain.data.builtin import is_builtin
+from posttrain.data.sources import with_names
+from posttrain.expressions import Expression, parse_call, parse_entry, written
+from posttrain.recipes.load import RecipeText
+from posttrain.recipes.stages import OTHER_MODELS, START
+from posttrain.rewards.registry import BUILTINS
+from posttrain.rewards.scorer import JUDGES
+from posttrain.types import InputError
+
+WRITTEN = ("cache",)
+"""Options of rewards that name what is written."""
+
+
+def placed(recipe: Recipe, text: RecipeText) -> Recipe:
+    """The recipe with its paths as they are seen from here: a path is that of a file beside the recipe's where there is
+    one, else of one in the current directory, with one warning. A path that leads nowhere stays as it is.
+
+    A setting that `--set` gives is looked for in the current directory first. Shipped recipes name no files."""
+    if text.folder is None:
+        return recipe
+    paths = _Paths(os.path.join(text.folder, "") if text.folder.name or text.folder.is_absolute() else "")
+
+    def moved(place: tuple[str, ...], settings: Mapping[str, Any]) -> dict[str, Any]:
+        given = {key: value for key, value in settings.items() if key in KINDS and value is not None}
+        return {
+            key: KINDS[key](replace(paths, here_first=isinstance(text.lines.get((*place, key)), str)), value, recipe)
+            for key, value in given.items()
+        }
+
+    changes = moved((), {"model": recipe.model})
+    if recipe.evaluate is not None:
+        held_out = {name: getattr(recipe.evaluate, name) for name in HeldOut.model_fields}
+        changes["evaluate"] = recipe.evaluate.model_copy(update=moved(("evaluate",), held_out))
+    changes["stages"] = {name: {**raw, **moved(("stages", name), raw)} for name, raw in recipe.stages.items()}
+    if paths.elsewhere:
+        warn(
+            f"{text.name}: not beside the recipe, and taken from the current directory: "
+            f"{', '.join(dict.fromkeys(paths.elsewhere))}. Paths in a recipe are relative to its file"
+        )
+    return recipe.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """Names of files beside the recipe as paths from here. `folder` ends with a separator, or is empty for the current
+    directory. `elsewhere` collects what was found in the current directory alone."""
+
+    folder: str
+    elsewhere: list[str] = field(default_factory=list)
+    here_first: bool = False
+
+    def path(self, name: str, exists: Callable[[str], bool] = os.path.exists) -> str:
+        at_home = os.path.expanduser(name)
+        if at_home != name and exists(at_home):
+            return at_home
+        if not name or not self.folder or os.path.isabs(name):
+            return name
+        beside, here = exists(self.folder + name), exists(name)
+        if beside and not (here and self.here_first):
+            return self.folder + name
+        if here and not self.here_first:
+            self.elsewhere.append(name)
+        return name
+
+    def file(self, name: str) -> str:
+        return self.path(name, os.path.isfile)
+
+    def model(self, name: str) -> str:
+        return name if name in (TINY, SMOLLM2) else self.path(name, os.path.isdir)
+
+    def expression(self, given: Expression) -> Expression:
+        """A reward with the files of functions, the folders of models and the files that options name."""
+        builtin = BUILTINS.get(given.target)
+        target, arguments, options = given.target, given.arguments, dict(given.options)
+        if builtin is not None and builtin.models:
+            arguments = tuple(replace(part, target=self.model(part.target)) for part in arguments)
+        else:
+            arguments = tuple(map(self.expression, arguments))
+            target = target if builtin is not None else self.target(target)
+        judge = given.target in JUDGES
+        for name, value in given.options.items():
+            if isinstance(value, str) and not (judge and name in WRITTEN):
+                options[name] = self.model(value) if judge and name == "model" else self.file(value)
+        return replace(given, target=target, arguments=arguments, options=options)
+
+    def target(self, name: str) -> str:
+        """`file.py:function`, a folder, or the name of something else, which stays."""
+        file, colon, function = name.rpartition(":")
+        if not colon:
+            return self.model(name)
+        return f"{self.file(file)}:{function}" if file.endswith(".py") else name
+
+    def environment(self, given: Expression) -> Expression:
+        """Arguments by place are files or other texts, or classes of a file."""
+        arguments = tuple(
+            replace(part, target=self.target(part.target) if ":" in part.target else self.file(part.target))
+            for part in given.arguments
+        )
+        options = {name: self.file(value) if isinstance(value, str) else value for name, value in given.options.items()}
+        target = self.target(given.target) if ":" in given.target else given.target
+        return replace(given, target=target, arguments=arguments, options=options)
+
+
+def _data(paths: _Paths, value: Any, recipe: Recipe) -> Any:
+    if isinstance(value, list):
+        return [_data(paths, part, recipe) for part in value]
+    if not isinstance(value, str) or value.partition("*")[0] in recipe.stages or is_builtin(value):
+        return value
+    try:
+        return with_names(value, "" if paths.here_first else paths.folder, paths.path)
+    except InputError:
+        return value  # whoever reads it tells what is wrong
+
+
+def _rewards(paths: _Paths, value: Any, recipe: Recipe) -> Any:
+    entries = as_tuple(value)
+    if not isinstance(entries, list | tuple):
+        return value
+    return type(entries)(_reward(paths, entry, recipe) for entry in entries)
+
+
+def _reward(paths: _Paths, entry: Any, recipe: Recipe) -> Any:
+    """The entry as it is where nothing in it moves, so that its text stays the one that was written."""
+    if not isinstance(entry, str):
+        return entry
+    try:
+        expression, weight = parse_entry(entry)
+    except InputError:
+        return entry
+    moved = paths.expression(expression)
+    return entry if moved == expression else written(moved) + ("" if weight == "1" else f"={weight}")
+
+
+def _environment(paths: _Paths, value: Any, recipe: Recipe) -> Any:
+    try:
+        expression = parse_call(value, "environment")
+    except (InputError, TypeError):
+        return value
+    moved = paths.environment(expression)
+    return value if moved == expression else written(moved)
+
+
+def _model(paths: _Paths, value: Any, recipe: Recipe) -> Any:
+    named = not isinstance(value, str) or value in recipe.stages or value == START
+    return value if named else paths.model(value)
+
+
+def _file(paths: _Paths, value: Any, recipe: Recipe) -> Any:
+    return paths.file(value) if isinstance(value, str) else value
+
+
+KINDS: Mapping[str, Callable[[_Paths, Any, Recipe], Any]] = {
+    **dict.fromkeys(("data", "eval_data", "ptx_data"), _data),
+    **dict.fromkeys(("replay", "principles", "chat_template"), _file),
+    **dict.fromkeys(("model", *OTHER_MODELS), _model),
+    "reward": _rewards,
+    "gold": _reward,
+    "env": _environment,
+}
+"""How the settings that name files are read."""

@@ -1,0 +1,1 @@
+"""The reward for mathematics: is the final answer the reference answer?"""

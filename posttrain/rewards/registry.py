@@ -1,0 +1,244 @@
+"""What `--reward` names, and whether the data has what the reward asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from posttrain.expressions import Expression, parse_entry
+from posttrain.systems import EXTRAS, need_package
+from posttrain.types import InputError
+from posttrain.workers.loading import close_match
+
+BATCHED_NAMES = frozenset(
+    ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+)
+SAMPLE_NAMES = frozenset(("prompt", "response", "completion", "messages", "prompt_messages", "completion_ids"))
+VERL_NAMES = frozenset(("data_source", "solution_str", "ground_truth", "extra_info"))
+NOT_COLUMNS = BATCHED_NAMES | SAMPLE_NAMES
+"""Names that mean something else than a column of that name."""
+EDITS = ("strip_thinking", "normalised", "sanitised")
+"""Wrappers that change what the reward inside sees, and not its value."""
+MODEL_SCORES = "model_scores"
+"""What the signature of a reward names whose values a model has computed before."""
+REFERENCES = ("answer", "solution", "ground_truth")
+"""Columns that hold a reference answer, in the order in which they are looked for."""
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A reward that ships with posttrain. `needs`: it reads any one of these columns. `imports`: slow modules that a
+    worker imports before the clock of the first sample starts. `wraps`: it is made of other rewards. `makes`: called
+    with its options when it is loaded, it makes the reward; no column of the data can stand for an option. `models`:
+    how many models it names in its brackets; they compute it, in the process of the trainer (see `given`)."""
+
+    target: str
+    needs: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    wraps: bool = False
+    makes: bool = False
+    models: int = 0
+
+
+BUILTINS: Mapping[str, Builtin] = {
+    "math": Builtin("posttrain.rewards.math.reward:math", REFERENCES, ("mpmath",)),
+    "format": Builtin("posttrain.rewards.rules.format:format"),
+    "code": Builtin("posttrain.rewards.code.reward:code", ("cases", "hidden_cases", "test")),
+    "json": Builtin("posttrain.rewards.rules.format:json", imports=("jsonschema",)),
+    "regex": Builtin("posttrain.rewards.rules.format:regex"),
+    "markdown": Builtin("posttrain.rewards.rules.format:markdown"),
+    "keywords": Builtin("posttrain.rewards.rules.format:keywords"),
+    "language": Builtin("posttrain.rewards.rules.format:language", imports=("py3langid",)),
+    "constraints": Builtin(
+        "posttrain.rewards.rules.ifeval:constraints", ("constraints", "instruction_id_list"), ("py3langid",)
+    ),
+    "length": Builtin("posttrain.rewards.rules.length:length"),
+    "overlong": Builtin("posttrain.rewards.rules.length:overlong"),
+    "repetition": Builtin("posttrain.rewards.rules.length:repetition"),
+    "judge": Builtin("posttrain.rewards.judge.reward:judge", makes=True),
+    "judge_pair": Builtin("posttrain.rewards.judge.reward:judge_pair", makes=True),
+    "learned": Builtin("posttrain.rewards.learned:learned", models=1),
+    "implicit": Builtin("posttrain.rewards.learned:implicit", models=2),
+    "reasoning-gym": Builtin("posttrain.rewards.libraries.reasoning_gym:reasoning_gym", ("entry",), ("reasoning_gym",)),
+    **{
+        name: Builtin(f"posttrain.rewards.compose:{name}", wraps=True)
+        for name in ("weighted_sum", "product", "minimum", "gate")
+    },
+    **{
+        name: Builtin(f"posttrain.rewards.wrappers:{name}", wraps=True)
+        for name in (
+            *("strip_thinking", "one_answer", "literal_only", "normalised", "sanitised"),
+            *("clip", "par", "cosine_length", "length_residual", "length_normalised"),
+            *("ensemble_min", "ensemble_uncertainty", "ensemble_zscored"),
+        )
+    },
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a function wants to be called: `kind` is batched, sample or verl; see `calls`."""
+
+    name: str
+    kind: str
+    names: tuple[str, ...]
+    required: tuple[str, ...]
+    takes_all: bool
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a worker says about a reward that it has loaded. `kind`: called by sample, or batched. `is_async`: samples
+    may run together. `leaves`: the signatures of the functions it is made of."""
+
+    kind: str
+    is_async: bool
+    leaves: tuple[Signature, ...]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight over optimizer steps: piecewise linear between its points (step, weight), constant outside them."""
+
+    points: tuple[tuple[float, float], ...]
+
+    @staticmethod
+    def parse(text: str) -> Weight:
+        """`0.5`, or `0:1,200:0.5`. Raises ValueError for what is no finite number or steps that do not rise."""
+        if ":" not in text:
+            return Weight(((0.0, _finite(text)),))
+        points = tuple((_finite(step), _finite(value)) for step, value in (p.split(":") for p in text.split(",")))
+        if any(later[0] <= earlier[0] for earlier, later in pairwise(points)):
+            raise ValueError("the steps must rise")
+        return Weight(points)
+
+    @property
+    def varies(self) -> bool:
+        return len(self.points) > 1
+
+    def at(self, step: float | None) -> float:
+        """The weight at a step; where there is none, such as in an evaluation, that of the end."""
+        if step is None or step >= self.points[-1][0]:
+            return self.points[-1][1]
+        for (start, low), (end, high) in pairwise(self.points):
+            if start <= step < end:
+                return low + (high - low) * (step - start) / (end - start)
+        return self.points[0][1]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One `--reward EXPRESSION[=weight]`. `name` is the name of its part: that after `as`, else that of the built-in or
+    function on the outside."""
+
+    name: str
+    weight: Weight
+    expression: Expression
+
+    @staticmethod
+    def parse(text: str) -> Spec:
+        """Raises InputError for a faulty expression, an unknown name, a missing package or a weight that is no finite
+        number."""
+        expression, weight_text = parse_entry(text)
+        expression = _with_models(expression)
+        for part in expression.walk():
+            _check_target(part)
+            for module in BUILTINS[part.target].imports if part.target in BUILTINS else ():
+                if module in EXTRAS:
+                    need_package(module, f"reward {part.target}")
+        try:
+            weight = Weight.parse(weight_text)
+        except ValueError as why:
+            raise InputError(
+                f"reward {text!r}: the weight {weight_text!r} is not a number, nor points in order of their step "
+                f"({why}); write NAME=0.5, or NAME=0:1,200:0.5 for a weight that goes from 1 to 0.5 in 200 steps"
+            ) from None
+        return Spec(expression.renamed or expression.target.rpartition(":")[2], weight, expression)
+
+    @property
+    def builtins(self) -> list[tuple[Expression, Builtin]]:
+        """The built-ins inside, with where they stand."""
+        return [(part, BUILTINS[part.target]) for part in self.expression.walk() if part.target in BUILTINS]
+
+    @property
+    def win_rate(self) -> bool:
+        """Whether the score is the win rate of an answer, as `judge_pair` gives it: by itself, with weight 1."""
+        inside = self.expression
+        while inside.target in EDITS:
+            inside = inside.arguments[0]
+        return inside.target == "judge_pair" and self.weight == Weight.parse("1")
+
+
+def check_columns(spec: Spec, loaded: Loaded, columns: Collection[str]) -> None:
+    """Raise InputError, naming the argument and the function, for an argument that nothing can fill."""
+    available = ", ".join(sorted(columns)) or "none"
+    for part, builtin in spec.builtins:
+        if builtin.needs and not set(builtin.needs) & {*columns, *part.options}:
+            wanted = " or ".join(repr(name) for name in builtin.needs)
+            raise InputError(f"reward {part.target} needs a column {wanted}; the data's columns are: {available}")
+    for leaf in loaded.leaves:
+        where = f"reward {spec.expression.text}" + (f": {leaf.name}" if spec.expression.arguments else "")
+        offered = {"batched": BATCHED_NAMES, "sample": SAMPLE_NAMES, "verl": VERL_NAMES}[leaf.kind]
+        for name in leaf.required:
+            if name not in offered and name not in columns:
+                raise InputError(
+                    f"{where} asks for {name!r}, which is no column; the data's columns are: {available}; "
+                    f"always available are: {', '.join(sorted(offered))}"
+                )
+        wants_truth = leaf.kind == "verl" and "ground_truth" in leaf.required
+        if wants_truth and not {*REFERENCES, "reward_model"} & set(columns):
+            raise InputError(
+                f"{where} asks for 'ground_truth', and there is no column ground_truth, reward_model, answer or "
+                f"solution; the data's columns are: {available}"
+            )
+
+
+def _with_models(expression: Expression) -> Expression:
+    """The expression with the arguments of rewards that models compute read as names of models; a folder by itself is
+    that of a reward model. Raises InputError for another number of them."""
+    builtin = BUILTINS.get(expression.target)
+    if builtin is None and not expression.arguments and Path(expression.target).is_dir():
+        return replace(expression, target="learned", models=(expression.target,))
+    if builtin is None or not builtin.models:
+        return replace(expression, arguments=tuple(map(_with_models, expression.arguments)))
+    models = tuple(argument.target for argument in expression.arguments)
+    if len(models) != builtin.models or any(a.arguments or a.options for a in expression.arguments):
+        names = ", ".join(("MODEL", "REFERENCE")[: builtin.models])
+        raise InputError(f"reward {expression.text!r}: write {expression.target}({names}) with a folder or hub id each")
+    return replace(expression, arguments=(), models=models)
+
+
+def _check_target(part: Expression) -> None:
+    if builtin := BUILTINS.get(part.target):
+        if builtin.wraps and not part.arguments:
+            raise InputError(f"reward {part.target} is made of other rewards; write {part.target}(REWARD, ...)")
+        if part.arguments and not builtin.wraps:
+            takes = [name for name, other in BUILTINS.items() if other.wraps]
+            raise InputError(
+                f"reward {part.target} takes no rewards in its brackets; those that do: {', '.join(takes)}"
+            )
+        return
+    file, colon, function = part.target.rpartition(":")
+    if not colon and part.target.endswith(".py"):
+        raise InputError(f"reward {part.target!r} is a file; name the function in it: {part.target}:FUNCTION")
+    if not colon and "/" in part.target:
+        raise InputError(
+            f"reward {part.target!r}: no such folder; a reward model is named by its folder, your own reward as "
+            "file.py:function"
+        )
+    if not colon or not file or not function.isidentifier():
+        raise InputError(
+            f"unknown reward {part.target!r}{close_match(part.target, list(BUILTINS)) or ';'} built in are "
+            f"{', '.join(BUILTINS)}; your own is named file.py:function or package.module:function, a reward model by "
+            "its folder"
+        )
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value

@@ -1,0 +1,1 @@
+"""Rewards by rules: form, length, constraints of instructions."""

@@ -1,0 +1,1 @@
+"""Run folders: written, read and the records in their files."""

@@ -1,0 +1,357 @@
+"""The only writer of a run folder.
+
+`config.yaml`, `metrics.jsonl`, `rollouts.jsonl`, `events.jsonl`, `checkpoints/`, `model/`, `lineage.json`, `cost.json`.
+Every file is written whole or line by line; a torn last line, left by a kill, is dropped when the run is opened again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import yaml
+from safetensors import SafetensorError
+
+from posttrain.folders import sync, write_folder
+from posttrain.runs.config import FILE, Change, Progress, compare
+from posttrain.systems import need_posix
+from posttrain.types import InputError
+
+CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
+"""Fields that may differ between two runs of the same configuration; no other field may."""
+CHECKPOINT = re.compile(r"step-[0-9]{8,}")
+LINEAGE = "lineage.json"
+"""Written last, so that it means "finished"."""
+FOR_RESUME = ("best", "reference")
+"""Folders beside `checkpoints/` that a finished run reads only to become longer."""
+BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations"}
+"""What a folder may hold whose run has not written its configuration yet: a kill may have come first."""
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file whole or not at all. A link in its place is replaced; what the link points to is left alone."""
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        scratch.unlink(missing_ok=True)  # what a kill left, or a link that somebody put there
+        with scratch.open("x", encoding="utf-8", errors="replace") as stream:
+            stream.write(text)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSONL file of ours; a torn last line is dropped. A missing file is empty.
+
+    Raises InputError, naming the line, where one is no JSON object."""
+    return [row for _, row in numbered_jsonl(path)]
+
+
+def numbered_jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """`read_jsonl` with the place of each line, "path:line"."""
+    lines = enumerate((read_file(path) or b"").split(b"\n")[:-1], start=1)
+    return [(where, parse_object(line, where)) for where, line in ((f"{path}:{i}", line) for i, line in lines if line)]
+
+
+def read_recorded(path: Path, read: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
+    """`read_jsonl` of lines that a resume goes on from, each of a whole `step`. Raises InputError, naming the line,
+    where `read` fails on one."""
+    rows = []
+    for where, row in numbered_jsonl(path):
+        try:
+            if type(row["step"]) is not int:
+                raise TypeError(f"its step is {row['step']!r}")
+            read(row)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: damaged, it is no line of this run ({type(error).__name__}: {error})") from None
+        rows.append(row)
+    return rows
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """`read_recorded` of a run's `metrics.jsonl`, of which every line says what its step cost."""
+    return read_recorded(
+        out / "metrics.jsonl", lambda row: [row[name] + 0.0 for name in ("tokens", "flops", "step_seconds")]
+    )
+
+
+def read_file(path: Path) -> bytes | None:
+    """The content of a file of ours, None where there is none. Raises InputError for what is no file, as a folder or a
+    pipe, from which nothing may ever come."""
+    if not path.exists():
+        return None
+    if not path.is_file():
+        raise InputError(f"{path}: damaged, it is no file")
+    return path.read_bytes()
+
+
+def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
+    """A JSON object of ours. Raises InputError, which begins with `where`, for anything else."""
+    try:
+        value = json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: damaged, it is no JSON ({' '.join(str(error).split())[:100]})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: damaged, it holds no JSON object")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of ours; {} where there is none. Raises InputError for anything else."""
+    data = read_file(path)
+    return {} if data is None else parse_object(data, str(path))
+
+
+def refuse_links(*places: Path) -> None:
+    """Raise InputError for what is neither a file nor a folder at these places of a run folder, or below: through a
+    symbolic link whoever made it could have us write elsewhere, and a pipe could keep us waiting."""
+    for place in places:
+        below = (Path(root, name) for root, folders, files in os.walk(place) for name in (*folders, *files))
+        for found in (place, *below):
+            if found.is_symlink():
+                raise InputError(f"{found} is a symbolic link, and nothing is written through links; remove it")
+            if found.exists() and not found.is_file() and not found.is_dir():
+                raise InputError(f"{found} is neither a file nor a folder; remove it")
+
+
+def check_out(out: Path, config: Mapping[str, Any], resume: bool) -> bool:
+    """Whether `out` holds this very run, finished. Raises InputError, and writes nothing, where the folder holds
+    something else, another run or a changed configuration."""
+    return not change_of(out, config, resume).longer and (out / LINEAGE).exists()
+
+
+def change_of(out: Path, config: Mapping[str, Any], resume: bool) -> Change:
+    """What opening `out` with this configuration changes in the run it may hold; raises as `check_out` does."""
+    config_file = out / FILE
+    check_place(out, resume)
+    if config_file.exists():
+        refuse_links(*out.iterdir())
+        return compare(config_file, config, (out / LINEAGE).exists(), lambda: progress_of(out))
+    return Change()
+
+
+def check_place(out: Path, resume: bool) -> None:
+    """Raise InputError where a run cannot be written to `out`, as far as that is known without its configuration."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
+    if (out / FILE).exists():
+        if not resume:
+            raise InputError(f"--out {out}: already holds a run; add --resume to continue it, or choose another folder")
+    elif out.exists() and any(p.name not in BEFORE_CONFIG for p in out.iterdir()):
+        raise InputError(f"--out {out}: not empty and not a run; choose another folder")
+    if not (out / LINEAGE).exists():  # a finished run is left as it is
+        check_writable(out, "cannot be written")
+
+
+def check_writable(out: Path, fault: str) -> None:
+    """Raise InputError, saying that the folder has this `fault`, where neither it nor the first folder above it that is
+    there can be written to."""
+    there = next((place for place in (out, *out.absolute().parents) if os.path.lexists(place)), out)
+    code = errno.ENOTDIR if not there.is_dir() else 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+    if code:
+        raise InputError(f"--out {out}: {fault} ({os.strerror(code)}); choose another folder")
+
+
+def progress_of(out: Path) -> Progress:
+    """How far the run in `out` has come. Raises InputError for a file that is damaged."""
+    steps = [row.get("step") for row in read_jsonl(out / "metrics.jsonl")[-1:]]
+    ends = [row for row in read_jsonl(out / "events.jsonl") if row.get("event") == "finished"]
+    return Progress(
+        steps=steps[0] if steps and type(steps[0]) is int else 0,
+        finished=(out / LINEAGE).exists(),
+        ended_by=ends[-1].get("ended_by") if ends else None,
+        checkpoints=bool(checkpoints_of(out)),
+    )
+
+
+def checkpoints_of(out: Path) -> list[Path]:
+    """Complete checkpoints of a run folder, oldest first."""
+    return sorted(f for f in (out / "checkpoints").glob("step-*") if CHECKPOINT.fullmatch(f.name))
+
+
+def tidy(out: Path, keep: int) -> None:
+    """Remove what only a resume reads from the folder of a run that has finished: all checkpoints but the last `keep`,
+    and where none is left, the weights of the best step and the reference too. The files that say that the run has
+    finished are on the disk before the first is removed."""
+    if not (out / LINEAGE).exists():
+        return
+    kept = checkpoints_of(out)
+    removed = kept[: max(0, len(kept) - keep)] if keep else [out / name for name in ("checkpoints", *FOR_RESUME)]
+    if not any(folder.exists() for folder in removed):
+        return
+    sync(out / LINEAGE)
+    sync(out)
+    for folder in removed:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class RunLog:
+    """An open run folder, held by one process at a time.
+
+    Opening it raises InputError where the folder holds another run and `resume` is off, where the configuration
+    changed, or where another process has it open."""
+
+    def __init__(self, out: Path, config: Mapping[str, Any], resume: bool) -> None:
+        self.out = out
+        change = change_of(out, config, resume)
+        self.notes = change.notes
+        """What a user must hear about how the run is resumed."""
+        self.resuming = (out / FILE).exists()
+        self._files: dict[str, FileIO] = {}
+        refuse_links(*(out.iterdir() if out.exists() else ()))
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(out)
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
+        if self.resuming and not change.settings:
+            return
+        try:
+            with self._storage(FILE):
+                if change.longer:
+                    self._reopen()
+                text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+                write_atomic(out / FILE, text)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _reopen(self) -> None:
+        """Make a finished run an unfinished one. Its model stays until the longer run has its own."""
+        for name in (LINEAGE, "report.html"):
+            (self.out / name).unlink(missing_ok=True)
+        shutil.rmtree(self.out / "reference", ignore_errors=True)  # of the rows of the shorter run
+
+    # -- lines ----------------------------------------------------------------------------------------------------
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        self._append("metrics.jsonl", [row])
+
+    def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._append("rollouts.jsonl", rows)
+
+    def revisions(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._append("revisions.jsonl", rows)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """An alarm, a restart, a stop: `{"event": kind, …}`."""
+        self._append("events.jsonl", [{"event": kind, **fields}])
+
+    def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines, all of them or none."""
+        data = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode(
+            errors="replace"
+        )
+        with self._storage(name):
+            if name not in self._files:
+                _drop_torn_line(self.out / name)
+                self._files[name] = FileIO(self.out / name, "a")
+            stream = self._files[name]
+            end = stream.seek(0, os.SEEK_END)
+            try:
+                while data:  # a disk that fills up takes the beginning
+                    data = data[stream.write(data) :]
+            except OSError:
+                stream.truncate(end)
+                raise
+
+    def keep_lines(self, name: str, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Cut a JSONL file back to the rows that `keep` accepts."""
+        if name in self._files:
+            self._files.pop(name).close()
+        path = self.out / name
+        if not path.exists():
+            return
+        rows = read_jsonl(path)
+        try:
+            kept = [row for row in rows if keep(row)]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: damaged, a line lacks what every line of it has ({error})") from None
+        self.write_lines(name, kept)
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def write_json(self, name: str, value: Any) -> None:
+        with self._storage(name):
+            write_atomic(self.out / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """A JSONL file that appears whole. What JSON has no form for, as a date that was read, becomes text."""
+        text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        with self._storage(name):
+            write_atomic(self.out / name, text)
+
+    def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """A folder that appears whole: see `folders.write_folder`."""
+        with self._storage(name):
+            return write_folder(self.out / name, fill)
+
+    def checkpoint(self, step: int, keep: int, fill: Callable[[Path], None]) -> None:
+        """Write `checkpoints/step-N` and remove all but the last `keep`, or all but this one: an unfinished run needs
+        it."""
+        self.write_folder(f"checkpoints/step-{step:08d}", fill)
+        for old in self.checkpoints()[: -max(1, keep)]:
+            shutil.rmtree(old)
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return checkpoints_of(self.out)
+
+    @contextmanager
+    def _storage(self, name: str) -> Iterator[None]:
+        """What the disk refuses becomes an InputError; what was written before stays and can be resumed."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
+            raise InputError(
+                f"--out {self.out}: cannot write {name} ({reason}); make room there, then continue with --resume"
+            ) from error
+
+    def close(self) -> None:
+        for stream in self._files.values():
+            stream.close()
+        self._files.clear()
+        self._lock.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lock(out: Path) -> IO[str]:
+    need_posix("Writing a run")
+    import fcntl  # Windows has none
+
+    stream = os.fdopen(os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise InputError(
+            f"--out {out}: another process is writing this run; wait for it or choose another folder"
+        ) from error
+    return stream
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut a file back to its last whole line."""
+    if path.exists():
+        data = path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end != len(data):
+            os.truncate(path, end)

@@ -1,0 +1,269 @@
+"""Direct preference optimisation and its family: one stage for every loss on pairs or labelled responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posttrain.batch.packing import Tree, pack
+from posttrain.batch.types import Batch, LossOutput
+from posttrain.chat.template_date import dated, on_one_date
+from posttrain.config import DpoConfig
+from posttrain.config.preference import Term
+from posttrain.console import warn
+from posttrain.data.formats import load_feedback, load_preferences
+from posttrain.losses.policy import kl_k3, sequence_sums
+from posttrain.losses.preference import Counts, Responses, dpo_weights, kto_baseline, step_loss, step_metrics
+from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.rows import PreferenceRow, UnpairedRow
+from posttrain.runs.log import RunLog
+from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
+from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, mismatched
+from posttrain.train.dpo.reference import MovingReference, PreferenceReference, stored_reference
+from posttrain.train.events import fitting, special_tokens
+from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
+from posttrain.train.policy import LocalPolicy, training_flops
+from posttrain.types import InputError
+
+SIDES = tuple(f"{side}_{what}" for side in ("chosen", "rejected") for what in ("reward", "logprob", "drift"))
+DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl", "dpo_weight", "dpo_weight_p95")
+"""Metrics of every step; null where there is no reference, or no response of a kind."""
+
+
+@on_one_date
+def train_dpo(config: DpoConfig) -> None:
+    """Train `config.model` on preferences and write the run folder `config.out`.
+
+    The reference is the start of the stage, unless it is told to follow the policy. Raises InputError for bad input,
+    before anything is written."""
+    terms = config.terms()
+    single = any(term.spec.reads == "labels" for term in terms)
+    settings = resolved(config, leading(terms).spec.learning_rate)
+    settings["terms"] = [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]
+    if finished(config.out, settings, config.resume):
+        return
+    load: Callable[..., Sequence[PreferenceRow | UnpairedRow]]
+    load = load_feedback if single else load_preferences
+    rows = load(config.data, config.columns)
+    held_out_rows = load(config.eval_data, config.columns, optional=True) if config.eval_data else []
+    check_labels([*rows, *held_out_rows], terms)
+    lm = load_trained(config)
+    encode = partial(
+        encode_examples, lm, max_length=config.max_length, single=single, mask_formatting=config.mask_formatting
+    )
+    fitted, fitted_held_out = encode(rows), encode(held_out_rows, prefix="held-out-")
+    examples = fitted.checked(config.data, config.strict)
+    held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
+
+    def flops(rows: list[int]) -> float:  # the reference pass comes on top, so a budget may end the run earlier
+        return training_flops(lm, example_trees([examples[i] for i in rows]), config.micro_batch_tokens)
+
+    steps = planned_steps(config, len(examples), flops)
+    policy = make_policy(lm, config, settings["learning_rate"], steps)
+    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
+        fitting(log, config.data, fitted, config.max_length)
+        fitting(log, config.eval_data, fitted_held_out, config.max_length)
+        special_tokens(log, lm.chat, config.data, rows)
+        if len(examples) > fitted.fitting:
+            _pairs_split(log, fitted.fitting)
+        stage = Dpo(config, policy, examples, held_out, steps)
+        stage.prepare(log)
+        run_stage(log, config, stage)
+
+
+def check_labels(rows: Sequence[PreferenceRow | UnpairedRow], terms: Sequence[Term]) -> None:
+    """Raises InputError for a pair whose label may be wrong where a loss takes it as certain."""
+    soft = next((row for row in rows if isinstance(row, PreferenceRow) and row.probability < 1), None)
+    certain = next((term.loss for term in terms if term.spec.reads != "pairs"), None)
+    if soft is not None and certain is not None:
+        raise InputError(
+            f"{soft.where}: the label has the probability {soft.probability:g}, and loss {certain!r} takes labels as "
+            "certain; use losses on pairs alone, or leave out the column"
+        )
+
+
+def leading(terms: Sequence[Term]) -> Term:
+    """The first loss of a sum that reads bad responses too: diagnostics use its rewards."""
+    return next(term for term in terms if term.spec.reads != "chosen")
+
+
+def preference_loss(
+    batch: Batch, outputs: TokenOutputs, *, terms: Sequence[Term], counts: Counts, baseline: float
+) -> LossOutput:
+    """The losses over the responses of a micro-batch (see `step_loss`), with their diagnostics.
+
+    `beta_kl` is β x the mean over responses of Σ_t k3(log π, log π_ref): never negative, 0 at the start. It would
+    estimate β KL(π‖π_ref) a response without bias if π had drawn the responses; on given ones it is a distance to
+    watch."""
+    if batch.advantages is None:
+        raise ValueError("preference losses need the sign of every response")
+    logprobs = outputs.logprobs
+    device = logprobs.device
+    sums = partial(sequence_sums, sequence=batch.sequence[batch.mask].to(device), sequences=batch.sequences)
+    weights = batch.weights.to(device)
+    reference = None if batch.ref_logprobs is None else batch.ref_logprobs.to(device)
+    lengths = sums(torch.ones_like(logprobs))
+    labels = sums(batch.advantages.to(device)) / lengths  # p of desirable responses, −p of the others
+    responses = Responses(
+        logprobs=sums(logprobs),
+        lengths=lengths,
+        desirable=labels > 0,
+        policy=sums(weights * logprobs),
+        reference=None if reference is None else sums(weights * reference),
+        probability=labels[labels > 0],
+    )
+    loss = step_loss(responses, terms, counts, baseline)
+    lead = leading(terms)
+    metrics = {"loss": float(loss.detach()), **step_metrics(responses, lead, counts, baseline)}
+    if reference is not None:
+        total = float(kl_k3(logprobs.detach(), reference).sum())
+        metrics["beta_kl"] = lead.numbers["beta"] * total / (counts.desirable + counts.undesirable)
+    of_pairs = dpo_weights(responses, terms)
+    return LossOutput(loss, metrics, {} if of_pairs is None else {"dpo_weight": of_pairs})
+
+
+class StepLoss:
+    """`preference_loss` of the micro-batches of a step, which keeps DPO's weight of each pair for the step's mean and
+    95th percentile."""
+
+    def __init__(self, terms: Sequence[Term], counts: Counts, baseline: float = 0.0) -> None:
+        self._loss = partial(preference_loss, terms=terms, counts=counts, baseline=baseline)
+        self._weights: list[torch.Tensor] = []
+
+    def __call__(self, batch: Batch, outputs: TokenOutputs) -> LossOutput:
+        result = self._loss(batch, outputs)
+        self._weights += result.entries.values()
+        return result
+
+    def weights(self) -> dict[str, float]:
+        """`dpo_weight` and `dpo_weight_p95` over all pairs so far; nothing for losses without these weights."""
+        if not self._weights:
+            return {}
+        weights = torch.cat(self._weights).float()
+        return {"dpo_weight": float(weights.mean()), "dpo_weight_p95": float(weights.quantile(0.95))}
+
+
+class Dpo(Stage):
+    """See `Stage`."""
+
+    kind = "dpo"
+
+    def __init__(
+        self,
+        config: DpoConfig,
+        policy: LocalPolicy,
+        examples: Sequence[Example],
+        held_out: Sequence[Example],
+        total_steps: int,
+    ) -> None:
+        self.config = config
+        self.terms = config.terms()
+        self.policy = policy
+        self.examples = examples
+        self.held_out = held_out
+        self.total_steps: int | None = total_steps
+        self.drawn = rows_drawn(config, len(examples))
+        self.single = any(term.spec.reads == "labels" for term in self.terms)
+        self.limit = min(config.max_length, policy.lm.context)
+        self.reference: PreferenceReference | None = None
+        self.steps_done = 0
+
+    def prepare(self, log: RunLog) -> None:
+        """Make the reference, if a loss needs one."""
+        if not any(term.reference for term in self.terms):
+            return
+        if self.config.reference_every is None:
+            self.reference = stored_reference(log, self.policy, self._visited)
+        else:
+            self.reference = MovingReference(self.policy, self.config.reference_every, self.config.reference_mix or 1.0)
+
+    def step(self, n: int) -> dict[str, Any]:
+        examples = self._step_examples(n)
+        baseline = self._baseline(examples)
+        trees, loss = self._problem(examples, baseline)
+        metrics: dict[str, Any] = dict.fromkeys(DIAGNOSTICS)
+        metrics |= {**self.policy.forward_backward(trees, loss), **loss.weights(), **self.policy.step()}
+        if self.single:
+            metrics["baseline"] = baseline
+        if self.reference is not None:
+            self.reference.follow(n)
+        self.steps_done = n
+        return {**metrics, "tokens": sum(tree.size for tree in trees)}
+
+    def evaluate(self) -> Evaluation | None:
+        """The same loss and metrics on the held-out data, and how far the accuracy on as many examples that were
+        trained last is above it: the sign of over-fitting."""
+        if not self.held_out:
+            return None
+        baseline = self._baseline(self.held_out)
+        metrics = self._judge(self.held_out, baseline)
+        seen = self._judge(self._trained_last(len(self.held_out)), baseline)["accuracy"]
+        metrics |= {"train_accuracy": seen, "accuracy_gap": seen - metrics["accuracy"]}
+        return Evaluation(metrics, metrics["loss"])
+
+    def save(self, folder: Path) -> None:
+        if self.reference is not None:
+            self.reference.save(folder)
+
+    def load(self, folder: Path) -> None:
+        if self.reference is not None:
+            self.reference.load(folder)
+
+    def _problem(self, examples: Sequence[Example], baseline: float) -> tuple[list[Tree], StepLoss]:
+        """What is minimised in a step over these examples."""
+        reference = None if self.reference is None else self.reference.logprobs(examples)
+        loss = StepLoss(self.terms, counts_of(examples), baseline)
+        return example_trees(examples, reference, self.config.ld_alpha), loss
+
+    def _baseline(self, examples: Sequence[Example]) -> float:
+        """KTO's, over all of these examples; 0 for other losses and where no two prompts differ."""
+        others = mismatched(examples, self.limit) if self.single else []
+        if not others or self.reference is None:
+            return 0.0
+        policy = self.policy.logprobs(example_trees(others))
+        reference = self.reference.logprobs(others)
+        return kto_baseline(torch.tensor([sum(p) - sum(r) for p, r in zip(policy, reference, strict=True)]))
+
+    def _judge(self, examples: Sequence[Example], baseline: float) -> dict[str, float]:
+        trees, loss = self._problem(examples, baseline)
+        values = [value for branch in self.policy.logprobs(trees) for value in branch]
+        return {**loss(pack(trees), TokenOutputs(torch.tensor(values), None)).metrics, **loss.weights()}
+
+    def _step_examples(self, n: int) -> list[Example]:
+        config = self.config
+        rows = step_rows(len(self.examples), config.seed, n, config.batch_size, self.drawn)
+        return [self.examples[i] for i in rows]
+
+    def _trained_last(self, count: int) -> list[Example]:
+        """At most `count` examples, those of the last steps, each once."""
+        seen: dict[str, Example] = {}
+        count = min(count, len(self.examples))
+        for n in range(self.steps_done, 0, -1):
+            seen |= {example.key: example for example in self._step_examples(n)}
+            if len(seen) >= count:
+                break
+        return list(seen.values())[:count]
+
+    def _visited(self) -> list[list[Example]]:
+        """Every example of which the run will want the reference, once, in the groups in which they are wanted."""
+        steps = [self._step_examples(n) for n in range(1, (self.total_steps or 0) + 1)]
+        groups = [*steps, self.held_out]
+        if self.single:
+            groups += [mismatched(group, self.limit) for group in groups]
+        seen: set[str] = set()
+        new: list[list[Example]] = []
+        for group in groups:
+            new.append(list({example.key: example for example in group if example.key not in seen}.values()))
+            seen.update(example.key for example in group)
+        return [group for group in new if group]
+
+
+def _pairs_split(log: RunLog, pairs: int) -> None:
+    if not log.resuming:
+        log.event("pairs_split", pairs=pairs, responses=2 * pairs)
+        warn(f"kto reads single responses: {pairs} pairs became {pairs} good and {pairs} bad ones, shuffled apart")

@@ -1,0 +1,81 @@
+"""What a user must hear about a run beside its numbers: a warning on the console, and an event in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from posttrain.chat import ChatFormat
+from posttrain.console import warn
+from posttrain.data.fitting import SHOWN, Fitted
+from posttrain.rewards.failures import FailureWatch
+from posttrain.rows import Row, row_texts
+from posttrain.runs.log import RunLog
+from posttrain.types import Group, RunFailed, Task
+
+
+def fitting(log: RunLog, source: str | None, fitted: Fitted[Any], max_length: int | None = None) -> None:
+    """Rows or pairs of a source that were cut at `max_length`, and those that did not fit and were left out."""
+    if log.resuming:
+        return
+    if fitted.cut:
+        log.event("truncated_rows", data=source, rows=fitted.cut, of=fitted.rows, max_length=max_length)
+        warn(
+            f"{fitted.cut} of {fitted.rows} rows are longer than --max-length {max_length} or the model's context and "
+            f"are cut there, the first at {fitted.first_cut or source}"
+        )
+    if fitted.left_out:
+        first = [f"{row.where}: {row.reason}" for row in fitted.left_out[:SHOWN]]
+        log.event("left_out", data=source, rows=len(fitted.left_out), of=fitted.rows, first=first)
+        warn(fitted.told())
+
+
+def special_tokens(log: RunLog, chat: ChatFormat, source: str, rows: Sequence[Row]) -> None:
+    """Rows whose text holds special tokens of the tokenizer, which the model reads as control tokens."""
+    if log.resuming:
+        return
+    found = [(row, token) for row in rows if (token := chat.special_token_in(row_texts(row))) is not None]
+    if found:
+        row, token = found[0]
+        where = f"{source}: task {row.id}" if isinstance(row, Task) else row.where
+        log.event("special_tokens", rows=len(found), of=len(rows), first=where, token=token)
+        warn(
+            f"{len(found)} of {len(rows)} rows hold special tokens of the tokenizer in their text, first {token!r} in "
+            f"{where}; the model reads control tokens there. Take them out unless that is meant"
+        )
+
+
+def unscored(
+    log: RunLog, watch: FailureWatch, step: int, groups: Sequence[Group], traceback: str | None, new: bool = True
+) -> None:
+    """What could not be scored of a step (not `new`: it was told before). Raises RunFailed where the watch says that it
+    is too much."""
+    failed = [score for group in groups for score in group.scores if score.failed]
+    if failed and new:
+        log.event("unscored", step=step, count=len(failed), first_reason=failed[0].reason)
+    watch.add(step, [group.scores for group in groups])
+    try:
+        watch.check(traceback)
+    except RunFailed as error:
+        log.event("stopped", step=step, reason=str(error))
+        raise
+
+
+def short_batch(log: RunLog, n: int, groups: int, wanted: int, sampled: int) -> None:
+    """A step whose refills did not bring enough groups of differing scores; it trains on those there are."""
+    log.event("short_batch", step=n, groups=groups, wanted=wanted, sampled=sampled)
+
+
+def nothing_learnt(log: RunLog, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A run of which no step had a token to train, from the rows of its metrics."""
+    if not rows or any(row.get("loss") is not None for row in rows):
+        return
+    scores = [row["reward"] for row in rows if row.get("reward") is not None]
+    scored = f"the mean score was {sum(scores) / len(scores):.3g}" if scores else "no answer had a score"
+    reason = (
+        f"nothing was learnt: in none of {len(rows)} steps was there a group of answers whose scores differ "
+        f"({scored}), so the model is still the one it began with. See rollouts.jsonl, then use a reward that tells "
+        "answers apart, tasks that the model solves now and then, a larger --group-size or a higher --temperature"
+    )
+    log.event("nothing_learnt", steps=len(rows), reason=reason)
+    warn(f"{log.out}: {reason}")

@@ -1,0 +1,1 @@
+"""Stages that sample from a model and write data."""

@@ -1,0 +1,242 @@
+"""Critique and revision: a model rewrites its own answers by principles, and the last ones become rows for SFT."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from posttrain.chat.template_date import dated, on_one_date
+from posttrain.config import ReviseConfig
+from posttrain.console import Progress, short_path, warn
+from posttrain.data.formats import load_tasks
+from posttrain.rewards.judge.prompts import Criterion, read_rubric
+from posttrain.rollout import Plan, rollout_seed
+from posttrain.runs.log import RunLog, read_metrics, read_recorded
+from posttrain.train.events import fitting
+from posttrain.train.generate.select import listed
+from posttrain.train.generate.sources import Source, source_of
+from posttrain.train.loop import data_hash, finished, versions, with_hashes
+from posttrain.types import InputError, Message, RunFailed, Sampling, Task
+
+RECORD = "revisions.jsonl"
+CRITIQUE = """\
+Look at your last answer by this principle:
+
+{principle}
+
+Name concretely where the answer falls short of it, and say so if it does not. Do not rewrite the answer yet."""
+REVISE = """\
+Now rewrite your answer so that it keeps to the principle and mends what you named, and is still of use to the person \
+who asked. Write the new answer alone, as if it were the first."""
+
+Conversation = tuple[Message, ...]
+
+
+@dataclass
+class Revised:
+    """A task on its way: its answer so far, and which principle led to which critique and revision. `dropped` says why
+    there is no row of it, `error` what an endpoint said."""
+
+    task: str
+    first_answer: str = ""
+    answer: str = ""
+    rounds: list[dict[str, str]] = field(default_factory=list)
+    dropped: str | None = None
+    error: str | None = None
+
+
+@on_one_date
+def revise_answers(config: ReviseConfig) -> None:
+    """Answer each task, then `config.revisions` times: draw a principle, criticise the answer by it, rewrite it. Write
+    prompt and last answer to `OUT/sft.jsonl`, with the first answer, principles and critiques. Each critique sees the
+    prompt and the answer so far alone. Source: Constitutional AI (arXiv:2212.08073, section 3).
+
+    Every step is recorded, and a resume goes on from there. Raises InputError for bad input and RunFailed where an
+    endpoint's budget is spent or no row is left."""
+    principles = read_rubric(config.principles, "1-10")
+    settings = with_hashes(config.model_dump(mode="json"))
+    settings["criteria"] = {principle.name: principle.text for principle in principles}
+    if finished(config.out, settings, config.resume):
+        return
+    tasks = load_tasks(config.data, config.columns)[: config.limit]
+    for task in tasks:
+        if task.tools:
+            raise InputError(f"{config.data}: task {task.id} has tools, and a revision is text alone; drop them")
+    source = source_of(config, tasks)
+    fitted = source.fitting([replace(task, prompt=_opening(task)) for task in tasks])
+    asked = fitted.checked(config.data, config.strict)
+    tasks = [task for task in tasks if task.id in {fits.id for fits in asked}]
+    with RunLog(config.out, dated(settings, source.writes_date), config.resume) as log:
+        fitting(log, config.data, fitted)
+        source.began(log, asked)
+        try:
+            done = _Revising(config, principles, tasks, source, log).all()
+        finally:
+            source.ended(log)
+        dropped = Counter(one.dropped for one in done if one.dropped is not None)
+        if dropped:
+            log.event("dropped", **dropped)
+            warn(f"left out: {listed(dropped)}")
+        rows = [_row(task, one, source) for task, one in zip(tasks, done, strict=True) if one.dropped is None]
+        if not rows:
+            raise RunFailed(
+                f"{config.data}: no answer could be revised to its end ({listed(dropped)}); where they are cut, raise "
+                f"max_new_tokens={config.max_new_tokens}"
+            )
+        log.write_lines("sft.jsonl", rows)
+        _finish(log, config, source, len(rows), dropped)
+
+
+class _Revising:
+    """The steps of a stage, each a few tasks. A step is done once its line is in `metrics.jsonl`."""
+
+    def __init__(
+        self,
+        config: ReviseConfig,
+        principles: Sequence[Criterion],
+        tasks: Sequence[Task],
+        source: Source,
+        log: RunLog,
+    ) -> None:
+        self.config = config
+        self.principles = principles
+        self.tasks = tasks
+        self.source = source
+        self.log = log
+        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.tokens = 0
+        self.flops = 0.0
+
+    def all(self) -> list[Revised]:
+        """What became of each task, recorded or new."""
+        metrics = read_metrics(self.log.out)
+        self.log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
+        self.log.keep_lines(RECORD, lambda row: row["step"] <= len(metrics))
+        done = [_recorded(row) for row in read_recorded(self.log.out / RECORD, _recorded)]
+        if self.log.resuming:
+            self.log.event("resumed_from", resumed_from=len(metrics))
+        if metrics:
+            self.flops = metrics[-1]["flops"]
+        title = f"revise {short_path(self.config.source)}"
+        with Progress(title, len(self.tasks), unit="tasks") as progress:
+            for n, start in enumerate(range(0, len(self.tasks), self.config.engine_slots), start=1):
+                if n > len(metrics):
+                    done += self._step(n, range(start, min(start + self.config.engine_slots, len(self.tasks))))
+                progress.advance(min(start + self.config.engine_slots, len(self.tasks)))
+        return done
+
+    def _step(self, n: int, places: range) -> list[Revised]:
+        """Answer, criticise and rewrite some tasks, and record that."""
+        begun = time.perf_counter()
+        self.tokens = 0
+        ones = {place: Revised(self.tasks[place].id) for place in places}
+        self._say(ones, 0, {place: _opening(self.tasks[place]) for place in ones})
+        for one in ones.values():
+            one.first_answer = one.answer
+        for turn in range(1, self.config.revisions + 1):
+            self._revise(ones, turn)
+        self.log.revisions({"step": n, **asdict(one)} for one in ones.values())
+        seconds = time.perf_counter() - begun
+        self.log.metrics({"step": n, "tokens": self.tokens, "flops": self.flops, "step_seconds": seconds})
+        return list(ones.values())
+
+    def _revise(self, ones: dict[int, Revised], turn: int) -> None:
+        """One critique and one revision of each answer."""
+        drawn = {place: self._principle(place, turn) for place in ones}
+        asked = {
+            place: (
+                *_opening(self.tasks[place]),
+                Message("assistant", one.answer),
+                Message("user", CRITIQUE.format(principle=drawn[place].text)),
+            )
+            for place, one in ones.items()
+        }
+        critiques = self._said(ones, 2 * turn - 1, asked)
+        again = {
+            place: (*asked[place], Message("assistant", critique), Message("user", REVISE))
+            for place, critique in critiques.items()
+        }
+        self._say(ones, 2 * turn, again)
+        for place, critique in critiques.items():
+            round_ = {"principle": drawn[place].name, "critique": critique, "revision": ones[place].answer}
+            if ones[place].dropped is None:
+                ones[place].rounds.append(round_)
+
+    def _say(self, ones: dict[int, Revised], turn: int, asked: dict[int, Conversation]) -> None:
+        """The replies become the answers of the tasks."""
+        for place, text in self._said(ones, turn, asked).items():
+            ones[place].answer = text
+
+    def _said(self, ones: dict[int, Revised], turn: int, asked: dict[int, Conversation]) -> dict[int, str]:
+        """The whole replies to what is asked about the tasks that are still there; the others are dropped."""
+        seed = self.config.seed
+        plans: dict[int, Plan] = {}
+        for place, messages in asked.items():
+            plan = Plan(Task(str(place), messages), 0, self.sampling, rollout_seed(seed, turn, place, 0))
+            if ones[place].dropped is None and self.source.fits(plan.task):
+                plans[place] = plan
+            else:
+                ones[place].dropped = ones[place].dropped or "too_long"
+        sampled = self.source.sample(list(plans.values()))
+        self.tokens += sampled.tokens
+        self.flops += sampled.flops
+        replies = dict(zip(plans, sampled.rollouts, strict=True))
+        for place, rollout in replies.items():
+            if rollout.status != "ok":
+                ones[place].dropped, ones[place].error = rollout.status, rollout.error
+            elif not rollout.text.strip():
+                ones[place].dropped = "empty"
+        return {place: rollout.text for place, rollout in replies.items() if ones[place].dropped is None}
+
+    def _principle(self, place: int, turn: int) -> Criterion:
+        """Drawn from seed, task and turn alone; the same one twice only where there are too few."""
+        order = np.random.default_rng([self.config.seed, place]).permutation(len(self.principles))
+        return self.principles[order[(turn - 1) % len(order)]]
+
+
+def _recorded(row: Mapping[str, Any]) -> Revised:
+    return Revised(**{name: value for name, value in row.items() if name != "step"})
+
+
+def _opening(task: Task) -> Conversation:
+    return (Message("user", task.prompt),) if isinstance(task.prompt, str) else task.prompt
+
+
+def _row(task: Task, one: Revised, source: Source) -> dict[str, Any]:
+    text = isinstance(task.prompt, str)
+    return {
+        "prompt": task.prompt if isinstance(task.prompt, str) else [m.to_dict() for m in task.prompt],
+        "completion": one.answer if text else [Message("assistant", one.answer).to_dict()],
+        "task": task.id,
+        "first_answer": one.first_answer,
+        "rounds": one.rounds,
+        "model": source.name,
+        "weights_hash": source.weights_hash,
+    }
+
+
+def _finish(log: RunLog, config: ReviseConfig, source: Source, rows: int, dropped: Counter[str]) -> None:
+    metrics = read_metrics(log.out)
+    cost = {"seconds": "step_seconds", "tokens": "tokens"}
+    totals = {name: sum(row[column] for row in metrics) for name, column in cost.items()}
+    log.write_json("cost.json", {"steps": 0, **totals, "flops": metrics[-1]["flops"]})
+    log.write_json(
+        "lineage.json",
+        {
+            "stage": "revise",
+            "parents": [source.name],
+            "parent_weights_hash": source.weights_hash,
+            "endpoint": config.endpoint,
+            "data": config.data,
+            "data_hash": data_hash(config.data),
+            "principles": config.principles,
+            "rows": rows,
+            "dropped": dict(dropped),
+            "versions": versions(),
+        },
+    )

@@ -1,0 +1,183 @@
+"""What a `sample` or `revise` stage samples from: a model here, or one behind an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from posttrain.config import SourceConfig
+from posttrain.data.fitting import Fitted
+from posttrain.engine.endpoint import Endpoint, EndpointError, Question, Reply
+from posttrain.engine.local.engine import LocalEngine
+from posttrain.models import load_model, weights_hash
+from posttrain.rollout import (
+    Plan,
+    fit_tasks,
+    prompt_ids,
+    regroup,
+    rollout_from_json,
+    sample,
+    sampling_flops,
+)
+from posttrain.runs.log import RunLog
+from posttrain.train.events import special_tokens
+from posttrain.types import InputError, Message, Rollout, Sampling, Score, Task
+
+CACHE = "endpoint-cache"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Rollouts in the order of their plans, and what they took: tokens (of a prompt once a task) and operations."""
+
+    rollouts: tuple[Rollout, ...]
+    tokens: int
+    flops: float
+
+
+class Source(Protocol):
+    """Samples answers. The same plans give the same answers."""
+
+    name: str
+    weights_hash: str | None
+
+    @property
+    def writes_date(self) -> bool:
+        """Whether its prompts may hold the date, as far as that is decided here (see `template_date`)."""
+        ...
+
+    def sample(self, plans: Sequence[Plan]) -> Sampled: ...
+
+    def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
+        """Those with room for an answer after the prompt, as far as can be told."""
+        ...
+
+    def fits(self, task: Task) -> bool:
+        """Whether a single one is among them."""
+        ...
+
+    def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
+        """The rollout of a line of `rollouts.jsonl`, and its score."""
+        ...
+
+    def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
+        """Tell what is worth telling of the tasks once the run folder is open."""
+        ...
+
+    def ended(self, log: RunLog) -> None:
+        """Tell what this process used."""
+        ...
+
+
+def source_of(config: SourceConfig, tasks: Sequence[Task]) -> Source:
+    """Raises InputError for a model, an endpoint or a task that cannot be used, before anything is written."""
+    sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+    if config.model is not None:
+        return ModelSource(config, config.model, sampling)
+    return EndpointSource(config, tasks, sampling)
+
+
+class ModelSource:
+    """See `Source`."""
+
+    def __init__(self, config: SourceConfig, model: str, sampling: Sampling) -> None:
+        self.name = model
+        self._data = config.data
+        self._sampling = sampling
+        self._lm = load_model(
+            model,
+            raw=config.raw,
+            trust_remote_code=config.trust_remote_code,
+            chat_template=config.chat_template,
+        )
+        self._engine = LocalEngine(self._lm, slots=config.engine_slots)
+        self.weights_hash: str | None = weights_hash(self._lm.source)
+
+    @property
+    def writes_date(self) -> bool:
+        return self._lm.chat.writes_date
+
+    def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
+        return fit_tasks(self._lm.chat, tasks, self._lm.context, self._sampling.max_new_tokens, self._data)
+
+    def fits(self, task: Task) -> bool:
+        return not self.fitting([task]).left_out
+
+    def sample(self, plans: Sequence[Plan]) -> Sampled:
+        rollouts = sample(self._engine, self._lm.chat, plans)
+        groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
+        tokens = sum(len(prompt_ids(g.rollouts[0])) + sum(r.response_length for r in g.rollouts) for g in groups)
+        return Sampled(tuple(rollouts), tokens, sampling_flops(self._lm.flops, groups))
+
+    def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
+        return rollout_from_json(row, self._sampling, self._lm.chat)
+
+    def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
+        special_tokens(log, self._lm.chat, self._data, tasks)
+
+    def ended(self, log: RunLog) -> None:
+        """What a model here used stands in `cost.json`."""
+
+
+class EndpointSource:
+    """See `Source`. Operations at an endpoint cannot be counted; its tokens are those it says it used. Which of its
+    answers are new and which come from the cache makes no difference to what is written."""
+
+    weights_hash: str | None = None
+    writes_date = False
+
+    def __init__(self, config: SourceConfig, tasks: Sequence[Task], sampling: Sampling) -> None:
+        assert config.endpoint is not None and config.endpoint_model is not None
+        for task in tasks:
+            if task.tools:
+                raise InputError(f"{config.data}: task {task.id} has tools, which an endpoint is not given; drop them")
+        self.name = config.endpoint_model
+        self._sampling = sampling
+        self._endpoint = Endpoint(
+            config.endpoint,
+            config.endpoint_model,
+            sampling,
+            key_variable=config.endpoint_key,
+            concurrency=config.endpoint_concurrency,
+            timeout_seconds=config.endpoint_timeout,
+            retries=config.endpoint_retries,
+            cache=config.endpoint_cache or config.out / CACHE,
+            max_requests=config.endpoint_max_requests,
+            max_tokens=config.endpoint_max_tokens,
+        )
+
+    def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
+        return Fitted(len(tasks), list(tasks), 0, ())  # one that does not fit is answered with an error
+
+    def fits(self, task: Task) -> bool:
+        return True
+
+    def sample(self, plans: Sequence[Plan]) -> Sampled:
+        replies = self._endpoint.replies([Question(_messages(plan.task), plan.seed) for plan in plans])
+        rollouts = tuple(self._rollout(plan, reply) for plan, reply in zip(plans, replies, strict=True))
+        return Sampled(rollouts, sum(reply.tokens for reply in replies if isinstance(reply, Reply)), 0.0)
+
+    def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
+        messages = () if row["status"] == "failed" else (Message("assistant", row["text"]),)
+        rollout = Rollout(
+            row["task"], row["index"], self._sampling, row["seed"], messages, (), row["status"], row["error"]
+        )
+        return rollout, Score(row["score"], row["parts"], row["reason"])
+
+    def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
+        """The tokens of an endpoint's prompts are not ours to look at."""
+
+    def ended(self, log: RunLog) -> None:
+        log.event("endpoint", requests=self._endpoint.requests, tokens=self._endpoint.tokens)
+
+    def _rollout(self, plan: Plan, reply: Reply | EndpointError) -> Rollout:
+        if isinstance(reply, EndpointError):
+            return Rollout(plan.task.id, plan.index, plan.sampling, plan.seed, (), (), "failed", str(reply))
+        status = "truncated" if reply.stop_reason == "length" else "ok"
+        messages = (Message("assistant", reply.text),)
+        return Rollout(plan.task.id, plan.index, plan.sampling, plan.seed, messages, (), status)  # type: ignore[arg-type]
+
+
+def _messages(task: Task) -> tuple[Message, ...]:
+    return (Message("user", task.prompt),) if isinstance(task.prompt, str) else task.prompt

@@ -1,0 +1,263 @@
+"""Reward models: a score of whole responses, learnt from preferences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from posttrain.batch.packing import Tree, micro_batches
+from posttrain.batch.types import Batch, LossOutput
+from posttrain.chat.template_date import dated, on_one_date
+from posttrain.config import RewardModelConfig
+from posttrain.console import print_numbers, warn
+from posttrain.data.formats import load_judged, load_preferences
+from posttrain.losses.preference import agreement
+from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
+from posttrain.models import LanguageModel, load_reward_model, model_writes_date
+from posttrain.models.classifier import as_classifier
+from posttrain.models.scoring import score_batches
+from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.rows import PreferenceRow
+from posttrain.runs.log import RunLog, write_atomic
+from posttrain.stats import wilson
+from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
+from posttrain.train.events import fitting, special_tokens
+from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
+from posttrain.train.policy import LocalPolicy, training_flops
+from posttrain.train.reward_model.data import Pair, encode_pairs, pair_trees, weighted
+from posttrain.train.reward_model.process import train_process_model, validate_process_model
+from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
+from posttrain.train.reward_model.validate import best_of_n, validation
+from posttrain.types import InputError, RunFailed
+
+LEARNING_RATE = 1e-5
+VALIDATION = "reward_model.json"
+
+
+@on_one_date
+def train_reward_model(config: RewardModelConfig) -> None:
+    """Train a reward model from `config.model` on pairs, or a process model on answers in steps, and write the run
+    folder `config.out`; with held-out data its `evaluations/reward_model.json` too, measured on the model as it was
+    written.
+
+    Raises InputError for bad input, before anything is written."""
+    settings = resolved(config, LEARNING_RATE)
+    if not finished(config.out, settings, config.resume):
+        _train(config, settings)
+    file = config.out / "evaluations" / VALIDATION
+    if config.eval_data is not None and not file.exists():
+        lm = load_reward_model(str(config.out))
+        found = _validate(config, lm) if lm.step_separator is None else validate_process_model(config, lm)
+        file.parent.mkdir(exist_ok=True)
+        write_atomic(file, json.dumps(found, indent=1) + "\n")
+        print_numbers(found, lists=False)
+
+
+def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
+    """The numbers of a model on the held-out pairs."""
+    source = str(config.eval_data)
+    rows = load_preferences(source, config.columns, optional=True)
+    pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
+    batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
+    scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
+    found = validation(pairs, scores.double().numpy())
+    found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
+    return found
+
+
+def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
+    """The curve over answers to the held-out prompts; a prompt with an answer that does not fit the model is left
+    out. Raises RunFailed where none is left."""
+    source = str(config.eval_data)
+    tasks = prompts_of(load_preferences(source, config.columns, optional=True))
+    tasks = fit_policy(config, tasks, source).checked(source, config.strict)
+    answers = sampled(config, tasks, config.best_of, config.seed)
+    scores = np.stack([member_scores(lm, of) for of in answers])
+    whole = ~np.isnan(scores).any((1, 2))
+    if not whole.any():
+        raise RunFailed("best_of: no prompt has answers that all fit the reward model's context")
+    if not whole.all():
+        warn(f"best_of: {(~whole).sum()} of {len(tasks)} prompts have answers that do not fit and are left out")
+    lengths = np.array([[len(answer.completion_ids) for answer in of] for of in answers], dtype=np.float64)
+    return best_of_n(scores[whole], lengths[whole])
+
+
+def _train(config: RewardModelConfig, settings: dict[str, Any]) -> None:
+    rows, solutions = load_judged(config.data, config.columns)
+    if solutions:
+        train_process_model(config, settings, solutions)
+    else:
+        _train_on_pairs(config, settings, rows)
+
+
+def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: Sequence[PreferenceRow]) -> None:
+    if config.step_separator is not None:
+        raise InputError(f"--step-separator is for data in steps, and {config.data} holds pairs; leave it out")
+    method = "posttrain reward-model with data in pairs"
+    held_out_rows = (
+        load_preferences(config.eval_data, config.columns, method, optional=True) if config.eval_data else []
+    )
+    lm = load_trained(config)
+    lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
+    assert lm.score_head is not None
+    as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
+    source = str(config.eval_data)
+    fitted, fitted_held_out = (encode_pairs(lm, of, config.max_length, config.members) for of in (rows, held_out_rows))
+    pairs = weighted(fitted.checked(config.data, config.strict), config)
+    held_out = fitted_held_out.checked(source, config.strict)
+    sampled_from = fit_policy(config, prompts_of(held_out_rows), source) if config.best_of else None
+    if sampled_from is not None:
+        sampled_from.checked(source, config.strict)
+
+    def flops(chosen: list[int]) -> float:
+        trees = pair_trees([pairs[i] for i in chosen])
+        return training_flops(lm, trees, config.micro_batch_tokens, head=False)
+
+    steps = planned_steps(config, len(pairs), flops)
+    policy = make_policy(lm, config, settings["learning_rate"], steps)
+    policy_date = bool(config.best_of and config.policy) and model_writes_date(str(config.policy))
+    with RunLog(config.out, dated(settings, lm.chat.writes_date, policy_date), config.resume) as log:
+        fitting(log, config.data, fitted, config.max_length)
+        fitting(log, source, fitted_held_out, config.max_length)
+        if sampled_from is not None:
+            fitting(log, source, sampled_from)
+        special_tokens(log, lm.chat, config.data, rows)
+        if config.length_balanced and not log.resuming:
+            used = sum(1 for pair in pairs if any(pair.weights))
+            log.event("length_balanced", pairs=len(pairs), of_weight_above_zero=used)
+        run_stage(log, config, RewardModel(config, policy, pairs, held_out, steps))
+
+
+class RewardModel(Stage):
+    """See `Stage`."""
+
+    kind = "reward-model"
+
+    def __init__(
+        self,
+        config: RewardModelConfig,
+        policy: LocalPolicy,
+        pairs: Sequence[Pair],
+        held_out: Sequence[Pair],
+        total_steps: int,
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.pairs = pairs
+        self.held_out = held_out
+        self.total_steps: int | None = total_steps
+        self.drawn = rows_drawn(config, len(pairs))
+
+    def step(self, n: int) -> dict[str, Any]:
+        config = self.config
+        rows = step_rows(len(self.pairs), config.seed, n, config.batch_size, self.drawn)
+        pairs = [self.pairs[i] for i in rows]
+        trees = pair_trees(pairs)
+        metrics = self._by_length_head(pairs, trees) if config.length_head else self._gradient(pairs, trees)
+        metrics |= self.policy.step()
+        return {**metrics, "tokens": sum(tree.size for tree in trees)}
+
+    def evaluate(self) -> Evaluation | None:
+        """Loss, accuracy with its interval, and the rest on the held-out pairs, each with weight 1."""
+        if not self.held_out:
+            return None
+        scores = self._scores(pair_trees(self.held_out))[..., : self.config.members]
+        coefficient = self.config.centre_coefficient
+        n = len(self.held_out)
+        loss = float(pair_loss(scores, *labels(self.held_out), pairs=n, centre_coefficient=coefficient))
+        metrics = step_metrics(scores, self.held_out, n)
+        low, high = wilson(round(metrics["accuracy"] * n), n)
+        return Evaluation({"loss": loss, **metrics, "accuracy_low": low, "accuracy_high": high}, loss)
+
+    def _gradient(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
+        """Micro-batches of whole pairs, each with its pairs' labels."""
+        totals: dict[str, float] = {}
+        start = 0
+        for part in micro_batches(trees, self.policy.micro_batch_tokens):
+            here = pairs[start : start + len(part)]
+            start += len(part)
+            loss = partial(batch_loss, pairs=here, of=len(pairs), centre_coefficient=self.config.centre_coefficient)
+            for name, value in self.policy.forward_backward(part, loss, self._forward, head=False).items():
+                totals[name] = totals.get(name, 0.0) + value
+        return totals
+
+    def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
+        """The gradient of ODIN's loss, whose correlations are over the step: first its slope in each score, then the
+        scores' own gradients a micro-batch at a time."""
+        scores = self._scores(trees).requires_grad_()
+        lengths = torch.tensor([pair.lengths for pair in pairs], dtype=scores.dtype, device=scores.device)
+        margins, _, probabilities = labels(pairs, scores.device)
+        loss = odin_loss(scores, margins, lengths, probabilities)
+        (slopes,) = torch.autograd.grad(loss, scores)
+        head = self.policy.lm.score_head
+        assert head is not None
+        overlap = head_overlap(head.weight)
+        overlap.backward()
+        start = 0
+        for part in micro_batches(trees, self.policy.micro_batch_tokens):
+            weighted_scores = partial(linear_loss, slopes=slopes[start : start + len(part)])
+            start += len(part)
+            self.policy.forward_backward(part, weighted_scores, self._forward, head=False)
+        seen = scores.detach()
+        return {
+            "loss": float(loss.detach()) + float(overlap.detach()),
+            **step_metrics(seen[..., :1], pairs, len(pairs)),
+            "length_correlation": float(correlation(seen[..., 0], lengths)),
+            "length_head_correlation": float(correlation(seen[..., 1], lengths)),
+        }
+
+    def _forward(self, batch: Batch) -> TokenOutputs:
+        """Scores [M, K] in the place of log-probabilities: the one token of a response that counts is its last."""
+        scores = self.policy.lm.scores(batch)
+        return TokenOutputs(scores)
+
+    def _scores(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """Scores [P, 2, K] without gradients."""
+        out = []
+        for batch, scores in score_batches(self.policy.lm, trees, self.policy.micro_batch_tokens):
+            self.policy.flops += self.policy.lm.flops.forward(batch.nodes, 0)
+            out.append(scores)
+        return torch.cat(out).reshape(len(trees), 2, -1)
+
+
+def batch_loss(
+    batch: Batch, outputs: TokenOutputs, *, pairs: Sequence[Pair], of: int, centre_coefficient: float
+) -> LossOutput:
+    """What the pairs of a micro-batch add to the loss of a step of `of` pairs, and to its metrics."""
+    scores = outputs.logprobs.reshape(len(pairs), 2, -1)
+    loss = pair_loss(scores, *labels(pairs, scores.device), pairs=of, centre_coefficient=centre_coefficient)
+    return LossOutput(loss, {"loss": float(loss.detach()), **step_metrics(scores.detach(), pairs, of)})
+
+
+def linear_loss(batch: Batch, outputs: TokenOutputs, *, slopes: torch.Tensor) -> LossOutput:
+    """Σ slope · score: what has the gradient of the loss that the slopes are of."""
+    return LossOutput((slopes.flatten(0, 1) * outputs.logprobs).sum())
+
+
+def labels(
+    pairs: Sequence[Pair], device: torch.device | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Margins [P], weights [P, K] and probabilities [P]."""
+    tensor = partial(torch.tensor, dtype=torch.float32, device=device)
+    margins, weights = tensor([pair.margin for pair in pairs]), tensor([pair.weights for pair in pairs])
+    return margins, weights, tensor([pair.probability for pair in pairs])
+
+
+def step_metrics(scores: torch.Tensor, pairs: Sequence[Pair], of: int) -> dict[str, float]:
+    """What the scores [P, 2, K] of pairs add to the step's numbers, of their mean over members: `accuracy` (see
+    `agreement`), `margin` r_w − r_l, and the mean score of each side."""
+    chosen, rejected = scores.mean(2).unbind(1)
+    _, _, probabilities = labels(pairs, scores.device)
+    right = agreement(chosen - rejected, probabilities).sum()
+    better, worse = float(chosen.sum()) / of, float(rejected.sum()) / of
+    return {
+        "accuracy": float(right) / of,
+        "margin": better - worse,
+        "chosen_score": better,
+        "rejected_score": worse,
+    }

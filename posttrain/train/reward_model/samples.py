@@ -1,0 +1,67 @@
+"""Answers of a policy as a reward model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posttrain.config import RewardModelConfig
+from posttrain.data.fitting import Fitted
+from posttrain.engine.local.engine import LocalEngine
+from posttrain.models import LanguageModel, load_model
+from posttrain.rewards.models import Learned
+from posttrain.rollout import Plan, fit_tasks, regroup, rollout_seed, sample
+from posttrain.rollout.cost import sampled_ids
+from posttrain.rows import PreferenceRow
+from posttrain.types import Sample, Sampling, Score, Task
+
+
+def prompts_of(rows: Sequence[PreferenceRow]) -> list[Task]:
+    """The different prompts of the rows as tasks, each with the columns of the first row that has it."""
+    first: dict[str, PreferenceRow] = {}
+    for row in rows:
+        first.setdefault(repr((row.prompt, row.tools)), row)  # messages with calls in them cannot be hashed
+    return [Task(row.where, row.prompt, row.columns, row.tools, row.where) for row in first.values()]
+
+
+def fit_policy(config: RewardModelConfig, tasks: Sequence[Task], source: str) -> Fitted[Task]:
+    """The tasks that leave the model to sample from room for an answer. Raises InputError where there is no such
+    model."""
+    lm = _policy(config)
+    return fit_tasks(lm.chat, tasks, lm.context, config.max_new_tokens, source)
+
+
+def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int) -> list[list[Sample]]:
+    """n answers of the policy to each task (of those that fit it), at temperature 1."""
+    lm = _policy(config)
+    how = Sampling(config.max_new_tokens)
+    plans = [Plan(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)]
+    rollouts = sample(LocalEngine(lm), lm.chat, plans)
+    groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
+    return [
+        [Sample(group.task.prompt, r.messages, sampled_ids(r), group.task.columns) for r in group.rollouts]
+        for group in groups
+    ]
+
+
+def _policy(config: RewardModelConfig) -> LanguageModel:
+    """The model to sample from: `policy` with its own chat template, or the start with `chat_template`."""
+    return load_model(
+        config.policy or config.model,
+        raw=config.raw,
+        trust_remote_code=config.trust_remote_code,
+        chat_template=None if config.policy else config.chat_template,
+    )
+
+
+def member_scores(lm: LanguageModel, samples: Sequence[Sample], longest: int | None = None) -> NDArray[np.float64]:
+    """Scores [n, K] by the members of a reward model; NaN where prompt and answer have more than `longest` tokens, or
+    do not fit its context."""
+    assert lm.score_head is not None
+    out = np.full((len(samples), lm.score_head.out_features), np.nan)
+    for i, found in enumerate(Learned(lm, "mean", 0.0).members(samples, longest)):
+        if not isinstance(found, str):
+            out[i] = found.numpy()
+    return out

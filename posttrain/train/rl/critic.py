@@ -1,0 +1,89 @@
+"""Critics: what estimates the value of the tokens so far (PPO)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from posttrain.batch.packing import Tree
+from posttrain.batch.types import Batch
+from posttrain.config import RlConfig
+from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.train.loop import load_trained, make_policy
+from posttrain.train.policy import LocalPolicy
+from posttrain.train.rl.batch import critic_loss
+
+
+class Critic(Protocol):
+    """Values of tokens, read before each."""
+
+    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
+        """V of every trained token, a tuple a branch in order."""
+        ...
+
+    def train(self, trees: Sequence[Tree]) -> dict[str, float]:
+        """An optimizer step on the returns that the trees carry; its metrics. Nothing where another's step does it."""
+        ...
+
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class HeadCritic:
+    """A scalar head on the policy: values come with its log-probabilities and are trained in its steps."""
+
+    def __init__(self, policy: LocalPolicy) -> None:
+        self.policy = policy
+
+    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
+        return self.policy.per_branch(trees, self.policy.lm.values, head=False)
+
+    def train(self, trees: Sequence[Tree]) -> dict[str, float]:
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """The policy's own checkpoint holds the head."""
+
+    def load(self, folder: Path) -> None:
+        """The policy's own checkpoint holds the head."""
+
+
+class SeparateCritic:
+    """A model of its own with an optimizer of its own, which begins as the policy does. Its operations are charged to
+    the policy's account."""
+
+    def __init__(self, config: RlConfig, policy: LocalPolicy, rate: float, total_updates: int | None) -> None:
+        lm = load_trained(config)
+        lm.add_scalar_head()
+        self.policy = policy
+        self.own = make_policy(lm, config, rate, total_updates)
+        self.loss = partial(critic_loss, clip=config.value_clip)
+
+    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
+        values = self.own.per_branch(trees, self.own.lm.values, head=False)
+        self._charge()
+        return values
+
+    def train(self, trees: Sequence[Tree]) -> dict[str, float]:
+        metrics = self.own.forward_backward(trees, self.loss, self._outputs, head=False)
+        stepped = self.own.step()
+        self._charge()
+        return {**metrics, "critic_grad_norm": stepped["grad_norm"]}
+
+    def save(self, folder: Path) -> None:
+        target = folder / "critic"
+        target.mkdir()
+        self.own.save(target)
+
+    def load(self, folder: Path) -> None:
+        self.own.load(folder / "critic")
+
+    def _outputs(self, batch: Batch) -> TokenOutputs:
+        values = self.own.lm.values(batch)
+        return TokenOutputs(values, values=values)
+
+    def _charge(self) -> None:
+        self.policy.flops += self.own.flops
+        self.own.flops = 0.0

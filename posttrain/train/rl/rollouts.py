@@ -1,0 +1,268 @@
+"""Where the groups of a step come from: the engine, what was recorded before a resume, or the file of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.config import OnlineDpoConfig, RlConfig
+from posttrain.data.readers import replay_file
+from posttrain.engine.base import Engine
+from posttrain.envs.pool import EnvPool
+from posttrain.models import LanguageModel
+from posttrain.rewards.failures import FailureWatch
+from posttrain.rewards.scorer import Scorer
+from posttrain.rollout import (
+    Limits,
+    Plan,
+    collect,
+    prompt_ids,
+    regroup,
+    rollout_from_json,
+    rollout_seed,
+    rollout_to_json,
+)
+from posttrain.rollout.collect import ENVIRONMENT_PART
+from posttrain.runs.log import RunLog, read_jsonl, read_recorded
+from posttrain.train.data_order import rows_between
+from posttrain.train.events import short_batch, unscored
+from posttrain.train.loop import Evaluation
+from posttrain.train.rl.advantages import Signal, trainable
+from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StepGroups:
+    """The groups of a step. `used` are trained on; `all` has those too that a refill replaced. `new` says that they
+    were sampled just now and are not recorded yet."""
+
+    all: list[Group]
+    used: list[Group]
+    new: bool
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where scores come from, and what the model talks to, in at most `max_turns` answers. At least one of them is
+    there."""
+
+    scorer: Scorer | None
+    environment: EnvPool | None = None
+    max_turns: int = 1
+
+    def weights(self, step: float) -> dict[str, float]:
+        """The weight of each part of a score at a step; an environment's own has 1."""
+        weights = self.scorer.weights(step) if self.scorer is not None else {}
+        own = self.environment is not None and self.environment.has_reward
+        return weights | ({ENVIRONMENT_PART: 1.0} if own else {})
+
+    def curriculum(self, step: float) -> dict[str, float]:
+        """The weights that change during training, at a step."""
+        return self.scorer.curriculum(step) if self.scorer is not None else {}
+
+
+class Rollouts:
+    """The groups of each step, in the order of an endless stream of reshuffled tasks.
+
+    `position` is how far the stream is read: a step may read further than its own prompts, since groups of equal scores
+    are replaced by the next in the stream. It belongs into checkpoints."""
+
+    def __init__(
+        self,
+        config: RlConfig | OnlineDpoConfig,
+        tasks: Sequence[Task],
+        lm: LanguageModel,
+        engine: Engine,
+        sources: Sources,
+    ) -> None:
+        self.config = config
+        self.tasks = tasks
+        self.lm = lm
+        self.engine = engine
+        self.sources = sources
+        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.watch = FailureWatch(config.max_unscored_share)
+        self.position = 0
+        self.prompts = config.batch_size // config.group_size
+        self.recorded_parts: set[str] = set()
+        self._recorded: dict[int, list[Row]] = {}
+        self._by_id = {task.id: task for task in tasks}
+
+    def step(self, n: int) -> StepGroups:
+        """The groups of step n; the recorded ones where there are some."""
+        if n in self._recorded:
+            groups, used = self._groups_of(self._recorded[n])
+            self.position += len(groups)
+            return StepGroups(groups, used, new=False)
+        groups, used = [], []
+        for _ in range(self.config.max_refills + 1):
+            more = self._sample(n, self.prompts - len(used), groups)
+            groups += more
+            used += [g for g in more if not self.config.max_refills or _differs(g)]
+            if len(used) == self.prompts:
+                break
+        self.engine.pause()
+        return StepGroups(groups, used, new=True)
+
+    def record(self, log: RunLog, n: int, step: StepGroups, signals: Sequence[Sequence[Signal]]) -> None:
+        """Write the step's rollouts and tell what is odd about them, unless that was done before. Raises RunFailed
+        where too many could not be scored."""
+        if step.new:
+            self._write(log, n, step, signals)
+        scorer = self.sources.scorer
+        unscored(log, self.watch, n, step.all, scorer.first_traceback if scorer is not None else None, step.new)
+
+    def _write(self, log: RunLog, n: int, step: StepGroups, signals: Sequence[Sequence[Signal]]) -> None:
+        advantages = {id(s.rollout): s.advantages for members in signals for s in members}
+        used = {id(g) for g in step.used}
+        of = sum(len(g.rollouts) for g in step.all)
+        log.rollouts(
+            rollout_to_json(n, r, s, _shown(advantages.get(id(r)))) | {"used": id(g) in used, "of": of}
+            for g in step.all
+            for r, s in zip(g.rollouts, g.scores, strict=True)
+        )
+        scorer = self.sources.scorer
+        if scorer is not None and scorer.metrics:
+            log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in scorer.metrics.items()})
+        if len(step.used) < self.prompts:
+            short_batch(log, n, len(step.used), self.prompts, len(step.all))
+
+    def go_to(self, position: int) -> None:
+        """Go on from a `position` of the stream. Raises ValueError for what is none."""
+        if type(position) is not int or position < 0:
+            raise ValueError(f"its position in the data is {position!r}")
+        self.position = position
+
+    def rewind(self, log: RunLog, step: int) -> None:
+        """Keep the whole steps of `rollouts.jsonl`. Those past the checkpoint at `step` are trained on again as they
+        are, not sampled or scored again, but for one that stopped the run: its reward may have been mended. The watch
+        over failures hears the scores of the others."""
+        steps = _by_step(read_recorded(log.out / "rollouts.jsonl", self._known))
+        whole = {n: rows for n, rows in steps.items() if len(rows) == rows[0].get("of", self.config.batch_size)}
+        events = read_jsonl(log.out / "events.jsonl")
+        stops = [event.get("step") for event in events if event.get("event") == "stopped"]
+        if stops and whole and stops[-1] == max(whole):
+            del whole[max(whole)]
+        log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
+        for n in sorted(whole):
+            if n > step:
+                self._recorded[n] = whole[n]
+                continue
+            groups, _ = self._groups_of(whole[n])
+            self.watch.add(n, [group.scores for group in groups])
+
+    def replay(self, source: str) -> int:
+        """Take every step from the `rollouts.jsonl` of another run instead of sampling; the number of steps.
+
+        Raises InputError, naming the line, for a file that is not the whole rollouts of such a run: of these tasks,
+        this vocabulary and this temperature."""
+        rows = read_jsonl(replay_file(source))
+        for i, row in enumerate(rows, start=1):
+            self._check_row(row, f"--replay {source}:{i}")
+        steps = _by_step(rows)
+        for n, members in steps.items():
+            if len(members) != members[0].get("of", len(members)):
+                raise InputError(f"--replay {source}: step {n} is not whole; cut the file before it")
+            if not any(row.get("used", True) for row in members):
+                raise InputError(f"--replay {source}: step {n} has no rollout that was trained on; take it out")
+        if not steps:
+            raise InputError(f"--replay {source}: holds no rollouts")
+        self.recorded_parts = {name for row in rows for name in row["parts"]}
+        self._recorded = {n: steps[old] for n, old in enumerate(sorted(steps), start=1)}
+        return len(steps)
+
+    def _check_row(self, row: Any, where: str) -> None:
+        """Raise InputError for a line that is no rollout which could be trained on."""
+        try:
+            rollout, _ = self._read(row)
+            fits = isinstance(row["step"], int) and trainable(rollout, self.lm.vocabulary)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: not a rollout of a run ({type(error).__name__}: {error})") from error
+        if not fits:
+            raise InputError(f"{where}: not a rollout that this model can be trained on (tokens, logprobs or status)")
+        if row["task"] not in self._by_id:
+            raise InputError(f"{where}: is of task {row['task']!r}, which --data does not have")
+        if not self._asks(rollout, self._by_id[row["task"]]):
+            raise InputError(f"{where}: is of another prompt than task {row['task']} of --data; give the data it is of")
+        if row.get("temperature", self.config.temperature) != self.config.temperature:
+            raise InputError(f"{where}: was sampled at temperature {row['temperature']}; give --temperature that")
+
+    def _asks(self, rollout: Rollout, task: Task) -> bool:
+        """Whether a recorded prompt holds what the task asks last, whatever a template puts around it. Ids alone may be
+        row numbers of another file."""
+        asked = task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content
+        chat = self.lm.chat
+        encoded = chat.decode(self.lm.tokenizer(asked, add_special_tokens=False)["input_ids"])
+        recorded = " ".join(chat.decode(prompt_ids(rollout)).split())
+        return any(" ".join(text.split()) in recorded for text in (asked, encoded))
+
+    def _sample(self, n: int, prompts: int, before: Sequence[Group]) -> list[Group]:
+        """Groups of the next prompts of the stream. A prompt that comes twice in a step gets other seeds."""
+        rows = rows_between(len(self.tasks), self.config.seed, self.position, self.position + prompts)
+        self.position += prompts
+        seen = [group.task.id for group in before]
+        size = self.config.group_size
+        plans: list[Plan] = []
+        for row in rows:
+            task = self.tasks[row]
+            first = size * seen.count(task.id)
+            seen.append(task.id)
+            seeds = [rollout_seed(self.config.seed, n, row, first + i) for i in range(size)]
+            plans += [Plan(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
+        return self.collect(plans, {"step": n, "global_step": n - 1})
+
+    def collect(self, plans: Sequence[Plan], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
+        """Sample and score with the engine, the rewards and the environment of the run."""
+        sources = self.sources
+        limits = Limits(sources.max_turns, self.lm.context) if sources.environment is not None else None
+        return collect(self.engine, self.lm.chat, sources.scorer, plans, trainer_state, sources.environment, limits)
+
+    def evaluate(self, held_out: Sequence[Task]) -> Evaluation | None:
+        """Mean score of the greedy answers to held-out tasks; None where nothing has a score."""
+        greedy = Sampling(self.config.max_new_tokens, temperature=0)
+        groups = self.collect([Plan(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
+        scores = [s.total for g in groups for s in g.scores if s.total is not None]
+        if not scores:
+            return None
+        reward = sum(scores) / len(scores)
+        return Evaluation({"reward": reward, "unscored": 1 - len(scores) / len(groups)}, -reward)
+
+    def _groups_of(self, rows: Sequence[Row]) -> tuple[list[Group], list[Group]]:
+        """All groups of the rows of a step, and those that were used."""
+        pairs = [self._read(row) for row in rows]
+        tasks = [self._by_id[row["task"]] for row in rows]
+        groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs])
+        used = {id(r): row.get("used", True) for (r, _), row in zip(pairs, rows, strict=True)}
+        return groups, [g for g in groups if used[id(g.rollouts[0])]]
+
+    def _known(self, row: Row) -> None:
+        """Raises what reading a line raises that is no rollout of these tasks."""
+        if not trainable(self._read(row)[0], self.lm.vocabulary):
+            raise ValueError("its tokens, log-probabilities or status are no rollout's")
+        if row["task"] not in self._by_id:
+            raise ValueError(f"there is no task {row['task']!r}")
+
+    def _read(self, row: Row) -> tuple[Rollout, Score]:
+        return rollout_from_json(row, self.sampling, self.lm.chat)
+
+
+def _differs(group: Group) -> bool:
+    totals = [s.total for s in group.scores if s.total is not None]
+    return bool(totals) and min(totals) != max(totals)
+
+
+def _shown(advantages: tuple[float, ...] | None) -> Any:
+    """One number where all tokens have the same."""
+    if not advantages:
+        return None
+    return advantages[0] if len(set(advantages)) == 1 else list(advantages)
+
+
+def _by_step(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Row]]:
+    steps: dict[int, list[Row]] = {}
+    for row in rows:
+        steps.setdefault(row["step"], []).append(dict(row))
+    return steps

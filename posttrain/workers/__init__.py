@@ -1,0 +1,1 @@
+"""Worker processes for code of the user, and loading that code."""

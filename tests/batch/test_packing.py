@@ -1,0 +1,190 @@
+"""Packed forests against trees worked out by hand, and against the paths they were made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+import torch
+
+from posttrain.batch import packing
+from posttrain.batch.packing import EXTRAS, Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.batch.types import Batch, Node
+from posttrain.models.language_model import padded_rows
+
+
+def branch(ids: tuple[int, ...], trained: str, weight: float = 1.0) -> Branch:
+    """`trained` has an x for every trained token."""
+    mask = tuple(c == "x" for c in trained)
+    return Branch(ids, mask, (weight,) * sum(mask))
+
+
+@pytest.fixture(autouse=True)
+def _share_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here every shared token becomes a node; how many a node must save is a matter of speed."""
+    monkeypatch.setattr(packing, "MIN_SAVED", 1)
+
+
+def test_a_prefix_of_prefixes_by_hand() -> None:
+    """Two prompts 1 2 3 and 1 2 4 with two answers each: 1 2 is held once, 3 and 4 once each, then the answers."""
+    trees = [share_prefix([branch((1, 2, p, 7), "...x"), branch((1, 2, p, 8, 9), "...xx", 0.5)]) for p in (3, 4)]
+    batch = pack(trees)
+    assert batch.token_ids.tolist() == [1, 2, 3, 7, 8, 9, 4, 7, 8, 9]
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 3, 4, 2, 3, 3, 4]
+    assert batch.parent.tolist() == [-1, 0, 1, 2, 2, 4, 1, 6, 6, 8]
+    assert batch.sequence.tolist() == [-1, -1, -1, 0, 1, 1, -1, 2, 3, 3]
+    assert batch.nodes == (
+        Node(-1, 2),
+        Node(0, 1),
+        Node(1, 1),
+        Node(1, 2),
+        Node(0, 1),
+        Node(4, 1),
+        Node(4, 2),
+    )
+    assert batch.weights.tolist() == [1.0, 0.5, 0.5, 1.0, 0.5, 0.5]
+
+
+def test_short_runs_are_not_worth_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four rows, 2 shared tokens save 6; of two of them, 3 more save 3."""
+    rows = [branch((1, 2, *middle, 9), "." * (2 + len(middle)) + "x") for middle in ((), (), (3, 4, 5), (3, 4, 5))]
+    forests = {}
+    for least in (3, 4, 7):
+        monkeypatch.setattr(packing, "MIN_SAVED", least)
+        forests[least] = len(pack([Tree((), (row,)) for row in rows]).token_ids)
+    assert forests == {3: 2 + 1 + 1 + 3 + 1 + 1, 4: 2 + 1 + 1 + 4 + 4, 7: 3 + 3 + 6 + 6}
+
+
+def test_pack_by_hand() -> None:
+    """Tree 1: trunk 5 6, branches 7 8 and 9. Tree 2: no trunk, one row 3 4."""
+    batch = pack(
+        [
+            Tree((5, 6), (branch((7, 8), "xx", 0.5), branch((9,), "x", 0.25))),
+            Tree((), (branch((3, 4), ".x", 0.125),)),
+        ]
+    )
+    assert batch.token_ids.tolist() == [5, 6, 7, 8, 9, 3, 4]
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 2, 0, 1]
+    assert batch.parent.tolist() == [-1, 0, 1, 2, 1, -1, 5]
+    assert batch.sequence.tolist() == [-1, -1, 0, 0, 1, 2, 2]
+    assert batch.mask.tolist() == [False, False, True, True, True, False, True]
+    assert batch.weights.tolist() == [0.5, 0.5, 0.25, 0.125]
+    assert batch.nodes == (Node(-1, 2), Node(0, 2), Node(0, 1), Node(-1, 2)) and batch.sequences == 3
+    assert all(getattr(batch, name) is None for name in EXTRAS) and batch.supports is None
+
+
+def test_extras_and_supports_follow_the_mask() -> None:
+    """Numbers belong to trained tokens, branch after branch, across trees."""
+    first = Branch((1, 2, 3), (False, True, True), (1.0, 1.0), {"advantages": (0.5, 0.25)}, ((2, 7), (3,)))
+    second = Branch((1, 4), (False, True), (1.0,), {"advantages": (-1.0,)}, ((4, 9),))
+    batch = pack([share_prefix([first, second]), Tree((), (second,))])
+    assert batch.token_ids[batch.mask].tolist() == [2, 3, 4, 4]
+    assert batch.advantages is not None and batch.advantages.tolist() == [0.5, 0.25, -1.0, -1.0]
+    assert batch.supports == ((2, 7), (3,), (4, 9), (4, 9))
+    assert batch.ref_logprobs is None
+
+
+@pytest.mark.parametrize("where", ["extras", "supports"])
+def test_extras_of_some_branches_only_are_refused(where: str) -> None:
+    full = Branch((1, 2), (False, True), (1.0,), {"advantages": (1.0,)}, ((2,),))
+    bare = replace(full, extras={}) if where == "extras" else replace(full, supports=None)
+    with pytest.raises(ValueError, match="only some branches"):
+        pack([Tree((), (full,)), Tree((), (bare,))])
+
+
+def test_lengths_are_checked() -> None:
+    with pytest.raises(ValueError, match="a mask of 1"):
+        Branch((1, 2), (True,), (1.0,))
+    with pytest.raises(ValueError, match="weights has 2 values for 1"):
+        Branch((1, 2), (False, True), (1.0, 1.0))
+    with pytest.raises(ValueError, match="advantages has 0 values for 1"):
+        Branch((1, 2), (False, True), (1.0,), {"advantages": ()})
+    with pytest.raises(ValueError, match="2 supports for 1"):
+        pack([Tree((), (Branch((1, 2), (False, True), (1.0,), {}, ((2,), (3,))),))])
+
+
+def test_a_trained_root_is_refused() -> None:
+    with pytest.raises(ValueError, match="root"):
+        pack([Tree((), (branch((1, 2), "xx"),))])
+
+
+def test_share_prefix_by_hand() -> None:
+    """1 2 3 are common, but the second row trains its 3: the trunk is 1 2."""
+    tree = share_prefix([branch((1, 2, 3, 4), "...x"), branch((1, 2, 3, 5), "..xx")])
+    assert tree.trunk == (1, 2)
+    assert [b.token_ids for b in tree.branches] == [(3, 4), (3, 5)]
+    assert [b.mask for b in tree.branches] == [(False, True), (True, True)]
+
+
+def test_share_prefix_of_unlike_rows_and_of_one() -> None:
+    assert share_prefix([branch((1, 2), ".x"), branch((3, 2), ".x")]).trunk == ()
+    one = branch((1, 2, 3), "..x")
+    assert share_prefix([one]) == Tree((), (one,))
+
+
+def test_share_prefix_with_an_untrained_row() -> None:
+    """A row without any trained token (an answer cut to nothing) ends where the trunk does; a row that is a prefix of
+    another limits the trunk."""
+    tree = share_prefix([branch((1, 2), ".."), branch((1, 2, 3), "..x")])
+    assert tree.trunk == (1, 2) and [b.token_ids for b in tree.branches] == [(), (3,)]
+    batch = pack([tree])
+    assert batch.parent.tolist() == [-1, 0, 1] and batch.sequence.tolist() == [-1, -1, 1] and batch.sequences == 2
+
+
+def test_micro_batches_by_hand() -> None:
+    """Sizes 4, 3, 2, 9, 1 at most 7 together: 4+3, 2, 9 alone although too large, 1."""
+    trees = [Tree((), (branch(tuple(range(100 * n, 101 * n)), "." * n),)) for n in (4, 3, 2, 9, 1)]
+    assert [[t.size for t in part] for part in micro_batches(trees, 7)] == [[4, 3], [2], [9], [1]]
+    assert list(micro_batches([], 7)) == []
+
+
+def random_rows(random: Random) -> list[list[Branch]]:
+    """Groups of rows over a small alphabet, so that common prefixes of every length occur."""
+    groups = []
+    for _ in range(random.randint(1, 4)):
+        prompt = [random.randrange(3) for _ in range(random.randint(1, 6))]
+        rows = []
+        for _ in range(random.randint(1, 4)):
+            answer = [random.randrange(3) for _ in range(random.randint(0, 5))]
+            mask = [False] * len(prompt) + [random.random() < 0.8 for _ in answer]
+            ids = (*prompt, *answer)
+            values = tuple(random.random() for _ in range(sum(mask)))
+            rows.append(Branch(ids, tuple(mask), values, {"advantages": values}))
+        groups.append(rows)
+    return groups
+
+
+def path(batch: Batch, token: int) -> list[int]:
+    """Token ids from the root to `token`, by its parents; the positions must count up along it."""
+    ids: list[int] = []
+    while token >= 0:
+        ids.insert(0, int(batch.token_ids[token]))
+        parent = int(batch.parent[token])
+        assert int(batch.position_ids[token]) == (int(batch.position_ids[parent]) + 1 if parent >= 0 else 0)
+        token = parent
+    return ids
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_path_reproduces_its_row(seed: int) -> None:
+    groups = random_rows(Random(seed))
+    trees = [share_prefix(rows) for rows in groups]
+    batch = pack(trees)
+    rows = [row for group in groups for row in group]
+    # every trained token: its path is the row's prefix that ends with it, in the order of rows
+    trained = torch.nonzero(batch.mask)[:, 0].tolist()
+    expected = [(s, list(r.token_ids[: i + 1])) for s, r in enumerate(rows) for i, m in enumerate(r.mask) if m]
+    assert [(int(batch.sequence[t]), path(batch, t)) for t in trained] == expected
+    values = torch.tensor([v for r in rows for v in r.weights])
+    assert batch.weights.tolist() == values.tolist()
+    assert batch.advantages is not None and batch.advantages.tolist() == values.tolist()
+    assert not bool((batch.mask & (batch.sequence < 0)).any()), "a shared trunk holds no trained token"
+    assert batch.sequences == len(rows)
+    for group, tree in zip(groups, trees, strict=True):
+        assert [tree.trunk + b.token_ids for b in tree.branches] == [r.token_ids for r in group]
+    # the padded form has the same rows, and predicts each trained token one place before it
+    padded, places = padded_rows(batch)
+    order = {s: i for i, s in enumerate(s for s, r in enumerate(rows) if any(r.mask))}
+    assert padded == [list(r.token_ids) for r in rows if any(r.mask)]
+    assert places.shape[1] == 2 and places.tolist() == [[order[s], len(p) - 2] for s, p in expected]
