@@ -83,6 +83,7 @@ def test_instructgpt(tmp_path: Path) -> None:
         run_recipe(RunConfig(recipe="instructgpt", size="laptop", out=tmp_path / "out"))
 
 
+@pytest.mark.stress
 def test_tulu3(tmp_path: Path) -> None:
     stages = run_tiny("tulu3", tmp_path / "out")
     assert {name: stage["parent"] for name, stage in stages.items()} == {
@@ -93,6 +94,7 @@ def test_tulu3(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.stress
 def test_deepseek_r1(tmp_path: Path) -> None:
     stages = run_tiny("deepseek-r1", tmp_path / "out")
     assert list(stages) == ["start", "cold-start", "reasoning", "sft", "rl"]

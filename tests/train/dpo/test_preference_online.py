@@ -238,8 +238,9 @@ def test_it_learns_the_bandit(tmp_path: Path) -> None:
         group_size=8,
         save_every=1000,
         eval_data=data,
-        eval_every=60,
-        **{name: value for name, value in task.options.items() if name != "entropy_bonus"},
+        eval_every=30,
+        max_steps=30,
+        **{name: value for name, value in task.options.items() if name not in ("entropy_bonus", "max_steps")},
     )
     train_online_dpo(config)
     rows = metrics(config.out)

@@ -429,7 +429,7 @@ def test_control_tokens_in_a_prompt_are_told(start: Callable[..., Path], capsys:
 def test_it_learns_from_a_reward_and_not_from_noise(start: Callable[..., Path]) -> None:
     """The share of one letter rises far above chance (1 byte in 256) when it is rewarded, and does not when the reward
     is a hash of the answer."""
-    options = {"group_size": 8, "batch_size": 32, "max_steps": 30, "max_new_tokens": 12, "learning_rate": 2e-3}
+    options = {"group_size": 8, "batch_size": 32, "max_steps": 15, "max_new_tokens": 12, "learning_rate": 2e-3}
     rewarded = metrics(start(["letter=1", "noise=0"], "rewarded", **options))
     noise = metrics(start(["letter=0", "noise=1"], "noise", **options))
 
