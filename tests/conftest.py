@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from posttrain.data import builtin, gym_items
 from tests.servers.chat import ChatServer, serve
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # the machine may do other work
 
 ROOT = Path(__file__).parent.parent
 MEMORY_KIB = 12 << 20
@@ -64,7 +68,7 @@ def run_cli(tmp_path: Path) -> RunCli:
     """Run `posttrain ARGS...` as a process of its own in `tmp_path`, bounded in time (seconds) and address space."""
 
     def run(
-        *args: str | Path, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 60.0
+        *args: str | Path, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
         bounded = ["sh", "-c", f'ulimit -v {MEMORY_KIB} && exec "$@"', "sh"]
         return subprocess.run(

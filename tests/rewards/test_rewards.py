@@ -19,6 +19,7 @@ from posttrain.rewards.rules.format import format as format_reward
 from posttrain.rewards.scorer import Scorer, combine
 from posttrain.stats import wilson
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
+from tests.processes import running
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -418,7 +419,7 @@ def _all_end(pid_file: Path) -> None:
     until = time.monotonic() + WAIT_SECONDS
     pids = [int(pid) for pid in pid_file.read_text().split()[:-1]]
     assert len(pids) == 3
-    while left := [pid for pid in pids if _running(pid)]:
+    while left := [pid for pid in pids if running(pid)]:
         assert time.monotonic() < until, f"{left} of {pids} are left"
         time.sleep(0.02)
 
@@ -474,14 +475,7 @@ def f(response):
     with Scorer([f"{reward_file(tmp_path, body)}:f"], columns=[], timeout_seconds=20) as scorer:
         (score,) = scorer.score([Sample("q", (Message("assistant", "x"),), (), {})])
     assert score.total == 1.0
-    assert not _running(int(started.read_text()))
-
-
-def _running(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
+    assert not running(int(started.read_text()))
 
 
 # The watch over failures.
