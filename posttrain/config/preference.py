@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from posttrain.config.base import Group, NonNegativeInt, PositiveFloat, PositiveInt, Temperature, UnitFloat, as_tuple
+from posttrain.config.sampling import SamplingOptions
 from posttrain.config.training import TrainConfig
 
 
@@ -172,7 +173,7 @@ ONLINE = ("sigmoid", "cdpo", "robust", "ipo", "hinge", "simpo", "apo_zero", "sft
 others' answers, nor `apo_down`, which would lower everything the policy says."""
 
 
-class OnlineDpoConfig(DpoConfig):
+class OnlineDpoConfig(SamplingOptions, DpoConfig):
     """Online DPO: sample answers from the policy, let a reward or a judge say which is the best and which the worst to
     each prompt, and train on these pairs by a loss of the DPO family (arXiv:2402.04792).
 
@@ -192,21 +193,15 @@ class OnlineDpoConfig(DpoConfig):
     """Answers sampled to each prompt, of which the best and the worst are the pair. Default: arXiv:2402.04792."""
     max_refills: NonNegativeInt = 0
     """Rounds in which groups of equal scores are replaced by groups of further prompts."""
-    max_new_tokens: PositiveInt = 256
-    """Longest completion in tokens."""
     temperature: Temperature = 1.0
     """Sampling temperature. It and the next two decide what is sampled; losses read the policy at temperature 1."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus: the smallest set of tokens with this mass is kept."""
-    top_k: NonNegativeInt = 0
-    """Keep the k most likely tokens; 0 keeps all."""
-    engine_slots: PositiveInt = 64
-    """Completions decoded at once."""
     FAILURES: ClassVar[Group] = Group("Reward")
     max_unscored_share: UnitFloat = 0.1
     """As in `posttrain rl`."""
     reward_timeout: PositiveFloat = 30.0
     """As in `posttrain rl`."""
+    reward_workers: NonNegativeInt | None = None
+    """As in `posttrain rl`: processes that rewards run in."""
 
     @model_validator(mode="after")
     def _samples_its_pairs(self) -> OnlineDpoConfig:
@@ -221,6 +216,10 @@ class OnlineDpoConfig(DpoConfig):
         if self.mask_formatting:
             raise ValueError("mask_formatting would leave open where an answer ends, and here that is what is learnt")
         return self
+
+    @property
+    def keeps_reference(self) -> bool:
+        return any(term.reference for term in self.terms())
 
     @property
     def draws_the_policy(self) -> bool:

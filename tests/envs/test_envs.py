@@ -111,7 +111,7 @@ def results(reply: Reply | Lost) -> list[str]:
 def counters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvPool]:
     """One pool for many tests: where there are tools, torch is imported to describe them."""
     file = env_file(tmp_path_factory.mktemp("counter"), COUNTER)
-    with EnvPool(f"{file}:Counter", columns=["goal"], timeout_seconds=60) as pool:
+    with EnvPool(f"{file}:Counter", columns=["goal"], timeout_seconds=60, workers=2) as pool:
         yield pool
 
 
@@ -127,7 +127,7 @@ def hanging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvPool]:
     file = env_file(tmp_path_factory.mktemp("hangs"), HANGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("posttrain.envs.pool.GRACE_SECONDS", 1.0)
-        with EnvPool(f"{file}:E", columns=["how"], timeout_seconds=1) as pool:
+        with EnvPool(f"{file}:E", columns=["how"], timeout_seconds=1, workers=2) as pool:
             yield pool
 
 

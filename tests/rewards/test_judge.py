@@ -343,8 +343,8 @@ class Longer:
 def test_few_opponents_rank_as_all_do_where_the_judge_is_consistent() -> None:
     """By hand for lengths 1..5 on a circle with one neighbour to each side: 1 loses to 2 and 5, 5 beats 4 and 1."""
     reward = GroupJudge("judge_pair", Longer(), (TEN,), opponents=1)
-    answers = asyncio.run(reward.score_batch([sample("x" * n) for n in (1, 2, 3, 4, 5)], {}))
-    assert [answer["value"] for answer in answers] == [0.0, 0.5, 0.5, 0.5, 1.0]
+    answers = asyncio.run(reward.score([sample("x" * n) for n in (1, 2, 3, 4, 5)], {}))
+    assert [answer.value for answer in answers] == [0.0, 0.5, 0.5, 0.5, 1.0]
 
 
 # Cache, budget and what stops a run
@@ -420,8 +420,8 @@ def test_a_model_here_judges_and_what_it_cannot_say_is_unscored() -> None:
 
 def test_a_model_here_answers_as_its_engine_does() -> None:
     from posttrain.engine.base import Request
-    from posttrain.engine.local.answers import LocalAnswers
     from posttrain.engine.local.engine import LocalEngine
+    from posttrain.engine.local_answers import LocalAnswers
     from posttrain.models import load_model
     from posttrain.types import Sampling
 

@@ -15,10 +15,12 @@ import pytest
 
 from posttrain.rewards.failures import FailureWatch
 from posttrain.rewards.libraries.reasoning_gym import final_answer, reasoning_gym
+from posttrain.rewards.protocol import RewardResult
 from posttrain.rewards.rules.format import format as format_reward
 from posttrain.rewards.scorer import Scorer, combine
 from posttrain.stats import wilson
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
+from posttrain.workers.process import Worker
 from tests.processes import running
 
 ROOT = str(Path(__file__).parents[2])
@@ -61,7 +63,6 @@ def test_batched_gets_one_list_per_name(tmp_path: Path) -> None:
     with Scorer([f"{file}:f"], columns=["level", "other"], timeout_seconds=60) as scorer:
         assert totals(scorer.score(samples, {"step": 3})) == [12, 23]
         assert scorer.metrics == {"mean": 1.5}
-        assert scorer.extras == {"note": ["n", "m"]}
 
 
 def test_conversations_arrive_as_message_lists(tmp_path: Path) -> None:
@@ -231,9 +232,9 @@ def test_an_import_that_raises_or_exits(tmp_path: Path) -> None:
 
 
 def test_a_sum_that_is_too_large_fails_the_sample() -> None:
-    answers: list[dict[str, Any]] = [{"value": 1e15}, {"value": 1.0}]
-    assert combine({"f": 1.0, "g": 0.0}, answers).total == 1e15
-    assert combine({"f": 2.0, "g": 0.0}, answers).reason == "the weighted sum is 2e+15, beyond 1e+15"
+    results = [RewardResult(1e15), RewardResult(1.0)]
+    assert combine({"f": 1.0, "g": 0.0}, results).total == 1e15
+    assert combine({"f": 2.0, "g": 0.0}, results).reason == "the weighted sum is 2e+15, beyond 1e+15"
 
 
 def test_two_rewards_of_one_name() -> None:
@@ -368,6 +369,27 @@ def test_workers_stay_warm_and_have_one_thread(tmp_path: Path) -> None:
         assert scorer.score([]) == []
     with pytest.raises(RunFailed, match="closed"):
         scorer.score([sample("d")])
+
+
+def test_a_worker_that_starts_while_the_scorer_is_aborted_ends_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be waited for otherwise: a reward in a worker that nobody kills."""
+    started: list[Worker] = []
+    file = reward_file(tmp_path, "import os\ndef f(response): return os._exit(1) if response == 'x' else 1\n")
+    with Scorer([f"{file}:f"], columns=[], timeout_seconds=60, workers=1) as scorer:
+
+        class Late(Worker):
+            def __init__(self, server: str) -> None:
+                super().__init__(server)
+                started.append(self)
+                scorer.abort()
+
+        scorer.score([sample("x")])
+        monkeypatch.setattr("posttrain.workers.pool.Worker", Late)
+        with pytest.raises(RunFailed, match="closed"):
+            scorer.score([sample("a")])
+    assert started and not any(worker.alive for worker in started)
 
 
 @pytest.mark.parametrize("how", ["script without a main guard", "piped to the interpreter", "in a thread"])
