@@ -26,7 +26,8 @@ from posttrain.rewards.judge.prompts import (
 from posttrain.rewards.judge.reward import GroupJudge, judge, judge_pair, pairs_of, read_verdict
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
-from tests.conftest import ChatServer, RunCli
+from tests.conftest import RunCli
+from tests.servers.chat import ChatServer
 from tests.servers.judge import texts_of
 
 TEN = Criterion("score", "Is it good?", 1.0, 1, 10)

@@ -147,7 +147,7 @@ class WaitingEngine(BackwardsEngine):
     ) -> Iterator[tuple[int, Completion]]:
         *early, last = super().generate(requests, deadline_seconds)
         yield from early
-        assert self.scorer.scored.wait(10) != self.scorer.whole_batch
+        assert self.scorer.scored.wait(0.2 if self.scorer.whole_batch else 60) != self.scorer.whole_batch
         if self.then is not None:
             raise self.then
         yield last
@@ -189,18 +189,21 @@ def test_what_goes_wrong_while_scoring_is_raised_before_all_is_sampled(tiny: Lan
         ) -> Iterator[tuple[int, Completion]]:
             for n, answer in enumerate(super().generate(requests, deadline_seconds)):
                 time.sleep(0.02)
-                assert n < 20, "went on sampling"
+                assert n < 1000, "went on sampling"
                 yield answer
 
     scorer = Broken()
     with pytest.raises(RunFailed, match="no worker"):
-        collect(Patient(tiny.chat.turn_end), tiny.chat, scorer, plans(20, 2))  # type: ignore[arg-type]
+        collect(Patient(tiny.chat.turn_end), tiny.chat, scorer, plans(1000, 2))  # type: ignore[arg-type]
     assert scorer.aborted.is_set()
 
 
 def test_an_interrupt_does_not_wait_for_a_reward(tiny: LanguageModel, tmp_path: Path) -> None:
-    """A reward that sleeps for a minute is killed with its worker."""
-    (tmp_path / "slow.py").write_text("import time\ndef slow(response):\n    time.sleep(60)\n    return 1.0\n")
+    """A reward that sleeps for an hour is killed with its worker: were it waited for, the test would not end."""
+    begun = tmp_path / "begun"
+    (tmp_path / "slow.py").write_text(
+        f"import time\ndef slow(response):\n    open({str(begun)!r}, 'w').close()\n    time.sleep(3600)\n"
+    )
 
     class Interrupted(BackwardsEngine):
         def generate(
@@ -208,15 +211,14 @@ def test_an_interrupt_does_not_wait_for_a_reward(tiny: LanguageModel, tmp_path: 
         ) -> Iterator[tuple[int, Completion]]:
             *early, _ = super().generate(requests, deadline_seconds)
             yield from early
-            time.sleep(0.5)
+            while not begun.exists():
+                time.sleep(0.01)
             raise KeyboardInterrupt
 
-    with Scorer([f"{tmp_path}/slow.py:slow"], columns=["n"], timeout_seconds=90) as scorer:
+    with Scorer([f"{tmp_path}/slow.py:slow"], columns=["n"], timeout_seconds=3600) as scorer:
         assert not scorer.whole_batch
-        start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             collect(Interrupted(tiny.chat.turn_end), tiny.chat, scorer, plans(3, 2))
-        assert time.monotonic() - start < 20
 
 
 def test_a_reward_named_environment_is_refused_beside_one(tiny: LanguageModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,18 +108,20 @@ def test_an_answer_without_its_end_ends_the_conversation() -> None:
     assert (rollout.status, rollout.text) == ("truncated", "xyz") and environment.heard == {}
 
 
-def test_out_of_time_is_failed_and_not_judged() -> None:
+def test_out_of_time_is_failed_and_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds, of which the first replies take eleven."""
+    now = [0.0]
+    monkeypatch.setattr("posttrain.rollout.turns.time", SimpleNamespace(monotonic=lambda: now[0]))
+
     class Slow(ScriptedEnvironment):
         def act(self, answers: Mapping[int, Message]) -> dict[int, Reply | Lost]:
-            import time
-
-            time.sleep(0.02)
+            now[0] += 11
             return super().act(answers)
 
     engine = ScriptedEngine(lambda key, turn: (*tokens("a"), CHAT.turn_end))
     environment = Slow({0: [MORE] * 9, 1: [DONE]})
-    slow, quick = sample(engine, CHAT, plans(2), None, environment, Limits(9, 4096, seconds=0.01))
-    assert (slow.status, slow.error) == ("failed", "the conversation was not over within its time limit of 0.01 s")
+    slow, quick = sample(engine, CHAT, plans(2), None, environment, Limits(9, 4096, seconds=10))
+    assert (slow.status, slow.error) == ("failed", "the conversation was not over within its time limit of 10 s")
     assert slow.environment_reward is None and slow.response_length == 2
     assert (quick.status, quick.environment_reward) == ("ok", 1.0)
     assert environment.finished == [1, 0]
