@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from posttrain.batch.packing import Branch, Tree, micro_batches, pack
+from posttrain.batch.packing import Branch, Tree
+from posttrain.batch.read import read_branches, response_tree
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.chat.format import EncodedRow
-from posttrain.losses.policy import sequence_sums
 from posttrain.models import LanguageModel
-from posttrain.models.scoring import branch_scores, response_tree, score_batches
 from posttrain.rows import CompletionRow, split_steps
 from posttrain.types import InputError, Sample
 from posttrain.workers.returns import Answer, BadReturn, number
@@ -41,8 +40,8 @@ class Learned:
         limit = min(longest or self.lm.context, self.lm.context)
         rows = [encoded(self.lm.chat, sample, limit) for sample in samples]
         trees = [response_tree((), (scored_ids(found[-1]),)) for found in rows if not isinstance(found, str)]
-        scores = iter([row for _, of in score_batches(self.lm, trees, MICRO_BATCH_TOKENS) for row in of.double()])
-        return [found if isinstance(found, str) else next(scores) for found in rows]
+        scores = read_branches(trees, MICRO_BATCH_TOKENS, self.lm.scores)
+        return [found if isinstance(found, str) else next(scores)[0].double() for found in rows]
 
     def _answer(self, members: torch.Tensor) -> Answer:
         """From the scores [K] of the members."""
@@ -62,7 +61,7 @@ class Stepwise:
     def answers(self, samples: Sequence[Sample]) -> list[Answer]:
         rows = [self._encoded(sample) for sample in samples]
         trees = [whole_tree(row) for row in rows if not isinstance(row, str)]
-        scores = iter(branch_scores(self.lm, trees, MICRO_BATCH_TOKENS))
+        scores = read_branches(trees, MICRO_BATCH_TOKENS, self.lm.scores)
         return [failed(row) if isinstance(row, str) else self._answer(next(scores)) for row in rows]
 
     def _answer(self, scores: torch.Tensor) -> Answer:
@@ -99,20 +98,16 @@ class Implicit:
         context = min(self.policy.context, self.reference.context)
         rows = [encoded(self.policy.chat, sample, context) for sample in samples]
         trees = [whole_tree(row) for found in rows if not isinstance(found, str) for row in found]
-        ratios = iter([self.beta * ratio for ratio in self._log_ratios(trees)])
+        read = read_branches(trees, MICRO_BATCH_TOKENS, self._logprobs)
+        ratios = (self.beta * float(policy - reference) for policy, reference in map(summed, read))
         return [
             failed(found) if isinstance(found, str) else checked_value(sum(next(ratios) for _ in found), {})
             for found in rows
         ]
 
-    def _log_ratios(self, trees: Sequence[Tree]) -> list[float]:
-        """log π/π_ref of the trained tokens of each row, summed."""
-        out: list[float] = []
-        for part in micro_batches(trees, MICRO_BATCH_TOKENS):
-            batch = pack(part)
-            ratio = summed(self.policy, batch) - summed(self.reference, batch)
-            out += ratio.tolist()
-        return out
+    def _logprobs(self, batch: Batch) -> torch.Tensor:
+        """Log-probabilities [M, 2] of the trained tokens by policy and reference, in float64."""
+        return torch.stack([lm.logprobs(batch).logprobs.double() for lm in (self.policy, self.reference)], dim=1)
 
 
 def of_members(scores: torch.Tensor, use: str, variance_penalty: float = 0.0) -> torch.Tensor:
@@ -161,11 +156,9 @@ def whole_tree(row: EncodedRow) -> Tree:
     return Tree((), (Branch(row.token_ids, row.mask, (1.0,) * sum(row.mask)),))
 
 
-def summed(lm: LanguageModel, batch: Batch) -> torch.Tensor:
-    """log-probability [S] of each sequence's trained tokens, in float64."""
-    with torch.no_grad():
-        logprobs = lm.logprobs(batch).logprobs.double()
-    return sequence_sums(logprobs, batch.sequence[batch.mask].to(logprobs.device), batch.sequences)
+def summed(rows: torch.Tensor) -> torch.Tensor:
+    """The sum of rows, added up in their order."""
+    return torch.cat([rows.new_zeros(1, rows.shape[1]), rows]).cumsum(0)[-1]
 
 
 def checked_value(value: float, parts: dict[str, float]) -> Answer:

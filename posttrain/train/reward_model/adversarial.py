@@ -19,7 +19,6 @@ from posttrain.config import AdversarialConfig, RewardModelConfig
 from posttrain.console import info, print_numbers, warn
 from posttrain.data.formats import load_preferences
 from posttrain.models import LanguageModel, load_model, load_reward_model, model_writes_date, weights_hash
-from posttrain.models.classifier import as_classifier
 from posttrain.rewards.scorer import Scorer
 from posttrain.rows import PreferenceRow, Response
 from posttrain.runs.log import RunLog, read_object
@@ -93,9 +92,7 @@ def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) ->
         trust_remote_code=config.trust_remote_code,
         chat_template=config.chat_template,
     )
-    lm.add_score_head(config.members, config.seed)
-    assert lm.score_head is not None
-    as_classifier(lm.module, lm.score_head.weight)
+    lm.add_reward_head(config.members, config.seed)
     fitted = encode_pairs(lm, rows, config.max_length, config.members)
     weighted(fitted.checked(config.data, config.strict), config)
     if config.eval_data is not None:

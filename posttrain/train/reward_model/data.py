@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from posttrain.batch.packing import Tree
+from posttrain.batch.read import response_tree
 from posttrain.chat import ChatFormat, Ids
 from posttrain.config import RewardModelConfig
 from posttrain.data.fitting import Fitted, Limit, fit
 from posttrain.losses.reward_model import balanced_weights, bootstrap_weights
 from posttrain.models import LanguageModel
-from posttrain.models.scoring import response_tree
 from posttrain.rows import PreferenceRow
 from posttrain.train.dpo.data import encode_example
 from posttrain.types import InputError

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from posttrain.batch.packing import Tree, micro_batches
+from posttrain.batch.read import read_branches
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import RewardModelConfig
@@ -19,8 +20,6 @@ from posttrain.data.formats import load_judged, load_preferences
 from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
-from posttrain.models.classifier import as_classifier
-from posttrain.models.scoring import score_batches
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.log import RunLog, write_atomic
@@ -52,7 +51,8 @@ def train_reward_model(config: RewardModelConfig) -> None:
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():
         lm = load_reward_model(str(config.out))
-        found = _validate(config, lm) if lm.step_separator is None else validate_process_model(config, lm)
+        separator = lm.reward_head.step_separator
+        found = _validate(config, lm) if separator is None else validate_process_model(config, lm, separator)
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, json.dumps(found, indent=1) + "\n")
         print_numbers(found, lists=False)
@@ -63,8 +63,8 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
-    batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
-    scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
+    read = read_branches(pair_trees(pairs), config.micro_batch_tokens, lm.scores)
+    scores = torch.cat(list(read)).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
     found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
     return found
@@ -103,9 +103,7 @@ def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: S
         load_preferences(config.eval_data, config.columns, method, optional=True) if config.eval_data else []
     )
     lm = load_trained(config)
-    lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
-    assert lm.score_head is not None
-    as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
+    lm.add_reward_head(2 if config.length_head else config.members, config.seed, saved=config.members)
     source = str(config.eval_data)
     fitted, fitted_held_out = (encode_pairs(lm, of, config.max_length, config.members) for of in (rows, held_out_rows))
     pairs = weighted(fitted.checked(config.data, config.strict), config)
@@ -194,9 +192,7 @@ class RewardModel(Stage):
         margins, _, probabilities = labels(pairs, scores.device)
         loss = odin_loss(scores, margins, lengths, probabilities)
         (slopes,) = torch.autograd.grad(loss, scores)
-        head = self.policy.lm.score_head
-        assert head is not None
-        overlap = head_overlap(head.weight)
+        overlap = head_overlap(self.policy.lm.reward_head.weight)
         overlap.backward()
         start = 0
         for part in micro_batches(trees, self.policy.micro_batch_tokens):
@@ -218,11 +214,12 @@ class RewardModel(Stage):
 
     def _scores(self, trees: Sequence[Tree]) -> torch.Tensor:
         """Scores [P, 2, K] without gradients."""
-        out = []
-        for batch, scores in score_batches(self.policy.lm, trees, self.policy.micro_batch_tokens):
+
+        def read(batch: Batch) -> torch.Tensor:
             self.policy.flops += self.policy.lm.flops.forward(batch.nodes, 0)
-            out.append(scores)
-        return torch.cat(out).reshape(len(trees), 2, -1)
+            return self.policy.lm.scores(batch)
+
+        return torch.cat(list(read_branches(trees, self.policy.micro_batch_tokens, read))).reshape(len(trees), 2, -1)
 
 
 def batch_loss(

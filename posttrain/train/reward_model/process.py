@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from posttrain.batch.packing import Branch, Tree
+from posttrain.batch.read import read_branches
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, Ids
 from posttrain.chat.template_date import dated
@@ -18,8 +19,6 @@ from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.data.formats import load_stepwise
 from posttrain.losses.reward_model import stepwise_loss
 from posttrain.models import LanguageModel
-from posttrain.models.classifier import as_classifier
-from posttrain.models.scoring import branch_scores
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import StepwiseRow, split_steps
 from posttrain.runs.log import RunLog
@@ -52,11 +51,9 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
             raise InputError(f"{option} is for pairs, and {config.data} holds answers in steps; leave it out")
     held_out_rows = load_stepwise(config.eval_data, config.columns, optional=True) if config.eval_data else []
     lm = load_trained(config)
-    lm.add_score_head(1, config.seed)
-    assert lm.score_head is not None
-    as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
-    lm.step_separator = config.step_separator or separator_of(rows)
-    fitted, fitted_held_out = (encode_solutions(lm, of, config.max_length) for of in (rows, held_out_rows))
+    separator = config.step_separator or separator_of(rows)
+    lm.add_reward_head(1, config.seed, step_separator=separator)
+    fitted, fitted_held_out = (encode_solutions(lm, of, config.max_length, separator) for of in (rows, held_out_rows))
     solutions = fitted.checked(config.data, config.strict)
     held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
 
@@ -73,10 +70,11 @@ def train_process_model(config: RewardModelConfig, settings: dict[str, Any], row
         run_stage(log, config, ProcessModel(config, policy, solutions, held_out, steps))
 
 
-def validate_process_model(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
+def validate_process_model(config: RewardModelConfig, lm: LanguageModel, separator: str) -> dict[str, Any]:
     """The numbers of a model on the held-out answers."""
     rows = load_stepwise(str(config.eval_data), config.columns, optional=True)
-    solutions = encode_solutions(lm, rows, config.max_length).checked(str(config.eval_data), config.strict)
+    fitted = encode_solutions(lm, rows, config.max_length, separator)
+    solutions = fitted.checked(str(config.eval_data), config.strict)
     scores = step_scores(lm, solutions, config.micro_batch_tokens)
     return stepwise_validation([np.array(solution.labels) for solution in solutions], scores)
 
@@ -86,10 +84,11 @@ def separator_of(rows: Sequence[StepwiseRow]) -> str:
     return "\n\n" if any("\n" in step for row in rows for step in row.steps) else "\n"
 
 
-def encode_solutions(lm: LanguageModel, rows: Sequence[StepwiseRow], max_length: int) -> Fitted[Solution]:
-    """Rows as tokens; see `encode_solution`. The model's separator ends their steps."""
-    assert lm.step_separator is not None
-    separator, limit = lm.step_separator, Limit.of(max_length, lm.context)
+def encode_solutions(
+    lm: LanguageModel, rows: Sequence[StepwiseRow], max_length: int, separator: str
+) -> Fitted[Solution]:
+    """Rows as tokens; see `encode_solution`."""
+    limit = Limit.of(max_length, lm.context)
     chat = lm.chat_within(limit.tokens)
 
     def ready(row: StepwiseRow) -> tuple[list[Solution], bool]:
@@ -129,7 +128,7 @@ def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:
 
 def step_scores(lm: LanguageModel, solutions: Sequence[Solution], micro_batch_tokens: int) -> list[Scores]:
     """The scores of each answer's steps."""
-    found = branch_scores(lm, solution_trees(solutions), micro_batch_tokens)
+    found = read_branches(solution_trees(solutions), micro_batch_tokens, lm.scores)
     return [scores[:, 0].double().cpu().numpy() for scores in found]
 
 

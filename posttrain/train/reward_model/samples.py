@@ -59,8 +59,7 @@ def _policy(config: RewardModelConfig) -> LanguageModel:
 def member_scores(lm: LanguageModel, samples: Sequence[Sample], longest: int | None = None) -> NDArray[np.float64]:
     """Scores [n, K] by the members of a reward model; NaN where prompt and answer have more than `longest` tokens, or
     do not fit its context."""
-    assert lm.score_head is not None
-    out = np.full((len(samples), lm.score_head.out_features), np.nan)
+    out = np.full((len(samples), lm.reward_head.out_features), np.nan)
     for i, found in enumerate(Learned(lm, "mean", 0.0).members(samples, longest)):
         if not isinstance(found, str):
             out[i] = found.numpy()
