@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from posttrain.batch.packing import Branch, Tree, share_prefix
-from posttrain.batch.read import read_branches
 from posttrain.batch.types import Batch
 from posttrain.models import LanguageModel
 from posttrain.models.divergence import batch_sampling_kl
+from posttrain.models.read import read_by
 from posttrain.models.token_logprobs import CHUNK_ELEMENTS
 from posttrain.types import Rollout
 
@@ -45,7 +45,7 @@ def kl_of_answers(
         flops += policy.flops.forward(batch.nodes, len(values)) + start.flops.forward(batch.nodes, len(values))
         return values
 
-    sums = [sum(values.tolist()) for values in read_branches(trees, limit, read)]
+    sums = [sum(values.tolist()) for values in read_by(trees, limit, policy.device, read)]
     found = iter(sums)
     return [[next(found) for _ in group] for group in groups], flops
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from posttrain.batch.packing import Branch, Tree
-from posttrain.batch.read import read_branches
 from posttrain.batch.types import Node
 from posttrain.chat import ChatFormat
 from posttrain.chat.template_date import dated, fixed_date, template_date
@@ -35,6 +34,7 @@ from posttrain.evals.runs import check_free, other_weights
 from posttrain.evals.settings import hash_of, task_settings, tasks_hash
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models.flops import FlopCounter
+from posttrain.models.read import read
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runs.log import refuse_links, write_atomic
@@ -263,8 +263,8 @@ def evaluate_retention(engine: Engine, lm: LanguageModel, title: str = "retentio
         ]
         progress.advance(1, {})
         trees = text_windows(lm, retention_text())
-        for i, read in enumerate(read_branches(trees, FORWARD_TOKENS, lambda batch: lm.logprobs(batch).logprobs)):
-            nll = -sum(read.tolist()) / len(read)
+        for i, logprobs in enumerate(read(lm, trees, FORWARD_TOKENS)):
+            nll = -sum(logprobs.tolist()) / len(logprobs)
             rows.append({"task": f"text-{STRIDE * i}", "values": {"text_nll": nll}, "samples": []})
         progress.advance(2, {})
     tokens = sum(t.size for t in trees) + sum(len(r.segments[0].token_ids) for r in rollouts)

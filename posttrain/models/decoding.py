@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from posttrain.models.attention import Plan
-from posttrain.models.layers import half_angles, inverse_rms, is_supported, rotate
-from posttrain.models.products import Products
+from posttrain.models.layers import Products, half_angles, inverse_rms, is_supported, rotate
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 

@@ -12,7 +12,7 @@ from posttrain.models import layers
 from posttrain.models.attention import Plan
 from posttrain.models.cpu.linear import PRODUCTS as CPU_PRODUCTS
 from posttrain.models.decoding import Decoder
-from posttrain.models.products import Products
+from posttrain.models.layers import Products
 
 TORCH_PRODUCTS = Products()
 

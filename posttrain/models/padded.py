@@ -85,7 +85,8 @@ def can_pack(name: str, module: Any, logprobs: Callable[[Batch, bool], torch.Ten
         log.warning("%s does not take other attention functions: rows are padded instead of packed", shown)
         return False
     module.set_attn_implementation(attention.IMPLEMENTATION)
-    batch = _check_batch(module.get_output_embeddings().weight.shape[0])
+    head = module.get_output_embeddings().weight
+    batch = _check_batch(head.shape[0]).to(head.device)
     with torch.no_grad():
         plain = logprobs(batch, False)
         try:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from posttrain.batch.packing import Branch, Tree
-from posttrain.batch.read import read_branches, response_tree
+from posttrain.batch.packing import Branch, Tree, response_tree
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.chat.format import EncodedRow
 from posttrain.models import LanguageModel
+from posttrain.models.read import SCORES, read, read_by
 from posttrain.rows import CompletionRow, split_steps
 from posttrain.types import InputError, Sample
 from posttrain.workers.returns import Answer, BadReturn, number
@@ -40,7 +40,7 @@ class Learned:
         limit = min(longest or self.lm.context, self.lm.context)
         rows = [encoded(self.lm.chat, sample, limit) for sample in samples]
         trees = [response_tree((), (scored_ids(found[-1]),)) for found in rows if not isinstance(found, str)]
-        scores = read_branches(trees, MICRO_BATCH_TOKENS, self.lm.scores)
+        scores = read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES)
         return [found if isinstance(found, str) else next(scores)[0].double() for found in rows]
 
     def _answer(self, members: torch.Tensor) -> Answer:
@@ -61,7 +61,7 @@ class Stepwise:
     def answers(self, samples: Sequence[Sample]) -> list[Answer]:
         rows = [self._encoded(sample) for sample in samples]
         trees = [whole_tree(row) for row in rows if not isinstance(row, str)]
-        scores = read_branches(trees, MICRO_BATCH_TOKENS, self.lm.scores)
+        scores = read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES)
         return [failed(row) if isinstance(row, str) else self._answer(next(scores)) for row in rows]
 
     def _answer(self, scores: torch.Tensor) -> Answer:
@@ -98,8 +98,8 @@ class Implicit:
         context = min(self.policy.context, self.reference.context)
         rows = [encoded(self.policy.chat, sample, context) for sample in samples]
         trees = [whole_tree(row) for found in rows if not isinstance(found, str) for row in found]
-        read = read_branches(trees, MICRO_BATCH_TOKENS, self._logprobs)
-        ratios = (self.beta * float(policy - reference) for policy, reference in map(summed, read))
+        logprobs = read_by(trees, MICRO_BATCH_TOKENS, self.policy.device, self._logprobs)
+        ratios = (self.beta * float(policy - reference) for policy, reference in map(summed, logprobs))
         return [
             failed(found) if isinstance(found, str) else checked_value(sum(next(ratios) for _ in found), {})
             for found in rows

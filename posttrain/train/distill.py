@@ -188,18 +188,17 @@ class Distill(Stage):
         tokens = sum(sum(answer.mask) for answer in answers)
         totals = {"loss": 0.0, "jsd": 0.0, "entropy": 0.0}
         for part in micro_batches(distillation_trees(answers), policy.micro_batch_tokens):
-            batch = pack(part)
+            batch = pack(part).to(policy.lm.device)
             with torch.set_grad_enabled(train):
                 found = batch_divergence(
                     policy.lm, self.teacher, batch, beta=self.config.jsd_beta, temperature=self.config.temperature
                 )
-                weights = batch.weights.to(found.values.device)
-                loss = (weights * found.values).sum()
+                loss = (batch.weights * found.values).sum()
             if train:
                 loss.backward()
             totals["loss"] += loss.item()
             totals["jsd"] += float(found.values.detach().sum()) / tokens
-            totals["entropy"] += float((weights * found.entropy).sum())
+            totals["entropy"] += float((batch.weights * found.entropy).sum())
             trained = len(found.entropy)
             policy.flops += policy.lm.flops.training(batch.nodes, trained)
             policy.flops += self.teacher.flops.forward(batch.nodes, trained)

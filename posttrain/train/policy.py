@@ -17,12 +17,11 @@ from safetensors.torch import load_file, save_file
 from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, radix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
+from posttrain.models.read import LOGPROBS, Reading, logprobs_at, read_by
 from posttrain.models.token_logprobs import TokenOutputs
 
 Loss = Callable[[Batch, TokenOutputs], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
-Forward = Callable[[Batch], TokenOutputs]
-"""What the model says of the trained tokens of a micro-batch."""
 
 
 class DamagedFile(Exception):
@@ -80,20 +79,17 @@ class LocalPolicy:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
 
-    def forward_backward(
-        self, trees: Sequence[Tree], loss: Loss, forward: Forward | None = None, head: bool = True
-    ) -> dict[str, float]:
+    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
         """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
 
-        `forward` says what of the model the loss sees; its log-probabilities if nothing is given, and without `head`
-        none of them. With entropy, `entropy` is its mean over tokens by weight."""
+        `what` says what of the model the loss sees. With entropy, `entropy` is its mean over tokens by weight."""
         totals: dict[str, float] = {}
         for part in micro_batches(trees, self.micro_batch_tokens):
-            batch = pack(part)
+            batch = pack(part).to(self.lm.device)
             trained = int(batch.mask.sum())
             if trained == 0:
                 continue
-            outputs = (forward or self.lm.logprobs)(batch)
+            outputs = what.forward(self.lm, batch)
             result = loss(batch, outputs)
             result.loss.backward()
             metrics = dict(result.metrics)
@@ -101,7 +97,7 @@ class LocalPolicy:
                 metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
-            self.flops += self.lm.flops.training(batch.nodes, trained * head)
+            self.flops += self.lm.flops.training(batch.nodes, trained * what.head)
         return totals
 
     def step(self) -> dict[str, float]:
@@ -126,25 +122,17 @@ class LocalPolicy:
 
     def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[tuple[float, ...]]:
         """Log-probability of every trained token, a tuple a branch in order, without gradients."""
-        return self.per_branch(trees, lambda batch: self.lm.logprobs(batch, temperature).logprobs)
+        return [tuple(values.tolist()) for values in self.read(trees, logprobs_at(temperature))]
 
-    def per_branch(
-        self, trees: Sequence[Tree], per_token: Callable[[Batch], torch.Tensor], head: bool = True
-    ) -> list[tuple[float, ...]]:
-        """A number for every trained token, a tuple a branch in order, without gradients; `head` says whether they come
-        from the language-model head."""
-        out: list[tuple[float, ...]] = []
-        for part in micro_batches(trees, self.micro_batch_tokens):
-            batch = pack(part)
-            with torch.no_grad():
-                values = per_token(batch).tolist()
-            self.flops += self.lm.flops.forward(batch.nodes, len(values) * head)
-            start = 0
-            for branch in (b for tree in part for b in tree.branches):
-                n = sum(branch.mask)
-                out.append(tuple(values[start : start + n]))
-                start += n
-        return out
+    def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
+        """What is read at every trained token, a tensor a branch in order, without gradients."""
+
+        def counted(batch: Batch) -> torch.Tensor:
+            values = what.forward(self.lm, batch).logprobs
+            self.flops += self.lm.flops.forward(batch.nodes, len(values) * what.head)
+            return values
+
+        return list(read_by(trees, self.micro_batch_tokens, self.lm.device, counted))
 
     def save(self, folder: Path) -> None:
         """Trained weights, optimizer state, counters and random states, for an exact resume."""

@@ -83,7 +83,7 @@ def sft_trees(rows: Sequence[EncodedRow]) -> list[Tree]:
 
 
 def loss_of(batch: Batch, outputs: TokenOutputs) -> LossOutput:
-    return sft_loss(outputs.logprobs, batch.weights.to(outputs.logprobs.device))
+    return sft_loss(outputs.logprobs, batch.weights)
 
 
 class Sft(Stage):

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from posttrain.models.cpu.linear import PRODUCTS, OneDnnLinear
-from posttrain.models.layers import LowRank
-from posttrain.models.products import Products
+from posttrain.models.layers import LowRank, Products
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from posttrain.models.products import Products
+from posttrain.models.layers import Products
 
 WIDE = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 """Whether this processor has vector registers of 512 bits."""

@@ -99,7 +99,7 @@ class OnlineDpo(Stage):
 
     def step(self, n: int) -> dict[str, Any]:
         step = self.rollouts.step(n)
-        self.policy.flops += sampling_flops(self.policy.lm.flops, step.all)
+        self.policy.flops += sampling_flops(self.rollouts.lm.flops, step.all)
         groups = step.used or step.all  # where no refill brought one that differs, the step has nothing to learn
         signals = [pair_signals(group) for group in groups]
         self.rollouts.record(self.log, n, step, signals)

@@ -100,22 +100,16 @@ def preference_loss(
     `beta_kl` is β x the mean over responses of Σ_t k3(log π, log π_ref): never negative, 0 at the start. It would
     estimate β KL(π‖π_ref) a response without bias if π had drawn the responses; on given ones it is a distance to
     watch."""
-    if batch.advantages is None:
-        raise ValueError("preference losses need the sign of every response")
-    logprobs = outputs.logprobs
-    device = logprobs.device
-    sums = partial(sequence_sums, sequence=batch.sequence[batch.mask].to(device), sequences=batch.sequences)
-    weights = batch.weights.to(device)
-    reference = None if batch.ref_logprobs is None else batch.ref_logprobs.to(device)
-    lengths = sums(torch.ones_like(logprobs))
-    labels = sums(batch.advantages.to(device)) / lengths  # p of desirable responses, −p of the others
+    logprobs, share, reference = outputs.logprobs, batch.token["share"], batch.token.get("ref_logprobs")
+    sums = partial(sequence_sums, sequence=batch.sequence[batch.mask], sequences=batch.sequences)
+    desirable = batch.row["desirable"] > 0
     responses = Responses(
         logprobs=sums(logprobs),
-        lengths=lengths,
-        desirable=labels > 0,
-        policy=sums(weights * logprobs),
-        reference=None if reference is None else sums(weights * reference),
-        probability=labels[labels > 0],
+        lengths=sums(torch.ones_like(logprobs)),
+        desirable=desirable,
+        policy=sums(share * logprobs),
+        reference=None if reference is None else sums(share * reference),
+        probability=batch.row["probability"][desirable],
     )
     loss = step_loss(responses, terms, counts, baseline)
     lead = leading(terms)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from posttrain.batch.packing import Tree
-from posttrain.batch.read import response_tree
+from posttrain.batch.packing import Tree, response_tree
 from posttrain.chat import ChatFormat, Ids
 from posttrain.config import RewardModelConfig
 from posttrain.data.fitting import Fitted, Limit, fit
@@ -81,7 +80,13 @@ def weighted(pairs: Sequence[Pair], config: RewardModelConfig) -> list[Pair]:
 
 
 def pair_trees(pairs: Sequence[Pair]) -> list[Tree]:
-    return [response_tree(pair.prompt_ids, pair.responses) for pair in pairs]
+    """A tree a pair, whose responses weigh 1/(responses of the step) each and carry what the pair's label says."""
+    weight = 1 / max(1, 2 * len(pairs))
+    return [response_tree(pair.prompt_ids, pair.responses, weight, _label(pair)) for pair in pairs]
+
+
+def _label(pair: Pair) -> dict[str, float | Sequence[float]]:
+    return {"margin": pair.margin, "member_weights": pair.weights, "probability": pair.probability}
 
 
 def _number(row: PreferenceRow, column: str) -> float | None:

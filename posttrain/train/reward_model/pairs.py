@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from posttrain.batch.packing import Tree, micro_batches
-from posttrain.batch.read import read_branches
+from posttrain.batch.packing import Tree
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import RewardModelConfig
@@ -20,6 +20,7 @@ from posttrain.data.formats import load_judged, load_preferences
 from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
+from posttrain.models.read import SCORES, read
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.log import RunLog, write_atomic
@@ -63,8 +64,7 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
-    read = read_branches(pair_trees(pairs), config.micro_batch_tokens, lm.scores)
-    scores = torch.cat(list(read)).mean(1).reshape(-1, 2)
+    scores = torch.cat(list(read(lm, pair_trees(pairs), config.micro_batch_tokens, SCORES))).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
     found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
     return found
@@ -156,7 +156,7 @@ class RewardModel(Stage):
         rows = step_rows(len(self.pairs), config.seed, n, config.batch_size, self.drawn)
         pairs = [self.pairs[i] for i in rows]
         trees = pair_trees(pairs)
-        metrics = self._by_length_head(pairs, trees) if config.length_head else self._gradient(pairs, trees)
+        metrics = self._by_length_head(pairs, trees) if config.length_head else self._gradient(trees)
         metrics |= self.policy.step()
         return {**metrics, "tokens": sum(tree.size for tree in trees)}
 
@@ -167,89 +167,72 @@ class RewardModel(Stage):
         scores = self._scores(pair_trees(self.held_out))[..., : self.config.members]
         coefficient = self.config.centre_coefficient
         n = len(self.held_out)
-        loss = float(pair_loss(scores, *labels(self.held_out), pairs=n, centre_coefficient=coefficient))
-        metrics = step_metrics(scores, self.held_out, n)
+        margins, weights, probabilities = labels(self.held_out)
+        loss = float(pair_loss(scores, margins, weights, probabilities, pairs=n, centre_coefficient=coefficient))
+        metrics = step_metrics(scores, probabilities, n)
         low, high = wilson(round(metrics["accuracy"] * n), n)
         return Evaluation({"loss": loss, **metrics, "accuracy_low": low, "accuracy_high": high}, loss)
 
-    def _gradient(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
-        """Micro-batches of whole pairs, each with its pairs' labels."""
-        totals: dict[str, float] = {}
-        start = 0
-        for part in micro_batches(trees, self.policy.micro_batch_tokens):
-            here = pairs[start : start + len(part)]
-            start += len(part)
-            loss = partial(batch_loss, pairs=here, of=len(pairs), centre_coefficient=self.config.centre_coefficient)
-            for name, value in self.policy.forward_backward(part, loss, self._forward, head=False).items():
-                totals[name] = totals.get(name, 0.0) + value
-        return totals
+    def _gradient(self, trees: Sequence[Tree]) -> dict[str, float]:
+        loss = partial(batch_loss, pairs=len(trees), centre_coefficient=self.config.centre_coefficient)
+        return self.policy.forward_backward(trees, loss, SCORES)
 
     def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
         """The gradient of ODIN's loss, whose correlations are over the step: first its slope in each score, then the
         scores' own gradients a micro-batch at a time."""
         scores = self._scores(trees).requires_grad_()
-        lengths = torch.tensor([pair.lengths for pair in pairs], dtype=scores.dtype, device=scores.device)
-        margins, _, probabilities = labels(pairs, scores.device)
+        lengths = torch.tensor([pair.lengths for pair in pairs], dtype=scores.dtype)
+        margins, _, probabilities = labels(pairs)
         loss = odin_loss(scores, margins, lengths, probabilities)
         (slopes,) = torch.autograd.grad(loss, scores)
         overlap = head_overlap(self.policy.lm.reward_head.weight)
         overlap.backward()
-        start = 0
-        for part in micro_batches(trees, self.policy.micro_batch_tokens):
-            weighted_scores = partial(linear_loss, slopes=slopes[start : start + len(part)])
-            start += len(part)
-            self.policy.forward_backward(part, weighted_scores, self._forward, head=False)
+        sloped = [with_slopes(tree, of_pair) for tree, of_pair in zip(trees, slopes.tolist(), strict=True)]
+        self.policy.forward_backward(sloped, linear_loss, SCORES)
         seen = scores.detach()
         return {
             "loss": float(loss.detach()) + float(overlap.detach()),
-            **step_metrics(seen[..., :1], pairs, len(pairs)),
+            **step_metrics(seen[..., :1], probabilities, len(pairs)),
             "length_correlation": float(correlation(seen[..., 0], lengths)),
             "length_head_correlation": float(correlation(seen[..., 1], lengths)),
         }
 
-    def _forward(self, batch: Batch) -> TokenOutputs:
-        """Scores [M, K] in the place of log-probabilities: the one token of a response that counts is its last."""
-        scores = self.policy.lm.scores(batch)
-        return TokenOutputs(scores)
-
     def _scores(self, trees: Sequence[Tree]) -> torch.Tensor:
         """Scores [P, 2, K] without gradients."""
-
-        def read(batch: Batch) -> torch.Tensor:
-            self.policy.flops += self.policy.lm.flops.forward(batch.nodes, 0)
-            return self.policy.lm.scores(batch)
-
-        return torch.cat(list(read_branches(trees, self.policy.micro_batch_tokens, read))).reshape(len(trees), 2, -1)
+        return torch.cat(self.policy.read(trees, SCORES)).reshape(len(trees), 2, -1)
 
 
-def batch_loss(
-    batch: Batch, outputs: TokenOutputs, *, pairs: Sequence[Pair], of: int, centre_coefficient: float
-) -> LossOutput:
-    """What the pairs of a micro-batch add to the loss of a step of `of` pairs, and to its metrics."""
-    scores = outputs.logprobs.reshape(len(pairs), 2, -1)
-    loss = pair_loss(scores, *labels(pairs, scores.device), pairs=of, centre_coefficient=centre_coefficient)
-    return LossOutput(loss, {"loss": float(loss.detach()), **step_metrics(scores.detach(), pairs, of)})
+def batch_loss(batch: Batch, outputs: TokenOutputs, *, pairs: int, centre_coefficient: float) -> LossOutput:
+    """What the pairs of a micro-batch add to the loss of a step of so many `pairs`, and to its metrics."""
+    scores = outputs.logprobs.reshape(batch.sequences // 2, 2, -1)
+    # both responses of a pair carry its label
+    margins, weights, probabilities = (batch.row[name][::2] for name in ("margin", "member_weights", "probability"))
+    loss = pair_loss(scores, margins, weights, probabilities, pairs=pairs, centre_coefficient=centre_coefficient)
+    return LossOutput(loss, {"loss": float(loss.detach()), **step_metrics(scores.detach(), probabilities, pairs)})
 
 
-def linear_loss(batch: Batch, outputs: TokenOutputs, *, slopes: torch.Tensor) -> LossOutput:
+def with_slopes(tree: Tree, slopes: Sequence[Sequence[float]]) -> Tree:
+    """The tree of a pair, whose responses carry the slope of the step's loss in each of their scores."""
+    branches = (replace(b, row={"slopes": s}) for b, s in zip(tree.branches, slopes, strict=True))
+    return replace(tree, branches=tuple(branches))
+
+
+def linear_loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
     """Σ slope · score: what has the gradient of the loss that the slopes are of."""
-    return LossOutput((slopes.flatten(0, 1) * outputs.logprobs).sum())
+    return LossOutput((batch.row["slopes"] * outputs.logprobs).sum())
 
 
-def labels(
-    pairs: Sequence[Pair], device: torch.device | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def labels(pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Margins [P], weights [P, K] and probabilities [P]."""
-    tensor = partial(torch.tensor, dtype=torch.float32, device=device)
+    tensor = partial(torch.tensor, dtype=torch.float32)
     margins, weights = tensor([pair.margin for pair in pairs]), tensor([pair.weights for pair in pairs])
     return margins, weights, tensor([pair.probability for pair in pairs])
 
 
-def step_metrics(scores: torch.Tensor, pairs: Sequence[Pair], of: int) -> dict[str, float]:
-    """What the scores [P, 2, K] of pairs add to the step's numbers, of their mean over members: `accuracy` (see
-    `agreement`), `margin` r_w − r_l, and the mean score of each side."""
+def step_metrics(scores: torch.Tensor, probabilities: torch.Tensor, of: int) -> dict[str, float]:
+    """What the scores [P, 2, K] of pairs and the probabilities [P] of their labels add to the numbers of a step of `of`
+    pairs, by the mean score over members: `accuracy` (see `agreement`), `margin` r_w − r_l, and each side's mean."""
     chosen, rejected = scores.mean(2).unbind(1)
-    _, _, probabilities = labels(pairs, scores.device)
     right = agreement(chosen - rejected, probabilities).sum()
     better, worse = float(chosen.sum()) / of, float(rejected.sum()) / of
     return {

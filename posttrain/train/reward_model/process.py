@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from posttrain.batch.packing import Branch, Tree
-from posttrain.batch.read import read_branches
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, Ids
 from posttrain.chat.template_date import dated
@@ -19,6 +18,7 @@ from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.data.formats import load_stepwise
 from posttrain.losses.reward_model import stepwise_loss
 from posttrain.models import LanguageModel
+from posttrain.models.read import SCORES, read
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import StepwiseRow, split_steps
 from posttrain.runs.log import RunLog
@@ -118,17 +118,14 @@ def encode_solution(chat: ChatFormat, row: StepwiseRow, limit: Limit, separator:
 
 
 def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:
-    """A tree an answer, trained at the ends of its steps. A step weighs 1/(steps of all the answers), and its label is
-    what its score should return."""
+    """A tree an answer, trained at the ends of its steps. A step weighs 1/(steps of all the answers)."""
     weight = 1 / max(1, sum(len(solution.labels) for solution in solutions))
-    return [
-        Tree((), (Branch(s.token_ids, s.ends, (weight,) * len(s.labels), {"returns": s.labels}),)) for s in solutions
-    ]
+    return [Tree((), (Branch(s.token_ids, s.ends, (weight,) * len(s.labels), {"label": s.labels}),)) for s in solutions]
 
 
 def step_scores(lm: LanguageModel, solutions: Sequence[Solution], micro_batch_tokens: int) -> list[Scores]:
     """The scores of each answer's steps."""
-    found = read_branches(solution_trees(solutions), micro_batch_tokens, lm.scores)
+    found = read(lm, solution_trees(solutions), micro_batch_tokens, SCORES)
     return [scores[:, 0].double().cpu().numpy() for scores in found]
 
 
@@ -156,7 +153,7 @@ class ProcessModel(Stage):
         config = self.config
         chosen = step_rows(len(self.solutions), config.seed, n, config.batch_size, self.drawn)
         trees = solution_trees([self.solutions[i] for i in chosen])
-        metrics = self.policy.forward_backward(trees, batch_loss, self._forward, head=False)
+        metrics = self.policy.forward_backward(trees, batch_loss, SCORES)
         return {**metrics, **self.policy.step(), "tokens": sum(tree.size for tree in trees)}
 
     def evaluate(self) -> Evaluation | None:
@@ -171,18 +168,11 @@ class ProcessModel(Stage):
         metrics = {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
         return Evaluation({"loss": loss, **metrics}, loss)
 
-    def _forward(self, batch: Batch) -> TokenOutputs:
-        """Scores [M, 1] in the place of log-probabilities, each read at the last token of a step."""
-        return TokenOutputs(self.policy.lm.scores(batch))
-
 
 def batch_loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
     """What the steps of a micro-batch add to the loss of the training step, and to its metrics: `accuracy`, the mean
     `probability` that the model gives to a step, and the mean `label`."""
-    if batch.returns is None:
-        raise ValueError("a process model needs labels as returns")
-    scores = outputs.logprobs[:, 0]
-    labels, weights = batch.returns.to(scores.device), batch.weights.to(scores.device)
+    scores, labels, weights = outputs.logprobs[:, 0], batch.token["label"], batch.weights
     loss = stepwise_loss(scores, labels, weights)
     said = scores.detach()
     numbers = {"accuracy": (said >= 0) == (labels >= RIGHT), "probability": torch.sigmoid(said), "label": labels}

@@ -10,6 +10,7 @@ from typing import Any
 
 from posttrain.batch.packing import Tree
 from posttrain.config import RlConfig
+from posttrain.models.read import logprobs_at
 from posttrain.rollout import sampling_flops
 from posttrain.runs.log import RunLog
 from posttrain.train.loop import Evaluation, Stage
@@ -75,7 +76,7 @@ class Rl(Stage):
         config, sources = self.config, self.rollouts.sources
         step = self.rollouts.step(n)
         if step.new or config.replay is None:
-            self.policy.flops += sampling_flops(self.policy.lm.flops, step.all)
+            self.policy.flops += sampling_flops(self.rollouts.lm.flops, step.all)
         groups = step.used or step.all  # where no refill brought one that differs, the step has nothing to learn
         members = [g.rollouts for g in groups]
         references, values = self._references(members), self._values(members)
@@ -133,7 +134,7 @@ class Rl(Stage):
         length = (
             f"The run would take {steps} of {self.config.batch_size} rollouts, from {len(self.rollouts.tasks)} tasks."
         )
-        return f"{length}\n\n{describe(self.policy.lm, step.all, signals)}"
+        return f"{length}\n\n{describe(self.rollouts.lm, step.all, signals)}"
 
     def _signals(self, n: int, groups: Sequence[Group], references: PerToken, values: PerToken) -> list[list[Signal]]:
         return step_signals(
@@ -185,8 +186,8 @@ class Rl(Stage):
         choices = loss_choices(config, self.kl.beta)
         loss = partial(batch_loss, config=config, choices=choices, mismatch=self.mismatch)
         with_values = isinstance(self.critic, HeadCritic)
-        forward = partial(self.policy.lm.logprobs, temperature=config.temperature, entropy=True, values=with_values)
-        metrics = self.policy.forward_backward(trees, loss, forward)
+        what = logprobs_at(config.temperature, entropy=True, values=with_values)
+        metrics = self.policy.forward_backward(trees, loss, what)
         covered = sum(w for tree in trees for b in tree.branches for w in b.weights)
         metrics = {name: v / covered if name in SHARES and covered else v for name, v in metrics.items()}
         if self.mix is not None:

@@ -16,13 +16,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from posttrain.batch.read import read_branches
 from posttrain.cli.main import main
 from posttrain.config import AdversarialConfig, RewardModelConfig, ScoreConfig
 from posttrain.data.check import check_data, format_report
 from posttrain.data.formats import load_judged, load_preferences, load_stepwise
 from posttrain.losses.reward_model import stepwise_loss
 from posttrain.models import load_model, load_reward_model
+from posttrain.models.read import SCORES, read
 from posttrain.recipes.run import _rows_of
 from posttrain.rewards.models import of_steps
 from posttrain.rewards.score import run_score
@@ -60,7 +60,7 @@ def stage_of(config: RewardModelConfig) -> ProcessModel:
 
 def gradients(stage: ProcessModel) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Of all the answers as one training step, and its metrics."""
-    found = stage.policy.forward_backward(solution_trees(stage.solutions), batch_loss, stage._forward, head=False)
+    found = stage.policy.forward_backward(solution_trees(stage.solutions), batch_loss, SCORES)
     return {name: p.grad.clone() for name, p in stage.policy.parameters.items() if p.grad is not None}, found
 
 
@@ -143,13 +143,13 @@ def test_one_row_has_several_positions_and_a_prompt_is_computed_once(tmp_path: P
     lm, trees = stage.policy.lm, solution_trees(stage.solutions)
     prompt = len(lm.chat.prompt_ids("p" * 10))
     lm.forwarded_tokens = 0
-    packed = list(read_branches(trees, 4096, lm.scores))
+    packed = list(read(lm, trees, 4096, SCORES))
     assert lm.forwarded_tokens == prompt + len("one\ntwo.") + len("1\n2\n3.")
     assert [len(scores) for scores in packed] == [2, 3]
     lm.packed = False
-    for one, other in zip(packed, list(read_branches(trees, 4096, lm.scores)), strict=True):
+    for one, other in zip(packed, list(read(lm, trees, 4096, SCORES)), strict=True):
         assert torch.allclose(one, other, atol=1e-4)
-    assert list(read_branches([], 4096, lm.scores)) == []
+    assert list(read(lm, [], 4096, SCORES)) == []
 
 
 def world(n: int, seed: int) -> list[dict[str, Any]]:

@@ -13,11 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from posttrain.batch.read import read_branches, response_tree
+from posttrain.batch.packing import response_tree
 from posttrain.cli.main import main
 from posttrain.config import RewardModelConfig
 from posttrain.data.formats import load_preferences
 from posttrain.models import load_model, load_reward_model
+from posttrain.models.read import SCORES, read
 from posttrain.train.loop import make_policy
 from posttrain.train.reward_model.data import Pair, encode_pairs, pair_trees, weighted
 from posttrain.train.reward_model.pairs import RewardModel, train_reward_model
@@ -78,7 +79,10 @@ def gradients(stage: RewardModel) -> dict[str, torch.Tensor]:
     """Of the first step, before the optimizer takes it."""
     pairs = list(stage.pairs)
     trees = pair_trees(pairs)
-    (stage._by_length_head if stage.config.length_head else stage._gradient)(pairs, trees)
+    if stage.config.length_head:
+        stage._by_length_head(pairs, trees)
+    else:
+        stage._gradient(trees)
     return {name: p.grad.clone() for name, p in stage.policy.parameters.items() if p.grad is not None}
 
 
@@ -158,7 +162,7 @@ def test_it_learns_a_bradley_terry_world(tmp_path: Path) -> None:
     rows = held_out[:5]
     write_rows(tmp_path / "few.jsonl", rows)
     pairs = encode_pairs(lm, load_preferences(str(tmp_path / "few.jsonl")), 1024, 2).kept
-    ours = torch.cat(list(read_branches(pair_trees(pairs), 4096, lm.scores))).mean(1).reshape(-1, 2)
+    ours = torch.cat(list(read(lm, pair_trees(pairs), 4096, SCORES))).mean(1).reshape(-1, 2)
     for k, side in enumerate(("chosen", "rejected")):
         assert ours[:, k].tolist() == pytest.approx(plain_scores(config.out / "model", rows, side), abs=1e-4)
 
@@ -332,7 +336,7 @@ def test_prompts_and_responses_are_computed_once() -> None:
     lm.forwarded_tokens = 0
     prompt, common = tuple(range(3, 53)), tuple(range(60, 80))
     tree = response_tree(prompt, ((*common, 100, 2), (*common, 101, 102, 2)))
-    list(read_branches([tree], 4096, lm.scores))
+    list(read(lm, [tree], 4096, SCORES))
     assert lm.forwarded_tokens == 50 + 20 + 2 + 3
 
 

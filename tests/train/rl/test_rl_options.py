@@ -21,6 +21,7 @@ from posttrain.engine.base import Request
 from posttrain.engine.local.engine import LocalEngine
 from posttrain.losses.policy import PolicyLoss, policy_loss
 from posttrain.models import load_model
+from posttrain.models.read import logprobs_at
 from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.reference import Reference
 from posttrain.train.rl.advantages import Signal, sampler_logprobs
@@ -315,7 +316,7 @@ def test_the_ratio_is_unbiased_under_truncated_sampling() -> None:
     config = RlConfig(model="m", data="d", out="o", reward=("r",), temperature=0.7, top_p=0.8)
     policy = LocalPolicy(lm, Optimization(3e-5), 4096)
     loss = partial(batch_loss, config=config, choices=loss_choices(config, 0.0), mismatch="off")
-    policy.forward_backward(step_trees(config, signals, {}, False), loss, partial(lm.logprobs, temperature=0.7))
+    policy.forward_backward(step_trees(config, signals, {}, False), loss, logprobs_at(0.7))
     policy.step()
 
     def mean_ratio(kept: bool) -> tuple[float, float]:

@@ -1,0 +1,59 @@
+"""What a model says of the trained tokens of packed rows, a micro-batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from posttrain.batch.packing import Tree, micro_batches, pack
+from posttrain.batch.types import Batch
+from posttrain.models.language_model import LanguageModel
+from posttrain.models.token_logprobs import TokenOutputs
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read at each trained token: a forward pass, and whether it goes through the language-model head, whose
+    operations are counted then."""
+
+    forward: Callable[[LanguageModel, Batch], TokenOutputs]
+    head: bool = True
+
+
+def logprobs_at(temperature: float = 1.0, *, entropy: bool = False, values: bool = False) -> Reading:
+    """Log-probabilities at a temperature; see `LanguageModel.logprobs`."""
+    return Reading(lambda lm, batch: lm.logprobs(batch, temperature, entropy, values))
+
+
+LOGPROBS = logprobs_at()
+SCORES = Reading(lambda lm, batch: TokenOutputs(lm.scores(batch)), head=False)
+"""Scores [M, K] of a reward model, in the place of log-probabilities."""
+
+
+def _values(lm: LanguageModel, batch: Batch) -> TokenOutputs:
+    values = lm.values(batch)
+    return TokenOutputs(values, values=values)
+
+
+VALUES = Reading(_values, head=False)
+"""Values of a critic, in the place of log-probabilities too."""
+
+
+def read(
+    lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, what: Reading = LOGPROBS
+) -> Iterator[torch.Tensor]:
+    """What is read at the n trained tokens of each branch, [n] or [n, K], in order and without gradients."""
+    return read_by(trees, micro_batch_tokens, lm.device, lambda batch: what.forward(lm, batch).logprobs)
+
+
+def read_by(
+    trees: Sequence[Tree], micro_batch_tokens: int, device: torch.device, function: Callable[[Batch], torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    """`read` by a function from a batch on the device to a row for each of its trained tokens."""
+    for part in micro_batches(trees, micro_batch_tokens):
+        batch = pack(part).to(device)
+        with torch.no_grad():
+            rows = function(batch)
+        yield from rows.split([int(sum(branch.mask)) for tree in part for branch in tree.branches])
