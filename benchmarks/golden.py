@@ -1,7 +1,7 @@
 """What the program gives, kept from one commit and compared with another's, number by number.
 
-A change that moves code must not move numbers. `make` runs every command on small inputs in a folder, about five
-minutes; `compare` lists what differs between two such folders, clock, memory and paths aside. Bits hold on one machine
+A change that moves code must not move numbers. `make` runs every command on small inputs in a folder, two minutes on
+one core; `compare` lists what differs between two such folders, clock, memory and paths aside. Bits hold on one machine
 only: make the first folder anew where you continue.
 
     git worktree add /tmp/before COMMIT

@@ -12,8 +12,8 @@ from posttrain.evals.compare import compare
 from posttrain.evals.runs import check_run, find_parents, name_runs
 from posttrain.report.terminal import format_tables
 from posttrain.report.words import summary
+from posttrain.runs.comparison import RUNS_FILE
 from posttrain.runs.log import write_atomic
-from posttrain.runs.records import RUNS_FILE
 from posttrain.text import printable
 from posttrain.types import InputError
 

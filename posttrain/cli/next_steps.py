@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from posttrain import config as configs
-from posttrain.runs.log import read_metrics, read_object
+from posttrain.runs.log import LINEAGE, read_object
+from posttrain.runs.reader import Run
 
 NOTABLE_STEPS = 5
 """Steps at the beginning and at the end over which the mean reward is taken."""
@@ -48,7 +49,7 @@ def _after_training(config: configs.TrainConfig | configs.AverageConfig) -> Line
     run = config.out
     yield "model", str(run / "model")
     yield "report", str(run / "report.html")
-    yield from _progress(read_metrics(run))
+    yield from _progress(Run(run).metrics)
     if isinstance(config, configs.RewardModelConfig):
         reward = ("--reward", f"learned({run})", "--out", _beside(run, "best"))
         model = config.policy or config.model
@@ -122,16 +123,16 @@ def _after_eval(config: configs.EvalConfig) -> Lines:
         yield "note", "nothing was written; --out RUN keeps the result for posttrain compare"
         return
     yield "result", str(config.out / "evaluations" / f"{config.file}.json")
-    parents = read_object(config.out / "lineage.json").get("parents") or []
-    start = str(parents[0]) if parents else ""
-    if not start or not (config.out / "lineage.json").exists():
+    lineage = Run(config.out).lineage
+    start = lineage.parents[0] if lineage is not None and lineage.parents else ""
+    if not start:
         yield "next", _command("compare", config.out, "--out", _beside(config.out, "comparison"))
         return
     folder = Path(start).parent if Path(start).name == "model" else Path(start)
     if (folder / "evaluations" / f"{config.file}.json").exists():
         yield "next", _command("compare", folder, config.out, "--out", _beside(config.out, "comparison"))
         return
-    where = folder if (folder / "lineage.json").exists() else _beside(config.out, "start")
+    where = folder if (folder / LINEAGE).exists() else _beside(config.out, "start")
     yield "next", _command("eval", start, *_same_evaluation(config), "--out", where)
     yield "next", _command("compare", where, config.out, "--out", _beside(config.out, "comparison"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.engine.base import Engine
 from posttrain.engine.open import open_engine
-from posttrain.evals.evaluations import TEXT_NLL
 from posttrain.evals.kl import FORWARD_TOKENS, KlOfAnswers
 from posttrain.evals.retention.retention import (
     MAX_ANSWER_WORDS,
@@ -37,8 +35,10 @@ from posttrain.models.flops import FlopCounter
 from posttrain.models.read import read
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
-from posttrain.runs.log import refuse_links, write_atomic
-from posttrain.runs.records import PERPLEXITY, is_graded, label
+from posttrain.runs.comparison import label
+from posttrain.runs.log import refuse_links
+from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation, is_graded
+from posttrain.runs.table import Table
 from posttrain.stats import Estimate, estimate, pass_at_k
 from posttrain.text import printable
 from posttrain.types import Group, InputError, RunFailed, Sampling, Score, Task
@@ -289,16 +289,6 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
 
 def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult, settings: dict[str, Any]) -> None:
     """`RUN/evaluations/SUITE.jsonl` (a line a task) and, last, `SUITE.json` (what it was and what it cost)."""
-    folder = run / "evaluations"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / f"{suite}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows))
-    meta = {
-        "suite": suite,
-        "model": lm.name,
-        "weights_hash": weights_hash(lm.source),
-        "seconds": result.seconds,
-        "tokens": result.tokens,
-        "flops": result.flops,
-        "settings": settings | {"template_hash": lm.chat.template_hash},
-    }
-    write_atomic(folder / f"{suite}.json", json.dumps(meta, indent=1) + "\n")
+    settings = settings | {"template_hash": lm.chat.template_hash}
+    evaluation = Evaluation(suite, Table(result.rows), lm.name, weights_hash(lm.source), settings)
+    evaluation.write(run, Cost(seconds=result.seconds, tokens=result.tokens, flops=result.flops))

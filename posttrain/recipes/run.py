@@ -24,8 +24,10 @@ from posttrain.recipes.paths import KINDS
 from posttrain.recipes.stages import READS, START, StageSpec
 from posttrain.rows import Row
 from posttrain.runs.config import UNTIL_FINISHED
-from posttrain.runs.files import CostFile, checked
 from posttrain.runs.log import LINEAGE, read_object, refuse_links, write_atomic
+from posttrain.runs.reader import Run
+from posttrain.runs.records import Cost, Evaluation
+from posttrain.runs.table import Table
 from posttrain.text import printable
 from posttrain.types import InputError, Prompt, Sampling, Task
 from posttrain.wording import format_quantity
@@ -235,8 +237,7 @@ def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | Non
 
 
 def _flops(out: Path, *stages: str) -> float:
-    files = [out / stage / "cost.json" for stage in stages]
-    return sum(checked(read_object(file), CostFile, file)["flops"] for file in files)
+    return Cost.total(Run(out / stage).cost for stage in stages).flops
 
 
 class _Evaluator:
@@ -268,18 +269,20 @@ class _Evaluator:
 
     def check_earlier(self, names: Sequence[str]) -> None:
         """Raise InputError where a stage was evaluated on other tasks or by another reward: a file has changed."""
-        from posttrain.evals.evaluations import Evaluation, differences, read_evaluations
+        from posttrain.evals.evaluations import differences
         from posttrain.evals.run import task_row
-        from posttrain.runs.records import task_keys
 
-        tasks = set(task_keys([task_row(task) for task in self.tasks]))
+        def unscored(task: Task) -> dict[str, Any]:
+            return task_row(task) | {"values": {"greedy": None}}
+
         for name in names:
-            earlier = read_evaluations(self.out / name).get(MAIN_SUITE)
-            if earlier is None:
+            file = self.out / name / "evaluations" / f"{MAIN_SUITE}.jsonl"
+            if not file.exists():
                 continue
+            earlier = Evaluation.read(file)
             # the hash is of all tasks; which of them fit the model, and have rows, is not known before it is loaded
-            rows = earlier.tasks if "tasks_hash" in earlier.settings else tasks
-            now = Evaluation(MAIN_SUITE, None, self.settings, {"greedy": dict.fromkeys(rows)}, graded=False)
+            rows = earlier.rows if "tasks_hash" in earlier.settings else Table(map(unscored, self.tasks))
+            now = Evaluation(MAIN_SUITE, rows, settings=self.settings)
             if changed := differences(earlier, now):
                 raise InputError(
                     f"--out {self.out}: {name} was evaluated when something else stood in a file of the recipe: it "

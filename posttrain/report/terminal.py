@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from posttrain.config.evaluation import RETENTION_SUITE
-from posttrain.runs.records import Comparison, Cost, Section, sections
+from posttrain.runs.comparison import Comparison, Section, Spent, sections
 from posttrain.text import cell
 from posttrain.wording import format_estimate, format_quantity
 
@@ -53,5 +53,5 @@ def _cost_table(comparison: Comparison) -> Table:
     return table
 
 
-def _spent(cost: Cost) -> tuple[str, str, str]:
+def _spent(cost: Spent) -> tuple[str, str, str]:
     return f"{cost['seconds']:.0f}", format_quantity(cost["tokens"]), format_quantity(cost["flops"])

@@ -62,15 +62,24 @@ class Change:
 
 
 def read_settings(file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The settings of a run, and what a user must hear about them. Raises InputError for a file that holds none.
+    """The settings of a run in its file, see `parse_settings`."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        text = ""
+    return parse_settings(text, file)
+
+
+def parse_settings(text: str, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The settings of a run, and what a user must hear about them. Raises InputError for text that holds none.
 
     Runs of RL from before `updates_per_batch` call it `epochs`, which now means passes over the data."""
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        found = yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError):
         found = None
     if not isinstance(found, dict):
-        raise InputError(f"{file}: is not a run's configuration; choose another --out")
+        raise InputError(f"{file}: damaged, it is not a run's configuration; put it back, or choose another folder")
     if "minibatches" not in found or "updates_per_batch" in found:
         return found, ()
     found["updates_per_batch"] = found.pop("epochs", 1)

@@ -21,6 +21,7 @@ from posttrain.models import weights_hash
 from posttrain.models.load import UNLOADABLE, check_config, model_folder
 from posttrain.models.weights import DTYPES, rounded
 from posttrain.runs.log import RunLog, write_atomic
+from posttrain.runs.records import Cost, Lineage
 from posttrain.train.loop import finished, versions
 from posttrain.types import InputError
 
@@ -47,18 +48,15 @@ def average_models(config: AverageConfig) -> None:
     with RunLog(config.out, config.model_dump(mode="json"), config.resume) as log:
         folder = log.write_folder("model", lambda out: _write(out, folders[0], files, DTYPES.get(config.save_dtype)))
         seconds = time.perf_counter() - begun
-        log.write_json("cost.json", {"steps": 0, "seconds": seconds, "tokens": 0, "flops": 0.0})
-        log.write_json(
-            "lineage.json",
-            {
-                "stage": "average",
-                "parents": list(config.models),
-                "parent_weights_hashes": [weights_hash(parent) for parent in folders],
-                "model": str(folder),
-                "weights_hash": weights_hash(folder),
-                "versions": versions(),
-            },
-        )
+        Cost(steps=0, seconds=seconds, tokens=0, flops=0.0).save(log)
+        Lineage(
+            stage="average",
+            parents=list(config.models),
+            parent_weights_hashes=[weights_hash(parent) for parent in folders],
+            model=str(folder),
+            weights_hash=weights_hash(folder),
+            versions=versions(),
+        ).save(log)
 
 
 def _files(names: tuple[str, ...], folders: list[Path]) -> list[dict[str, Path]]:

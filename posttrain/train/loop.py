@@ -22,6 +22,7 @@ from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
 from posttrain.runs.config import FILE, HASHES, read_settings
 from posttrain.runs.log import RunLog, check_out, progress_of, read_metrics, tidy
+from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import nothing_learnt
 from posttrain.train.policy import (
     DamagedFile,
@@ -337,32 +338,26 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
         shutil.rmtree(log.out / "evaluations", ignore_errors=True)
     folder = log.write_folder("model", lambda out: policy.lm.save(out, dtype))
     rows = read_metrics(log.out)
-    log.write_json(
-        "cost.json",
-        {
-            "steps": steps,
-            "seconds": sum(row["step_seconds"] + row.get(EVALUATION_SECONDS, 0.0) for row in rows),
-            "tokens": sum(row["tokens"] for row in rows),
-            "flops": policy.flops,
-        },
-    )
+    Cost(
+        steps=steps,
+        seconds=sum(row["step_seconds"] + row.get(EVALUATION_SECONDS, 0.0) for row in rows),
+        tokens=sum(row["tokens"] for row in rows),
+        flops=policy.flops,
+    ).save(log)
     nothing_learnt(log, rows)
     ended_by = "patience" if tracker.stop else "max_flops" if _spent(policy, config) else "steps"
     log.event("finished", steps=steps, ended_by=ended_by, optimizer_steps_of_this_process=policy.optimizer_steps)
-    log.write_json(
-        "lineage.json",
-        {
-            "stage": stage.kind,
-            "parents": [config.model],
-            "parent_weights_hash": parent,
-            "model": str(folder),
-            "weights_hash": weights_hash(folder),
-            "data": config.data,
-            "data_hash": data_hash(config.data),
-            "versions": versions(),
-            "threads": torch.get_num_threads(),
-        },
-    )
+    Lineage(
+        stage=stage.kind,
+        parents=[config.model],
+        parent_weights_hash=parent,
+        model=str(folder),
+        weights_hash=weights_hash(folder),
+        data=config.data,
+        data_hash=data_hash(config.data),
+        versions=versions(),
+        threads=torch.get_num_threads(),
+    ).save(log)
     tidy(log.out, config.keep)
 
 

@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from posttrain.config import EvalConfig, RunConfig
-from posttrain.evals.evaluations import differences, read_evaluations
+from posttrain.evals.evaluations import differences
 from posttrain.evals.run import run_eval
 from posttrain.recipes.load import load_recipe, shipped_recipes
 from posttrain.recipes.run import _Evaluator, _same_recipe, run_recipe
 from posttrain.recipes.stages import START, check_stages
+from posttrain.runs.reader import Run
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
 from tests.training_helpers import write_rows
@@ -420,7 +421,7 @@ def test_held_out_prompts_that_do_not_fit_are_left_out_of_every_evaluation(
     assert capsys.readouterr().err.count("1 of 2 rows do not fit and are left out") == 1
     alone: dict[str, Any] = {k: v for k, v in raw["evaluate"].items() if k != "retention"}
     run_eval(EvalConfig(model="tiny-random", out=tmp_path / "alone", **alone))
-    of_recipe, own = (read_evaluations(folder)["held_out"] for folder in (out / START, tmp_path / "alone"))
+    of_recipe, own = (Run(folder).evaluations["held_out"] for folder in (out / START, tmp_path / "alone"))
     assert differences(of_recipe, own) == []
     strict = load_recipe(write(tmp_path, raw), ("evaluate.strict=true",))
     message = r"1 of 2 rows do not fit(.|\n)*held_out.jsonl:1: the prompt has"

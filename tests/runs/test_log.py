@@ -141,5 +141,5 @@ def test_what_may_change_between_start_and_resume(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[1, 2]", "", "a: [", "\x00"])
 def test_a_configuration_that_is_none_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"config\.yaml: is not a run's configuration; choose another --out"):
+    with pytest.raises(InputError, match=r"config\.yaml: damaged, it is not a run's configuration"):
         RunLog(tmp_path, CONFIG, resume=True)

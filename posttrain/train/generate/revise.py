@@ -17,6 +17,7 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge.prompts import Criterion, read_rubric
 from posttrain.rollout import Plan, rollout_seed
 from posttrain.runs.log import RunLog, read_metrics, read_recorded
+from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import fitting
 from posttrain.train.generate.select import listed
 from posttrain.train.generate.sources import Source, source_of
@@ -221,22 +222,16 @@ def _row(task: Task, one: Revised, source: Source) -> dict[str, Any]:
 
 
 def _finish(log: RunLog, config: ReviseConfig, source: Source, rows: int, dropped: Counter[str]) -> None:
-    metrics = read_metrics(log.out)
-    cost = {"seconds": "step_seconds", "tokens": "tokens"}
-    totals = {name: sum(row[column] for row in metrics) for name, column in cost.items()}
-    log.write_json("cost.json", {"steps": 0, **totals, "flops": metrics[-1]["flops"]})
-    log.write_json(
-        "lineage.json",
-        {
-            "stage": "revise",
-            "parents": [source.name],
-            "parent_weights_hash": source.weights_hash,
-            "endpoint": config.endpoint,
-            "data": config.data,
-            "data_hash": data_hash(config.data),
-            "principles": config.principles,
-            "rows": rows,
-            "dropped": dict(dropped),
-            "versions": versions(),
-        },
-    )
+    Cost.sampled(read_metrics(log.out)).save(log)
+    Lineage(
+        stage="revise",
+        parents=[source.name],
+        parent_weights_hash=source.weights_hash,
+        endpoint=config.endpoint,
+        data=config.data,
+        data_hash=data_hash(config.data),
+        principles=config.principles,
+        rows=rows,
+        dropped=dict(dropped),
+        versions=versions(),
+    ).save(log)

@@ -18,6 +18,7 @@ from posttrain.rewards.failures import FailureWatch
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runs.log import RunLog, read_metrics, read_recorded
+from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import fitting, unscored
 from posttrain.train.generate.select import check_soft_labels, listed, rows_of
 from posttrain.train.generate.sources import Source, source_of
@@ -179,29 +180,17 @@ def _tell(log: RunLog, dropped: Counter[str]) -> None:
 
 
 def _finish(log: RunLog, config: SampleConfig, source: Source, rows: int, tasks: int, dropped: Counter[str]) -> None:
-    metrics = read_metrics(log.out)
-    log.write_json(
-        "cost.json",
-        {
-            "steps": 0,
-            "seconds": sum(row["step_seconds"] for row in metrics),
-            "tokens": sum(row["tokens"] for row in metrics),
-            "flops": metrics[-1]["flops"],
-        },
-    )
-    log.write_json(
-        "lineage.json",
-        {
-            "stage": "sample",
-            "parents": [source.name],
-            "parent_weights_hash": source.weights_hash,
-            "endpoint": config.endpoint,
-            "data": config.data,
-            "data_hash": data_hash(config.data),
-            "write": config.write,
-            "rows": rows,
-            "of_tasks": tasks,
-            "dropped": dict(dropped),
-            "versions": versions(),
-        },
-    )
+    Cost.sampled(read_metrics(log.out)).save(log)
+    Lineage(
+        stage="sample",
+        parents=[source.name],
+        parent_weights_hash=source.weights_hash,
+        endpoint=config.endpoint,
+        data=config.data,
+        data_hash=data_hash(config.data),
+        write=config.write,
+        rows=rows,
+        of_tasks=tasks,
+        dropped=dict(dropped),
+        versions=versions(),
+    ).save(log)

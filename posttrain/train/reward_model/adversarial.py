@@ -22,6 +22,7 @@ from posttrain.models import LanguageModel, load_model, load_reward_model, model
 from posttrain.rewards.scorer import Scorer
 from posttrain.rows import PreferenceRow, Response
 from posttrain.runs.log import RunLog, read_object
+from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import fitting
 from posttrain.train.loop import data_hash, finished, resolved, versions
 from posttrain.train.reward_model.data import encode_pairs, weighted
@@ -250,23 +251,20 @@ def _copy(folder: Path, out: Path) -> None:
 
 def _finish(config: AdversarialConfig, log: RunLog, model: Path) -> None:
     runs = [config.out / f"round-{k}" for k in range(config.rounds + 1)]
-    costs = [read_object(run / "cost.json") for run in runs]
-    log.write_json("cost.json", {key: sum(cost[key] for cost in costs) for key in costs[0]})
-    first = read_object(runs[0] / "lineage.json")
-    log.write_json(
-        "lineage.json",
-        {
-            "stage": "adversarial",
-            "parents": [config.model],
-            "parent_weights_hash": first["parent_weights_hash"],
-            "policy": config.policy or config.model,
-            "model": str(model),
-            "weights_hash": weights_hash(model),
-            "data": config.data,
-            "data_hash": data_hash(config.data),
-            "versions": versions(),
-        },
-    )
+    Cost.total(Cost.read(run) for run in runs).save(log)
+    first = Lineage.read(runs[0])
+    assert first is not None  # the round has finished
+    Lineage(
+        stage="adversarial",
+        parents=[config.model],
+        parent_weights_hash=first.parent_weights_hash,
+        policy=config.policy or config.model,
+        model=str(model),
+        weights_hash=weights_hash(model),
+        data=config.data,
+        data_hash=data_hash(config.data),
+        versions=versions(),
+    ).save(log)
 
 
 def _answer(response: Response) -> str | None:
