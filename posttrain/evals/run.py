@@ -34,7 +34,16 @@ from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models.flops import FlopCounter
 from posttrain.models.read import read
 from posttrain.rewards.scorer import Scorer
-from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
+from posttrain.rollout import (
+    RolloutRequest,
+    fit_tasks,
+    prompt_ids,
+    regroup,
+    rollout_seed,
+    sample,
+    sampling_flops,
+    score,
+)
 from posttrain.runs.comparison import label
 from posttrain.runs.log import refuse_links
 from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation, is_graded
@@ -196,8 +205,8 @@ def evaluate_tasks(
                 plan
                 for j, task in enumerate(part)
                 for plan in (
-                    Plan(task, 0, greedy, 0),
-                    *(Plan(task, k + 1, sampling, rollout_seed(seed, 0, i + j, k)) for k in range(samples)),
+                    RolloutRequest(task, 0, greedy, 0),
+                    *(RolloutRequest(task, k + 1, sampling, rollout_seed(seed, 0, i + j, k)) for k in range(samples)),
                 )
             ]
             rollouts = sample(engine, chat, plans)
@@ -249,7 +258,7 @@ def evaluate_retention(engine: Engine, lm: LanguageModel, title: str = "retentio
     start = time.perf_counter()
     items = retention_tasks()
     greedy = Sampling(MAX_NEW_TOKENS, temperature=0)
-    plans = [Plan(task, 0, greedy, 0) for task in as_tasks()]
+    plans = [RolloutRequest(task, 0, greedy, 0) for task in as_tasks()]
     with Progress(title, 2, unit="part") as progress:
         rollouts = sample(engine, lm.chat, plans)
         rows: list[dict[str, Any]] = [

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from posttrain.models.attention import Plan
+from posttrain.models.attention import AttentionPlan
 from posttrain.models.layers import Products, half_angles, inverse_rms, is_supported, rotate
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
@@ -51,7 +51,7 @@ class Decoder:
             self.head = _linear(products, [module.lm_head], body.norm.weight)
         self.final_eps: float = body.norm.variance_epsilon
 
-    def logits(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def logits(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
         """[R, V] for one token of each of R rows at `position_ids` [R], attending as `plan` says."""
         x = F.embedding(token_ids.to(self.embedding.device), self.embedding)
         cos, sin = half_angles(self.rotary, x, position_ids.to(x.device))

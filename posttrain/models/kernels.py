@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from posttrain.models import layers
-from posttrain.models.attention import Plan
+from posttrain.models.attention import AttentionPlan
 from posttrain.models.cpu.linear import PRODUCTS as CPU_PRODUCTS
 from posttrain.models.decoding import Decoder
 from posttrain.models.layers import Products
@@ -26,7 +26,12 @@ class Kernels:
     fused: bool
 
     def hidden_states(
-        self, module: Any, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan, sparse: bool = False
+        self,
+        module: Any,
+        token_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        plan: AttentionPlan,
+        sparse: bool = False,
     ) -> torch.Tensor:
         """Last hidden states [N, H] of N packed tokens that attend as `plan` says. `sparse`: see
         `layers.hidden_states`; it is for `fused` models."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.models import attention
-from posttrain.models.attention import ForestPlan, Plan
+from posttrain.models.attention import AttentionPlan, ForestPlan
 from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.heads import RewardHead, ValueHead, as_classifier, save_classifier
@@ -98,7 +98,7 @@ class LanguageModel:
     # -- forward passes -------------------------------------------------------------------------------------------
 
     def hidden_states(
-        self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan, sparse: bool = False
+        self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan, sparse: bool = False
     ) -> torch.Tensor:
         """Last hidden states [N, H] of N packed tokens that attend as `plan` says (packed models only); see
         `Kernels.hidden_states`."""
@@ -110,7 +110,7 @@ class LanguageModel:
         """Logits [.., V] of hidden states (packed models only)."""
         return self.module.get_output_embeddings()(hidden)
 
-    def next_logits(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def next_logits(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
         """Logits [R, V] after one token of each of R rows (packed models only), faster after `prepare_decoding`."""
         if self._decoder is None:
             return self.head(self.hidden_states(token_ids, position_ids, plan))

@@ -18,7 +18,7 @@ from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from posttrain.models.attention import Plan
+from posttrain.models.attention import AttentionPlan
 
 FAMILIES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 """Pre-norm decoders: RMSNorm, rotary positions over the whole head, SwiGLU, a linear head."""
@@ -56,7 +56,7 @@ def hidden_states(
     body: Any,
     token_ids: torch.Tensor,
     position_ids: torch.Tensor,
-    plan: Plan,
+    plan: AttentionPlan,
     products: Products,
     sparse: bool = False,
 ) -> torch.Tensor:

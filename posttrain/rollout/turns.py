@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from posttrain.chat import ChatFormat, Ids
 from posttrain.engine.base import Engine, Request
-from posttrain.rollout.plan import Limits, Plan, turn_seed
+from posttrain.rollout.plan import Limits, RolloutRequest, turn_seed
 from posttrain.rows import Tools
 from posttrain.types import Completion, InputError, Message, Prompt, Rollout, Segment, Status
 
@@ -72,7 +72,7 @@ NOTHING = Segment((), (), (), ())
 
 
 def converse(
-    engine: Engine, chat: ChatFormat, plans: Sequence[Plan], environment: Environment, limits: Limits
+    engine: Engine, chat: ChatFormat, plans: Sequence[RolloutRequest], environment: Environment, limits: Limits
 ) -> Iterator[tuple[int, Rollout]]:
     """Yield (place in the plans, rollout) as conversations end.
 
@@ -97,7 +97,7 @@ class _Talk:
     """A conversation under way: `row` is the segment that grows, and `context` what goes into it before the next
     answer. It goes on while `status` is None."""
 
-    plan: Plan
+    plan: RolloutRequest
     tools: Tools
     opening: tuple[Message, ...]
     context: Ids
@@ -185,7 +185,7 @@ class _Talk:
         )
 
 
-def _begin(chat: ChatFormat, plan: Plan, tools: Tools, first: str | Lost | None, limits: Limits) -> _Talk:
+def _begin(chat: ChatFormat, plan: RolloutRequest, tools: Tools, first: str | Lost | None, limits: Limits) -> _Talk:
     prompt = with_observation(plan.task.prompt, first) if isinstance(first, str) else plan.task.prompt
     opening, offered = chat.conversation(prompt), tools or plan.task.tools
     talk = _Talk(plan, offered, opening, chat.prompt_ids(opening, offered))
@@ -260,7 +260,7 @@ def _grown(row: Segment, context: Ids, completion: Completion) -> Segment:
     )
 
 
-def _columns(plan: Plan) -> dict[str, Any]:
+def _columns(plan: RolloutRequest) -> dict[str, Any]:
     """What `reset` may name: the task's columns and its prompt, a string or a list of message dicts."""
     prompt = plan.task.prompt
     plain = prompt if isinstance(prompt, str) else [message.to_dict() for message in prompt]

@@ -12,7 +12,7 @@ from posttrain.data.fitting import Fitted
 from posttrain.engine.open import Slots, open_engine
 from posttrain.models import LanguageModel, load_model
 from posttrain.rewards.models import Learned
-from posttrain.rollout import Plan, fit_tasks, regroup, rollout_seed, sample
+from posttrain.rollout import RolloutRequest, fit_tasks, regroup, rollout_seed, sample
 from posttrain.rollout.cost import sampled_ids
 from posttrain.rows import PreferenceRow
 from posttrain.types import Sample, Sampling, Score, Task
@@ -37,7 +37,9 @@ def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int)
     """n answers of the policy to each task (of those that fit it), at temperature 1."""
     lm = _policy(config)
     how = Sampling(config.max_new_tokens)
-    plans = [Plan(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)]
+    plans = [
+        RolloutRequest(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)
+    ]
     rollouts = sample(open_engine(Slots(), lm), lm.chat, plans)
     groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
     return [
