@@ -33,7 +33,7 @@ from posttrain.evals.settings import hash_of, task_settings, tasks_hash
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models.flops import FlopCounter
 from posttrain.models.read import read
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import (
     RolloutRequest,
     fit_tasks,
@@ -95,7 +95,7 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
     assert config.data is not None
     tasks = load_tasks(config.data, config.columns)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
-    with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
+    with open_scorer(config, columns) as scorer:
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         lm = _loaded(config)
         settings = task_settings(tasks, scorer, sampling, samples=config.samples, raw=config.raw)

@@ -15,7 +15,7 @@ from posttrain.console import warn
 from posttrain.data.fitting import Fitted
 from posttrain.runs.log import RunLog, read_metrics, read_recorded
 from posttrain.runs.records import Cost, Lineage
-from posttrain.train.events import fitting
+from posttrain.train.events import warn_fitted
 from posttrain.train.generate.select import format_counts
 from posttrain.train.generate.sources import Source
 from posttrain.train.loop import data_hash, versions
@@ -90,7 +90,7 @@ def steps(log: RunLog, tasks: int, generator: Generator[T]) -> Iterator[tuple[in
 @contextmanager
 def sampling_from(source: Source, log: RunLog, data: str, fitted: Fitted[Task]) -> Iterator[None]:
     """Log which tasks are left out and what the source has to say, before and after it is sampled from."""
-    fitting(log, data, fitted)
+    warn_fitted(log, data, fitted)
     source.began(log, fitted.kept)
     try:
         yield

@@ -18,7 +18,7 @@ from posttrain.rollout import RolloutRequest, rollout_seed
 from posttrain.runs.log import RunLog
 from posttrain.train.generate.loop import Step, sampling_from, steps, write_data
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import finished, with_hashes
+from posttrain.train.loop import nothing_to_do, with_hashes
 from posttrain.types import InputError, Message, Task
 
 CRITIQUE = """\
@@ -58,7 +58,7 @@ def revise_answers(config: ReviseConfig) -> None:
     principles = read_rubric(config.principles, "1-10")
     settings = with_hashes(config.model_dump(mode="json"))
     settings["criteria"] = {principle.name: principle.text for principle in principles}
-    if finished(config.out, settings, config.resume):
+    if nothing_to_do(config.out, settings, config.resume):
         return
     tasks = load_tasks(config.data, config.columns)[: config.limit]
     for task in tasks:

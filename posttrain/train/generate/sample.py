@@ -13,15 +13,15 @@ from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import SampleConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
-from posttrain.rewards.failures import FailureWatch
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.check import check_soft_labels
+from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import RolloutRequest, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runs.log import RunLog
-from posttrain.train.events import unscored
 from posttrain.train.generate.loop import Step, sampling_from, steps, write_data
-from posttrain.train.generate.select import check_soft_labels, rows_of
+from posttrain.train.generate.select import rows_of
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import finished, with_hashes
+from posttrain.train.loop import nothing_to_do, with_hashes
+from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
 from posttrain.types import Group, Rollout, Score, Task
 
 Answer = tuple[Rollout, Score]
@@ -35,7 +35,7 @@ def sample_answers(config: SampleConfig) -> None:
     Answers and scores are recorded as they come; a resume takes them from there. Raises InputError for bad input and
     RunFailed where too much could not be scored, an endpoint's budget is spent, or there is nothing to write."""
     settings = with_hashes(config.model_dump(mode="json"))
-    if finished(config.out, settings, config.resume):
+    if nothing_to_do(config.out, settings, config.resume):
         return
     check_soft_labels(config)
     tasks = load_tasks(config.data, config.columns)[: config.limit]
@@ -43,7 +43,7 @@ def sample_answers(config: SampleConfig) -> None:
     with ExitStack() as stack:
         scorer = None
         if config.reward:
-            scorer = Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout)
+            scorer = open_scorer(config, columns)
             stack.enter_context(scorer)
         source = source_of(config, tasks)
         fitted = source.fitting(tasks)
@@ -76,7 +76,7 @@ class _Sampling:
         self.source = source
         self.scorer = scorer
         self.log = log
-        self.watch = FailureWatch(config.max_unscored_share)
+        self.watch = Watch(log, [UnscoredWatch(config.max_unscored_share, scorer)])
         self.items_of_task = config.samples
         self.size = max(1, 4 * config.engine_slots // config.samples)
 
@@ -90,7 +90,7 @@ class _Sampling:
             for n, answers, new in steps(self.log, len(self.tasks), self):
                 groups = self._groups(done, answers)
                 if not new:
-                    unscored(self.log, self.watch, n, groups, None, new=False)
+                    self.watch.see(StepRecord(n, None, {}, groups, replayed=True))
                 for group in groups:
                     written, left_out = rows_of(group, self.config, np.random.default_rng([self.config.seed, done]))
                     rows += [row | origin for row in written]
@@ -118,9 +118,8 @@ class _Sampling:
             scores = score(self.scorer, [plan.task for plan in plans], sampled.rollouts)
         else:
             scores = [Score(None, reason=rollout.error) for rollout in sampled.rollouts]
-        traceback = None if self.scorer is None else self.scorer.first_traceback
         answers = list(zip(sampled.rollouts, scores, strict=True))
-        unscored(self.log, self.watch, n, self._groups(places.start, answers), traceback)
+        self.watch.see(StepRecord(n, None, {}, self._groups(places.start, answers)))
         totals = [value.total for value in scores if value.total is not None]
         metrics = {
             "reward": sum(totals) / len(totals) if totals else None,
