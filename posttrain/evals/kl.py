@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from posttrain.batch.packing import Branch, Tree, share_prefix
+from posttrain.batch.packing import Branch, share_prefix
 from posttrain.batch.types import Batch
 from posttrain.models import LanguageModel
 from posttrain.models.divergence import batch_sampling_kl
@@ -35,7 +35,7 @@ def kl_of_answers(
     packed = policy.packed and start.packed
     trees = [share_prefix([_branch(r) for r in group]) for group in groups if group]
     if not packed:  # logits of every token at once, and nothing is shared
-        trees = [Tree((), (_branch(rollout),)) for rollout in answers]
+        trees = [share_prefix([_branch(rollout)]) for rollout in answers]
     limit = FORWARD_TOKENS if packed else max(1, CHUNK_ELEMENTS // (2 * policy.vocabulary))
     flops = 0.0
 
@@ -52,5 +52,5 @@ def kl_of_answers(
 
 def _branch(rollout: Rollout) -> Branch:
     (segment,) = rollout.segments
-    supports = segment.supports and tuple(k for k, s in zip(segment.supports, segment.sampled, strict=True) if s)
-    return Branch(segment.token_ids, segment.sampled, (0.0,) * segment.sampled_count, supports=supports)
+    kept = segment.kept_token_ids and segment.kept_token_ids.where(segment.sampled)
+    return Branch.of(segment.token_ids, segment.sampled, 0.0, kept_token_ids=kept)

@@ -10,7 +10,7 @@ import torch
 from posttrain.batch.packing import Tree, micro_batches, pack
 from posttrain.batch.types import Batch
 from posttrain.models.language_model import LanguageModel
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.token_logprobs import RewardOutputs, TokenOutputs, ValueOutputs
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Reading:
     """What is read at each trained token: a forward pass, and whether it goes through the language-model head, whose
     operations are counted then."""
 
-    forward: Callable[[LanguageModel, Batch], TokenOutputs]
+    forward: Callable[[LanguageModel, Batch], TokenOutputs | RewardOutputs | ValueOutputs]
     head: bool = True
 
 
@@ -28,24 +28,17 @@ def logprobs_at(temperature: float = 1.0, *, entropy: bool = False, values: bool
 
 
 LOGPROBS = logprobs_at()
-SCORES = Reading(lambda lm, batch: TokenOutputs(lm.scores(batch)), head=False)
-"""Scores [M, K] of a reward model, in the place of log-probabilities."""
-
-
-def _values(lm: LanguageModel, batch: Batch) -> TokenOutputs:
-    values = lm.values(batch)
-    return TokenOutputs(values, values=values)
-
-
-VALUES = Reading(_values, head=False)
-"""Values of a critic, in the place of log-probabilities too."""
+SCORES = Reading(lambda lm, batch: RewardOutputs(lm.scores(batch)), head=False)
+"""Scores [M, K] of a reward model."""
+VALUES = Reading(lambda lm, batch: ValueOutputs(lm.values(batch)), head=False)
+"""Values of a critic."""
 
 
 def read(
     lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, what: Reading = LOGPROBS
 ) -> Iterator[torch.Tensor]:
     """What is read at the n trained tokens of each branch, [n] or [n, K], in order and without gradients."""
-    return read_by(trees, micro_batch_tokens, lm.device, lambda batch: what.forward(lm, batch).logprobs)
+    return read_by(trees, micro_batch_tokens, lm.device, lambda batch: what.forward(lm, batch)[0])
 
 
 def read_by(
@@ -56,4 +49,4 @@ def read_by(
         batch = pack(part).to(device)
         with torch.no_grad():
             rows = function(batch)
-        yield from rows.split([int(sum(branch.mask)) for tree in part for branch in tree.branches])
+        yield from rows.split([branch.trained for tree in part for branch in tree.branches])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -13,12 +13,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from posttrain.config import ReviseConfig, SampleConfig
 from posttrain.console import warn
 from posttrain.data.fitting import Fitted
-from posttrain.runs.log import RunLog, read_metrics, read_recorded
+from posttrain.runs.log import RunLog, read_metrics
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.generate.select import format_counts
 from posttrain.train.generate.sources import Source
-from posttrain.train.loop import data_hash, versions
+from posttrain.train.settings import data_hash, versions
 from posttrain.types import InputError, RunFailed, Task
 
 T = TypeVar("T")
@@ -41,8 +41,8 @@ class Generator(Protocol[T]):
     size: int
     items_of_task: int
 
-    def read(self, row: Mapping[str, Any]) -> T:
-        """The item of a line."""
+    def recorded(self, steps: Container[int]) -> Iterable[tuple[int, T]]:
+        """The step of each item that is recorded, once the file is cut back to these steps."""
         ...
 
     def record(self, n: int, items: Sequence[T]) -> None:
@@ -59,11 +59,9 @@ def steps(log: RunLog, tasks: int, generator: Generator[T]) -> Iterator[tuple[in
     `metrics.jsonl`; its record was written before. Raises InputError for a record that is damaged."""
     metrics = read_metrics(log.out)
     recorded: dict[int, list[T]] = {row["step"]: [] for row in metrics}
-    file = log.out / generator.file
     log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
-    log.keep_lines(generator.file, lambda row: row["step"] in recorded)
-    for row in read_recorded(file, generator.read):
-        recorded[row["step"]].append(generator.read(row))
+    for n, item in generator.recorded(recorded):
+        recorded[n].append(item)
     if log.resuming:
         log.event("resumed_from", resumed_from=len(recorded))
     flops = metrics[-1]["flops"] if metrics else 0.0
@@ -81,8 +79,8 @@ def steps(log: RunLog, tasks: int, generator: Generator[T]) -> Iterator[tuple[in
         expected = len(places) * generator.items_of_task
         if len(recorded[n]) != expected:
             raise InputError(
-                f"{file}: damaged, it holds {len(recorded[n])} of the {expected} answers of step {n}; begin anew with "
-                "another --out"
+                f"{log.out / generator.file}: damaged, it holds {len(recorded[n])} of the {expected} answers of step {n}; "
+                "begin anew with another --out"
             )
         yield n, recorded[n], False
 

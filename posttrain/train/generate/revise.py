@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,10 +15,10 @@ from posttrain.console import Progress, short_path
 from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge.prompts import Criterion, read_rubric
 from posttrain.rollout import RolloutRequest, rollout_seed
-from posttrain.runs.log import RunLog
+from posttrain.runs.log import RunLog, read_recorded
 from posttrain.train.generate.loop import Step, sampling_from, steps, write_data
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import nothing_to_do, with_hashes
+from posttrain.train.settings import nothing_to_do, with_hashes
 from posttrain.types import InputError, Message, Task
 
 CRITIQUE = """\
@@ -113,8 +113,10 @@ class _Revising:
                 progress.advance(len(done))
         return done
 
-    def read(self, row: Mapping[str, Any]) -> Revised:
-        return Revised(**{name: value for name, value in row.items() if name != "step"})
+    def recorded(self, steps: Container[int]) -> Iterator[tuple[int, Revised]]:
+        self.log.keep_lines(self.file, lambda row: row["step"] in steps)
+        for row in read_recorded(self.log.out / self.file, _read):
+            yield row["step"], _read(row)
 
     def record(self, n: int, items: Sequence[Revised]) -> None:
         self.log.revisions({"step": n, **asdict(one)} for one in items)
@@ -182,6 +184,10 @@ class _Revising:
         """Drawn from seed, task and turn alone; the same one twice only where there are too few."""
         order = np.random.default_rng([self.config.seed, place]).permutation(len(self.principles))
         return self.principles[order[(turn - 1) % len(order)]]
+
+
+def _read(row: Mapping[str, Any]) -> Revised:
+    return Revised(**{name: value for name, value in row.items() if name != "step"})
 
 
 def _opening(task: Task) -> Conversation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,12 +16,12 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.check import check_soft_labels
 from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import RolloutRequest, regroup, rollout_seed, rollout_to_json, score
-from posttrain.runs.log import RunLog
+from posttrain.runs.log import RunLog, read_rollouts
 from posttrain.train.generate.loop import Step, sampling_from, steps, write_data
 from posttrain.train.generate.select import rows_of
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import nothing_to_do, with_hashes
 from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
+from posttrain.train.settings import nothing_to_do, with_hashes
 from posttrain.types import Group, Rollout, Score, Task
 
 Answer = tuple[Rollout, Score]
@@ -99,8 +99,10 @@ class _Sampling:
                 progress.advance(done, {"rows": len(rows)})
         return rows, dropped
 
-    def read(self, row: Mapping[str, Any]) -> Answer:
-        return self.source.replay(row)
+    def recorded(self, steps: Container[int]) -> Iterator[tuple[int, Answer]]:
+        self.log.keep_rollouts(steps)
+        for row in read_rollouts(self.log.out, self.source.replay):
+            yield row["step"], self.source.replay(row)
 
     def record(self, n: int, items: Sequence[Answer]) -> None:
         self.log.rollouts(rollout_to_json(n, rollout, value, None) for rollout, value in items)
