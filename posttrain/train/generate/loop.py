@@ -79,8 +79,8 @@ def steps(log: RunLog, tasks: int, generator: Generator[T]) -> Iterator[tuple[in
         expected = len(places) * generator.items_of_task
         if len(recorded[n]) != expected:
             raise InputError(
-                f"{log.out / generator.file}: damaged, it holds {len(recorded[n])} of the {expected} answers of step {n}; "
-                "begin anew with another --out"
+                f"{log.out / generator.file}: damaged, it holds {len(recorded[n])} of the {expected} answers of step "
+                f"{n}; begin anew with another --out"
             )
         yield n, recorded[n], False
 
