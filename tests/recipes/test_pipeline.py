@@ -17,11 +17,11 @@ from posttrain.evals.run import run_eval
 from posttrain.recipes.evaluate import Evaluator
 from posttrain.recipes.load import load_recipe, shipped_recipes
 from posttrain.recipes.run import _same_recipe, run_recipe
-from posttrain.recipes.stage_check import check_stages
 from posttrain.recipes.stages import START
 from posttrain.runs.reader import Run
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
+from tests.recipe_helpers import check_stages
 from tests.training_helpers import write_rows
 
 SUMS = "reasoning-gym:chain_sum?seed=7&of=60&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
