@@ -30,9 +30,9 @@ from posttrain.methods import METHODS, Method
 from posttrain.runs.config import began_elsewhere, own_settings
 from posttrain.text import printable
 from posttrain.threads import configure_threads
-from posttrain.types import InputError, RunFailed
+from posttrain.types import InputError, RunFailed, RunPaused
 
-DONE, FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, BAD_INPUT, OUR_FAULT, PAUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ def _run_command(argv: Sequence[str] | None) -> int:
     except RunFailed as error:
         print(f"failed: {printable(error)}", file=sys.stderr)
         return FAILED
+    except RunPaused as pause:
+        print(f"paused: {printable(pause)}", file=sys.stderr)
+        return PAUSED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -200,6 +200,8 @@ class OnlineDpoConfig(SamplingOptions, DpoConfig):
     """As in `posttrain rl`."""
     reward_timeout: PositiveFloat = 30.0
     """As in `posttrain rl`."""
+    reward_workers: NonNegativeInt | None = None
+    """As in `posttrain rl`: processes that rewards run in."""
 
     @model_validator(mode="after")
     def _samples_its_pairs(self) -> OnlineDpoConfig:

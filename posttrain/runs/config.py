@@ -24,9 +24,11 @@ UNTIL_FINISHED = {
     "endpoint_max_requests",
     "endpoint_max_tokens",
     "endpoint_cache",
+    "reward_workers",
+    "env_workers",
 }
-"""Settings that change no step and no answer, as what is kept of a run, or what may be spent: they may change until it
-has finished."""
+"""Settings that change no step and no answer, as what is kept of a run, what may be spent, or how many processes share
+the work: they may change until it has finished."""
 LENGTH = {"max_steps", "epochs"}
 HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay", "chat_template")}
 """Settings that are the SHA-256 of the file which another one names."""
