@@ -48,8 +48,8 @@ class Evaluator:
 
     def check_earlier(self, names: Sequence[str]) -> None:
         """Raise InputError where a stage was evaluated on other tasks or by another reward: a file has changed."""
-        from posttrain.evals.evaluations import differences
         from posttrain.evals.run import task_row
+        from posttrain.evals.settings import differences
 
         def unscored(task: Task) -> dict[str, Any]:
             return task_row(task) | {"values": {"greedy": None}}

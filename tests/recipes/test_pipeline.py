@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from posttrain.config import EvalConfig, RunConfig
-from posttrain.evals.evaluations import differences
 from posttrain.evals.run import run_eval
+from posttrain.evals.settings import differences
 from posttrain.recipes.evaluate import Evaluator
 from posttrain.recipes.load import load_recipe, shipped_recipes
 from posttrain.recipes.run import _same_recipe, run_recipe
