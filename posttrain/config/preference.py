@@ -218,6 +218,10 @@ class OnlineDpoConfig(SamplingOptions, DpoConfig):
         return self
 
     @property
+    def keeps_reference(self) -> bool:
+        return any(term.reference for term in self.terms())
+
+    @property
     def draws_the_policy(self) -> bool:
         """Whether tokens are drawn from the distribution that losses read."""
         return self.temperature == 1 and not self.top_k and self.top_p == 1

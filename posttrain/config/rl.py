@@ -245,6 +245,14 @@ class RlConfig(SamplingOptions, TrainConfig):
         return self.beta > 0
 
     @property
+    def keeps_reference(self) -> bool:
+        return self.has_kl
+
+    @property
+    def trains_critic(self) -> bool:
+        return self.baseline == "critic" and self.critic == "separate"
+
+    @property
     def longest_response(self) -> int:
         """Tokens a rollout can sample in all its turns."""
         return self.max_new_tokens * (self.max_turns if self.env is not None else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from posttrain.config import SampleConfig
 from posttrain.config.model_names import local_model
 from posttrain.expressions import Expression
 from posttrain.rewards.learned import check_model_reward
@@ -64,3 +65,13 @@ def check_named_model(expression: Expression, name: str) -> None:
         local_model(name)
     except InputError as error:
         raise InputError(f"reward {expression.text}: {str(error).removeprefix('--model ')}") from None
+
+
+def check_soft_labels(config: SampleConfig) -> None:
+    """Raises InputError where soft labels are asked for and the scores are no win rates."""
+    specs = [Spec.parse(text) for text in config.reward]
+    if config.soft_labels and not (len(specs) == 1 and specs[0].win_rate):
+        raise InputError(
+            f"soft_labels needs judge_pair(...) as the only reward, with weight 1, not {' + '.join(config.reward)}: "
+            "other scores say which answer is better, and not how likely"
+        )

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from posttrain.config import commands
 from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.runs.config import FILE, method_of, parse_settings
 from posttrain.runs.log import LINEAGE, numbered_jsonl, parse_object, read_file, read_object
 from posttrain.runs.records import Cost, Evaluation, EventLine, Lineage, RolloutLine, StepLine, checked
+from posttrain.runs.rollouts import locate, with_lists
 from posttrain.runs.table import Table
 from posttrain.types import InputError
 
@@ -62,7 +62,7 @@ class Run:
     def method(self) -> str | None:
         """The command that made it, such as `sft` or `online-dpo`; None where the folder does not say."""
         lineage = self.lineage
-        return (lineage and lineage.stage) or method_of(self.config, commands())
+        return (lineage and lineage.stage) or method_of(self.config)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Run:
                 begins = OF_A_STEP.match(line)
                 other = step is not None and begins is not None and int(begins.group(1)) != step
                 if line.endswith(b"\n") and not other:  # else torn by a kill, or of another step
-                    yield parse_object(line, f"{path}:{number}")
+                    yield with_lists(locate(parse_object(line, f"{path}:{number}"), self.path))
 
     def _since(self, name: str, before: Position) -> tuple[Table, bool, Position]:
         path = self.path / name

@@ -114,6 +114,7 @@ class WorkerPool(Closing):
             old.close()
         worker = self._slots[slot] = InProcess(self._server) if self._in_process else Worker(self._server)
         try:
+            self.check_open()  # `abort`, if it came in the meantime, has not seen this worker
             answers = []
             for request in self._prepare:
                 answers.append(worker.ask(request, START_SECONDS))

@@ -14,14 +14,13 @@ from posttrain.models import load_model, weights_hash
 from posttrain.rollout import (
     Plan,
     fit_tasks,
-    prompt_ids,
     regroup,
     rollout_from_json,
     sample,
     sampling_flops,
 )
 from posttrain.runs.log import RunLog
-from posttrain.train.events import special_tokens
+from posttrain.train.events import warn_special_tokens
 from posttrain.types import InputError, Message, Rollout, Score, Task
 
 CACHE = "endpoint-cache"
@@ -104,14 +103,14 @@ class ModelSource:
     def sample(self, plans: Sequence[Plan]) -> Sampled:
         rollouts = sample(self._engine, self._lm.chat, plans)
         groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
-        tokens = sum(len(prompt_ids(g.rollouts[0])) + sum(r.response_length for r in g.rollouts) for g in groups)
+        tokens = sum(len(g.rollouts[0].prompt_ids) + sum(r.response_length for r in g.rollouts) for g in groups)
         return Sampled(tuple(rollouts), tokens, sampling_flops(self._lm.flops, groups))
 
     def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
         return rollout_from_json(row, self._sampling, self._lm.chat)
 
     def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
-        special_tokens(log, self._lm.chat, self._data, tasks)
+        warn_special_tokens(log, self._lm.chat, self._data, tasks)
 
     def ended(self, log: RunLog) -> None:
         """What a model here used stands in `cost.json`."""

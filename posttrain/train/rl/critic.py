@@ -7,19 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree
 from posttrain.config import RlConfig
 from posttrain.models.read import VALUES
 from posttrain.train.loop import load_trained, make_policy
-from posttrain.train.policy import LocalPolicy
+from posttrain.train.policy import Policy
 from posttrain.train.rl.batch import critic_loss
 
 
 class Critic(Protocol):
     """Values of tokens, read before each."""
 
-    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        """V of every trained token, a tuple a branch in order."""
+    def values(self, trees: Sequence[Tree]) -> list[Floats]:
+        """V of every trained token, an array a branch in order."""
         ...
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
@@ -33,11 +34,11 @@ class Critic(Protocol):
 class HeadCritic:
     """A scalar head on the policy: values come with its log-probabilities and are trained in its steps."""
 
-    def __init__(self, policy: LocalPolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        return [tuple(values.tolist()) for values in self.policy.read(trees, VALUES)]
+    def values(self, trees: Sequence[Tree]) -> list[Floats]:
+        return self.policy.numbers(trees, VALUES)
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
         return {}
@@ -53,15 +54,15 @@ class SeparateCritic:
     """A model of its own with an optimizer of its own, which begins as the policy does. Its operations are charged to
     the policy's account."""
 
-    def __init__(self, config: RlConfig, policy: LocalPolicy, rate: float, total_updates: int | None) -> None:
+    def __init__(self, config: RlConfig, policy: Policy, rate: float, total_updates: int | None) -> None:
         lm = load_trained(config)
         lm.add_scalar_head()
         self.policy = policy
         self.own = make_policy(lm, config, rate, total_updates)
         self.loss = partial(critic_loss, clip=config.value_clip)
 
-    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        values = [tuple(values.tolist()) for values in self.own.read(trees, VALUES)]
+    def values(self, trees: Sequence[Tree]) -> list[Floats]:
+        values = self.own.numbers(trees, VALUES)
         self._charge()
         return values
 
