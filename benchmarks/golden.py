@@ -181,10 +181,7 @@ RUNS: Mapping[str, Sequence[str]] = {
     ),
 }
 """Name: the commands that one child runs one after the other. A name among a command's words is a run that it needs."""
-COMMANDS = (
-    "run sft dpo online-dpo reward-model adversarial rl distill sample revise average eval score compare check-data "
-    "report chat"
-).split()
+COMMANDS = ["run", "sft", "dpo", "online-dpo", "reward-model", "adversarial", "rl", "distill", "sample", "revise", "average", "eval", "score", "compare", "check-data", "report", "chat"]
 SIZED_RECIPES = ("constitutional", "deepseek-r1", "instructgpt", "llama3", "tulu3")
 PLANNED = ("quickstart", "ppo-and-grpo")
 
