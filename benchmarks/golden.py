@@ -22,10 +22,10 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import shlex
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -36,9 +36,10 @@ JOBS = 2
 """Entries that run at once."""
 DEADLINE_SECONDS = 900
 MADE = "made.json"
-"""What `make` says of itself: where it ran, and the seconds of each entry."""
+"""What `make` says of itself: where it ran, and the processor's seconds of each entry."""
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "COLUMNS": "100",
@@ -71,8 +72,9 @@ TEXTS = {
     "said.txt": "Say apple\nSay river stone\n",
 }
 
-TINY = "--model tiny-random --max-steps 5 --save-every 2 --learning-rate 1e-4 --out {name}"
-ASKED = f"{TINY} --data tasks.jsonl --batch-size 8 --max-new-tokens 6"
+TINY = "--model tiny-random --learning-rate 1e-4 --max-steps 5 --save-every 2 --out {name}"
+EIGHT = "--data tasks.jsonl --batch-size 8 --group-size 4"
+ASKED = f"{TINY} {EIGHT} --max-new-tokens 6"
 LENGTH = "--reward reward.py:length"
 EVALUATED = f"eval {{name}} --data sums.jsonl {LENGTH} --samples 3 --max-new-tokens 6 --out {{name}}"
 REPORT = "report {name}"
@@ -94,7 +96,7 @@ RUNS: Mapping[str, Sequence[str]] = {
     "kto": (f"dpo {TINY} --data labels.jsonl --batch-size 4 --loss kto --loss sft=0.1",),
     "reward-model": (
         f"reward-model {TINY} --data pairs.jsonl --batch-size 4 --members 2 --centre-coefficient 0.01 --keep 1 "
-        "--eval-data pairs.jsonl --eval-every 3 --best-of 2 --max-new-tokens 4",
+        "--eval-data pairs.jsonl --eval-every 3 --best-of 4 --max-new-tokens 4",
         REPORT,
     ),
     "length-head": (f"reward-model {TINY} --data pairs.jsonl --batch-size 4 --length-head --lora-rank 4",),
@@ -104,27 +106,27 @@ RUNS: Mapping[str, Sequence[str]] = {
         "--max-new-tokens 4 --edit-steps 1 --edit-tries 2",
     ),
     "grpo": (
-        f"rl {ASKED} {LENGTH} --group-size 4 --updates-per-batch 2 --beta 0.05 --keep 1",
+        f"rl {ASKED} {LENGTH} --updates-per-batch 2 --beta 0.05 --keep 1",
         EVALUATED,
         REPORT,
     ),
     "ppo": (f"rl {ASKED} {LENGTH} --algorithm ppo --minibatches 2 --kl-target 1 --reference-every 3 --keep 1", REPORT),
-    "dapo": (f"rl {ASKED} {LENGTH} --algorithm dapo --group-size 4 --constraint length>=0.9 --max-refills 1",),
-    "gspo": (f"rl {ASKED} {LENGTH} --algorithm gspo --group-size 4 --ptx-data sft.jsonl --ptx-batch-size 2",),
-    "kept-tokens": (f"rl {ASKED} {LENGTH} --group-size 4 --top-p 0.9 --top-k 20 --temperature 0.8", REPORT),
+    "dapo": (f"rl {ASKED} {LENGTH} --algorithm dapo --constraint length>=0.9 --max-refills 1",),
+    "gspo": (f"rl {ASKED} {LENGTH} --algorithm gspo --ptx-data sft.jsonl --ptx-batch-size 2",),
+    "kept-tokens": (f"rl {ASKED} {LENGTH} --top-p 0.9 --top-k 20 --temperature 0.8", REPORT),
     "composed": (
-        f"rl {ASKED} --group-size 4 --aggregation gdpo --reward 'clip(reward.py:length, low=0.2)=0:1,4:0.5' "
-        "--reward 'length(max_length=3)=0.5 as brief' --reward 'gate(regex(pattern=\"[^q]*\"), reward.py:length) "
+        f"rl {ASKED} --aggregation gdpo --reward 'clip(reward.py:length, low=0.2)=0:1,4:0.5' "
+        "--reward 'length(max_length=3) as brief=0.5' --reward 'gate(regex(pattern=\"[^q]*\"), reward.py:length) "
         "as gated' --reward 'learned(reward-model)=0.1'",
     ),
-    "replayed": (f"rl {ASKED} {LENGTH} --group-size 4 --replay grpo/rollouts.jsonl --max-steps 3",),
-    "dry-run": (f"rl {ASKED} {LENGTH} --group-size 4 --dry-run",),
+    "replayed": (f"rl {ASKED} --replay grpo/rollouts.jsonl",),
+    "dry-run": (f"rl {ASKED} {LENGTH} --dry-run",),
     "env": (
-        f"rl {ASKED} {LENGTH} --model short --max-steps 3 --group-size 4 --max-new-tokens 20 "
+        f"rl --model short --learning-rate 1e-4 --max-steps 3 {EIGHT} {LENGTH} --max-new-tokens 20 --out {{name}} "
         "--env 'guess_number(low=1,high=5)' --max-turns 3",
         REPORT,
     ),
-    "online-dpo": (f"online-dpo {ASKED} {LENGTH} --group-size 4 --max-refills 1 --reference-every 3",),
+    "online-dpo": (f"online-dpo {ASKED} {LENGTH} --max-refills 1 --reference-every 3",),
     "distill": (
         f"distill {TINY} --data sft.jsonl --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4 "
         "--teacher short",
@@ -134,10 +136,11 @@ RUNS: Mapping[str, Sequence[str]] = {
         "--write best --out {name}",
     ),
     "sample-pairs": (
-        f"sample --model short --data tasks.jsonl {LENGTH} --samples 4 --max-new-tokens 20 --write pairs --out {{name}}",
+        f"sample --model short --data tasks.jsonl {LENGTH} --samples 4 --max-new-tokens 20 --write pairs "
+        "--out {name}",
     ),
     "revise": (
-        "revise --model short --data tasks.jsonl --limit 4 --principles honest --revisions 1 --max-new-tokens 12 "
+        "revise --model short --data tasks.jsonl --limit 4 --principles honest --revisions 1 --max-new-tokens 60 "
         "--out {name}",
     ),
     "retention": ("eval tiny-random --suite retention --out {name}",),
@@ -181,9 +184,13 @@ RUNS: Mapping[str, Sequence[str]] = {
     ),
 }
 """Name: the commands that one child runs one after the other. A name among a command's words is a run that it needs."""
-COMMANDS = ["run", "sft", "dpo", "online-dpo", "reward-model", "adversarial", "rl", "distill", "sample", "revise", "average", "eval", "score", "compare", "check-data", "report", "chat"]
+COMMANDS = (
+    *("run", "sft", "dpo", "online-dpo", "reward-model", "adversarial", "rl", "distill", "sample", "revise"),
+    *("average", "eval", "score", "compare", "check-data", "report", "chat"),
+)
+RECIPES = ("quickstart", "ppo-and-grpo")
 SIZED_RECIPES = ("constitutional", "deepseek-r1", "instructgpt", "llama3", "tulu3")
-PLANNED = ("quickstart", "ppo-and-grpo")
+SIZES = ("laptop", "paper", "tiny")
 
 
 def main() -> int:
@@ -198,6 +205,9 @@ def main() -> int:
     comparison.add_argument("after", type=Path)
     arguments = parser.parse_args()
     if arguments.verb == "make":
+        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(arguments.source.resolve())}
+        if environment != os.environ:  # hashes and threads are settled when Python starts
+            os.execve(sys.executable, [sys.executable, *sys.argv], environment)
         return make_golden(arguments.folder.resolve(), arguments.source.resolve(), arguments.only)
     differences = list(differing(arguments.before, arguments.after))
     print("\n".join(differences) or "nothing differs")
@@ -209,15 +219,14 @@ def main() -> int:
 
 def make_golden(folder: Path, source: Path, only: Sequence[str] | None) -> int:
     """Run the entries in `folder` with the package in `source`. The exit code is 1 if one has a fault of ours."""
-    entries = _entries(source)
-    names = _with_needs(entries, only or list(entries))
+    entries = entries_of(source)
+    names = with_needs(entries, only or list(entries))
     folder.mkdir(parents=True)
     (folder / "printed").mkdir()
     for name, rows in FILES.items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in TEXTS.items():
         (folder / name).write_text(text)
-    os.environ.update(ENVIRONMENT, PYTHONPATH=str(source))
     sys.path[0] = str(source)
     os.chdir(folder)
     import torch  # noqa: F401  # the children have it from here
@@ -225,18 +234,18 @@ def make_golden(folder: Path, source: Path, only: Sequence[str] | None) -> int:
 
     seconds: dict[str, float] = {}
     failed: set[str] = set()
-    running: dict[int, tuple[str, float]] = {}
+    running: dict[int, str] = {}
     waiting = list(names)
     while waiting or running:
         ready = [n for n in waiting if _needs(entries, n) <= seconds.keys()]
         if ready and len(running) < JOBS:
             waiting.remove(ready[0])
-            running[_start(ready[0], entries[ready[0]])] = (ready[0], time.monotonic())
+            running[_start(ready[0], entries[ready[0]])] = ready[0]
             continue
-        child, status = os.wait()
-        name, began = running.pop(child)
-        seconds[name] = round(time.monotonic() - began, 1)
-        print(f"{name}: {seconds[name]} s", flush=True)
+        child, status, usage = os.wait3(0)
+        name = running.pop(child)
+        seconds[name] = round(usage.ru_utime + usage.ru_stime, 1)
+        print(f"{name}: {seconds[name]} s of the processor", flush=True)
         if status != 0:
             failed.add(name)
             print(f"  it failed, see {folder}/printed/{name}.txt", file=sys.stderr)
@@ -245,17 +254,13 @@ def make_golden(folder: Path, source: Path, only: Sequence[str] | None) -> int:
     return int(bool(failed))
 
 
-def _entries(source: Path) -> dict[str, list[list[str]]]:
+def entries_of(source: Path) -> dict[str, list[list[str]]]:
     """Name: command lines as words."""
     lines = {
         "help": [["--help"], *([command, "--help"] for command in COMMANDS)],
         "plans": [
-            *(
-                ["run", name, "--plan", "--size", size]
-                for name in SIZED_RECIPES
-                for size in ("laptop", "paper", "tiny")
-            ),
-            *(["run", name, "--plan"] for name in PLANNED),
+            *(["run", name, "--plan", "--size", size] for name in SIZED_RECIPES for size in SIZES),
+            *(["run", name, "--plan"] for name in RECIPES),
             *(["run", str(file), "--plan"] for file in sorted((source / "examples").glob("*.yaml"))),
         ],
     }
@@ -270,12 +275,12 @@ def _needs(entries: Mapping[str, Sequence[Sequence[str]]], name: str) -> set[str
     return paths & entries.keys() - {name}
 
 
-def _with_needs(entries: Mapping[str, Sequence[Sequence[str]]], names: Sequence[str]) -> list[str]:
+def with_needs(entries: Mapping[str, Sequence[Sequence[str]]], names: Sequence[str]) -> list[str]:
     wanted: dict[str, None] = {}
     for name in names:
         if name not in entries:
             raise SystemExit(f"there is no entry {name}; there are {', '.join(entries)}")
-        wanted.update(dict.fromkeys([*_with_needs(entries, sorted(_needs(entries, name))), name]))
+        wanted.update(dict.fromkeys([*with_needs(entries, sorted(_needs(entries, name))), name]))
     return list(wanted)
 
 
@@ -296,8 +301,6 @@ def _start(name: str, lines: Sequence[Sequence[str]]) -> int:
 
 def _run(name: str, words: Sequence[str]) -> bool:
     """Run a command, add what it prints to the entry's file, and say whether it had a fault of ours."""
-    from posttrain.cli import main as command
-
     with (
         open("said.txt") as said,
         open(f"printed/{name}.out", "w+") as out,
@@ -306,10 +309,7 @@ def _run(name: str, words: Sequence[str]) -> bool:
         for stream, number in ((said, 0), (out, 1), (err, 2)):
             os.dup2(stream.fileno(), number)
         sys.argv = ["posttrain", *words]
-        try:
-            code = command(list(words))
-        except SystemExit as error:
-            code = error.code
+        code = _exit_code()
         sys.stdout.flush()
         sys.stderr.flush()
     texts = [Path(f"printed/{name}.{kind}").read_text() for kind in ("out", "err")]
@@ -322,10 +322,27 @@ def _run(name: str, words: Sequence[str]) -> bool:
     return code != 0 and not (expected and code in (1, 2))
 
 
+def _exit_code() -> int:
+    """Of `python -m posttrain`, which stays where it is whatever moves inside."""
+    try:
+        runpy.run_module("posttrain", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
 # -- compare ----------------------------------------------------------------------------------------------------------
 
 CLOCK = re.compile(r"seconds|_per_second|_bytes|(^|_)(time|date|at)$|versions|machine")
 """Keys whose values depend on the clock, the machine or its memory."""
+CLOCK_IN_TEXT = (
+    r"(?s)<figure>\s*<figcaption><b>\w*(seconds|_per_second|_bytes)</b>.*?</figure>",
+    r"&#34;\w*seconds&#34;: [\d.e-]+",
+    r"(?<=</td><td>)\d+(?=</td><td>[^<]*</td><td>[^<]*</td><td class=\"left\">)",  # the seconds of a page's costs
+    r"(?m)(?<= )\d+(?= +[\d.]+[kM]? +[\d.]+[kMGTP]?$)",  # and of a printed table's
+    r"\b\d[\d.,]* ?(s|ms|min|h|seconds|minutes|[KMG]i?B)\b|\d{4}-\d\d-\d\d[T ][\d:.+Z]*",
+)
+"""The same in pages and in what is printed."""
 SHOWN = 5
 """Differences of one file that are listed."""
 
@@ -373,12 +390,9 @@ def _comparable(path: Path, paths: Mapping[str, str]) -> Any:
         return _timeless(json.loads(text))
     if path.suffix == ".jsonl":
         return [_timeless(json.loads(line)) for line in text.splitlines()]
-    return [_CLOCK_IN_TEXT.sub("…", line) for line in text.splitlines()]
-
-
-_CLOCK_IN_TEXT = re.compile(
-    r"\d[\d.,]* ?(s|ms|min|h|seconds|minutes|[KMG]i?B)\b|\d{4}-\d\d-\d\d[T ][\d:.+Z]*"  # seconds, memory and dates
-)
+    for pattern in CLOCK_IN_TEXT:
+        text = re.sub(pattern, "…", text)
+    return text.splitlines()
 
 
 def _timeless(value: Any) -> Any:

@@ -93,7 +93,7 @@ def checked_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise InputError("\n".join(messages(kind, error, str))) from error
+        raise InputError("\n".join(messages(kind, error, str, str))) from error
 
 
 def _remove_unused(folder: Path) -> None:

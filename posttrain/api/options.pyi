@@ -53,15 +53,17 @@ class DpoOptions(TrainOptions, total=False):
     reference_mix: float | None
     mask_formatting: bool
 
-class OnlineDpoOptions(DpoOptions, total=False):
-    reward: Required[Reward | Sequence[Reward]]
-    group_size: int
-    max_refills: int
+class SamplingOptions(TypedDict, total=False):
     max_new_tokens: int
     temperature: float
     top_p: float
     top_k: int
     engine_slots: int
+
+class OnlineDpoOptions(SamplingOptions, DpoOptions, total=False):
+    reward: Required[Reward | Sequence[Reward]]
+    group_size: int
+    max_refills: int
     max_unscored_share: float
     reward_timeout: float
 
@@ -84,7 +86,7 @@ class AdversarialOptions(RewardModelOptions, total=False):
     quantile: float
     gold: Reward | None
 
-class RlOptions(TrainOptions, total=False):
+class RlOptions(SamplingOptions, TrainOptions, total=False):
     reward: Reward | Sequence[Reward]
     algorithm: Literal[
         "reinforce", "ppo", "rloo", "reinforce++", "reinforce++-baseline", "grpo", "dr-grpo", "dapo", "gspo", "cispo"
@@ -123,29 +125,19 @@ class RlOptions(TrainOptions, total=False):
     aggregation: Literal["sum", "gdpo"]
     constraint: str | Sequence[str]
     constraint_rate: float
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
     env: Reward | None
     max_turns: int
     env_timeout: float
     replay: Folder | None
-    engine_slots: int
     max_unscored_share: float
     reward_timeout: float
 
-class DistillOptions(TrainOptions, total=False):
+class DistillOptions(SamplingOptions, TrainOptions, total=False):
     teacher: Required[Model]
     on_policy_share: float
     jsd_beta: float
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    engine_slots: int
 
-class SourceOptions(TypedDict, total=False):
+class _OriginOptions(TypedDict, total=False):
     endpoint: str | None
     endpoint_model: str | None
     endpoint_key: str
@@ -159,11 +151,8 @@ class SourceOptions(TypedDict, total=False):
     columns: str | Mapping[str, str]
     out: Required[str | Path]
     limit: int | None
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    engine_slots: int
+
+class SourceOptions(SamplingOptions, _OriginOptions, total=False):
     raw: bool
     chat_template: str | Path | None
     trust_remote_code: bool

@@ -16,6 +16,11 @@ from posttrain.config.base import TakesRun, option_name
 
 INDENT = 22
 WIDEST = 110
+EVERYWHERE = {
+    "--config FILE": "Options in YAML, one a line, as in `batch_size: 32`; the config.yaml of a run folder is one. "
+    "Options on the command line go over it.",
+}
+"""Options of every command, which are no part of its configuration."""
 
 
 def command_help(config: type[Config], prog: str, positional: Mapping[str, str], width: int | None = None) -> str:
@@ -37,7 +42,10 @@ def command_help(config: type[Config], prog: str, positional: Mapping[str, str],
         for name in names:
             lines += _option(config, name, positional.get(name), width)
         lines.append("")
-    return "\n".join(lines).rstrip()
+    lines.append("Everywhere:")
+    for written, about in EVERYWHERE.items():
+        lines += [f"  {written}", *_wrapped(about, max(width, 2 * INDENT), " " * INDENT)]
+    return "\n".join(lines)
 
 
 def _option(config: type[Config], name: str, place: str | None, width: int) -> Iterator[str]:

@@ -7,6 +7,7 @@ typed, so that a wrong value gets the same kind of message wherever it comes fro
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from posttrain.cli.config_file import file_settings, without_config
 from posttrain.config import Config
 from posttrain.config.base import TakesRun, option_name
 from posttrain.config.faults import messages
@@ -46,11 +48,12 @@ def parse_options(
     """The config that `args` describe. `positional` maps the fields that are given by place to what they are called
     in the help; the others are `--options`. `others` names the commands that have a field, for the message where an
     option is one of theirs. Where a flag that takes a run folder has one, `completed` adds its settings to those that
-    were given.
+    were given. `--config FILE` gives options in YAML, over which those on the command line go.
 
     A field that is a tuple repeats; any other may be given once. Raises InputError with a line for each thing that is
     wrong, and SystemExit after a message of the parser for an option without its value.
     """
+    args, file = without_config(args)
     _refuse_repeats(config_class, args, positional)
     args, run = _without_run(config_class, args)
     registry = ConstructorRegistry()
@@ -70,10 +73,15 @@ def parse_options(
     given = {name: value for name, value in cast("dict[str, Any]", parsed).items() if value not in absent}
     if run is not None and completed is not None:
         given = completed(run, given)
+    settings = {} if file is None else file_settings(file, prog.rpartition(" ")[2], given)
+    fields = list(config_class.model_fields)
+    if strange := [key for key in settings if key not in fields]:
+        raise InputError("\n".join(f"{file}: {_unknown_key(key, fields, others, prog)}" for key in strange))
     try:
-        return config_class(**given)
+        return config_class(**settings | given)
     except ValidationError as error:
-        faults = messages(config_class, error, lambda field: positional.get(field, option_name(field)))
+        names = dict(positional) | {key: f"{file}: {key}" for key in settings}
+        faults = messages(config_class, error, lambda field: names.get(field, option_name(field)), option_name)
         raise InputError("\n".join(faults)) from error
 
 
@@ -195,6 +203,12 @@ def _suggestion(key: str, fields: Sequence[str], others: Mapping[str, Sequence[s
         return ours.words
     close = difflib.get_close_matches(key.removeprefix("no_"), fields, n=1, cutoff=ALIKE)
     return f"did you mean {option_name(close[0])}?" if close else "--help lists the options"
+
+
+def _unknown_key(key: str, fields: Sequence[str], others: Mapping[str, Sequence[str]], prog: str) -> str:
+    """The same of a key in a file, where `--batch-size` is `batch_size`."""
+    words = _suggestion(key, fields, others, prog).replace("--help lists", f"{prog} --help lists")
+    return f"unknown key {key!r}; " + re.sub(r"(?<!\S)--([a-z][a-z-]+)(?=\?)", lambda m: m[1].replace("-", "_"), words)
 
 
 def _commands(names: Sequence[str]) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
-
-from posttrain.config.base import Group, NonNegativeInt, PositiveInt, Temperature, UnitFloat
+from posttrain.config.base import Group, Temperature, UnitFloat
+from posttrain.config.sampling import SamplingOptions
 from posttrain.config.training import TrainConfig
 
 
-class DistillConfig(TrainConfig):
+class DistillConfig(SamplingOptions, TrainConfig):
     """On-policy distillation: match a teacher's next-token distributions along answers that the student samples
     (generalised knowledge distillation, arXiv:2306.13649).
 
@@ -31,14 +30,6 @@ class DistillConfig(TrainConfig):
     """β of the generalised Jensen-Shannon divergence β·KL(P‖m) + (1−β)·KL(Q‖m), m = βP + (1−β)Q, with teacher P and
     student Q. 0 is the forward KL(P‖Q), which covers all that the teacher does; 1 the reverse KL(Q‖P), which keeps to
     what it does most. Default 0.5: TRL's GKD trainer."""
-    SAMPLING: ClassVar[Group] = Group("Sampling")
-    max_new_tokens: PositiveInt = 256
-    """Longest sampled answer in tokens."""
     temperature: Temperature = 1.0
-    """Temperature of sampling, and of both distributions that are compared."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus mass of sampling; the distributions that are compared are whole."""
-    top_k: NonNegativeInt = 0
-    """Sample from the k most likely tokens; 0 samples from all."""
-    engine_slots: PositiveInt = 64
-    """Answers decoded at once."""
+    """Temperature of sampling, and of both distributions that are compared; these are whole, whatever `top_p` and
+    `top_k` are."""

@@ -10,14 +10,17 @@ from pydantic import ValidationError
 from posttrain.config.base import Config, close_choice
 
 
-def messages(config_class: type[Config], error: ValidationError, named: Callable[[str], str]) -> list[str]:
-    """A line for each fault. `named` is how its reader writes a field: `--batch-size` for `batch_size`."""
+def messages(
+    config_class: type[Config], error: ValidationError, placed: Callable[[str], str], named: Callable[[str], str]
+) -> list[str]:
+    """A line for each fault, which begins with where the field was `placed`. `named` is how its reader writes a field:
+    `--batch-size` for `batch_size`."""
     lines = []
     for fault in error.errors(include_url=False):
         if not fault["loc"]:  # a rule between fields, which it names as Python does
             lines.append(_with_names(config_class, fault["msg"].removeprefix("Value error, "), named))
             continue
-        name = named(str(fault["loc"][0]))
+        name = placed(str(fault["loc"][0]))
         if fault["type"] in ("missing", "too_short"):
             lines.append(f"{name} is required")
         else:

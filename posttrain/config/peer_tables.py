@@ -71,7 +71,6 @@ COLUMNS = option("columns", words="As in prompt=question,completion=answer")
 END_TOKEN = none("not needed: an answer ends as the chat template writes it, and rows are packed without padding")
 SHUFFLED = none("not needed: rows are shuffled anew in every pass, by --seed")
 LAYERS = none("layers cannot be chosen: all weights are trained, or with --lora-rank adapters on every linear layer")
-RECIPE = none("settings in a file are a recipe: posttrain run FILE.yaml; docs/recipes.md says how it is written")
 SFT_LOSS = none("a loss is added by its name: --loss sigmoid --loss sft=0.2")
 
 TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
@@ -82,7 +81,6 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (option("eval_data"), "validation_file"),
         (HUB_OPTIONS, "dataset_config dataset_train_split dataset_test_split"),
         (COLUMNS, "dataset_text_field"),
-        (RECIPE, "config"),
         (METHOD, "do_train"),
         (SHUFFLED, "shuffle_dataset"),
         (none("not needed: the rows of a file are read when a run begins"), "streaming dataset_streaming"),

@@ -19,6 +19,7 @@ from posttrain.config.base import (
     UnitFloat,
     as_tuple,
 )
+from posttrain.config.sampling import SamplingOptions
 from posttrain.config.training import TrainConfig
 
 
@@ -181,7 +182,7 @@ ONLINE = ("sigmoid", "cdpo", "robust", "ipo", "hinge", "simpo", "apo_zero", "sft
 others' answers, nor `apo_down`, which would lower everything the policy says."""
 
 
-class OnlineDpoConfig(DpoConfig):
+class OnlineDpoConfig(SamplingOptions, DpoConfig):
     """Online DPO: sample answers from the policy, let a reward or a judge say which is the best and which the worst to
     each prompt, and train on these pairs by a loss of the DPO family (arXiv:2402.04792).
 
@@ -201,16 +202,8 @@ class OnlineDpoConfig(DpoConfig):
     """Answers sampled to each prompt, of which the best and the worst are the pair. Default: arXiv:2402.04792."""
     max_refills: NonNegativeInt = 0
     """Rounds in which groups of equal scores are replaced by groups of further prompts."""
-    max_new_tokens: PositiveInt = 256
-    """Longest completion in tokens."""
     temperature: Temperature = 1.0
     """Sampling temperature. It and the next two decide what is sampled; losses read the policy at temperature 1."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus: the smallest set of tokens with this mass is kept."""
-    top_k: NonNegativeInt = 0
-    """Keep the k most likely tokens; 0 keeps all."""
-    engine_slots: PositiveInt = 64
-    """Completions decoded at once."""
     FAILURES: ClassVar[Group] = Group("Reward")
     max_unscored_share: UnitFloat = 0.1
     """As in `posttrain rl`."""

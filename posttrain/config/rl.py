@@ -10,14 +10,15 @@ from pydantic import Field, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from posttrain.config.algorithms import ALGORITHMS, Baseline, Normalisation, Scale, Surrogate
-from posttrain.config.base import Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, Temperature, UnitFloat
+from posttrain.config.base import Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
+from posttrain.config.sampling import SamplingOptions
 from posttrain.config.training import TrainConfig
 
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Discount = Annotated[float, Field(ge=0, le=1)]
 
 
-class RlConfig(TrainConfig):
+class RlConfig(SamplingOptions, TrainConfig):
     """Online reinforcement learning: sample, score, reinforce.
 
     An algorithm is the values it gives to the options from `baseline` to `overlong_share`; the defaults shown for
@@ -137,15 +138,8 @@ class RlConfig(TrainConfig):
     while the level is missed (Lagrangian; Safe RLHF, arXiv:2310.12773). Give the reward weight 0 to only constrain."""
     constraint_rate: PositiveFloat = 0.1
     """How fast multipliers move: λ ← max(0, λ + rate·(level − mean))."""
-    SAMPLING: ClassVar[Group] = Group("Sampling")
     max_new_tokens: PositiveInt = 256
-    """Longest completion in tokens; with an environment, longest turn."""
-    temperature: Temperature = 1.0
-    """Sampling temperature."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus: the smallest set of tokens with this mass is kept."""
-    top_k: NonNegativeInt = 0
-    """Keep the k most likely tokens; 0 keeps all."""
+    """Longest answer in tokens; with an environment, longest turn."""
     ENVIRONMENT: ClassVar[Group] = Group("Environment")
     env: Named | None = None
     """An environment with tools or many turns: `file.py:Class`, `package.module:Class` or built in."""
@@ -158,9 +152,6 @@ class RlConfig(TrainConfig):
     """Train on the `rollouts.jsonl` of another run, step by step and by its scores, instead of sampling and scoring."""
     dry_run: bool = False
     """Show ten rollouts with their scores, advantages and trained tokens; train and write nothing."""
-    ENGINE: ClassVar[Group] = Group("Sampling")
-    engine_slots: PositiveInt = 64
-    """Completions decoded at once."""
     FAILURES: ClassVar[Group] = Group("Reward")
     max_unscored_share: UnitFloat = 0.1
     """The run stops when surely more than this share of rollouts cannot be scored, on average over tasks. A run within

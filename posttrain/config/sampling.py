@@ -20,10 +20,30 @@ from posttrain.config.base import (
     Temperature,
     UnitFloat,
 )
+from posttrain.types import Sampling
 
 
-class SourceConfig(Config):
-    """What is sampled from, a model or an OpenAI-compatible endpoint, and how."""
+class SamplingOptions(Config):
+    """How a method samples answers, and how many at once."""
+
+    SAMPLING: ClassVar[Group] = Group("Sampling")
+    max_new_tokens: PositiveInt = 256
+    """Longest answer in tokens."""
+    temperature: Temperature = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus: the smallest set of tokens with this mass is kept."""
+    top_k: NonNegativeInt = 0
+    """Keep the k most likely tokens; 0 keeps all."""
+    engine_slots: PositiveInt = 64
+    """Answers decoded at once."""
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.max_new_tokens, self.temperature, self.top_k, self.top_p)
+
+
+class _Origin(Config):
+    """Model or endpoint, and the tasks it answers."""
 
     SOURCE: ClassVar[Group] = Group("Model or endpoint")
     model: str | None = None
@@ -56,17 +76,11 @@ class SourceConfig(Config):
     """Folder of the run."""
     limit: PositiveInt | None = None
     """Use only the first tasks."""
-    SAMPLING: ClassVar[Group] = Group("Sampling")
-    max_new_tokens: PositiveInt = 256
-    """Longest answer in tokens."""
-    temperature: Temperature = 1.0
-    """Sampling temperature."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus mass."""
-    top_k: NonNegativeInt = 0
-    """Keep the k most likely tokens; 0 keeps all."""
-    engine_slots: PositiveInt = 64
-    """Answers decoded at once."""
+
+
+class SourceConfig(SamplingOptions, _Origin):
+    """What is sampled from, a model or an OpenAI-compatible endpoint, and how."""
+
     GENERAL: ClassVar[Group] = Group("General")
     raw: bool = False
     """Take string prompts as raw text even where the tokenizer has a chat template."""

@@ -33,6 +33,8 @@ class Engine(Protocol):
 
     version: int
     """Version of the weights; every sampled token carries it."""
+    slots: int
+    """Completions that are decoded at once."""
 
     def generate(
         self, requests: Sequence[Request], deadline_seconds: float | None = None

@@ -81,13 +81,7 @@ class EnvPool:
         self._home: dict[int, int] = {}  # the slot of each live episode
         self._lost: dict[int, Lost] = {}  # of those whose failure is to be told, now or again
         self._closed = False
-        self._schemas: list[dict[str, Any]] | None = None
-        worker, described = self._start()
-        if described["schemas"]:
-            worker.close()  # to describe tools it has imported torch, which the others need not hold
-        else:
-            self._slots[0] = worker
-        self._schemas = described["schemas"]
+        self._slots[0], described = self._start()
         self.tools: tuple[Mapping[str, Any], ...] = tuple(described["schemas"])
         self.has_reward: bool = described["has_reward"]
         try:
@@ -222,7 +216,7 @@ class EnvPool:
         text = self._expression.text
         worker = Worker(SERVER)
         try:
-            request = {"kind": "load", "expression": self._expression, "schemas": self._schemas}
+            request = {"kind": "load", "expression": self._expression}
             answer = worker.ask(request, START_SECONDS)
             if "error" in answer:
                 raise InputError(f"environment {text} cannot be used: {answer['error']}")

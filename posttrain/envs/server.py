@@ -43,7 +43,7 @@ class EnvServer:
         """One answer, or for `reset`, `act` and `finish` one for each item, in order; `{"lost": reason}` where the
         environment fails."""
         if request["kind"] == "load":
-            yield self._load(request["expression"], request["schemas"])
+            yield self._load(request["expression"])
             return
         seconds = request["seconds"]
         verbs: Mapping[str, Callable[..., Answer]] = {"reset": self._reset, "act": self._act, "finish": self._finish}
@@ -52,14 +52,14 @@ class EnvServer:
                 self._free(key)
             yield self._timed(key, seconds, partial(verbs[request["kind"]], key, *arguments))
 
-    def _load(self, expression: Expression, schemas: Sequence[Schema] | None) -> Answer:
-        """What an instance is like, or `{"error": why}`. The schemas are made only where they are not given."""
+    def _load(self, expression: Expression) -> Answer:
+        """What an instance is like, or `{"error": why}`."""
         try:
             self._factory = factory(expression)
             instance = self._factory()
             described = describe(instance)
             self._targets = files_of(expression)
-            self._schemas = schemas_of(instance) if schemas is None else schemas
+            self._schemas = schemas_of(instance)
             Episode(instance, 0, (), self._settle).close()
         except BaseException as error:
             return {"error": str(error) if isinstance(error, InputError) else one_line(error)}

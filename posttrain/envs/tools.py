@@ -10,6 +10,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, SchemaError
 from jsonschema.exceptions import best_match
 
+from posttrain.envs.schemas import NoSchema, function_schema
 from posttrain.types import InputError
 
 NOT_TOOLS = frozenset(("reset", "reply", "get_reward"))
@@ -36,22 +37,12 @@ def schemas_of(instance: Any) -> list[dict[str, Any]]:
     """The JSON schemas of the tools, from signatures and docstrings, as chat templates read them.
 
     Raises InputError for a tool without type hints or a description of each of its parameters."""
-    tools = tools_of(instance)
-    if not tools:
-        return []
-    # only here, because it imports torch
-    from transformers.utils.chat_template_utils import (
-        DocstringParsingException,
-        TypeHintParsingException,
-        get_json_schema,
-    )
-
     schemas = []
-    for name, method in tools.items():
+    for name, method in tools_of(instance).items():
         try:
-            schema = get_json_schema(method)
+            schema = function_schema(method)
             Draft202012Validator.check_schema(schema["function"]["parameters"])
-        except (DocstringParsingException, TypeHintParsingException, NameError, SchemaError) as error:
+        except (NoSchema, NameError, SchemaError) as error:
             why = error.message if isinstance(error, SchemaError) else error
             raise InputError(
                 f"every public method of an environment is a tool, and {type(instance).__name__}.{name} cannot be "

@@ -107,7 +107,7 @@ def _order(found: tuple[int | str, str]) -> tuple[bool, int]:
     return (True, 0) if isinstance(line, str) else (False, line)
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(yaml.SafeLoader):
     """Safe YAML in which a key that is given twice is an error: two stages of one name would be one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -134,7 +134,7 @@ def read_text(name: str, overrides: Sequence[str] = (), size: str | None = None)
     or lacks what a size or an override would change."""
     source = _recipe_source(name)
     try:
-        loader = _UniqueKeys(source)
+        loader = UniqueKeys(source)
         node = loader.get_single_node()
         lines: dict[Place, int | str] = dict(_lines(node))
         raw = None if node is None else loader.construct_document(node)

@@ -15,7 +15,7 @@ from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import DistillConfig
 from posttrain.data.fitting import Fitted, Limit, fit
 from posttrain.data.formats import load_prompts
-from posttrain.engine.local.engine import LocalEngine
+from posttrain.engine.open import open_engine
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models.divergence import batch_divergence
 from posttrain.rollout import (
@@ -36,7 +36,7 @@ from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make
 from posttrain.train.policy import LocalPolicy
 from posttrain.train.rl.advantages import trainable
 from posttrain.train.sft import encode_row
-from posttrain.types import InputError, Rollout, Sampling, Score, Task
+from posttrain.types import InputError, Rollout, Score, Task
 
 LEARNING_RATE = 2e-5
 
@@ -104,8 +104,8 @@ class Distill(Stage):
         self.log = log
         self.total_steps = total_steps
         self.drawn = rows_drawn(config, len(rows))
-        self.engine = LocalEngine(policy.lm, slots=config.engine_slots)
-        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.engine = open_engine(config, policy.lm)
+        self.sampling = config.sampling()
         self.recorded: dict[int, list[dict[str, Any]]] = {}
 
     def step(self, n: int) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _write(kind: type[Config], written: dict[type[Config], list[str]]) -> None:
 
 
 def _name(kind: type[Config]) -> str:
-    return kind.__name__.removesuffix("Config") + "Options"
+    return kind.__name__.removesuffix("Config").removesuffix("Options") + "Options"
 
 
 def _field(name: str, field: FieldInfo) -> str:

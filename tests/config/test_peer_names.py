@@ -103,7 +103,6 @@ def test_commands_of_others_lead_to_commands_there_are() -> None:
         ("sft --stricture", "unknown option --stricture; did you mean --strict?"),
         ("sft --async_train", "unknown option --async_train; sampling and training take turns"),
         ("sft my.yaml", "unexpected argument 'my.yaml'; posttrain run my.yaml runs a recipe"),
-        ("sft --config my.yaml", "unknown option --config; settings in a file are a recipe: posttrain run FILE.yaml"),
         ("rl data.train_files=x.jsonl", "unexpected argument 'data.train_files=x.jsonl'; write --data x.jsonl"),
         ("rl +trainer.val_before_train=False", "val_before_train=False'; a recipe evaluates its start"),
         ("chat --model_name_or_path x", "unknown option --model_name_or_path; write MODEL without it"),

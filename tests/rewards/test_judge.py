@@ -419,8 +419,8 @@ def test_a_model_here_judges_and_what_it_cannot_say_is_unscored() -> None:
 
 def test_a_model_here_answers_as_its_engine_does() -> None:
     from posttrain.engine.base import Request
-    from posttrain.engine.local.answers import LocalAnswers
     from posttrain.engine.local.engine import LocalEngine
+    from posttrain.engine.local_answers import LocalAnswers
     from posttrain.models import load_model
     from posttrain.types import Sampling
 

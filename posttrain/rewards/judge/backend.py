@@ -71,7 +71,7 @@ def open_model(name: str, options: JudgeModel) -> Answering:
             raise InputError(f"{name}: cache and budgets are for a judge at a url; leave them out")
         if UNOPENED.get():
             return Unopened()
-        from posttrain.engine.local.answers import LocalAnswers  # imports torch
+        from posttrain.engine.local_answers import LocalAnswers  # imports torch
 
         return LocalAnswers(options.model, sampling)
     if budget and cache is None:

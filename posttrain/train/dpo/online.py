@@ -12,7 +12,7 @@ from typing import Any
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import OnlineDpoConfig
 from posttrain.data.formats import load_tasks
-from posttrain.engine.local.engine import LocalEngine
+from posttrain.engine.open import open_engine
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import fit_tasks, prompt_ids, sampling_flops
 from posttrain.rollout.cost import sampled_ids
@@ -57,7 +57,7 @@ def train_online_dpo(config: OnlineDpoConfig) -> None:
         )
         tasks = fitted.checked(config.data, config.strict)
         held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
-        rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), Sources(scorer))
+        rollouts = Rollouts(config, tasks, lm, open_engine(config, lm), Sources(scorer))
         total = bounded_steps(config, len(tasks), rollouts.prompts)
         policy = make_policy(lm, config, settings["learning_rate"], total)
         log = held.enter_context(

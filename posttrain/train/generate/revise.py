@@ -21,7 +21,7 @@ from posttrain.train.events import fitting
 from posttrain.train.generate.select import listed
 from posttrain.train.generate.sources import Source, source_of
 from posttrain.train.loop import data_hash, finished, versions, with_hashes
-from posttrain.types import InputError, Message, RunFailed, Sampling, Task
+from posttrain.types import InputError, Message, RunFailed, Task
 
 RECORD = "revisions.jsonl"
 CRITIQUE = """\
@@ -108,7 +108,7 @@ class _Revising:
         self.tasks = tasks
         self.source = source
         self.log = log
-        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.sampling = config.sampling()
         self.tokens = 0
         self.flops = 0.0
 

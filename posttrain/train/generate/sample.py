@@ -22,7 +22,7 @@ from posttrain.train.events import fitting, unscored
 from posttrain.train.generate.select import check_soft_labels, listed, rows_of
 from posttrain.train.generate.sources import Source, source_of
 from posttrain.train.loop import data_hash, finished, versions, with_hashes
-from posttrain.types import Group, InputError, Rollout, RunFailed, Sampling, Score, Task
+from posttrain.types import Group, InputError, Rollout, RunFailed, Score, Task
 
 
 @on_one_date
@@ -82,7 +82,7 @@ class _Sampling:
         self.scorer = scorer
         self.log = log
         self.watch = FailureWatch(config.max_unscored_share)
-        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.sampling = config.sampling()
         self.size = max(1, 4 * config.engine_slots // config.samples)
         self.flops = 0.0
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from posttrain.config import SourceConfig
 from posttrain.data.fitting import Fitted
 from posttrain.engine.endpoint import Endpoint, EndpointError, Question, Reply
-from posttrain.engine.local.engine import LocalEngine
+from posttrain.engine.open import open_engine
 from posttrain.models import load_model, weights_hash
 from posttrain.rollout import (
     Plan,
@@ -22,7 +22,7 @@ from posttrain.rollout import (
 )
 from posttrain.runs.log import RunLog
 from posttrain.train.events import special_tokens
-from posttrain.types import InputError, Message, Rollout, Sampling, Score, Task
+from posttrain.types import InputError, Message, Rollout, Score, Task
 
 CACHE = "endpoint-cache"
 
@@ -72,26 +72,23 @@ class Source(Protocol):
 
 def source_of(config: SourceConfig, tasks: Sequence[Task]) -> Source:
     """Raises InputError for a model, an endpoint or a task that cannot be used, before anything is written."""
-    sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
-    if config.model is not None:
-        return ModelSource(config, config.model, sampling)
-    return EndpointSource(config, tasks, sampling)
+    return ModelSource(config, config.model) if config.model is not None else EndpointSource(config, tasks)
 
 
 class ModelSource:
     """See `Source`."""
 
-    def __init__(self, config: SourceConfig, model: str, sampling: Sampling) -> None:
+    def __init__(self, config: SourceConfig, model: str) -> None:
         self.name = model
         self._data = config.data
-        self._sampling = sampling
+        self._sampling = config.sampling()
         self._lm = load_model(
             model,
             raw=config.raw,
             trust_remote_code=config.trust_remote_code,
             chat_template=config.chat_template,
         )
-        self._engine = LocalEngine(self._lm, slots=config.engine_slots)
+        self._engine = open_engine(config, self._lm)
         self.weights_hash: str | None = weights_hash(self._lm.source)
 
     @property
@@ -127,17 +124,17 @@ class EndpointSource:
     weights_hash: str | None = None
     writes_date = False
 
-    def __init__(self, config: SourceConfig, tasks: Sequence[Task], sampling: Sampling) -> None:
+    def __init__(self, config: SourceConfig, tasks: Sequence[Task]) -> None:
         assert config.endpoint is not None and config.endpoint_model is not None
         for task in tasks:
             if task.tools:
                 raise InputError(f"{config.data}: task {task.id} has tools, which an endpoint is not given; drop them")
         self.name = config.endpoint_model
-        self._sampling = sampling
+        self._sampling = config.sampling()
         self._endpoint = Endpoint(
             config.endpoint,
             config.endpoint_model,
-            sampling,
+            self._sampling,
             key_variable=config.endpoint_key,
             concurrency=config.endpoint_concurrency,
             timeout_seconds=config.endpoint_timeout,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from posttrain.config import RewardModelConfig
 from posttrain.data.fitting import Fitted
-from posttrain.engine.local.engine import LocalEngine
+from posttrain.engine.open import Slots, open_engine
 from posttrain.models import LanguageModel, load_model
 from posttrain.rewards.models import Learned
 from posttrain.rollout import Plan, fit_tasks, regroup, rollout_seed, sample
@@ -38,7 +38,7 @@ def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int)
     lm = _policy(config)
     how = Sampling(config.max_new_tokens)
     plans = [Plan(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)]
-    rollouts = sample(LocalEngine(lm), lm.chat, plans)
+    rollouts = sample(open_engine(Slots(), lm), lm.chat, plans)
     groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
     return [
         [Sample(group.task.prompt, r.messages, sampled_ids(r), group.task.columns) for r in group.rollouts]

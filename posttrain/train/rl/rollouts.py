@@ -83,7 +83,7 @@ class Rollouts:
         self.lm = lm
         self.engine = engine
         self.sources = sources
-        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p)
+        self.sampling = config.sampling()
         self.watch = FailureWatch(config.max_unscored_share)
         self.position = 0
         self.prompts = config.batch_size // config.group_size

@@ -11,7 +11,7 @@ from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import RlConfig
 from posttrain.console import info_once
 from posttrain.data.formats import load_sft, load_tasks
-from posttrain.engine.local.engine import LocalEngine
+from posttrain.engine.open import open_engine
 from posttrain.envs.pool import EnvPool
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import fit_tasks
@@ -62,7 +62,7 @@ def train_rl(config: RlConfig) -> None:
         )
         tasks = fitted.checked(config.data, config.strict)
         held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
-        rollouts = Rollouts(config, tasks, lm, LocalEngine(lm, slots=config.engine_slots), sources)
+        rollouts = Rollouts(config, tasks, lm, open_engine(config, lm), sources)
         total = _total_steps(config, rollouts)
         names = rollouts.recorded_parts or set(sources.weights(1))
         Constraints(config.constraint, config.constraint_rate).check(names)

@@ -1,0 +1,62 @@
+"""`--config FILE`: the options of a command from YAML, such as the `config.yaml` of a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posttrain.recipes.load import UniqueKeys
+from posttrain.runs.config import DERIVED, FILE, LENGTH, read_settings
+from posttrain.runs.log import LINEAGE
+from posttrain.types import InputError
+
+FLAG = "--config"
+ASKED_ANEW = ("resume", "trust_remote_code")
+"""Options that a file does not set: whether to run the code of a model is asked of every command anew."""
+
+
+def without_config(args: Sequence[str]) -> tuple[list[str], Path | None]:
+    """A command line without `--config FILE`, and the file. Raises InputError without a file, or with two."""
+    words = [part for arg in args for part in (arg.split("=", 1) if arg.startswith(FLAG + "=") else [arg])]
+    places = [i for i, word in enumerate(words) if word == FLAG]
+    if not places:
+        return list(args), None
+    if len(places) > 1:
+        raise InputError(f"{FLAG} was given {len(places)} times; give it once")
+    (i,) = places
+    if i + 1 == len(words) or words[i + 1].startswith("-"):
+        raise InputError(f"{FLAG} needs a YAML file, such as the config.yaml of a run folder")
+    return words[:i] + words[i + 2 :], Path(words[i + 1])
+
+
+def file_settings(file: Path, method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a file, by field, less those that are `given` on the command line. A run's own `config.yaml` is
+    read without what is derived from other files (hashes), and its `out` must be given anew. Relative paths are from
+    the current folder, as on the command line. Raises InputError for a file that holds no options, or those of another
+    method."""
+    of_a_run = file.name == FILE and any((file.parent / name).exists() for name in ("metrics.jsonl", LINEAGE))
+    found = read_settings(file)[0] if of_a_run else _read(file)
+    found = {str(key).replace("-", "_"): value for key, value in found.items()}
+    if (meant := found.pop("method", method)) != method:
+        raise InputError(f"{FLAG} {file}: is for posttrain {meant}, not for posttrain {method}")
+    if of_a_run:
+        found = {key: value for key, value in found.items() if key not in DERIVED}
+        if "out" not in given:
+            raise InputError(f"{FLAG} {file}: is of the run in {file.parent}; add --out for the new one")
+    hidden = {*ASKED_ANEW, *given, *(LENGTH if given.keys() & LENGTH else ())}
+    return {key: value for key, value in found.items() if key not in hidden}
+
+
+def _read(file: Path) -> dict[Any, Any]:
+    try:
+        found = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
+    except OSError as error:
+        raise InputError(f"{FLAG} {file}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{FLAG} {file}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{FLAG} {file}: holds no options; write one a line, as in `batch_size: 32`")
+    return found
