@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from posttrain import config as configs
-from posttrain.api.inputs import Data, Folder, Model, configured
+from posttrain.api.inputs import Data, Folder, Model, configured, inputs_of
 from posttrain.api.results import Comparison, DataReport, Evaluation, Run
 from posttrain.config import Config, commands
+from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.runs import reader
 from posttrain.runs.log import write_atomic
 from posttrain.runs.records import RUNS_FILE
@@ -61,8 +62,7 @@ def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Func
 
 def _made(method: str, given: Mapping[str, Any], observers: Sequence[Any] = ()) -> Run:
     """Run a method, and write the page of what it trained."""
-    out = Path(str(given["out"])) if given.get("out") is not None else None
-    with configured(commands()[method], given, out) as config:
+    with configured(commands()[method], given, inputs_of(given)) as config:
         return train(method, config, observers)
 
 
@@ -144,8 +144,9 @@ def evaluate(model: Model, **options: Unpack[of.EvalOptions]) -> Evaluation:
     given: dict[str, Any] = {"model": model, **options}
     if isinstance(model, reader.Run):
         given.setdefault("out", model.path)
-    out = given.get("out")
-    with configured(configs.EvalConfig, given, None if out is None else Path(str(out))) as config:
+    inputs = inputs_of(given)
+    place = None if inputs is None else inputs / str(given.get("name") or MAIN_SUITE)
+    with configured(configs.EvalConfig, given, place) as config:
         from posttrain.evals.run import run_eval
 
         return Evaluation(config.file, Table(run_eval(config).rows))

@@ -10,7 +10,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
@@ -47,7 +48,7 @@ Reward = str | Callable[..., Any]
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 MODELS = ("model", "teacher", "policy", "models")
-DATA = ("data", "eval_data", "ptx_data", "file", "against")
+DATA = ("data", "eval_data", "ptx_data", "file")
 INPUTS = "inputs"
 
 
@@ -57,30 +58,38 @@ def reward(function: Callable[..., Any], *, weight: float = 1.0, name: str | Non
     return FunctionText.of(function, f"{f' as {name}' if name else ''}={weight!r}")
 
 
+def inputs_of(given: Mapping[str, Any]) -> Path | None:
+    """Where the inputs of a run belong; None where nothing says where it is written."""
+    out = given.get("out")
+    return None if out is None else Path(str(out.path if isinstance(out, Run) else out)) / INPUTS
+
+
 @contextmanager
-def configured(kind: type[ConfigT], given: Mapping[str, Any], folder: Path | None) -> Iterator[ConfigT]:
-    """The configuration that these options describe, with what they hold that is no name written into `inputs/` of the
-    folder, or of one that is removed after use where there is none.
+def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | None) -> Iterator[ConfigT]:
+    """The configuration that these options describe, with what they hold that is no name written into the folder
+    `inputs`, or into one that is removed after use where there is none.
 
     Raises InputError as the command does, before anything is written."""
     from posttrain.api.named_files import check_named
 
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="posttrain-")))
-        inputs = _Inputs(folder or scratch, scratch, given.get("name") or "held_out" if "data" in given else "")
-        values = {name: inputs.named(name, value) for name, value in given.items() if value is not None}
-        config = checked_config(kind, values)
+    is_run = "resume" in kind.model_fields and inputs is not None
+    with TemporaryDirectory(prefix="posttrain-") as scratch:
+        files = _Inputs(inputs or Path(scratch) / INPUTS, Path(scratch))
+        config = checked_config(kind, {n: files.named(n, value) for n, value in given.items() if value is not None})
         configure_threads()
-        if "resume" in kind.model_fields and folder is not None:
-            check_place(folder, values.get("resume", False))
-            stack.callback(_remove_unused, folder)
-        inputs.write(resumable="resume" in kind.model_fields)
+        if is_run:
+            check_place(files.folder.parent, config.resume)  # type: ignore[attr-defined]
+        files.write(begun=is_run and (files.folder.parent / FILE).exists())
         try:
             if kind.__name__ not in ("RunConfig", "CompareConfig", "ScoreConfig"):
                 check_named(config)
             yield config
-        except InputError as error:
-            raise InputError(inputs.by_option(str(error))) from error
+        except BaseException as error:
+            if not (is_run and (files.folder.parent / FILE).exists()):
+                files.remove()
+            if isinstance(error, InputError):
+                raise InputError(files.by_option(str(error))) from error
+            raise
 
 
 def checked_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
@@ -96,19 +105,11 @@ def checked_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         raise InputError("\n".join(messages(kind, error, str, str))) from error
 
 
-def _remove_unused(folder: Path) -> None:
-    """Remove inputs of a run that did not begin."""
-    if not (folder / FILE).exists() and (folder / INPUTS).exists():
-        shutil.rmtree(folder / INPUTS)
-        if not any(folder.iterdir()):
-            folder.rmdir()
-
-
 class _Inputs:
     """Names for what has none, and the files that they will be the names of."""
 
-    def __init__(self, folder: Path, scratch: Path, data_name: str) -> None:
-        self.folder, self.scratch, self.data_name = folder / INPUTS, scratch, data_name
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self.folder, self.scratch = folder, scratch
         self.rows: dict[Path, str] = {}
         self.models: dict[Path, Path] = {}
 
@@ -116,11 +117,13 @@ class _Inputs:
         """An option's value as a configuration takes it."""
         if isinstance(value, Run):
             return str(value.path)
-        if name == "models" or name == "against":
-            return tuple(self.named(name.rstrip("s"), each) for each in value)
+        if name == "models":
+            return tuple(self.named("model", each) for each in value)
+        if name == "against":
+            return tuple(self.named("data", each) for each in value)
         if name in (*MODELS, *DATA, "replay", "chat_template") and isinstance(value, Path):
             return str(value)
-        if name in (*DATA, "against") and not isinstance(value, str):
+        if name in DATA and not isinstance(value, str):
             return self._rows(name, value)
         if name in MODELS and not isinstance(value, str):
             return self._model(name, value)
@@ -128,25 +131,33 @@ class _Inputs:
             return (value,)
         return value
 
-    def write(self, *, resumable: bool) -> None:
-        """Write the files. Raises InputError where a run that began with other ones would be changed."""
-        begun = resumable and (self.folder.parent / FILE).exists()
+    def write(self, *, begun: bool) -> None:
+        """Write the files. Raises InputError where a run that has `begun` did so with others."""
+        run = self.folder.parent
         for file, text in self.rows.items():
             if begun and (not file.exists() or file.read_text(encoding="utf-8") != text):
                 raise InputError(
-                    f"resume: {file.stem} has other rows than when the run in {self.folder.parent} began; give the "
-                    "same rows, or begin anew with another out"
+                    f"resume: {file.stem} has other rows than when the run in {run} began; give the same rows, or "
+                    "begin anew with another out"
                 )
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, text)
         for target, saved in self.models.items():
             if begun and not target.exists():
                 raise InputError(
-                    f"resume: the model is another than when the run in {self.folder.parent} began; give the same, or "
-                    "begin anew with another out"
+                    f"resume: the model is another than when the run in {run} began; give the same, or begin anew with "
+                    "another out"
                 )
             if not target.exists():
-                write_folder(target, lambda out, saved=saved: _move_files(saved, out))  # type: ignore[misc]
+                write_folder(target, partial(_move_files, saved))
+
+    def remove(self) -> None:
+        """Remove what was written, and the folders that are empty then."""
+        for path in (*self.rows, *self.models):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for folder in (self.folder, self.folder.parent):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def by_option(self, text: str) -> str:
         """A message about files that the user has not written, about the rows they hold: `data:3` is the third."""
@@ -164,6 +175,8 @@ class _Inputs:
         except TypeError:
             raise InputError(f"{name}: a {type(value).__name__} is no data; give a path or rows as dicts") from None
         file = self.folder / f"{name}.jsonl"
+        while file in self.rows:  # several of one name
+            file = file.with_stem(f"{file.stem}-more")
         self.rows[file] = "".join(_line(name, number, row) for number, row in enumerate(rows, start=1))
         return str(file)
 
@@ -174,7 +187,7 @@ class _Inputs:
                 f"{name}: is a {type(value).__name__}; give a name, a folder, a run, or a transformers model with its "
                 f"tokenizer: {name}=(model, tokenizer)"
             )
-        saved = self.scratch / name
+        saved = self.scratch / f"{name}-{len(self.models)}"
         for part in value:
             part.save_pretrained(saved)
         digest = hashlib.sha256()

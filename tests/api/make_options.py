@@ -1,5 +1,6 @@
-"""Writes what editors read, by `python -m tests.api.make_options`: `posttrain/api/options.pyi`, the options of functions with
-their types, from the configurations; and `posttrain/__init__.pyi`, where the names of the package are."""
+"""Writes what editors read: `posttrain/api/options.pyi`, the options of functions with their types, from the
+configurations; and `posttrain/__init__.pyi`, where the names of the package are. Run it after a change of either:
+`python -m tests.api.make_options`."""
 
 from __future__ import annotations
 
