@@ -86,7 +86,7 @@ def training_trees(groups: list[Group]) -> list[Tree]:
                     token_ids=segment.token_ids,
                     mask=segment.sampled,  # what was sampled is what is trained, end token included
                     weights=(1.0 / (completions * n),) * n,
-                    extras={"advantages": (advantage,) * n},
+                    token={"advantages": (advantage,) * n},
                 )
             )
         trees.append(share_prefix(branches))
@@ -97,12 +97,11 @@ def train_step(lm: LanguageModel, optimizer: torch.optim.Optimizer, groups: list
     """One optimizer step on the groups; returns the gradient norm before clipping."""
     batch = pack(training_trees(groups))
     policy_logprobs = lm.logprobs(batch, temperature=SAMPLING.temperature).logprobs
-    assert batch.advantages is not None
     output = policy_loss(
         PolicyLoss(surrogate="clip"),
         policy_logprobs,
         policy_logprobs.detach(),  # the only step on these answers: the policy is its own proximal policy
-        batch.advantages,
+        batch.token["advantages"],
         batch.weights,
     )
     output.loss.backward()

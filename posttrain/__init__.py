@@ -12,7 +12,7 @@ from typing import Any
 _HOMES = {
     "posttrain.api.commands": (
         *("adversarial", "average", "check_data", "compare", "distill", "dpo", "evaluate", "load", "online_dpo"),
-        *("revise", "reward_model", "rl", "run", "sample", "score", "sft"),
+        *("revise", "reward_model", "rl", "run", "sample", "score", "sft", "steps"),
     ),
     "posttrain.api.inputs": ("reward",),
     "posttrain.api.results": ("Comparison", "DataReport", "Evaluation", "Report", "Run", "write_report"),
@@ -23,6 +23,7 @@ _HOMES = {
     ),
     "posttrain.rewards.scorer": ("Scorer",),
     "posttrain.runs.table": ("Table",),
+    "posttrain.train.observers": ("Alert", "Observer", "StepRecord"),
     "posttrain.types": ("InputError", "Message", "RunFailed", "Sample", "Score"),
 }
 """Where each name is; `__init__.pyi` says the same to editors."""

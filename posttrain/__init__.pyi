@@ -17,6 +17,7 @@ from posttrain.api.commands import (
     sample as sample,
     score as score,
     sft as sft,
+    steps as steps,
 )
 from posttrain.api.inputs import reward as reward
 from posttrain.api.results import (
@@ -46,6 +47,7 @@ from posttrain.config import (
 )
 from posttrain.rewards.scorer import Scorer as Scorer
 from posttrain.runs.table import Table as Table
+from posttrain.train.observers import Alert as Alert, Observer as Observer, StepRecord as StepRecord
 from posttrain.types import (
     InputError as InputError,
     Message as Message,

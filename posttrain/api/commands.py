@@ -9,26 +9,31 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from posttrain import config as configs
 from posttrain.api.inputs import Data, Folder, Model, configured, inputs_of
 from posttrain.api.results import Comparison, DataReport, Evaluation, Run
-from posttrain.config import Config, commands
+from posttrain.config import Config, TrainConfig, commands
 from posttrain.config.evaluation import MAIN_SUITE
+from posttrain.methods import METHODS
 from posttrain.runs import reader
+from posttrain.runs.comparison import RUNS_FILE
 from posttrain.runs.log import write_atomic
-from posttrain.runs.records import RUNS_FILE
 from posttrain.runs.table import Table
-from posttrain.types import InputError
+from posttrain.threads import configure_threads
+from posttrain.types import InputError, RunFailed
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from posttrain.api import options as of
+    from posttrain.train.observers import Observer, StepRecord
 
 OURS = {"compare.json", RUNS_FILE, "report.html"}
 """What a comparison writes, and may replace."""
@@ -60,61 +65,96 @@ def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Func
     return listed
 
 
-def _made(method: str, given: Mapping[str, Any], observers: Sequence[Any] = ()) -> Run:
+def _made(method: str, given: Mapping[str, Any], observers: Sequence[Observer] = ()) -> Run:
     """Run a method, and write the page of what it trained."""
     with configured(commands()[method], given, inputs_of(given)) as config:
         return train(method, config, observers)
 
 
-def train(method: str, config: Any, observers: Sequence[Any] = ()) -> Run:
+def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
     """Run the method of a configuration."""
-    from posttrain.methods import METHODS
-
-    METHODS[method](config)
+    METHODS[method].run(config, observers)
     run = Run(config.out)
-    if method not in ("sample", "revise") and not (run.path / "report.html").exists():
+    if METHODS[method].writes != "data" and not (run.path / "report.html").exists():
         run.report()
     return run
 
 
+def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterator[StepRecord]:
+    """The run of a configuration step by step: `for step in pt.steps(pt.RlConfig(...))`. The next step begins when the
+    next record is asked for; a loop that is left early leaves a run that `resume` continues.
+
+    Training runs in a thread of its own, and raises here what it raises."""
+    method = next(name for name, kind in commands().items() if type(config) is kind)
+    records: Queue[StepRecord | None] = Queue()
+    turns: Queue[bool] = Queue()
+
+    def wait(record: StepRecord) -> None:
+        if not record.replayed:
+            records.put(record)
+            if not turns.get():
+                raise _Left
+
+    def work() -> None:
+        try:
+            train(method, config, [*observers, wait])
+        finally:
+            records.put(None)
+
+    configure_threads()
+    with ThreadPoolExecutor(1, thread_name_prefix="posttrain") as thread:
+        done = thread.submit(work)
+        try:
+            while (record := records.get()) is not None:
+                yield record
+                turns.put(True)
+        finally:
+            turns.put(False)
+        done.result()
+
+
+class _Left(RunFailed):
+    """Nobody asks for the next step."""
+
+
 @_listed(configs.SftConfig)
-def sft(model: Model, *, observers: Sequence[Any] = (), **options: Unpack[of.SftOptions]) -> Run:
+def sft(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.SftOptions]) -> Run:
     """Train on example answers: `posttrain sft`."""
     return _made("sft", {"model": model, **options}, observers)
 
 
 @_listed(configs.DpoConfig)
-def dpo(model: Model, *, observers: Sequence[Any] = (), **options: Unpack[of.DpoOptions]) -> Run:
+def dpo(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.DpoOptions]) -> Run:
     """Train on pairs of a better and a worse answer: `posttrain dpo`."""
     return _made("dpo", {"model": model, **options}, observers)
 
 
 @_listed(configs.OnlineDpoConfig)
-def online_dpo(model: Model, *, observers: Sequence[Any] = (), **options: Unpack[of.OnlineDpoOptions]) -> Run:
+def online_dpo(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.OnlineDpoOptions]) -> Run:
     """Train on pairs of sampled answers that a reward or judge ranks: `posttrain online-dpo`."""
     return _made("online-dpo", {"model": model, **options}, observers)
 
 
 @_listed(configs.RewardModelConfig)
-def reward_model(model: Model, *, observers: Sequence[Any] = (), **options: Unpack[of.RewardModelOptions]) -> Run:
+def reward_model(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.RewardModelOptions]) -> Run:
     """Train a score of answers on pairs, or on labels of their steps: `posttrain reward-model`."""
     return _made("reward-model", {"model": model, **options}, observers)
 
 
 @_listed(configs.AdversarialConfig)
-def adversarial(model: Model, *, observers: Sequence[Any] = (), **options: Unpack[of.AdversarialOptions]) -> Run:
+def adversarial(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.AdversarialOptions]) -> Run:
     """Train a reward model against answers that fool it: `posttrain adversarial`."""
     return _made("adversarial", {"model": model, **options}, observers)
 
 
 @_listed(configs.RlConfig)
-def rl(model: Model, *, observers: Sequence[Any] = (), **options: Unpack[of.RlOptions]) -> Run:
+def rl(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.RlOptions]) -> Run:
     """Train on sampled answers that a reward scores: `posttrain rl`."""
     return _made("rl", {"model": model, **options}, observers)
 
 
 @_listed(configs.DistillConfig)
-def distill(model: Model, *, observers: Sequence[Any] = (), **options: Unpack[of.DistillOptions]) -> Run:
+def distill(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.DistillOptions]) -> Run:
     """Train on a teacher's distributions along sampled answers: `posttrain distill`."""
     return _made("distill", {"model": model, **options}, observers)
 
@@ -149,7 +189,7 @@ def evaluate(model: Model, **options: Unpack[of.EvalOptions]) -> Evaluation:
     with configured(configs.EvalConfig, given, place) as config:
         from posttrain.evals.run import run_eval
 
-        return Evaluation(config.file, Table(run_eval(config).rows))
+        return Evaluation(config.file, Table(run_eval(config).rows), config.model)
 
 
 def compare(

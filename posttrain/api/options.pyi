@@ -66,6 +66,7 @@ class OnlineDpoOptions(SamplingOptions, DpoOptions, total=False):
     max_refills: int
     max_unscored_share: float
     reward_timeout: float
+    reward_workers: int | None
 
 class RewardModelOptions(TrainOptions, total=False):
     members: int
@@ -128,9 +129,11 @@ class RlOptions(SamplingOptions, TrainOptions, total=False):
     env: Reward | None
     max_turns: int
     env_timeout: float
+    env_workers: int | None
     replay: Folder | None
     max_unscored_share: float
     reward_timeout: float
+    reward_workers: int | None
 
 class DistillOptions(SamplingOptions, TrainOptions, total=False):
     teacher: Required[Model]
@@ -169,6 +172,7 @@ class SampleOptions(SourceOptions, total=False):
     samples: int
     max_unscored_share: float
     reward_timeout: float
+    reward_workers: int | None
     seed: int
 
 class ReviseOptions(SourceOptions, total=False):
@@ -196,6 +200,7 @@ class EvalOptions(TypedDict, total=False):
     strict: bool
     engine_slots: int
     reward_timeout: float
+    reward_workers: int | None
     seed: int
     raw: bool
     chat_template: str | Path | None
@@ -205,6 +210,7 @@ class ScoreOptions(TypedDict, total=False):
     reward: Reward | Sequence[Reward]
     columns: str | Mapping[str, str]
     reward_timeout: float
+    reward_workers: int | None
 
 class CheckDataOptions(TypedDict, total=False):
     columns: str | Mapping[str, str]

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 from posttrain.api.inputs import checked_config
 from posttrain.config import ChatConfig
-from posttrain.runs import reader
+from posttrain.runs import reader, records
+from posttrain.runs.comparison import RUNS_FILE, label, read_comparison, sections
+from posttrain.runs.comparison import Comparison as Compared
 from posttrain.runs.log import read_object
-from posttrain.runs.records import Comparison as Compared
-from posttrain.runs.records import sections
 from posttrain.runs.table import Table
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, Message, Prompt, Sampling
-from posttrain.wording import format_estimate, format_quantity
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -47,13 +46,17 @@ class Run(reader.Run):
     """A run folder (see `runs.reader.Run`), whose model can be asked and whose page can be written."""
 
     def __str__(self) -> str:
-        from posttrain.report.files import read_run
         from posttrain.report.run_opening import run_opening
+        from posttrain.report.run_view import RunView
 
-        return f"{self.path}: {run_opening(read_run(self.name, self.path)).sentence}"
+        return f"{self.path}: {run_opening(RunView(self, self.name)).sentence}"
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>{self.metrics._repr_html_()}"
+
+    @property
+    def evaluations(self) -> dict[str, records.Evaluation]:
+        return {name: Evaluation(**vars(found)) for name, found in super().evaluations.items()}
 
     def report(self) -> Report:
         """Write the run's page, `report.html`: `posttrain report`."""
@@ -110,24 +113,17 @@ def write_report(folder: str | Path | reader.Run) -> Report:
     return Report(html.write_report(folder.path if isinstance(folder, reader.Run) else Path(folder)))
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Values of a model on tasks. `rows` has a row a task with its answers; `table` the means with 95% intervals over
+@dataclass(frozen=True, repr=False)
+class Evaluation(records.Evaluation):
+    """Values of a model on tasks: `rows` has a row a task with its answers, `table` the means with 95% intervals over
     `n` tasks, None where these are too few to tell."""
-
-    name: str
-    rows: Table
 
     @property
     def table(self) -> Table:
         from posttrain.evals.run import summarise
-        from posttrain.runs.records import is_graded, label
 
-        graded = is_graded(self.rows)
-        return Table(
-            {"value": label(name, graded), "mean": e["value"], "low": e["low"], "high": e["high"], "n": e["n"]}
-            for name, e in summarise(self.rows).items()
-        )
+        found = summarise(self.rows).items()
+        return Table({"measure": label(name, self.graded), **estimate} for name, estimate in found)
 
     def __str__(self) -> str:
         return f"{self.table}\n95% intervals over n tasks"
@@ -148,9 +144,6 @@ class Comparison:
     @classmethod
     def load(cls, folder: Path) -> Comparison:
         """That of a folder with a `compare.json`. Raises InputError where there is none."""
-        from posttrain.report.files import read_comparison
-        from posttrain.runs.records import RUNS_FILE
-
         if not (folder / "compare.json").exists():
             raise InputError(f"{folder}: holds no comparison (compare.json is missing)")
         data = read_comparison(folder)
@@ -161,26 +154,13 @@ class Comparison:
     @property
     def tables(self) -> dict[str, Table]:
         """A table a suite of evaluations, shares in per cent and intervals in brackets; and what each run cost."""
-        stages = self.data["stages"]
-        found = {
-            part.title: Table(
-                {"run": s}
-                | {
-                    part.label(n) + (" %" if n in part.shares else ""): format_estimate(
-                        stages[s]["evaluations"].get(n), n in part.shares
-                    )
-                    for n in part.names
-                }
-                for s in part.stages
-            )
-            for part in sections(self.data)
+        from posttrain.report.tables import cost_table, result_table
+
+        drawn = [*(result_table(self.data, part) for part in sections(self.data)), cost_table(self.data)]
+        return {
+            t.title: Table({"run": row.name, **dict(zip(t.head, row.cells, strict=True))} for row in t.rows)
+            for t in drawn
         }
-        cost = Table(
-            {"run": name, "from": s["parent"] or "–", "seconds": round(s["seconds"])}
-            | {"tokens": format_quantity(s["tokens"]), "FLOPs": format_quantity(s["flops"])}
-            for name, s in stages.items()
-        )
-        return {**found, "Cost": cost}
 
     @property
     def sentences(self) -> list[str]:

@@ -8,36 +8,37 @@ padded here, and nothing is cut: the caller decides on lengths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
-from posttrain.batch.types import Batch, Node
+from posttrain.batch.types import Batch, Named, Node
 
 MIN_SAVED = 8
 """A shared run of tokens becomes a node where that saves so many tokens; less is not worth a row of attention."""
-
-EXTRAS = ("advantages", "sampler_logprobs", "proximal_logprobs", "ref_logprobs", "returns", "values")
 
 
 @dataclass(frozen=True)
 class Branch:
     """Tokens of one sequence, which of them are trained, and the weight of each trained one in the loss.
 
-    `extras` holds further per-token numbers of the trained tokens by the name of the Batch field they go to."""
+    `token` holds further numbers of the trained tokens, `row` of the whole sequence, by the names that the loss asks
+    for in a Batch."""
 
     token_ids: tuple[int, ...]
     mask: tuple[bool, ...]
     weights: tuple[float, ...]
-    extras: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    token: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    row: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
     supports: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.mask):
             raise ValueError(f"{len(self.token_ids)} tokens but a mask of {len(self.mask)}")
         trained = sum(self.mask)
-        for name, values in (("weights", self.weights), *self.extras.items()):
+        for name, values in (("weights", self.weights), *self.token.items()):
             if len(values) != trained:
                 raise ValueError(f"{name} has {len(values)} values for {trained} trained tokens")
 
@@ -76,7 +77,7 @@ def share_prefix(branches: Sequence[Branch]) -> Tree:
     n = 0
     while n < limit and all(b.token_ids[n] == first[n] for b in branches):
         n += 1
-    rest = [Branch(b.token_ids[n:], b.mask[n:], b.weights, b.extras, b.supports) for b in branches]
+    rest = [replace(b, token_ids=b.token_ids[n:], mask=b.mask[n:]) for b in branches]
     return Tree(first[:n], tuple(rest))
 
 
@@ -182,8 +183,9 @@ def pack(trees: Sequence[Tree]) -> Batch:
         nodes=nodes_of(spans),
         sequences=len(branches),
         weights=torch.tensor([w for b in branches for w in b.weights], dtype=torch.float32),
+        token=_named([b.token for b in branches], lambda parts: [x for values in parts for x in values]),
+        row=_named([b.row for b in branches], list),
         supports=_supports(branches),
-        **{name: _extra(branches, name) for name in EXTRAS},
     )
 
 
@@ -211,14 +213,14 @@ def _shared_with(one: Tree, other: Tree) -> int:
     return n if n >= MIN_SAVED else 0
 
 
-def _extra(branches: Sequence[Branch], name: str) -> torch.Tensor | None:
-    """The values of one per-token field, if the branches carry it: all or none of them."""
-    have = [name in b.extras for b in branches]
-    if not any(have):
-        return None
-    if not all(have):
-        raise ValueError(f"only some branches carry {name}")
-    return torch.tensor([v for b in branches for v in b.extras[name]], dtype=torch.float32)
+def _named(carried: Sequence[Mapping[str, Any]], joined: Callable[[list[Any]], list[Any]]) -> Named:
+    """What the branches carry, each name as one tensor: all of them or none of them have it."""
+    out = Named()
+    for name in dict.fromkeys(name for names in carried for name in names):
+        if not all(name in names for names in carried):
+            raise ValueError(f"only some branches carry {name}")
+        out[name] = torch.tensor(joined([names[name] for names in carried]), dtype=torch.float32)
+    return out
 
 
 def _supports(branches: Sequence[Branch]) -> tuple[tuple[int, ...], ...] | None:

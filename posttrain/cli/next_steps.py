@@ -10,7 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from posttrain import config as configs
-from posttrain.runs.log import read_metrics, read_object
+from posttrain.methods import METHODS
+from posttrain.runs.log import LINEAGE, read_object
+from posttrain.runs.reader import Run
 
 NOTABLE_STEPS = 5
 """Steps at the beginning and at the end over which the mean reward is taken."""
@@ -22,10 +24,9 @@ def after(config: Any) -> str:
     """What to print once the command of `config` has finished; empty where there is nothing to say. Raises InputError
     for damaged files of a run."""
     lines: Lines = iter(())
-    if isinstance(config, configs.SampleConfig | configs.ReviseConfig):
-        lines = _after_sampling(config)
-    elif isinstance(config, configs.TrainConfig | configs.AverageConfig):
-        lines = _after_training(config)
+    method = next((method for method in METHODS.values() if type(config) is method.config), None)
+    if method is not None:
+        lines = _after_sampling(config) if method.writes == "data" else _after_training(config, method.writes)
     elif isinstance(config, configs.EvalConfig):
         lines = _after_eval(config)
     elif isinstance(config, configs.RunConfig):
@@ -44,18 +45,18 @@ def formatted(lines: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> s
     return "\n".join(out)
 
 
-def _after_training(config: configs.TrainConfig | configs.AverageConfig) -> Lines:
+def _after_training(config: Any, made: str) -> Lines:
     run = config.out
     yield "model", str(run / "model")
     yield "report", str(run / "report.html")
-    yield from _progress(read_metrics(run))
-    if isinstance(config, configs.RewardModelConfig):
+    yield from _progress(Run(run).metrics)
+    if made == "reward-model":
         reward = ("--reward", f"learned({run})", "--out", _beside(run, "best"))
         model = config.policy or config.model
         note = "   # tasks.jsonl: rows with a prompt; --reward is as good in posttrain rl"
         yield "next", _command("sample", "--model", model, "--data", "tasks.jsonl", *reward, *_flags(config)) + note
         return
-    if isinstance(config, configs.RlConfig | configs.OnlineDpoConfig) and _can_measure(config.reward):
+    if _can_measure(getattr(config, "reward", ())):
         yield from _evaluation(config)
     elif not (run / "evaluations" / "retention.json").exists():
         yield "next", _command("eval", run, "--suite", "retention", "--out", run, *_flags(config))
@@ -67,7 +68,7 @@ def _can_measure(rewards: Sequence[str]) -> bool:
     return bool(rewards) and not any("judge_pair" in reward for reward in rewards)
 
 
-def _evaluation(config: configs.RlConfig | configs.OnlineDpoConfig) -> Lines:
+def _evaluation(config: Any) -> Lines:
     """The run measured by its own reward, which needs the answers to be single turns."""
     run = config.out
     if getattr(config, "env", None) is not None or (run / "evaluations" / "held_out.json").exists():
@@ -122,16 +123,16 @@ def _after_eval(config: configs.EvalConfig) -> Lines:
         yield "note", "nothing was written; --out RUN keeps the result for posttrain compare"
         return
     yield "result", str(config.out / "evaluations" / f"{config.file}.json")
-    parents = read_object(config.out / "lineage.json").get("parents") or []
-    start = str(parents[0]) if parents else ""
-    if not start or not (config.out / "lineage.json").exists():
+    lineage = Run(config.out).lineage
+    start = lineage.parents[0] if lineage is not None and lineage.parents else ""
+    if not start:
         yield "next", _command("compare", config.out, "--out", _beside(config.out, "comparison"))
         return
     folder = Path(start).parent if Path(start).name == "model" else Path(start)
     if (folder / "evaluations" / f"{config.file}.json").exists():
         yield "next", _command("compare", folder, config.out, "--out", _beside(config.out, "comparison"))
         return
-    where = folder if (folder / "lineage.json").exists() else _beside(config.out, "start")
+    where = folder if (folder / LINEAGE).exists() else _beside(config.out, "start")
     yield "next", _command("eval", start, *_same_evaluation(config), "--out", where)
     yield "next", _command("compare", where, config.out, "--out", _beside(config.out, "comparison"))
 

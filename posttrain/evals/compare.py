@@ -6,22 +6,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from posttrain.chat.template_date import KEY as TEMPLATE_DATE
 from posttrain.chat.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE
 from posttrain.evals.contrasts import contrast, kept_from, leads, transform_of
-from posttrain.evals.evaluations import Evaluation, grouped, read_evaluations
+from posttrain.evals.evaluations import grouped
 from posttrain.evals.settings import setting_difference
-from posttrain.runs.files import CostFile, checked
-from posttrain.runs.log import read_object, write_atomic
-from posttrain.runs.records import Apart, Comparison, Contrast, Cost, StageResult, label, root_of
+from posttrain.runs.comparison import Apart, Comparison, Contrast, Spent, StageResult, label, root_of
+from posttrain.runs.log import write_atomic
+from posttrain.runs.reader import Run
+from posttrain.runs.records import Cost, Evaluation
 from posttrain.stats import estimate
 from posttrain.types import InputError
-
-if TYPE_CHECKING:
-    pass
-
 
 Suites = Mapping[str, Evaluation]
 
@@ -45,7 +41,7 @@ def compare(
     only tasks that both have scored count. Raises InputError, and writes nothing, where evaluations of one name differ
     in tasks, reward, sampling or limits; with `loose` there is no contrast between those, and the comparison says what
     differs."""
-    found = {name: read_evaluations(folder) for name, folder in runs.items()}
+    found = {name: Run(folder).evaluations for name, folder in runs.items()}
     apart = _apart(found)
     if apart and not loose:
         raise InputError(_refusal(apart))
@@ -55,7 +51,7 @@ def compare(
             "parent": parents[name],
             **_cost([folder, *(costs or {}).get(name, ())]),
             "evaluations": {
-                e.key(value): estimate(e.values[value].values(), transform_of(e.key(value)))
+                e.name(value): estimate(e.values[value].values(), transform_of(e.name(value)))
                 for e in found[name].values()
                 for value in e.values
             },
@@ -117,15 +113,10 @@ def _graded(found: Mapping[str, Suites]) -> dict[str, list[str]]:
     return graded
 
 
-def _cost(folders: Sequence[Path]) -> Cost:
+def _cost(folders: Sequence[Path]) -> Spent:
     """The sum over the folders' `cost.json`."""
-    files = [folder / "cost.json" for folder in folders]
-    costs = [checked(cost, CostFile, file) for file in files if (cost := read_object(file))]
-    return {
-        "seconds": sum(c["seconds"] for c in costs),
-        "tokens": sum(c["tokens"] for c in costs),
-        "flops": sum(c["flops"] for c in costs),
-    }
+    total = Cost.total(map(Cost.read, folders))
+    return {"seconds": total.seconds, "tokens": total.tokens, "flops": total.flops}
 
 
 def _pairs(stages: dict[str, StageResult]) -> Iterator[tuple[str, str]]:
@@ -171,7 +162,7 @@ def _notes(pairs: Sequence[tuple[str, str]], found: Mapping[str, Suites], apart:
                     f"the chat template writes; {TEMPLATE_DATE_VARIABLE} sets it"
                 )
             notes += [
-                f"{of}: {label(a.key(value), a.graded)} has no difference to that of {against}, since they differ in "
+                f"{of}: {label(a.name(value), a.graded)} has no difference to that of {against}, since they differ in "
                 f"{why}"
                 for value in a.values
                 if value in b.values and (why := kept_from(value, a, b))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from posttrain.config.evaluation import RETENTION_SUITE
-from posttrain.evals.evaluations import TEXT_NLL, Evaluation
 from posttrain.evals.settings import value_difference
-from posttrain.runs.records import PERPLEXITY, Comparison, Contrast, Lead, Section, ranked, root_of, sections
+from posttrain.runs.comparison import Comparison, Contrast, Lead, Section, ranked, root_of, sections
+from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Evaluation
 from posttrain.stats import Transform, difference
 
 Named = tuple[str, Evaluation]
@@ -24,7 +24,7 @@ def contrast(of: Named, against: Named, value: str, comparisons: int = 1) -> Con
     paired = [(v, w) for t, v in a.values.get(value, {}).items() if v is not None and (w := theirs.get(t)) is not None]
     if not paired or kept_from(value, a, b):
         return None
-    key = a.key(value)
+    key = a.name(value)
     shown = difference([v for v, _ in paired], [w for _, w in paired], transform_of(key), comparisons)
     assert shown["value"] is not None
     return {

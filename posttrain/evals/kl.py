@@ -33,7 +33,7 @@ def kl_of_answers(
     values: list[float] = []
     flops = 0.0
     for part in micro_batches(trees, limit):
-        batch = pack(part)
+        batch = pack(part).to(policy.device)
         found = batch_sampling_kl(policy, start, batch, answers[0].sampling.temperature).tolist()
         flops += policy.flops.forward(batch.nodes, len(found)) + start.flops.forward(batch.nodes, len(found))
         values += found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from posttrain.config import EvalConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.engine.local.engine import LocalEngine
-from posttrain.evals.evaluations import TEXT_NLL
 from posttrain.evals.kl import FORWARD_TOKENS, kl_of_answers
 from posttrain.evals.retention.retention import (
     MAX_ANSWER_WORDS,
@@ -32,10 +30,12 @@ from posttrain.evals.retention.retention import (
 from posttrain.evals.runs import check_free, other_weights
 from posttrain.evals.settings import hash_of, task_settings, tasks_hash
 from posttrain.models import LanguageModel, load_model, weights_hash
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
-from posttrain.runs.log import refuse_links, write_atomic
-from posttrain.runs.records import PERPLEXITY, is_graded, label
+from posttrain.runs.comparison import label
+from posttrain.runs.log import refuse_links
+from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation, is_graded
+from posttrain.runs.table import Table
 from posttrain.stats import Estimate, estimate, pass_at_k
 from posttrain.text import printable
 from posttrain.types import Group, InputError, RunFailed, Sampling, Score, Task
@@ -84,7 +84,7 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
     assert config.data is not None
     tasks = load_tasks(config.data, config.columns)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
-    with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
+    with open_scorer(config, columns) as scorer:
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         lm = _loaded(config)
         settings = task_settings(tasks, scorer, sampling, samples=config.samples, raw=config.raw)
@@ -246,7 +246,7 @@ def _forward(lm: LanguageModel, trees: Sequence[Tree], temperature: float = 1.0)
     out: list[list[float]] = []
     for part in micro_batches(trees, FORWARD_TOKENS):
         with torch.no_grad():
-            values = lm.logprobs(pack(part), temperature).logprobs.tolist()
+            values = lm.logprobs(pack(part).to(lm.device), temperature).logprobs.tolist()
         for branch in (b for tree in part for b in tree.branches):
             out.append(values[: sum(branch.mask)])
             del values[: sum(branch.mask)]
@@ -300,16 +300,6 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
 
 def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult, settings: dict[str, Any]) -> None:
     """`RUN/evaluations/SUITE.jsonl` (a line a task) and, last, `SUITE.json` (what it was and what it cost)."""
-    folder = run / "evaluations"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / f"{suite}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows))
-    meta = {
-        "suite": suite,
-        "model": lm.name,
-        "weights_hash": weights_hash(lm.source),
-        "seconds": result.seconds,
-        "tokens": result.tokens,
-        "flops": result.flops,
-        "settings": settings | {"template_hash": lm.chat.template_hash},
-    }
-    write_atomic(folder / f"{suite}.json", json.dumps(meta, indent=1) + "\n")
+    settings = settings | {"template_hash": lm.chat.template_hash}
+    evaluation = Evaluation(suite, Table(result.rows), lm.name, weights_hash(lm.source), settings)
+    evaluation.write(run, Cost(seconds=result.seconds, tokens=result.tokens, flops=result.flops))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posttrain.runs.files import LineageFile, SuiteFile, checked
-from posttrain.runs.log import read_object
+from posttrain.runs.log import LINEAGE
+from posttrain.runs.records import Lineage, read_suite
 from posttrain.types import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def check_run(run: Path) -> None:
     if (run / "recipe.yaml").exists() or (run / "compare.json").exists():
         stages = sorted(str(p.parent) for p in run.glob("*/evaluations"))
         raise InputError(f"{run}: holds several runs; give them one by one: {' '.join(stages) or 'none is finished'}")
-    if (run / "config.yaml").exists() and not (run / "lineage.json").exists():
+    if (run / "config.yaml").exists() and not (run / LINEAGE).exists():
         raise InputError(f"{run}: the run is not finished; continue it with --resume first")
     if not any((run / name).exists() for name in ("config.yaml", "lineage.json", "evaluations")):
         raise InputError(f"{run}: not a run folder (no config.yaml, lineage.json or evaluations in it)")
@@ -69,12 +68,10 @@ def other_weights(run: Path, weights_hash: str) -> str | None:
 
 def _weights(run: Path) -> dict[str, str]:
     """The weights that the run made and that its evaluations are of, as far as they are known."""
-    files = [run / "lineage.json", *sorted((run / "evaluations").glob("*.json"))]
-    forms = [LineageFile, *(SuiteFile for _ in files[1:])]
-    known = {
-        str(file.relative_to(run)): checked(read_object(file), form, file).get("weights_hash")
-        for file, form in zip(files, forms, strict=True)
-    }
+    lineage = Lineage.read(run)
+    known = {LINEAGE: lineage and lineage.weights_hash}
+    for file in sorted((run / "evaluations").glob("*.json")):
+        known[str(file.relative_to(run))] = read_suite(file).get("weights_hash")
     return {place: hash_ for place, hash_ in known.items() if hash_}
 
 
@@ -120,8 +117,8 @@ def find_parents(runs: Mapping[str, Path]) -> dict[str, str | None]:
 def _lineage(folder: Path) -> str:
     """What `lineage.json` of a run, given as its folder or its model's, says: no other run's says the same. "" where
     there is none."""
-    lineage = read_object((folder.parent if folder.name == "model" else folder) / "lineage.json")
-    return json.dumps(lineage) if lineage else ""
+    lineage = Lineage.read(folder.parent if folder.name == "model" else folder)
+    return lineage.model_dump_json(exclude_unset=True) if lineage else ""
 
 
 def _began_with(run: _Origin, other: _Origin) -> bool:
@@ -141,14 +138,13 @@ def _descends(parents: Mapping[str, str | None], name: str | None, ancestor: str
 
 
 def _origin(folder: Path) -> _Origin:
-    lineage = checked(read_object(file := folder / "lineage.json"), LineageFile, file)
-    files = sorted((folder / "evaluations").glob("*.json"))
-    metas = [checked(read_object(file), SuiteFile, file) for file in files]
-    weights = [lineage.get("weights_hash"), *(meta.get("weights_hash") for meta in metas)]
-    models = [meta["model"] for meta in metas if meta.get("model")]
+    lineage = Lineage.read(folder)
+    suites = [read_suite(file) for file in sorted((folder / "evaluations").glob("*.json"))]
+    weights = [lineage and lineage.weights_hash, *(suite.get("weights_hash") for suite in suites)]
+    models = [suite["model"] for suite in suites if suite.get("model")]
     return _Origin(
-        parents=tuple(map(str, lineage.get("parents", ()))),
-        start=lineage.get("parent_weights_hash") or None,
+        parents=tuple(lineage.parents) if lineage else (),
+        start=(lineage and lineage.parent_weights_hash) or None,
         weights=next((w for w in weights if w), None),
         model=str(models[0]) if models and not lineage else None,
     )

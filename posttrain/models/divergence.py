@@ -134,7 +134,7 @@ def sampling_kl(
 def _head(lm: LanguageModel, batch: Batch) -> Head:
     hidden = lm.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, lm.device))
     output = lm.module.get_output_embeddings()
-    return Head(hidden.index_select(0, batch.parent[batch.mask].to(lm.device)), output.weight, output.bias)
+    return Head(hidden.index_select(0, batch.parent[batch.mask]), output.weight, output.bias)
 
 
 def _logits(lm: LanguageModel, batch: Batch) -> torch.Tensor:

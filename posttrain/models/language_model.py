@@ -155,10 +155,10 @@ class LanguageModel:
     def logprobs(
         self, batch: Batch, temperature: float = 1.0, entropy: bool = False, values: bool = False
     ) -> TokenOutputs:
-        """Log-probability of each trained token of the batch, [M] in the order of its mask, each predicted at its
-        parent, where `values` reads the scalar head too. Differentiable if gradients are on. `temperature` divides the
-        logits; the batch's supports apply."""
-        targets = batch.token_ids[batch.mask].to(self.device)
+        """Log-probability of each trained token of a batch on the model's device, [M] in the order of its mask, each
+        predicted at its parent, where `values` reads the scalar head too. Differentiable if gradients are on.
+        `temperature` divides the logits; the batch's supports apply."""
+        targets = batch.token_ids[batch.mask]
         output = self.module.get_output_embeddings()
         if self.packed:
             tied = output.weight is self.module.get_input_embeddings().weight
@@ -197,7 +197,7 @@ class LanguageModel:
         plan = ForestPlan(batch.nodes, self.device)
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
         at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
-        return hidden.index_select(0, at.to(self.device))
+        return hidden.index_select(0, at)
 
     def _read(self, hidden: torch.Tensor) -> torch.Tensor:
         if self.scalar_head is None:
@@ -250,7 +250,7 @@ class LanguageModel:
             )
             return False
         self.module.set_attn_implementation(attention.IMPLEMENTATION)
-        batch = _check_batch(self.vocabulary)
+        batch = _check_batch(self.vocabulary).to(self.device)
         with torch.no_grad():
             plain = self.logprobs(batch).logprobs
             try:

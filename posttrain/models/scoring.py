@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -12,10 +12,15 @@ from posttrain.chat import Ids
 from posttrain.models.language_model import LanguageModel
 
 
-def response_tree(prompt_ids: Ids, responses: Sequence[Ids]) -> Tree:
-    """A prompt with its responses, of each of which the last token is scored."""
-    rows = [prompt_ids + ids for ids in responses]
-    return share_prefix([Branch(row, (False,) * (len(row) - 1) + (True,), (1.0,)) for row in rows])
+def response_tree(
+    prompt_ids: Ids,
+    responses: Sequence[Ids],
+    weight: float = 1.0,
+    row: Mapping[str, float | Sequence[float]] | None = None,
+) -> Tree:
+    """A prompt with its responses, of each of which the last token is scored, at a `weight`. Each carries `row`."""
+    ids = [prompt_ids + response for response in responses]
+    return share_prefix([Branch(i, (False,) * (len(i) - 1) + (True,), (weight,), row=row or {}) for i in ids])
 
 
 def score_batches(
@@ -23,7 +28,7 @@ def score_batches(
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
     """The batches of some trees with the scores [M, K] of their responses, in order and without gradients."""
     for part in micro_batches(trees, micro_batch_tokens):
-        batch = pack(part)
+        batch = pack(part).to(lm.device)
         with torch.no_grad():
             scores = lm.scores(batch)
         yield batch, scores

@@ -13,13 +13,16 @@ import yaml
 
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report import charts
-from posttrain.report.files import MAIN_CURVES, RunFiles, read_comparison, read_run, read_text
 from posttrain.report.opening import comparison_opening
 from posttrain.report.run_opening import run_opening
+from posttrain.report.run_view import MAIN_CURVES, RunView
 from posttrain.report.sentence import winner
+from posttrain.report.tables import cost_table, result_table
 from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict
+from posttrain.runs.comparison import RUNS_FILE, Comparison, Contrast, Section, read_comparison, root_of, sections
 from posttrain.runs.log import read_object
-from posttrain.runs.records import PERPLEXITY, RUNS_FILE, Comparison, Contrast, Section, root_of, sections, task_keys
+from posttrain.runs.reader import Run, read_text
+from posttrain.runs.records import PERPLEXITY
 from posttrain.types import InputError
 from posttrain.wording import format_estimate
 
@@ -35,7 +38,8 @@ def comparison_view(folder: Path) -> dict[str, Any]:
     for name in (*(n for n in comparison["stages"] if n not in places), *comparison.get("others", {})):
         if not FOLDER_NAME.fullmatch(name):  # a name that is a folder's must not lead out of this one
             raise InputError(f"{folder / 'compare.json'}: damaged, a stage has the name {name!r}")
-    runs = [read_run(name, folder / str(places.get(name, name))) for name in comparison["stages"]]
+    found = {name: folder / str(places.get(name, name)) for name in comparison["stages"]}
+    runs = [RunView(Run(place), name) for name, place in found.items() if place.is_dir()]
     evaluated = any(stage["evaluations"] for stage in comparison["stages"].values())
     return {
         "title": folder.resolve().name,
@@ -43,11 +47,9 @@ def comparison_view(folder: Path) -> dict[str, Any]:
         "opening": comparison_opening(comparison),
         "findings": findings(comparison),
         "caveats": [*caveats(comparison), *(not_evaluated(comparison) if evaluated else ())],
-        "stages": comparison["stages"],
+        "costs": cost_table(comparison),
+        "others": bool(comparison.get("others")),
         "sections": [_section_view(comparison, part, runs) for part in sections(comparison)],
-        "others": comparison.get("others", {}),
-        "total": comparison.get("total"),
-        "most_flops": max((s["flops"] for s in comparison["stages"].values()), default=0) or 1,
         "runs": runs,
         "trained": [(run.name, run_opening(run), run.curves(MAIN_CURVES)) for run in runs if run.metrics],
     }
@@ -61,21 +63,19 @@ def _description(recipe: Path) -> str:
     return str(found.get("description", "")) if isinstance(found, dict) else ""
 
 
-def _section_view(comparison: Comparison, part: Section, runs: list[RunFiles]) -> dict[str, Any]:
+def _section_view(comparison: Comparison, part: Section, runs: list[RunView]) -> dict[str, Any]:
     contrasts = [c for c in comparison["contrasts"] if part.holds(c)]
     main, best = part.headline, winner(comparison, part)
-    by_stage = {stage: comparison["stages"][stage]["evaluations"] for stage in part.stages}
-    rows = [
-        (stage, [format_estimate(found.get(n), n in part.shares) for n in part.names])
-        for stage, found in by_stage.items()
-    ]
     return {
         "title": part.title,
         "retention": part.suite == RETENTION_SUITE,
-        "table": {"head": [part.label(n) + (" %" if n in part.shares else "") for n in part.names], "rows": rows},
+        "table": result_table(comparison, part),
         "headline": part.label_of_suite(main) if main else "",
         "best": best,
-        "contested": main is not None and part.suite in comparison.get("leads", {}) and best is None and len(rows) > 1,
+        "contested": main is not None
+        and part.suite in comparison.get("leads", {})
+        and best is None
+        and len(part.stages) > 1,
         "by_stage": _stage_forest(comparison, part, main, best) if main else None,
         "differences": _forest(
             [(f"{c['of']} − {c['against']}", c) for c in contrasts if c["evaluation"] == main], part
@@ -131,10 +131,11 @@ def _contrast_row(contrast: Contrast, part: Section) -> dict[str, Any]:
     }
 
 
-def _samples(part: Section, runs: list[RunFiles]) -> list[dict[str, Any]]:
+def _samples(part: Section, runs: list[RunView]) -> list[dict[str, Any]]:
     """The first answers of every run of a section to the same tasks; those on which the scores differ come first."""
-    found = {run.name: run.evaluations.get(part.suite, []) for run in runs if run.name in part.stages}
-    tables = {name: dict(zip(task_keys(rows), rows, strict=True)) for name, rows in found.items() if rows}
+    evaluated = [run for run in runs if run.name in part.stages and part.suite in run.evaluations]
+    found = {run.name: run.evaluations[part.suite] for run in evaluated}
+    tables = {name: dict(zip(e.keys, e.rows, strict=True)) for name, e in found.items() if e.rows}
     if not tables:
         return []
     common = [key for key in next(iter(tables.values())) if all(k.get(key, {}).get("samples") for k in tables.values())]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from markupsafe import Markup, escape
 
 from posttrain.report import charts
 from posttrain.report.comparison_view import comparison_view
-from posttrain.report.files import MAIN_CURVES, RolloutLine, RunFiles, read_run
 from posttrain.report.run_opening import run_opening
-from posttrain.runs.files import checked
-from posttrain.runs.log import parse_object, write_atomic
-from posttrain.runs.records import is_graded, label
+from posttrain.report.run_view import MAIN_CURVES, RunView
+from posttrain.runs.comparison import label
+from posttrain.runs.log import write_atomic
+from posttrain.runs.reader import Run
 from posttrain.types import InputError
 from posttrain.wording import format_number, format_quantity
 
@@ -79,8 +78,8 @@ def _whole_intervals(text: str) -> Markup:
 
 
 def _run_view(folder: Path) -> dict[str, Any]:
-    run = read_run(folder.resolve().name, folder)
-    first, last = _rollout_samples(folder / "rollouts.jsonl")
+    run = RunView(Run(folder), folder.resolve().name)
+    first, last = run.run.first_and_last_rollouts(SHOWN_ROLLOUTS)
     main = run.curves(MAIN_CURVES)
     shown = {c.title for c in main}
     return {
@@ -96,35 +95,13 @@ def _run_view(folder: Path) -> dict[str, Any]:
     }
 
 
-def _means(run: RunFiles) -> list[tuple[str, str, int]]:
+def _means(run: RunView) -> list[tuple[str, str, int]]:
     """(evaluation, mean, tasks scored), without intervals: those are `posttrain compare`'s."""
     out = []
-    for suite, rows in run.evaluations.items():
-        graded = is_graded(rows)
-        for name in dict.fromkeys(n for row in rows for n in row["values"]):
-            values = [v for row in rows if (v := row["values"].get(name)) is not None]
+    for suite, evaluation in sorted(run.evaluations.items()):
+        for name, found in evaluation.values.items():
+            values = [v for v in found.values() if v is not None]
             if values:
                 mean = format_number(sum(values) / len(values), share=False)
-                out.append((f"{suite}/{label(name, graded)}", mean, len(values)))
+                out.append((f"{suite}/{label(name, evaluation.graded)}", mean, len(values)))
     return out
-
-
-def _rollout_samples(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The first and the last rollouts of a run. Only these lines are parsed: the file can be large."""
-    if not path.exists():
-        return [], []
-    if not path.is_file():
-        raise InputError(f"{path}: damaged, it is no file")
-    first: list[tuple[int, bytes]] = []
-    last: deque[tuple[int, bytes]] = deque(maxlen=SHOWN_ROLLOUTS)
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
-                break  # torn by a kill
-            (first if len(first) < SHOWN_ROLLOUTS else last).append((number, line))
-    return _rollouts(path, first), _rollouts(path, last)
-
-
-def _rollouts(path: Path, lines: Iterable[tuple[int, bytes]]) -> list[dict[str, Any]]:
-    places = ((f"{path}:{number}", line) for number, line in lines)
-    return [checked(parse_object(line, where), RolloutLine, where) for where, line in places]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report.sentence import MAY_BE_CHANCE, Sentence, highest_trained, value_of, winner
 from posttrain.report.words import format_difference, is_loss, verdict
-from posttrain.runs.records import Comparison, Contrast, Cost, Lead, Section, ranked, root_of, sections
+from posttrain.runs.comparison import Comparison, Contrast, Lead, Section, Spent, ranked, root_of, sections
+from posttrain.runs.records import Cost
 from posttrain.wording import format_estimate, format_interval, format_quantity
 
 
@@ -99,18 +100,21 @@ def _cost(comparison: Comparison, stage: str) -> Number:
         line.append(parent)
     trained = [name for name in line[::-1] if stages[name]["parent"] is not None] or [stage]
     label = " + ".join(trained) if len(trained) < 3 else f"{trained[0]} to {trained[-1]}"
-    return cost_number(f"Cost of {label}", [stages[name] for name in trained])
+    return cost_number(f"Cost of {label}", _sum(stages[name] for name in trained))
 
 
 def _total(comparison: Comparison) -> Number:
     stages = list(comparison["stages"].values())
-    return cost_number("Cost of all stages", [comparison["total"]] if "total" in comparison else stages)
+    return cost_number("Cost of all stages", _sum([comparison["total"]] if "total" in comparison else stages))
 
 
-def cost_number(label: str, costs: Sequence[Cost]) -> Number:
-    """The sum of costs: seconds in large type, floating-point operations and tokens beside it."""
-    seconds, flops, tokens = (sum(c[key] for c in costs) for key in ("seconds", "flops", "tokens"))
-    return Number(label, f"{seconds:,.0f} s", f"{format_flop(flops)}, {format_quantity(tokens)} tokens")
+def cost_number(label: str, cost: Cost) -> Number:
+    """Seconds in large type, floating-point operations and tokens beside it."""
+    return Number(label, f"{cost.seconds:,.0f} s", f"{format_flop(cost.flops)}, {format_quantity(cost.tokens)} tokens")
+
+
+def _sum(costs: Iterable[Spent]) -> Cost:
+    return Cost.total(Cost(seconds=c["seconds"], tokens=c["tokens"], flops=c["flops"]) for c in costs)
 
 
 def format_flop(flops: float) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from posttrain.report.files import RunFiles, finite
+from posttrain.methods import METHODS
 from posttrain.report.opening import Number, Opening, cost_number
-from posttrain.runs.log import parse_object
-from posttrain.types import InputError
+from posttrain.report.run_view import RunView, finite
+from posttrain.runs.records import Lineage
 from posttrain.wording import format_number
 
 MAIN_METRICS = {
@@ -22,7 +20,6 @@ MAIN_METRICS = {
     "loss": "training loss",
 }
 """What a run is about, the first that it has: a number on held-out data before one on what was trained."""
-METHODS = {"sft": "SFT", "dpo": "DPO", "online-dpo": "online DPO", "rl": "RL", "reward-model": "reward model"}
 AS_PLANNED = "as planned"
 LONGEST_NAME = 60
 WINDOW = 0.2
@@ -49,21 +46,23 @@ class Move:
         return f"{self.name} went from {_words(self.before)} to {_words(self.after)}"
 
 
-def run_opening(run: RunFiles) -> Opening:
+def run_opening(run: RunView) -> Opening:
     """The opening of a run's page."""
-    config, lineage = _config(run), _lineage(run)
+    config, lineage = run.config, run.lineage
     move = _move(run)
     subject = _subject(run, config, lineage)
-    steps = _steps(run, config, finished=bool(lineage))
+    steps = _steps(run, config, finished=lineage is not None)
     numbers = [Number(_capital(move.name), move.text, move.steps)] if move else []
     if run.metrics:
         numbers.append(Number("Steps", steps.value, steps.note))
     if run.cost:
-        numbers.append(cost_number("Cost", [run.cost]))  # type: ignore[list-item]
-    return Opening(_sentence(run, subject, move, steps, finished=bool(lineage)), tuple(numbers), tuple(_warnings(run)))
+        numbers.append(cost_number("Cost", run.cost))
+    return Opening(
+        _sentence(run, subject, move, steps, finished=lineage is not None), tuple(numbers), tuple(_warnings(run))
+    )
 
 
-def _sentence(run: RunFiles, subject: str, move: Move | None, steps: Number, *, finished: bool) -> str:
+def _sentence(run: RunView, subject: str, move: Move | None, steps: Number, *, finished: bool) -> str:
     if not run.metrics:
         if run.evaluations:
             return f"{subject} was evaluated here; this folder holds no training steps."
@@ -76,15 +75,16 @@ def _sentence(run: RunFiles, subject: str, move: Move | None, steps: Number, *, 
     return f"{subject}: {move.words} in {made}{early}." if move else f"{subject} trained for {made}{early}."
 
 
-def _subject(run: RunFiles, config: dict[str, Any], lineage: dict[str, Any]) -> str:
+def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> str:
     """`GRPO from sft/model`."""
-    kind = str(config.get("algorithm") or lineage.get("stage") or "")
-    method = METHODS.get(kind, kind.upper() if "algorithm" in config else kind) or run.name
+    kind = str(config.get("algorithm") or (lineage and lineage.stage) or "")
+    title = METHODS[kind].title or kind if kind in METHODS else kind.upper() if "algorithm" in config else kind
+    method = title or run.name
     model = config.get("model")
     return f"{method} from {_short(str(model))}" if isinstance(model, str) else method
 
 
-def _steps(run: RunFiles, config: dict[str, Any], *, finished: bool) -> Number:
+def _steps(run: RunView, config: dict[str, Any], *, finished: bool) -> Number:
     """How many of the planned steps were made, and what cut them short."""
     made, planned = len(run.metrics), config.get("max_steps")
     last = int(run.metrics[-1]["step"]) if run.metrics else 0
@@ -100,7 +100,7 @@ def _steps(run: RunFiles, config: dict[str, Any], *, finished: bool) -> Number:
     return Number("Steps", f"{made}{of}", "; ".join(notes))
 
 
-def _move(run: RunFiles) -> Move | None:
+def _move(run: RunView) -> Move | None:
     for name, words in MAIN_METRICS.items():
         numbers = [(int(row["step"]), finite(row.get(name))) for row in run.metrics]
         known = [(step, v) for step, v in numbers if v is not None]
@@ -120,30 +120,17 @@ def _move(run: RunFiles) -> Move | None:
     return None
 
 
-def _warnings(run: RunFiles) -> list[str]:
+def _warnings(run: RunView) -> list[str]:
     """What a reader of the curves must know: why the run stopped, and that nothing was learnt."""
     stopped = _stopped(run)
     learnt = [str(e.get("reason", "")) for e in run.events if e["event"] == "nothing_learnt"]
     return [_capital(text) for text in [*([f"stopped: {stopped}"] if stopped else []), *learnt] if text]
 
 
-def _stopped(run: RunFiles) -> str:
+def _stopped(run: RunView) -> str:
     """Why a run gave up; "" where it finished, or went on since."""
     last = next((e for e in reversed(run.events) if e["event"] in ("stopped", "resumed_from", "finished")), None)
     return str(last.get("reason") or "no reason was written") if last and last["event"] == "stopped" else ""
-
-
-def _config(run: RunFiles) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(run.config)
-    except yaml.YAMLError as error:
-        words = " ".join(str(error).split())[:100]
-        raise InputError(f"{run.folder / 'config.yaml'}: damaged, it is no YAML ({words})") from None
-    return found if isinstance(found, dict) else {}
-
-
-def _lineage(run: RunFiles) -> dict[str, Any]:
-    return parse_object(run.lineage, str(run.folder / "lineage.json")) if run.lineage else {}
 
 
 def _words(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from posttrain.report.words import format_difference, verdict
-from posttrain.runs.records import Comparison, Contrast, Lead, Section, ranked, root_of
+from posttrain.runs.comparison import Comparison, Contrast, Lead, Section, ranked, root_of
 from posttrain.wording import TOO_FEW, format_interval, format_number
 
 MAY_BE_CHANCE = "may be chance"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from posttrain.config.evaluation import RETENTION_SUITE
-from posttrain.runs.records import PERPLEXITY, Comparison, Contrast, Cost, Section, root_of, sections
+from posttrain.runs.comparison import Comparison, Contrast, Section, Spent, root_of, sections
+from posttrain.runs.records import PERPLEXITY
 from posttrain.stats import FEW_TASKS
 from posttrain.wording import TOO_FEW, format_interval, format_number, format_quantity
 
@@ -110,6 +111,6 @@ def _forgotten(comparison: Comparison, name: str, part: Section) -> Iterator[str
         yield f"{name}: no forgetting shown against {start}"
 
 
-def _cost(stage: Cost) -> str:
+def _cost(stage: Spent) -> str:
     tokens, flops = format_quantity(stage["tokens"]), format_quantity(stage["flops"])
     return f"{stage['seconds']:.0f} s, {tokens} tokens, {flops} FLOPs"

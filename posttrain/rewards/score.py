@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -18,7 +19,7 @@ from posttrain.data.raw import RawRow, read_bytes
 from posttrain.data.readers import EXTENSIONS, extension, iter_rows, parse_jsonl
 from posttrain.data.shapes import renamed, standardised
 from posttrain.rewards.registry import BUILTINS
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import open_scorer
 from posttrain.text import printable, printable_json
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
 
@@ -37,7 +38,8 @@ def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: Text
     assert config.data is not None
     started = time.monotonic()
     samples = read_samples(config.data, stdin, config.columns)
-    scores, first_traceback = score_samples(config, samples, _Progress(len(samples), stderr).advance)
+    with contextlib.redirect_stdout(stderr):
+        scores, first_traceback = score_samples(config, samples, _Progress(len(samples), stderr).advance)
     if not write_scores(scores, stdout):
         return 0
     failed = sum(score.failed for score in scores)
@@ -56,7 +58,7 @@ def score_samples(
 ) -> tuple[list[Score], str | None]:
     """The scores, in order, and the traceback of the first failure."""
     columns = {name for sample in samples for name in sample.columns}
-    with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
+    with open_scorer(config, columns) as scorer:
         return scorer.score(samples, progress=progress), scorer.first_traceback
 
 

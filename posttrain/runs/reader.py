@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from posttrain.config import commands
-from posttrain.runs.config import FILE, method_of, read_settings
-from posttrain.runs.files import CostFile, LineageFile, SuiteFile, TaskLine, checked
-from posttrain.runs.log import LINEAGE, numbered_jsonl, parse_object, read_object
+from posttrain.config.evaluation import MAIN_SUITE
+from posttrain.runs.config import FILE, method_of, parse_settings
+from posttrain.runs.log import LINEAGE, numbered_jsonl, parse_object, read_file, read_object
+from posttrain.runs.records import Cost, Evaluation, EventLine, Lineage, RolloutLine, StepLine, checked
 from posttrain.runs.table import Table
 from posttrain.types import InputError
 
@@ -38,23 +39,6 @@ class Tail:
 
 
 @dataclass(frozen=True)
-class Suite:
-    """One evaluation: what it was made with, and a row a task with `task`, `prompt`, `values` and `samples`."""
-
-    name: str
-    model: str | None
-    weights_hash: str | None
-    settings: Mapping[str, Any]
-    rows: Table
-
-    @property
-    def values(self) -> dict[str, list[float | None]]:
-        """Each value over the tasks; None where a task could not be scored."""
-        names = dict.fromkeys(name for row in self.rows for name in row["values"])
-        return {name: [row["values"].get(name) for row in self.rows] for name in names}
-
-
-@dataclass(frozen=True)
 class Run:
     """A run folder, finished or not, of this version or an earlier one. Every look reads the files anew; whatever is
     missing is empty.
@@ -76,13 +60,13 @@ class Run:
     @property
     def method(self) -> str | None:
         """The command that made it, such as `sft` or `online-dpo`; None where the folder does not say."""
-        made_by: str | None = self.lineage.get("stage")
-        return made_by or method_of(self.config, commands())
+        lineage = self.lineage
+        return (lineage and lineage.stage) or method_of(self.config)
 
     @property
     def config(self) -> dict[str, Any]:
         """The settings, with defaults filled in and the hashes of data files."""
-        return read_settings(self.path / FILE)[0] if (self.path / FILE).exists() else {}
+        return parse_settings(self.text(FILE), self.path / FILE)[0] if (self.path / FILE).exists() else {}
 
     @property
     def is_finished(self) -> bool:
@@ -91,22 +75,22 @@ class Run:
     @property
     def metrics(self) -> Table:
         """A row a step."""
-        return self._lines("metrics.jsonl")
+        return self._lines("metrics.jsonl", StepLine)
 
     @property
     def events(self) -> Table:
         """Alarms, notes, resumes and the end, each with `event` and mostly `reason`."""
-        return self._lines("events.jsonl")
+        return self._lines("events.jsonl", EventLine)
 
     @property
-    def cost(self) -> dict[str, Any]:
-        """`steps`, `seconds`, `tokens` and `flops` of a finished run."""
-        return self._object("cost.json", CostFile)
+    def cost(self) -> Cost | None:
+        """What a finished run took."""
+        return Cost.read(self.path)
 
     @property
-    def lineage(self) -> dict[str, Any]:
-        """What a finished run was made from: `stage`, `parents`, `data`, hashes, versions."""
-        return self._object(LINEAGE, LineageFile)
+    def lineage(self) -> Lineage | None:
+        """What a finished run was made from."""
+        return Lineage.read(self.path)
 
     @property
     def model(self) -> Path:
@@ -114,13 +98,46 @@ class Run:
         return self.path / "model"
 
     @property
-    def evaluations(self) -> dict[str, Suite]:
-        """The evaluations of tasks in the folder by their name."""
-        return {file.stem: self._suite(file) for file in sorted((self.path / "evaluations").glob("*.jsonl"))}
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The evaluations of tasks in the folder by their name, the main suite first."""
+        files = sorted((self.path / "evaluations").glob("*.jsonl"), key=lambda f: (f.stem != MAIN_SUITE, f.stem))
+        return {file.stem: Evaluation.read(file) for file in files}
+
+    @property
+    def measured(self) -> dict[str, dict[str, Any]]:
+        """Numbers that are not of tasks, by what they are of: a reward model's on held-out pairs, those of adversarial
+        rounds."""
+        suites = sorted((self.path / "evaluations").glob("*.json"))
+        files = [file for file in suites if not file.with_suffix(".jsonl").exists()]
+        return {file.stem: found for file in (*files, self.path / "adversarial.json") if (found := read_object(file))}
+
+    def text(self, name: str) -> str:
+        """The text of one of its files as it stands, "" where there is none. Raises InputError where it is not
+        UTF-8."""
+        return read_text(self.path / name)
 
     def rollouts(self, step: int | None = None) -> Table:
         """Sampled answers with score, parts and advantage: of one step, or of all."""
         return Table(row for row in self._rollouts(step) if step is None or row.get("step") == step)
+
+    def first_and_last_rollouts(self, n: int) -> tuple[Table, Table]:
+        """At most `n` of each. Only these lines are parsed: the file can be large."""
+        path = self.path / "rollouts.jsonl"
+        first: list[tuple[int, bytes]] = []
+        last: deque[tuple[int, bytes]] = deque(maxlen=n)
+        if path.exists():
+            if not path.is_file():
+                raise InputError(f"{path}: damaged, it is no file")
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.endswith(b"\n"):  # else torn by a kill
+                        (first if len(first) < n else last).append((number, line))
+
+        def rows(lines: Iterable[tuple[int, bytes]]) -> Table:
+            places = ((f"{path}:{number}", line) for number, line in lines)
+            return Table(checked(parse_object(line, where), RolloutLine, where) for where, line in places)
+
+        return rows(first), rows(last)
 
     def tail(self, since: tuple[Position, Position] | None = None) -> Tail:
         """The whole lines that were added after an earlier look; None is from the beginning."""
@@ -129,18 +146,8 @@ class Run:
         events, _, second = self._since("events.jsonl", before[1])
         return Tail(metrics, events, rewritten, (first, second))
 
-    def _lines(self, name: str) -> Table:
-        return Table(row for _, row in numbered_jsonl(self.path / name))
-
-    def _object(self, name: str, form: type) -> dict[str, Any]:
-        found = read_object(self.path / name)
-        return checked(found, form, self.path / name) if found else {}
-
-    def _suite(self, file: Path) -> Suite:
-        about = file.with_suffix(".json")
-        meta = checked(read_object(about), SuiteFile, about)
-        rows = Table(checked(row, TaskLine, where) for where, row in numbered_jsonl(file))
-        return Suite(file.stem, meta.get("model"), meta.get("weights_hash"), meta.get("settings") or {}, rows)
+    def _lines(self, name: str, form: type) -> Table:
+        return Table(checked(row, form, where) for where, row in numbered_jsonl(self.path / name))
 
     def _rollouts(self, step: int | None) -> Iterator[dict[str, Any]]:
         path = self.path / "rollouts.jsonl"
@@ -166,3 +173,11 @@ class Run:
         whole = data[: data.rfind(b"\n") + 1]
         rows = Table(parse_object(line, str(path)) for line in whole.split(b"\n") if line)
         return rows, rewritten, Position(file, start + len(whole))
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, "" where there is none. Raises InputError where it is not UTF-8."""
+    try:
+        return (read_file(path) or b"").decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: damaged, it is not UTF-8") from None

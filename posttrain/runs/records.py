@@ -1,111 +1,259 @@
-"""What `compare.json` holds, and what of it belongs into one table. Nothing here reads a file; `wording` says it."""
+"""The records of a run folder: what a run cost, what it was made from, evaluations, findings. Each is read and written
+in one place. Folders may come from somebody else, or be damaged: what is not of the form that we write is refused with
+its file and line."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NotRequired
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NotRequired, Self
 
+from pydantic import AllowInfNan, BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # the one that pydantic reads before Python 3.12
 
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
-from posttrain.stats import Estimate
+from posttrain.runs.log import numbered_jsonl, read_object, write_atomic
+from posttrain.runs.table import Table
+from posttrain.types import InputError
 
-RUNS_FILE = "runs.json"
-"""Beside `compare.json`: where the runs are if they are not in its folder, name -> path relative to it."""
+if TYPE_CHECKING:
+    from posttrain.runs.log import RunLog
+
 PERPLEXITY = "retention/perplexity"
-HEADLINES = ("accuracy", "greedy")
-"""What a reward gave, by the names of values: over samples, and to the greedy answer."""
-SHARES = ("accuracy", "greedy", "truncated", "knowledge", "reading", "instructions")
+TEXT_NLL = "text_nll"
+"""The value whose tasks are windows of a text, not questions."""
+Finite = Annotated[float, AllowInfNan(False)]
 
 
-class Contrast(TypedDict):
-    """`of` minus `against` over the tasks both have scored, with its 95% interval where there are FEW_TASKS of them."""
-
-    of: str
-    against: str
-    evaluation: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int
+def _number(value: Any) -> float:
+    """The number as it is: a whole one stays whole, so that a file that is written again has the same bytes."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
 
 
-class Lead(TypedDict):
-    """The stage with the highest headline value of a suite, against every other. It was chosen by looking, so each
-    interval covers 1 - 5%/`comparisons` (Bonferroni): all of them together hold with 95%, whichever stage was chosen.
-    `comparisons` is the number of stages that it was chosen among, less one."""
-
-    of: str
-    comparisons: int
-    others: list[Contrast]
-    """`of` minus each stage that it can be compared with, the highest first."""
-    gain: NotRequired[Contrast]
-    """The highest stage that was trained here minus its start, where they can be compared."""
+Number = Annotated[float, PlainValidator(_number)]
 
 
-class Cost(TypedDict):
-    """Time, tokens and floating-point operations."""
+class Record(BaseModel):
+    """A JSON file of a run folder. Only fields that were given are written, in the order of the class."""
 
-    seconds: float
+    FILE: ClassVar[str]
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The record of a run folder; None where there is none. Raises InputError for a damaged file."""
+        file = folder / cls.FILE
+        found = read_object(file)
+        try:
+            return cls.model_validate(found) if found else None
+        except ValidationError as error:
+            raise _damaged(error, file) from None
+
+    def save(self, log: RunLog) -> None:
+        log.write_json(self.FILE, self.model_dump(exclude_unset=True))
+
+
+class Cost(Record):
+    """What a run took: optimizer steps, seconds, tokens (not padding) and floating-point operations, its evaluations
+    left out."""
+
+    FILE: ClassVar[str] = "cost.json"
+    steps: int = 0
+    seconds: Number
     tokens: int
-    flops: float
+    flops: Number
+
+    @classmethod
+    def total(cls, costs: Iterable[Cost | None]) -> Cost:
+        """The sum; None stands for a run that cost nothing."""
+        known = [cost for cost in costs if cost is not None]
+        return cls(
+            steps=sum(cost.steps for cost in known),
+            seconds=sum(cost.seconds for cost in known),
+            tokens=sum(cost.tokens for cost in known),
+            flops=sum(cost.flops for cost in known),
+        )
+
+    @classmethod
+    def sampled(cls, metrics: Sequence[Mapping[str, Any]]) -> Cost:
+        """That of a run which trains nothing, from its `metrics.jsonl`, where `flops` grows from line to line."""
+        seconds, tokens = (sum(row[name] for row in metrics) for name in ("step_seconds", "tokens"))
+        return cls(steps=0, seconds=seconds, tokens=tokens, flops=metrics[-1]["flops"])
 
 
-class StageResult(Cost):
-    """What a stage cost by itself and for its data, and its evaluations by name."""
+class Lineage(Record):
+    """What a finished run was made from, and by what; which fields there are depends on the method (`stage`).
 
-    parent: str | None
-    evaluations: dict[str, Estimate]
+    Hashes are SHA-256: of weights, and of the data file."""
+
+    FILE: ClassVar[str] = "lineage.json"
+    stage: str | None = None
+    parents: list[str] = []
+    """The models that it began with."""
+    parent_weights_hash: str | None = None
+    parent_weights_hashes: list[str] = []
+    """Of an average, in the order of its parents."""
+    endpoint: str | None = None
+    policy: str | None = None
+    """The model that answers were sampled from, where it is not the parent."""
+    model: str | None = None
+    """The folder of the model that was made."""
+    weights_hash: str | None = None
+    data: str | None = None
+    data_hash: str | None = None
+    write: str | None = None
+    principles: str | None = None
+    rows: int | None = None
+    """Rows of data that were made."""
+    of_tasks: int | None = None
+    dropped: dict[str, int] = {}
+    """How many answers were left out, by why."""
+    versions: dict[str, str] = {}
+    threads: int | None = None
 
 
-class OtherStage(Cost):
-    """What a stage that is not compared cost: a reward model, or data, which is in the cost of `charged_to` too."""
+@dataclass(frozen=True)
+class Finding:
+    """One thing that an audit of a run has found. `kind` names the check; `evidence` is what it saw, as JSON values."""
 
-    parent: str | None
-    charged_to: list[str]
-
-
-class Apart(TypedDict):
-    """A suite whose evaluations cannot be compared: which stages' can among themselves, and what differs, in words."""
-
-    suite: str
-    groups: list[list[str]]
-    differences: list[str]
+    kind: str
+    severity: Literal["note", "warning", "fault"]
+    text: str
+    evidence: Mapping[str, Any]
 
 
-class Comparison(TypedDict):
-    """The content of `compare.json`."""
+# -- lines ------------------------------------------------------------------------------------------------------------
 
-    stages: dict[str, StageResult]
-    contrasts: list[Contrast]
-    others: NotRequired[dict[str, OtherStage]]
-    total: NotRequired[Cost]
-    """Of every stage, compared or not, once."""
-    leads: NotRequired[dict[str, Lead]]
-    """By suite, of those whose evaluations can all be compared; not of retention, where nothing is to be won."""
-    graded: NotRequired[dict[str, list[str]]]
-    """Suite -> the stages in which its reward gave other values than 0 and 1."""
-    apart: NotRequired[list[Apart]]
-    """What `--loose` shows without a difference."""
-    notes: NotRequired[list[str]]
-    """Values of a suite that cannot be subtracted though the others can, in words."""
+
+class StepLine(TypedDict):
+    """Of `metrics.jsonl`, beside the numbers of the step."""
+
+    step: int
+
+
+class EventLine(TypedDict):
+    """Of `events.jsonl`."""
+
+    event: str
+
+
+class SampleText(TypedDict):
+    """An answer with its score."""
+
+    text: str
+    score: Finite | None
+
+
+class RolloutLine(SampleText):
+    """Of `rollouts.jsonl`."""
+
+    step: int
+    task: str
+
+
+# -- evaluations ------------------------------------------------------------------------------------------------------
+
+
+class TaskLine(TypedDict):
+    """Of `evaluations/SUITE.jsonl`."""
+
+    task: str
+    prompt: NotRequired[str]
+    values: dict[str, Finite | None]
+    samples: list[SampleText]
+
+
+class SettingsPart(TypedDict):
+    """Of the settings of an evaluation."""
+
+    reward: NotRequired[list[str]]
+    reward_contents: NotRequired[dict[str, str]]
+    tasks_hash: NotRequired[str]
+    prompts_hash: NotRequired[str]
+
+
+class SuiteFile(TypedDict):
+    """Of `evaluations/SUITE.json`."""
+
+    model: NotRequired[str | None]
+    weights_hash: NotRequired[str | None]
+    settings: NotRequired[SettingsPart | None]
 
 
 TaskKey = tuple[str, str, int]
+"""A task, the same in every evaluation of it: its id, its prompt, and how many rows before it have both. Ids alone may
+be row numbers of different files."""
 
 
-def task_keys(rows: Sequence[Mapping[str, Any]]) -> list[TaskKey]:
-    """A key for the task of each row, the same in every evaluation of that task: its id, its prompt, and how many rows
-    before it have both. Ids alone may be row numbers of different files."""
-    seen: Counter[tuple[str, str]] = Counter()
-    keys = []
-    for row in rows:
-        task = str(row["task"]), str(row.get("prompt", ""))
-        keys.append((*task, seen[task]))
-        seen[task] += 1
-    return keys
+@dataclass(frozen=True)
+class Evaluation:
+    """One suite of a run: what it was made with (`settings`), and a row a task with `task`, `prompt`, `values` and
+    `samples`."""
+
+    suite: str
+    rows: Table
+    model: str | None = None
+    weights_hash: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> Evaluation:
+        """That of `SUITE.jsonl`, with the `SUITE.json` beside it. Raises InputError for a file that is damaged."""
+        rows = Table(checked(row, TaskLine, where) for where, row in numbered_jsonl(file))
+        meta = read_suite(file.with_suffix(".json"))
+        return cls(file.stem, rows, meta.get("model"), meta.get("weights_hash") or None, meta.get("settings") or {})
+
+    def write(self, run: Path, cost: Cost) -> None:
+        """`RUN/evaluations/SUITE.jsonl` (a line a task) and, last, `SUITE.json` (what it was and what it cost)."""
+        folder = run / "evaluations"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        write_atomic(folder / f"{self.suite}.jsonl", lines)
+        about = {"suite": self.suite, "model": self.model, "weights_hash": self.weights_hash}
+        spent = {"seconds": cost.seconds, "tokens": cost.tokens, "flops": cost.flops, "settings": self.settings}
+        write_atomic(folder / f"{self.suite}.json", json.dumps(about | spent, indent=1) + "\n")
+
+    @cached_property
+    def values(self) -> dict[str, dict[TaskKey, float | None]]:
+        """By the name of a value, that of each task; None where the task could not be scored."""
+        found: dict[str, dict[TaskKey, float | None]] = {}
+        for key, row in zip(self.keys, self.rows, strict=True):
+            for name, value in row["values"].items():
+                found.setdefault(name, {})[key] = value
+        return found
+
+    @cached_property
+    def keys(self) -> list[TaskKey]:
+        """The task of each row."""
+        seen: Counter[tuple[str, str]] = Counter()
+        keys = []
+        for row in self.rows:
+            task = str(row["task"]), str(row.get("prompt", ""))
+            keys.append((*task, seen[task]))
+            seen[task] += 1
+        return keys
+
+    @cached_property
+    def tasks(self) -> set[TaskKey]:
+        """All tasks but the windows of a text."""
+        return {task for name, values in self.values.items() if name != TEXT_NLL for task in values}
+
+    @cached_property
+    def graded(self) -> bool:
+        return is_graded(self.rows)
+
+    def name(self, value: str) -> str:
+        """The name of a value in `compare.json`: alone in the main suite, else after the suite's."""
+        if self.suite == RETENTION_SUITE and value == TEXT_NLL:
+            return PERPLEXITY
+        return value if self.suite == MAIN_SUITE else f"{self.suite}/{value}"
 
 
 def is_graded(rows: Iterable[Mapping[str, Any]]) -> bool:
@@ -118,103 +266,26 @@ def is_graded(rows: Iterable[Mapping[str, Any]]) -> bool:
     return False
 
 
-def root_of(stages: dict[str, StageResult], name: str) -> str:
-    """The stage without a parent that `name` descends from."""
-    for _ in stages:
-        parent = stages[name]["parent"]
-        if parent is None:
-            return name
-        name = parent
-    raise ValueError(f"stage {name} descends from itself")
+def read_suite(file: Path) -> dict[str, Any]:
+    """The `SUITE.json` of an evaluation."""
+    return checked(read_object(file), SuiteFile, file)
 
 
-def ranked(stages: Mapping[str, StageResult], evaluation: str) -> list[str]:
-    """The stages that have a value of this evaluation, the highest first."""
-    values = {name: e["value"] for name, s in stages.items() if (e := s["evaluations"].get(evaluation)) is not None}
-    scored = {name: value for name, value in values.items() if value is not None}
-    return sorted(scored, key=lambda name: -scored[name])
+def checked(value: Any, form: type, where: Path | str) -> dict[str, Any]:
+    """The value, which has the form of a TypedDict; more keys may be there. Raises InputError for any other."""
+    try:
+        _adapter(form).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise _damaged(error, where) from None
+    return dict(value)
 
 
-def suite_of(evaluation: str) -> str:
-    """`retention` of `retention/reading`; `held_out` of `accuracy`."""
-    suite, slash, _ = evaluation.partition("/")
-    return suite if slash else MAIN_SUITE
+def _damaged(error: ValidationError, where: Path | str) -> InputError:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"])) or "it"
+    return InputError(f"{where}: damaged, {place}: {first['msg'].lower()}")
 
 
-@dataclass(frozen=True)
-class Section:
-    """The evaluations of one suite that may stand in one table. `names` are those of its values, the headline first;
-    `apart` says that further sections hold the same suite of other stages."""
-
-    suite: str
-    stages: tuple[str, ...]
-    names: tuple[str, ...]
-    graded: bool
-    shares: frozenset[str]
-    apart: bool
-
-    @property
-    def title(self) -> str:
-        """`Results`, or what else the suite is called, and whose they are where not all stages'."""
-        known = {MAIN_SUITE: "Results", RETENTION_SUITE: "Retention"}
-        return known.get(self.suite, self.suite) + (f" of {', '.join(self.stages)}" if self.apart else "")
-
-    @property
-    def headline(self) -> str | None:
-        """The value that verdicts are about: what the reward gave the samples, else the greedy answer."""
-        return next((name for name in self.names if _value_name(name) in HEADLINES), None)
-
-    def label(self, evaluation: str) -> str:
-        return label(evaluation, self.graded)
-
-    def label_of_suite(self, evaluation: str) -> str:
-        """The label, with the suite where it is not one of ours: `accuracy on hard`."""
-        named = self.suite not in (MAIN_SUITE, RETENTION_SUITE)
-        return self.label(evaluation) + (f" on {self.suite}" if named else "")
-
-    def holds(self, contrast: Contrast) -> bool:
-        return contrast["evaluation"] in self.names and contrast["of"] in self.stages
-
-
-def sections(comparison: Comparison) -> list[Section]:
-    """What belongs together, in the order to show it in: the main suite, others by name, retention."""
-    order = {MAIN_SUITE: 0, RETENTION_SUITE: 2}
-    suites = {suite_of(e) for stage in comparison["stages"].values() for e in stage["evaluations"]}
-    apart = {entry["suite"]: entry["groups"] for entry in comparison.get("apart", ())}
-    return [
-        _section(comparison, suite, group, suite in apart)
-        for suite in sorted(suites, key=lambda s: (order.get(s, 1), s))
-        for group in apart.get(suite, [list(comparison["stages"])])
-    ]
-
-
-def _section(comparison: Comparison, suite: str, stages: Sequence[str], apart: bool) -> Section:
-    found = [comparison["stages"][stage]["evaluations"] for stage in stages]
-    names = dict.fromkeys(e for evaluations in found for e in evaluations if suite_of(e) == suite)
-    graded = bool(set(comparison.get("graded", {}).get(suite, ())) & set(stages))
-    values = {name: [e[name]["value"] for e in found if name in e] for name in names}
-
-    def is_share(name: str) -> bool:
-        value = _value_name(name)
-        by_name = value.startswith("pass@") or (value in SHARES and not (graded and value in HEADLINES))
-        return by_name and all(v is None or 0 <= v <= 1 for v in values[name])
-
-    def place(name: str) -> int:
-        value = _value_name(name)
-        return HEADLINES.index(value) if value in HEADLINES else len(HEADLINES)
-
-    ordered = tuple(sorted(names, key=place))
-    return Section(suite, tuple(stages), ordered, graded, frozenset(filter(is_share, ordered)), apart)
-
-
-def _value_name(evaluation: str) -> str:
-    return evaluation.rpartition("/")[2]
-
-
-def label(evaluation: str, graded: bool) -> str:
-    """How a value is called on a page: `retention/knowledge` is `knowledge`; of a graded reward `accuracy` is
-    `mean reward`."""
-    name = _value_name(evaluation)
-    if graded and name in HEADLINES:
-        return {"accuracy": "mean reward", "greedy": "greedy reward"}[name]
-    return {"kl": "KL", "text_nll": "negative log-likelihood"}.get(name, name.replace("_", " "))
+@cache
+def _adapter(form: type) -> TypeAdapter[Any]:
+    return TypeAdapter(form)

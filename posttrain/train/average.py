@@ -21,7 +21,8 @@ from posttrain.models import weights_hash
 from posttrain.models.dtypes import DTYPES, rounded
 from posttrain.models.load import UNLOADABLE, check_config, model_folder
 from posttrain.runs.log import RunLog, write_atomic
-from posttrain.train.loop import finished, versions
+from posttrain.runs.records import Cost, Lineage
+from posttrain.train.loop import nothing_to_do, versions
 from posttrain.types import InputError
 
 BESIDE_WEIGHTS = {".json", ".jinja", ".model", ".txt"}
@@ -39,7 +40,7 @@ def average_models(config: AverageConfig) -> None:
     what makes the mean a good model (Wortsman et al., arXiv:2203.05482); that they do is for the user to know. Raises
     InputError for models that differ in architecture, in the names or shapes of their weights, or in vocabulary."""
     folders = [Path(model_folder(name)) for name in config.models]
-    if finished(config.out, config.model_dump(mode="json"), config.resume):
+    if nothing_to_do(config.out, config.model_dump(mode="json"), config.resume):
         return
     begun = time.perf_counter()
     files = _files(config.models, folders)
@@ -47,18 +48,15 @@ def average_models(config: AverageConfig) -> None:
     with RunLog(config.out, config.model_dump(mode="json"), config.resume) as log:
         folder = log.write_folder("model", lambda out: _write(out, folders[0], files, DTYPES.get(config.save_dtype)))
         seconds = time.perf_counter() - begun
-        log.write_json("cost.json", {"steps": 0, "seconds": seconds, "tokens": 0, "flops": 0.0})
-        log.write_json(
-            "lineage.json",
-            {
-                "stage": "average",
-                "parents": list(config.models),
-                "parent_weights_hashes": [weights_hash(parent) for parent in folders],
-                "model": str(folder),
-                "weights_hash": weights_hash(folder),
-                "versions": versions(),
-            },
-        )
+        Cost(steps=0, seconds=seconds, tokens=0, flops=0.0).save(log)
+        Lineage(
+            stage="average",
+            parents=list(config.models),
+            parent_weights_hashes=[weights_hash(parent) for parent in folders],
+            model=str(folder),
+            weights_hash=weights_hash(folder),
+            versions=versions(),
+        ).save(log)
 
 
 def _files(names: tuple[str, ...], folders: list[Path]) -> list[dict[str, Path]]:

@@ -100,7 +100,7 @@ def test_an_evaluation_of_a_run_is_the_command_s_and_is_compared(run: pt.Run, tm
     evaluation = pt.evaluate(run, data=TASKS, **options)
     here, there = (comparable(p / "evaluations" / "held_out.jsonl") for p in (run.path, other))
     assert here == there == [_timeless(row) for row in evaluation.rows]
-    assert evaluation.table[0]["value"] == "greedy" and evaluation.table[0]["n"] == 8
+    assert evaluation.table[0]["measure"] == "greedy" and evaluation.table[0]["n"] == 8
     comparison = pt.compare({"first": run, "second": other})
     assert list(comparison.data["stages"]) == ["first", "second"] == list(comparison.runs)
     assert "second: no difference in accuracy shown against first" in str(comparison)
@@ -116,7 +116,7 @@ def test_an_evaluation_of_a_run_is_the_command_s_and_is_compared(run: pt.Run, tm
 def test_rows_are_kept_where_the_run_is(run: pt.Run):
     assert run.config["data"] == str(trained_data := Path(run.config["out"]) / "inputs" / "data.jsonl")
     assert [json.loads(line) for line in trained_data.read_text().splitlines()] == ROWS
-    assert run.config["data_hash"] == run.lineage["data_hash"]
+    assert run.lineage and run.config["data_hash"] == run.lineage.data_hash
 
 
 def test_a_table_and_a_list_are_the_same_rows(tmp_path: Path):
@@ -145,7 +145,7 @@ def test_a_run_is_a_model_and_answers(run: pt.Run, tmp_path: Path):
     with pytest.raises(pt.InputError, match="max_new_tokens must be greater"):
         run.generate("Say apple", max_new_tokens=0)
     averaged = pt.average([run, "tiny-random"], out=tmp_path / "averaged")
-    assert averaged.lineage["parents"] == [str(run.path), "tiny-random"]
+    assert averaged.lineage and averaged.lineage.parents == [str(run.path), "tiny-random"]
 
 
 def test_a_run_shows_itself(run: pt.Run):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posttrain.batch import packing
-from posttrain.batch.packing import EXTRAS, Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.batch.types import Batch, Node
 from posttrain.models.language_model import padded_rows
 
@@ -71,24 +71,47 @@ def test_pack_by_hand() -> None:
     assert batch.mask.tolist() == [False, False, True, True, True, False, True]
     assert batch.weights.tolist() == [0.5, 0.5, 0.25, 0.125]
     assert batch.nodes == (Node(-1, 2), Node(0, 2), Node(0, 1), Node(-1, 2)) and batch.sequences == 3
-    assert all(getattr(batch, name) is None for name in EXTRAS) and batch.supports is None
+    assert not batch.token and not batch.row and batch.supports is None
 
 
-def test_extras_and_supports_follow_the_mask() -> None:
-    """Numbers belong to trained tokens, branch after branch, across trees."""
-    first = Branch((1, 2, 3), (False, True, True), (1.0, 1.0), {"advantages": (0.5, 0.25)}, ((2, 7), (3,)))
-    second = Branch((1, 4), (False, True), (1.0,), {"advantages": (-1.0,)}, ((4, 9),))
+def test_names_and_supports_follow_the_mask() -> None:
+    """Numbers belong to trained tokens or to rows, branch after branch, across trees."""
+    first = Branch(
+        (1, 2, 3),
+        (False, True, True),
+        (1.0, 1.0),
+        {"advantages": (0.5, 0.25)},
+        {"pair": (1, 2), "p": 0.5},
+        ((2, 7), (3,)),
+    )
+    second = Branch((1, 4), (False, True), (1.0,), {"advantages": (-1.0,)}, {"pair": (3, 4), "p": 1}, ((4, 9),))
     batch = pack([share_prefix([first, second]), Tree((), (second,))])
     assert batch.token_ids[batch.mask].tolist() == [2, 3, 4, 4]
-    assert batch.advantages is not None and batch.advantages.tolist() == [0.5, 0.25, -1.0, -1.0]
+    assert batch.token["advantages"].tolist() == [0.5, 0.25, -1.0, -1.0]
+    assert batch.row["pair"].tolist() == [[1, 2], [3, 4], [3, 4]] and batch.row["p"].tolist() == [0.5, 1, 1]
     assert batch.supports == ((2, 7), (3,), (4, 9), (4, 9))
-    assert batch.ref_logprobs is None
 
 
-@pytest.mark.parametrize("where", ["extras", "supports"])
-def test_extras_of_some_branches_only_are_refused(where: str) -> None:
-    full = Branch((1, 2), (False, True), (1.0,), {"advantages": (1.0,)}, ((2,),))
-    bare = replace(full, extras={}) if where == "extras" else replace(full, supports=None)
+def test_a_name_that_is_missing_is_told_with_who_gives_it() -> None:
+    batch = pack([Tree((), (Branch((1, 2), (False, True), (1.0,), {"label": (1.0,)}),))])
+    with pytest.raises(KeyError, match="no 'advantages', which the branches of rl carry; it has: label"):
+        batch.token["advantages"]
+    with pytest.raises(KeyError, match="no 'mine'; it has: nothing"):
+        batch.row["mine"]
+
+
+def test_a_batch_moves_whole() -> None:
+    """`meta` stands for any other device; where all is there already nothing is copied."""
+    batch = pack([Tree((), (Branch((1, 2), (False, True), (1.0,), {"label": (1.0,)}, {"margin": 2.0}),))])
+    assert batch.to(torch.device("cpu")) is batch
+    tensors = [v for v in vars(batch).values() if isinstance(v, torch.Tensor)]
+    assert len(tensors) == 6
+
+
+@pytest.mark.parametrize("where", ["token", "row", "supports"])
+def test_what_some_branches_carry_only_is_refused(where: str) -> None:
+    full = Branch((1, 2), (False, True), (1.0,), {"advantages": (1.0,)}, {"margin": 1.0}, ((2,),))
+    bare = replace(full, **{where: None if where == "supports" else {}})
     with pytest.raises(ValueError, match="only some branches"):
         pack([Tree((), (full,)), Tree((), (bare,))])
 
@@ -101,7 +124,7 @@ def test_lengths_are_checked() -> None:
     with pytest.raises(ValueError, match="advantages has 0 values for 1"):
         Branch((1, 2), (False, True), (1.0,), {"advantages": ()})
     with pytest.raises(ValueError, match="2 supports for 1"):
-        pack([Tree((), (Branch((1, 2), (False, True), (1.0,), {}, ((2,), (3,))),))])
+        pack([Tree((), (Branch((1, 2), (False, True), (1.0,), supports=((2,), (3,))),))])
 
 
 def test_a_trained_root_is_refused() -> None:
@@ -178,7 +201,7 @@ def test_every_path_reproduces_its_row(seed: int) -> None:
     assert [(int(batch.sequence[t]), path(batch, t)) for t in trained] == expected
     values = torch.tensor([v for r in rows for v in r.weights])
     assert batch.weights.tolist() == values.tolist()
-    assert batch.advantages is not None and batch.advantages.tolist() == values.tolist()
+    assert batch.token["advantages"].tolist() == values.tolist()
     assert not bool((batch.mask & (batch.sequence < 0)).any()), "a shared trunk holds no trained token"
     assert batch.sequences == len(rows)
     for group, tree in zip(groups, trees, strict=True):

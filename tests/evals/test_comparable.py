@@ -19,7 +19,9 @@ from posttrain.evals.settings import reward_differences, task_settings, tasks_ha
 from posttrain.report.html import write_report
 from posttrain.rewards.contents import reward_contents
 from posttrain.rewards.scorer import Scorer
-from posttrain.runs.records import Comparison, is_graded, task_keys
+from posttrain.runs.comparison import Comparison
+from posttrain.runs.records import Evaluation, is_graded
+from posttrain.runs.table import Table
 from posttrain.types import InputError, Message, Sampling, Task
 from posttrain.wording import format_number
 from tests.training_helpers import write_rows
@@ -199,7 +201,7 @@ def test_rows_of_one_id_are_all_kept(tmp_path: Path) -> None:
             for prompt, score in zip("xyzz", scores, strict=True)
         ]
         write_evaluation(tmp_path / name, "held_out", rows)
-        assert task_keys(rows) == [("t", "x", 0), ("t", "y", 0), ("t", "z", 0), ("t", "z", 1)]
+        assert Evaluation("held_out", Table(rows)).keys == [("t", "x", 0), ("t", "y", 0), ("t", "z", 0), ("t", "z", 1)]
     found = compare({n: tmp_path / n for n in "ab"}, {"a": None, "b": "a"}, tmp_path / "out")
     (contrast,) = found["contrasts"]
     assert (contrast["value"], contrast["n"]) == (-0.75, 4)

@@ -15,12 +15,12 @@ from rich.console import Console
 from posttrain.cli.compare import compare_runs
 from posttrain.config import CompareConfig
 from posttrain.evals.compare import compare
-from posttrain.evals.evaluations import read_evaluations
 from posttrain.evals.runs import name_runs
 from posttrain.report.html import write_report
 from posttrain.report.terminal import format_tables
 from posttrain.report.words import summary, verdict
-from posttrain.runs.records import Comparison, Contrast, root_of, sections
+from posttrain.runs.comparison import Comparison, Contrast, root_of, sections
+from posttrain.runs.reader import Run
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
 
@@ -156,7 +156,7 @@ def test_a_broken_evaluation_names_the_file(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"accuracy": [1.0]})
     (run / "evaluations" / "held_out.jsonl").write_text('{"tsk": 1}\n')
     with pytest.raises(InputError, match=r"held_out\.jsonl.*task"):
-        read_evaluations(run)
+        _ = Run(run).evaluations
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

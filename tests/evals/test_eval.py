@@ -10,9 +10,10 @@ import pytest
 
 from posttrain.cli.main import main
 from posttrain.config import EvalConfig
-from posttrain.evals.evaluations import differences, read_evaluations
+from posttrain.evals.evaluations import differences
 from posttrain.evals.retention import as_tasks, retention_tasks
 from posttrain.evals.run import run_eval
+from posttrain.runs.reader import Run
 from tests.training_helpers import read_rows, write_rows
 
 REWARDS = """
@@ -74,7 +75,7 @@ def test_retention_of_any_model(
     assert "knowledge" in printed and "perplexity" in printed and "[too few tasks]  n=2" in printed
     meta = json.loads((tmp_path / "evaluations" / "retention.json").read_text())
     assert meta["suite"] == "retention" and meta["settings"]["max_new_tokens"] == 48
-    evaluation = read_evaluations(tmp_path)["retention"]
+    evaluation = Run(tmp_path).evaluations["retention"]
     assert not differences(evaluation, evaluation)
     newer = replace(evaluation, settings={**meta["settings"], "tasks_hash": "h", "max_new_tokens": 64})
     assert [d.partition(" (")[0] for d in differences(evaluation, newer)] == ["tasks", "max_new_tokens"]

@@ -232,7 +232,7 @@ def test_nothing_to_train(tiny: LanguageModel, packed: bool, monkeypatch: pytest
     """A batch whose rows train nothing has no log-probabilities, and is no error."""
     monkeypatch.setattr(tiny, "packed", packed)
     for supports in (None, ()):
-        batch = pack([Tree((), (Branch((5, 6), (False, False), (), {}, supports),))])
+        batch = pack([Tree((), (Branch((5, 6), (False, False), (), supports=supports),))])
         assert tiny.logprobs(batch).logprobs.shape == (0,)
 
 

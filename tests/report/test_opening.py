@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from posttrain.evals.compare import compare
-from posttrain.report.files import read_run
 from posttrain.report.html import write_report
 from posttrain.report.opening import Opening, comparison_opening, format_flop
 from posttrain.report.run_opening import run_opening
+from posttrain.report.run_view import RunView
 from posttrain.report.sentence import winner
-from posttrain.runs.records import Comparison, sections
+from posttrain.runs.comparison import Comparison, sections
+from posttrain.runs.reader import Run
 from posttrain.stats import paired_bootstrap
 from posttrain.types import InputError
 
@@ -109,9 +110,9 @@ def test_intervals_are_widened_for_choosing_the_highest(tmp_path: Path) -> None:
     narrow = paired_bootstrap(a, b, 0)
     lead = next(c for c in found["leads"]["held_out"]["others"] if c["against"] == "dpo")
     plain = next(c for c in found["contrasts"] if (c["of"], c["against"]) == ("grpo", "dpo"))
-    assert (lead["low"], lead["high"]) == (wide.low, wide.high)
-    assert (plain["low"], plain["high"]) == (narrow.low, narrow.high)
-    assert wide.low < narrow.low and wide.high > narrow.high
+    assert (lead["low"], lead["high"]) == (wide["low"], wide["high"])
+    assert (plain["low"], plain["high"]) == (narrow["low"], narrow["high"])
+    assert wide["low"] < narrow["low"] and wide["high"] > narrow["high"]
 
 
 def test_no_gain_and_worse_than_the_start(tmp_path: Path) -> None:
@@ -240,10 +241,11 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (out / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in events))
-    (out / "config.yaml").write_text(config)
+    if config:
+        (out / "config.yaml").write_text(config)
     if stage:
         (out / "lineage.json").write_text(json.dumps({"stage": stage}))
-    return run_opening(read_run("run", out))
+    return run_opening(RunView(Run(out), "run"))
 
 
 def test_an_sft_run_says_how_far_held_out_loss_went_and_that_it_stopped(tmp_path: Path) -> None:

@@ -25,7 +25,14 @@ def log(tmp_path: Path):
 
 def test_an_unfinished_run_shows_what_it_has(log: RunLog):
     run = Run(log.out)
-    assert (run.metrics, run.events, run.cost, run.lineage, run.evaluations, run.rollouts()) == ([], [], {}, {}, {}, [])
+    assert (run.metrics, run.events, run.cost, run.lineage, run.evaluations, run.rollouts()) == (
+        [],
+        [],
+        None,
+        None,
+        {},
+        [],
+    )
     log.metrics({"step": 1, "loss": 2.5})
     log.event("note", reason="why")
     assert run.metrics == [{"step": 1, "loss": 2.5}]
@@ -39,8 +46,8 @@ def test_a_finished_run_says_what_it_was_made_from(log: RunLog):
     log.write_json("lineage.json", {"stage": "rl", "parents": ["runs/sft"]})
     run = Run(log.out)
     assert run.is_finished and run.method == "rl"
-    assert run.cost["flops"] == 2.0
-    assert run.lineage["parents"] == ["runs/sft"]
+    assert run.cost is not None and run.cost.flops == 2.0
+    assert run.lineage is not None and run.lineage.parents == ["runs/sft"]
 
 
 def test_rollouts_are_those_of_the_step(log: RunLog):
@@ -86,7 +93,7 @@ def test_evaluations_are_read_with_their_values(log: RunLog):
         '{"model": "runs/rl", "weights_hash": "00", "settings": {"reward": ["math"]}}'
     )
     suite = Run(log.out).evaluations["held_out"]
-    assert suite.values == {"accuracy": [1.0, None]}
+    assert suite.values == {"accuracy": {("a", "a", 0): 1.0, ("b", "b", 0): None}}
     assert (suite.model, suite.settings) == ("runs/rl", {"reward": ["math"]})
 
 

@@ -94,23 +94,24 @@ def example_trees(
 ) -> list[Tree]:
     """A tree an example: the prompt as trunk, the responses as branches in order, every response token trained.
 
-    A token's weight is its share in its response's sum: 1, and `ld_alpha` beyond the length of the shorter response
-    (LD-DPO, arXiv:2409.06411). Its advantage is p where the response is desirable and −p where it is not, p being how
-    likely that is right. `reference` holds the log-probabilities of all responses in order."""
+    A token has its `share` in its response's sum: 1, and `ld_alpha` beyond the length of the shorter response (LD-DPO,
+    arXiv:2409.06411). A response is `desirable` or not, with the `probability` that this is right. `reference` holds
+    the log-probabilities of all responses in order. The losses read no weights, which are 1/(responses x length)."""
     given = iter(reference or ())
+    count = sum(len(example.responses) for example in examples)
     trees = []
     for example in examples:
         shared = min(map(len, example.responses)) if ld_alpha is not None else None
         branches = []
         for ids, good in zip(example.responses, example.desirable, strict=True):
-            sign = example.probability if good else -example.probability
-            extras = {"advantages": (sign,) * len(ids)}
-            if reference is not None:
-                extras["ref_logprobs"] = next(given)
             n = len(ids) if shared is None else shared
-            weights = (1.0,) * n + (ld_alpha or 0.0,) * (len(ids) - n)
+            token = {"share": (1.0,) * n + (ld_alpha or 0.0,) * (len(ids) - n)}
+            if reference is not None:
+                token["ref_logprobs"] = next(given)
+            row = {"desirable": float(good), "probability": example.probability}
             mask = (False,) * len(example.prompt_ids) + (True,) * len(ids)
-            branches.append(Branch(example.prompt_ids + ids, mask, weights, extras))
+            weights = (1.0 / (count * max(1, len(ids))),) * len(ids)
+            branches.append(Branch(example.prompt_ids + ids, mask, weights, token, row))
         trees.append(share_prefix(branches))
     return trees
 

@@ -13,11 +13,15 @@ from posttrain.config import RewardModelConfig
 from posttrain.data.fitting import Fitted, Limit, fit
 from posttrain.losses.reward_model import balanced_weights, bootstrap_weights
 from posttrain.models import LanguageModel
+from posttrain.models.classifier import as_classifier
 from posttrain.models.scoring import response_tree
 from posttrain.rows import PreferenceRow
 from posttrain.train.dpo.data import encode_example
+from posttrain.train.loop import load_trained
 from posttrain.types import InputError
 
+SHOWN = ("loss", "accuracy", "margin")
+"""Metrics shown beside the progress bar."""
 MARGIN = "margin"
 GOLD = ("chosen_score", "rejected_score")
 """Columns of what is true of the responses, for validation."""
@@ -80,8 +84,23 @@ def weighted(pairs: Sequence[Pair], config: RewardModelConfig) -> list[Pair]:
     return [replace(pair, weights=tuple(row)) for pair, row in zip(pairs, weights.tolist(), strict=True)]
 
 
+def untrained(config: RewardModelConfig, outputs: int, saved: int | None = None) -> LanguageModel:
+    """The model to train with a score head of so many outputs. Raises InputError for one that could not be written."""
+    lm = load_trained(config)
+    lm.add_score_head(outputs, config.seed, saved=saved)
+    assert lm.score_head is not None
+    as_classifier(lm.module, lm.score_head.weight)
+    return lm
+
+
 def pair_trees(pairs: Sequence[Pair]) -> list[Tree]:
-    return [response_tree(pair.prompt_ids, pair.responses) for pair in pairs]
+    """A tree a pair, whose responses weigh 1/(responses of the step) each and carry what the pair's label says."""
+    weight = 1 / max(1, 2 * len(pairs))
+    return [response_tree(pair.prompt_ids, pair.responses, weight, _label(pair)) for pair in pairs]
+
+
+def _label(pair: Pair) -> dict[str, float | Sequence[float]]:
+    return {"margin": pair.margin, "member_weights": pair.weights, "probability": pair.probability}
 
 
 def _number(row: PreferenceRow, column: str) -> float | None:

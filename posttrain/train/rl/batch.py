@@ -36,7 +36,7 @@ def loss_choices(config: RlConfig, beta: float) -> PolicyLoss:
 def step_trees(
     config: RlConfig, signals: Sequence[Sequence[Signal]], extras: Mapping[str, PerToken], keep_flat: bool
 ) -> list[Tree]:
-    """A tree a group; `extras` holds per-token numbers by the name of the Batch field they go to.
+    """A tree a group; `extras` holds per-token numbers by the names that the loss asks for.
 
     With R scored responses, T their sampled tokens and n those of one, a token weighs 1/(R n) (`sequence`), 1/T
     (`token`), 1/(R L) with L the longest response there can be (`constant`), or 1/R (`sum`). Responses without
@@ -86,7 +86,7 @@ def branches_of(
         if segment.supports is not None:
             kept = tuple(k for k, sampled in zip(segment.supports, segment.sampled, strict=True) if sampled)
         own = {name: values[start : start + count] for name, values in (extras or {}).items()}
-        out.append(Branch(segment.token_ids, segment.sampled, (weight,) * count, own, kept))
+        out.append(Branch(segment.token_ids, segment.sampled, (weight,) * count, own, supports=kept))
         start += count
     return out
 
@@ -112,18 +112,8 @@ def batch_loss(
 
     Without proximal log-probabilities the step is the only one on its batch, so the ratio is 1 by construction and the
     policy's own values, detached, stand for them."""
-    if batch.advantages is None or batch.sampler_logprobs is None:
-        raise ValueError("RL needs advantages and the sampler's log-probabilities")
-    device = outputs.logprobs.device
-
-    def here(values: torch.Tensor | None) -> torch.Tensor | None:
-        return None if values is None else values.to(device)
-
-    proximal = here(batch.proximal_logprobs)
-    if proximal is None:
-        proximal = outputs.logprobs.detach()
-    sequence = batch.sequence[batch.mask].to(device)
-    sampler, weights = batch.sampler_logprobs.to(device), batch.weights.to(device)
+    proximal = batch.token.get("proximal_logprobs", outputs.logprobs.detach())
+    sampler, sequence = batch.token["sampler_logprobs"], batch.sequence[batch.mask]
     importance = None
     if mismatch != "off":
         importance = importance_weights(proximal, sampler, mismatch, config.mismatch_limit, sequence)  # type: ignore[arg-type]
@@ -131,15 +121,15 @@ def batch_loss(
         choices,
         outputs.logprobs,
         proximal,
-        batch.advantages.to(device),
-        weights,
+        batch.token["advantages"],
+        batch.weights,
         sequence=sequence,
-        ref_logprobs=here(batch.ref_logprobs),
+        ref_logprobs=batch.token["ref_logprobs"] if choices.kl is not None else None,
         importance=importance,
         entropy=outputs.entropy,
     )
     # KL(sampler‖trainer) from the sampler's own samples, which is without bias however far apart they are
-    metrics = dict(result.metrics) | {"mismatch_kl": float((weights * kl_k1(sampler, proximal)).sum())}
+    metrics = dict(result.metrics) | {"mismatch_kl": float((batch.weights * kl_k1(sampler, proximal)).sum())}
     if outputs.values is None:
         return LossOutput(result.loss, metrics)
     of_values = critic_loss(batch, outputs, clip=config.value_clip)
@@ -148,10 +138,8 @@ def batch_loss(
 
 def critic_loss(batch: Batch, outputs: TokenOutputs, *, clip: float | None) -> LossOutput:
     """The value loss of a micro-batch."""
-    if batch.returns is None or batch.values is None or outputs.values is None:
-        raise ValueError("a critic needs returns and the values from before the step")
-    device = outputs.values.device
-    return value_loss(outputs.values, batch.returns.to(device), batch.weights.to(device), batch.values.to(device), clip)
+    assert outputs.values is not None
+    return value_loss(outputs.values, batch.token["returns"], batch.weights, batch.token["values"], clip)
 
 
 def group_metrics(groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) -> dict[str, float | None]:

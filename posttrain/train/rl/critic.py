@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from posttrain.batch.packing import Tree
-from posttrain.batch.types import Batch
 from posttrain.config import RlConfig
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.read import VALUES
 from posttrain.train.loop import load_trained, make_policy
-from posttrain.train.policy import LocalPolicy
+from posttrain.train.policy import Policy
 from posttrain.train.rl.batch import critic_loss
 
 
@@ -34,11 +33,11 @@ class Critic(Protocol):
 class HeadCritic:
     """A scalar head on the policy: values come with its log-probabilities and are trained in its steps."""
 
-    def __init__(self, policy: LocalPolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
     def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        return self.policy.per_branch(trees, self.policy.lm.values, head=False)
+        return [tuple(values.tolist()) for values in self.policy.read(trees, VALUES)]
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
         return {}
@@ -54,7 +53,7 @@ class SeparateCritic:
     """A model of its own with an optimizer of its own, which begins as the policy does. Its operations are charged to
     the policy's account."""
 
-    def __init__(self, config: RlConfig, policy: LocalPolicy, rate: float, total_updates: int | None) -> None:
+    def __init__(self, config: RlConfig, policy: Policy, rate: float, total_updates: int | None) -> None:
         lm = load_trained(config)
         lm.add_scalar_head()
         self.policy = policy
@@ -62,12 +61,12 @@ class SeparateCritic:
         self.loss = partial(critic_loss, clip=config.value_clip)
 
     def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        values = self.own.per_branch(trees, self.own.lm.values, head=False)
+        values = [tuple(values.tolist()) for values in self.own.read(trees, VALUES)]
         self._charge()
         return values
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
-        metrics = self.own.forward_backward(trees, self.loss, self._outputs, head=False)
+        metrics = self.own.forward_backward(trees, self.loss, VALUES)
         stepped = self.own.step()
         self._charge()
         return {**metrics, "critic_grad_norm": stepped["grad_norm"]}
@@ -79,10 +78,6 @@ class SeparateCritic:
 
     def load(self, folder: Path) -> None:
         self.own.load(folder / "critic")
-
-    def _outputs(self, batch: Batch) -> TokenOutputs:
-        values = self.own.lm.values(batch)
-        return TokenOutputs(values, values=values)
 
     def _charge(self) -> None:
         self.policy.flops += self.own.flops

@@ -15,6 +15,7 @@ from posttrain.batch.packing import share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.config import RlConfig
 from posttrain.models import LanguageModel, load_model
+from posttrain.models.read import logprobs_at
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import rollout_from_json, score
@@ -264,7 +265,7 @@ def test_loss_and_gradient_equal_a_padded_reference(
     extras = {"proximal_logprobs": proximal, "ref_logprobs": references}
     trees = step_trees(config, signals, extras, keep_flat=keep_flat or (beta > 0 and kl_in == "loss"))
     policy = LocalPolicy(lm, Optimization(1e-4), 200)
-    result = policy.forward_backward(trees, plain_loss(config), partial(lm.logprobs, temperature=temperature))
+    result = policy.forward_backward(trees, plain_loss(config), logprobs_at(temperature))
 
     fixed = {id(row): torch.tensor(drawn_logprobs(row)) for row in rows}
     expected = reference.loss(reference.groups, fixed)
@@ -363,8 +364,7 @@ def test_policy_over_proximal_is_exactly_one_at_the_start_of_a_batch() -> None:
     seen: list[torch.Tensor] = []
 
     def loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
-        assert batch.proximal_logprobs is not None
-        seen.append(outputs.logprobs.detach() - batch.proximal_logprobs)
+        seen.append(outputs.logprobs.detach() - batch.token["proximal_logprobs"])
         return plain_loss(config)(batch, outputs)
 
     extras = {"proximal_logprobs": proximal}
