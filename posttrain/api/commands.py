@@ -93,7 +93,7 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
         if not record.replayed:
             records.put(record)
             if not turns.get():
-                raise _Left
+                raise _Left("the loop over its steps was left")
 
     def work() -> None:
         try:

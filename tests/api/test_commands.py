@@ -103,7 +103,7 @@ def test_an_evaluation_of_a_run_is_the_command_s_and_is_compared(run: pt.Run, tm
     assert evaluation.table[0]["measure"] == "greedy" and evaluation.table[0]["n"] == 8
     comparison = pt.compare({"first": run, "second": other})
     assert list(comparison.data["stages"]) == ["first", "second"] == list(comparison.runs)
-    assert "second: no difference in accuracy shown against first" in str(comparison)
+    assert "second: accuracy +0.0 points against first, too few tasks (8) to tell" in str(comparison)
     assert "<td>first</td>" in comparison._repr_html_()
     assert comparison.path is None
     kept = pt.compare([run, other], out=tmp_path / "compared")
@@ -172,7 +172,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no row": ({"data": [1]}, "data: row 1 is a int; give each row as a dict"),
     "no JSON": ({"data": [{"prompt": object()}]}, "data: row 1 cannot be written as JSON: it holds a object"),
     "no data": ({"data": 7}, "data: a int is no data"),
-    "no file": ({"data": "none.jsonl"}, "none.jsonl: no such file"),
+    "no file": ({"data": "none.jsonl"}, "no such file: none.jsonl"),
     "several sets": ({"data": {"train": ROWS}}, "data: has the keys train; give the rows of one of them"),
 }
 
@@ -215,6 +215,68 @@ def test_a_function_of_python_is_a_reward_and_its_run_goes_on_from_python_alone(
     (run.path / "lineage.json").unlink()
     assert main(["rl", "--resume", str(run.path)]) == 2
     assert "<function brief sha256=" in capsys.readouterr().err
+
+
+def test_steps_wait_for_each_other_and_may_be_left(tmp_path: Path):
+    config = pt.SftConfig(
+        model="tiny-random",
+        data=str(write_rows(tmp_path / "rows.jsonl", ROWS)),
+        out=tmp_path / "run",
+        **{**SHORT, "max_steps": 3},
+    )
+    seen: list[int] = []
+    for record in pt.steps(config, observers=[lambda record: seen.append(record.step)]):
+        assert seen == [record.step] and record.metrics["loss"] > 0
+        break
+    assert not pt.load(tmp_path / "run").is_finished
+    rest = list(pt.steps(config.model_copy(update={"resume": True})))
+    assert [record.step for record in rest] == [1, 2, 3][-len(rest) :] and pt.load(tmp_path / "run").is_finished
+    with pytest.raises(pt.InputError, match="no such file"):
+        next(pt.steps(config.model_copy(update={"data": "none.jsonl", "out": tmp_path / "other"})))
+
+
+def test_an_observer_may_end_a_run(tmp_path: Path):
+    def enough(record: pt.StepRecord) -> list[pt.Alert]:
+        return [pt.Alert("enough", "it has seen enough", "stop")] if record.step == 2 else []
+
+    run = pt.sft("tiny-random", data=ROWS, out=tmp_path / "run", **{**SHORT, "max_steps": 9}, observers=[enough])
+    assert run.metrics.column("step") == [1, 2] and run.is_finished
+    assert run.events[0]["event"] == "enough"
+
+
+def test_a_class_of_python_is_an_environment(tmp_path: Path):
+    class Echo:
+        """An environment that says what it was told, once."""
+
+        def reset(self, **columns: Any) -> None:
+            self.done = False
+
+        def reply(self, text: str) -> str:
+            self.done = True
+            return text
+
+        def get_reward(self) -> float:
+            return 1.0
+
+    def told(environments: list[Any], completions: list[Any]) -> list[float]:
+        return [float(environment.done) for environment in environments]
+
+    options: dict[str, Any] = {**SHORT, **SAMPLED, "group_size": 2, "max_turns": 2, "env_workers": 1}
+    run = pt.rl("tiny-random", data=TASKS, env=Echo, reward=told, out=tmp_path / "run", **options)
+    assert re.fullmatch(r"<class Echo sha256=[0-9a-f]{64}>", run.config["env"])
+    assert run.rollouts().column("environment_reward") == [1.0] * 4
+    assert [row["parts"]["told"] for row in run.rollouts()] == [1.0] * 4
+
+
+def test_rewards_may_run_here(tmp_path: Path):
+    seen: list[str] = []
+
+    def remember(response: str) -> float:
+        seen.append(response)
+        return float(len(seen))
+
+    assert pt.score(["a", "b"], reward=remember, reward_workers=0).column("score") == [1.0, 2.0]
+    assert seen == ["a", "b"]
 
 
 def test_load_says_what_a_folder_holds(run: pt.Run, tmp_path: Path):
