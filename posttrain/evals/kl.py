@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.batch.packing import Branch, micro_batches, pack, share_prefix
 from posttrain.models import LanguageModel
 from posttrain.models.divergence import batch_sampling_kl
 from posttrain.models.token_logprobs import CHUNK_ELEMENTS
@@ -28,7 +28,7 @@ def kl_of_answers(
     packed = policy.packed and start.packed
     trees = [share_prefix([_branch(r) for r in group]) for group in groups if group]
     if not packed:  # logits of every token at once, and nothing is shared
-        trees = [Tree((), (_branch(rollout),)) for rollout in answers]
+        trees = [share_prefix([_branch(rollout)]) for rollout in answers]
     limit = FORWARD_TOKENS if packed else max(1, CHUNK_ELEMENTS // (2 * policy.vocabulary))
     values: list[float] = []
     flops = 0.0
@@ -48,5 +48,5 @@ def kl_of_answers(
 
 def _branch(rollout: Rollout) -> Branch:
     (segment,) = rollout.segments
-    supports = segment.supports and tuple(k for k, s in zip(segment.supports, segment.sampled, strict=True) if s)
-    return Branch(segment.token_ids, segment.sampled, (0.0,) * segment.sampled_count, supports=supports)
+    kept = segment.kept_token_ids and segment.kept_token_ids.where(segment.sampled)
+    return Branch.of(segment.token_ids, segment.sampled, 0.0, kept_token_ids=kept)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from posttrain.batch.packing import Branch, Tree, micro_batches, pack
+from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.batch.types import Node
 from posttrain.chat.template_date import dated, fixed_date, template_date
 from posttrain.config import EvalConfig
@@ -31,7 +31,7 @@ from posttrain.evals.runs import check_free, other_weights
 from posttrain.evals.settings import hash_of, task_settings, tasks_hash
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.rewards.scorer import Scorer, open_scorer
-from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
+from posttrain.rollout import Plan, fit_tasks, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runs.comparison import label
 from posttrain.runs.log import refuse_links
 from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation, is_graded
@@ -205,7 +205,7 @@ def evaluate_tasks(
             kls, spent = kl_of_answers(lm, reference, drawn) if reference is not None else ({}, 0.0)
             rows += [_task_row(group, scorer, kls) for group in groups]
             for group in groups:
-                tokens += len(prompt_ids(group.rollouts[0])) + sum(r.response_length for r in group.rollouts)
+                tokens += len(group.rollouts[0].prompt_ids) + sum(r.response_length for r in group.rollouts)
             flops += sampling_flops(lm.flops, groups) + spent
             graded = is_graded(rows)
             shown = {label(n, graded): e["value"] for n, e in summarise(rows).items() if n in ("greedy", "accuracy")}
@@ -286,7 +286,7 @@ def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteRe
         "max_new_tokens": MAX_NEW_TOKENS,
         "max_answer_words": MAX_ANSWER_WORDS,
         "tasks_hash": tasks_hash(as_tasks(), lambda column: True),
-        "text_hash": hash_of(str([tree.branches[0].token_ids for tree in trees])),
+        "text_hash": hash_of(str([tuple(tree.branches[0].token_ids.tolist()) for tree in trees])),
     }
     return SuiteResult(rows, tokens, flops, time.perf_counter() - start, settings)
 
@@ -295,7 +295,7 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
     """Every other window of 512 tokens of the text; all tokens of a window but its first are predicted."""
     ids = lm.chat.known(tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"]))
     windows = [tuple(ids[i : i + WINDOW]) for i in range(0, len(ids) - WINDOW + 1, STRIDE * WINDOW)]
-    return [Tree((), (Branch(w, (False,) + (True,) * (WINDOW - 1), (0.0,) * (WINDOW - 1)),)) for w in windows]
+    return [share_prefix([Branch.of(w, (False,) + (True,) * (WINDOW - 1), 0.0)]) for w in windows]
 
 
 def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult, settings: dict[str, Any]) -> None:

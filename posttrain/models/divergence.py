@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from posttrain.arrays import KeptTokens
 from posttrain.batch.types import Batch
 from posttrain.models.attention import ForestPlan
 from posttrain.models.cpu.linear import input_gradient, linear
 from posttrain.models.language_model import LanguageModel
-from posttrain.models.token_logprobs import BLOCK_ROWS, CHUNK_ELEMENTS, Supports, restrict
+from posttrain.models.token_logprobs import BLOCK_ROWS, CHUNK_ELEMENTS, restrict
 
 
 class Divergence(NamedTuple):
@@ -88,10 +89,10 @@ def batch_sampling_kl(
     policy: LanguageModel, reference: LanguageModel, batch: Batch, temperature: float = 1.0
 ) -> torch.Tensor:
     """`sampling_kl` at each trained token of the batch, [M] in the order of its mask, each predicted at its parent; the
-    policy keeps the batch's supports. Without gradients."""
+    policy keeps the batch's kept tokens. Without gradients."""
     with torch.no_grad():
         if not (policy.packed and reference.packed):
-            return sampling_kl(_logits(policy, batch), _logits(reference, batch), temperature, batch.supports)
+            return sampling_kl(_logits(policy, batch), _logits(reference, batch), temperature, batch.kept_token_ids)
         own, other = _head(policy, batch), _head(reference, batch)
         chunk = max(1, CHUNK_ELEMENTS // (2 * policy.vocabulary))
         parts = [slice(i, i + chunk) for i in range(0, len(own.hidden), chunk)]
@@ -100,7 +101,7 @@ def batch_sampling_kl(
                 linear(own.hidden[part], own.weight, own.bias),
                 linear(other.hidden[part], other.weight, other.bias),
                 temperature,
-                batch.supports and batch.supports[part],
+                batch.kept_token_ids and batch.kept_token_ids[part],
             )
             for part in parts
         ]
@@ -108,12 +109,12 @@ def batch_sampling_kl(
 
 
 def sampling_kl(
-    policy: torch.Tensor, reference: torch.Tensor, temperature: float = 1.0, supports: Supports | None = None
+    policy: torch.Tensor, reference: torch.Tensor, temperature: float = 1.0, kept: KeptTokens | None = None
 ) -> torch.Tensor:
     """KL(π ‖ π_ref) = Σ_v π(v) (log π(v) − log π_ref(v)) of each row, in nats, from logits [M, V]: [M].
 
-    π is what tokens were sampled from: softmax(logits / temperature) over the row's `supports`, the tokens that top-p
-    and top-k kept. π_ref has the same temperature and the whole vocabulary: cut to its own most likely tokens it would
+    π is what tokens were sampled from: softmax(logits / temperature) over the row's `kept` tokens, those that top-p
+    and top-k left. π_ref has the same temperature and the whole vocabulary: cut to its own most likely tokens it would
     give none to some that π draws, and the divergence would be infinite.
 
     The sum of these over the prefixes of an answer sampled from π, the one before its end token included, is without
@@ -123,9 +124,9 @@ def sampling_kl(
     for i in range(0, len(policy), BLOCK_ROWS):
         part = slice(i, i + BLOCK_ROWS)
         own, other = (_at_temperature(logits[part], temperature) for logits in (policy, reference))
-        q = restrict(own, supports and supports[part]).log_softmax(-1)
+        q = restrict(own, kept and kept[part]).log_softmax(-1)
         gap = q - other.log_softmax(-1)
-        if supports is not None:
+        if kept is not None:
             gap.masked_fill_(q.isneginf(), 0.0)  # what has no probability adds nothing
         out.append(torch.linalg.vecdot(q.exp_(), gap))
     return torch.cat(out) if out else policy.new_zeros(0)

@@ -157,7 +157,7 @@ class LanguageModel:
     ) -> TokenOutputs:
         """Log-probability of each trained token of a batch on the model's device, [M] in the order of its mask, each
         predicted at its parent, where `values` reads the scalar head too. Differentiable if gradients are on.
-        `temperature` divides the logits; the batch's supports apply."""
+        `temperature` divides the logits; the batch's kept tokens apply."""
         targets = batch.token_ids[batch.mask]
         output = self.module.get_output_embeddings()
         if self.packed:
@@ -169,13 +169,13 @@ class LanguageModel:
                 targets,
                 bias=output.bias,
                 temperature=temperature,
-                supports=batch.supports,
+                kept=batch.kept_token_ids,
                 entropy=entropy,
             )
         else:
             logits, hidden = self._padded(batch, values)
             out = logprobs_from_logits(
-                logits, targets, temperature=temperature, supports=batch.supports, entropy=entropy
+                logits, targets, temperature=temperature, kept=batch.kept_token_ids, entropy=entropy
             )
         return out._replace(values=self._read(hidden)) if values else out
 

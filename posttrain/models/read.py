@@ -10,7 +10,7 @@ import torch
 from posttrain.batch.packing import Tree, micro_batches, pack
 from posttrain.batch.types import Batch
 from posttrain.models.language_model import LanguageModel
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.token_logprobs import RewardOutputs, TokenOutputs, ValueOutputs
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Reading:
     """What is read at each trained token: a forward pass, and whether it goes through the language-model head, whose
     operations are counted then."""
 
-    forward: Callable[[LanguageModel, Batch], TokenOutputs]
+    forward: Callable[[LanguageModel, Batch], TokenOutputs | RewardOutputs | ValueOutputs]
     head: bool = True
 
 
@@ -28,17 +28,10 @@ def logprobs_at(temperature: float = 1.0, *, entropy: bool = False, values: bool
 
 
 LOGPROBS = logprobs_at()
-SCORES = Reading(lambda lm, batch: TokenOutputs(lm.scores(batch)), head=False)
-"""Scores [M, K] of a reward model, in the place of log-probabilities."""
-
-
-def _values(lm: LanguageModel, batch: Batch) -> TokenOutputs:
-    values = lm.values(batch)
-    return TokenOutputs(values, values=values)
-
-
-VALUES = Reading(_values, head=False)
-"""Values of a critic, in the place of log-probabilities too."""
+SCORES = Reading(lambda lm, batch: RewardOutputs(lm.scores(batch)), head=False)
+"""Scores [M, K] of a reward model."""
+VALUES = Reading(lambda lm, batch: ValueOutputs(lm.values(batch)), head=False)
+"""Values of a critic."""
 
 
 def read(
@@ -49,11 +42,11 @@ def read(
     for part in micro_batches(trees, micro_batch_tokens):
         batch = pack(part).to(lm.device)
         with torch.no_grad():
-            values = what.forward(lm, batch).logprobs
+            values = what.forward(lm, batch)[0]
         yield batch, values
 
 
 def by_branch(trees: Sequence[Tree], values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The values of all batches of some trees as a tensor a branch, in order."""
-    marked = [sum(branch.mask) for tree in trees for branch in tree.branches]
+    marked = [branch.trained for tree in trees for branch in tree.branches]
     return list(torch.cat(list(values)).split(marked)) if values else []

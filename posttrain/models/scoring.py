@@ -20,7 +20,7 @@ def response_tree(
 ) -> Tree:
     """A prompt with its responses, of each of which the last token is scored, at a `weight`. Each carries `row`."""
     ids = [prompt_ids + response for response in responses]
-    return share_prefix([Branch(i, (False,) * (len(i) - 1) + (True,), (weight,), row=row or {}) for i in ids])
+    return share_prefix([Branch.of(i, (False,) * (len(i) - 1) + (True,), weight, row=row) for i in ids])
 
 
 def score_batches(

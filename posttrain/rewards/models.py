@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from posttrain.batch.packing import Branch, Tree, micro_batches, pack
+from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.chat.format import EncodedRow
@@ -164,7 +164,7 @@ def scored_ids(row: EncodedRow) -> tuple[int, ...]:
 
 
 def whole_tree(row: EncodedRow) -> Tree:
-    return Tree((), (Branch(row.token_ids, row.mask, (1.0,) * sum(row.mask)),))
+    return share_prefix([Branch.of(row.token_ids, row.mask, 1.0)])
 
 
 def summed(lm: LanguageModel, batch: Batch) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 from posttrain.expressions import Expression
 from posttrain.rewards.calls import AttributeDict, as_list, build, run
 from posttrain.rewards.judge.backend import without_models
-from posttrain.rewards.protocol import Context, Reward, RewardResult
+from posttrain.rewards.protocol import INTERRUPTS, Context, Reward, RewardResult
 from posttrain.types import InputError, Sample
 from posttrain.workers.returns import one_line
 
@@ -25,7 +25,7 @@ class Server:
     def __init__(self, in_process: bool = False) -> None:
         self._rewards: list[Reward] = []
         self._runner = asyncio.Runner()
-        self._passed_on: tuple[type[BaseException], ...] = (KeyboardInterrupt,) if in_process else ()
+        self._passed_on: tuple[type[BaseException], ...] = INTERRUPTS if in_process else ()
 
     def answer(self, request: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | RewardResult]:
         """One answer, or for a `score` request one per sample, in order."""

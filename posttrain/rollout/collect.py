@@ -10,7 +10,6 @@ from typing import Any
 from posttrain.chat import ChatFormat
 from posttrain.engine.base import Engine, Request
 from posttrain.rewards.scorer import Scorer
-from posttrain.rollout.cost import sampled_ids
 from posttrain.rollout.plan import Limits, Plan
 from posttrain.rollout.turns import Environment, converse
 from posttrain.types import Completion, Group, InputError, Rollout, Sample, Score, Segment, Status, Task
@@ -69,7 +68,7 @@ def _rollout(chat: ChatFormat, plan: Plan, prompt_ids: tuple[int, ...], completi
         index=plan.index,
         sampling=plan.sampling,
         seed=plan.seed,
-        messages=chat.response_messages(completion.token_ids, plan.task.tools),
+        messages=chat.response_messages(completion.token_ids.tolist(), plan.task.tools),
         segments=(Segment.of(prompt_ids, completion),),
         status=STATUS[completion.stop_reason],
         error="cancelled at the deadline" if completion.stop_reason == "cancelled" else None,
@@ -90,7 +89,7 @@ def score(
         Sample(
             tasks[i].prompt,
             rollouts[i].messages,
-            sampled_ids(rollouts[i]),
+            rollouts[i].sampled_ids,
             tasks[i].columns,
             environment=rollouts[i].environment_state,
         )

@@ -68,7 +68,7 @@ class Environment(Protocol):
 UNREADABLE = "The tool call could not be read: {fault}. Write the call again."
 """Sent as a user turn, because a tool message would need the id of a call."""
 
-NOTHING = Segment((), (), (), ())
+NOTHING = Segment.of(())
 
 
 def converse(
@@ -103,7 +103,7 @@ class _Talk:
     context: Ids
     messages: list[Message] = field(default_factory=list)
     rows: list[Segment] = field(default_factory=list)
-    row: Segment = NOTHING
+    row: Segment = field(default_factory=lambda: NOTHING)
     turns: int = 0
     calls: int = 0
     sampled: Ids = ()
@@ -113,7 +113,7 @@ class _Talk:
 
     @property
     def prompt_ids(self) -> Ids:
-        return self.row.token_ids + self.context
+        return (*self.row.token_ids.tolist(), *self.context)
 
     def fail(self, error: str) -> None:
         self.status, self.error = "failed", error
@@ -127,8 +127,8 @@ class _Talk:
 
     def hear(self, chat: ChatFormat, completion: Completion, limits: Limits) -> None:
         """Take what was sampled."""
-        self.row = _grown(self.row, self.context, completion)
-        self.context, self.sampled = (), completion.token_ids
+        self.row = self.row.grown(self.context, completion)
+        self.context, self.sampled = (), tuple(completion.token_ids.tolist())
         self.turns += 1
         if completion.stop_reason == "stop":
             answer = chat.answer(self.sampled, self.tools, self.calls)
@@ -169,7 +169,7 @@ class _Talk:
         if self.status != "failed" and isinstance(outcome, Lost):
             self.fail(outcome.reason)
         judged = None if self.status == "failed" or isinstance(outcome, Lost) else outcome
-        rows = [*self.rows, self.row] if self.row.token_ids else self.rows
+        rows = [*self.rows, self.row] if len(self.row.token_ids) else self.rows
         plan = self.plan
         return Rollout(
             task_id=plan.task.id,
@@ -177,7 +177,7 @@ class _Talk:
             sampling=plan.sampling,
             seed=plan.seed,
             messages=tuple(self.messages),
-            segments=tuple(rows) or (_grown(NOTHING, self.context, Completion((), (), (), "cancelled")),),
+            segments=tuple(rows) or (Segment.of(self.context),),
             status=self.status or "ok",
             error=self.error,
             environment_reward=None if judged is None else judged.reward,
@@ -246,18 +246,6 @@ def with_observation(prompt: Prompt, observation: str) -> Prompt:
 def _encodable(text: str) -> str:
     """Text from an environment without halves of characters, which no tokenizer takes."""
     return text.encode(errors="replace").decode()
-
-
-def _grown(row: Segment, context: Ids, completion: Completion) -> Segment:
-    """The row with template tokens and what was sampled after them."""
-    new = Segment.of(context, completion)
-    return Segment(
-        row.token_ids + new.token_ids,
-        row.sampled + new.sampled,
-        row.sampler_logprobs + new.sampler_logprobs,
-        row.versions + new.versions,
-        None if new.supports is None else (row.supports or ()) + new.supports,
-    )
 
 
 def _columns(plan: Plan) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from posttrain.batch.packing import Branch, Tree
+from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import EncodedRow
 from posttrain.chat.template_date import on_one_date
@@ -33,7 +33,7 @@ from posttrain.rollout import (
     sampling_flops,
 )
 from posttrain.rows import CompletionRow
-from posttrain.runs.log import RunLog, read_recorded
+from posttrain.runs.log import RunLog, read_rollouts
 from posttrain.train.data_order import bounded_steps, rows_drawn, step_rows
 from posttrain.train.dataset_stage import fit_rows, load_rows
 from posttrain.train.loop import Prepared, Stage, StepResult, load_trained, make_policy, train
@@ -145,10 +145,10 @@ class Distill(Stage):
     def rewind(self, log: RunLog, step: int) -> None:
         """Recorded steps past the checkpoint are trained on again as they are, not sampled again."""
         steps: dict[int, list[dict[str, Any]]] = {}
-        for row in read_recorded(log.out / "rollouts.jsonl", self._read):
+        for row in read_rollouts(log.out, self._read):
             steps.setdefault(row["step"], []).append(row)
         whole = {n: rows for n, rows in steps.items() if len(rows) == len(self._planned(n)[0])}
-        log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
+        log.keep_rollouts(whole)
         self.recorded = {n: rows for n, rows in whole.items() if n > step}
         self.engine.update(None, step)
 
@@ -212,13 +212,13 @@ def distillation_trees(answers: Sequence[EncodedRow]) -> list[Tree]:
     trees = []
     for answer in answers:
         n = sum(answer.mask)
-        trees.append(Tree((), (Branch(answer.token_ids, answer.mask, (1.0 / (len(answers) * n),) * n),)))
+        trees.append(share_prefix([Branch.of(answer.token_ids, answer.mask, 1.0 / (len(answers) * n))]))
     return trees
 
 
 def _answer(rollout: Rollout) -> EncodedRow:
     (segment,) = rollout.segments
-    return EncodedRow(segment.token_ids, segment.sampled, rollout.task_id)
+    return EncodedRow(tuple(segment.token_ids.tolist()), tuple(segment.sampled.tolist()), rollout.task_id)
 
 
 def _load_teacher(config: DistillConfig) -> LanguageModel:

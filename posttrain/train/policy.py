@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, radix
+from posttrain.arrays import Floats
+from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, prefix_forest
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
 from posttrain.models.read import LOGPROBS, Reading, by_branch, logprobs_at, read
@@ -19,7 +20,7 @@ from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.train.checkpoints import DamagedFile, check_like, load_weights, read_state, save_weights
 from posttrain.train.reference import Reference
 
-Loss = Callable[[Batch, TokenOutputs], LossOutput]
+Loss = Callable[[Batch, Any], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
 
 
@@ -81,8 +82,12 @@ class Policy(Protocol):
         """What is read at every trained token, a tensor a branch in order, without gradients."""
         ...
 
-    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[tuple[float, ...]]:
-        """Log-probability of every trained token, a tuple a branch in order, without gradients."""
+    def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
+        """`read`, as an array a branch in float64."""
+        ...
+
+    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
+        """Log-probability of every trained token, an array a branch in order, without gradients."""
         ...
 
     def weights(self) -> Mapping[str, torch.Tensor]:
@@ -165,7 +170,7 @@ class LocalPolicy:
             if backward:
                 result.loss.backward()
             metrics = dict(result.metrics)
-            if outputs.entropy is not None:
+            if isinstance(outputs, TokenOutputs) and outputs.entropy is not None:
                 metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
@@ -190,8 +195,11 @@ class LocalPolicy:
         self.optimizer_steps += 1
         return {"grad_norm": float(norm) if norm is not None else 0.0, "learning_rate": rate}
 
-    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[tuple[float, ...]]:
-        return [tuple(values.tolist()) for values in self.read(trees, logprobs_at(temperature))]
+    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
+        return self.numbers(trees, logprobs_at(temperature))
+
+    def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
+        return [values.double().cpu().numpy() for values in self.read(trees, what)]
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
         found = []
@@ -245,7 +253,7 @@ def training_flops(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens:
     for part in micro_batches(trees, micro_batch_tokens):
         trained = sum(tree.trained for tree in part)
         if trained:
-            nodes = nodes_of(radix([row for tree in part for row in tree.rows()]))
+            nodes = nodes_of(prefix_forest([row for tree in part for row in tree.rows()]))
             total += lm.flops.training(nodes, trained * head)
     return total
 

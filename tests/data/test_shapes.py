@@ -28,7 +28,7 @@ from posttrain.rewards.code.reward import code
 from posttrain.rewards.math.reward import math
 from posttrain.rewards.rules.ifeval import constraints
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, StepwiseRow, TextRow, UnpairedRow
-from posttrain.train.loop import data_hash
+from posttrain.train.settings import data_hash
 from posttrain.types import InputError, Message
 
 

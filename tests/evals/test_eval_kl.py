@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
+from posttrain.arrays import KeptTokens
 from posttrain.engine.local.engine import LocalEngine
 from posttrain.evals.kl import kl_of_answers
 from posttrain.evals.run import evaluate_tasks
@@ -78,7 +79,7 @@ def test_the_sum_over_prefixes_is_the_kl_of_whole_answers(temperature: float, to
     for answer in answers:
         before = [answer[:i] for i in range(len(answer))]
         own, other = torch.stack([logits[x] for x in before]).unbind(1)
-        kl = sampling_kl(own, other, temperature, None if top_p == 1 else [supports[x] for x in before])
+        kl = sampling_kl(own, other, temperature, None if top_p == 1 else KeptTokens.of([supports[x] for x in before]))
         estimate += math.exp(policy(answer)) * float(kl.sum())
         without_end += math.exp(policy(answer)) * float(kl[: len(answer) - (answer[-1] == END)].sum())
     assert estimate == pytest.approx(exact, rel=1e-9)
@@ -95,7 +96,9 @@ def moved(lm: LanguageModel, scale: float = 0.03) -> LanguageModel:
 
 
 def rollout(prompt: Ids, answer: Ids, sampling: Sampling, supports: tuple[Ids, ...] | None) -> Rollout:
-    completion = Completion(answer, (0.0,) * len(answer), (0,) * len(answer), "stop", supports)
+    completion = Completion(
+        answer, (0.0,) * len(answer), (0,) * len(answer), "stop", supports and KeptTokens.of(supports)
+    )
     return Rollout("t", 0, sampling, 0, (), (Segment.of(prompt, completion),))
 
 

@@ -81,7 +81,7 @@ def test_packed_products_serve_any_number_of_rows(inputs: int, outputs: int) -> 
 
 def sampled(engine: LocalEngine) -> tuple[int, ...]:
     (_, completion), *_ = engine.generate([Request(0, PROMPT, Sampling(12), seed=4)])
-    return completion.token_ids
+    return tuple(completion.token_ids.tolist())
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "LoRA"])

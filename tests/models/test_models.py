@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from posttrain.arrays import KeptTokens
 from posttrain.batch import packing
 from posttrain.batch.packing import Branch, Tree, micro_batches, pack
 from posttrain.batch.types import Batch, Node
@@ -49,7 +50,7 @@ def distinct_tokens(trees: Sequence[Tree]) -> int:
 def separate(trees: Sequence[Tree]) -> list[Tree]:
     """The same rows, each a tree of its own: nothing shared."""
     return [
-        Tree((), (replace(b, token_ids=t.trunk + b.token_ids, mask=(False,) * len(t.trunk) + b.mask),))
+        Tree((), (replace(b, token_ids=(*t.trunk, *b.token_ids), mask=(*[False] * len(t.trunk), *b.mask)),))
         for t in trees
         for b in t.branches
     ]
@@ -175,7 +176,7 @@ def test_splitting_and_sharing_do_not_change_the_gradient(tiny: LanguageModel) -
 def test_padded_rows_equal_packed_ones(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fall-back of the same model: same log-probabilities, supports, temperature, entropy, same gradient."""
     batch = pack(random_trees(7))
-    batch = replace(batch, supports=random_supports(batch, 7))
+    batch = replace(batch, kept_token_ids=KeptTokens.of(random_supports(batch, 7)))
     packed = tiny.logprobs(batch, temperature=0.7, entropy=True)
     packed_gradient = weighted_gradient(batch.weights, packed.logprobs, tiny.module)
     monkeypatch.setattr(tiny, "packed", False)
@@ -220,7 +221,9 @@ def test_temperature_and_supports(tiny: LanguageModel, temperature: float, restr
     """log softmax(logits / T) over the vocabulary, or over the kept tokens alone; a lone kept token has log 1 = 0."""
     batch = pack(random_trees(11))
     supports = random_supports(batch, 11) if restricted else None
-    got = tiny.logprobs(replace(batch, supports=supports), temperature).logprobs.detach()
+    got = tiny.logprobs(
+        replace(batch, kept_token_ids=supports and KeptTokens.of(supports)), temperature
+    ).logprobs.detach()
     expected = plain_logprobs(plain_copy(tiny), batch, temperature, supports).detach()
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=3e-5)
     if supports is not None:
@@ -231,8 +234,8 @@ def test_temperature_and_supports(tiny: LanguageModel, temperature: float, restr
 def test_nothing_to_train(tiny: LanguageModel, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch whose rows train nothing has no log-probabilities, and is no error."""
     monkeypatch.setattr(tiny, "packed", packed)
-    for supports in (None, ()):
-        batch = pack([Tree((), (Branch((5, 6), (False, False), (), supports=supports),))])
+    for kept in (None, KeptTokens.of([])):
+        batch = pack([Tree((), (Branch((5, 6), (False, False), (), kept_token_ids=kept),))])
         assert tiny.logprobs(batch).logprobs.shape == (0,)
 
 
@@ -251,7 +254,7 @@ def test_architectures_pack_or_fall_back(architecture: str) -> None:
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=5e-5)
     gradients = weighted_gradient(batch.weights, got, lm.module), weighted_gradient(batch.weights, expected, plain)
     assert worst_relative(*gradients) < 1e-4
-    rows = [t.trunk + b.token_ids for t in trees for b in t.branches]
+    rows = [(*t.trunk, *b.token_ids) for t in trees for b in t.branches]
     expected_tokens = distinct_tokens(trees) if lm.packed else len(rows) * max(map(len, rows))
     assert lm.forwarded_tokens == expected_tokens
 
@@ -280,7 +283,7 @@ def test_chunked_head(
         targets,
         bias=leaves[2] if biased else None,
         temperature=0.6,
-        supports=supports,
+        kept=supports and KeptTokens.of(supports),
         entropy=True,
     )
     exact = [t.double().requires_grad_() for t in (hidden, weight, bias)]
@@ -313,9 +316,9 @@ def test_plain_head_by_hand() -> None:
         return math.exp(float(logprobs_from_logits(logits, target, **options).logprobs))  # type: ignore[arg-type]
 
     assert chosen() == pytest.approx(2 / 8)
-    assert chosen(supports=[(0, 1)]) == pytest.approx(2 / 3)
+    assert chosen(kept=KeptTokens.of([(0, 1)])) == pytest.approx(2 / 3)
     assert chosen(temperature=0.5) == pytest.approx(4 / 30)
-    out = logprobs_from_logits(logits, target, supports=[(0, 1)], entropy=True)
+    out = logprobs_from_logits(logits, target, kept=KeptTokens.of([(0, 1)]), entropy=True)
     assert float(out.entropy) == pytest.approx(math.log(3) - 2 / 3 * math.log(2))  # type: ignore[arg-type]
 
 

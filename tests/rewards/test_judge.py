@@ -26,7 +26,8 @@ from posttrain.rewards.judge.prompts import (
 from posttrain.rewards.judge.reward import GroupJudge, judge, judge_pair, pairs_of, read_verdict
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
-from tests.conftest import ChatServer, RunCli
+from tests.conftest import RunCli
+from tests.servers.chat import ChatServer
 from tests.servers.judge import texts_of
 
 TEN = Criterion("score", "Is it good?", 1.0, 1, 10)
@@ -434,7 +435,7 @@ def test_a_model_here_answers_as_its_engine_does() -> None:
     answer, too_long = asyncio.run(model.answers([Question(messages), long]))
     stop = "length" if completion.stop_reason == "length" else "stop"
     assert answer == Reply(
-        lm.chat.decode(completion.token_ids), stop, len(request.prompt_ids), len(completion.token_ids)
+        lm.chat.decode(completion.token_ids.tolist()), stop, len(request.prompt_ids), len(completion.token_ids)
     )
     assert isinstance(too_long, EndpointError) and "do not fit the context" in str(too_long)
     assert isinstance(asyncio.run(outcomes_of(model, ["word " * lm.context]))[0], Unclear)

@@ -284,7 +284,6 @@ def test_a_stored_reference_of_other_data_is_told(tmp_path: Path) -> None:
     "segment",
     [
         {"token_ids": (1, 10**9)},
-        {"token_ids": (1, "a")},
         {"token_ids": (1, -1)},
         {"sampler_logprobs": (0.0, float("nan"))},
         {"sampler_logprobs": (0.0, 0.5)},
@@ -292,10 +291,11 @@ def test_a_stored_reference_of_other_data_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_tokens_that_are_no_rollout_are_not_trained_on(segment: dict[str, Any]) -> None:
-    whole = Segment(
-        token_ids=(1, 2), sampled=(False, True), sampler_logprobs=(0.0, -0.5), versions=(0, 0), supports=None
-    )
+    whole = Segment(token_ids=(1, 2), sampled=(False, True), sampler_logprobs=(0.0, -0.5), versions=(0, 0))
     rollout = Rollout("a", 0, Sampling(2), 0, (), (whole,), "ok", None)
     assert trainable(rollout, 259)
     assert not trainable(replace(rollout, segments=(replace(whole, **segment),)), 259)
     assert not trainable(replace(rollout, segments=()), 259)
+    for wrong in ({"token_ids": (1, "a")}, {"token_ids": (1, 2.5)}, {"sampler_logprobs": (0.0, None)}):
+        with pytest.raises(TypeError, match="cannot be"):
+            replace(whole, **wrong)

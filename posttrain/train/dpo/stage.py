@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from posttrain.batch.packing import Tree, pack
@@ -207,12 +208,14 @@ class Dpo(DatasetStage[Example]):
             return 0.0
         policy = self.policy.logprobs(example_trees(others))
         reference = self.reference.logprobs(others)
-        return kto_baseline(torch.tensor([sum(p) - sum(r) for p, r in zip(policy, reference, strict=True)]))
+        return kto_baseline(
+            torch.tensor([sum(p.tolist()) - sum(r.tolist()) for p, r in zip(policy, reference, strict=True)])
+        )
 
     def _judge(self, examples: Sequence[Example], baseline: float) -> dict[str, float]:
         trees, loss = self._problem(examples, baseline)
-        values = [value for branch in self.policy.logprobs(trees) for value in branch]
-        return {**loss(pack(trees), TokenOutputs(torch.tensor(values), None)).metrics, **loss.weights()}
+        values = torch.from_numpy(np.concatenate(self.policy.logprobs(trees))).float()
+        return {**loss(pack(trees), TokenOutputs(values)).metrics, **loss.weights()}
 
     def _trained_last(self, count: int) -> list[Example]:
         """At most `count` examples, those of the last steps, each once."""

@@ -21,7 +21,7 @@ from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.generate.select import listed
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import data_hash, nothing_to_do, versions, with_hashes
+from posttrain.train.settings import data_hash, nothing_to_do, versions, with_hashes
 from posttrain.types import InputError, Message, RunFailed, Task
 
 RECORD = "revisions.jsonl"

@@ -17,13 +17,13 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.check import check_soft_labels
 from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
-from posttrain.runs.log import RunLog, read_metrics, read_recorded
+from posttrain.runs.log import RunLog, read_metrics, read_rollouts
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.generate.select import listed, rows_of
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import data_hash, nothing_to_do, versions, with_hashes
 from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
+from posttrain.train.settings import data_hash, nothing_to_do, versions, with_hashes
 from posttrain.types import Group, InputError, Rollout, RunFailed, Score, Task
 
 
@@ -132,8 +132,8 @@ class _Sampling:
         metrics = read_metrics(self.log.out)
         steps: dict[int, list[dict[str, Any]]] = {row["step"]: [] for row in metrics}
         self.log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
-        self.log.keep_lines("rollouts.jsonl", lambda row: row["step"] in steps)
-        for row in read_recorded(self.log.out / "rollouts.jsonl", self.source.replay):
+        self.log.keep_rollouts(steps)
+        for row in read_rollouts(self.log.out, self.source.replay):
             steps[row["step"]].append(row)
         if steps:
             self.flops = metrics[-1]["flops"]

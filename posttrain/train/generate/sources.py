@@ -14,7 +14,6 @@ from posttrain.models import load_model, weights_hash
 from posttrain.rollout import (
     Plan,
     fit_tasks,
-    prompt_ids,
     regroup,
     rollout_from_json,
     sample,
@@ -104,7 +103,7 @@ class ModelSource:
     def sample(self, plans: Sequence[Plan]) -> Sampled:
         rollouts = sample(self._engine, self._lm.chat, plans)
         groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
-        tokens = sum(len(prompt_ids(g.rollouts[0])) + sum(r.response_length for r in g.rollouts) for g in groups)
+        tokens = sum(len(g.rollouts[0].prompt_ids) + sum(r.response_length for r in g.rollouts) for g in groups)
         return Sampled(tuple(rollouts), tokens, sampling_flops(self._lm.flops, groups))
 
     def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:

@@ -24,13 +24,13 @@ from posttrain.rows import PreferenceRow, Response
 from posttrain.runs.log import RunLog, read_object
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
-from posttrain.train.loop import data_hash, nothing_to_do, resolved_settings, versions
 from posttrain.train.observers import Observer
 from posttrain.train.reward_model.data import encode_pairs, untrained, weighted
 from posttrain.train.reward_model.pairs import LEARNING_RATE, VALIDATION, train_reward_model
 from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
 from posttrain.train.reward_model.search import Scores, climb, gauge, text_edits
 from posttrain.train.reward_model.validate import mean_interval
+from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Task
 
 FOUND = "found"

@@ -25,7 +25,7 @@ from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, 
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
 from posttrain.models.read import SCORES
 from posttrain.models.scoring import score_batches
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.log import RunLog, write_atomic
 from posttrain.stats import wilson
@@ -184,9 +184,9 @@ class RewardModel(DatasetStage[Pair]):
         return torch.cat(self.policy.read(trees, SCORES)).reshape(len(trees), 2, -1)
 
 
-def batch_loss(batch: Batch, outputs: TokenOutputs, *, pairs: int, centre_coefficient: float) -> LossOutput:
+def batch_loss(batch: Batch, outputs: RewardOutputs, *, pairs: int, centre_coefficient: float) -> LossOutput:
     """What the pairs of a micro-batch add to the loss of a step of so many `pairs`, and to its metrics."""
-    scores = outputs.logprobs.reshape(batch.sequences // 2, 2, -1)
+    scores = outputs.scores.reshape(batch.sequences // 2, 2, -1)
     # both responses of a pair carry its label
     margins, weights, probabilities = (batch.row[name][::2] for name in ("margin", "member_weights", "probability"))
     loss = pair_loss(scores, margins, weights, probabilities, pairs=pairs, centre_coefficient=centre_coefficient)
@@ -199,9 +199,9 @@ def with_slopes(tree: Tree, slopes: Sequence[Sequence[float]]) -> Tree:
     return replace(tree, branches=tuple(branches))
 
 
-def linear_loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
+def linear_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:
     """Σ slope · score: what has the gradient of the loss that the slopes are of."""
-    return LossOutput((batch.row["slopes"] * outputs.logprobs).sum())
+    return LossOutput((batch.row["slopes"] * outputs.scores).sum())
 
 
 def labels(pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

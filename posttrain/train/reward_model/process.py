@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from posttrain.batch.packing import Branch, Tree
+from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, Ids
 from posttrain.config import RewardModelConfig
@@ -20,7 +20,7 @@ from posttrain.losses.reward_model import stepwise_loss
 from posttrain.models import LanguageModel
 from posttrain.models.read import SCORES
 from posttrain.models.scoring import branch_scores
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import StepwiseRow, split_steps
 from posttrain.train.dataset_stage import DatasetMethod
 from posttrain.train.policy import Policy
@@ -117,7 +117,7 @@ def encode_solution(chat: ChatFormat, row: StepwiseRow, limit: Limit, separator:
 def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:
     """A tree an answer, trained at the ends of its steps. A step weighs 1/(steps of all the answers)."""
     weight = 1 / max(1, sum(len(solution.labels) for solution in solutions))
-    return [Tree((), (Branch(s.token_ids, s.ends, (weight,) * len(s.labels), {"label": s.labels}),)) for s in solutions]
+    return [share_prefix([Branch.of(s.token_ids, s.ends, weight, {"label": s.labels})]) for s in solutions]
 
 
 def step_scores(lm: LanguageModel, solutions: Sequence[Solution], micro_batch_tokens: int) -> list[Scores]:
@@ -144,10 +144,10 @@ def evaluate_steps(policy: Policy, solutions: Sequence[Solution]) -> dict[str, A
     }
 
 
-def batch_loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
+def batch_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:
     """What the steps of a micro-batch add to the loss of the training step, and to its metrics: `accuracy`, the mean
     `probability` that the model gives to a step, and the mean `label`."""
-    scores, labels, weights = outputs.logprobs[:, 0], batch.token["label"], batch.weights
+    scores, labels, weights = outputs.scores[:, 0], batch.token["label"], batch.weights
     loss = stepwise_loss(scores, labels, weights)
     said = scores.detach()
     numbers = {"accuracy": (said >= 0) == (labels >= RIGHT), "probability": torch.sigmoid(said), "label": labels}

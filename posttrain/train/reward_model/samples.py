@@ -13,7 +13,6 @@ from posttrain.engine.open import Slots, open_engine
 from posttrain.models import LanguageModel, load_model
 from posttrain.rewards.models import Learned
 from posttrain.rollout import Plan, fit_tasks, regroup, rollout_seed, sample
-from posttrain.rollout.cost import sampled_ids
 from posttrain.rows import PreferenceRow
 from posttrain.types import Sample, Sampling, Score, Task
 
@@ -41,7 +40,7 @@ def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int)
     rollouts = sample(open_engine(Slots(), lm), lm.chat, plans)
     groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
     return [
-        [Sample(group.task.prompt, r.messages, sampled_ids(r), group.task.columns) for r in group.rollouts]
+        [Sample(group.task.prompt, r.messages, r.sampled_ids, group.task.columns) for r in group.rollouts]
         for group in groups
     ]
 

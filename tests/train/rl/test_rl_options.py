@@ -23,10 +23,10 @@ from posttrain.losses.policy import PolicyLoss, policy_loss
 from posttrain.models import load_model
 from posttrain.models.read import logprobs_at
 from posttrain.train.policy import LocalPolicy, Optimization
-from posttrain.train.rl.advantages import Signal, sampler_logprobs
+from posttrain.train.rl.advantages import TrainingRow
 from posttrain.train.rl.batch import batch_loss, branches_of, loss_choices, step_trees
 from posttrain.train.rl.setup import train_rl
-from posttrain.types import InputError, Rollout, Sampling, Segment
+from posttrain.types import InputError, Rollout, Sampling, Score, Segment
 from tests.training_helpers import ending_tiny, events, metrics, read_rows, sft_rows, write_rows
 
 REWARDS = """
@@ -300,6 +300,11 @@ def test_an_option_without_effect_ends_with_2(tmp_path: Path, capsys: pytest.Cap
 # -- off policy --------------------------------------------------------------------------------------------------------
 
 
+def row_of(rollout: Rollout, advantage: float) -> TrainingRow:
+    advantages = np.full(rollout.response_length, advantage)
+    return TrainingRow(rollout, Score(0.0), 0.0, rollout.sampler_logprobs, advantages=advantages)
+
+
 def test_the_ratio_is_unbiased_under_truncated_sampling() -> None:
     """Top-p 0.8 at temperature 0.7, then an optimizer step: over samples drawn before it the mean of π/π_sampler is 1
     where π is restricted to the kept support, since Σ_kept p_s · π/p_s = 1. Without the supports it is the mass that π
@@ -311,18 +316,18 @@ def test_the_ratio_is_unbiased_under_truncated_sampling() -> None:
     done = dict(LocalEngine(lm).generate(requests))
     rollouts = [Rollout("0", 0, sampling, 0, (), (Segment.of(prompts[i % 4], done[i]),)) for i in range(96)]
     rng = np.random.default_rng(0)
-    signals = [[Signal(r, (float(rng.normal()),) * r.response_length) for r in rollouts]]
+    rows = [[row_of(r, float(rng.normal())) for r in rollouts]]
     config = RlConfig(model="m", data="d", out="o", reward=("r",), temperature=0.7, top_p=0.8)
     policy = LocalPolicy(lm, Optimization(3e-5), 4096)
     loss = partial(batch_loss, config=config, choices=loss_choices(config, 0.0), mismatch="off")
-    policy.forward_backward(step_trees(config, signals, {}, False), loss, logprobs_at(0.7))
+    policy.forward_backward(step_trees(config, rows, False), loss, logprobs_at(0.7))
     policy.step()
 
     def mean_ratio(kept: bool) -> tuple[float, float]:
-        branches = [b if kept else replace(b, supports=None) for r in rollouts for b in branches_of(r)]
+        branches = [b if kept else replace(b, kept_token_ids=None) for r in rollouts for b in branches_of(r)]
         now = policy.logprobs([share_prefix([b]) for b in branches], 0.7)
-        drawn = [p for r in rollouts for p in sampler_logprobs(r)]
-        ratios = np.exp(np.array([p for values in now for p in values]) - np.array(drawn))
+        drawn = np.concatenate([r.sampler_logprobs for r in rollouts])
+        ratios = np.exp(np.concatenate(now) - drawn)
         return float(ratios.mean()), float(ratios.std() / math.sqrt(len(ratios)))
 
     mean, error = mean_ratio(kept=True)
@@ -351,14 +356,14 @@ def test_length_bias_in_closed_form(normalisation: str) -> None:
     rng = np.random.default_rng(0)
     lengths = {1.0: rng.geometric(0.1, 1500).clip(max=longest), -1.0: rng.geometric(0.1, 1500).clip(max=longest)}
     config = RlConfig(model="m", data="d", out="o", reward=("r",), normalisation=normalisation, max_new_tokens=longest)
-    signals = []
+    rows = []
     for advantage, drawn in lengths.items():
         for n in map(int, drawn):
             segment = Segment((0,) * (n + 1), (False,) + (True,) * n, (0.0,) * (n + 1), (0,) * (n + 1))
-            signals.append(Signal(Rollout("0", 0, Sampling(longest), 0, (), (segment,)), (advantage,) * n))
-    (tree,) = step_trees(config, [signals], {}, keep_flat=False)
+            rows.append(row_of(Rollout("0", 0, Sampling(longest), 0, (), (segment,)), advantage))
+    (tree,) = step_trees(config, [rows], keep_zero_advantage=False)
     per_token = torch.tensor([w for b in tree.branches for w in b.weights], dtype=torch.float64)
-    advantages = torch.tensor([a for s in signals for a in s.advantages], dtype=torch.float64)
+    advantages = torch.tensor([a for row in rows for a in row.advantages], dtype=torch.float64)
     ends = torch.tensor([t == n - 1 for drawn in lengths.values() for n in drawn for t in range(n)])
     logits = {a: torch.tensor(math.log(0.1 / 0.9), dtype=torch.float64, requires_grad=True) for a in lengths}
     logit = torch.where(advantages > 0, logits[1.0], logits[-1.0])
