@@ -6,7 +6,7 @@ here, its configuration and its function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
@@ -46,9 +46,9 @@ class Method:
         return "models" in self.config.model_fields
 
     @property
-    def function(self) -> Callable[[Any], None]:
+    def function(self) -> Callable[..., None]:
         module, _, name = self.target.partition(":")
-        found: Callable[[Any], None] = getattr(import_module(f"posttrain.train.{module}"), name)
+        found: Callable[..., None] = getattr(import_module(f"posttrain.train.{module}"), name)
         return found
 
 
