@@ -6,10 +6,10 @@ here, its configuration and its function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 from posttrain import config
 from posttrain.rows import Kind
