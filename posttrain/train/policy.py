@@ -15,7 +15,7 @@ from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, prefix_forest
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
-from posttrain.models.read import LOGPROBS, Reading, by_branch, logprobs_at, read
+from posttrain.models.read import LOGPROBS, Reading, logprobs_at, read_by
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.train.checkpoints import DamagedFile, check_like, load_weights, read_state, save_weights
 from posttrain.train.reference import Reference
@@ -189,11 +189,14 @@ class LocalPolicy:
         return [values.double().cpu().numpy() for values in self.read(trees, what)]
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
-        found = []
-        for batch, values in read(self.lm, trees, self.micro_batch_tokens, what):
+        """What is read at every trained token, a tensor a branch in order, without gradients."""
+
+        def counted(batch: Batch) -> torch.Tensor:
+            values = what.forward(self.lm, batch)[0]
             self.flops += self.lm.flops.forward(batch.nodes, len(values) * what.head)
-            found.append(values)
-        return by_branch(trees, found)
+            return values
+
+        return list(read_by(trees, self.micro_batch_tokens, self.lm.device, counted))
 
     def weights(self) -> Mapping[str, torch.Tensor]:
         return self.parameters

@@ -19,7 +19,7 @@ from posttrain.models import LanguageModel
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import (
     Limits,
-    Plan,
+    RolloutRequest,
     collect,
     fit_tasks,
     regroup,
@@ -220,16 +220,16 @@ class Rollouts:
         self.position += prompts
         seen = [group.task.id for group in before]
         size = self.config.group_size
-        plans: list[Plan] = []
+        plans: list[RolloutRequest] = []
         for row in rows:
             task = self.tasks[row]
             first = size * seen.count(task.id)
             seen.append(task.id)
             seeds = [rollout_seed(self.config.seed, n, row, first + i) for i in range(size)]
-            plans += [Plan(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
+            plans += [RolloutRequest(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
         return self.collect(plans, {"step": n, "global_step": n - 1})
 
-    def collect(self, plans: Sequence[Plan], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
+    def collect(self, plans: Sequence[RolloutRequest], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
         """Sample and score with the engine, the rewards and the environment of the run."""
         sources = self.sources
         limits = Limits(sources.max_turns, self.lm.context) if sources.environment is not None else None
@@ -238,7 +238,7 @@ class Rollouts:
     def evaluate(self, held_out: Sequence[Task]) -> dict[str, Any] | None:
         """Mean score of the greedy answers to held-out tasks; None where nothing has a score."""
         greedy = Sampling(self.config.max_new_tokens, temperature=0)
-        groups = self.collect([Plan(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
+        groups = self.collect([RolloutRequest(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
         scores = [s.total for g in groups for s in g.scores if s.total is not None]
         if not scores:
             return None
