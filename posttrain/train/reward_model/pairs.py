@@ -48,7 +48,7 @@ def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] 
     written.
 
     Raises InputError for bad input, before anything is written."""
-    train(config, partial(_prepare, config), LEARNING_RATE, observers)
+    train(config, partial(prepare_reward_model, config), LEARNING_RATE, observers)
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():
         lm = load_reward_model(str(config.out))
@@ -87,7 +87,8 @@ def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     return best_of_n(scores[whole], lengths[whole])
 
 
-def _prepare(config: RewardModelConfig, stack: ExitStack) -> Prepared:
+def prepare_reward_model(config: RewardModelConfig, stack: ExitStack) -> Prepared:
+    """See `loop.train`."""
     rows, solutions = load_judged(config.data, config.columns)
     if solutions:
         return prepare_dataset(config, process_method(config, solutions), stack)
