@@ -23,6 +23,7 @@ from posttrain.data.shapes import Names
 from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
+from posttrain.models.heads import RewardHead
 from posttrain.models.read import SCORES, read
 from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
@@ -167,7 +168,7 @@ class RewardModel(DatasetStage[Pair]):
         margins, _, probabilities = labels(pairs)
         loss = odin_loss(scores, margins, lengths, probabilities)
         (slopes,) = torch.autograd.grad(loss, scores)
-        overlap = head_overlap(self.policy.weights()["score_head.weight"])
+        overlap = head_overlap(self.policy.weights()[f"{RewardHead.NAME}.weight"])
         overlap.backward()
         sloped = [with_slopes(tree, of_pair) for tree, of_pair in zip(trees, slopes.tolist(), strict=True)]
         self.policy.forward_backward(sloped, linear_loss, SCORES)
