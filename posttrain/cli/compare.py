@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 
 from posttrain.evals.compare import compare
 from posttrain.evals.runs import check_run, find_parents, name_runs
-from posttrain.report.terminal import format_tables
-from posttrain.report.words import summary
+from posttrain.report.terminal import print_comparison
 from posttrain.runs.comparison import RUNS_FILE
 from posttrain.runs.log import write_atomic
-from posttrain.text import printable
 from posttrain.types import InputError
 
 if TYPE_CHECKING:
@@ -31,8 +29,6 @@ def compare_runs(config: CompareConfig, write_report: Callable[[Path], Path]) ->
     An earlier comparison in `--out` is replaced. Raises InputError for a folder that is missing or is not a run, for an
     `--out` that holds anything else than a comparison, and, without `loose`, for evaluations that were not made
     alike."""
-    from rich.console import Console
-
     for run in config.runs:
         check_run(run)
     _check_out(config.out)
@@ -41,12 +37,7 @@ def compare_runs(config: CompareConfig, write_report: Callable[[Path], Path]) ->
     places = {name: os.path.relpath(folder, config.out) for name, folder in runs.items()}
     write_atomic(config.out / RUNS_FILE, json.dumps(places, indent=1, ensure_ascii=False) + "\n")
     page = write_report(config.out)
-    console = Console()
-    for table in format_tables(comparison):
-        console.print(table)
-    for sentence in summary(comparison):
-        console.print(f"- {printable(sentence)}", highlight=False, markup=False)
-    console.print(f"\nreport: {printable(page)}", highlight=False, markup=False, soft_wrap=True)
+    print_comparison(comparison, page)
 
 
 def _check_out(out: Path) -> None:
