@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 from posttrain import config
 from posttrain.rows import Kind
@@ -46,9 +46,9 @@ class Method:
         return "models" in self.config.model_fields
 
     @property
-    def function(self) -> Callable[[Any], None]:
+    def function(self) -> Callable[..., None]:
         module, _, name = self.target.partition(":")
-        found: Callable[[Any], None] = getattr(import_module(f"posttrain.train.{module}"), name)
+        found: Callable[..., None] = getattr(import_module(f"posttrain.train.{module}"), name)
         return found
 
 

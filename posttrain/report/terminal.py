@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as Drawn
@@ -19,7 +18,7 @@ SHORT = {"response length": "tokens"}
 """Headers of the terminal, where a page has room for more."""
 
 
-def print_comparison(comparison: Comparison, page: Path, notes: Sequence[str] = ()) -> None:
+def print_comparison(comparison: Comparison, page: object, notes: Sequence[str] = ()) -> None:
     """Print tables and sentences, further `notes`, and where the page is."""
     console = Console()
     for table in format_tables(comparison):
