@@ -16,6 +16,7 @@ import yaml
 
 from posttrain.chat.template_date import KEY, fixed_date, kept_date, template_date
 from posttrain.config import Recipe, RunConfig
+from posttrain.config.base import RENAMED
 from posttrain.recipes.check import read_recipe
 from posttrain.recipes.evaluate import Evaluator, training_prompts
 from posttrain.recipes.load import RecipeFaults, load_recipe
@@ -113,7 +114,10 @@ def _claim(out: Path, recipe: Recipe) -> None:
     if file.exists():
         refuse_links(*out.iterdir())
         before = load_recipe(str(file))
-        if _text(before) != file.read_text(encoding="utf-8"):
+        text = file.read_text(encoding="utf-8")
+        for old, new in RENAMED.items():
+            text = text.replace(f"    {old}: ", f"    {new}: ")
+        if _text(before) != text:
             raise InputError(f"--out {out}: its recipe.yaml was not written by a run; choose another folder")
         if any(path != file for path in out.iterdir()):
             _same_recipe(before.model_dump(mode="json"), recipe.model_dump(mode="json"), out)
