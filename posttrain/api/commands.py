@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from posttrain import config as configs
 from posttrain.api.inputs import Data, Folder, Model, configured, inputs_of
 from posttrain.api.results import Comparison, DataReport, Evaluation, Run
-from posttrain.config import Config, TrainConfig, commands
+from posttrain.config import Config, TrainConfig
 from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.methods import METHODS
 from posttrain.runs import reader
@@ -67,7 +67,7 @@ def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Func
 
 def _made(method: str, given: Mapping[str, Any], observers: Sequence[Observer] = ()) -> Run:
     """Run a method, and write the page of what it trained."""
-    with configured(commands()[method], given, inputs_of(given)) as config:
+    with configured(METHODS[method].config, given, inputs_of(given)) as config:
         return train(method, config, observers)
 
 
@@ -85,7 +85,7 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
     next record is asked for; a loop that is left early leaves a run that `resume` continues.
 
     Training runs in a thread of its own, and raises here what it raises."""
-    method = next(name for name, kind in commands().items() if type(config) is kind)
+    method = next(name for name, method in METHODS.items() if type(config) is method.config)
     records: Queue[StepRecord | None] = Queue()
     turns: Queue[bool] = Queue()
 

@@ -45,7 +45,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base |= {"max_new_tokens": 2, "temperature": 0.8}
     changes: dict[str, dict[str, Any]] = {
         "base": {},
-        "again": {"seed": 3, "engine_slots": 2, "reward_timeout": 9.0, "reward": (f"{folder}/./reward.py:short",)},
+        "again": {"seed": 3, "max_concurrent": 2, "reward_timeout": 9.0, "reward": (f"{folder}/./reward.py:short",)},
         "reward": {"reward": ("math",)},  # which reads another column
         "tasks": {"data": str(other), "limit": 2},
         "sampling": SAMPLING,

@@ -99,7 +99,7 @@ class _Revising:
         self.tasks = tasks
         self.source = source
         self.log = log
-        self.size = config.engine_slots
+        self.size = config.max_concurrent
         self.sampling = config.sampling()
         self.tokens = 0
         self.flops = 0.0

@@ -78,7 +78,7 @@ class _Sampling:
         self.log = log
         self.watch = Watch(log, [UnscoredWatch(config.max_unscored_share, scorer)])
         self.items_of_task = config.samples
-        self.size = max(1, 4 * config.engine_slots // config.samples)
+        self.size = max(1, 4 * config.max_concurrent // config.samples)
 
     def rows(self) -> tuple[list[dict[str, Any]], Counter[str]]:
         """All rows in the order of the tasks, and how many answers were left out for which reason."""

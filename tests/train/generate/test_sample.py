@@ -196,7 +196,7 @@ def command(tmp_path: Path, *options: str, out: str = "out", tasks: int = 6, sam
     (tmp_path / "rewards.py").write_text(REWARDS)
     data = write_rows(tmp_path / "tasks.jsonl", [{"prompt": f"Say {i}"} for i in range(tasks)])
     fixed = ["sample", "--data", str(data), "--out", str(tmp_path / out), "--max-new-tokens", "6"]
-    return [*fixed, "--samples", str(samples), "--engine-slots", "8", "--truncated", "keep", *options]
+    return [*fixed, "--samples", str(samples), "--max-concurrent", "8", "--truncated", "keep", *options]
 
 
 def tiny(tmp_path: Path, *options: str, reward: str = "digits", **more: Any) -> list[str]:
