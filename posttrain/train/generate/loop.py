@@ -85,10 +85,8 @@ class Generation(ABC, Generic[T]):
             elif len(recorded[n]) == expected:
                 yield n, recorded[n], False
             else:
-                held, file = len(recorded[n]), self.log.out / self.file
-                raise InputError(
-                    f"{file}: damaged, it holds {held} of the {expected} answers of step {n}; begin anew with another --out"
-                )
+                found = f"it holds {len(recorded[n])} of the {expected} answers of step {n}"
+                raise InputError(f"{self.log.out / self.file}: damaged, {found}; begin anew with another --out")
 
 
 @contextmanager

@@ -154,9 +154,7 @@ class _Revising(Generation[Revised]):
         seed, sampling = self.config.seed, self.config.sampling()
         plans: dict[int, RolloutRequest] = {}
         for place, messages in asked.items():
-            plan = RolloutRequest(
-                Task(str(place), messages), 0, self.config.sampling(), rollout_seed(seed, turn, place, 0)
-            )
+            plan = RolloutRequest(Task(str(place), messages), 0, sampling, rollout_seed(seed, turn, place, 0))
             if ones[place].dropped is None and not self.source.fitting([plan.task]).left_out:
                 plans[place] = plan
             else:
