@@ -12,6 +12,7 @@ import yaml
 
 from posttrain.cli.main import main
 from posttrain.config import ReviseConfig, RunConfig
+from posttrain.data.fitting import DoesNotFit, Fitted
 from posttrain.data.formats import load_sft
 from posttrain.recipes.run import run_recipe
 from posttrain.rewards.judge.prompts import read_rubric, shipped_rubrics
@@ -115,8 +116,9 @@ class ShortContext:
     name = "short"
     weights_hash = None
 
-    def fits(self, task: Task) -> bool:
-        return len(task.prompt) < 3
+    def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
+        left_out = tuple(DoesNotFit(t.id, "it is long", "cut it") for t in tasks if len(t.prompt) >= 3)
+        return Fitted(len(tasks), [t for t in tasks if len(t.prompt) < 3], 0, left_out)
 
     def sample(self, plans: Sequence[RolloutRequest]) -> Sampled:
         said = (Message("assistant", "ok"),)
