@@ -32,7 +32,7 @@ class Builtin:
     """A reward that ships with posttrain. `needs`: it reads any one of these columns. `imports`: slow modules that a
     worker imports before the clock of the first sample starts. `wraps`: it is made of other rewards. `makes`: called
     with its options when it is loaded, it makes the reward; no column of the data can stand for an option. `models`:
-    how many models it names in its brackets; they compute it, in the process of the trainer (see `precomputed`)."""
+    how many models it names in its brackets; they compute it (see `PrecomputedReward`)."""
 
     target: str
     needs: tuple[str, ...] = ()
