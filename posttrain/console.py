@@ -110,13 +110,6 @@ class Progress:
             of = "" if self._total is None else f"/{self._total}"
             (self._shown or self._write)(f"{self._title}: {self._unit} {step}{of}  {text}".rstrip())
 
-    def info(self, text: str) -> None:
-        """Print a line above the bar, at once."""
-        if self._bar is not None:
-            self._bar.console.print(printable(text), markup=False, highlight=False)
-        else:
-            self._write(f"{self._title}: {text}")
-
     def _write(self, line: str) -> None:
         print(printable(line), file=self._stream, flush=True)
 

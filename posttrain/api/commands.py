@@ -62,7 +62,7 @@ def _made(method: str, given: Mapping[str, Any], observers: Sequence[Observer] =
 
 def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
     """Run a method, and write the page of what it trained."""
-    METHODS[method].run(config, observers)
+    METHODS[method].function(config, *([observers] if observers else []))
     run = Run(config.out)
     if METHODS[method].writes != "data" and not (run.path / "report.html").exists():
         run.report()

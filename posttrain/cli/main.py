@@ -210,7 +210,7 @@ def _method(method: Method) -> Callable[[Any], int]:
     """How a command runs a method: its function, then the run's page, or the path of the data that was made."""
 
     def run(config: Any) -> int:
-        method.run(config)
+        method.function(config)
         if getattr(config, "dry_run", False):
             return DONE
         if method.writes != "data":

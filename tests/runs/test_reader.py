@@ -60,7 +60,7 @@ def test_rollouts_are_those_of_the_step(log: RunLog):
 
 def test_a_line_that_is_no_rollout_is_named(log: RunLog):
     (log.out / "rollouts.jsonl").write_text('{"step": 1, "segments": [{"file": "../other.npz"}]}\n')
-    with pytest.raises(InputError, match=r"rollouts\.jsonl:1: damaged, it is no rollout"):
+    with pytest.raises(InputError, match=r"rollouts\.jsonl:1: damaged"):
         Run(log.out).rollouts()
 
 
