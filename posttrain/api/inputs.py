@@ -75,7 +75,7 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
     is_run = "resume" in kind.model_fields and inputs is not None
     with TemporaryDirectory(prefix="posttrain-") as scratch:
         files = _Inputs(inputs or Path(scratch) / INPUTS, Path(scratch))
-        config = checked_config(kind, {n: files.named(n, value) for n, value in given.items() if value is not None})
+        config = checked_config(kind, {name: files.named(name, value) for name, value in given.items()})
         configure_threads()
         if is_run:
             check_place(files.folder.parent, config.resume)  # type: ignore[attr-defined]
@@ -117,6 +117,8 @@ class _Inputs:
         """An option's value as a configuration takes it."""
         if isinstance(value, Run):
             return str(value.path)
+        if value is None:
+            return None
         if name == "models":
             return tuple(self.named("model", each) for each in value)
         if name == "against":

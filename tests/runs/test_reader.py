@@ -51,11 +51,17 @@ def test_a_finished_run_says_what_it_was_made_from(log: RunLog):
 
 
 def test_rollouts_are_those_of_the_step(log: RunLog):
-    log.rollouts([{"step": step, "task": task} for step in (1, 10, 2) for task in "ab"])
+    log.rollouts([{"step": step, "task": task, "segments": ()} for step in (1, 10, 2) for task in "ab"])
     with (log.out / "rollouts.jsonl").open("a") as file:
-        file.write('{"task": "c", "step": 10}\n{"step": 10, "task": "torn by a ki')
+        file.write('{"task": "c", "step": 10, "segments": []}\n{"step": 10, "task": "torn by a ki')
     assert [row["task"] for row in Run(log.out).rollouts(step=10)] == ["a", "b", "c"]
     assert len(Run(log.out).rollouts()) == 7
+
+
+def test_a_line_that_is_no_rollout_is_named(log: RunLog):
+    (log.out / "rollouts.jsonl").write_text('{"step": 1, "segments": [{"file": "../other.npz"}]}\n')
+    with pytest.raises(InputError, match=r"rollouts\.jsonl:1: damaged"):
+        Run(log.out).rollouts()
 
 
 def test_the_tail_has_whole_lines_once(log: RunLog):
