@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,7 @@ STRIDE = 2
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """One line a task (`task`, `values`, `samples`), and what the evaluation cost. `settings` are those that the suite
-    itself brings."""
+    """One line a task (`task`, `values`, `samples`), what the evaluation cost, and the settings that it depends on."""
 
     rows: list[dict[str, Any]]
     tokens: int
@@ -59,14 +58,14 @@ class SuiteResult:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def run_eval(config: EvalConfig) -> None:
-    """`posttrain eval`: evaluate a model, print the numbers, and write `OUT/evaluations/NAME.json[l]`."""
+def run_eval(config: EvalConfig) -> SuiteResult:
+    """`posttrain eval`: evaluate a model and write `OUT/evaluations/NAME.json[l]`."""
     check_free(config)
     with fixed_date(template_date()):
         lm, result, settings = _eval_retention(config) if config.suite == "retention" else _eval_tasks(config)
-    _print(result.rows)
     if config.out is not None:
         write_suite(config.out, config.file, lm, result, settings)
+    return result
 
 
 def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
@@ -76,7 +75,8 @@ def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dic
     engine = LocalEngine(lm, slots=config.engine_slots)
     result = evaluate_retention(engine, title=f"retention {short_path(config.model)}")
     settings = config.model_dump(mode="json", include={"suite", "model", "raw", "chat_template"}) | result.settings
-    return lm, result, dated(settings, lm.chat.writes_date)
+    settings = dated(settings, lm.chat.writes_date)
+    return lm, replace(result, settings=settings), settings
 
 
 def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
@@ -100,7 +100,8 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
         print(f"unscored         {len(failed)} of {of}: {printable(failed[0])}")
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
-    return lm, result, config.model_dump(mode="json") | settings | {"left_out": left_out}
+    settings = config.model_dump(mode="json") | settings | {"left_out": left_out}
+    return lm, replace(result, settings=settings), settings
 
 
 def fitting_tasks(
@@ -142,7 +143,9 @@ def _make_folder(config: EvalConfig) -> None:
         raise InputError(f"--out {config.out}: cannot be made ({error.strerror}); choose another folder") from error
 
 
-def _print(rows: Sequence[dict[str, Any]]) -> None:
+def print_result(result: SuiteResult) -> None:
+    """Print each value with its interval."""
+    rows = result.rows
     graded = is_graded(rows)
     for name, found in summarise(rows).items():
         interval = f"[{TOO_FEW}]"
