@@ -66,7 +66,7 @@ def _option_data(config: type[Config], name: str, place: str | None, group: str)
         "name": place or option_name(name),
         "positional": place is not None,
         "type": "flag" if field.annotation is bool else "choice" if choices(field) else metavar(field).lower(),
-        "choices": choices(field),
+        "choices": choices(field) or None,
         "default": None if field.is_required() else field.get_default(call_default_factory=True),
         "required": field.is_required(),
         "repeatable": repeats(field),
