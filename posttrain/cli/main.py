@@ -199,7 +199,7 @@ def _check_named(config: Config) -> None:
     """See `named_files`. What a recipe, a comparison and a score name is looked for by themselves, without torch."""
     if isinstance(config, configs.RunConfig | configs.CompareConfig | configs.ReportConfig | configs.ScoreConfig):
         return
-    from posttrain.cli.named_files import check_named
+    from posttrain.api.named_files import check_named
 
     check_named(config)
 
@@ -256,7 +256,7 @@ def _method(method: Method) -> Callable[[Any], Done]:
     def run(config: Any) -> Done:
         from posttrain.cli.results import made_data, trained
 
-        method.run(config)
+        method.function(config)
         if getattr(config, "dry_run", False):
             return Done(result=lambda printed: {"text": printed})
         if method.writes != "data":
@@ -310,9 +310,8 @@ def _list_rewards() -> Done:
 def _compare(config: configs.CompareConfig) -> Done:
     from posttrain.cli.compare import compare_runs
     from posttrain.cli.results import compared
-    from posttrain.report.html import write_report
 
-    compare_runs(config, write_report)
+    compare_runs(config)
     return Done(result=lambda _: compared(config.out))
 
 

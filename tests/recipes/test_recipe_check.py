@@ -339,7 +339,6 @@ def test_what_a_command_names_is_looked_for_before_torch_is_imported(folder: Pat
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     assert done.stdout.splitlines() == ["2 False False"] * len(COMMANDS)
