@@ -25,6 +25,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from posttrain import config as configs
+from posttrain.cli import results
 from posttrain.cli.next_steps import after, formatted
 from posttrain.cli.option_help import command_help, help_data
 from posttrain.cli.options import parse_options
@@ -40,17 +41,13 @@ DONE, FAILED, BAD_INPUT, OUR_FAULT, PAUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 JSON = "--json"
 
 
-def _no_result(printed: str) -> dict[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True)
 class Done:
     """How a command has ended. `result` makes data for `--json` from what was printed and written; `next` are commands
     that can be copied."""
 
     code: int = DONE
-    result: Callable[[str], Mapping[str, Any]] = _no_result
+    result: Callable[[str], Mapping[str, Any]] = lambda printed: {}
     error: str | None = None
     next: Sequence[str] = ()
 
@@ -115,9 +112,9 @@ def _answer(args: list[str]) -> Done:
 
     with redirect_stdout(StringIO()) as printed:
         done = _guarded(finished, words)
-    command = words[0] if words and not words[0].startswith("-") else None
-    ended = {"command": command, "exit_code": done.code, "error": done.error}
-    print(printable_json(json.dumps({**ended, **result, "next": list(done.next)}, ensure_ascii=False)), flush=True)
+    command = next((word for word in words[:1] if not word.startswith("-")), None)
+    ended = {"command": command, "exit_code": done.code, "error": done.error, **result, "next": list(done.next)}
+    print(printable_json(json.dumps(ended, ensure_ascii=False)), flush=True)
     return done
 
 
@@ -175,8 +172,8 @@ def _dispatch(args: list[str]) -> Done:
         with suppress(InputError, OSError):  # the work is done, whatever else lies in the folder
             lines = after(config)
             _tell(formatted(lines))
-            commented = [line for about, line in lines if about == "next"]
-            return replace(done, next=[*done.next, *(line.partition("   # ")[0] for line in commented)])
+            suggested = [line.partition("   # ")[0] for about, line in lines if about == "next"]
+            return replace(done, next=suggested or done.next)
     return done
 
 
@@ -243,27 +240,24 @@ def _run(config: configs.RunConfig) -> Done:
         plan = plan_recipe(config)
         show_plan(plan)
         return Done(result=lambda _: asdict(plan))
-    from posttrain.cli.results import compared
     from posttrain.recipes.run import run_recipe
 
     run_recipe(config)
-    return Done(result=lambda _: compared(config.folder))
+    return Done(result=lambda _: results.compared(config.folder))
 
 
 def _method(method: Method) -> Callable[[Any], Done]:
     """How a command runs a method: its function, then the run's page, or the path of the data that was made."""
 
     def run(config: Any) -> Done:
-        from posttrain.cli.results import made_data, trained
-
         method.function(config)
         if getattr(config, "dry_run", False):
             return Done(result=lambda printed: {"text": printed})
         if method.writes != "data":
             _write_page(config.out)
-            return Done(result=lambda _: trained(config.out))
+            return Done(result=lambda _: results.trained(config.out))
         print(config.out / config.file)
-        return Done(result=lambda _: made_data(config.out, config.file))
+        return Done(result=lambda _: results.made_data(config.out, config.file))
 
     return run
 
@@ -278,24 +272,22 @@ def _write_page(run: Path) -> None:
 
 
 def _eval(config: configs.EvalConfig) -> Done:
-    from posttrain.cli.results import evaluated
     from posttrain.evals.run import print_result, run_eval
 
     suite = run_eval(config)
     print_result(suite)
-    return Done(result=lambda _: evaluated(config, suite))
+    return Done(result=lambda _: results.evaluated(config, suite))
 
 
 def _score(config: configs.ScoreConfig) -> Done:
     if config.list:
         return _list_rewards()
-    from posttrain.cli.results import scored
     from posttrain.rewards.score import run_score
 
     try:
-        return Done(run_score(config, sys.stdin.buffer, sys.stdout, sys.stderr), scored)
+        return Done(run_score(config, sys.stdin.buffer, sys.stdout, sys.stderr), results.scored)
     except RunFailed as error:  # the scores say why each row has none
-        return replace(_ended(FAILED, str(error), "failed: "), result=scored)
+        return replace(_ended(FAILED, str(error), "failed: "), result=results.scored)
 
 
 def _list_rewards() -> Done:
@@ -309,14 +301,12 @@ def _list_rewards() -> Done:
 
 def _compare(config: configs.CompareConfig) -> Done:
     from posttrain.cli.compare import compare_runs
-    from posttrain.cli.results import compared
 
     compare_runs(config)
-    return Done(result=lambda _: compared(config.out))
+    return Done(result=lambda _: results.compared(config.out))
 
 
 def _check_data(config: configs.CheckDataConfig) -> Done:
-    from posttrain.cli.results import checked
     from posttrain.data.check import check_data, format_report, next_command
 
     report = check_data(config.file, config.against, config.columns)
@@ -328,10 +318,9 @@ def _check_data(config: configs.CheckDataConfig) -> Done:
         tokens = check_tokens(config)
         print(printable(format_tokens(tokens)))
     ok = report.ok and (tokens is None or tokens.ok)
-    commands = [command for command in (next_command(report, config),) if ok and command]
-    for command in commands:
+    if command := next_command(report, config) if ok else "":
         print(f"next: {printable(command)}")
-    return Done(DONE if ok else FAILED, lambda _: checked(report, tokens), next=commands)
+    return Done(DONE if ok else FAILED, lambda _: results.checked(report, tokens), next=[command] if command else [])
 
 
 def _report(config: configs.ReportConfig) -> Done:

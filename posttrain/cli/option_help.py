@@ -54,13 +54,12 @@ def command_help(config: type[Config], prog: str, positional: Mapping[str, str],
 def help_data(config: type[Config], positional: Mapping[str, str]) -> dict[str, Any]:
     """The same as data: what the command does, examples, and its options."""
     groups = {name: title for title, names in config.groups().items() for name in names}
-    options = [_option_data(config, name, positional.get(name), group) for name, group in groups.items()]
-    everywhere = [{"name": written, "group": "Everywhere", "help": about} for written, about in EVERYWHERE.items()]
+    options = [_option_data(config, name, positional.get(name)) | {"group": group} for name, group in groups.items()]
     about = _plain(inspect.getdoc(config) or "", config)
-    return {"about": about, "examples": config.EXAMPLES, "options": options, "everywhere": everywhere}
+    return {"about": about, "examples": config.EXAMPLES, "options": options, "everywhere": EVERYWHERE}
 
 
-def _option_data(config: type[Config], name: str, place: str | None, group: str) -> dict[str, Any]:
+def _option_data(config: type[Config], name: str, place: str | None) -> dict[str, Any]:
     field = config.model_fields[name]
     return {
         "name": place or option_name(name),
@@ -70,7 +69,6 @@ def _option_data(config: type[Config], name: str, place: str | None, group: str)
         "default": None if field.is_required() else field.get_default(call_default_factory=True),
         "required": field.is_required(),
         "repeatable": repeats(field),
-        "group": group,
         "help": _plain(field.description or "", config),
     }
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +52,7 @@ def made_data(out: Path, file: str) -> dict[str, Any]:
 def evaluated(config: EvalConfig, suite: SuiteResult) -> dict[str, Any]:
     """Values with their intervals. `graded`: the reward gave other values than 0 and 1, so that `accuracy` is its
     mean."""
-    from posttrain.evals.run import summarise
+    from posttrain.evals.run import summarise  # brings torch
 
     return {
         "model": config.model,
@@ -82,9 +80,8 @@ def scored(lines: str) -> dict[str, Any]:
 
 def checked(report: Report, tokens: TokenReport | None) -> dict[str, Any]:
     """What was found in a file, and what a model makes of its rows."""
-    data: Mapping[str, Any] = asdict(report) | {"ok": report.ok, "tokens": None}
-    if tokens is None:
-        return dict(data)
-    found = {name: getattr(tokens, name) for name in type(tokens).__dataclass_fields__ if name != "fitted"}
-    left_out = [{"where": row.where, "reason": row.reason} for row in tokens.fitted.left_out]
-    return {**data, "tokens": found | {"ok": tokens.ok, "left_out": left_out}}
+    found = None
+    if tokens is not None:
+        left_out = [{"where": row.where, "reason": row.reason} for row in tokens.fitted.left_out]
+        found = {**vars(tokens), "fitted": tokens.fitted.rows - len(left_out), "left_out": left_out, "ok": tokens.ok}
+    return {**vars(report), "ok": report.ok, "tokens": found}
