@@ -339,7 +339,7 @@ CLOCK_IN_TEXT = (
     r"(?s)<figure>\s*<figcaption><b>\w*(seconds|_per_second|_bytes)</b>.*?</figure>",
     r"&#34;\w*seconds&#34;: [\d.e-]+",
     r"(?<=</td><td>)\d+(?=</td><td>[^<]*</td><td>[^<]*</td><td class=\"left\">)",  # the seconds of a page's costs
-    r"(?m)(?<= )\d+(?= +[\d.]+[kM]? +[\d.]+[kMGTP]?$)",  # and of a printed table's
+    r"(?m) +\d+(?= +[\d.]+[kM]? +[\d.]+[kMGTP]?$)",  # and of a printed table's
     r"\b\d[\d.,]* ?(s|ms|min|h|seconds|minutes|[KMG]i?B)\b|\d{4}-\d\d-\d\d[T ][\d:.+Z]*",
 )
 """The same in pages and in what is printed."""
@@ -384,7 +384,7 @@ def _comparable(path: Path, paths: Mapping[str, str]) -> Any:
         text = path.read_text()
     except UnicodeDecodeError:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    for name, place in paths.items():
+    for name, place in sorted(paths.items(), key=lambda item: -len(item[1])):  # one may lie in another
         text = text.replace(place, name)
     if path.suffix == ".json":
         return _timeless(json.loads(text))

@@ -68,6 +68,8 @@ class EvalConfig(Config):
     TIMEOUT: ClassVar[Group] = Group("Model and tasks")
     reward_timeout: PositiveFloat = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
+    reward_workers: NonNegativeInt | None = None
+    """As in `posttrain rl`: processes that rewards run in."""
     SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0
     """Seed of the samples."""
@@ -130,6 +132,8 @@ class ScoreConfig(Config):
     """Columns that have other names: `prompt=question,completion=answer`."""
     reward_timeout: PositiveFloat = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
+    reward_workers: NonNegativeInt | None = None
+    """As in `posttrain rl`: processes that rewards run in."""
 
     @field_validator("reward", "data")
     @classmethod

@@ -200,6 +200,8 @@ class OnlineDpoConfig(SamplingOptions, DpoConfig):
     """As in `posttrain rl`."""
     reward_timeout: PositiveFloat = 30.0
     """As in `posttrain rl`."""
+    reward_workers: NonNegativeInt | None = None
+    """As in `posttrain rl`: processes that rewards run in."""
 
     @model_validator(mode="after")
     def _samples_its_pairs(self) -> OnlineDpoConfig:
@@ -214,6 +216,10 @@ class OnlineDpoConfig(SamplingOptions, DpoConfig):
         if self.mask_formatting:
             raise ValueError("mask_formatting would leave open where an answer ends, and here that is what is learnt")
         return self
+
+    @property
+    def keeps_reference(self) -> bool:
+        return any(term.reference for term in self.terms())
 
     @property
     def draws_the_policy(self) -> bool:

@@ -148,6 +148,8 @@ class SampleConfig(SourceConfig):
     """As in `posttrain rl`; answers that could not be had count too."""
     reward_timeout: PositiveFloat = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
+    reward_workers: NonNegativeInt | None = None
+    """As in `posttrain rl`: processes that rewards run in."""
     SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0
     """Seed of the samples and of ties."""

@@ -16,6 +16,8 @@ from posttrain.expressions import Expression, parse_call
 from posttrain.types import InputError
 from posttrain.workers.loading import close_match, load_object
 
+__posttrain_internal__ = True
+
 BUILTINS: Mapping[str, str] = {
     "calculator": "posttrain.envs.shipped.calculator:Calculator",
     "python": "posttrain.envs.shipped.python:Python",

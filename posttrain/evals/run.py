@@ -30,7 +30,7 @@ from posttrain.evals.retention.retention import (
 from posttrain.evals.runs import check_free, other_weights
 from posttrain.evals.settings import hash_of, task_settings, tasks_hash
 from posttrain.models import LanguageModel, load_model, weights_hash
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
 from posttrain.runs.comparison import label
 from posttrain.runs.log import refuse_links
@@ -84,7 +84,7 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
     assert config.data is not None
     tasks = load_tasks(config.data, config.columns)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
-    with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
+    with open_scorer(config, columns) as scorer:
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         lm = _loaded(config)
         settings = task_settings(tasks, scorer, sampling, samples=config.samples, raw=config.raw)

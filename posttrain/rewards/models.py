@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
@@ -14,10 +15,12 @@ from posttrain.chat.format import EncodedRow
 from posttrain.losses.policy import sequence_sums
 from posttrain.models import LanguageModel
 from posttrain.models.scoring import branch_scores, response_tree, score_batches
+from posttrain.rewards.protocol import Context, Needs, RewardResult
 from posttrain.rows import CompletionRow, split_steps
 from posttrain.types import InputError, Sample
-from posttrain.workers.returns import Answer, BadReturn, number
+from posttrain.workers.returns import BadReturn
 
+T = TypeVar("T")
 MICRO_BATCH_TOKENS = 4096
 """Tokens that go through a model at once."""
 NO_ANSWER = "there is no message from the assistant to score"
@@ -31,9 +34,11 @@ class Learned:
     lm: LanguageModel
     use: str
     variance_penalty: float
+    name = "learned"
+    needs = Needs(whole_batch=True)
 
-    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
-        return [failed(found) if isinstance(found, str) else self._answer(found) for found in self.members(samples)]
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
+        return _results(self.members(samples), self._result)
 
     def members(self, samples: Sequence[Sample], longest: int | None = None) -> list[torch.Tensor | str]:
         """The scores [K] that the members give each sample, or why there are none: it has more tokens than `longest`,
@@ -44,11 +49,11 @@ class Learned:
         scores = iter([row for _, of in score_batches(self.lm, trees, MICRO_BATCH_TOKENS) for row in of.double()])
         return [found if isinstance(found, str) else next(scores) for found in rows]
 
-    def _answer(self, members: torch.Tensor) -> Answer:
+    def _result(self, members: torch.Tensor) -> RewardResult:
         """From the scores [K] of the members."""
         deviation = members.std(correction=0)
         parts = {"mean": float(members.mean()), "deviation": float(deviation)} if len(members) > 1 else {}
-        return checked_value(float(of_members(members, self.use, self.variance_penalty)), parts)
+        return _checked(float(of_members(members, self.use, self.variance_penalty)), parts)
 
 
 @dataclass(frozen=True)
@@ -58,18 +63,20 @@ class Stepwise:
     lm: LanguageModel
     separator: str
     aggregate: str
+    name = "learned"
+    needs = Needs(whole_batch=True)
 
-    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
         rows = [self._encoded(sample) for sample in samples]
         trees = [whole_tree(row) for row in rows if not isinstance(row, str)]
         scores = iter(branch_scores(self.lm, trees, MICRO_BATCH_TOKENS))
-        return [failed(row) if isinstance(row, str) else self._answer(next(scores)) for row in rows]
+        return _results(rows, lambda _: self._result(next(scores)))
 
-    def _answer(self, scores: torch.Tensor) -> Answer:
+    def _result(self, scores: torch.Tensor) -> RewardResult:
         """From the scores [n, 1] of n steps."""
         probabilities = torch.sigmoid(scores[:, 0].double())
-        answer = checked_value(float(of_steps(probabilities, self.aggregate)), {"steps": len(probabilities)})
-        return answer if "error" in answer else {**answer, "step_values": probabilities.tolist()}
+        steps = tuple(probabilities.tolist())
+        return _checked(float(of_steps(probabilities, self.aggregate)), {"steps": len(probabilities)}, steps)
 
     def _encoded(self, sample: Sample) -> EncodedRow | str:
         """The steps of the last answer, after what precedes it, or why there are none."""
@@ -94,16 +101,15 @@ class Implicit:
     policy: LanguageModel
     reference: LanguageModel
     beta: float
+    name = "implicit"
+    needs = Needs(whole_batch=True)
 
-    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
-        context = min(self.policy.context, self.reference.context)
-        rows = [encoded(self.policy.chat, sample, context) for sample in samples]
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
+        longest = min(self.policy.context, self.reference.context)
+        rows = [encoded(self.policy.chat, sample, longest) for sample in samples]
         trees = [whole_tree(row) for found in rows if not isinstance(found, str) for row in found]
         ratios = iter([self.beta * ratio for ratio in self._log_ratios(trees)])
-        return [
-            failed(found) if isinstance(found, str) else checked_value(sum(next(ratios) for _ in found), {})
-            for found in rows
-        ]
+        return _results(rows, lambda found: _checked(sum(next(ratios) for _ in found)))
 
     def _log_ratios(self, trees: Sequence[Tree]) -> list[float]:
         """log π/π_ref of the trained tokens of each row, summed."""
@@ -168,12 +174,15 @@ def summed(lm: LanguageModel, batch: Batch) -> torch.Tensor:
     return sequence_sums(logprobs, batch.sequence[batch.mask], batch.sequences)
 
 
-def checked_value(value: float, parts: dict[str, float]) -> Answer:
+def _results(found: Iterable[T | str], result_of: Callable[[T], RewardResult]) -> list[RewardResult]:
+    """Of each item, or in its place of why there is none."""
+    return [RewardResult.failed(item) if isinstance(item, str) else result_of(item) for item in found]
+
+
+def _checked(
+    value: float, parts: Mapping[str, float] | None = None, steps: tuple[float, ...] | None = None
+) -> RewardResult:
     try:
-        return {"value": number(value, "score"), "parts": {name: number(part, name) for name, part in parts.items()}}
+        return replace(RewardResult.of({**(parts or {}), "score": value}), step_values=steps)
     except BadReturn as error:
-        return failed(str(error))
-
-
-def failed(reason: str) -> Answer:
-    return {"error": reason, "traceback": reason}
+        return RewardResult.failed(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -18,7 +19,7 @@ from posttrain.data.raw import RawRow, read_bytes
 from posttrain.data.readers import EXTENSIONS, extension, iter_rows, parse_jsonl
 from posttrain.data.shapes import renamed, standardised
 from posttrain.rewards.registry import BUILTINS
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import open_scorer
 from posttrain.text import printable, printable_json
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
 
@@ -38,7 +39,7 @@ def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: Text
     started = time.monotonic()
     samples = read_samples(config.data, stdin, config.columns)
     columns = {name for sample in samples for name in sample.columns}
-    with Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout) as scorer:
+    with contextlib.redirect_stdout(stderr), open_scorer(config, columns) as scorer:
         scores = scorer.score(samples, progress=_Progress(len(samples), stderr).advance)
     if not write_scores(scores, stdout):
         return 0

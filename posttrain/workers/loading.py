@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+__posttrain_internal__ = True
+
 
 def load_object(target: str, what: str, wanted: Callable[[Any], bool]) -> Any:
     """The object behind `file.py:name` or `package.module:name`. `what` it should be and which objects are `wanted`

@@ -17,7 +17,7 @@ import yaml
 from posttrain.cli.main import _commands, main
 from posttrain.cli.options import parse_options
 from posttrain.recipes.load import load_recipe
-from posttrain.recipes.stages import check_stages
+from posttrain.recipes.stage_check import check_stages
 from posttrain.rewards.judge.prompts import read_rubric
 from posttrain.rewards.registry import Spec
 from tests.docs.docs_commands import (

@@ -110,7 +110,7 @@ def results(reply: Reply | Lost) -> list[str]:
 def counters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvPool]:
     """One pool for many tests: where there are tools, torch is imported to describe them."""
     file = env_file(tmp_path_factory.mktemp("counter"), COUNTER)
-    with EnvPool(f"{file}:Counter", columns=["goal"], timeout_seconds=10) as pool:
+    with EnvPool(f"{file}:Counter", columns=["goal"], timeout_seconds=10, workers=2) as pool:
         yield pool
 
 
@@ -124,7 +124,7 @@ def counter(counters: EnvPool) -> EnvPool:
 @pytest.fixture(scope="module")
 def hanging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvPool]:
     file = env_file(tmp_path_factory.mktemp("hangs"), HANGS)
-    with EnvPool(f"{file}:E", columns=["how"], timeout_seconds=0.5) as pool:
+    with EnvPool(f"{file}:E", columns=["how"], timeout_seconds=0.5, workers=2) as pool:
         yield pool
 
 

@@ -14,9 +14,11 @@ import yaml
 from posttrain.config import EvalConfig, RunConfig
 from posttrain.evals.evaluations import differences
 from posttrain.evals.run import run_eval
+from posttrain.recipes.evaluate import Evaluator
 from posttrain.recipes.load import load_recipe, shipped_recipes
-from posttrain.recipes.run import _Evaluator, _same_recipe, run_recipe
-from posttrain.recipes.stages import START, check_stages
+from posttrain.recipes.run import _same_recipe, run_recipe
+from posttrain.recipes.stage_check import check_stages
+from posttrain.recipes.stages import START
 from posttrain.runs.reader import Run
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
@@ -234,17 +236,17 @@ def test_evaluations_that_a_file_has_changed_since_are_refused(tmp_path: Path) -
     raw["stages"] = {"sft": raw["stages"]["sft"] | {"data": str(rows)}}
     loaded, out = load_recipe(write(tmp_path, raw)), tmp_path / "out"
     stages = check_stages(loaded, out)
-    with closing(_Evaluator(loaded, stages, out)) as evaluator:
+    with closing(Evaluator(loaded, stages, out)) as evaluator:
         evaluator.evaluate("start", "tiny-random")
         evaluator.check_earlier(["start", "sft"])
     settings = json.loads((out / "start" / "evaluations" / "held_out.json").read_text())["settings"]
     assert settings["reference"] and settings["tasks_hash"] and settings["top_p"] == 1 and settings["tasks"] == 3
     reward.write_text("def own(response):\n    return 0\n")
-    with closing(_Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match="content of own.py"):
+    with closing(Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match="content of own.py"):
         evaluator.check_earlier(["start", "sft"])
     held_out.write_text(json.dumps({"prompt": "other"}) + "\n")
     message = r"start was evaluated when something else stood .* tasks \(3 of "
-    with closing(_Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match=message):
+    with closing(Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match=message):
         evaluator.check_earlier(["start", "sft"])
 
 
@@ -393,7 +395,7 @@ def test_held_out_prompts_are_looked_for_in_every_source_and_in_the_mix(tmp_path
     raw["stages"]["sft"]["data"] = [str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")]
     raw["stages"]["grpo"]["ptx_data"] = str(tmp_path / "mix.jsonl")
     loaded = load_recipe(write(tmp_path, raw))
-    with closing(_Evaluator(loaded, check_stages(loaded, tmp_path / "out"), tmp_path / "out")) as evaluator:
+    with closing(Evaluator(loaded, check_stages(loaded, tmp_path / "out"), tmp_path / "out")) as evaluator:
         assert [task.prompt for task in evaluator.tasks] == ["p3", "p4", "p5"]
         assert evaluator.removed == 3
 
@@ -411,7 +413,7 @@ def test_held_out_prompts_that_do_not_fit_are_left_out_of_every_evaluation(
     raw["stages"]["sft"]["data"] = str(tmp_path / "rows.jsonl")
     out = tmp_path / "out"
     loaded = load_recipe(write(tmp_path, raw))
-    with closing(_Evaluator(loaded, check_stages(loaded, out), out)) as evaluator:
+    with closing(Evaluator(loaded, check_stages(loaded, out), out)) as evaluator:
         for name in (START, "sft"):
             evaluator.evaluate(name, "tiny-random")
             suite = out / name / "evaluations" / "held_out"
@@ -425,7 +427,7 @@ def test_held_out_prompts_that_do_not_fit_are_left_out_of_every_evaluation(
     assert differences(of_recipe, own) == []
     strict = load_recipe(write(tmp_path, raw), ("evaluate.strict=true",))
     message = r"1 of 2 rows do not fit(.|\n)*held_out.jsonl:1: the prompt has"
-    with closing(_Evaluator(strict, check_stages(strict, out), out)) as judge, pytest.raises(InputError, match=message):
+    with closing(Evaluator(strict, check_stages(strict, out), out)) as judge, pytest.raises(InputError, match=message):
         judge.evaluate("grpo", "tiny-random")
 
 

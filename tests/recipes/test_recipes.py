@@ -29,7 +29,7 @@ from posttrain.config import (
 from posttrain.models import LanguageModel, load_model
 from posttrain.models.load import model_folder
 from posttrain.recipes.load import load_recipe
-from posttrain.recipes.plan import SHAPES, Memory, adapters, memory_of, parameters
+from posttrain.recipes.memory import SHAPES, Memory, adapters, memory_of, parameters
 from posttrain.recipes.run import run_recipe
 from posttrain.train.average import average_models
 from posttrain.train.loop import load_trained, make_policy

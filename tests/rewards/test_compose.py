@@ -242,6 +242,23 @@ def test_a_failing_hanging_or_killing_sample_inside_costs_only_itself(file: str)
     assert scores[3].reason == "clip: the worker process was killed by SIGKILL"
 
 
+def test_a_reward_behind_one_that_failed_or_ran_out_of_time_is_not_called(file: str, tmp_path: Path) -> None:
+    """It would take the time of the sample anew. Async samples have a clock each, so the others are scored."""
+    (tmp_path / "timed.py").write_text(
+        "import asyncio\nfrom pathlib import Path\n"
+        "async def first(response):\n"
+        "    await asyncio.sleep(60 if response == 'hang' else 0)\n"
+        "    return {'bad': 'text'}.get(response, 1.0)\n"
+        "def second(response):\n"
+        "    Path(__file__).with_name(response).touch()\n"
+        "    return 2.0\n"
+    )
+    own = tmp_path / "timed.py"
+    hung, bad, good = score(f"gate({own}:first, {own}:second)", ["hang", "bad", "good"], timeout=0.5)
+    assert (hung.reason, bad.reason) == ("gate: timed out after 0.5 s", "gate: score is a str, not a number")
+    assert good.total == 2.0 and {name for name in ("hang", "bad", "good") if (tmp_path / name).exists()} == {"good"}
+
+
 def test_beside_a_batched_reward_a_failing_sample_still_costs_only_itself(file: str) -> None:
     scores = score(f"weighted_sum({file}:many, {file}:picky)", ["a", "bad", "ccc"])
     assert [s.total for s in scores] == [3, None, 5]

@@ -342,8 +342,8 @@ class Longer:
 def test_few_opponents_rank_as_all_do_where_the_judge_is_consistent() -> None:
     """By hand for lengths 1..5 on a circle with one neighbour to each side: 1 loses to 2 and 5, 5 beats 4 and 1."""
     reward = GroupJudge("judge_pair", Longer(), (TEN,), opponents=1)
-    answers = asyncio.run(reward.score_batch([sample("x" * n) for n in (1, 2, 3, 4, 5)], {}))
-    assert [answer["value"] for answer in answers] == [0.0, 0.5, 0.5, 0.5, 1.0]
+    answers = asyncio.run(reward.score([sample("x" * n) for n in (1, 2, 3, 4, 5)], {}))
+    assert [answer.value for answer in answers] == [0.0, 0.5, 0.5, 0.5, 1.0]
 
 
 # Cache, budget and what stops a run

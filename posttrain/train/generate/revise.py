@@ -18,10 +18,10 @@ from posttrain.rewards.judge.prompts import Criterion, read_rubric
 from posttrain.rollout import Plan, rollout_seed
 from posttrain.runs.log import RunLog, read_metrics, read_recorded
 from posttrain.runs.records import Cost, Lineage
-from posttrain.train.events import fitting
+from posttrain.train.events import warn_fitted
 from posttrain.train.generate.select import listed
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import data_hash, finished, versions, with_hashes
+from posttrain.train.loop import data_hash, nothing_to_do, versions, with_hashes
 from posttrain.types import InputError, Message, RunFailed, Task
 
 RECORD = "revisions.jsonl"
@@ -62,7 +62,7 @@ def revise_answers(config: ReviseConfig) -> None:
     principles = read_rubric(config.principles, "1-10")
     settings = with_hashes(config.model_dump(mode="json"))
     settings["criteria"] = {principle.name: principle.text for principle in principles}
-    if finished(config.out, settings, config.resume):
+    if nothing_to_do(config.out, settings, config.resume):
         return
     tasks = load_tasks(config.data, config.columns)[: config.limit]
     for task in tasks:
@@ -73,7 +73,7 @@ def revise_answers(config: ReviseConfig) -> None:
     asked = fitted.checked(config.data, config.strict)
     tasks = [task for task in tasks if task.id in {fits.id for fits in asked}]
     with RunLog(config.out, dated(settings, source.writes_date), config.resume) as log:
-        fitting(log, config.data, fitted)
+        warn_fitted(log, config.data, fitted)
         source.began(log, asked)
         try:
             done = _Revising(config, principles, tasks, source, log).all()

@@ -14,15 +14,16 @@ from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import SampleConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
-from posttrain.rewards.failures import FailureWatch
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.check import check_soft_labels
+from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runs.log import RunLog, read_metrics, read_recorded
 from posttrain.runs.records import Cost, Lineage
-from posttrain.train.events import fitting, unscored
-from posttrain.train.generate.select import check_soft_labels, listed, rows_of
+from posttrain.train.events import warn_fitted
+from posttrain.train.generate.select import listed, rows_of
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import data_hash, finished, versions, with_hashes
+from posttrain.train.loop import data_hash, nothing_to_do, versions, with_hashes
+from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
 from posttrain.types import Group, InputError, Rollout, RunFailed, Score, Task
 
 
@@ -34,7 +35,7 @@ def sample_answers(config: SampleConfig) -> None:
     Answers and scores are recorded as they come; a resume takes them from there. Raises InputError for bad input and
     RunFailed where too much could not be scored, an endpoint's budget is spent, or there is nothing to write."""
     settings = with_hashes(config.model_dump(mode="json"))
-    if finished(config.out, settings, config.resume):
+    if nothing_to_do(config.out, settings, config.resume):
         return
     check_soft_labels(config)
     tasks = load_tasks(config.data, config.columns)[: config.limit]
@@ -42,14 +43,14 @@ def sample_answers(config: SampleConfig) -> None:
     with ExitStack() as stack:
         scorer = None
         if config.reward:
-            scorer = Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout)
+            scorer = open_scorer(config, columns)
             stack.enter_context(scorer)
         source = source_of(config, tasks)
         fitted = source.fitting(tasks)
         tasks = fitted.checked(config.data, config.strict)
         settings = dated(settings, source.writes_date, scorer is not None and scorer.writes_date)
         log = stack.enter_context(RunLog(config.out, settings, config.resume))
-        fitting(log, config.data, fitted)
+        warn_fitted(log, config.data, fitted)
         source.began(log, tasks)
         stage = _Sampling(config, tasks, source, scorer, log)
         try:
@@ -82,7 +83,7 @@ class _Sampling:
         self.source = source
         self.scorer = scorer
         self.log = log
-        self.watch = FailureWatch(config.max_unscored_share)
+        self.watch = Watch(log, [UnscoredWatch(config.max_unscored_share, scorer)])
         self.sampling = config.sampling()
         self.size = max(1, 4 * config.engine_slots // config.samples)
         self.flops = 0.0
@@ -121,7 +122,7 @@ class _Sampling:
                     )
                 answers = [self.source.replay(row) for row in recorded[n]]
                 groups = _groups_of(plans, answers)
-                unscored(self.log, self.watch, n, groups, None, new=False)
+                self.watch.see(StepRecord(n, None, {}, groups, replayed=True))
             else:
                 groups = self._sample(n, plans)
             yield groups
@@ -148,10 +149,9 @@ class _Sampling:
             scores = score(self.scorer, [plan.task for plan in plans], sampled.rollouts)
         else:
             scores = [Score(None, reason=rollout.error) for rollout in sampled.rollouts]
-        traceback = None if self.scorer is None else self.scorer.first_traceback
         answers = list(zip(sampled.rollouts, scores, strict=True))
         groups = _groups_of(plans, answers)
-        unscored(self.log, self.watch, n, groups, traceback)
+        self.watch.see(StepRecord(n, None, {}, groups))
         self.flops += sampled.flops
         self.log.rollouts(rollout_to_json(n, rollout, value, None) for rollout, value in answers)
         totals = [value.total for value in scores if value.total is not None]

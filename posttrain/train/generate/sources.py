@@ -21,7 +21,7 @@ from posttrain.rollout import (
     sampling_flops,
 )
 from posttrain.runs.log import RunLog
-from posttrain.train.events import special_tokens
+from posttrain.train.events import warn_special_tokens
 from posttrain.types import InputError, Message, Rollout, Score, Task
 
 CACHE = "endpoint-cache"
@@ -111,7 +111,7 @@ class ModelSource:
         return rollout_from_json(row, self._sampling, self._lm.chat)
 
     def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
-        special_tokens(log, self._lm.chat, self._data, tasks)
+        warn_special_tokens(log, self._lm.chat, self._data, tasks)
 
     def ended(self, log: RunLog) -> None:
         """What a model here used stands in `cost.json`."""

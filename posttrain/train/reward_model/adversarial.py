@@ -18,15 +18,15 @@ from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import AdversarialConfig, RewardModelConfig
 from posttrain.console import info, print_numbers, warn
 from posttrain.data.formats import load_preferences
-from posttrain.models import LanguageModel, load_model, load_reward_model, model_writes_date, weights_hash
-from posttrain.models.classifier import as_classifier
+from posttrain.models import LanguageModel, load_reward_model, model_writes_date, weights_hash
 from posttrain.rewards.scorer import Scorer
 from posttrain.rows import PreferenceRow, Response
 from posttrain.runs.log import RunLog, read_object
 from posttrain.runs.records import Cost, Lineage
-from posttrain.train.events import fitting
-from posttrain.train.loop import data_hash, finished, resolved, versions
-from posttrain.train.reward_model.data import encode_pairs, weighted
+from posttrain.train.events import warn_fitted
+from posttrain.train.loop import data_hash, nothing_to_do, resolved_settings, versions
+from posttrain.train.observers import Observer
+from posttrain.train.reward_model.data import encode_pairs, untrained, weighted
 from posttrain.train.reward_model.pairs import LEARNING_RATE, VALIDATION, train_reward_model
 from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
 from posttrain.train.reward_model.search import Scores, climb, gauge, text_edits
@@ -40,13 +40,13 @@ GOLD_SEED = 1 << 20
 
 
 @on_one_date
-def train_adversarial(config: AdversarialConfig) -> None:
+def train_adversarial(config: AdversarialConfig, observers: Sequence[Observer] = ()) -> None:
     """Train a reward model in `rounds` + 1 rounds, each from `config.model` on the data and all that was found before,
     and write the run folder `config.out`.
 
     Raises InputError for bad input, before anything is trained, and RunFailed where gold could not be measured."""
-    settings = resolved(config, LEARNING_RATE)
-    if finished(config.out, settings, config.resume):
+    settings = resolved_settings(config, LEARNING_RATE)
+    if nothing_to_do(config.out, settings, config.resume):
         return
     rows = load_preferences(config.data, config.columns, "posttrain adversarial")
     searched = [row for row in rows if not row.tools and None not in (_answer(row.chosen), _answer(row.rejected))]
@@ -66,14 +66,14 @@ def train_adversarial(config: AdversarialConfig) -> None:
     start = model_writes_date(config.model, config.chat_template)
     writes_date = start, bool(config.policy) and model_writes_date(str(config.policy))
     with RunLog(config.out, dated(settings, *writes_date), config.resume) as log:
-        fitting(log, config.data, fitted)
+        warn_fitted(log, config.data, fitted)
         if judged is not None:
-            fitting(log, config.eval_data, judged)
+            warn_fitted(log, config.eval_data, judged)
         given, config = config, _in_our_columns(config, rows, log)
         data = config.data
         for k in range(config.rounds + 1):
             info(f"round {k} of {config.rounds}")
-            train_reward_model(_round(config, k, data))
+            train_reward_model(_round(config, k, data), observers)
             file = config.out / f"pairs-{k + 1}.jsonl"
             if k < config.rounds and not file.exists():
                 _add(config, k + 1, searched, data, log)
@@ -88,15 +88,7 @@ def train_adversarial(config: AdversarialConfig) -> None:
 
 def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) -> None:
     """Raise InputError for what the first round would refuse, while nothing is written."""
-    lm = load_model(
-        config.model,
-        raw=config.raw,
-        trust_remote_code=config.trust_remote_code,
-        chat_template=config.chat_template,
-    )
-    lm.add_score_head(config.members, config.seed)
-    assert lm.score_head is not None
-    as_classifier(lm.module, lm.score_head.weight)
+    lm = untrained(config, config.members)
     fitted = encode_pairs(lm, rows, config.max_length, config.members)
     weighted(fitted.checked(config.data, config.strict), config)
     if config.eval_data is not None:

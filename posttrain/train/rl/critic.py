@@ -11,7 +11,7 @@ from posttrain.batch.packing import Tree
 from posttrain.config import RlConfig
 from posttrain.models.read import VALUES
 from posttrain.train.loop import load_trained, make_policy
-from posttrain.train.policy import LocalPolicy
+from posttrain.train.policy import Policy
 from posttrain.train.rl.batch import critic_loss
 
 
@@ -33,7 +33,7 @@ class Critic(Protocol):
 class HeadCritic:
     """A scalar head on the policy: values come with its log-probabilities and are trained in its steps."""
 
-    def __init__(self, policy: LocalPolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
     def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
@@ -53,7 +53,7 @@ class SeparateCritic:
     """A model of its own with an optimizer of its own, which begins as the policy does. Its operations are charged to
     the policy's account."""
 
-    def __init__(self, config: RlConfig, policy: LocalPolicy, rate: float, total_updates: int | None) -> None:
+    def __init__(self, config: RlConfig, policy: Policy, rate: float, total_updates: int | None) -> None:
         lm = load_trained(config)
         lm.add_scalar_head()
         self.policy = policy

@@ -19,23 +19,25 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from posttrain.cli.main import main
 from posttrain.config import AdversarialConfig, RewardModelConfig, ScoreConfig
 from posttrain.data.check import check_data, format_report
-from posttrain.data.formats import load_judged, load_preferences, load_stepwise
+from posttrain.data.formats import load_judged, load_preferences, load_rows, load_stepwise
 from posttrain.losses.reward_model import stepwise_loss
+from posttrain.methods import METHODS
 from posttrain.models import load_model, load_reward_model
 from posttrain.models.read import SCORES
 from posttrain.models.scoring import branch_scores
-from posttrain.recipes.run import _rows_of
 from posttrain.rewards.models import of_steps
 from posttrain.rewards.score import run_score
 from posttrain.rewards.scorer import Scorer
 from posttrain.rows import split_steps
 from posttrain.stats import wilson
+from posttrain.train.dataset_stage import Data, DatasetStage
 from posttrain.train.loop import make_policy
 from posttrain.train.reward_model.pairs import train_reward_model
 from posttrain.train.reward_model.process import (
-    ProcessModel,
+    Solution,
     batch_loss,
     encode_solutions,
+    process_method,
     separator_of,
     solution_trees,
 )
@@ -52,18 +54,19 @@ def settings(tmp_path: Path, rows: list[dict[str, Any]], **changes: Any) -> Rewa
     return RewardModelConfig(**given)
 
 
-def stage_of(config: RewardModelConfig) -> ProcessModel:
+def stage_of(config: RewardModelConfig) -> DatasetStage[Solution]:
     lm = load_model("tiny-random")
     lm.add_score_head(1, config.seed)
     lm.step_separator = "\n"
-    solutions = encode_solutions(lm, load_stepwise(config.data), config.max_length).kept
-    return ProcessModel(config, make_policy(lm, config, 1e-4, 1), solutions, [], 1)
+    rows = load_stepwise(config.data)
+    data = Data(encode_solutions(lm, rows, config.max_length).kept, [], [])
+    return DatasetStage(config, process_method(config, rows), make_policy(lm, config, 1e-4, 1), data, 1, 1024)
 
 
-def gradients(stage: ProcessModel) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+def gradients(stage: DatasetStage[Solution]) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Of all the answers as one training step, and its metrics."""
-    found = stage.policy.forward_backward(solution_trees(stage.solutions), batch_loss, SCORES)
-    return {name: p.grad.clone() for name, p in stage.policy.parameters.items() if p.grad is not None}, found
+    found = stage.policy.forward_backward(solution_trees(stage.examples), batch_loss, SCORES)
+    return {name: p.grad.clone() for name, p in stage.policy.weights().items() if p.grad is not None}, found
 
 
 def ids_and_ends(tokenizer: Any, prompt: str, text: str, separator: str = "\n") -> tuple[list[int], list[int]]:
@@ -142,7 +145,7 @@ def test_one_row_has_several_positions_and_a_prompt_is_computed_once(tmp_path: P
     """Two answers to one prompt, packed and by padded rows."""
     rows = [{"prompt": "p" * 10, "steps": s, "labels": [1] * len(s)} for s in (["one", "two"], ["1", "2", "3"])]
     stage = stage_of(settings(tmp_path, rows))
-    lm, trees = stage.policy.lm, solution_trees(stage.solutions)
+    lm, trees = stage.policy.lm, solution_trees(stage.examples)
     prompt = len(lm.chat.prompt_ids("p" * 10))
     lm.forwarded_tokens = 0
     packed = branch_scores(lm, trees, 4096)
@@ -397,8 +400,7 @@ def test_both_names_of_steps_are_read(tmp_path: Path) -> None:
     assert (report.kind, report.valid_rows) == ("stepwise", 2)
     assert report.response_chars is not None and report.response_chars.most == 2
     assert "2 stepwise rows, for posttrain reward-model" in format_report(report)
-    assert [row.prompt for row in _rows_of("reward-model", data)] == ["q", "q"]
-    assert len(_rows_of("reward-model", str(write_rows(tmp_path / "p.jsonl", pair_rows(3))))) == 3
+    assert [row.prompt for row in load_rows(data, METHODS["reward-model"].kinds, "it")] == ["q", "q"]
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from posttrain.config import RewardModelConfig
 from posttrain.data.formats import load_preferences
 from posttrain.models import load_model, load_reward_model
 from posttrain.models.scoring import response_tree, score_batches
+from posttrain.train.dataset_stage import Data
 from posttrain.train.loop import make_policy
 from posttrain.train.reward_model.data import Pair, encode_pairs, pair_trees, weighted
-from posttrain.train.reward_model.pairs import RewardModel, train_reward_model
+from posttrain.train.reward_model.pairs import RewardModel, pairs_method, train_reward_model
 from posttrain.train.reward_model.validate import (
     best_of_n,
     best_of_n_kl,
@@ -69,19 +70,15 @@ def settings(tmp_path: Path, rows: list[dict[str, Any]], **changes: Any) -> Rewa
 def stage_of(config: RewardModelConfig) -> RewardModel:
     lm = load_model("tiny-random")
     lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
-    pairs = encode_pairs(lm, load_preferences(config.data), config.max_length, config.members).kept
+    rows = load_preferences(config.data)
+    pairs = encode_pairs(lm, rows, config.max_length, config.members).kept
     policy = make_policy(lm, config, 1e-4, 1)
-    return RewardModel(config, policy, weighted(pairs, config), [], 1)
+    return RewardModel(config, pairs_method(config, rows), policy, Data(weighted(pairs, config), [], []), 1, 1024)
 
 
 def gradients(stage: RewardModel) -> dict[str, torch.Tensor]:
     """Of the first step, before the optimizer takes it."""
-    pairs = list(stage.pairs)
-    trees = pair_trees(pairs)
-    if stage.config.length_head:
-        stage._by_length_head(pairs, trees)
-    else:
-        stage._gradient(trees)
+    stage.gradient(stage.examples)
     return {name: p.grad.clone() for name, p in stage.policy.parameters.items() if p.grad is not None}
 
 
