@@ -18,6 +18,7 @@ forked child, so that torch is imported once; the child imports the package.
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
 import os
@@ -339,7 +340,7 @@ CLOCK_IN_TEXT = (
     r"(?s)<figure>\s*<figcaption><b>\w*(seconds|_per_second|_bytes)</b>.*?</figure>",
     r"&#34;\w*seconds&#34;: [\d.e-]+",
     r"(?<=</td><td>)\d+(?=</td><td>[^<]*</td><td>[^<]*</td><td class=\"left\">)",  # the seconds of a page's costs
-    r"(?m)(?<= )\d+(?= +[\d.]+[kM]? +[\d.]+[kMGTP]?$)",  # and of a printed table's
+    r"(?m) +\d+(?= +[\d.]+[kM]? +[\d.]+[kMGTP]?$)",  # and of a printed table's
     r"\b\d[\d.,]* ?(s|ms|min|h|seconds|minutes|[KMG]i?B)\b|\d{4}-\d\d-\d\d[T ][\d:.+Z]*",
 )
 """The same in pages and in what is printed."""
@@ -384,7 +385,7 @@ def _comparable(path: Path, paths: Mapping[str, str]) -> Any:
         text = path.read_text()
     except UnicodeDecodeError:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    for name, place in paths.items():
+    for name, place in sorted(paths.items(), key=lambda item: -len(item[1])):  # one may lie in another
         text = text.replace(place, name)
     if path.suffix == ".json":
         return _timeless(json.loads(text))
@@ -408,6 +409,9 @@ def _between(first: Any, second: Any, where: str = "") -> Iterator[str]:
     if isinstance(first, dict) and isinstance(second, dict):
         for key in dict.fromkeys([*first, *second]):
             yield from _between(first.get(key, "nothing"), second.get(key, "nothing"), f"{where}/{key}")
+    elif where == "" and isinstance(first, list) and all(isinstance(line, str) for line in [*first, *second]):
+        lines = list(difflib.unified_diff(first, second, n=0, lineterm=""))[2:]  # without the names
+        yield from (line[:200] for line in lines if not line.startswith("@@"))
     elif isinstance(first, list) and isinstance(second, list):
         for i, (a, b) in enumerate(zip_longest(first, second, fillvalue="nothing"), start=1):
             yield from _between(a, b, f"{where}/{i}")

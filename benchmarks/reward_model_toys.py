@@ -193,8 +193,10 @@ def table(results: Mapping[str, list[dict[str, float]]]) -> str:
             values, first = [run[way] for run in runs], [next(iter(run.values())) for run in runs]
             own = bootstrap_mean(values, seed=0)
             gain = paired_bootstrap(values, first, seed=0)
-            shown = f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]" if i else ""
-            lines.append(f"| {'' if i else toy} | {way} | {own.value:.2f} [{own.low:.2f}, {own.high:.2f}] | {shown} |")
+            shown = f"{gain['value']:+.2f} [{gain['low']:+.2f}, {gain['high']:+.2f}]" if i else ""
+            lines.append(
+                f"| {'' if i else toy} | {way} | {own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}] | {shown} |"
+            )
     return "\n".join(lines)
 
 

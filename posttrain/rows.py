@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from posttrain.types import InputError, Message, Prompt, Task
 
@@ -104,6 +104,16 @@ class StepwiseRow:
 
 
 Row = SftRow | PreferenceRow | UnpairedRow | StepwiseRow | Task
+Kind = Literal["messages", "completion", "text", "preference", "unpaired", "stepwise", "task"]
+KINDS: Mapping[type[Row], Kind] = {
+    MessagesRow: "messages",
+    CompletionRow: "completion",
+    TextRow: "text",
+    PreferenceRow: "preference",
+    UnpairedRow: "unpaired",
+    StepwiseRow: "stepwise",
+    Task: "task",
+}
 
 
 def split_steps(text: str, separator: str) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,23 +49,8 @@ SEED = 0
 CHUNK_ELEMENTS = 4_000_000
 """Resampled values held at once; bounds memory, not the result's quality."""
 
-Transform = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate from `n` tasks and the bounds of its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"an interval needs at least one task, not {self.n}")
-        if not self.low <= self.high:
-            raise ValueError(f"an interval from {self.low} to {self.high}")
+Floats = NDArray[np.float64]
+Transform = Callable[[Floats], Floats]
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -84,18 +68,37 @@ def is_binary(values: Sequence[float]) -> bool:
     return all(v in (0, 1) for v in values)
 
 
-def wilson_interval(values: Sequence[float]) -> Interval:
-    """The share of ones with Wilson's interval. Raises ValueError unless all values are 0 or 1."""
-    if not is_binary(values):
-        raise ValueError("Wilson's interval is for values that are 0 or 1")
-    successes = int(sum(values))
-    low, high = wilson(successes, len(values))
-    return Interval(successes / len(values), low, high, len(values))
+def share(successes: float, n: int) -> Estimate:
+    """successes/n with Wilson's interval; None of no observations, for which the interval is (0, 1)."""
+    low, high = wilson(successes, n)
+    return {"value": float(successes) / n if n else None, "low": low, "high": high, "n": n}
+
+
+def clustered_share(successes: Sequence[int], sizes: Sequence[int]) -> Estimate:
+    """The share Σ successes / Σ sizes over clusters whose members are not independent, such as the steps of an answer,
+    with Wilson's interval for the effective number of observations p(1 − p)/v (Kish 1965).
+
+    v is the variance of the ratio between clusters, C/(C−1) Σ (successes − p · size)² / (Σ sizes)². The number lies
+    between that of the clusters that have members, C, and that of the members; it is the former where p is 0 or 1."""
+    pairs = [(a, b) for a, b in zip(successes, sizes, strict=True) if b]
+    n, clusters = sum(b for _, b in pairs), len(pairs)
+    if not n:
+        return share(0, 0)
+    p = sum(a for a, _ in pairs) / n
+    effective = float(clusters)
+    if clusters > 1 and 0 < p < 1:
+        variance = clusters / (clusters - 1) * sum((a - p * b) ** 2 for a, b in pairs) / n**2
+        effective = min(n, max(clusters, p * (1 - p) / variance)) if variance else n
+    low, high = wilson(p * effective, effective)
+    return {"value": p, "low": low, "high": high, "n": n}
 
 
 def bootstrap_mean(
-    values: Sequence[float], seed: int, resamples: int = RESAMPLES, transform: Transform | None = None
-) -> Interval:
+    values: Sequence[float] | Floats,
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
+    transform: Transform | None = None,
+) -> Estimate:
     """The mean over tasks with its percentile bootstrap interval: tasks are drawn with putting back, each with all
     its samples (a value is one task's mean), and the interval spans the 2.5th to 97.5th percentile of the means.
 
@@ -110,11 +113,11 @@ def bootstrap_mean(
 def paired_bootstrap(
     a: Sequence[float],
     b: Sequence[float],
-    seed: int,
+    seed: int = SEED,
     resamples: int = RESAMPLES,
     transform: Transform | None = None,
     comparisons: int = 1,
-) -> Interval:
+) -> Estimate:
     """mean(a) - mean(b) with its percentile bootstrap interval; a[i] and b[i] belong to the same task and are drawn
     together, so that how hard the tasks are cancels.
 
@@ -136,27 +139,27 @@ def estimate(values: Iterable[float | None], transform: Transform | None = None)
     if not scored:
         return {"value": None, "low": None, "high": None, "n": 0}
     if transform is None and is_binary(scored):
-        return _shown(wilson_interval(scored), True)
-    return _shown(bootstrap_mean(scored, SEED, transform=transform), len(scored) >= FEW_TASKS)
+        return share(sum(scored), len(scored))
+    return shown(bootstrap_mean(scored, transform=transform))
 
 
 def difference(
     a: Sequence[float], b: Sequence[float], transform: Transform | None = None, comparisons: int = 1
 ) -> Estimate:
     """`paired_bootstrap` as it is shown: without an interval below FEW_TASKS tasks."""
-    return _shown(paired_bootstrap(a, b, SEED, transform=transform, comparisons=comparisons), len(a) >= FEW_TASKS)
+    return shown(paired_bootstrap(a, b, transform=transform, comparisons=comparisons))
 
 
-def _shown(interval: Interval, enough: bool) -> Estimate:
-    low, high = (interval.low, interval.high) if enough else (None, None)
-    return {"value": interval.value, "low": low, "high": high, "n": interval.n}
+def shown(bootstrapped: Estimate) -> Estimate:
+    """The estimate without its interval where it is of fewer than FEW_TASKS tasks."""
+    return bootstrapped if bootstrapped["n"] >= FEW_TASKS else {**bootstrapped, "low": None, "high": None}
 
 
-def _same(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _same(x: Floats) -> Floats:
     return x
 
 
-def _finite(values: Sequence[float]) -> NDArray[np.float64]:
+def _finite(values: Sequence[float] | Floats) -> Floats:
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or data.size == 0:
         raise ValueError("the bootstrap needs at least one value")
@@ -165,7 +168,7 @@ def _finite(values: Sequence[float]) -> NDArray[np.float64]:
     return data
 
 
-def _resampled_means(data: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
+def _resampled_means(data: Floats, seed: int, resamples: int) -> Floats:
     """[n, columns] -> [resamples, columns]: column means of rows drawn with putting back, columns together."""
     n = len(data)
     rng = np.random.default_rng(seed)
@@ -177,13 +180,11 @@ def _resampled_means(data: NDArray[np.float64], seed: int, resamples: int) -> ND
     return np.concatenate(parts)
 
 
-def _percentiles(value: float, resampled: NDArray[np.float64], n: int, comparisons: int = 1) -> Interval:
+def _percentiles(value: float, resampled: Floats, n: int, comparisons: int = 1) -> Estimate:
     tail = 0.025 / comparisons
     low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Interval(value, float(low), float(high), n)
+    return {"value": value, "low": float(low), "high": float(high), "n": n}
 
-
-Floats = NDArray[np.float64]
 
 STAKES: Floats = np.array([0.9 * 0.5**k for k in range(7)])
 """The shares of its wealth that a test bets, 0.9 to 0.014: the large ones find a mean far above the limit at once, the

@@ -21,7 +21,8 @@ def configure_threads() -> None:
 
     - `OMP_NUM_THREADS`: the usable cores. torch would count the machine's cores, of which a container or a job has
       fewer, and sums over another number of threads round differently: one fixed number keeps runs repeatable.
-    - `TOKENIZERS_PARALLELISM=false`: the reward workers are forked, and a forked thread pool can hang.
+    - `TOKENIZERS_PARALLELISM=false`: worker processes fork once (`workers.supervisor`), which a thread pool
+      does not survive.
     - `HF_HUB_DISABLE_TELEMETRY=1`: nothing about a run leaves the machine.
 
     It also lets this process keep memory that it has freed, for its own next step.

@@ -37,6 +37,11 @@ class RunFailed(Exception):
     that will not start). The command line prints the message and exits with 1."""
 
 
+class RunPaused(Exception):
+    """A run stopped for its user to look at it, and can go on: an observer asked for that. The command line prints the
+    message and exits with 4."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One turn of a conversation, in the shape chat templates read. `tool_calls` are brought to one form, in which
@@ -355,14 +360,15 @@ class Group:
 @dataclass(frozen=True)
 class Sample:
     """What a reward sees of one rollout; plain data. `messages` are the turns after the prompt; `environment` is its
-    environment by `loading.freeze`, `given` what models have made of it, by the text of their expression."""
+    environment by `workers.loading.freeze`, `precomputed` the results of rewards that a model
+    computes, by the text of their expression."""
 
     prompt: Prompt
     messages: tuple[Message, ...]
     completion_ids: tuple[int, ...]
     columns: Mapping[str, Any]
     environment: bytes | None = None
-    given: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    precomputed: Mapping[str, Any] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "columns": dict(self.columns)}  # a read-only view of a dict cannot be pickled

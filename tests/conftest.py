@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from posttrain.data import builtin, gym_items
+from tests.servers.chat import ChatServer, serve
+from tests.servers.judge import Judge
 
 if TYPE_CHECKING:
     from posttrain.models import LanguageModel
@@ -19,6 +27,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # the machine may do other work
 
 ROOT = Path(__file__).parent.parent
 MEMORY_KIB = 12 << 20
@@ -34,12 +45,30 @@ def tiny() -> LanguageModel:
     return load_model("tiny-random")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _reasoning_gym_here() -> Iterator[None]:
+    """Items of reasoning-gym are drawn in this process, and each list once: the generator's own process takes a second
+    to begin. `tests/test_data.py` has the real one."""
+
+    @cache
+    def drawn(request: str, _source: str) -> bytes:
+        state = random.getstate()
+        try:
+            return pickle.dumps(gym_items.answer(json.loads(request)))
+        finally:
+            random.setstate(state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builtin, "_drawn", drawn)
+        yield
+
+
 @pytest.fixture
 def run_cli(tmp_path: Path) -> RunCli:
     """Run `posttrain ARGS...` as a process of its own in `tmp_path`, bounded in time (seconds) and address space."""
 
     def run(
-        *args: str | Path, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 60.0
+        *args: str | Path, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
         bounded = ["sh", "-c", f'ulimit -v {MEMORY_KIB} && exec "$@"', "sh"]
         return subprocess.run(
@@ -56,41 +85,19 @@ def run_cli(tmp_path: Path) -> RunCli:
     return run
 
 
-class ChatServer:
-    """A chat-completions server (`servers/chat.py`) by its address, and what it was asked."""
-
-    def __init__(self, url: str, log: Path) -> None:
-        self.url = url
-        self.log = log
-
-    def requests(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
-
-
-def serve(script: str, log: Path) -> Iterator[ChatServer]:
-    """A running server of a script in `servers`, in a process of its own."""
-    command = [sys.executable, "-m", f"tests.servers.{script}", str(log)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield ChatServer(f"http://127.0.0.1:{process.stdout.readline().strip()}/v1", log)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    """A running `servers.chat`."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
+    with serve() as running:
+        yield running
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A running `chat_server`."""
+def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    """A running `servers.judge`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    yield from serve("chat", tmp_path / "requests.jsonl")
-
-
-@pytest.fixture
-def judge_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    """A running `judge_server`."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    yield from serve("judge", tmp_path / "requests.jsonl")
+    with serve(Judge) as running:
+        yield running

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.training_helpers import read_rows
 
-DEADLINE_SECONDS = 90.0
+DEADLINE_SECONDS = 300.0
 PARENT = multiprocessing.get_context("forkserver")
 """Starts runs as forks of a process that has imported everything: a run begins in a tenth of a second, not in eight."""
 PARENT.set_forkserver_preload(["posttrain.train.rl.setup", "posttrain.train.sft", "posttrain.train.dpo.stage", "peft"])
@@ -58,6 +58,14 @@ def kill_when(process: BaseProcess, ready: Callable[[], bool], delay_seconds: fl
         process.kill()
         process.join()
     return process.exitcode == -signal.SIGKILL
+
+
+def running(pid: int) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def steps_written(run: Path) -> int:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 
 import numpy as np
 import pytest
 
 from posttrain.stats import (
     FEW_TASKS,
-    Interval,
     bootstrap_mean,
     difference,
     estimate,
     is_binary,
     paired_bootstrap,
     pass_at_k,
-    wilson_interval,
+    share,
 )
+from tests.effort import effort
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(4, 0, 2), (4, 1, 2), (5, 2, 3), (5, 4, 2), (6, 6, 1), (6, 3, 6)])
@@ -43,12 +42,11 @@ def test_pass_at_k_refuses_what_makes_no_sense(n: int, c: int, k: int) -> None:
 
 def test_wilson_interval_by_hand() -> None:
     """p = 1/2, n = 10, z² = 3.8415: (0.5 + 0.19207 ± 1.95996·√(0.025 + 0.0096036)) / 1.38415 = 0.5 ± 0.26341."""
-    interval = wilson_interval([1, 0] * 5)
-    assert interval.value == 0.5 and interval.n == 10
-    assert interval.low == pytest.approx(0.23659, abs=1e-4)
-    assert interval.high == pytest.approx(0.76341, abs=1e-4)
-    with pytest.raises(ValueError, match="0 or 1"):
-        wilson_interval([0.5])
+    interval = share(5, 10)
+    assert interval["value"] == 0.5 and interval["n"] == 10
+    assert interval["low"] == pytest.approx(0.23659, abs=1e-4)
+    assert interval["high"] == pytest.approx(0.76341, abs=1e-4)
+    assert share(0, 0) == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
 
 
 def test_binary() -> None:
@@ -58,7 +56,7 @@ def test_binary() -> None:
 
 def test_bootstrap_of_two_tasks_is_the_four_equally_likely_draws() -> None:
     """Draws of {0, 1}: means 0, ½, ½, 1, with probabilities ¼, ½, ¼, so the middle 95% reaches both ends."""
-    assert bootstrap_mean([0.0, 1.0], seed=0) == Interval(0.5, 0.0, 1.0, 2)
+    assert bootstrap_mean([0.0, 1.0], seed=0) == {"value": 0.5, "low": 0.0, "high": 1.0, "n": 2}
 
 
 def test_bootstrap_approaches_the_normal_interval() -> None:
@@ -66,9 +64,9 @@ def test_bootstrap_approaches_the_normal_interval() -> None:
     values = np.random.default_rng(1).normal(3, 2, size=2000)
     interval = bootstrap_mean(list(values), seed=0)
     half = 1.96 * values.std() / math.sqrt(2000)
-    assert interval.value == pytest.approx(values.mean())
-    assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert interval["value"] == pytest.approx(values.mean())
+    assert interval["low"] == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert interval["high"] == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
 def test_intervals_cover_about_95_percent() -> None:
@@ -77,7 +75,7 @@ def test_intervals_cover_about_95_percent() -> None:
     covered = 0
     for seed in range(300):
         interval = bootstrap_mean(list(rng.random(60)), seed=seed, resamples=1000)
-        covered += interval.low <= 0.5 <= interval.high
+        covered += interval["low"] <= 0.5 <= interval["high"]
     assert 268 <= covered <= 297
 
 
@@ -91,9 +89,9 @@ def test_transform_of_the_mean() -> None:
     """exp is monotone: the interval of exp(mean) is exp of the interval (up to interpolation between two draws)."""
     values = list(np.random.default_rng(3).normal(3, 0.2, size=40))
     plain, perplexity = bootstrap_mean(values, seed=0), bootstrap_mean(values, seed=0, transform=np.exp)
-    assert perplexity.value == pytest.approx(math.exp(plain.value))
-    assert perplexity.low == pytest.approx(math.exp(plain.low), rel=1e-4)
-    assert perplexity.high == pytest.approx(math.exp(plain.high), rel=1e-4)
+    assert perplexity["value"] == pytest.approx(math.exp(plain["value"]))
+    assert perplexity["low"] == pytest.approx(math.exp(plain["low"]), rel=1e-4)
+    assert perplexity["high"] == pytest.approx(math.exp(plain["high"]), rel=1e-4)
 
 
 def test_pairing_removes_how_hard_tasks_are() -> None:
@@ -101,9 +99,9 @@ def test_pairing_removes_how_hard_tasks_are() -> None:
     b = list(np.linspace(0, 0.9, 40))
     a = [x + 0.1 for x in b]
     interval = paired_bootstrap(a, b, seed=0)
-    assert interval.value == pytest.approx(0.1)
-    assert interval.high - interval.low < 1e-9
-    unpaired = bootstrap_mean(a, seed=0).high - bootstrap_mean(b, seed=1).low
+    assert interval["value"] == pytest.approx(0.1)
+    assert interval["high"] - interval["low"] < 1e-9
+    unpaired = bootstrap_mean(a, seed=0)["high"] - bootstrap_mean(b, seed=1)["low"]
     assert unpaired > 0.2
 
 
@@ -111,14 +109,14 @@ def test_paired_bootstrap_is_the_bootstrap_of_differences() -> None:
     rng = np.random.default_rng(4)
     a, b = rng.random(80), rng.random(80)
     paired, differences = paired_bootstrap(list(a), list(b), seed=3), bootstrap_mean(list(a - b), seed=3)
-    assert (paired.value, paired.low, paired.high) == pytest.approx(
-        (differences.value, differences.low, differences.high)
+    assert (paired["value"], paired["low"], paired["high"]) == pytest.approx(
+        (differences["value"], differences["low"], differences["high"])
     )
 
 
 def test_paired_bootstrap_of_perplexities() -> None:
     interval = paired_bootstrap([2.0] * 5, [1.0] * 5, seed=0, transform=np.exp)
-    assert interval.value == pytest.approx(math.e**2 - math.e)
+    assert interval["value"] == pytest.approx(math.e**2 - math.e)
 
 
 def test_wrong_input_is_refused() -> None:
@@ -128,8 +126,6 @@ def test_wrong_input_is_refused() -> None:
         bootstrap_mean([], seed=0)
     with pytest.raises(ValueError, match="finite"):
         bootstrap_mean([1.0, math.nan], seed=0)
-    with pytest.raises(ValueError, match="at least one task"):
-        Interval(0.0, 0.0, 0.0, 0)
 
 
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,11 +135,9 @@ def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     assert bootstrap_mean(values, seed=0, resamples=2000) == whole
 
 
-def test_ten_thousand_resamples_of_300_tasks_take_well_under_a_second() -> None:
+def test_ten_thousand_resamples_of_300_tasks_are_little_work() -> None:
     values = list(np.random.default_rng(0).random(300))
-    start = time.process_time()
-    paired_bootstrap(values, values[::-1], seed=0)
-    assert time.process_time() - start < 1.0
+    assert effort(lambda: paired_bootstrap(values, values[::-1], seed=0)) < 500
 
 
 def test_fewer_than_ten_values_have_no_interval_unless_they_are_zeros_and_ones() -> None:

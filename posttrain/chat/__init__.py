@@ -4,8 +4,8 @@
 tool calls out of sampled text.
 """
 
-from posttrain.chat.calls import Answer
+from posttrain.chat.calls import ParsedTurn
 from posttrain.chat.format import ChatFormat, EncodedPair, EncodedRow
 from posttrain.chat.pieces import Ids
 
-__all__ = ["Answer", "ChatFormat", "EncodedPair", "EncodedRow", "Ids"]
+__all__ = ["ChatFormat", "EncodedPair", "EncodedRow", "Ids", "ParsedTurn"]

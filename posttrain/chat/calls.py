@@ -40,7 +40,7 @@ FENCED = re.compile(r"```(tool_code|tool_call|json)[ \t]*\n(.*?)```", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ParsedTurn:
     """A sampled turn as a message. `fault` says why a tool call in it could not be read; the message then is the whole
     text, without calls."""
 
@@ -105,30 +105,30 @@ def read_fenced(text: str) -> tuple[str, list[Call]]:
     return (rest.rstrip() if blocks else text), [_call(_json(block[2])) for block in blocks]
 
 
-def read_answer(text: str, plain: str, style: CallStyle, first_call: int) -> Answer:
+def read_answer(text: str, plain: str, style: CallStyle, first_call: int) -> ParsedTurn:
     """The message of a sampled `text`; `plain` is the same without special tokens, and the content if there is no call.
     Calls are numbered from `first_call`."""
     reasoning, mark, said = text.rpartition("</think>")
     try:
         content, calls = style.read(said)
     except ValueError as error:
-        return Answer(Message("assistant", plain), str(error))
+        return ParsedTurn(Message("assistant", plain), str(error))
     kept = plain if not (calls and style.written) else reasoning + mark + content
-    return Answer(Message("assistant", kept, tool_calls=_numbered(calls, first_call)))
+    return ParsedTurn(Message("assistant", kept, tool_calls=_numbered(calls, first_call)))
 
 
 def read_declared(
     tokenizer: PreTrainedTokenizerBase, text: str, plain: str, prefix: str, tools: Tools, first_call: int
-) -> Answer:
+) -> ParsedTurn:
     """The same by the `response_template` that a tokenizer comes with; `prefix` is the prompt before the answer."""
     try:
         parsed = tokenizer.parse_response(text, prefix=prefix, tools=[dict(tool) for tool in tools])
         calls = [_call(call) for call in parsed.get("tool_calls") or ()]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return Answer(Message("assistant", plain), str(error))
+        return ParsedTurn(Message("assistant", plain), str(error))
     reasoning = parsed.get("thinking")
     content = str(parsed.get("content") or "")
-    return Answer(Message("assistant", content, reasoning, _numbered(calls, first_call)))
+    return ParsedTurn(Message("assistant", content, reasoning, _numbered(calls, first_call)))
 
 
 def _numbered(calls: list[Call], first: int) -> tuple[Mapping[str, Any], ...]:

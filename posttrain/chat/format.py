@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from posttrain.chat.calls import Answer, read_answer, read_declared
+from posttrain.chat.calls import ParsedTurn, read_answer, read_declared
 from posttrain.chat.lost import Completeness
 from posttrain.chat.pieces import Ids, Pieces, closed
 from posttrain.chat.template import THINK, Template
@@ -180,7 +180,7 @@ class ChatFormat:
         between = self._template.between(messages, sampled, new, tools)
         return None if between is None else self.known(between)
 
-    def answer(self, ids: Sequence[int], tools: Tools = (), first_call: int = 0) -> Answer:
+    def answer(self, ids: Sequence[int], tools: Tools = (), first_call: int = 0) -> ParsedTurn:
         """A sampled turn as an assistant message, without its end token.
 
         Where `tools` were offered, calls are read out of it as the model's template writes them (or as its tokenizer's
@@ -188,7 +188,7 @@ class ChatFormat:
         body = ids[:-1] if ids and ids[-1] in self.end_ids else ids
         plain = self.decode(body)
         if not tools:
-            return Answer(Message("assistant", plain))
+            return ParsedTurn(Message("assistant", plain))
         text = self._pieces.text(body, special=True)  # the marks of a call may be special tokens
         if getattr(self._tokenizer, "response_template", None):
             prefix = self._template.render((Message("user", "u"),), (), True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import date
 from functools import wraps
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import yaml
 
@@ -34,6 +34,7 @@ class HasOut(Protocol):
 
 
 Config = TypeVar("Config", bound=HasOut)
+P = ParamSpec("P")
 
 
 def template_date() -> date:
@@ -68,13 +69,13 @@ def fixed_date(day: date) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def on_one_date(stage: Callable[[Config], None]) -> Callable[[Config], None]:
+def on_one_date(stage: Callable[Concatenate[Config, P], None]) -> Callable[Concatenate[Config, P], None]:
     """The stage with one date from its beginning to its end: the one that its run folder names, if it does."""
 
     @wraps(stage)
-    def run(config: Config) -> None:
+    def run(config: Config, /, *arguments: P.args, **named: P.kwargs) -> None:
         with fixed_date(kept_date(config.out / "config.yaml") or template_date()):
-            stage(config)
+            stage(config, *arguments, **named)
 
     return run
 

@@ -26,12 +26,13 @@ from posttrain.cli.option_help import command_help
 from posttrain.cli.options import parse_options
 from posttrain.config import Config
 from posttrain.config.peer_names import meant_command
+from posttrain.methods import METHODS, Method
 from posttrain.runs.config import began_elsewhere, own_settings
 from posttrain.text import printable
 from posttrain.threads import configure_threads
-from posttrain.types import InputError, RunFailed
+from posttrain.types import InputError, RunFailed, RunPaused
 
-DONE, FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, BAD_INPUT, OUR_FAULT, PAUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ def _run_command(argv: Sequence[str] | None) -> int:
     except RunFailed as error:
         print(f"failed: {printable(error)}", file=sys.stderr)
         return FAILED
+    except RunPaused as pause:
+        print(f"paused: {printable(pause)}", file=sys.stderr)
+        return PAUSED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -115,7 +119,7 @@ def _dispatch(args: list[str]) -> int:
         return DONE
 
     def completed(run: Path, given: dict[str, Any]) -> dict[str, Any]:
-        settings = own_settings(run, given, name, {other: each.config for other, each in commands.items()})
+        settings = own_settings(run, given, name)
         _tell(began_elsewhere(run))
         return settings
 
@@ -153,7 +157,7 @@ def _check_named(config: Config) -> None:
     """See `named_files`. What a recipe, a comparison and a score name is looked for by themselves, without torch."""
     if isinstance(config, configs.RunConfig | configs.CompareConfig | configs.ReportConfig | configs.ScoreConfig):
         return
-    from posttrain.cli.named_files import check_named
+    from posttrain.api.named_files import check_named
 
     check_named(config)
 
@@ -172,42 +176,13 @@ def _overview(commands: Mapping[str, Command]) -> str:
 
 
 def _commands() -> dict[str, Command]:
+    methods = {
+        name: Command(method.summary, method.config, _method(method), method.positional)
+        for name, method in METHODS.items()
+    }
     return {
         "run": Command("run a whole recipe and compare its stages", configs.RunConfig, _run, {"recipe": "RECIPE"}),
-        "sft": Command("train on example answers", configs.SftConfig, _training("sft")),
-        "dpo": Command("train on pairs of a better and a worse answer", configs.DpoConfig, _training("dpo")),
-        "online-dpo": Command(
-            "train on pairs of sampled answers that a reward or judge ranks",
-            configs.OnlineDpoConfig,
-            _training("online-dpo"),
-        ),
-        "reward-model": Command(
-            "train a score of answers on pairs, or on labels of their steps",
-            configs.RewardModelConfig,
-            _training("reward-model"),
-        ),
-        "adversarial": Command(
-            "train a reward model against answers that fool it",
-            configs.AdversarialConfig,
-            _training("adversarial"),
-        ),
-        "rl": Command("train on sampled answers that a reward scores", configs.RlConfig, _training("rl")),
-        "distill": Command(
-            "train on a teacher's distributions along sampled answers", configs.DistillConfig, _training("distill")
-        ),
-        "sample": Command(
-            "sample answers and write them as training data",
-            configs.SampleConfig,
-            _training("sample", page=False),
-        ),
-        "revise": Command(
-            "let a model improve its answers by principles",
-            configs.ReviseConfig,
-            _training("revise", page=False),
-        ),
-        "average": Command(
-            "average the weights of models", configs.AverageConfig, _training("average"), {"models": "MODEL..."}
-        ),
+        **methods,
         "eval": Command("measure a model on held-out tasks", configs.EvalConfig, _eval, {"model": "MODEL"}),
         "score": Command("score given completions with a reward", configs.ScoreConfig, _score),
         "compare": Command("compare finished runs side by side", configs.CompareConfig, _compare, {"runs": "RUN..."}),
@@ -231,19 +206,16 @@ def _run(config: configs.RunConfig) -> int:
     return DONE
 
 
-def _training(method: str, page: bool = True) -> Callable[[Any], int]:
-    """How a command runs the method of its name: its function, then the run's page; or, where there is no `page`, the
-    path of what was made."""
+def _method(method: Method) -> Callable[[Any], int]:
+    """How a command runs a method: its function, then the run's page, or the path of the data that was made."""
 
     def run(config: Any) -> int:
-        from posttrain.methods import METHODS
-
-        METHODS[method](config)
+        method.function(config)
         if getattr(config, "dry_run", False):
             return DONE
-        if page:
+        if method.writes != "data":
             return _reported(config.out)
-        print(config.out / getattr(config, "file", ""))
+        print(config.out / config.file)
         return DONE
 
     return run
@@ -260,9 +232,9 @@ def _reported(run: Path) -> int:
 
 
 def _eval(config: configs.EvalConfig) -> int:
-    from posttrain.evals.run import run_eval
+    from posttrain.evals.run import print_result, run_eval
 
-    run_eval(config)
+    print_result(run_eval(config))
     return DONE
 
 
@@ -284,9 +256,8 @@ def _list_rewards() -> int:
 
 def _compare(config: configs.CompareConfig) -> int:
     from posttrain.cli.compare import compare_runs
-    from posttrain.report.html import write_report
 
-    compare_runs(config, write_report)
+    compare_runs(config)
     return DONE
 
 

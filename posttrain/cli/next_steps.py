@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from posttrain import config as configs
+from posttrain.methods import METHODS
 from posttrain.runs.log import LINEAGE, read_object
 from posttrain.runs.reader import Run
 
@@ -23,10 +24,9 @@ def after(config: Any) -> str:
     """What to print once the command of `config` has finished; empty where there is nothing to say. Raises InputError
     for damaged files of a run."""
     lines: Lines = iter(())
-    if isinstance(config, configs.SampleConfig | configs.ReviseConfig):
-        lines = _after_sampling(config)
-    elif isinstance(config, configs.TrainConfig | configs.AverageConfig):
-        lines = _after_training(config)
+    method = next((method for method in METHODS.values() if type(config) is method.config), None)
+    if method is not None:
+        lines = _after_sampling(config) if method.writes == "data" else _after_training(config, method.writes)
     elif isinstance(config, configs.EvalConfig):
         lines = _after_eval(config)
     elif isinstance(config, configs.RunConfig):
@@ -45,18 +45,18 @@ def formatted(lines: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> s
     return "\n".join(out)
 
 
-def _after_training(config: configs.TrainConfig | configs.AverageConfig) -> Lines:
+def _after_training(config: Any, made: str) -> Lines:
     run = config.out
     yield "model", str(run / "model")
     yield "report", str(run / "report.html")
     yield from _progress(Run(run).metrics)
-    if isinstance(config, configs.RewardModelConfig):
+    if made == "reward-model":
         reward = ("--reward", f"learned({run})", "--out", _beside(run, "best"))
         model = config.policy or config.model
         note = "   # tasks.jsonl: rows with a prompt; --reward is as good in posttrain rl"
         yield "next", _command("sample", "--model", model, "--data", "tasks.jsonl", *reward, *_flags(config)) + note
         return
-    if isinstance(config, configs.RlConfig | configs.OnlineDpoConfig) and _can_measure(config.reward):
+    if _can_measure(getattr(config, "reward", ())):
         yield from _evaluation(config)
     elif not (run / "evaluations" / "retention.json").exists():
         yield "next", _command("eval", run, "--suite", "retention", "--out", run, *_flags(config))
@@ -68,7 +68,7 @@ def _can_measure(rewards: Sequence[str]) -> bool:
     return bool(rewards) and not any("judge_pair" in reward for reward in rewards)
 
 
-def _evaluation(config: configs.RlConfig | configs.OnlineDpoConfig) -> Lines:
+def _evaluation(config: Any) -> Lines:
     """The run measured by its own reward, which needs the answers to be single turns."""
     run = config.out
     if getattr(config, "env", None) is not None or (run / "evaluations" / "held_out.json").exists():

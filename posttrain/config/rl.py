@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from posttrain.config.algorithms import ALGORITHMS, Baseline, Normalisation, Scale, Surrogate
-from posttrain.config.base import Group, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
+from posttrain.config.base import Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
 from posttrain.config.sampling import SamplingOptions
 from posttrain.config.training import TrainConfig
 
@@ -31,7 +31,7 @@ class RlConfig(SamplingOptions, TrainConfig):
     )
 
     REWARD: ClassVar[Group] = Group("Reward")
-    reward: tuple[str, ...] = ()
+    reward: tuple[Named, ...] = ()
     """A reward; repeat for several. Built in (`posttrain score --list`), or `file.py:function`, or
     `package.module:function`; with options, `clip(file.py:function, low=0)`, or made of others, `gate(format, math)`.
     `=0.5` weighs it, `=0:1,200:0.5` goes from weight 1 to 0.5 in 200 steps; `as NAME` renames it."""
@@ -141,12 +141,14 @@ class RlConfig(SamplingOptions, TrainConfig):
     max_new_tokens: PositiveInt = 256
     """Longest answer in tokens; with an environment, longest turn."""
     ENVIRONMENT: ClassVar[Group] = Group("Environment")
-    env: str | None = None
+    env: Named | None = None
     """An environment with tools or many turns: `file.py:Class`, `package.module:Class` or built in."""
     max_turns: PositiveInt = 8
     """Answers of the model in one episode of the environment."""
     env_timeout: PositiveFloat = 30.0
     """Seconds an environment may take for one answer before its process is killed."""
+    env_workers: PositiveInt | None = None
+    """Processes that environments run in. Default: one less than the usable cores, at least 1."""
     LOOKING: ClassVar[Group] = Group("Look and replay")
     replay: str | None = None
     """Train on the `rollouts.jsonl` of another run, step by step and by its scores, instead of sampling and scoring."""
@@ -159,6 +161,9 @@ class RlConfig(SamplingOptions, TrainConfig):
     step at once. 0 stops at the first failure, 1 never."""
     reward_timeout: PositiveFloat = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
+    reward_workers: NonNegativeInt | None = None
+    """Processes that rewards run in. Default: one less than the usable cores, at least 1. With 0 they run in the
+    process of the command, as a debugger wants it: without limits of time and memory."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -240,6 +245,14 @@ class RlConfig(SamplingOptions, TrainConfig):
         return self.beta > 0
 
     @property
+    def keeps_reference(self) -> bool:
+        return self.has_kl
+
+    @property
+    def trains_critic(self) -> bool:
+        return self.baseline == "critic" and self.critic == "separate"
+
+    @property
     def longest_response(self) -> int:
         """Tokens a rollout can sample in all its turns."""
         return self.max_new_tokens * (self.max_turns if self.env is not None else 1)
@@ -272,5 +285,5 @@ class RlConfig(SamplingOptions, TrainConfig):
                 self.mismatch != "off" and (self.mismatch != "auto" or self.replay is not None),
                 "importance weights (mismatch)",
             ),
-            **dict.fromkeys(("max_turns", "env_timeout"), (self.env is not None, "env")),
+            **dict.fromkeys(("max_turns", "env_timeout", "env_workers"), (self.env is not None, "env")),
         }

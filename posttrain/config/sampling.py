@@ -11,6 +11,7 @@ from posttrain.config.base import (
     Columns,
     Config,
     Group,
+    Named,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -125,7 +126,7 @@ class SampleConfig(SourceConfig):
     out: Path
     """Folder for `sft.jsonl` or `pairs.jsonl`."""
     REWARD: ClassVar[Group] = Group("Reward")
-    reward: tuple[str, ...] = ()
+    reward: tuple[Named, ...] = ()
     """What scores an answer; as in `posttrain rl`. `write: all` does without."""
     WRITTEN: ClassVar[Group] = Group("What is written")
     write: Literal["best", "pairs", "all"] = "best"
@@ -148,6 +149,8 @@ class SampleConfig(SourceConfig):
     """As in `posttrain rl`; answers that could not be had count too."""
     reward_timeout: PositiveFloat = 30.0
     """Seconds a reward may take for one batch of one worker before it is killed."""
+    reward_workers: NonNegativeInt | None = None
+    """As in `posttrain rl`: processes that rewards run in."""
     SEED: ClassVar[Group] = Group("Sampling")
     seed: Seed = 0
     """Seed of the samples and of ties."""

@@ -105,6 +105,16 @@ class TrainConfig(Config):
     line --resume RUN alone continues the run in the folder RUN with its own settings; options beside it must be the
     run's, but for a larger `max_steps` or `epochs`, and `keep` and `save_dtype` until it has finished."""
 
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether a copy of the trained weights as they were stays in memory; adapters are switched off instead."""
+        return False
+
+    @property
+    def trains_critic(self) -> bool:
+        """Whether a critic of its own weights is trained beside the model."""
+        return False
+
     @model_validator(mode="after")
     def _needs_each_other(self) -> TrainConfig:
         if self.epochs is not None and self.max_steps is not None:

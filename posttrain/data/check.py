@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from posttrain.config import CheckDataConfig
 from posttrain.config.base import option_name
 from posttrain.data import builtin
-from posttrain.data.formats import FITS, Kind, kind_of, parse_rows
+from posttrain.data.formats import FITS, kind_of, parse_rows
 from posttrain.data.raw import RawRow
 from posttrain.data.readers import iter_rows
 from posttrain.data.shapes import Names, renamed, standard, standard_rows, standardised
+from posttrain.methods import commands_for
 from posttrain.rows import (
     CompletionRow,
+    Kind,
     MessagesRow,
     PreferenceRow,
     Response,
@@ -30,16 +32,6 @@ from posttrain.rows import (
 from posttrain.types import InputError, Message, Prompt, Task
 
 SHOWN_PROBLEMS = 20
-TRAINS: Mapping[Kind, str] = {
-    "messages": "sft",
-    "completion": "sft",
-    "text": "sft",
-    "preference": "dpo",
-    "unpaired": "dpo --loss kto",
-    "stepwise": "reward-model",
-    "task": "rl",
-}
-"""The command that trains on rows of a kind, with its options."""
 SHOWN_PLACES = 3
 ANSWERS = ("response", "output", "answer", "answers", "solution", "target", "reply")
 """Columns of tasks that may have been meant as what is to be imitated."""
@@ -157,7 +149,7 @@ def next_command(report: Report, config: CheckDataConfig) -> str:
     """The command that trains on the rows as they were checked, or "" where none does."""
     if report.kind is None or not report.ok:
         return ""
-    command, _, rest = TRAINS[report.kind].partition(" ")
+    command, _, rest = commands_for(report.kind)[0].removeprefix("posttrain ").partition(" ")
     if report.kind == "task":
         rest = "--reward " + ("math" if "answer" in report.columns else "FILE.py:FUNCTION")
     words = ["posttrain", command, "--model", config.model or "smollm2-135m", "--data", config.file]

@@ -7,22 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from posttrain.data.builtin import builtin_tasks, is_builtin
-from posttrain.data.formats import NEEDS, Kind
+from posttrain.data.formats import NEEDS
 from posttrain.data.raw import RawRow
 from posttrain.data.readers import iter_rows
 from posttrain.data.shapes import Names, renamed, standardised
-from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Row, StepwiseRow, TextRow, UnpairedRow
+from posttrain.rows import Kind
 from posttrain.types import InputError, Task
-
-KINDS: Mapping[type[Row], Kind] = {
-    MessagesRow: "messages",
-    CompletionRow: "completion",
-    TextRow: "text",
-    PreferenceRow: "preference",
-    UnpairedRow: "unpaired",
-    StepwiseRow: "stepwise",
-    Task: "task",
-}
 
 
 def check_one_kind(kinds: Mapping[str, Kind]) -> None:

@@ -7,9 +7,9 @@ Their `names` says which columns of the file are which of ours, `optional` that 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, cast
 
 from posttrain.data import builtin
 from posttrain.data.columns import (
@@ -29,8 +29,10 @@ from posttrain.data.columns import (
 from posttrain.data.forms import refuse_what_is_lost
 from posttrain.data.raw import RawRow
 from posttrain.data.shapes import Names, standard_rows
+from posttrain.methods import commands_for
 from posttrain.rows import (
     CompletionRow,
+    Kind,
     MessagesRow,
     PreferenceRow,
     Row,
@@ -42,8 +44,6 @@ from posttrain.rows import (
 )
 from posttrain.types import InputError, Message, Task
 
-Kind = Literal["messages", "completion", "text", "preference", "unpaired", "stepwise", "task"]
-
 NEEDS: dict[Kind, str] = {
     "messages": "a 'messages' column",
     "completion": "'prompt' and 'completion' columns",
@@ -53,88 +53,65 @@ NEEDS: dict[Kind, str] = {
     "stepwise": "'prompt', 'steps' and 'labels' columns",
     "task": "a 'prompt' column and no 'completion'",
 }
-FITS: dict[Kind, str] = {
-    "messages": "posttrain sft",
-    "completion": "posttrain sft and posttrain distill",
-    "text": "posttrain sft",
-    "preference": "posttrain dpo and posttrain reward-model",
-    "unpaired": "posttrain dpo --loss kto",
-    "stepwise": "posttrain reward-model, which makes a process model of them",
-    "task": "posttrain rl and posttrain eval",
+FITS: Mapping[Kind, str] = {
+    kind: " and ".join(commands_for(kind) + (["posttrain eval"] if kind == "task" else [])) for kind in NEEDS
 }
+"""The commands that rows of a kind are meant for."""
 
 PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "tools", "probability")
 
 
-def load_sft(source: str, names: Names | None = None, *, optional: bool = False) -> list[SftRow]:
-    """Rows for supervised fine-tuning: `messages`, `prompt` + `completion`, or `text`; reasoning-gym tasks with their
-    answers as completions. Raises InputError naming file and line for the first row that is wrong."""
-    if builtin.is_builtin(source):
-        return [_answered(source, task) for task in builtin.builtin_tasks(source)]
-    rows: list[SftRow] = []
-    for where, row in _load(source, names, optional, ("messages", "completion", "text"), "posttrain sft"):
-        if not isinstance(row, MessagesRow | CompletionRow | TextRow):
-            raise TypeError(f"{where}: parsed as {type(row).__name__}")
-        rows.append(row)
-    return rows
+R = TypeVar("R", bound=Row)
 
 
-def load_preferences(
-    source: str, names: Names | None = None, method: str = "posttrain dpo", *, optional: bool = False
-) -> list[PreferenceRow]:
-    """Rows for DPO and reward models. Raises InputError naming file and line for the first row that is wrong."""
-    if builtin.is_builtin(source):
-        raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    return [row for _, row in _load(source, names, optional, ("preference",), method) if isinstance(row, PreferenceRow)]
+@dataclass(frozen=True)
+class Loader(Generic[R]):
+    """Loads rows of `kinds`; `method` is what messages say that the rows are for."""
+
+    kinds: tuple[Kind, ...]
+    method: str
+
+    def __call__(
+        self, source: str, names: Names | None = None, method: str | None = None, *, optional: bool = False
+    ) -> list[R]:
+        """The rows of a source; of a built-in one tasks, or their answers as completions. Raises InputError naming file
+        and line for the first row that is wrong."""
+        if not builtin.is_builtin(source):
+            return [cast(R, row) for _, row in _load(source, names, optional, self.kinds, method or self.method)]
+        if not {"task", "completion"}.intersection(self.kinds):
+            lacking = "steps" if self.kinds == ("stepwise",) else "preferences"
+            raise InputError(f"{source} holds tasks without {lacking}; it fits {FITS['task']}")
+        rows: list[Row] = []
+        for task in builtin.builtin_tasks(source):
+            as_task = "task" in self.kinds and ("completion" not in self.kinds or not _has_answer(task))
+            rows.append(task if as_task else _answered(source, task))
+        return cast(list[R], rows)
+
+
+load_sft = Loader[SftRow](("messages", "completion", "text"), "posttrain sft")
+"""Rows for supervised fine-tuning; of reasoning-gym its tasks with their answers."""
+load_preferences = Loader[PreferenceRow](("preference",), "posttrain dpo")
+"""Rows for DPO and reward models."""
+load_stepwise = Loader[StepwiseRow](("stepwise",), "posttrain reward-model with data in steps")
+"""Rows for process models."""
+load_feedback = Loader[PreferenceRow | UnpairedRow](("unpaired", "preference"), FITS["unpaired"])
+"""Rows for KTO: labelled responses, or pairs."""
+load_prompts = Loader[Task | CompletionRow](("task", "completion"), "posttrain distill")
+"""Prompts for on-policy distillation, with or without a completion."""
+load_tasks = Loader[Task](("task",), FITS["task"])
+"""Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must be
+unique, else its index."""
 
 
 def load_judged(
     source: str, names: Names | None = None, *, optional: bool = False
 ) -> tuple[list[PreferenceRow], list[StepwiseRow]]:
-    """Rows for reward models: pairs, or answers in steps. One file holds one kind, and the other list is empty. Raises
-    InputError naming file and line for the first row that is wrong."""
-    if builtin.is_builtin(source):
-        raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    rows = [row for _, row in _load(source, names, optional, ("preference", "stepwise"), "posttrain reward-model")]
+    """Rows for reward models: pairs, or answers in steps. One file holds one kind, and the other list is empty."""
+    rows = Loader[PreferenceRow | StepwiseRow](("preference", "stepwise"), "posttrain reward-model")(
+        source, names, optional=optional
+    )
     pairs = [row for row in rows if isinstance(row, PreferenceRow)]
     return pairs, [row for row in rows if isinstance(row, StepwiseRow)]
-
-
-def load_stepwise(source: str, names: Names | None = None, *, optional: bool = False) -> list[StepwiseRow]:
-    """Rows for process models. Raises InputError naming file and line for the first row that is wrong."""
-    if builtin.is_builtin(source):
-        raise InputError(f"{source} holds tasks without steps; it fits {FITS['task']}")
-    rows = _load(source, names, optional, ("stepwise",), "posttrain reward-model with data in steps")
-    return [row for _, row in rows if isinstance(row, StepwiseRow)]
-
-
-def load_feedback(
-    source: str, names: Names | None = None, *, optional: bool = False
-) -> list[PreferenceRow | UnpairedRow]:
-    """Rows for KTO: labelled responses, or pairs; one file holds one kind. Raises InputError naming file and line for
-    the first row that is wrong."""
-    if builtin.is_builtin(source):
-        raise InputError(f"{source} holds tasks without preferences; it fits {FITS['task']}")
-    rows = _load(source, names, optional, ("unpaired", "preference"), FITS["unpaired"])
-    return [row for _, row in rows if isinstance(row, PreferenceRow | UnpairedRow)]
-
-
-def load_prompts(source: str, names: Names | None = None, *, optional: bool = False) -> list[Task | CompletionRow]:
-    """Prompts with or without a completion, for on-policy distillation: tasks, or `prompt` + `completion`;
-    reasoning-gym tasks with their answers. Raises InputError naming file and line for the first row that is wrong."""
-    if builtin.is_builtin(source):
-        tasks = builtin.builtin_tasks(source)
-        return [_answered(source, task) if isinstance(task.columns.get("answer"), str) else task for task in tasks]
-    rows = _load(source, names, optional, ("task", "completion"), "posttrain distill")
-    return [row for _, row in rows if isinstance(row, Task | CompletionRow)]
-
-
-def load_tasks(source: str, names: Names | None = None, *, optional: bool = False) -> list[Task]:
-    """Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must
-    be unique, else its index. Raises InputError naming file and line for the first row that is wrong."""
-    if builtin.is_builtin(source):
-        return builtin.builtin_tasks(source)
-    return [row for _, row in _load(source, names, optional, ("task",), FITS["task"]) if isinstance(row, Task)]
 
 
 def kind_of(columns: Collection[str]) -> Kind:
@@ -216,9 +193,9 @@ def parse_task(columns: Mapping[str, Any], index: int) -> Task:
 
 
 def _load(
-    source: str, names: Names | None, optional: bool, wanted: tuple[Kind, ...], method: str
+    source: str, names: Names | None, optional: bool, wanted: Sequence[Kind], method: str
 ) -> Iterator[tuple[str, Row]]:
-    raw = standard_rows(source, names, tasks=wanted == ("task",), optional=optional)
+    raw = standard_rows(source, names, tasks=tuple(wanted) == ("task",), optional=optional)
     columns = raw[0].checked()
     try:
         kind = kind_of(columns)
@@ -235,9 +212,9 @@ def _load(
         yield where, row
 
 
-def _hint(kind: Kind, wanted: tuple[Kind, ...], columns: Mapping[str, Any]) -> str:
+def _hint(kind: Kind, wanted: Sequence[Kind], columns: Mapping[str, Any]) -> str:
     """How rows of a kind can be read as another that is wanted."""
-    if wanted == ("task",):
+    if tuple(wanted) == ("task",):
         prompts = {
             "messages": "; where a column holds the prompt, say so: --columns prompt=COLUMN",
             "completion": "; with the completion as a reference: --columns prompt=prompt,answer=completion",
@@ -310,8 +287,11 @@ def _check_task(task: Task, where: str, ids: dict[str, str], columns: set[str]) 
         raise InputError(f"column '{name}' {side}; give every row the same columns (null where it does not apply)")
 
 
+def _has_answer(task: Task) -> bool:
+    return isinstance(task.columns.get("answer"), str)
+
+
 def _answered(source: str, task: Task) -> CompletionRow:
-    answer = task.columns.get("answer")
-    if not isinstance(answer, str):
+    if not _has_answer(task):
         raise InputError(f"{source}: {task.id} has no answer to imitate; it fits {FITS['task']}")
-    return CompletionRow(f"{source}#{task.id}", task.prompt, answer)
+    return CompletionRow(f"{source}#{task.id}", task.prompt, task.columns["answer"])

@@ -6,12 +6,12 @@ All are games by turns of text: the model's answer goes in, what the environment
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from posttrain.rewards.calls import AttributeDict, maybe_await
 from posttrain.rewards.libraries.adapters import rubric_reward
 
 OF_THE_STEP = ("done", "reward", "metadata")
@@ -83,15 +83,15 @@ class OpenEnv:
         await self._close()
         self._total, self.done = None, False
         made = self._connect()
-        self._client = made.sync() if hasattr(made, "sync") else await settled(made)
+        self._client = made.sync() if hasattr(made, "sync") else await maybe_await(made)
         named = {name: columns[name] for name in self._columns}
-        result = await settled(self._client.reset(seed=seed, **named))
+        result = await maybe_await(self._client.reset(seed=seed, **named))
         self.done = bool(result.done)
         return self._show(result.observation)
 
     async def reply(self, text: str) -> str:
         """Make one step."""
-        result = await settled(self._client.step(self._action(text)))
+        result = await maybe_await(self._client.step(self._action(text)))
         if result.reward is not None:
             self._total = (self._total or 0.0) + float(result.reward)
         self.done = bool(result.done)
@@ -104,17 +104,7 @@ class OpenEnv:
     async def _close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            await settled(client.close())
-
-
-class Turn(dict[str, Any]):
-    """A message that can be read as `message["content"]` and as `message.content`."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+            await maybe_await(client.close())
 
 
 class Verifiers:
@@ -131,7 +121,7 @@ class Verifiers:
         if getattr(self._env, "tool_defs", None) or getattr(self._env, "oai_tools", None):
             raise TypeError(f"{type(self._env).__name__} has tools; only environments of text turns can be adapted")
         self._state: Any = {}
-        self._said: list[Turn] = []  # the turns after the prompt
+        self._said: list[AttributeDict] = []  # the turns after the prompt
         self.done = False
 
     async def reset(self, **columns: Any) -> None:
@@ -144,25 +134,29 @@ class Verifiers:
             "error": None,
             "final_env_response": None,
             **columns,
-            "prompt": [Turn(turn) for turn in turns],
+            "prompt": [AttributeDict(turn) for turn in turns],
         }
         self._said, self.done = [], False
-        self._state = await settled(self._env.setup_state(state)) or state
+        self._state = await maybe_await(self._env.setup_state(state)) or state
 
     async def reply(self, text: str) -> str | None:
         """What the environment says to an answer; None where it is complete."""
         state = self._state
         before = [*state["prompt"], *self._said]
-        answer = Turn(role="assistant", content=text)
+        answer = AttributeDict(role="assistant", content=text)
         self._said.append(answer)
         state["completion"] = list(self._said)
         state["trajectory"].append({"prompt": before, "completion": [answer], "reward": None, "is_truncated": False})
-        if await settled(self._env.is_completed(state)):
+        if await maybe_await(self._env.is_completed(state)):
             return None
-        response = await settled(self._env.env_response([*before, answer], state))
+        response = await maybe_await(self._env.env_response([*before, answer], state))
         final = state.get("final_env_response")
         self.done = final is not None
-        said = [Turn(role="user", content=response)] if isinstance(response, str) else [Turn(m) for m in response]
+        said = (
+            [AttributeDict(role="user", content=response)]
+            if isinstance(response, str)
+            else [AttributeDict(m) for m in response]
+        )
         self._said += said
         state["completion"] = list(self._said)
         return "\n".join(turn["content"] for turn in said)
@@ -185,11 +179,6 @@ class Verifiers:
 def loaded(load: Callable[[], Any]) -> Any:
     """What `load` returns, once a process."""
     return load()
-
-
-async def settled(value: Any) -> Any:
-    """A value, or what an awaitable comes to."""
-    return await value if inspect.isawaitable(value) else value
 
 
 def shown(observation: Any) -> str:

@@ -20,10 +20,13 @@ from posttrain.types import InputError
 from posttrain.workers.loading import freeze
 from posttrain.workers.returns import BadReturn, number
 
-Answer = dict[str, Any]
+__posttrain_internal__ = True
+
+EnvReply = dict[str, Any]
+"""What an environment answers to one request, as JSON."""
 
 
-def reset_arguments(parameters: Mapping[str, inspect.Parameter], columns: Mapping[str, Any], seed: int) -> Answer:
+def reset_arguments(parameters: Mapping[str, inspect.Parameter], columns: Mapping[str, Any], seed: int) -> EnvReply:
     """What `reset` is called with: the columns it names, or all for `**columns`; `seed` if it names that; None for a
     column that only this row lacks."""
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -52,13 +55,13 @@ class Episode:
         self._calls = 0
         self.doing = ""
 
-    def reset(self, columns: Mapping[str, Any]) -> Answer:
+    def reset(self, columns: Mapping[str, Any]) -> EnvReply:
         """`{"observation": str | None}`."""
         parameters = inspect.signature(self._instance.reset).parameters
         arguments = reset_arguments(parameters, columns, self._seed)
         return {"observation": _text_or_none(self._call("reset", **arguments), "reset()")}
 
-    def act(self, message: Mapping[str, Any]) -> Answer:
+    def act(self, message: Mapping[str, Any]) -> EnvReply:
         """`{"messages": [...], "done": bool}`: the results of tool calls, or the next turn of the user."""
         calls = message.get("tool_calls") or ()
         if not calls:
@@ -70,7 +73,7 @@ class Episode:
             messages.append({"role": "tool", "content": cut(content), **about})
         return {"messages": messages, "done": self._done()}
 
-    def finish(self) -> Answer:
+    def finish(self) -> EnvReply:
         """`{"reward": float | None}`."""
         reward = self._call("get_reward") if hasattr(self._instance, "get_reward") else None
         return {"reward": number(reward, "get_reward()")}
@@ -85,7 +88,7 @@ class Episode:
         if hasattr(self._instance, "_close"):
             self._call("_close")
 
-    def _reply(self, text: str) -> Answer:
+    def _reply(self, text: str) -> EnvReply:
         if not hasattr(self._instance, "reply"):
             return {"messages": [], "done": True}
         said = _text_or_none(self._call("reply", text), "reply()")

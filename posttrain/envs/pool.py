@@ -13,14 +13,14 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from posttrain.envs.specs import parse_spec
-from posttrain.types import InputError, Message, RunFailed
-from posttrain.workers.process import START_SECONDS, Worker, WorkerLost
+from posttrain.types import InputError, Message
+from posttrain.workers.pool import Closing, WorkerPool, worker_count
+from posttrain.workers.process import WorkerLost
 
 T = TypeVar("T")
 SERVER = "posttrain.envs.server:EnvServer"
@@ -47,14 +47,15 @@ class Lost:
 @dataclass(frozen=True)
 class Outcome:
     """What is left at the end. `reward` is that of `get_reward()`; None where there is none or it does not apply.
-    `state` is the instance by `rewards.loading.freeze`; None where nobody asks or it cannot be pickled."""
+    `state` is the instance by `workers.loading.freeze`; None where nobody asks or it cannot be pickled."""
 
     reward: float | None
     state: bytes | None
 
 
-class EnvPool:
-    """Episodes of one environment, each in an instance of its own, in `workers` processes.
+class EnvPool(Closing):
+    """Episodes of one environment, each in an instance of its own, in `workers` processes (None: one less than the
+    usable cores, at least 1).
 
     `timeout_seconds` bounds a reset, the answer to one message and a reward, each. `columns` are those of the data;
     None where they are not known yet. With `keep_state` an outcome carries its instance, for rewards that name
@@ -69,19 +70,25 @@ class EnvPool:
         *,
         columns: Collection[str] | None,
         timeout_seconds: float,
-        workers: int = 2,
+        workers: int | None = None,
         keep_state: bool = False,
     ) -> None:
+        workers = worker_count(workers, "environments")
         if workers < 1 or not timeout_seconds > 0:
             raise InputError("an environment needs at least one worker and a timeout above 0")
-        self._expression = parse_spec(spec)
+        expression = parse_spec(spec)
         self._seconds = timeout_seconds
         self._keep_state = keep_state
-        self._slots: list[Worker | None] = [None] * workers
-        self._home: dict[int, int] = {}  # the slot of each live episode
-        self._lost: dict[int, Lost] = {}  # of those whose failure is to be told, now or again
-        self._closed = False
-        self._slots[0], described = self._start()
+        self._slot_of: dict[int, int] = {}  # of each live episode
+        self._lost: dict[int, Lost] = {}  # episodes that failed and were neither reset nor finished since
+        self._pool = WorkerPool(
+            SERVER,
+            workers,
+            [{"kind": "load", "expression": expression}],
+            closed="the environments are closed",
+            not_started=lambda lost: f"a worker of the environment {expression.text} did not start ({lost})",
+        )
+        described = self._pool.start(0)
         self.tools: tuple[Mapping[str, Any], ...] = tuple(described["schemas"])
         self.has_reward: bool = described["has_reward"]
         try:
@@ -91,21 +98,15 @@ class EnvPool:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
     def reset(self, episodes: Mapping[int, tuple[Mapping[str, Any], int]]) -> dict[int, str | Lost | None]:
         """Begin episodes: from number to (columns, seed). Returns what each shows first; None for nothing."""
         for key in episodes:
-            self._home.pop(key, None)
+            self._slot_of.pop(key, None)
             self._lost.pop(key, None)
-        crowd = Counter(self._home.values())
+        crowd = Counter(self._slot_of.values())
         for key in episodes:
-            self._home[key] = min(range(len(self._slots)), key=lambda slot: (crowd[slot], slot))
-            crowd[self._home[key]] += 1
+            self._slot_of[key] = min(range(len(self._pool)), key=lambda slot: (crowd[slot], slot))
+            crowd[self._slot_of[key]] += 1
         items = {key: (dict(columns), seed) for key, (columns, seed) in episodes.items()}
         return self._ask("reset", items, lambda answer: answer["observation"])
 
@@ -117,48 +118,31 @@ class EnvPool:
         """Rewards and states; the instances are gone, and the numbers free."""
         outcomes = self._ask("finish", dict.fromkeys(keys, (self._keep_state,)), _outcome)
         for key in keys:
-            self._home.pop(key, None)
+            self._slot_of.pop(key, None)
             self._lost.pop(key, None)
         return outcomes
 
     def close(self) -> None:
         """End the workers; idempotent."""
-        self._closed = True
-        for worker in self._slots:
-            if worker is not None:
-                worker.close()
+        self._pool.close()
 
     def _ask(
         self, kind: str, items: Mapping[int, tuple[Any, ...]], read: Callable[[dict[str, Any]], T]
     ) -> dict[int, T | Lost]:
         """The answers of all episodes concerned, in order; the workers work side by side."""
-        if self._closed:
-            raise RunFailed("the environments are closed")
+        self._pool.check_open()
         by_slot: dict[int, dict[int, tuple[Any, ...]]] = {}
         for key, values in items.items():
             if key not in self._lost:
-                by_slot.setdefault(self._home[key], {})[key] = values
+                by_slot.setdefault(self._slot_of[key], {})[key] = values
         answers: dict[int, dict[str, Any]] = {}
-        for some in self._side_by_side([(slot, kind, these) for slot, these in by_slot.items()]):
+        for some in self._pool.side_by_side([partial(self._serve, slot, kind, i) for slot, i in by_slot.items()]):
             answers |= some
         for key, answer in answers.items():
             if "lost" in answer:
                 self._lost[key] = Lost(answer["lost"])
         told = {key: answer for key, answer in answers.items() if "lost" not in answer}
         return {key: read(told[key]) if key in told else self._lost[key] for key in items}
-
-    def _side_by_side(self, requests: Sequence[tuple[int, str, Any]]) -> list[dict[int, dict[str, Any]]]:
-        if len(requests) < 2:
-            return [self._serve(*request) for request in requests]
-        with ThreadPoolExecutor(len(requests), thread_name_prefix="environment") as threads:
-            try:
-                return [future.result() for future in [threads.submit(self._serve, *each) for each in requests]]
-            except BaseException:
-                self._closed = True
-                for worker in self._slots:
-                    if worker is not None:
-                        worker.kill()  # wakes the thread that waits for it
-                raise
 
     def _serve(self, slot: int, kind: str, items: Mapping[int, tuple[Any, ...]]) -> dict[int, dict[str, Any]]:
         """The answers of the episodes of one slot; those without one are in `_lost`."""
@@ -179,10 +163,9 @@ class EnvPool:
         self, slot: int, kind: str, items: Mapping[int, tuple[Any, ...]]
     ) -> tuple[dict[int, dict[str, Any]], str | None]:
         """The answers of a worker, and why it was lost before it gave them all."""
-        worker = self._slots[slot]
-        if kind == "reset" and (worker is None or not worker.alive):
-            worker = self._renew(slot, items)
-        assert worker is not None  # an episode that is not lost has been reset
+        if kind == "reset" and not self._pool.is_alive(slot):
+            self._lose(slot, "its process has ended", items)  # every episode but those that begin
+        worker = self._pool.worker(slot, renew=kind == "reset")
         request = {"kind": kind, "items": [(key, *items[key]) for key in items], "seconds": self._seconds}
         answers: dict[int, dict[str, Any]] = {}
         keys = iter(items)
@@ -193,39 +176,11 @@ class EnvPool:
             return answers, str(lost)
         return answers, None
 
-    def _renew(self, slot: int, begun: Collection[int]) -> Worker:
-        """A worker in the place of one that is gone, and with it every episode but those that have just begun."""
-        old = self._slots[slot]
-        if old is not None:
-            old.close()
-            self._lose(slot, "its process has ended", begun)
-        worker, _ = self._start()
-        self._slots[slot] = worker
-        return worker
-
     def _lose(self, slot: int, reason: str, spared: Collection[int]) -> None:
         """Every episode of a slot is lost, but for those spared."""
-        for key, home in self._home.items():
-            if home == slot and key not in spared:
+        for key, its_slot in self._slot_of.items():
+            if its_slot == slot and key not in spared:
                 self._lost.setdefault(key, Lost(reason))
-
-    def _start(self) -> tuple[Worker, dict[str, Any]]:
-        """A new worker with the class loaded, and what it says about an instance."""
-        if self._closed:
-            raise RunFailed("the environments are closed")
-        text = self._expression.text
-        worker = Worker(SERVER)
-        try:
-            request = {"kind": "load", "expression": self._expression}
-            answer = worker.ask(request, START_SECONDS)
-            if "error" in answer:
-                raise InputError(f"environment {text} cannot be used: {answer['error']}")
-        except WorkerLost as lost:
-            raise RunFailed(f"a worker of the environment {text} did not start ({lost})") from None
-        except BaseException:
-            worker.close()
-            raise
-        return worker, answer
 
 
 def check_columns(spec: str, name: str, required: Sequence[str], columns: Collection[str]) -> None:

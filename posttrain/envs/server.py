@@ -11,12 +11,14 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from posttrain.envs.episode import Answer, Episode, required_names
+from posttrain.envs.episode import EnvReply, Episode, required_names
 from posttrain.envs.specs import Factory, factory, files_of
 from posttrain.envs.tools import Schema, schemas_of
 from posttrain.expressions import Expression
 from posttrain.types import InputError
 from posttrain.workers.returns import one_line
+
+__posttrain_internal__ = True
 
 CLOSE_SECONDS = 1.0
 """What an environment may take to free what it holds."""
@@ -39,20 +41,20 @@ class EnvServer:
         self._episodes: dict[int, Episode] = {}
         self._runner = asyncio.Runner()
 
-    def answer(self, request: Mapping[str, Any]) -> Iterator[Answer]:
+    def answer(self, request: Mapping[str, Any]) -> Iterator[EnvReply]:
         """One answer, or for `reset`, `act` and `finish` one for each item, in order; `{"lost": reason}` where the
         environment fails."""
         if request["kind"] == "load":
             yield self._load(request["expression"])
             return
         seconds = request["seconds"]
-        verbs: Mapping[str, Callable[..., Answer]] = {"reset": self._reset, "act": self._act, "finish": self._finish}
+        verbs: Mapping[str, Callable[..., EnvReply]] = {"reset": self._reset, "act": self._act, "finish": self._finish}
         for key, *arguments in request["items"]:
             if request["kind"] == "reset":
                 self._free(key)
             yield self._timed(key, seconds, partial(verbs[request["kind"]], key, *arguments))
 
-    def _load(self, expression: Expression) -> Answer:
+    def _load(self, expression: Expression) -> EnvReply:
         """What an instance is like, or `{"error": why}`."""
         try:
             self._factory = factory(expression)
@@ -62,23 +64,24 @@ class EnvServer:
             self._schemas = schemas_of(instance)
             Episode(instance, 0, (), self._settle).close()
         except BaseException as error:
-            return {"error": str(error) if isinstance(error, InputError) else one_line(error)}
+            why = str(error) if isinstance(error, InputError) else one_line(error)
+            return {"error": f"environment {expression.text} cannot be used: {why}"}
         return {**described, "schemas": self._schemas}
 
-    def _reset(self, key: int, columns: Mapping[str, Any], seed: int) -> Answer:
+    def _reset(self, key: int, columns: Mapping[str, Any], seed: int) -> EnvReply:
         # A new instance for each episode: nothing that one leaves behind can reach another.
         episode = self._episodes[key] = Episode(self._factory(), seed, self._schemas, self._settle)
         return episode.reset(columns)
 
-    def _act(self, key: int, message: Mapping[str, Any]) -> Answer:
+    def _act(self, key: int, message: Mapping[str, Any]) -> EnvReply:
         return self._episodes[key].act(message)
 
-    def _finish(self, key: int, keep_state: bool) -> Answer:
+    def _finish(self, key: int, keep_state: bool) -> EnvReply:
         episode = self._episodes[key]
         answer = episode.finish()
         return {**answer, "state": episode.state(self._targets) if keep_state else None}
 
-    def _timed(self, key: int, seconds: float, work: Callable[[], Answer]) -> Answer:
+    def _timed(self, key: int, seconds: float, work: Callable[[], EnvReply]) -> EnvReply:
         try:
             with clock(seconds):
                 answer = work()
@@ -110,7 +113,7 @@ class EnvServer:
             raise
 
 
-def describe(instance: Any) -> Answer:
+def describe(instance: Any) -> EnvReply:
     """The class of an instance, what its `reset` must be given, and whether it has a reward of its own.
 
     Raises InputError for what is no environment."""

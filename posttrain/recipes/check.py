@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from posttrain.chat.given import template_text
-from posttrain.config import AdversarialConfig, HeldOut, Recipe, ReviseConfig, RlConfig, RunConfig, SampleConfig
+from posttrain.config import HeldOut, Recipe, RlConfig, RunConfig
 from posttrain.config.model_names import local_model
 from posttrain.data.builtin import GYM, is_builtin
 from posttrain.data.formats import load_tasks
@@ -21,11 +21,11 @@ from posttrain.data.sources import parse_source, split_sources
 from posttrain.envs.pool import EnvPool
 from posttrain.recipes.load import Findings, RecipeFaults, RecipeText, checked_recipe, read_text
 from posttrain.recipes.paths import placed
-from posttrain.recipes.stages import STAGE_MODEL, START, StageSpec, find_stages
-from posttrain.rewards.check import RewardCheck
+from posttrain.recipes.stage_check import find_stages
+from posttrain.recipes.stages import STAGE_MODEL, START, StageSpec
+from posttrain.rewards.check import RewardCheck, check_soft_labels
 from posttrain.rewards.judge.prompts import read_rubric
 from posttrain.rewards.registry import Spec
-from posttrain.train.generate.select import check_soft_labels
 from posttrain.types import InputError, RunFailed
 
 GYM_COLUMNS = frozenset(("answer", "entry", "dataset"))
@@ -109,37 +109,41 @@ class _Loads:
 
     def check(self) -> None:
         config, stage = self.config, self.stage
-        texts = getattr(config, "reward", ())
-        gold = [config.gold] if isinstance(config, AdversarialConfig) and config.gold is not None else []
+        texts = self._option("reward") or ()
+        gold = filter(None, [self._option("gold")])
         columns: set[str] | None = None
-        tasks = config.data if texts or getattr(config, "env", None) else None
+        tasks = config.data if texts or self._option("env") else None
         if tasks is not None and not stage.data_stages:
             with self._at("data"):
-                held_out = getattr(config, "eval_data", None)
+                held_out = self._option("eval_data")
                 columns = _columns([tasks, *([held_out] if held_out else [])], config.columns, self.planned)
-        for key, rewards, of in (("reward", texts, columns), ("gold", gold, None)):
+        for key, rewards, of in (("reward", texts, columns), ("gold", list(gold), None)):
             with self._at(key):
                 _check_rewards(self.rewards, rewards, of, self.coming, self.planned)
-        if isinstance(config, RlConfig) and config.env is not None:
+        if self._option("env") is not None:
             with self._at("env"):
                 _check_environment(config, columns)
-        if getattr(config, "chat_template", None) is not None:
+        if self._option("chat_template") is not None:
             with self._at("chat_template"):
                 template_text(config.chat_template)
-        if isinstance(config, RlConfig) and config.replay is not None and not self.planned:
+        if self._option("replay") is not None and not self.planned:
             with self._at("replay"):
                 replay_file(config.replay)
-        if isinstance(config, SampleConfig):
+        if self._option("soft_labels"):
             with self._at("soft_labels"):
                 check_soft_labels(config)
-        if isinstance(config, ReviseConfig):
+        if self._option("principles") is not None:
             with self._at("principles"):
                 read_rubric(config.principles, "1-10")
         for key in ("teacher", "policy", *(["model"] if "model" in stage.options else [])):
-            name = getattr(config, key, None)
+            name = self._option(key)
             if name is not None and name not in self.coming and not self.planned:
                 with self._at(key):
                     local_model(name)
+
+    def _option(self, name: str) -> Any:
+        """None where the method has no such option."""
+        return getattr(self.config, name, None)
 
     def _at(self, key: str) -> AbstractContextManager[None]:
         return self.found.collect(("stages", self.stage.name, key), f"stage {self.stage.name}: ")

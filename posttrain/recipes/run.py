@@ -6,33 +6,28 @@ A pipeline folder has a run folder for each stage, named after it, and beside th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from posttrain.chat.template_date import KEY, dated, fixed_date, kept_date, template_date
-from posttrain.config import HeldOut, Recipe, RunConfig
-from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
+from posttrain.chat.template_date import KEY, fixed_date, kept_date, template_date
+from posttrain.config import Recipe, RunConfig
 from posttrain.recipes.check import read_recipe
-from posttrain.recipes.load import Findings, RecipeFaults, load_recipe
+from posttrain.recipes.evaluate import Evaluator, training_prompts
+from posttrain.recipes.load import RecipeFaults, load_recipe
 from posttrain.recipes.paths import KINDS
-from posttrain.recipes.stages import READS, START, StageSpec
-from posttrain.rows import Row
+from posttrain.recipes.stages import START, StageSpec
 from posttrain.runs.config import UNTIL_FINISHED
 from posttrain.runs.log import LINEAGE, read_object, refuse_links, write_atomic
 from posttrain.runs.reader import Run
-from posttrain.runs.records import Cost, Evaluation
-from posttrain.runs.table import Table
+from posttrain.runs.records import Cost
 from posttrain.text import printable
-from posttrain.types import InputError, Prompt, Sampling, Task
+from posttrain.types import InputError
 from posttrain.wording import format_quantity
-
-if TYPE_CHECKING:
-    from posttrain.data.formats import Kind
 
 NOT_COMPARED = (
     "nothing was compared: the recipe has no evaluate. Add `evaluate: {data: TASKS, reward: [REWARD]}` to it and run "
@@ -68,9 +63,9 @@ def _run_recipe(config: RunConfig) -> None:
 
     # all data is read: a bad row is found before anything is written
     try:
-        evaluator = None if recipe.evaluate is None else _Evaluator(recipe, stages, out)
+        evaluator = None if recipe.evaluate is None else Evaluator(recipe, stages, out)
         if evaluator is None:
-            _training_prompts(stages)
+            training_prompts(stages)
     except RecipeFaults as error:
         raise checked.text.told(error) from error
     with nullcontext() if evaluator is None else closing(evaluator):
@@ -180,14 +175,12 @@ def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None
 
 def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: Path) -> None:
     """Run one stage, with the budget of the stage whose operations it copies."""
-    from posttrain.methods import METHODS
-
     if len(stage.data) > 1 and not (out / stage.name / "lineage.json").exists():
         _pool(stage, out)
     model = recipe.model if stage.parent in (START, None) else str(out / str(stage.parent) / "model")
     config = stage.config(out, model, recipe.seed, _budget(stage, stages, out))
     _same_places(out / stage.name / "config.yaml", config.model_dump(mode="json"))
-    METHODS[stage.method](config)
+    stage.about.function(config)
 
 
 def _same_places(file: Path, config: Mapping[str, Any]) -> None:
@@ -237,148 +230,3 @@ def _budget(stage: StageSpec, stages: list[StageSpec], out: Path) -> float | Non
 
 def _flops(out: Path, *stages: str) -> float:
     return Cost.total(Run(out / stage).cost for stage in stages).flops
-
-
-class _Evaluator:
-    """Evaluates the start and every stage's model alike."""
-
-    def __init__(self, recipe: Recipe, stages: list[StageSpec], out: Path) -> None:
-        from posttrain.data.builtin import drop_overlap
-        from posttrain.data.formats import load_tasks
-        from posttrain.evals.settings import task_settings
-        from posttrain.rewards.scorer import Scorer
-
-        assert recipe.evaluate is not None
-        self.recipe = recipe
-        self.held_out: HeldOut = recipe.evaluate
-        self.out = out
-        settings = self.held_out
-        held_out = load_tasks(settings.data, settings.columns)
-        self.tasks: list[Task]
-        self.tasks, self.removed = drop_overlap(_training_prompts(stages), held_out)
-        if not self.tasks:
-            raise InputError(
-                f"{settings.data}: every held-out prompt occurs in the training data; give evaluate.data others"
-            )
-        columns = set.intersection(*(set(t.columns) for t in self.tasks))
-        self.scorer = Scorer(settings.reward, columns=columns, timeout_seconds=30.0)
-        self.sampling = Sampling(settings.max_new_tokens, settings.temperature)
-        alike = task_settings(self.tasks, self.scorer, self.sampling, samples=settings.samples, raw=False)
-        self.settings = settings.model_dump(mode="json") | {"removed_as_overlap": self.removed} | alike
-
-    def check_earlier(self, names: Sequence[str]) -> None:
-        """Raise InputError where a stage was evaluated on other tasks or by another reward: a file has changed."""
-        from posttrain.evals.evaluations import differences
-        from posttrain.evals.run import task_row
-
-        def unscored(task: Task) -> dict[str, Any]:
-            return task_row(task) | {"values": {"greedy": None}}
-
-        for name in names:
-            file = self.out / name / "evaluations" / f"{MAIN_SUITE}.jsonl"
-            if not file.exists():
-                continue
-            earlier = Evaluation.read(file)
-            # the hash is of all tasks; which of them fit the model, and have rows, is not known before it is loaded
-            rows = earlier.rows if "tasks_hash" in earlier.settings else Table(map(unscored, self.tasks))
-            now = Evaluation(MAIN_SUITE, rows, settings=self.settings)
-            if changed := differences(earlier, now):
-                raise InputError(
-                    f"--out {self.out}: {name} was evaluated when something else stood in a file of the recipe: it "
-                    f"differs in {'; '.join(changed)}; choose another folder, or remove the evaluations of every "
-                    "stage to evaluate all of them again"
-                )
-
-    def evaluate(self, name: str, model: str) -> None:
-        from posttrain.engine.local.engine import LocalEngine
-        from posttrain.evals.run import evaluate_retention, evaluate_tasks, fitting_tasks, write_suite
-        from posttrain.models import load_model, weights_hash
-        from posttrain.models.load import model_folder
-
-        settings = self.held_out
-        folder = self.out / name
-        suites = [MAIN_SUITE, *([RETENTION_SUITE] if settings.retention else [])]
-        todo = [s for s in suites if not (folder / "evaluations" / f"{s}.json").exists()]
-        if not todo:
-            return
-        trusted = self.recipe.trust_remote_code
-        template = self.recipe.chat_template if name == START else None
-        engine = LocalEngine(load_model(model, trust_remote_code=trusted, chat_template=template))
-        writes_date = engine.lm.chat.writes_date, self.scorer.writes_date
-        if MAIN_SUITE in todo:
-            compared = name != START and settings.samples > 0 and settings.temperature > 0
-            reference = load_model(self.recipe.model, trust_remote_code=trusted) if compared else None
-            start = Path(model_folder(self.recipe.model))
-            source, new_tokens, again = settings.data, settings.max_new_tokens, name != START
-            tasks, left_out = fitting_tasks(engine.lm, self.tasks, new_tokens, source, settings.strict, quiet=again)
-            result = evaluate_tasks(
-                engine,
-                tasks,
-                self.scorer,
-                settings.samples,
-                self.sampling,
-                settings.seed,
-                reference,
-                title=f"evaluate {name}",
-            )
-            told = self.settings | {"reference": weights_hash(start), "left_out": left_out, "chat_template": template}
-            write_suite(folder, MAIN_SUITE, engine.lm, result, dated(told, *writes_date))
-        if RETENTION_SUITE in todo:
-            result = evaluate_retention(engine, title=f"retention {name}")
-            told = {"raw": False, "chat_template": template} | result.settings
-            write_suite(folder, RETENTION_SUITE, engine.lm, result, dated(told, engine.lm.chat.writes_date))
-
-    def close(self) -> None:
-        self.scorer.close()
-
-
-def _training_prompts(stages: list[StageSpec]) -> list[Prompt]:
-    """The prompts of every stage's data and pre-training mix; a data stage's own tasks stand for what it makes.
-
-    All that stages read is looked at, held-out data too, so that what is wrong with it is told now and not when a stage
-    begins. Raises InputError for a row that is wrong, and for pooled sources that are not of one kind."""
-    from posttrain.rows import row_prompts
-
-    found, rows = Findings(), list[Row]()
-    for stage in stages:
-        with found.collect(("stages", stage.name, "data"), f"stage {stage.name}: "):
-            rows += _training_rows(stage)
-    found.check()
-    return [prompt for row in rows for prompt in row_prompts(row)]
-
-
-def _training_rows(stage: StageSpec) -> list[Row]:
-    """The rows of a stage that are not an earlier stage's."""
-    from posttrain.data.concat import KINDS, check_one_kind
-
-    rows: list[Row] = []
-    made: Kind = "preference" if READS.get(stage.method) == ("pairs",) else "completion"
-    kinds: dict[str, Kind] = {}
-    for source in stage.data:
-        own = _rows_of(stage.method, source.name, stage.columns, len(stage.data) > 1) if source.file is None else ()
-        kinds[source.name] = KINDS[type(own[0])] if own else made
-        rows += own
-    check_one_kind(kinds)
-    if (mix := stage.options.get("ptx_data")) is not None:
-        rows += _rows_of("sft", mix)
-    if (held_out := stage.options.get("eval_data")) is not None:
-        _rows_of(stage.method, held_out, stage.columns, True)
-    return rows
-
-
-def _rows_of(
-    method: str, source: str, columns: Mapping[str, str] | None = None, optional: bool = False
-) -> Sequence[Row]:
-    """What a method reads from a source, whose `columns` have other names, or none of these where they are optional."""
-    from posttrain.data.formats import load_feedback, load_judged, load_prompts, load_sft, load_tasks
-
-    if method == "sft":
-        return load_sft(source, columns, optional=optional)
-    if method in ("dpo", "adversarial"):
-        return load_feedback(source, columns, optional=optional)
-    if method == "reward-model":
-        pairs, solutions = load_judged(source, columns, optional=optional)
-        return [*pairs, *solutions]
-    if method == "distill":
-        return load_prompts(source, columns, optional=optional)
-    return load_tasks(source, columns, optional=optional)

@@ -17,6 +17,7 @@ from posttrain.report.opening import comparison_opening
 from posttrain.report.run_opening import run_opening
 from posttrain.report.run_view import MAIN_CURVES, RunView
 from posttrain.report.sentence import winner
+from posttrain.report.tables import cost_table, result_table
 from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict
 from posttrain.runs.comparison import RUNS_FILE, Comparison, Contrast, Section, read_comparison, root_of, sections
 from posttrain.runs.log import read_object
@@ -46,11 +47,9 @@ def comparison_view(folder: Path) -> dict[str, Any]:
         "opening": comparison_opening(comparison),
         "findings": findings(comparison),
         "caveats": [*caveats(comparison), *(not_evaluated(comparison) if evaluated else ())],
-        "stages": comparison["stages"],
+        "costs": cost_table(comparison),
+        "others": bool(comparison.get("others")),
         "sections": [_section_view(comparison, part, runs) for part in sections(comparison)],
-        "others": comparison.get("others", {}),
-        "total": comparison.get("total"),
-        "most_flops": max((s["flops"] for s in comparison["stages"].values()), default=0) or 1,
         "runs": runs,
         "trained": [(run.name, run_opening(run), run.curves(MAIN_CURVES)) for run in runs if run.metrics],
     }
@@ -67,18 +66,16 @@ def _description(recipe: Path) -> str:
 def _section_view(comparison: Comparison, part: Section, runs: list[RunView]) -> dict[str, Any]:
     contrasts = [c for c in comparison["contrasts"] if part.holds(c)]
     main, best = part.headline, winner(comparison, part)
-    by_stage = {stage: comparison["stages"][stage]["evaluations"] for stage in part.stages}
-    rows = [
-        (stage, [format_estimate(found.get(n), n in part.shares) for n in part.names])
-        for stage, found in by_stage.items()
-    ]
     return {
         "title": part.title,
         "retention": part.suite == RETENTION_SUITE,
-        "table": {"head": [part.label(n) + (" %" if n in part.shares else "") for n in part.names], "rows": rows},
+        "table": result_table(comparison, part),
         "headline": part.label_of_suite(main) if main else "",
         "best": best,
-        "contested": main is not None and part.suite in comparison.get("leads", {}) and best is None and len(rows) > 1,
+        "contested": main is not None
+        and part.suite in comparison.get("leads", {})
+        and best is None
+        and len(part.stages) > 1,
         "by_stage": _stage_forest(comparison, part, main, best) if main else None,
         "differences": _forest(
             [(f"{c['of']} − {c['against']}", c) for c in contrasts if c["evaluation"] == main], part

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from posttrain.methods import METHODS
 from posttrain.report.opening import Number, Opening, cost_number
 from posttrain.report.run_view import RunView, finite
 from posttrain.runs.records import Lineage
@@ -19,7 +20,6 @@ MAIN_METRICS = {
     "loss": "training loss",
 }
 """What a run is about, the first that it has: a number on held-out data before one on what was trained."""
-METHODS = {"sft": "SFT", "dpo": "DPO", "online-dpo": "online DPO", "rl": "RL", "reward-model": "reward model"}
 AS_PLANNED = "as planned"
 LONGEST_NAME = 60
 WINDOW = 0.2
@@ -78,7 +78,8 @@ def _sentence(run: RunView, subject: str, move: Move | None, steps: Number, *, f
 def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> str:
     """`GRPO from sft/model`."""
     kind = str(config.get("algorithm") or (lineage and lineage.stage) or "")
-    method = METHODS.get(kind, kind.upper() if "algorithm" in config else kind) or run.name
+    title = METHODS[kind].title or kind if kind in METHODS else kind.upper() if "algorithm" in config else kind
+    method = title or run.name
     model = config.get("model")
     return f"{method} from {_short(str(model))}" if isinstance(model, str) else method
 

@@ -21,44 +21,28 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 from posttrain.expressions import Expression
 from posttrain.rewards.libraries.adapters import adapt
-from posttrain.rewards.precomputed import Given
-from posttrain.rewards.registry import BATCHED_NAMES, BUILTINS, NOT_COLUMNS, Signature
+from posttrain.rewards.precomputed import PrecomputedReward
+from posttrain.rewards.protocol import INTERRUPTS, Context, Needs, Reward, RewardResult, Signature, is_reward
+from posttrain.rewards.registry import BATCHED_NAMES, BUILTINS, NOT_COLUMNS
 from posttrain.types import InputError, Sample
 from posttrain.workers.loading import close_match, load_object, thaw
-from posttrain.workers.returns import Answer, as_list, checked, failure
+from posttrain.workers.returns import BadReturn
 
+__posttrain_internal__ = True
+
+T = TypeVar("T")
 Function = Callable[..., Any]
 
 
-class Reward(Protocol):
-    """What scores samples: a function (`Leaf`), or rewards and a rule (`wrapped.Wrapped`)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str:
-        """`batched`, or else called by sample."""
-
-    @property
-    def is_async(self) -> bool: ...
-    @property
-    def leaves(self) -> tuple[Signature, ...]: ...
-    async def score_sample(self, sample: Sample) -> Answer:
-        """Raises what the function raises, and BadReturn."""
-
-    async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
-        """An answer for each sample, failures among them. Raises what a batched function raises, and BadReturn."""
-
-
 @dataclass(frozen=True)
-class Leaf:
+class FunctionReward:
     """A function as a reward; called, it is the function."""
 
     function: Function
@@ -72,54 +56,61 @@ class Leaf:
         return self.signature.name
 
     @property
-    def kind(self) -> str:
-        return self.signature.kind
+    def needs(self) -> Needs:
+        return Needs((self.signature,), self.signature.kind == "batched", is_async(self.function))
 
-    @property
-    def is_async(self) -> bool:
-        return is_async(self.function)
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
+        if self.signature.kind != "batched":
+            return [await try_score(partial(self._score_sample, sample)) for sample in samples]
+        returned = await maybe_await(self.function(**batch_arguments(self.signature, samples, context)))
+        return [await try_score(partial(RewardResult.of, value)) for value in as_list(returned, len(samples))]
 
-    @property
-    def leaves(self) -> tuple[Signature, ...]:
-        return (self.signature,)
-
-    async def score_sample(self, sample: Sample) -> Answer:
-        returned = await settled(self.function(**sample_arguments(self.signature, sample)))
-        return checked(returned, text_parts=self.kind == "verl")
-
-    async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
-        if self.kind != "batched":
-            return [await answered(self.score_sample(sample)) for sample in samples]
-        returned = await settled(self.function(**batch_arguments(self.signature, samples, offered)))
-        return [_checked_alone(value) for value in as_list(returned, len(samples))]
+    async def _score_sample(self, sample: Sample) -> RewardResult:
+        returned = await maybe_await(self.function(**sample_arguments(self.signature, sample)))
+        return RewardResult.of(returned, text_parts=self.signature.kind == "verl")
 
 
-def as_reward(function: Function | Reward) -> Reward:
+class AttributeDict(dict[str, Any]):
+    """A dict whose values can be read as `state["step"]` and as `state.step`, as other libraries hand them out."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def as_reward(function: Any) -> Reward:
     """A function as a reward; a reward as it is. Raises TypeError for what cannot be called by name."""
-    if hasattr(function, "score_sample"):
-        return function  # type: ignore[return-value]
-    return Leaf(function, signature_of(function))
+    return function if is_reward(function) else FunctionReward(function, signature_of(function))
 
 
-async def answered(scoring: Any) -> Answer:
-    """What is awaited, or its failure."""
+async def try_score(make: Callable[[], RewardResult | Awaitable[RewardResult]]) -> RewardResult:
+    """What `make` returns, or comes to; a failed result for what it raises, but for an interrupt by the user and where
+    the time of this task is up."""
     try:
-        return await scoring
+        made = make()
+        return await made if isinstance(made, Awaitable) else made
+    except INTERRUPTS:
+        raise
     except BaseException as error:
-        return failure(error)
+        if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
+            raise
+        return RewardResult.failed(error)
 
 
-def run(scoring: Any) -> Any:
+def run(scoring: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine that waits for nothing, without the cost of an event loop."""
     try:
         scoring.send(None)
     except StopIteration as stop:
-        return stop.value
+        result: T = stop.value
+        return result
     scoring.close()
     raise RuntimeError("a reward waits for something and is not async")
 
 
-async def settled(result: Any) -> Any:
+async def maybe_await(result: Any) -> Any:
     """What a function returned, or what that comes to. A plain function that returns an awaitable gets a loop."""
     if not inspect.isawaitable(result):
         return result
@@ -134,11 +125,15 @@ async def _wait_for(awaitable: Any) -> Any:
     return await awaitable
 
 
-def _checked_alone(value: Any) -> Answer:
-    try:
-        return checked(value)
-    except BaseException as error:
-        return failure(error)
+def as_list(returned: Any, length: int) -> list[Any]:
+    """What a batched function returned. Raises BadReturn unless it is `length` values."""
+    if callable(getattr(returned, "tolist", None)):
+        returned = returned.tolist()
+    if not isinstance(returned, list | tuple):
+        raise BadReturn(f"a batched reward returned a {type(returned).__name__}, not a list")
+    if len(returned) != length:
+        raise BadReturn(f"returned {len(returned)} scores for {length} samples")
+    return list(returned)
 
 
 def build(expression: Expression) -> Reward:
@@ -146,13 +141,17 @@ def build(expression: Expression) -> Reward:
 
     Raises what loading raises, and InputError for an option that the function does not have."""
     if expression.models:
-        return Given(expression.renamed or expression.target, expression.text)
+        return PrecomputedReward(expression.renamed or expression.target, expression.text)
     builtin = BUILTINS.get(expression.target)
-    function = load_function(builtin.target if builtin else expression.target)
+    if expression.function is not None:
+        given = expression.function.load()
+        function = adapt(given() if isinstance(given, type) else given)
+    else:
+        function = load_function(builtin.target if builtin else expression.target)
     check_options(expression, function, len(expression.arguments))
     if expression.arguments or (builtin and builtin.makes):
         function = function(*map(build, expression.arguments), **expression.options)
-        if not callable(function) and not hasattr(function, "score_sample"):
+        if not callable(function) and not is_reward(function):
             raise InputError(f"{expression.target}(...) made a {type(function).__name__}, which is no reward")
     elif expression.options:
         function = partial(function, **expression.options)
@@ -162,7 +161,7 @@ def build(expression: Expression) -> Reward:
 def renamed(reward: Function | Reward, name: str) -> Reward:
     """The same reward under another name, so that two of one kind can be told apart."""
     reward = as_reward(reward)
-    if isinstance(reward, Leaf):
+    if isinstance(reward, FunctionReward):
         return replace(reward, signature=replace(reward.signature, name=name))
     return replace(reward, name=name)  # type: ignore[type-var]
 
@@ -170,7 +169,7 @@ def renamed(reward: Function | Reward, name: str) -> Reward:
 def check_options(expression: Expression, function: Function, placed: int) -> None:
     """Raise InputError for an option that the function does not have, whose first `placed` parameters are given by
     place."""
-    if expression.options and hasattr(function, "score_sample"):
+    if expression.options and is_reward(function):
         raise InputError("it is a finished reward and takes no options")
     kinds = inspect.Parameter
     parameters = inspect.signature(function).parameters.values()
@@ -223,19 +222,19 @@ def is_async(function: Function) -> bool:
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 
 
-def batch_arguments(signature: Signature, samples: Sequence[Sample], offered: Mapping[str, Any]) -> dict[str, Any]:
+def batch_arguments(signature: Signature, samples: Sequence[Sample], context: Context) -> dict[str, Any]:
     """Keyword arguments of a batched reward."""
     columns = sorted({name for sample in samples for name in sample.columns} - NOT_COLUMNS)
     arguments: dict[str, Any] = {name: [None] * len(samples) for name in signature.required}  # absent from all of these
     arguments |= {name: [sample.columns.get(name) for sample in samples] for name in columns}
-    arguments |= offered
+    arguments |= context
     arguments |= {
         "prompts": [sample.prompt_argument for sample in samples],
         "completions": [sample.completion_argument for sample in samples],
         # unknown in `posttrain score`: None fails, where no tokens would pass for a short response
         "completion_ids": [list(s.completion_ids) if s.completion_ids or not s.text else None for s in samples],
     }
-    if "environments" in signature.names and "environments" not in offered:
+    if "environments" in signature.names and "environments" not in context:
         states = [sample.environment for sample in samples]
         arguments["environments"] = [None if state is None else thaw(state) for state in states]
     return _accepted(signature, arguments)

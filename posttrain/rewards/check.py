@@ -4,32 +4,33 @@ the columns it asks for. What takes long is not done: models that rewards name a
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from types import TracebackType
-from typing import Self
 
+from posttrain.config import SampleConfig
 from posttrain.config.model_names import local_model
 from posttrain.expressions import Expression
 from posttrain.rewards.learned import check_model_reward
-from posttrain.rewards.registry import BUILTINS, Loaded, Spec, check_columns
-from posttrain.rewards.scorer import loaded_rewards, local_models, named_twice
+from posttrain.rewards.protocol import Needs
+from posttrain.rewards.registry import BUILTINS, Spec, check_columns
+from posttrain.rewards.scorer import SERVER, local_models, named_twice
 from posttrain.types import InputError
-from posttrain.workers.process import START_SECONDS, Worker, WorkerLost
+from posttrain.workers.pool import Closing, WorkerPool
+from posttrain.workers.process import START_SECONDS, WorkerLost
 
 
-class RewardCheck:
+class RewardCheck(Closing):
     """Loads rewards one after the other: those with code of a user in a worker process, which has `seconds` for each,
     the others here."""
 
     def __init__(self, seconds: float = START_SECONDS) -> None:
         self._seconds = seconds
-        self._worker: Worker | None = None
+        self._here, self._worker = (
+            WorkerPool(SERVER, size, [], closed="the check is over", not_started=str) for size in (0, 1)
+        )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._worker is not None:
-            self._worker.close()
+    def close(self) -> None:
+        """End the worker."""
+        self._here.close()
+        self._worker.close()
 
     def check(self, texts: Sequence[str], columns: Collection[str] | None, coming: Collection[str] = ()) -> None:
         """Check the rewards of one stage against the columns of its data, where they are known. Models in `coming` are
@@ -43,24 +44,19 @@ class RewardCheck:
             for name in local_models([spec.expression]):
                 if name not in coming:
                     check_named_model(spec.expression, name)
-            loaded = self._load(spec.expression)
+            needs = self._load(spec.expression)
             if columns is not None:
-                check_columns(spec, loaded, columns)
+                check_columns(spec, needs, columns)
 
-    def _load(self, expression: Expression) -> Loaded:
-        request = {"kind": "check", "expressions": [expression]}
-        if all(part.target in BUILTINS for part in expression.walk()):
-            from posttrain.rewards.server import Server
-
-            (answer,) = Server().answer(request)
-            return loaded_rewards(answer)[-1]
-        if self._worker is None or not self._worker.alive:
-            self._worker = Worker()
+    def _load(self, expression: Expression) -> Needs:
+        pool = self._here if all(part.target in BUILTINS for part in expression.walk()) else self._worker
         try:
-            answer = self._worker.ask(request, self._seconds)
+            answer = pool.worker(0).ask({"kind": "check", "expressions": [expression]}, self._seconds)
         except WorkerLost as lost:
             raise InputError(f"reward {expression.text} could not be loaded: {lost}") from None
-        return loaded_rewards(answer)[-1]
+        if "error" in answer:
+            raise InputError(answer["error"])
+        return Needs.read(answer["needs"][-1])
 
 
 def check_named_model(expression: Expression, name: str) -> None:
@@ -69,3 +65,13 @@ def check_named_model(expression: Expression, name: str) -> None:
         local_model(name)
     except InputError as error:
         raise InputError(f"reward {expression.text}: {str(error).removeprefix('--model ')}") from None
+
+
+def check_soft_labels(config: SampleConfig) -> None:
+    """Raises InputError where soft labels are asked for and the scores are no win rates."""
+    specs = [Spec.parse(text) for text in config.reward]
+    if config.soft_labels and not (len(specs) == 1 and specs[0].win_rate):
+        raise InputError(
+            f"soft_labels needs judge_pair(...) as the only reward, with weight 1, not {' + '.join(config.reward)}: "
+            "other scores say which answer is better, and not how likely"
+        )

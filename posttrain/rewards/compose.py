@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import or_
 from typing import Any
 
-from posttrain.rewards.calls import Function, Reward, answered, as_reward, run
-from posttrain.rewards.registry import MODEL_SCORES, NOT_COLUMNS, Signature
+from posttrain.rewards.calls import Function, as_reward, run, try_score
+from posttrain.rewards.protocol import Context, Needs, Reward, RewardResult, Signature, is_reward
+from posttrain.rewards.registry import NOT_COLUMNS
 from posttrain.types import InputError, Message, Sample
-from posttrain.workers.returns import Answer, failure, number
+from posttrain.workers.returns import number
+
+__posttrain_internal__ = True
 
 Values = Sequence[float]
 Rule = Callable[[Values, Sample], float]
@@ -24,6 +28,7 @@ Rule = Callable[[Values, Sample], float]
 BatchRule = Callable[[Sequence[Values], Sequence[Sample]], Sequence[float]]
 """The values of all samples of a batch from those of the rewards inside, one row a sample."""
 Edit = Callable[[Sample], Sample]
+AnyReward = Function | Reward
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,8 @@ class Wrapped:
 
     The rewards inside see the sample as `edit` returns it, the rule sees the sample itself. Parts are named after them:
     `gate/format`, `gate/clip/math`. A sample to which one of them does not apply has no value (null), and one in which
-    one of them fails has failed; a rule need not care. With rewards that are called by sample it is itself called by
-    sample, so that a hung or failing one costs only itself; with a batched one inside, or a rule over the batch, it is
-    batched.
+    one of them fails has failed; a rule need not care. It needs the whole batch where a reward inside does, or where it
+    has a rule over the batch; else it is called by sample, so that a hung or failing one costs only itself.
 
     It is also a batched reward function, for other trainers: called with lists `prompts` and `completions` (and
     `completion_ids` and columns), it returns a list of float or None; there a failure is raised. It can be pickled if
@@ -54,43 +58,32 @@ class Wrapped:
         return self.name
 
     @property
-    def kind(self) -> str:
-        batched = self.batch_rule is not None or any(reward.kind == "batched" for reward in self.rewards)
-        return "batched" if batched else "sample"
-
-    @property
-    def is_async(self) -> bool:
-        return any(reward.is_async for reward in self.rewards)
-
-    @property
-    def leaves(self) -> tuple[Signature, ...]:
+    def needs(self) -> Needs:
         own = Signature(self.name, "sample", self.columns, self.columns, takes_all=False)
-        return (own, *(leaf for reward in self.rewards for leaf in reward.leaves))
+        return reduce(or_, (r.needs for r in self.rewards), Needs((own,), whole_batch=self.batch_rule is not None))
 
-    async def score_sample(self, sample: Sample) -> Answer:
-        seen = self.edit(sample) if self.edit else sample
-        return self._combined([await reward.score_sample(seen) for reward in self.rewards], sample)
-
-    async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
-        answers: list[Answer] = [{} for _ in samples]
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
+        results = [RewardResult() for _ in samples]
         seen: dict[int, Sample] = {}
         for i, sample in enumerate(samples):
             try:
                 seen[i] = self.edit(sample) if self.edit else sample
             except Exception as error:
-                answers[i] = failure(error)
-        if not seen:
-            return answers
-        columns = [await reward.score_batch(list(seen.values()), offered) for reward in self.rewards]
-        rows = dict(zip(seen, zip(*columns, strict=True), strict=True))
-        for i, row in rows.items():
-            answers[i] = await answered(self._row(row, samples[i]))
+                results[i] = RewardResult.failed(error)
+        columns: list[list[RewardResult]] = []
+        for reward in self.rewards:
+            if all(any(column[k].error for column in columns) for k in range(len(seen))):
+                break  # nothing is left to score
+            columns.append(await reward.score(list(seen.values()), context))
+        for i, *row in zip(seen, *columns, strict=True):
+            results[i] = await try_score(partial(self._combined, row, samples[i]))
         if self.batch_rule is not None:
-            used = [i for i, answer in enumerate(answers) if answer.get("value") is not None]
-            values = self.batch_rule([[a["value"] for a in rows[i]] for i in used], [samples[i] for i in used])
+            used = [i for i, result in enumerate(results) if result.value is not None]
+            rows = {i: [result.value for result in row] for i, *row in zip(seen, *columns, strict=True)}
+            values = self.batch_rule([rows[i] for i in used], [samples[i] for i in used])
             for i, value in zip(used, values, strict=True):
-                answers[i]["value"] = number(value, self.name)
-        return answers
+                results[i] = replace(results[i], value=number(value, self.name))
+        return results
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
         offered = {name: columns[name] for name in columns if name in NOT_COLUMNS}
@@ -100,26 +93,24 @@ class Wrapped:
             Sample(_turns(prompt), _answer(completion), tuple(ids[i]), {name: data[name][i] for name in data})
             for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
         ]
-        scoring = self.score_batch(samples, offered)
-        answers: list[Answer] = asyncio.run(scoring) if self.is_async else run(scoring)
-        if failed := [answer for answer in answers if "error" in answer]:
-            raise RuntimeError(f"{len(failed)} of {len(answers)} samples failed; the first:\n{failed[0]['traceback']}")
-        return [answer["value"] for answer in answers]
+        scoring = self.score(samples, offered)
+        results = asyncio.run(scoring) if self.needs.is_async else run(scoring)
+        if failed := [result.error for result in results if result.error]:
+            raise RuntimeError(f"{len(failed)} of {len(results)} samples failed; the first:\n{failed[0].traceback}")
+        return [result.value for result in results]
 
-    async def _row(self, row: Sequence[Answer], sample: Sample) -> Answer:
-        return next((answer for answer in row if "error" in answer), None) or self._combined(row, sample)
-
-    def _combined(self, answers: Sequence[Answer], sample: Sample) -> Answer:
-        """The answer of a sample, as yet without a rule over the batch."""
+    def _combined(self, results: Sequence[RewardResult], sample: Sample) -> RewardResult:
+        """The result of a sample, as yet without a rule over the batch."""
+        if failed := next((result for result in results if result.error), None):
+            return failed
         parts: dict[str, float | None] = {}
-        for reward, answer in zip(self.rewards, answers, strict=True):
-            parts[reward.name] = answer["value"]
-            parts |= {f"{reward.name}/{name}": value for name, value in answer["parts"].items()}
-        values = [answer["value"] for answer in answers]
-        if None in values:
-            return {"value": None, "parts": parts}
-        value = self.rule(values, sample) if self.rule else values[0]
-        return {"value": number(value, self.name), "parts": parts}
+        for reward, result in zip(self.rewards, results, strict=True):
+            parts[reward.name] = result.value
+            parts |= {f"{reward.name}/{name}": value for name, value in result.parts.items()}
+        values = [result.value for result in results if result.value is not None]
+        if len(values) < len(results):
+            return RewardResult(None, parts)
+        return RewardResult(number(self.rule(values, sample) if self.rule else values[0], self.name), parts)
 
 
 def wrap(
@@ -136,13 +127,13 @@ def wrap(
     if not rewards:
         raise InputError(f"{name} needs at least one reward")
     for reward in rewards:
-        if not callable(reward) and not hasattr(reward, "score_sample"):
+        if not callable(reward) and not is_reward(reward):
             raise InputError(f"{name} is made of rewards, and {reward!r} is none; options are given by name")
     inside = tuple(map(as_reward, rewards))
     names = [reward.name for reward in inside]
     if twice := [other for other in names if names.count(other) > 1]:
         raise InputError(f"{name} has two parts named {twice[0]!r}; rename one: {twice[0]} as NAME")
-    if edit is not None and any(MODEL_SCORES in leaf.names for reward in inside for leaf in reward.leaves):
+    if edit is not None and any(reward.needs.precomputed for reward in inside):
         raise InputError(
             f"{name} changes what the rewards inside see, and the score of a model was made before; put the model's "
             "reward outside of it"
@@ -156,9 +147,6 @@ def _turns(prompt: Any) -> Any:
 
 def _answer(completion: Any) -> tuple[Message, ...]:
     return (Message("assistant", completion),) if isinstance(completion, str) else tuple(_turns(completion))
-
-
-AnyReward = Function | Reward
 
 
 def weighted_sum(*rewards: AnyReward, weights: Sequence[float] | None = None) -> Wrapped:

@@ -5,22 +5,21 @@ What needs torch is imported when a model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeVar
 
 from posttrain.expressions import Expression
+from posttrain.rewards.calls import check_options
+from posttrain.rewards.protocol import Reward
 from posttrain.types import InputError
 
-if TYPE_CHECKING:
-    from posttrain.rewards.precomputed import ModelReward
-
+T = TypeVar("T")
 USES = ("mean", "min")
 AGGREGATES = ("min", "product", "last", "mean")
 
 
-def learned(
-    model: str, *, use: str = "mean", variance_penalty: float = 0.0, aggregate: str | None = None
-) -> ModelReward:
+def learned(model: str, *, use: str = "mean", variance_penalty: float = 0.0, aggregate: str | None = None) -> Reward:
     """The score that a reward model gives to the whole response: a run folder of `posttrain reward-model`, or any
     transformers sequence classifier with a linear head on a causal model.
 
@@ -35,21 +34,21 @@ def learned(
     it is one step. The part `steps` is their number.
     Range unbounded, in units of its own: differences are log-odds of being preferred; of a process model [0, 1]. Fails
     where prompt and response are longer than the model's context. Source: Stiennon et al. 2020, arXiv:2009.01325."""
-    _check_learned(use=use, variance_penalty=variance_penalty, aggregate=aggregate)
     from posttrain.models import load_reward_model
     from posttrain.rewards.models import Learned, Stepwise
 
     lm = load_reward_model(model)
-    if lm.step_separator is None:
+    separator = lm.reward_head.step_separator
+    if separator is None:
         if aggregate is not None:
             raise InputError(f"aggregate is for process models, and {model} scores whole responses; leave it out")
         return Learned(lm, use, variance_penalty)
     if use != "mean" or variance_penalty:
         raise InputError(f"use and variance_penalty are for ensembles, and {model} is a process model; say aggregate")
-    return Stepwise(lm, lm.step_separator, aggregate or "min")
+    return Stepwise(lm, separator, aggregate or "min")
 
 
-def implicit(policy: str, reference: str, *, beta: float = 0.1) -> ModelReward:
+def implicit(policy: str, reference: str, *, beta: float = 0.1) -> Reward:
     """β log π(y|x)/π_ref(y|x) of the response, end token included: the reward that a policy trained by DPO from the
     reference stands for (Rafailov et al. 2023, arXiv:2305.18290, equation 5).
 
@@ -57,7 +56,6 @@ def implicit(policy: str, reference: str, *, beta: float = 0.1) -> ModelReward:
     models read the tokens of the policy's tokenizer and chat template.
     Range unbounded, in units of β nats. Fails where prompt and response are longer than the models' context. Source:
     arXiv:2305.18290."""
-    _check_implicit(beta=beta)
     from posttrain.models import load_model
     from posttrain.rewards.models import Implicit
 
@@ -81,34 +79,30 @@ def _check_implicit(*, beta: float = 0.1) -> None:
         raise InputError(f"beta must be a number above 0, not {beta}")
 
 
+KINDS: Mapping[str, tuple[Callable[..., Reward], Callable[..., None]]] = {
+    "learned": (learned, _check_learned),
+    "implicit": (implicit, _check_implicit),
+}
+"""What makes a reward of models, and what checks its options."""
+
+
 def check_model_reward(part: Expression) -> None:
     """Check the options of a reward of models without loading one. Raises InputError."""
-    from posttrain.rewards.calls import check_options
+    _checked(part, lambda **options: None)
 
-    checks: dict[str, tuple[Callable[..., ModelReward], Callable[..., None]]] = {
-        "learned": (learned, _check_learned),
-        "implicit": (implicit, _check_implicit),
-    }
-    function, check = checks[part.target]
+
+def load_models(expressions: Iterable[Expression]) -> dict[str, Reward]:
+    """The rewards of models among these expressions and inside them, by their text. Raises InputError for one that
+    cannot be loaded, and for an option it does not have."""
+    parts = {part.text: part for expression in expressions for part in expression.walk() if part.models}
+    return {text: _checked(part, partial(KINDS[part.target][0], *part.models)) for text, part in parts.items()}
+
+
+def _checked(part: Expression, make: Callable[..., T]) -> T:
+    function, check = KINDS[part.target]
     try:
         check_options(part, function, len(part.models))
         check(**part.options)
+        return make(**part.options)
     except (InputError, TypeError) as error:
-        raise InputError(f"reward {part.text}: {error}") from error
-
-
-def load_models(expressions: Iterable[Expression]) -> dict[str, ModelReward]:
-    """The rewards of models among these expressions and inside them, by their text. Raises InputError for one that
-    cannot be loaded, and for an option it does not have."""
-    from posttrain.rewards.calls import check_options
-
-    functions: dict[str, Callable[..., ModelReward]] = {"learned": learned, "implicit": implicit}
-    out: dict[str, ModelReward] = {}
-    for part in (part for expression in expressions for part in expression.walk() if part.models):
-        function = functions[part.target]
-        try:
-            check_options(part, function, len(part.models))
-            out[part.text] = out.get(part.text) or function(*part.models, **part.options)
-        except (InputError, TypeError) as error:
-            raise InputError(f"reward {part.text}: {str(error).removeprefix('--model ')}") from error
-    return out
+        raise InputError(f"reward {part.text}: {str(error).removeprefix('--model ')}") from error

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
-from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.batch.packing import Branch, Tree, response_tree, share_prefix
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.chat.format import EncodedRow
-from posttrain.losses.policy import sequence_sums
 from posttrain.models import LanguageModel
-from posttrain.models.scoring import branch_scores, response_tree, score_batches
+from posttrain.models.read import SCORES, read, read_by
+from posttrain.rewards.protocol import Context, Needs, RewardResult
 from posttrain.rows import CompletionRow, split_steps
 from posttrain.types import InputError, Sample
-from posttrain.workers.returns import Answer, BadReturn, number
+from posttrain.workers.returns import BadReturn
 
+T = TypeVar("T")
 MICRO_BATCH_TOKENS = 4096
 """Tokens that go through a model at once."""
 NO_ANSWER = "there is no message from the assistant to score"
@@ -31,9 +33,11 @@ class Learned:
     lm: LanguageModel
     use: str
     variance_penalty: float
+    name = "learned"
+    needs = Needs(whole_batch=True)
 
-    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
-        return [failed(found) if isinstance(found, str) else self._answer(found) for found in self.members(samples)]
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
+        return _results(self.members(samples), self._result)
 
     def members(self, samples: Sequence[Sample], longest: int | None = None) -> list[torch.Tensor | str]:
         """The scores [K] that the members give each sample, or why there are none: it has more tokens than `longest`,
@@ -41,14 +45,14 @@ class Learned:
         limit = min(longest or self.lm.context, self.lm.context)
         rows = [encoded(self.lm.chat, sample, limit) for sample in samples]
         trees = [response_tree((), (scored_ids(found[-1]),)) for found in rows if not isinstance(found, str)]
-        scores = iter([row for _, of in score_batches(self.lm, trees, MICRO_BATCH_TOKENS) for row in of.double()])
-        return [found if isinstance(found, str) else next(scores) for found in rows]
+        scores = read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES)
+        return [found if isinstance(found, str) else next(scores)[0].double() for found in rows]
 
-    def _answer(self, members: torch.Tensor) -> Answer:
+    def _result(self, members: torch.Tensor) -> RewardResult:
         """From the scores [K] of the members."""
         deviation = members.std(correction=0)
         parts = {"mean": float(members.mean()), "deviation": float(deviation)} if len(members) > 1 else {}
-        return checked_value(float(of_members(members, self.use, self.variance_penalty)), parts)
+        return _checked(float(of_members(members, self.use, self.variance_penalty)), parts)
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,20 @@ class Stepwise:
     lm: LanguageModel
     separator: str
     aggregate: str
+    name = "learned"
+    needs = Needs(whole_batch=True)
 
-    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
         rows = [self._encoded(sample) for sample in samples]
         trees = [whole_tree(row) for row in rows if not isinstance(row, str)]
-        scores = iter(branch_scores(self.lm, trees, MICRO_BATCH_TOKENS))
-        return [failed(row) if isinstance(row, str) else self._answer(next(scores)) for row in rows]
+        scores = read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES)
+        return _results(rows, lambda _: self._result(next(scores)))
 
-    def _answer(self, scores: torch.Tensor) -> Answer:
+    def _result(self, scores: torch.Tensor) -> RewardResult:
         """From the scores [n, 1] of n steps."""
         probabilities = torch.sigmoid(scores[:, 0].double())
-        answer = checked_value(float(of_steps(probabilities, self.aggregate)), {"steps": len(probabilities)})
-        return answer if "error" in answer else {**answer, "step_values": probabilities.tolist()}
+        steps = tuple(probabilities.tolist())
+        return _checked(float(of_steps(probabilities, self.aggregate)), {"steps": len(probabilities)}, steps)
 
     def _encoded(self, sample: Sample) -> EncodedRow | str:
         """The steps of the last answer, after what precedes it, or why there are none."""
@@ -94,25 +100,20 @@ class Implicit:
     policy: LanguageModel
     reference: LanguageModel
     beta: float
+    name = "implicit"
+    needs = Needs(whole_batch=True)
 
-    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
-        context = min(self.policy.context, self.reference.context)
-        rows = [encoded(self.policy.chat, sample, context) for sample in samples]
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
+        longest = min(self.policy.context, self.reference.context)
+        rows = [encoded(self.policy.chat, sample, longest) for sample in samples]
         trees = [whole_tree(row) for found in rows if not isinstance(found, str) for row in found]
-        ratios = iter([self.beta * ratio for ratio in self._log_ratios(trees)])
-        return [
-            failed(found) if isinstance(found, str) else checked_value(sum(next(ratios) for _ in found), {})
-            for found in rows
-        ]
+        logprobs = read_by(trees, MICRO_BATCH_TOKENS, self.policy.device, self._logprobs)
+        ratios = (self.beta * float(policy - reference) for policy, reference in map(summed, logprobs))
+        return _results(rows, lambda found: _checked(sum(next(ratios) for _ in found)))
 
-    def _log_ratios(self, trees: Sequence[Tree]) -> list[float]:
-        """log π/π_ref of the trained tokens of each row, summed."""
-        out: list[float] = []
-        for part in micro_batches(trees, MICRO_BATCH_TOKENS):
-            batch = pack(part).to(self.policy.device)
-            ratio = summed(self.policy, batch) - summed(self.reference, batch)
-            out += ratio.tolist()
-        return out
+    def _logprobs(self, batch: Batch) -> torch.Tensor:
+        """Log-probabilities [M, 2] of the trained tokens by policy and reference, in float64."""
+        return torch.stack([lm.logprobs(batch).logprobs.double() for lm in (self.policy, self.reference)], dim=1)
 
 
 def of_members(scores: torch.Tensor, use: str, variance_penalty: float = 0.0) -> torch.Tensor:
@@ -161,19 +162,20 @@ def whole_tree(row: EncodedRow) -> Tree:
     return share_prefix([Branch.of(row.token_ids, row.mask, 1.0)])
 
 
-def summed(lm: LanguageModel, batch: Batch) -> torch.Tensor:
-    """log-probability [S] of each sequence's trained tokens, in float64."""
-    with torch.no_grad():
-        logprobs = lm.logprobs(batch).logprobs.double()
-    return sequence_sums(logprobs, batch.sequence[batch.mask], batch.sequences)
+def summed(rows: torch.Tensor) -> torch.Tensor:
+    """The sum of rows, added up in their order."""
+    return torch.cat([rows.new_zeros(1, rows.shape[1]), rows]).cumsum(0)[-1]
 
 
-def checked_value(value: float, parts: dict[str, float]) -> Answer:
+def _results(found: Iterable[T | str], result_of: Callable[[T], RewardResult]) -> list[RewardResult]:
+    """Of each item, or in its place of why there is none."""
+    return [RewardResult.failed(item) if isinstance(item, str) else result_of(item) for item in found]
+
+
+def _checked(
+    value: float, parts: Mapping[str, float] | None = None, steps: tuple[float, ...] | None = None
+) -> RewardResult:
     try:
-        return {"value": number(value, "score"), "parts": {name: number(part, name) for name, part in parts.items()}}
+        return replace(RewardResult.of({**(parts or {}), "score": value}), step_values=steps)
     except BadReturn as error:
-        return failed(str(error))
-
-
-def failed(reason: str) -> Answer:
-    return {"error": reason, "traceback": reason}
+        return RewardResult.failed(str(error))

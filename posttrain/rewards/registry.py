@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from posttrain.expressions import Expression, parse_entry
+from posttrain.rewards.protocol import Needs
 from posttrain.systems import EXTRAS, need_package
 from posttrain.types import InputError
 from posttrain.workers.loading import close_match
@@ -22,8 +23,6 @@ NOT_COLUMNS = BATCHED_NAMES | SAMPLE_NAMES
 """Names that mean something else than a column of that name."""
 EDITS = ("strip_thinking", "normalised", "sanitised")
 """Wrappers that change what the reward inside sees, and not its value."""
-MODEL_SCORES = "model_scores"
-"""What the signature of a reward names whose values a model has computed before."""
 REFERENCES = ("answer", "solution", "ground_truth")
 """Columns that hold a reference answer, in the order in which they are looked for."""
 
@@ -33,7 +32,7 @@ class Builtin:
     """A reward that ships with posttrain. `needs`: it reads any one of these columns. `imports`: slow modules that a
     worker imports before the clock of the first sample starts. `wraps`: it is made of other rewards. `makes`: called
     with its options when it is loaded, it makes the reward; no column of the data can stand for an option. `models`:
-    how many models it names in its brackets; they compute it, in the process of the trainer (see `given`)."""
+    how many models it names in its brackets; they compute it, in the process of the trainer (see `precomputed`)."""
 
     target: str
     needs: tuple[str, ...] = ()
@@ -76,27 +75,6 @@ BUILTINS: Mapping[str, Builtin] = {
         )
     },
 }
-
-
-@dataclass(frozen=True)
-class Signature:
-    """How a function wants to be called: `kind` is batched, sample or verl; see `calls`."""
-
-    name: str
-    kind: str
-    names: tuple[str, ...]
-    required: tuple[str, ...]
-    takes_all: bool
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a worker says about a reward that it has loaded. `kind`: called by sample, or batched. `is_async`: samples
-    may run together. `leaves`: the signatures of the functions it is made of."""
-
-    kind: str
-    is_async: bool
-    leaves: tuple[Signature, ...]
 
 
 @dataclass(frozen=True)
@@ -156,7 +134,8 @@ class Spec:
                 f"reward {text!r}: the weight {weight_text!r} is not a number, nor points in order of their step "
                 f"({why}); write NAME=0.5, or NAME=0:1,200:0.5 for a weight that goes from 1 to 0.5 in 200 steps"
             ) from None
-        return Spec(expression.renamed or expression.target.rpartition(":")[2], weight, expression)
+        name = expression.target.split()[1] if expression.function else expression.target.rpartition(":")[2]
+        return Spec(expression.renamed or name, weight, expression)
 
     @property
     def builtins(self) -> list[tuple[Expression, Builtin]]:
@@ -172,23 +151,23 @@ class Spec:
         return inside.target == "judge_pair" and self.weight == Weight.parse("1")
 
 
-def check_columns(spec: Spec, loaded: Loaded, columns: Collection[str]) -> None:
+def check_columns(spec: Spec, needs: Needs, columns: Collection[str]) -> None:
     """Raise InputError, naming the argument and the function, for an argument that nothing can fill."""
     available = ", ".join(sorted(columns)) or "none"
     for part, builtin in spec.builtins:
         if builtin.needs and not set(builtin.needs) & {*columns, *part.options}:
             wanted = " or ".join(repr(name) for name in builtin.needs)
             raise InputError(f"reward {part.target} needs a column {wanted}; the data's columns are: {available}")
-    for leaf in loaded.leaves:
-        where = f"reward {spec.expression.text}" + (f": {leaf.name}" if spec.expression.arguments else "")
-        offered = {"batched": BATCHED_NAMES, "sample": SAMPLE_NAMES, "verl": VERL_NAMES}[leaf.kind]
-        for name in leaf.required:
+    for function in needs.functions:
+        where = f"reward {spec.expression.text}" + (f": {function.name}" if spec.expression.arguments else "")
+        offered = {"batched": BATCHED_NAMES, "sample": SAMPLE_NAMES, "verl": VERL_NAMES}[function.kind]
+        for name in function.required:
             if name not in offered and name not in columns:
                 raise InputError(
                     f"{where} asks for {name!r}, which is no column; the data's columns are: {available}; "
                     f"always available are: {', '.join(sorted(offered))}"
                 )
-        wants_truth = leaf.kind == "verl" and "ground_truth" in leaf.required
+        wants_truth = function.kind == "verl" and "ground_truth" in function.required
         if wants_truth and not {*REFERENCES, "reward_model"} & set(columns):
             raise InputError(
                 f"{where} asks for 'ground_truth', and there is no column ground_truth, reward_model, answer or "
@@ -212,6 +191,8 @@ def _with_models(expression: Expression) -> Expression:
 
 
 def _check_target(part: Expression) -> None:
+    if part.function is not None:
+        return
     if builtin := BUILTINS.get(part.target):
         if builtin.wraps and not part.arguments:
             raise InputError(f"reward {part.target} is made of other rewards; write {part.target}(REWARD, ...)")

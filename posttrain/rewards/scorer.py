@@ -1,31 +1,36 @@
 """Rewards seen from the trainer: samples in, scores out, failures told apart from low scores.
 
-`expressions` is the grammar of `--reward` and `specs` what it may name, `calls` the call convention, `wrapped` rewards
-made of rewards, `workers` the processes that functions run in and `server` what these do.
+`expressions` is the grammar of `--reward` and `registry` what it may name, `protocol` what a reward is, `calls` the
+call convention and `compose` rewards made of rewards; `workers.pool` has the processes that functions run in, and
+`server` is what these do.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from posttrain.rewards.registry import Loaded, Signature, Spec, check_columns
+from posttrain.rewards.calls import run
+from posttrain.rewards.learned import load_models
+from posttrain.rewards.protocol import Needs, RewardResult
+from posttrain.rewards.registry import Spec, check_columns
 from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score
-from posttrain.workers.process import START_SECONDS, Worker, WorkerLost
+from posttrain.workers.pool import Closing, WorkerPool, worker_count
+from posttrain.workers.process import WorkerLost
 
 if TYPE_CHECKING:
+    from posttrain.config import EvalConfig, OnlineDpoConfig, RlConfig, SampleConfig, ScoreConfig
     from posttrain.expressions import Expression
-    from posttrain.rewards.precomputed import ModelReward
 
+SERVER = "posttrain.rewards.server:Server"
 ROUNDING = 1e-9
 """How far below 1 a sum of shares may end that means full marks."""
-TOGETHER = 16
-"""Samples of an async reward that one worker has under way at once."""
+CONCURRENT_PER_WORKER = 16
+"""How many samples of an async reward each worker scores at once."""
 JUDGES = ("judge", "judge_pair")
 GRACE_SECONDS = 1.0
 """Samples that run together have clocks of their own; the parent waits so much longer."""
@@ -37,33 +42,33 @@ class Job:
 
     reward: int
     pending: deque[int]
-    together: int = TOGETHER
+    together: int = CONCURRENT_PER_WORKER
     """How many of its samples may run at once if the reward is async."""
 
 
 @dataclass
 class Round:
-    """The state of one call of `Scorer.score`: results[reward][sample] is an answer of a worker."""
+    """The state of one call of `Scorer.score`: results[reward][sample]."""
 
     samples: Sequence[Sample]
     state: Mapping[str, Any]
     jobs: deque[Job]
-    results: list[list[dict[str, Any]]]
+    results: list[list[RewardResult]]
     progress: Callable[[int], None] | None = None
     done: int = 0
 
-    def put(self, reward: int, sample: int, answer: dict[str, Any]) -> None:
-        """Keep an answer. Raises RunFailed for one that says to stop."""
-        if "stop" in answer:
-            raise RunFailed(answer["stop"])
-        self.results[reward][sample] = answer
+    def put(self, reward: int, sample: int, result: RewardResult) -> None:
+        """Keep a result. Raises RunFailed for one that says to stop."""
+        if result.error and result.error.stops_run is not None:
+            raise RunFailed(result.error.stops_run)
+        self.results[reward][sample] = result
         self.done += 1
         if self.progress is not None:
             self.progress(self.done // len(self.results))
 
 
 @dataclass
-class Scorer:
+class Scorer(Closing):
     """Several weighted rewards, run in killable worker processes with one thread each; what a model computes, in this
     process, before the workers get the samples.
 
@@ -79,56 +84,54 @@ class Scorer:
     specs: Sequence[str]
     columns: Collection[str] = field(kw_only=True)
     timeout_seconds: float = field(kw_only=True)
-    workers: int = field(default=2, kw_only=True)
+    workers: int | None = field(default=None, kw_only=True)
+    """Worker processes; None: one less than the usable cores, at least 1. With 0 rewards run in this process, as a
+    debugger wants it: none is killed, and `timeout_seconds` does not hold."""
     metrics: dict[str, float] = field(default_factory=dict, init=False)
     """What rewards logged with `log_metric` in the last call."""
-    extras: dict[str, list[Any]] = field(default_factory=dict, init=False)
-    """Columns that rewards logged with `log_extra` in the last call."""
     first_traceback: str | None = field(default=None, init=False)
     """The traceback (or reason) of the first failure there was."""
 
     def __post_init__(self) -> None:
         self._specs = [Spec.parse(text) for text in self.specs]
         named_twice(self._specs)
-        if self.workers < 1 or not self.timeout_seconds > 0:
-            raise InputError("a scorer needs at least one worker and a timeout above 0")
-        self._pool: list[Worker | None] = [None] * self.workers
-        self._warm: set[Worker] = set()
-        self._closed = False
+        workers = worker_count(self.workers, "rewards")
+        if workers < 0 or not self.timeout_seconds > 0:
+            raise InputError("a scorer needs a number of workers of at least 0 and a timeout above 0")
+        expressions = [spec.expression for spec in self._specs]
+        texts = ", ".join(expression.text for expression in expressions)
+        self._pool = WorkerPool(
+            SERVER,
+            workers,
+            [
+                {"kind": "load", "expressions": expressions},
+                {"kind": "import", "modules": [m for spec in self._specs for _, b in spec.builtins for m in b.imports]},
+            ],
+            closed="the scorer is closed",
+            not_started=lambda lost: f"a reward worker did not start ({lost}) while importing {texts}",
+        )
         try:
-            self._loaded = self._load(0)
-            for spec, loaded in zip(self._specs, self._loaded, strict=True):
-                check_columns(spec, loaded, self.columns)
-            self._models = self._load_models()
+            self._needs = [Needs.read(row) for row in self._pool.start(0)["needs"]]
+            for spec, needs in zip(self._specs, self._needs, strict=True):
+                check_columns(spec, needs, self.columns)
+            self._models = load_models(expressions)
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
     def close(self) -> None:
         """End the workers; idempotent."""
-        self._closed = True
-        for worker in self._pool:
-            if worker is not None:
-                worker.close()
+        self._pool.close()
 
     def abort(self) -> None:
         """Close the scorer from another thread than the one that is scoring, which soon gets RunFailed."""
-        self._closed = True
-        for worker in self._pool:
-            if worker is not None:
-                worker.kill()  # wakes the thread that waits for it
+        self._pool.abort()
 
     @property
     def whole_batch(self) -> bool:
         """Whether some reward sees all samples of a call together, so that a step must be one call. A model's does:
         while the policy samples, it would take its processor and depend on what is finished when."""
-        return bool(self._models) or any(loaded.kind == "batched" for loaded in self._loaded)
+        return bool(self._models) or any(needs.whole_batch for needs in self._needs)
 
     def score(
         self,
@@ -139,37 +142,31 @@ class Scorer:
         """One score per sample, in order. `progress` is told how many samples are done.
 
         Raises RunFailed where a reward does: it cannot go on, as a judge whose budget is spent."""
-        if self._closed:
-            raise RunFailed("the scorer is closed")
-        self.metrics, self.extras = {}, {}
+        self._pool.check_open()
+        self.metrics = {}
         if not samples:
             return []
         samples = self._with_model_scores(samples)
-        results: list[list[dict[str, Any]]] = [[{} for _ in samples] for _ in self._specs]
+        results = [[RewardResult() for _ in samples] for _ in self._specs]
         this = Round(samples, dict(trainer_state or {}), self._jobs(len(samples)), results, progress)
-        slots = range(min(self.workers, len(this.jobs)))
-        if len(slots) == 1:
-            self._drive(0, this)
-        else:
-            with ThreadPoolExecutor(len(slots), thread_name_prefix="reward") as threads:
-                try:
-                    for future in [threads.submit(self._drive, slot, this) for slot in slots]:
-                        future.result()
-                except BaseException:
-                    self.abort()
-                    raise
-        return self._scores(results, this.state.get("step"))
+        slots = range(min(len(self._pool), len(this.jobs)))
+        self._pool.side_by_side([partial(self._drive, slot, this) for slot in slots])
+        for result in (result for row in results for result in row):
+            self.metrics |= result.metrics
+            if self.first_traceback is None and result.error:
+                self.first_traceback = result.error.traceback
+        weights = self.weights(this.state.get("step"))
+        return [combine(weights, row) for row in zip(*results, strict=True)]
 
     @property
     def wants_environments(self) -> bool:
         """Whether a reward names `environments`, so that samples should carry theirs."""
-        return any("environments" in leaf.names for loaded in self._loaded for leaf in loaded.leaves)
+        return any(needs.environment for needs in self._needs)
 
     def reads(self, column: str) -> bool:
         """Whether some reward may read a column of the data."""
-        leaves = [leaf for loaded in self._loaded for leaf in loaded.leaves]
         needed = [name for spec in self._specs for _, builtin in spec.builtins for name in builtin.needs]
-        return column in needed or any(leaf.takes_all or leaf.kind == "verl" or column in leaf.names for leaf in leaves)
+        return column in needed or any(f.reads(column) for needs in self._needs for f in needs.functions)
 
     @property
     def writes_date(self) -> bool:
@@ -201,28 +198,29 @@ class Scorer:
     def _jobs(self, n: int) -> deque[Job]:
         # Four chunks a worker even out slow samples; chunks of less than four cost more in messages than they even out,
         # and more than 256 samples would make a message large.
-        size = max(min(4, -(-n // self.workers)), min(256, -(-n // (4 * self.workers))))
+        workers = len(self._pool)
+        size = max(min(4, -(-n // workers)), min(256, -(-n // (4 * workers))))
         jobs: deque[Job] = deque()
-        for k, loaded in enumerate(self._loaded):
+        for k, needs in enumerate(self._needs):
             # Samples of an async reward wait together, so its chunks are as large as they can be.
-            step = n if loaded.kind == "batched" else min(256, -(-n // self.workers)) if loaded.is_async else size
+            step = n if needs.whole_batch else min(256, -(-n // workers)) if needs.is_async else size
             jobs += [Job(k, deque(range(start, min(start + step, n)))) for start in range(0, n, step)]
         return jobs
 
     def _drive(self, slot: int, this: Round) -> None:
         """Work off jobs with the worker of one slot, replacing it when it is lost."""
-        while this.jobs and not self._closed:
+        while this.jobs and not self._pool.closed:
             try:
                 job = this.jobs.popleft()
             except IndexError:  # another thread was faster
                 return
             while job.pending:
-                self._run(self._ready(slot), job, this)
+                self._request(slot, job, this)
 
-    def _run(self, worker: Worker, job: Job, this: Round) -> None:
+    def _request(self, slot: int, job: Job, this: Round) -> None:
         """One request. If the worker is lost, its job keeps what is not to blame and not done."""
-        loaded = self._loaded[job.reward]
-        crowded = loaded.kind != "batched" and loaded.is_async and job.together > 1
+        needs = self._needs[job.reward]
+        crowded = not needs.whole_batch and needs.is_async and job.together > 1
         request = {
             "kind": "score",
             "reward": job.reward,
@@ -233,78 +231,32 @@ class Scorer:
         }
         seconds = self.timeout_seconds + GRACE_SECONDS * crowded
         try:
-            for answer in worker.stream(request, len(job.pending), seconds):
-                this.put(job.reward, job.pending.popleft(), answer)
+            for answer in self._pool.worker(slot).stream(request, len(job.pending), seconds):
+                this.put(job.reward, job.pending.popleft(), RewardResult.read(answer))
         except WorkerLost as lost:
             if crowded:
                 job.together = 1  # any of those under way may be to blame: again, one by one
                 return
-            for i in list(islice(job.pending, None if loaded.kind == "batched" else 1)):
-                this.put(job.reward, i, {"error": str(lost), "traceback": str(lost)})
+            for i in list(islice(job.pending, None if needs.whole_batch else 1)):
+                this.put(job.reward, i, RewardResult.failed(str(lost)))
                 job.pending.popleft()
-
-    def _ready(self, slot: int) -> Worker:
-        """The worker of a slot, started, loaded and with its slow imports done."""
-        worker = self._pool[slot]
-        if worker is None or not worker.alive:
-            self._load(slot)
-            worker = self._pool[slot]
-        assert worker is not None
-        if worker not in self._warm:
-            modules = [module for spec in self._specs for _, builtin in spec.builtins for module in builtin.imports]
-            self._prepare(worker, {"kind": "import", "modules": modules})
-            self._warm = {other for other in self._warm if other.alive} | {worker}
-        return worker
-
-    def _load_models(self) -> dict[str, ModelReward]:
-        expressions = [spec.expression for spec in self._specs]
-        if not any(part.models for expression in expressions for part in expression.walk()):
-            return {}
-        from posttrain.rewards.learned import load_models
-
-        return load_models(expressions)
 
     def _with_model_scores(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         if not self._models:
             return samples
-        answers = {text: model.answers(samples) for text, model in self._models.items()}
-        return [replace(sample, given={text: a[i] for text, a in answers.items()}) for i, sample in enumerate(samples)]
-
-    def _load(self, slot: int) -> list[Loaded]:
-        if self._closed:
-            raise RunFailed("the scorer is closed")
-        worker = self._pool[slot] = Worker()
-        answer = self._prepare(worker, {"kind": "load", "expressions": [spec.expression for spec in self._specs]})
-        return loaded_rewards(answer)
-
-    def _prepare(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return worker.ask(request, START_SECONDS)
-        except WorkerLost as lost:
-            if self._closed:
-                raise RunFailed("the scorer is closed") from None
-            what = ", ".join(spec.expression.text for spec in self._specs)
-            raise RunFailed(f"a reward worker did not start ({lost}) while importing {what}") from None
-
-    def _scores(self, results: Sequence[Sequence[dict[str, Any]]], step: float | None) -> list[Score]:
-        for answers in results:
-            for answer in answers:
-                self.metrics |= answer.get("metrics", {})
-                self.extras |= answer.get("extras", {})
-                if self.first_traceback is None and "error" in answer:
-                    self.first_traceback = answer["traceback"]
-        weights = self.weights(step)
-        return [combine(weights, answers) for answers in zip(*results, strict=True)]
+        columns = {text: run(model.score(samples, {})) for text, model in self._models.items()}
+        return [
+            replace(sample, precomputed={text: results[i] for text, results in columns.items()})
+            for i, sample in enumerate(samples)
+        ]
 
 
-def loaded_rewards(answer: Mapping[str, Any]) -> list[Loaded]:
-    """What a worker says about the rewards that it has loaded. Raises InputError where it could not load one."""
-    if "error" in answer:
-        raise InputError(f"reward {answer['target']} could not be loaded: {answer['error']}")
-    return [
-        Loaded(loaded["kind"], loaded["is_async"], tuple(Signature(**leaf) for leaf in loaded["leaves"]))
-        for loaded in answer["loaded"]
-    ]
+def open_scorer(
+    config: RlConfig | OnlineDpoConfig | SampleConfig | EvalConfig | ScoreConfig, columns: Collection[str]
+) -> Scorer:
+    """The scorer that the options of a command describe. Raises what `Scorer` raises."""
+    timeout, workers = config.reward_timeout, config.reward_workers
+    return Scorer(config.reward, columns=columns, timeout_seconds=timeout, workers=workers)
 
 
 def named_twice(specs: Sequence[Spec]) -> None:
@@ -325,20 +277,20 @@ def local_models(expressions: Iterable[Expression]) -> list[str]:
     return [*named, *(name for part in parts for name in part.models)]
 
 
-def combine(weights: Mapping[str, float], answers: Sequence[Mapping[str, Any]]) -> Score:
-    """The score of one sample from the weight and the answer of each reward; values of steps are those of the first
+def combine(weights: Mapping[str, float], results: Sequence[RewardResult]) -> Score:
+    """The score of one sample from the weight and the result of each reward; values of steps are those of the first
     reward that has some."""
     parts: dict[str, float | None] = {}
     total, reason = None, None
     steps: tuple[float, ...] = ()
-    for (name, weight), answer in zip(weights.items(), answers, strict=True):
-        value = parts[name] = answer.get("value")
-        parts |= {f"{name}/{sub}": part for sub, part in answer.get("parts", {}).items()}
-        steps = steps or tuple(answer.get("step_values", ()))
-        if "error" in answer:
-            reason = reason or f"{name}: {answer['error']}"
-        elif value is not None:
-            total = (total or 0.0) + weight * value
+    for (name, weight), result in zip(weights.items(), results, strict=True):
+        parts[name] = result.value
+        parts |= {f"{name}/{sub}": part for sub, part in result.parts.items()}
+        steps = steps or result.step_values or ()
+        if result.error:
+            reason = reason or f"{name}: {result.error.reason}"
+        elif result.value is not None:
+            total = (total or 0.0) + weight * result.value
     if total is not None and not abs(total) <= LARGEST_SCORE:
         reason = reason or f"the weighted sum is {total:g}, beyond {LARGEST_SCORE:g}"
     return Score(total=None if reason else total, parts=parts, reason=reason, step_values=steps or None)

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from posttrain.expressions import Expression
-from posttrain.rewards.calls import Reward, answered, build, run
+from posttrain.rewards.calls import AttributeDict, as_list, build, run
+from posttrain.rewards.protocol import INTERRUPTS, Context, Reward, RewardResult
 from posttrain.types import InputError, Sample
-from posttrain.workers.returns import Answer, failure, one_line
+from posttrain.workers.returns import one_line
 
-
-class TrainerState(dict[str, Any]):
-    """The trainer's state, readable as `state["step"]` and as `state.step`."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+__posttrain_internal__ = True
 
 
 class Server:
-    """Answers the requests of one worker. `load` must come first."""
+    """Answers the requests of one worker. `load` must come first. What a reward raises is the failure of its samples,
+    but for an interrupt by the user where this is his process."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_process: bool = False) -> None:
         self._rewards: list[Reward] = []
         self._runner = asyncio.Runner()
+        self._passed_on: tuple[type[BaseException], ...] = INTERRUPTS if in_process else ()
 
-    def answer(self, request: Mapping[str, Any]) -> Iterator[Answer]:
+    def answer(self, request: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | RewardResult]:
         """One answer, or for a `score` request one per sample, in order."""
         if request["kind"] == "load":
             yield self._load(request["expressions"])
         elif request["kind"] == "check":  # to load them and no models of judges
-            from posttrain.rewards.judge.backend import without_models
+            from posttrain.rewards.judge.backend import without_models  # what it imports no other worker needs
 
             with without_models():
                 answer = self._load(request["expressions"])
@@ -45,78 +41,78 @@ class Server:
                 importlib.import_module(module)
             yield {}
         else:
-            reward, samples, seconds = self._rewards[request["reward"]], request["samples"], request["seconds"]
-            if reward.kind == "batched":
-                answers = self._batch(reward, samples, TrainerState(request["trainer_state"]))
-            elif reward.is_async:
-                answers = self._together(reward, samples, seconds, request["together"])
-            else:
-                answers = (run(answered(reward.score_sample(sample))) for sample in samples)
-            yield from answers
+            metrics: dict[str, float] = {}
+            context = {
+                "trainer_state": AttributeDict(request["trainer_state"]),
+                "log_metric": lambda name, value: metrics.update({str(name): float(value)}),
+                "log_extra": lambda name, values: None,  # other trainers write it into tables of completions
+            }
+            reward, samples = self._rewards[request["reward"]], request["samples"]
+            for result in self._results(reward, samples, context, request["seconds"], request["together"]):
+                yield replace(result, metrics=dict(metrics)) if metrics else result
+                metrics.clear()
+
+    def close(self) -> None:
+        self._runner.close()
 
     def _load(self, expressions: Sequence[Expression]) -> dict[str, Any]:
-        """`{"loaded": […]}`, or `{"error": why, "target": which}`."""
+        """`{"needs": […]}`, or `{"error": why}`."""
         for expression in expressions:
             try:
                 self._rewards.append(build(expression))
+            except self._passed_on:
+                raise
             except BaseException as error:
                 why = str(error) if isinstance(error, InputError) else one_line(error)
-                return {"error": why, "target": expression.text}
-        return {
-            "loaded": [
-                {"kind": r.kind, "is_async": r.is_async, "leaves": [vars(leaf) for leaf in r.leaves]}
-                for r in self._rewards
-            ]
-        }
+                return {"error": f"reward {expression.text} could not be loaded: {why}"}
+        return {"needs": [reward.needs for reward in self._rewards]}
 
-    def _batch(self, reward: Reward, samples: Sequence[Sample], state: TrainerState) -> Iterator[Answer]:
-        logged: dict[str, Any] = {"metrics": {}, "extras": {}}
+    def _results(
+        self, reward: Reward, samples: Sequence[Sample], context: Context, seconds: float | None, together: int
+    ) -> Iterator[RewardResult]:
+        """At most `together` samples of an async reward at once, each for at most `seconds`; results in order. With 1,
+        none begins before the last has its result."""
+        needs = reward.needs
+        if needs.whole_batch:
+            yield from self._score(reward, samples, context, needs.is_async)
+        elif not needs.is_async:
+            for sample in samples:
+                yield from self._score(reward, [sample], context, is_async=False)
+        else:
+            room = asyncio.Semaphore(together)
 
-        def log_metric(name: str, value: float) -> None:
-            logged["metrics"][str(name)] = float(value)
+            async def score(sample: Sample) -> RewardResult:
+                async with room:
+                    return await self._clocked(reward, sample, context, seconds)
 
-        def log_extra(name: str, values: Sequence[Any]) -> None:
-            logged["extras"][str(name)] = [v if isinstance(v, int | float | str | None) else str(v) for v in values]
+            if together == 1:
+                yield from (self._runner.run(score(sample)) for sample in samples)
+                return
+            tasks = [self._runner.get_loop().create_task(score(sample)) for sample in samples]
+            for task in tasks:
+                yield self._runner.run(_wait_for(task))
 
-        offered = {"trainer_state": state, "log_extra": log_extra, "log_metric": log_metric}
+    def _score(self, reward: Reward, samples: Sequence[Sample], context: Context, is_async: bool) -> list[RewardResult]:
+        scoring = reward.score(samples, context)
         try:
-            answers = self._wait(reward, reward.score_batch(samples, offered))
+            results = self._runner.run(scoring) if is_async else run(scoring)
+            return as_list(results, len(samples))
+        except self._passed_on:
+            raise
         except BaseException as error:
-            answers = [failure(error) for _ in samples]
-        yield {**answers[0], **logged}
-        yield from answers[1:]
+            return [RewardResult.failed(error)] * len(samples)
 
-    def _wait(self, reward: Reward, scoring: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:
-        answers: list[Answer] = self._runner.run(scoring) if reward.is_async else run(scoring)
-        return answers
-
-    def _together(self, reward: Reward, samples: Sequence[Sample], seconds: float, together: int) -> Iterator[Answer]:
-        """At most `together` samples at once; answers in order. With 1, none begins before the last is answered for."""
-        if together == 1:
-            yield from (self._runner.run(_clocked(reward, sample, seconds)) for sample in samples)
-            return
-        room = asyncio.Semaphore(together)
-
-        async def score(sample: Sample) -> Answer:
-            async with room:
-                return await _clocked(reward, sample, seconds)
-
-        tasks = [self._runner.get_loop().create_task(score(sample)) for sample in samples]
-        for task in tasks:
-            yield self._runner.run(_result(task))
+    async def _clocked(self, reward: Reward, sample: Sample, context: Context, seconds: float | None) -> RewardResult:
+        clock = asyncio.timeout(seconds)
+        try:
+            async with clock:
+                (result,) = await reward.score([sample], context)
+        except self._passed_on:
+            raise
+        except BaseException as error:
+            result = RewardResult.failed(error)
+        return RewardResult.failed(f"timed out after {seconds:g} s") if result.error and clock.expired() else result
 
 
-async def _clocked(reward: Reward, sample: Sample, seconds: float) -> Answer:
-    clock = asyncio.timeout(seconds)
-    try:
-        async with clock:
-            return await reward.score_sample(sample)
-    except BaseException as error:
-        if clock.expired():
-            late = f"timed out after {seconds:g} s"
-            return {"error": late, "traceback": late}
-        return failure(error)
-
-
-async def _result(task: asyncio.Task[Answer]) -> Answer:
+async def _wait_for(task: asyncio.Task[RewardResult]) -> RewardResult:
     return await task

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from posttrain.config import Config
 from posttrain.config.base import TakesRun
+from posttrain.methods import METHODS
 from posttrain.types import InputError
 
 FILE = "config.yaml"
@@ -24,9 +24,11 @@ UNTIL_FINISHED = {
     "endpoint_max_requests",
     "endpoint_max_tokens",
     "endpoint_cache",
+    "reward_workers",
+    "env_workers",
 }
-"""Settings that change no step and no answer, as what is kept of a run, or what may be spent: they may change until it
-has finished."""
+"""Settings that change no step and no answer, as what is kept of a run, what may be spent, or how many processes share
+the work: they may change until it has finished."""
 LENGTH = {"max_steps", "epochs"}
 HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay", "chat_template")}
 """Settings that are the SHA-256 of the file which another one names."""
@@ -90,12 +92,9 @@ def parse_settings(text: str, file: Path) -> tuple[dict[str, Any], tuple[str, ..
     return found, (note,)
 
 
-def own_settings(
-    run: Path, given: Mapping[str, Any], method: str, commands: Mapping[str, type[Config]]
-) -> dict[str, Any]:
+def own_settings(run: Path, given: Mapping[str, Any], method: str) -> dict[str, Any]:
     """The options of a run folder, for a resume of it by the command `method`, with those that are `given` in their
-    place; `commands` are all there are. Raises InputError where the folder holds no run of that method, saying which
-    command continues it.
+    place. Raises InputError where the folder holds no run of that method, saying which command continues it.
 
     Whether to run the code that a model brings along is asked of every command anew."""
     file = run / FILE
@@ -106,14 +105,14 @@ def own_settings(
     if not file.exists():
         raise InputError(f"--resume {run}: holds no run ({FILE} is missing); give the folder of one")
     found = {key: value for key, value in read_settings(file)[0].items() if key not in DERIVED}
-    made_by = method_of(found, commands)
+    made_by = method_of(found)
     if made_by is None:
         raise InputError(f"--resume {run}: {FILE} is of another version, or of no run; give all options again")
     if made_by != method:
-        by_itself = TakesRun() in commands[made_by].model_fields["resume"].metadata
+        by_itself = TakesRun() in METHODS[made_by].config.model_fields["resume"].metadata
         words = f"--resume {run}" if by_itself else f"{' '.join(found['models'])} --out {run} --resume"
         raise InputError(f"--resume {run}: is a run of {made_by}; continue it with: posttrain {made_by} {words}")
-    kind = commands[method]
+    kind = METHODS[method].config
     defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
     settings = {**defaults, **found, "trust_remote_code": False}
     own = {name: value for name, value in settings.items() if name in kind.model_fields}
@@ -122,16 +121,14 @@ def own_settings(
     return own | dict(given) | {"resume": True, "out": run}
 
 
-def method_of(settings: Mapping[str, Any], commands: Mapping[str, type[Config]]) -> str | None:
-    """The command that a run folder with these settings is of: among those that have all of them, the one with the
+def method_of(settings: Mapping[str, Any]) -> str | None:
+    """The method that a run folder with these settings is of: among those that have all of them, the one with the
     fewest others. None where there is none."""
     found = settings.keys() - DERIVED
     fitting = {
-        name: len(kind.model_fields)
-        for name, kind in commands.items()
-        if "resume" in kind.model_fields
-        and {key for key, field in kind.model_fields.items() if field.is_required()} <= found
-        and found <= kind.model_fields.keys()
+        name: len(fields)
+        for name, fields in ((name, method.config.model_fields) for name, method in METHODS.items())
+        if {key for key, field in fields.items() if field.is_required()} <= found <= fields.keys()
     }
     return min(fitting, key=fitting.__getitem__) if fitting else None
 

@@ -34,7 +34,7 @@ LINEAGE = "lineage.json"
 """Written last, so that it means "finished"."""
 FOR_RESUME = ("best", "reference")
 """Folders beside `checkpoints/` that a finished run reads only to become longer."""
-BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations"}
+BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations", "inputs"}
 """What a folder may hold whose run has not written its configuration yet: a kill may have come first."""
 
 
@@ -133,14 +133,14 @@ def refuse_links(*places: Path) -> None:
                 raise InputError(f"{found} is neither a file nor a folder; remove it")
 
 
-def check_out(out: Path, config: Mapping[str, Any], resume: bool) -> bool:
+def is_finished_run(out: Path, config: Mapping[str, Any], resume: bool) -> bool:
     """Whether `out` holds this very run, finished. Raises InputError, and writes nothing, where the folder holds
     something else, another run or a changed configuration."""
     return not change_of(out, config, resume).longer and (out / LINEAGE).exists()
 
 
 def change_of(out: Path, config: Mapping[str, Any], resume: bool) -> Change:
-    """What opening `out` with this configuration changes in the run it may hold; raises as `check_out` does."""
+    """What opening `out` with this configuration changes in the run it may hold; raises as `is_finished_run` does."""
     config_file = out / FILE
     check_place(out, resume)
     if config_file.exists():

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from posttrain.config import commands
 from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.runs.config import FILE, method_of, parse_settings
 from posttrain.runs.log import LINEAGE, numbered_jsonl, parse_object, read_file, read_object
@@ -63,7 +62,7 @@ class Run:
     def method(self) -> str | None:
         """The command that made it, such as `sft` or `online-dpo`; None where the folder does not say."""
         lineage = self.lineage
-        return (lineage and lineage.stage) or method_of(self.config, commands())
+        return (lineage and lineage.stage) or method_of(self.config)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from transformers import AutoConfig, AutoTokenizer
 from posttrain.config import AverageConfig
 from posttrain.console import warn
 from posttrain.models import weights_hash
-from posttrain.models.dtypes import DTYPES, rounded
 from posttrain.models.load import UNLOADABLE, check_config, model_folder
+from posttrain.models.weights import DTYPES, rounded
 from posttrain.runs.log import RunLog, write_atomic
 from posttrain.runs.records import Cost, Lineage
-from posttrain.train.loop import finished, versions
+from posttrain.train.settings import nothing_to_do, versions
 from posttrain.types import InputError
 
 BESIDE_WEIGHTS = {".json", ".jinja", ".model", ".txt"}
@@ -40,7 +40,7 @@ def average_models(config: AverageConfig) -> None:
     what makes the mean a good model (Wortsman et al., arXiv:2203.05482); that they do is for the user to know. Raises
     InputError for models that differ in architecture, in the names or shapes of their weights, or in vocabulary."""
     folders = [Path(model_folder(name)) for name in config.models]
-    if finished(config.out, config.model_dump(mode="json"), config.resume):
+    if nothing_to_do(config.out, config.model_dump(mode="json"), config.resume):
         return
     begun = time.perf_counter()
     files = _files(config.models, folders)

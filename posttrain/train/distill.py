@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
-from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
+from posttrain.batch.packing import Branch, Tree, share_prefix
+from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import EncodedRow
-from posttrain.chat.template_date import dated, on_one_date
+from posttrain.chat.template_date import on_one_date
 from posttrain.config import DistillConfig
 from posttrain.data.fitting import Fitted, Limit, fit
 from posttrain.data.formats import load_prompts
 from posttrain.engine.open import open_engine
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models.divergence import batch_divergence
+from posttrain.models.read import Reading
+from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rollout import (
-    Plan,
+    RolloutRequest,
     fitting_prompt,
     regroup,
     rollout_from_json,
@@ -31,9 +35,10 @@ from posttrain.rollout import (
 from posttrain.rows import CompletionRow
 from posttrain.runs.log import RunLog, read_rollouts
 from posttrain.train.data_order import bounded_steps, rows_drawn, step_rows
-from posttrain.train.events import fitting, special_tokens
-from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy
+from posttrain.train.dataset_stage import fit_rows, load_rows
+from posttrain.train.loop import Prepared, Stage, StepResult, load_trained, make_policy, train
+from posttrain.train.observers import Observer
+from posttrain.train.policy import Policy
 from posttrain.train.rl.advantages import trainable
 from posttrain.train.sft import encode_row
 from posttrain.types import InputError, Rollout, Score, Task
@@ -50,7 +55,7 @@ class Prompted:
 
 
 @on_one_date
-def train_distill(config: DistillConfig) -> None:
+def train_distill(config: DistillConfig, observers: Sequence[Observer] = ()) -> None:
     """Distil `config.teacher` into `config.model` and write the run folder `config.out`.
 
     The loss of a step is the mean over its answers of the mean over their tokens of the generalised Jensen-Shannon
@@ -58,57 +63,48 @@ def train_distill(config: DistillConfig) -> None:
     2; see `models.divergence.generalised_jsd`). A share λ of the answers, drawn row by row, is sampled by the student
     as it is before the step, without a gradient through the sampling; the others are the data's. Raises InputError for
     bad input, before anything is written."""
-    settings = resolved(config, LEARNING_RATE)
-    if finished(config.out, settings, config.resume):
-        return
-    rows = load_prompts(config.data, config.columns)
-    held_out = load_prompts(config.eval_data, config.columns, optional=True) if config.eval_data else []
+    train(config, partial(_prepare, config), LEARNING_RATE, observers)
+
+
+def _prepare(config: DistillConfig, stack: ExitStack) -> Prepared:
+    rows, held_out = load_rows(config, load_prompts)
     lm = load_trained(config)
     teacher = _load_teacher(config)
     _check_vocabulary(lm, teacher)
-    fitted = _encoded(config, lm, teacher, config.data, rows)
-    fitted_held_out = _encoded(config, lm, teacher, str(config.eval_data), held_out)
-    prompted = fitted.checked(config.data, config.strict)
-    held_out_prompted = fitted_held_out.checked(str(config.eval_data), config.strict)
-    total = bounded_steps(config, len(prompted), config.batch_size)
-    policy = make_policy(lm, config, settings["learning_rate"], total)
-    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
-        fitting(log, config.data, fitted, config.max_length)
-        fitting(log, config.eval_data, fitted_held_out, config.max_length)
-        special_tokens(log, lm.chat, config.data, rows)
+    data = fit_rows(config, rows, held_out, partial(_encoded, config, lm, teacher), config.max_length)
+    total = bounded_steps(config, len(data.train), config.batch_size)
+
+    def stage(log: RunLog, rate: float) -> Distill:
         if not log.resuming:
             log.event("teacher", model=config.teacher, weights_hash=weights_hash(teacher.source))
-        run_stage(log, config, Distill(config, policy, teacher, prompted, held_out_prompted, log, total))
+        policy = make_policy(lm, config, rate, total)
+        return Distill(config, policy, lm, teacher, data.train, data.held_out, log, total)
+
+    return Prepared(lm, rows, data.fitted, stage)
 
 
+@dataclass
 class Distill(Stage):
     """See `Stage`."""
 
+    config: DistillConfig
+    policy: Policy
+    student: LanguageModel
+    teacher: LanguageModel
+    rows: Sequence[Prompted]
+    held_out: Sequence[Prompted]
+    log: RunLog
+    total_steps: int | None
     kind = "distill"
+    shown = ("loss", "response_length")
 
-    def __init__(
-        self,
-        config: DistillConfig,
-        policy: LocalPolicy,
-        teacher: LanguageModel,
-        rows: Sequence[Prompted],
-        held_out: Sequence[Prompted],
-        log: RunLog,
-        total_steps: int | None,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.teacher = teacher
-        self.rows = rows
-        self.held_out = held_out
-        self.log = log
-        self.total_steps = total_steps
-        self.drawn = rows_drawn(config, len(rows))
-        self.engine = open_engine(config, policy.lm)
-        self.sampling = config.sampling()
+    def __post_init__(self) -> None:
+        self.drawn = rows_drawn(self.config, len(self.rows))
+        self.engine = open_engine(self.config, self.student)
+        self.sampling = self.config.sampling()
         self.recorded: dict[int, list[dict[str, Any]]] = {}
 
-    def step(self, n: int) -> dict[str, Any]:
+    def step(self, n: int) -> StepResult:
         """Sample the step's answers (or take the recorded ones), then train on them and the given ones."""
         plans, given = self._planned(n)
         if n in self.recorded:
@@ -118,25 +114,24 @@ class Distill(Stage):
             self.log.rollouts(rollout_to_json(n, rollout, Score(None), None) for rollout in rollouts)
         self._count_sampling(plans, rollouts)
         answers = [*map(_answer, rollouts), *given]
-        metrics = self._divergence(answers, train=True) | self.policy.step()
+        metrics: dict[str, Any] = self._divergence(answers, train=True) | self.policy.step()
         self.engine.update(None, n)
         lengths = [sum(answer.mask) for answer in answers]
-        return {
-            **metrics,
+        metrics |= {
             "response_length": sum(lengths) / len(lengths),
             "truncated": sum(r.status == "truncated" for r in rollouts) / len(rollouts) if rollouts else None,
             "on_policy": len(rollouts) / len(answers),
             "tokens": sum(len(answer.token_ids) for answer in answers),
         }
+        return StepResult(metrics)
 
-    def evaluate(self) -> Evaluation | None:
+    def evaluate(self) -> dict[str, Any] | None:
         """The same loss on the held-out prompts: answers by the same seeds each time, from the student as it is."""
         if not self.held_out:
             return None
         plans, given = self._plans(0, self.held_out, range(len(self.held_out)))
         rollouts = self._sample(plans)
-        metrics = self._divergence([*map(_answer, rollouts), *given], train=False)
-        return Evaluation(metrics, metrics["loss"])
+        return self._divergence([*map(_answer, rollouts), *given], train=False)
 
     def rewind(self, log: RunLog, step: int) -> None:
         """Recorded steps past the checkpoint are trained on again as they are, not sampled again."""
@@ -149,60 +144,59 @@ class Distill(Stage):
         self.engine.update(None, step)
 
     def _read(self, row: Mapping[str, Any]) -> Rollout:
-        rollout = rollout_from_json(row, self.sampling, self.policy.lm.chat)[0]
-        if not trainable(rollout, self.policy.lm.vocabulary):
+        rollout = rollout_from_json(row, self.sampling, self.student.chat)[0]
+        if not trainable(rollout, self.student.vocabulary):
             raise ValueError("its tokens, log-probabilities or status are no rollout's")
         return rollout
 
-    def _planned(self, n: int) -> tuple[list[Plan], list[EncodedRow]]:
+    def _planned(self, n: int) -> tuple[list[RolloutRequest], list[EncodedRow]]:
         config = self.config
         return self._plans(n, self.rows, step_rows(len(self.rows), config.seed, n, config.batch_size, self.drawn))
 
-    def _plans(self, n: int, source: Sequence[Prompted], rows: Sequence[int]) -> tuple[list[Plan], list[EncodedRow]]:
+    def _plans(
+        self, n: int, source: Sequence[Prompted], rows: Sequence[int]
+    ) -> tuple[list[RolloutRequest], list[EncodedRow]]:
         """What the student is to sample in step n, and the answers that are given: a matter of seed and step alone."""
         seed = self.config.seed
         sampled = np.random.default_rng([seed, n, 1]).random(len(rows)) < self.config.on_policy_share
         plans = [
-            Plan(source[row].task, 0, self.sampling, rollout_seed(seed, n, row, i))
+            RolloutRequest(source[row].task, 0, self.sampling, rollout_seed(seed, n, row, i))
             for i, row in enumerate(rows)
             if sampled[i]
         ]
         return plans, [answer for i, row in enumerate(rows) if not sampled[i] for answer in source[row].given]
 
-    def _sample(self, plans: Sequence[Plan]) -> list[Rollout]:
+    def _sample(self, plans: Sequence[RolloutRequest]) -> list[Rollout]:
         if not plans:  # the engine would lay out its weights for nothing
             return []
-        rollouts = sample(self.engine, self.policy.lm.chat, plans)
+        rollouts = sample(self.engine, self.student.chat, plans)
         self.engine.pause()
         return rollouts
 
-    def _count_sampling(self, plans: Sequence[Plan], rollouts: Sequence[Rollout]) -> None:
+    def _count_sampling(self, plans: Sequence[RolloutRequest], rollouts: Sequence[Rollout]) -> None:
         groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts))
         if groups:
-            self.policy.flops += sampling_flops(self.policy.lm.flops, groups)
+            self.policy.flops += sampling_flops(self.student.flops, groups)
 
     def _divergence(self, answers: Sequence[EncodedRow], train: bool) -> dict[str, float]:
         """The step's loss, with its gradient if `train`, a micro-batch at a time. `jsd` is the divergence a token, all
         tokens alike; `entropy` the student's, weighed as the loss is."""
-        policy = self.policy
         tokens = sum(sum(answer.mask) for answer in answers)
-        totals = {"loss": 0.0, "jsd": 0.0, "entropy": 0.0}
-        for part in micro_batches(distillation_trees(answers), policy.micro_batch_tokens):
-            batch = pack(part).to(policy.lm.device)
-            with torch.set_grad_enabled(train):
-                found = batch_divergence(
-                    policy.lm, self.teacher, batch, beta=self.config.jsd_beta, temperature=self.config.temperature
-                )
-                loss = (batch.weights * found.values).sum()
-            if train:
-                loss.backward()
-            totals["loss"] += loss.item()
-            totals["jsd"] += float(found.values.detach().sum()) / tokens
-            totals["entropy"] += float((batch.weights * found.entropy).sum())
-            trained = len(found.entropy)
-            policy.flops += policy.lm.flops.training(batch.nodes, trained)
-            policy.flops += self.teacher.flops.forward(batch.nodes, trained)
-        return totals
+
+        def forward(student: LanguageModel, batch: Batch) -> TokenOutputs:
+            beta, temperature = self.config.jsd_beta, self.config.temperature
+            found = batch_divergence(student, self.teacher, batch, beta=beta, temperature=temperature)
+            self.policy.flops += self.teacher.flops.forward(batch.nodes, len(found.entropy))
+            return TokenOutputs(found.values, found.entropy)
+
+        def loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
+            divergence = outputs.logprobs
+            weighted = (batch.weights * divergence).sum()
+            metrics = {"loss": weighted.item(), "jsd": float(divergence.detach().sum()) / tokens}
+            return LossOutput(weighted, metrics)
+
+        run = self.policy.forward_backward if train else self.policy.evaluate
+        return run(distillation_trees(answers), loss, Reading(forward))
 
 
 def distillation_trees(answers: Sequence[EncodedRow]) -> list[Tree]:
@@ -242,12 +236,13 @@ def _encoded(
     config: DistillConfig,
     lm: LanguageModel,
     teacher: LanguageModel,
-    source: str,
     rows: Sequence[Task | CompletionRow],
+    held_out: bool,
 ) -> Fitted[Prompted]:
     """The prompts with their completions as tokens, cut at `max_length`. A prompt that leaves no room for an answer
     does not fit, nor does a completion of which nothing is left. Raises InputError where the data lacks completions
     that are asked for."""
+    source = str(config.eval_data) if held_out else config.data
     context = min(lm.context, teacher.context)
     limit = Limit.of(config.max_length, context)
     within = lm.chat_within(limit.tokens)

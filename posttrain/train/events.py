@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from posttrain.chat import ChatFormat
 from posttrain.console import warn
 from posttrain.data.fitting import SHOWN, Fitted
-from posttrain.rewards.failures import FailureWatch
 from posttrain.rows import Row, row_texts
 from posttrain.runs.log import RunLog
-from posttrain.types import Group, RunFailed, Task
+from posttrain.types import Task
 
 
-def fitting(log: RunLog, source: str | None, fitted: Fitted[Any], max_length: int | None = None) -> None:
+def warn_fitted(log: RunLog, source: str | None, fitted: Fitted[Any], max_length: int | None = None) -> None:
     """Rows or pairs of a source that were cut at `max_length`, and those that did not fit and were left out."""
     if log.resuming:
         return
@@ -30,7 +29,7 @@ def fitting(log: RunLog, source: str | None, fitted: Fitted[Any], max_length: in
         warn(fitted.told())
 
 
-def special_tokens(log: RunLog, chat: ChatFormat, source: str, rows: Sequence[Row]) -> None:
+def warn_special_tokens(log: RunLog, chat: ChatFormat, source: str, rows: Sequence[Row]) -> None:
     """Rows whose text holds special tokens of the tokenizer, which the model reads as control tokens."""
     if log.resuming:
         return
@@ -45,37 +44,6 @@ def special_tokens(log: RunLog, chat: ChatFormat, source: str, rows: Sequence[Ro
         )
 
 
-def unscored(
-    log: RunLog, watch: FailureWatch, step: int, groups: Sequence[Group], traceback: str | None, new: bool = True
-) -> None:
-    """What could not be scored of a step (not `new`: it was told before). Raises RunFailed where the watch says that it
-    is too much."""
-    failed = [score for group in groups for score in group.scores if score.failed]
-    if failed and new:
-        log.event("unscored", step=step, count=len(failed), first_reason=failed[0].reason)
-    watch.add(step, [group.scores for group in groups])
-    try:
-        watch.check(traceback)
-    except RunFailed as error:
-        log.event("stopped", step=step, reason=str(error))
-        raise
-
-
-def short_batch(log: RunLog, n: int, groups: int, wanted: int, sampled: int) -> None:
+def log_short_batch(log: RunLog, n: int, groups: int, wanted: int, sampled: int) -> None:
     """A step whose refills did not bring enough groups of differing scores; it trains on those there are."""
     log.event("short_batch", step=n, groups=groups, wanted=wanted, sampled=sampled)
-
-
-def nothing_learnt(log: RunLog, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A run of which no step had a token to train, from the rows of its metrics."""
-    if not rows or any(row.get("loss") is not None for row in rows):
-        return
-    scores = [row["reward"] for row in rows if row.get("reward") is not None]
-    scored = f"the mean score was {sum(scores) / len(scores):.3g}" if scores else "no answer had a score"
-    reason = (
-        f"nothing was learnt: in none of {len(rows)} steps was there a group of answers whose scores differ "
-        f"({scored}), so the model is still the one it began with. See rollouts.jsonl, then use a reward that tells "
-        "answers apart, tasks that the model solves now and then, a larger --group-size or a higher --temperature"
-    )
-    log.event("nothing_learnt", steps=len(rows), reason=reason)
-    warn(f"{log.out}: {reason}")

@@ -1,77 +1,69 @@
-"""What every training stage shares: the run folder, resume, the steps, evaluation, the finished model."""
+"""The one order of a run: its settings, its input, the run folder, the steps from the last checkpoint on, the model."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
-import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 
-from posttrain.chat.given import given_hash
+from posttrain.chat.template_date import dated
 from posttrain.config import TrainConfig
-from posttrain.console import Progress, info, short_path, warn
-from posttrain.data.sources import data_files
+from posttrain.console import warn
+from posttrain.data.fitting import Fitted
 from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
-from posttrain.runs.config import FILE, HASHES, read_settings
-from posttrain.runs.log import RunLog, check_out, progress_of, read_metrics, tidy
+from posttrain.rows import Row
+from posttrain.runs.log import RunLog, progress_of, read_jsonl, read_metrics, tidy
 from posttrain.runs.records import Cost, Lineage
-from posttrain.train.events import nothing_learnt
-from posttrain.train.policy import (
-    DamagedFile,
-    LocalPolicy,
-    Optimization,
-    load_weights,
-    save_weights,
-    seed_everything,
-)
-from posttrain.types import InputError, RunFailed
+from posttrain.train.checkpoints import load_last, save_checkpoint
+from posttrain.train.events import warn_fitted, warn_special_tokens
+from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
+from posttrain.train.policy import LocalPolicy, Optimization, Policy, seed_everything
+from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
+from posttrain.types import Group, RunFailed, RunPaused
 
-BEST = "best.safetensors"
 EVALUATION, EVALUATION_SECONDS = "eval/", "eval_seconds"
 """What the keys of an evaluation begin with in a line of `metrics.jsonl`, and the key of its seconds."""
-STATE = "state.json"
-HELD_OUT = ("eval/loss", "eval/accuracy", "eval/reward", "tokens_per_second")
-SHOWN: Mapping[str, tuple[str, ...]] = {
-    "sft": ("loss", "grad_norm", *HELD_OUT),
-    "dpo": ("loss", "margin", "accuracy", "chosen_drift", *HELD_OUT),
-    "online-dpo": ("reward", "kl", "margin", "accuracy", "response_length", "loss", *HELD_OUT),
-    "reward-model": ("loss", "accuracy", "margin", *HELD_OUT),
-    "rl": ("reward", "kl", "grad_norm", "response_length", "loss", *HELD_OUT),
-    "distill": ("loss", "response_length", *HELD_OUT),
-}
-"""Metrics shown beside the progress bar, by the kind of stage: what says most about it first."""
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+ROLLBACKS = 3
+"""How often a run goes back to a checkpoint and on; once more, and it ends there."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Numbers to log as `eval/NAME`, and the one that early stopping minimises."""
+class StepResult:
+    """What a step gave: its metrics, `tokens` (not padding) among them, and what else observers see of it."""
 
-    metrics: dict[str, float]
-    objective: float
+    metrics: dict[str, Any]
+    groups: Sequence[Group] = ()
+    rows: Sequence[Any] = ()
 
 
 class Stage(Protocol):
     """A method of training, one step at a time."""
 
     kind: str
-    policy: LocalPolicy
+    policy: Policy
     total_steps: int | None
+    observers: Sequence[Observer] = ()
+    """Those that belong to the method."""
+    shown: Sequence[str] = ()
+    """Metrics shown beside the progress bar: what says most about the method first."""
 
-    def step(self, n: int) -> dict[str, Any]:
-        """Do step n (from 1) and return its metrics, `tokens` (not padding) among them."""
-        ...
+    def step(self, n: int) -> StepResult:
+        """Do step n (from 1)."""
 
-    def evaluate(self) -> Evaluation | None:
-        """Evaluate on the held-out data, if there is some."""
-        ...
+    def evaluate(self) -> dict[str, Any] | None:
+        """Numbers of the held-out data, if there is some, to log as `eval/NAME`."""
+
+    def objective(self, metrics: Mapping[str, Any]) -> float | None:
+        """What early stopping makes smaller, out of the metrics of a step; None where it has no evaluation."""
+        return metrics.get("eval/loss")
 
     def save(self, folder: Path) -> None:
         """Write into a checkpoint what the stage must remember between steps beyond the policy: by default nothing."""
@@ -85,24 +77,58 @@ class Stage(Protocol):
         """Make the stage's own files what they were after `step`: by default there are none."""
         return
 
-
-def resolved(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
-    """The configuration as written to `config.yaml`: defaults filled in, and hashes of the data files. LoRA takes ten
-    times the full-weight rate."""
-    out = with_hashes(config.model_dump(mode="json"))
-    if config.learning_rate is None:
-        out["learning_rate"] = learning_rate * (10 if config.lora_rank else 1)
-    return out
+    def past_groups(self, step: int) -> Sequence[Group]:
+        """The groups of a step before the one that `rewind` was called with, for observers."""
+        return ()
 
 
-def finished(out: Path, settings: dict[str, Any], resume: bool) -> bool:
-    """Whether `out` holds this very run, finished: then it says so, and ends what a kill at the very end left undone.
-    Raises what `check_out` raises."""
-    if not check_out(out, settings, resume):
-        return False
-    tidy(out, read_settings(out / FILE)[0].get("keep", 1))
-    info(f"{out}: finished, there is nothing to do")
-    return True
+@dataclass(frozen=True)
+class Prepared:
+    """A method that has read and checked its input, and written nothing yet."""
+
+    lm: LanguageModel
+    rows: Sequence[Row]
+    """The rows of `data`, whose text is searched for special tokens."""
+    fitted: Sequence[tuple[str | None, Fitted[Any], int | None]]
+    """What rows became, by source, and the length at which they were cut."""
+    stage: Callable[[RunLog, float], Stage]
+    """Makes the stage of a run from its log and learning rate."""
+    writes_date: tuple[bool, ...] = ()
+    """Whether chat templates in use beside the model's write the date."""
+
+
+Prepare = Callable[[ExitStack], Prepared]
+"""Reads and checks the input of a method; what it opens is closed with the stack."""
+
+
+def train(
+    config: TrainConfig,
+    prepare: Prepare,
+    learning_rate: float,
+    observers: Sequence[Observer] = (),
+    more: Mapping[str, Any] = EMPTY,
+) -> None:
+    """Run a method from its settings to the model it trains: the one order of every run. `learning_rate` is the
+    method's default, `more` what else its settings say. Raises InputError for bad input, before anything is written."""
+    settings = resolved_settings(config, learning_rate) | dict(more)
+    if nothing_to_do(config.out, settings, config.resume):
+        return
+    with ExitStack() as stack:
+        log, stage = open_stage(config, prepare, settings, stack)
+        run_stage(log, config, stage, observers)
+
+
+def open_stage(
+    config: TrainConfig, prepare: Prepare, settings: Mapping[str, Any], stack: ExitStack
+) -> tuple[RunLog, Stage]:
+    """The run folder, opened once the input is checked, and the stage; says what is odd about the data."""
+    prepared = prepare(stack)
+    dates = dated(dict(settings), prepared.lm.chat.writes_date, *prepared.writes_date)
+    log = stack.enter_context(RunLog(config.out, dates, config.resume))
+    for source, fitted, max_length in prepared.fitted:
+        warn_fitted(log, source, fitted, max_length)
+    warn_special_tokens(log, prepared.lm.chat, config.data, prepared.rows)
+    return log, prepared.stage(log, settings["learning_rate"])
 
 
 def load_trained(config: TrainConfig) -> LanguageModel:
@@ -132,78 +158,78 @@ def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps
     return LocalPolicy(lm, optimization, config.micro_batch_tokens)
 
 
-def run_stage(log: RunLog, config: TrainConfig, stage: Stage) -> None:
-    """Train from the last checkpoint (or the start) to the end, and write the model."""
+def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequence[Observer] = ()) -> None:
+    """Train from the last checkpoint (or the start) to the end, and write the model.
+
+    After a step the loop does what the observers' alerts ask for: it goes back, then ends or pauses. A run that goes
+    back keeps the number of the step, so that the next one has the data that follow, and the lines of `metrics.jsonl`
+    and the operations of what it gives up; a checkpoint of the step is written at once. It goes back `ROLLBACKS` times;
+    with the next it ends there. Raises RunPaused for a pause, and RunFailed where there is no checkpoint to go back to.
+    """
     for note in log.notes:
         log.event("resumed_otherwise", reason=note)
         warn(note)
-    tracker = _Tracker(config)
-    first = _resume(log, stage, tracker) + 1
-    resumed = first > 1
-    total = stage.total_steps
-    if resumed and not _done(first, total, stage.policy, config):
-        _forget_end(log, config, first - 1)
-    title = f"{stage.kind} {short_path(config.model)}"
-    with Progress(title, total) as progress:
-        if resumed:
-            progress.advance(first - 1, {})
-        n = first
-        while not _done(n, total, stage.policy, config) and not tracker.stop:
-            row = _step(stage, n)
-            _check_finite(log, row)
-            tracker.at_end = None
-            if config.eval_every and n % config.eval_every == 0:
-                _evaluate(log, stage, tracker, n, row)
-            elif config.eval_every and _done(n + 1, total, stage.policy, config):
-                tracker.at_end = _evaluated(stage, row)
-            log.metrics(row)
-            progress.advance(n, {name: row[name] for name in SHOWN[stage.kind] if name in row})
-            if n % config.save_every == 0:
-                log.checkpoint(n, config.keep, _checkpoint(stage, tracker, n))
+    n = done = _resume(log, config, stage)
+    watch = Watch(log, [*default_observers(log, config, stage, done), *observers])
+    try:
+        stop = _replay(watch, log, stage)
+        while not stop and not _over(n, stage, config):
             n += 1
-    if config.keep and n > first and (n - 1) % config.save_every:  # of the end, for a longer run to go on from
-        log.checkpoint(n - 1, config.keep, _checkpoint(stage, tracker, n - 1))
-    _finish(log, config, stage, tracker, n - 1)
+            record = _step(stage, config, n)
+            alerts = watch.see(record)
+            log.metrics(record.metrics)
+            stop, back, pause = (_first(alerts, action) for action in ("stop", "rollback", "pause"))
+            if back and _roll_back(log, config, stage, n) > ROLLBACKS:
+                stop = stop or back
+            if n % config.save_every == 0 or (pause and not stop):
+                save_checkpoint(log, stage, n, config.keep)
+            if pause and not stop:
+                raise RunPaused(f"{log.out} after step {n}: {pause.text}; go on with --resume")
+        if config.keep and n > done and n % config.save_every:  # of the end, for a longer run to go on from
+            save_checkpoint(log, stage, n, config.keep)
+        watch.finish(n)
+    finally:
+        watch.close()
+    ended_by = stop.kind if stop else "max_flops" if _spent(stage.policy, config) else "steps"
+    _finish(log, config, stage, n, ended_by)
 
 
-class _Tracker:
-    """Early stopping: the best evaluation so far."""
+def _resume(log: RunLog, config: TrainConfig, stage: Stage) -> int:
+    """Go back to the last checkpoint; the step it was written after, 0 where there is none."""
+    step = load_last(log, stage)
+    if read_metrics(log.out) or step:
+        log.event("resumed_from", resumed_from=step)
+    log.keep_lines("metrics.jsonl", lambda row: row["step"] <= step)
+    stage.rewind(log, step)
+    if step and not _over(step, stage, config):
+        _forget_end(log, config, step)
+    return step
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.patience = config.patience
-        self.best: float | None = None
-        self.best_step = 0
-        self.worse = 0
-        self.at_end: float | None = None
-        """The objective after the last step, where no evaluation falls on it. A longer run takes none there, so that it
-        counts neither as the best so far nor for the patience."""
 
-    @property
-    def stop(self) -> bool:
-        return self.patience is not None and self.worse >= self.patience
+def _replay(watch: Watch, log: RunLog, stage: Stage) -> Alert | None:
+    """Show the observers the steps that were done before; what had ended the run with the last of them."""
+    alerts: list[Alert] = []
+    for row in read_metrics(log.out):
+        n = row["step"]
+        alerts = watch.see(StepRecord(n, stage.total_steps, row, stage.past_groups(n), replayed=True))
+    return _first(alerts, "stop")
 
-    @property
-    def ends_best(self) -> bool:
-        """Whether the evaluation after the last step is better than all before it."""
-        return self.at_end is not None and (self.best is None or self.at_end < self.best)
 
-    def see(self, step: int, objective: float) -> bool:
-        """Take in an evaluation; True if it is the best so far."""
-        if self.best is None or objective < self.best:
-            self.best, self.best_step, self.worse = objective, step, 0
-            return True
-        self.worse += 1
-        return False
+def _first(alerts: Sequence[Alert], action: str) -> Alert | None:
+    return next((alert for alert in alerts if alert.action == action), None)
 
-    def state(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "worse": self.worse, "at_end": self.at_end}
 
-    def load(self, state: dict[str, Any]) -> None:
-        best, best_step, worse, at_end = state["best"], state["best_step"], state["worse"], state.get("at_end")
-        numbers = all(value is None or isinstance(value, float | int) for value in (best, at_end))
-        if not numbers or not type(best_step) is type(worse) is int:
-            raise ValueError(f"{state} is no state of early stopping")
-        self.best, self.best_step, self.worse, self.at_end = best, best_step, worse, at_end
+def _roll_back(log: RunLog, config: TrainConfig, stage: Stage, n: int) -> int:
+    """Go back to the last checkpoint after step n; how often the run has done so."""
+    spent = stage.policy.flops
+    step = load_last(log, stage)
+    if not step:
+        raise RunFailed(f"step {n}: an observer asked to go back, and there is no checkpoint yet; lower --save-every")
+    stage.policy.flops = spent
+    log.event("rolled_back", step=n, to=step)
+    save_checkpoint(log, stage, n, config.keep)
+    back = (row for row in read_jsonl(log.out / "events.jsonl") if row["event"] == "rolled_back")
+    return len({row["step"] for row in back if row["step"] <= n})  # a kill may have come before the checkpoint
 
 
 def _forget_end(log: RunLog, config: TrainConfig, step: int) -> None:
@@ -215,128 +241,53 @@ def _forget_end(log: RunLog, config: TrainConfig, step: int) -> None:
             log.write_lines("metrics.jsonl", rows)
 
 
-def _done(n: int, total: int | None, policy: LocalPolicy, config: TrainConfig) -> bool:
-    return (total is not None and n > total) or _spent(policy, config)
+def _over(n: int, stage: Stage, config: TrainConfig) -> bool:
+    """Whether step n was the last one."""
+    return (stage.total_steps is not None and n >= stage.total_steps) or _spent(stage.policy, config)
 
 
-def _spent(policy: LocalPolicy, config: TrainConfig) -> bool:
+def _spent(policy: Policy, config: TrainConfig) -> bool:
     return config.max_flops is not None and policy.flops >= config.max_flops
 
 
-def _step(stage: Stage, n: int) -> dict[str, Any]:
+def _step(stage: Stage, config: TrainConfig, n: int) -> StepRecord:
     start = time.perf_counter()
-    metrics = stage.step(n)
+    result = stage.step(n)
     seconds = time.perf_counter() - start
-    return {
+    row = {
         "step": n,
-        **metrics,
+        **result.metrics,
         "flops": stage.policy.flops,
         "step_seconds": seconds,
-        "tokens_per_second": metrics["tokens"] / seconds,
+        "tokens_per_second": result.metrics["tokens"] / seconds,
     }
+    due = config.eval_every and (n % config.eval_every == 0 or _over(n, stage, config))
+    if due and not_finite(row) is None:  # a model that has diverged may not be able to answer
+        row |= _evaluated(stage)
+    return StepRecord(n, stage.total_steps, row, result.groups, result.rows)
 
 
-def _check_finite(log: RunLog, row: dict[str, Any]) -> None:
-    """Stop a run that has diverged, before its weights go into a checkpoint."""
-    for name in ("loss", "grad_norm"):
-        if row[name] is not None and not math.isfinite(row[name]):
-            message = f"step {row['step']}: {name} is {row[name]}; the run has diverged, lower --learning-rate"
-            log.event("stopped", step=row["step"], reason=message)
-            raise RunFailed(message)
-
-
-def _evaluated(stage: Stage, row: dict[str, Any]) -> float | None:
-    """Evaluate on held-out data and add the numbers to the row of a step; what early stopping makes smaller, or None
-    where there is nothing to evaluate."""
+def _evaluated(stage: Stage) -> dict[str, Any]:
+    """What an evaluation on held-out data adds to the row of a step; nothing where there is nothing to evaluate."""
     start = time.perf_counter()
     spent = stage.policy.flops
     evaluation = stage.evaluate()
     stage.policy.flops = spent  # evaluation is not counted in max_flops
     if evaluation is None:
-        return None
-    row.update({f"{EVALUATION}{name}": value for name, value in evaluation.metrics.items()})
-    row[EVALUATION_SECONDS] = time.perf_counter() - start
-    return evaluation.objective
+        return {}
+    row = {f"{EVALUATION}{name}": value for name, value in evaluation.items()}
+    return row | {EVALUATION_SECONDS: time.perf_counter() - start}
 
 
-def _evaluate(log: RunLog, stage: Stage, tracker: _Tracker, n: int, row: dict[str, Any]) -> None:
-    objective = _evaluated(stage, row)
-    if objective is not None and tracker.patience is not None and tracker.see(n, objective):
-        log.write_folder("best", lambda out: save_weights(stage.policy.parameters, out / BEST))
-
-
-def _checkpoint(stage: Stage, tracker: _Tracker, n: int) -> Callable[[Path], None]:
-    def fill(folder: Path) -> None:
-        stage.policy.save(folder)
-        stage.save(folder)
-        files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-        (folder / STATE).write_text(json.dumps({"step": n, "tracker": tracker.state(), "files": files}))
-
-    return fill
-
-
-def _resume(log: RunLog, stage: Stage, tracker: _Tracker) -> int:
-    """Go back to the last checkpoint that can be read; the step it was written after, 0 where there are none. Raises
-    RunFailed where there are some and none can be read."""
-    step, damaged = 0, []
-    for folder in reversed(log.checkpoints()):
-        try:
-            step = _restore(folder, stage, tracker)
-            break
-        except DamagedFile as error:
-            damaged.append(folder)
-            log.event("damaged_checkpoint", checkpoint=folder.name, reason=str(error))
-            warn(f"the checkpoint {folder.name} cannot be used ({error}); going back to the one before")
-    if damaged and not step:
-        raise RunFailed(
-            f"{log.out}: none of its checkpoints can be used; begin anew with another --out, or remove "
-            f"{log.out / 'checkpoints'} to train again from the first step"
-        )
-    for folder in damaged:  # only now that the run has another to stand on
-        shutil.rmtree(folder)
-    if read_metrics(log.out) or step:
-        log.event("resumed_from", resumed_from=step)
-    log.keep_lines("metrics.jsonl", lambda row: row["step"] <= step)
-    stage.rewind(log, step)
-    return step
-
-
-def _restore(folder: Path, stage: Stage, tracker: _Tracker) -> int:
-    """Load a checkpoint; its step. Raises DamagedFile where a file of it is missing, cut off or not of this run."""
-    try:
-        state = json.loads((folder / STATE).read_text())
-        step = state["step"]
-        if step != int(folder.name.removeprefix("step-")) or not 1 <= step <= (stage.total_steps or step):
-            raise DamagedFile(f"{folder / STATE}: its step is {step!r}")
-        if missing := [name for name in state.get("files", ()) if not (folder / name).is_file()]:
-            raise DamagedFile(f"{folder / missing[0]} is missing")
-        stage.policy.load(folder)
-        stage.load(folder)
-        tracker.load(state["tracker"])
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DamagedFile(f"{folder}: {type(error).__name__}: {error}") from error
-    return int(step)
-
-
-def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, steps: int) -> None:
+def _finish(log: RunLog, config: TrainConfig, stage: Stage, steps: int, ended_by: str) -> None:
     policy = stage.policy
-    if tracker.patience is not None and tracker.ends_best:
-        log.event("best_step", step=steps, objective=tracker.at_end)
-    elif tracker.patience is not None and tracker.best_step:
-        try:
-            load_weights(policy.parameters, log.out / "best" / BEST)
-        except DamagedFile as error:
-            raise RunFailed(
-                f"the weights of the best step cannot be used: {error}; begin anew with another --out"
-            ) from error
-        log.event("best_step", step=tracker.best_step, objective=tracker.best)
-    parent = weights_hash(policy.lm.source)
-    dtype = save_dtype(config.save_dtype, policy.lm.source)
-    if policy.lm.adapter is not None:
-        log.write_folder("adapter", lambda out: policy.lm.save_adapter(out, dtype))
+    parent = weights_hash(policy.source)
+    dtype = save_dtype(config.save_dtype, policy.source)
+    if policy.has_adapter:
+        log.write_folder("adapter", lambda out: policy.save_adapter(out, dtype))
     if progress_of(log.out).ended_by is not None:  # a shorter run had finished, and its model is replaced now
         shutil.rmtree(log.out / "evaluations", ignore_errors=True)
-    folder = log.write_folder("model", lambda out: policy.lm.save(out, dtype))
+    folder = log.write_folder("model", lambda out: policy.save_model(out, dtype))
     rows = read_metrics(log.out)
     Cost(
         steps=steps,
@@ -344,8 +295,6 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
         tokens=sum(row["tokens"] for row in rows),
         flops=policy.flops,
     ).save(log)
-    nothing_learnt(log, rows)
-    ended_by = "patience" if tracker.stop else "max_flops" if _spent(policy, config) else "steps"
     log.event("finished", steps=steps, ended_by=ended_by, optimizer_steps_of_this_process=policy.optimizer_steps)
     Lineage(
         stage=stage.kind,
@@ -359,36 +308,3 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, tracker: _Tracker, s
         threads=torch.get_num_threads(),
     ).save(log)
     tidy(log.out, config.keep)
-
-
-def data_hash(source: str) -> str | None:
-    """SHA-256 of a data file, or of the hashes of several; None for built-in sets and hub ids, which their name and the
-    versions pin, and where there is nothing to read."""
-    try:
-        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in data_files(source)]
-    except (OSError, InputError):  # for its reader to tell
-        return None
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else None
-
-
-def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the hashes of the data files and the chat template they name, so that a resume notices changed
-    content. Raises InputError where there is no such template."""
-    hashes = {
-        key: (given_hash if source == "chat_template" else data_hash)(settings[source])
-        for key, source in HASHES.items()
-        if settings.get(source) is not None
-    }
-    return settings | {key: value for key, value in hashes.items() if value is not None}
-
-
-def versions() -> dict[str, str]:
-    """What a result depends on."""
-    names = ("posttrain", "torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
-    out = {}
-    for name in names:
-        try:
-            out[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            out[name] = "not installed"
-    return out

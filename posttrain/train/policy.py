@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, prefix_forest
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
-from posttrain.models.read import LOGPROBS, Reading, by_branch, logprobs_at, read
+from posttrain.models.read import LOGPROBS, Reading, logprobs_at, read_by
 from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.train.checkpoints import DamagedFile, check_like, load_weights, read_state, save_weights
+from posttrain.train.reference import Reference
 
 Loss = Callable[[Batch, Any], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
-
-
-class DamagedFile(Exception):
-    """A file of a checkpoint is missing, cut off, or not of this run. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +47,65 @@ class Optimization:
         return self.learning_rate * (0.1 + 0.9 * shape)
 
 
-class LocalPolicy:
-    """A trainable model with AdamW (β 0.9 and 0.999, ε 1e-8; Loshchilov & Hutter, arXiv:1711.05101).
+class Policy(Protocol):
+    """The model that a stage trains. `flops` counts what was spent, `optimizer_steps` the steps this process has
+    executed, `updates` those of the run."""
 
-    `flops` counts what was spent, `optimizer_steps` the steps this process has executed, `updates` those of the run."""
+    flops: float
+    updates: int
+    optimizer_steps: int
+
+    @property
+    def source(self) -> Path:
+        """The folder of the model that it began as."""
+
+    @property
+    def has_adapter(self) -> bool: ...
+
+    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
+        """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
+
+        `what` says what of the model the loss sees. With entropy, `entropy` is its mean over tokens by weight."""
+
+    def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
+        """The metrics of `forward_backward` without gradients."""
+
+    def step(self) -> dict[str, float]:
+        """Clip the gradient to the global norm, take an AdamW step, clear the gradient. `grad_norm` is before
+        clipping. Without any gradient nothing changes and the norm is 0."""
+
+    def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
+        """What is read at every trained token, a tensor a branch in order, without gradients."""
+
+    def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
+        """`read`, as an array a branch in float64."""
+
+    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
+        """Log-probability of every trained token, an array a branch in order, without gradients."""
+
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """The trained weights by name."""
+
+    def reference(self, moves: bool = False) -> Reference:
+        """The policy as it is now, to compare with later; `moves` says that it will follow the policy."""
+
+    def save(self, folder: Path) -> None:
+        """Trained weights, optimizer state, counters and random states, for an exact resume."""
+
+    def load(self, folder: Path) -> None:
+        """The inverse of `save`. Raises DamagedFile, before anything is changed by it, for a file that is not of this
+        policy's weights and optimizer."""
+
+    def save_model(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the model; see `LanguageModel.save`."""
+
+    def save_adapter(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the adapter alone."""
+
+
+class LocalPolicy:
+    """The policy in one process, with AdamW (β 0.9 and 0.999, ε 1e-8; Loshchilov & Hutter, arXiv:1711.05101). See
+    `Policy` for its functions."""
 
     def __init__(self, lm: LanguageModel, optimization: Optimization, micro_batch_tokens: int) -> None:
         self.lm = lm
@@ -80,10 +130,22 @@ class LocalPolicy:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
 
-    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
-        """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
+    @property
+    def source(self) -> Path:
+        return self.lm.source
 
-        `what` says what of the model the loss sees. With entropy, `entropy` is its mean over tokens by weight."""
+    @property
+    def has_adapter(self) -> bool:
+        return self.lm.adapter is not None
+
+    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
+        return self._metrics(trees, loss, what, backward=True)
+
+    def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
+        with torch.no_grad():
+            return self._metrics(trees, loss, what, backward=False)
+
+    def _metrics(self, trees: Sequence[Tree], loss: Loss, what: Reading, backward: bool) -> dict[str, float]:
         totals: dict[str, float] = {}
         for part in micro_batches(trees, self.micro_batch_tokens):
             batch = pack(part).to(self.lm.device)
@@ -92,7 +154,8 @@ class LocalPolicy:
                 continue
             outputs = what.forward(self.lm, batch)
             result = loss(batch, outputs)
-            result.loss.backward()
+            if backward:
+                result.loss.backward()
             metrics = dict(result.metrics)
             if isinstance(outputs, TokenOutputs) and outputs.entropy is not None:
                 metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
@@ -102,8 +165,6 @@ class LocalPolicy:
         return totals
 
     def step(self) -> dict[str, float]:
-        """Clip the gradient to the global norm, take an AdamW step, clear the gradient. `grad_norm` is before
-        clipping. Without any gradient nothing changes and the norm is 0."""
         rate = self.optimization.rate(self.updates + 1)
         gradients = [p for p in self.parameters.values() if p.grad is not None]
         for parameter in gradients:  # sparse is an embedding's, where no loss was of the head
@@ -122,23 +183,34 @@ class LocalPolicy:
         return {"grad_norm": float(norm) if norm is not None else 0.0, "learning_rate": rate}
 
     def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
-        """Log-probability of every trained token, an array a branch in order, without gradients."""
         return self.numbers(trees, logprobs_at(temperature))
 
     def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
-        """What is read at every trained token, an array a branch in order, without gradients."""
         return [values.double().cpu().numpy() for values in self.read(trees, what)]
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
         """What is read at every trained token, a tensor a branch in order, without gradients."""
-        found = []
-        for batch, values in read(self.lm, trees, self.micro_batch_tokens, what):
+
+        def counted(batch: Batch) -> torch.Tensor:
+            values = what.forward(self.lm, batch)[0]
             self.flops += self.lm.flops.forward(batch.nodes, len(values) * what.head)
-            found.append(values)
-        return by_branch(trees, found)
+            return values
+
+        return list(read_by(trees, self.micro_batch_tokens, self.lm.device, counted))
+
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        return self.parameters
+
+    def reference(self, moves: bool = False) -> Reference:
+        return Reference(self.lm, self.parameters, moves)
+
+    def save_model(self, folder: Path, dtype: torch.dtype) -> None:
+        self.lm.save(folder, dtype)
+
+    def save_adapter(self, folder: Path, dtype: torch.dtype) -> None:
+        self.lm.save_adapter(folder, dtype)
 
     def save(self, folder: Path) -> None:
-        """Trained weights, optimizer state, counters and random states, for an exact resume."""
         save_weights(self.parameters, folder / "weights.safetensors")
         state = {
             "optimizer": self.optimizer.state_dict(),
@@ -152,12 +224,10 @@ class LocalPolicy:
             raise OSError(f"optimizer.pt is not whole: {error}") from error
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`. Raises DamagedFile, before anything is changed by it, for a file that is not of this
-        policy's weights and optimizer."""
         file = folder / "optimizer.pt"
-        state = _read_state(file)
-        _check_like(state.get("optimizer"), self.optimizer.state_dict(), file)
-        _check_like(state.get("torch_rng"), torch.get_rng_state(), file)
+        state = read_state(file)
+        check_like(state.get("optimizer"), self.optimizer.state_dict(), file)
+        check_like(state.get("torch_rng"), torch.get_rng_state(), file)
         for name in ("flops", "updates"):
             if not isinstance(state.get(name), int | float) or not 0 <= state[name] < float("inf"):
                 raise DamagedFile(f"{file}: {name} is {state.get(name)!r}")
@@ -176,54 +246,6 @@ def training_flops(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens:
             nodes = nodes_of(prefix_forest([row for tree in part for row in tree.rows()]))
             total += lm.flops.training(nodes, trained * head)
     return total
-
-
-def save_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
-    save_file({name: p.detach().contiguous() for name, p in parameters.items()}, file)
-
-
-def load_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
-    """The inverse of `save_weights`. Raises DamagedFile, before anything is changed, for a file that does not hold
-    exactly these names with these shapes and types."""
-    try:
-        saved = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise DamagedFile(f"{file}: {error}") from error
-    _check_like(saved, dict(parameters), file)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(saved[name])
-
-
-def _read_state(file: Path) -> dict[str, Any]:
-    """What `torch.save` wrote, of plain values and tensors."""
-    try:
-        state = torch.load(file, weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise DamagedFile(f"{file}: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(state, dict):
-        raise DamagedFile(f"{file}: it holds no state")
-    return state
-
-
-def _check_like(saved: Any, expected: Any, file: Path, name: str = "") -> None:
-    """Raise DamagedFile unless `saved` has the structure of `expected`: the same keys, lengths, shapes and types."""
-    if isinstance(expected, torch.Tensor):
-        like = isinstance(saved, torch.Tensor) and (saved.shape, saved.dtype) == (expected.shape, expected.dtype)
-    elif isinstance(expected, dict):
-        like = isinstance(saved, dict) and saved.keys() == expected.keys()
-    elif isinstance(expected, list | tuple):
-        like = isinstance(saved, list | tuple) and len(saved) == len(expected)
-    else:
-        like = isinstance(saved, type(expected))
-    if not like:
-        raise DamagedFile(f"{file}: {name.strip('.') or 'what it holds'} is not what this run would have saved")
-    if isinstance(expected, dict):
-        for key in expected:
-            _check_like(saved[key], expected[key], file, f"{name}.{key}")
-    elif isinstance(expected, list | tuple):
-        for i, (one, like_one) in enumerate(zip(saved, expected, strict=True)):
-            _check_like(one, like_one, file, f"{name}.{i}")
 
 
 def seed_everything(seed: int) -> None:

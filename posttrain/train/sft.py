@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, EncodedRow
-from posttrain.chat.template_date import dated, on_one_date
+from posttrain.chat.template_date import on_one_date
 from posttrain.config import SftConfig
 from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.data.formats import load_sft
@@ -16,42 +16,30 @@ from posttrain.losses.policy import sft_loss
 from posttrain.models import LanguageModel
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import SftRow
-from posttrain.runs.log import RunLog
-from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
-from posttrain.train.events import fitting, special_tokens
-from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, training_flops
+from posttrain.train.dataset_stage import DatasetMethod, prepare_dataset
+from posttrain.train.loop import train
+from posttrain.train.observers import Observer
+from posttrain.train.policy import Policy
 
 LEARNING_RATE = 2e-5
 
 
 @on_one_date
-def train_sft(config: SftConfig) -> None:
+def train_sft(config: SftConfig, observers: Sequence[Observer] = ()) -> None:
     """Fine-tune `config.model` on examples and write the run folder `config.out`.
 
     The loss of a step is the mean negative log-likelihood over its trained tokens. Raises InputError for bad input,
     before anything is written."""
-    settings = resolved(config, LEARNING_RATE)
-    if finished(config.out, settings, config.resume):
-        return
-    rows = load_sft(config.data, config.columns)
-    held_out = load_sft(config.eval_data, config.columns, optional=True) if config.eval_data else []
-    lm = load_trained(config)
-    fitted, fitted_held_out = (encode_rows(lm, of, config.max_length) for of in (rows, held_out))
-    encoded = fitted.checked(config.data, config.strict)
-    held_out_rows = fitted_held_out.checked(str(config.eval_data), config.strict)
-
-    def flops(chosen: list[int]) -> float:
-        trees = sft_trees([encoded[i] for i in chosen])
-        return training_flops(lm, trees, config.micro_batch_tokens)
-
-    steps = planned_steps(config, len(encoded), flops)
-    policy = make_policy(lm, config, settings["learning_rate"], steps)
-    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
-        fitting(log, config.data, fitted, config.max_length)
-        fitting(log, config.eval_data, fitted_held_out, config.max_length)
-        special_tokens(log, lm.chat, config.data, rows)
-        run_stage(log, config, Sft(config, policy, encoded, held_out_rows, steps))
+    method = DatasetMethod(
+        kind="sft",
+        shown=("loss", "grad_norm"),
+        load=load_sft,
+        encode=lambda lm, rows, _: encode_rows(lm, rows, config.max_length),
+        trees=sft_trees,
+        loss=loss_of,
+        evaluate=token_mean_nll,
+    )
+    train(config, partial(prepare_dataset, config, method), LEARNING_RATE, observers)
 
 
 def encode_rows(lm: LanguageModel, rows: Sequence[SftRow], max_length: int) -> Fitted[EncodedRow]:
@@ -84,37 +72,7 @@ def loss_of(batch: Batch, outputs: TokenOutputs) -> LossOutput:
     return sft_loss(outputs.logprobs, batch.weights)
 
 
-class Sft(Stage):
-    """See `Stage`."""
-
-    kind = "sft"
-
-    def __init__(
-        self,
-        config: SftConfig,
-        policy: LocalPolicy,
-        rows: Sequence[EncodedRow],
-        held_out: Sequence[EncodedRow],
-        total_steps: int,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.rows = rows
-        self.held_out = held_out
-        self.total_steps: int | None = total_steps
-        self.drawn = rows_drawn(config, len(rows))
-
-    def step(self, n: int) -> dict[str, Any]:
-        config = self.config
-        chosen = step_rows(len(self.rows), config.seed, n, config.batch_size, self.drawn)
-        trees = sft_trees([self.rows[i] for i in chosen])
-        metrics = self.policy.forward_backward(trees, loss_of)
-        return {**metrics, **self.policy.step(), "tokens": sum(tree.size for tree in trees)}
-
-    def evaluate(self) -> Evaluation | None:
-        """Token-mean negative log-likelihood on the held-out rows."""
-        if not self.held_out:
-            return None
-        values = self.policy.logprobs(sft_trees(self.held_out))
-        loss = -sum(sum(of_row.tolist()) for of_row in values) / sum(map(len, values))
-        return Evaluation({"loss": loss}, loss)
+def token_mean_nll(policy: Policy, rows: Sequence[EncodedRow]) -> dict[str, float]:
+    """Token-mean negative log-likelihood of the rows."""
+    values = policy.logprobs(sft_trees(rows))
+    return {"loss": -sum(sum(of_row.tolist()) for of_row in values) / sum(map(len, values))}

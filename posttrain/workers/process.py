@@ -21,7 +21,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import posttrain
@@ -94,12 +94,12 @@ class Worker:
     def alive(self) -> bool:
         return not self._closed and self._process.poll() is None
 
-    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Send a request that has one answer and wait for it at most `seconds`. Raises WorkerLost."""
         (answer,) = self.stream(request, 1, seconds)
         return answer
 
-    def stream(self, request: dict[str, Any], count: int, seconds: float) -> Iterator[dict[str, Any]]:
+    def stream(self, request: Mapping[str, Any], count: int, seconds: float) -> Iterator[dict[str, Any]]:
         """Send a request and yield its `count` answers as they come, each at most `seconds` after the one before.
 
         Raises WorkerLost when an answer is late or the process is gone. Then, and if the caller stops early, the worker
@@ -164,8 +164,7 @@ class Worker:
             return None
         payload = bytes(self._buffer[HEADER.size : end])
         del self._buffer[:end]
-        answer: dict[str, Any] = json.loads(payload)
-        return answer
+        return decoded(payload)
 
     def _wait(self, descriptor: int, event: int, deadline: float, seconds: float) -> None:
         """Until the descriptor is ready. Raises WorkerLost at the deadline, or if the process ended leaving none."""
@@ -205,14 +204,28 @@ def work(server_class: str, read_fd: int, write_fd: int, parent_pid: int) -> Non
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     # After the limits: what is imported here may import user code.
-    module, _, name = server_class.partition(":")
-
-    server = getattr(importlib.import_module(module), name)()
+    server = load_server(server_class)
     while True:
         request = pickle.loads(_read(read_fd, HEADER.unpack(_read(read_fd, HEADER.size))[0]))
         for answer in server.answer(request):
-            payload = json.dumps(answer).encode()
+            payload = encoded(answer)
             _write(write_fd, HEADER.pack(len(payload)) + payload)
+
+
+def load_server(target: str, **options: Any) -> Any:
+    """An instance of the class `module:class`, whose `answer(request)` yields the answers to each request."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)(**options)
+
+
+def encoded(answer: Mapping[str, Any] | object) -> bytes:
+    """An answer as JSON: a dict, or a dataclass as the dict of its fields."""
+    return json.dumps(answer, default=vars).encode()
+
+
+def decoded(payload: bytes) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(payload)
+    return answer
 
 
 def _read(descriptor: int, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What a reward may return, and what is told of one that failed."""
+"""Numbers that code of a user returns, and what is said of code of a user that fails."""
 
 from __future__ import annotations
 
@@ -7,49 +7,36 @@ import math
 import os
 import sysconfig
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import posttrain
 from posttrain.types import LARGEST_SCORE, InputError, RunFailed
 
-OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+__posttrain_internal__ = True
+"""Marks a module whose frames stand between the loop of a worker and the user's code: they are left out of tracebacks,
+with all that come before them."""
+
+OURS = os.path.dirname(posttrain.__file__) + os.sep
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
 PACKAGES = frozenset(("site-packages", "dist-packages"))
 """The folders of libraries that stand elsewhere, as those of the system beside a virtual environment's."""
 IMPORTING = ("<frozen importlib", importlib.__file__)
-MACHINERY = tuple(
-    os.path.join(os.path.dirname(os.path.dirname(__file__)), *name.split("/")) + ".py"
-    for name in (
-        *("rewards/calls", "rewards/compose", "rewards/server", "workers/loading", "workers/returns"),
-        *("envs/episode", "envs/server", "envs/specs"),
-    )
-)
-"""The files between the loop of a worker and the user's code; their frames help nobody."""
-
-Answer = dict[str, Any]
-"""`{"value": float | None, "parts": {...}}` of one sample, with `step_values`, a list of floats, where its steps were
-scored, or `{"error": one line, "traceback": text}`, with `stop`, a message, where the run cannot go on."""
 
 
 class BadReturn(Exception):
-    """A reward returned something that is no score."""
+    """A reward or an environment returned something that is no score."""
 
 
-def checked(returned: Any, text_parts: bool = False) -> dict[str, Any]:
-    """`{"value": float | None, "parts": {…}}` of one returned score. `text_parts`: drop parts that are no numbers.
+@dataclass(frozen=True)
+class Failure:
+    """Why a sample has no score: in one line, and with the traceback of the user's code. `stops_run` is the message of
+    an error after which the run cannot go on, such as a spent budget."""
 
-    Raises BadReturn."""
-    if not isinstance(returned, Mapping):
-        return {"value": number(returned, "score"), "parts": {}}
-    if "score" not in returned:
-        raise BadReturn(f"returned a dict without 'score'; it has {', '.join(map(str, returned)) or 'nothing'}")
-    parts = {str(name): value for name, value in returned.items() if name != "score"}
-    if text_parts:
-        parts = {name: value for name, value in parts.items() if isinstance(value, bool | int | float | None)}
-    return {
-        "value": number(returned["score"], "score"),
-        "parts": {name: number(value, f"part {name!r}") for name, value in parts.items()},
-    }
+    reason: str
+    traceback: str
+    stops_run: str | None = None
 
 
 def number(value: Any, what: str) -> float | None:
@@ -71,32 +58,20 @@ def number(value: Any, what: str) -> float | None:
     return result
 
 
-def as_list(returned: Any, length: int) -> list[Any]:
-    if callable(getattr(returned, "tolist", None)):
-        returned = returned.tolist()
-    if not isinstance(returned, list | tuple):
-        raise BadReturn(f"a batched reward returned a {type(returned).__name__}, not a list")
-    if len(returned) != length:
-        raise BadReturn(f"returned {len(returned)} scores for {length} samples")
-    return list(returned)
-
-
-def failure(error: BaseException) -> dict[str, Any]:
-    """One line, and the traceback from where the reward begins: how we came to call it helps nobody.
-
-    RunFailed, such as a spent budget, is more than the failure of a sample: it stops the run."""
+def failure(error: BaseException) -> Failure:
+    """What is said of an error, with the traceback from where the reward begins. RunFailed stops the run."""
     lines = traceback.TracebackException.from_exception(error)
     frames = _frames(error)
     lines.stack = traceback.StackSummary.from_list([] if _refused(error, frames) else frames)
     shown = "".join(lines.format()) if lines.stack else one_line(error)
-    stop = {"stop": str(error)} if isinstance(error, RunFailed) else {}
-    return {"error": one_line(error), "traceback": shown, **stop}
+    return Failure(one_line(error), shown, str(error) if isinstance(error, RunFailed) else None)
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     """The frames behind the last one of ours, without those of an import at work."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [i for i, frame in enumerate(frames) if frame.filename in MACHINERY]
+    walked = traceback.walk_tb(error.__traceback__)
+    own = [i for i, (frame, _) in enumerate(walked) if "__posttrain_internal__" in frame.f_globals]
     after = frames[own[-1] + 1 :] if own else frames
     return [frame for frame in after if not frame.filename.startswith(IMPORTING)]
 

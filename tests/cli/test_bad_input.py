@@ -431,7 +431,7 @@ def test_a_fault_of_ours_shows_its_traceback(
     def planted(config: object) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr("posttrain.methods.METHODS", {"sft": planted})
+    monkeypatch.setattr("posttrain.train.sft.train_sft", planted)
     assert main(f"{SFT} --data sft.jsonl".split()) == cli.OUR_FAULT == 3
     err = capfd.readouterr().err
     assert "Traceback" in err and "ZeroDivisionError: planted" in err and "fault in posttrain" in err

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from posttrain.cli.main import main
+from posttrain.data import builtin
 from posttrain.data.builtin import builtin_tasks, drop_overlap, parse_gym
 from posttrain.data.check import Overlap, Spread, check_data, format_report
 from posttrain.data.formats import load_preferences, load_prompts, load_sft, load_tasks
@@ -19,6 +19,8 @@ from posttrain.data.gym_items import distinct_items, make_dataset
 from posttrain.data.readers import read_rows
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, TextRow
 from posttrain.types import InputError, Message, Task
+
+DRAWN = builtin._drawn
 
 
 def user(text: str) -> dict[str, str]:
@@ -333,21 +335,21 @@ def test_reasoning_gym_slices_come_from_one_list_and_do_not_overlap() -> None:
         builtin_tasks(SUMS.replace("size=6", "size=1&start=200"))
 
 
-def test_reasoning_gym_is_the_same_whatever_the_hash_seed() -> None:
+@pytest.fixture
+def generator_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items are drawn in a process of their own, as users have it."""
+    monkeypatch.setattr(builtin, "_drawn", DRAWN)
+
+
+@pytest.mark.usefixtures("generator_process")
+def test_reasoning_gym_is_the_same_whatever_the_hash_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """ransom_note iterates over a set of letters, so that its items follow Python's hash seed."""
-    source = "reasoning-gym:ransom_note?size=4&seed=1"
-    code = f"from posttrain.data.builtin import builtin_tasks\nprint([t.prompt for t in builtin_tasks({source!r})])"
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            check=True,
-            timeout=60,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(outputs) == 1
+    prompts = set()
+    for seed in ("1", "2"):
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        DRAWN.cache_clear()
+        prompts.add(tuple(task.prompt for task in builtin_tasks("reasoning-gym:ransom_note?size=4&seed=1")))
+    assert len(prompts) == 1
 
 
 def test_reasoning_gym_answers_are_completions() -> None:
@@ -409,6 +411,7 @@ def test_malformed_specifications(source: str, message: str) -> None:
         parse_gym(source)
 
 
+@pytest.mark.usefixtures("generator_process")
 def test_an_unknown_task_is_bad_input_in_the_parent_too() -> None:
     with refused("no task 'chain_sums'"):
         load_tasks("reasoning-gym:chain_sums")
@@ -617,7 +620,7 @@ def test_importing_the_readers_does_not_import_heavy_libraries() -> None:
         "import sys, posttrain.data.check, posttrain.chat\n"
         "print([m for m in ('torch', 'transformers', 'datasets', 'pyarrow', 'reasoning_gym') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math as numbers
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +33,8 @@ DATA = EXAMPLES / "data"
 USES = sorted(file.stem for file in EXAMPLES.glob("*.yaml"))
 VARIED = 'regex(pattern="[a-z]", anywhere=true) as varied=0.01'
 """Beside the rewards of a use case, which are all 0 for random text: without variance RL would take no step."""
-FAST = ("json_output", "reasoning_code", "style_preference", "tool_use")
+FAST = ("reasoning_code", "style_preference")
+"""A code reward, and preferences; the stress tests run all."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,20 +64,13 @@ def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
 
 
-def test_grpo_from_scratch_learns() -> None:
-    """The share of the wanted letter at least doubles within fifteen steps."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "grpo_from_scratch.py"), "--steps", "15"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rewards = [float(r) for r in re.findall(r"reward ([0-9.]+)", done.stdout)]
-    assert len(rewards) == 15
-    assert sum(rewards[-3:]) / 3 > max(0.1, 2 * rewards[0])
+def test_grpo_from_scratch_learns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hardly one letter is the wanted one at first, and most are after eight steps."""
+    monkeypatch.setattr(sys, "argv", ["grpo_from_scratch.py", "--steps", "8"])
+    load(EXAMPLES / "grpo_from_scratch.py").main()
+    rewards = [float(r) for r in re.findall(r"reward ([0-9.]+)", capsys.readouterr().out)]
+    assert len(rewards) == 8
+    assert rewards[0] < 0.1 and rewards[-1] > 0.5
 
 
 # The recipes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from posttrain.engine.endpoint import BudgetSpent, Endpoint, EndpointError, Question, Reply, _kept, _reply
 from posttrain.engine.ledger import counted
 from posttrain.types import InputError, Message, RunFailed, Sampling
-from tests.conftest import ChatServer
+from tests.servers.chat import ChatServer
 
 
 def endpoint(server: ChatServer, **options: Any) -> Endpoint:
@@ -51,13 +50,11 @@ def test_a_request_says_what_was_asked_and_the_answer_comes_back(server: ChatSer
 
 
 def test_answers_come_in_order_and_few_at_a_time(server: ChatServer) -> None:
+    """The server answers when three have asked, and never have four."""
     model = endpoint(server, concurrency=3)
-    start = time.monotonic()
-    replies = model.replies([ask("slow", seed=i) for i in range(9)])
-    seconds = time.monotonic() - start
-    assert [r.text for r in replies if isinstance(r, Reply)] == [f"slow {i}" for i in range(9)]
+    replies = model.replies([ask("together", seed=i) for i in range(9)])
+    assert [r.text for r in replies if isinstance(r, Reply)] == [f"together {i}" for i in range(9)]
     assert max(row["under_way"] for row in server.requests()) == 3
-    assert 3 * 0.2 <= seconds < 9 * 0.2  # three at a time, and really at a time
 
 
 def test_a_busy_server_is_asked_again(server: ChatServer) -> None:
@@ -71,7 +68,7 @@ def test_a_busy_server_is_asked_again(server: ChatServer) -> None:
     ("text", "said", "tries"),
     [
         ("broken", "answers 500: .*out of order", 3),
-        ("hang", r"no answer within 0\.3 s in 3 tries", 3),
+        ("hang", r"no answer within 1 s in 3 tries", 3),
         ("too long", "answers 400: .*more than the context", 1),
         ("html", "malformed: no chat completion but '<html>not here</html>'", 1),
         ("torn", "malformed", 1),
@@ -80,7 +77,7 @@ def test_a_busy_server_is_asked_again(server: ChatServer) -> None:
     ],
 )
 def test_a_fault_is_an_error_of_its_request_alone(server: ChatServer, text: str, said: str, tries: int) -> None:
-    model = endpoint(server, retries=2, timeout_seconds=0.3)
+    model = endpoint(server, retries=2, timeout_seconds=1 if text == "hang" else 60)
     good, bad = model.replies([ask("hello", seed=1), ask(text)])
     assert good == Reply("hello 1", "stop", 7, 3)
     assert isinstance(bad, EndpointError)

@@ -12,17 +12,23 @@ import pytest
 import yaml
 
 from posttrain.config import EvalConfig, RunConfig
-from posttrain.evals.evaluations import differences
 from posttrain.evals.run import run_eval
+from posttrain.evals.settings import differences
+from posttrain.recipes.evaluate import Evaluator
 from posttrain.recipes.load import load_recipe, shipped_recipes
-from posttrain.recipes.run import _Evaluator, _same_recipe, run_recipe
-from posttrain.recipes.stages import START, check_stages
+from posttrain.recipes.run import _same_recipe, run_recipe
+from posttrain.recipes.stages import START
 from posttrain.runs.reader import Run
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
+from tests.recipe_helpers import check_stages
 from tests.training_helpers import write_rows
 
-SUMS = "reasoning-gym:chain_sum?seed=7&of=60&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
+
+def sums(tmp_path: Path, start: int, size: int) -> str:
+    """Some of sixty questions, with their answers."""
+    questions = [{"question": f"{i // 8 + 1} + {i % 8 + 1} =", "answer": str(i // 8 + i % 8 + 2)} for i in range(60)]
+    return str(write_rows(tmp_path / f"sums-{start}-{size}.jsonl", questions[start : start + size]))
 
 
 def recipe(tmp_path: Path) -> dict[str, Any]:
@@ -32,8 +38,8 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
         "description": "A small <recipe>.",
         "model": "tiny-random",
         "evaluate": {
-            "data": f"{SUMS}&start=0&size=12",
-            "reward": ["reasoning-gym"],
+            "data": sums(tmp_path, 0, 12),
+            "reward": ["math"],
             "samples": 2,
             "max_new_tokens": 4,
             "retention": False,
@@ -42,14 +48,14 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
             "sft": {
                 "method": "sft",
                 "parent": "start",
-                "data": f"{SUMS}&start=12&size=16",
+                "data": sums(tmp_path, 12, 16),
                 "max_steps": 2,
                 "learning_rate": 1e-3,
             },
             "grpo": {
                 "method": "rl",
                 "parent": "sft",
-                "data": f"{SUMS}&start=28&size=16",
+                "data": sums(tmp_path, 28, 16),
                 "reward": [f"{reward}:digits"],
                 "max_steps": 2,
                 "batch_size": 16,
@@ -59,7 +65,7 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
                 "method": "sample",
                 "write": "pairs",
                 "parent": "sft",
-                "data": f"{SUMS}&start=28&size=16",
+                "data": sums(tmp_path, 28, 16),
                 "limit": 4,
                 "reward": [f"{reward}:digits"],
                 "samples": 4,
@@ -186,7 +192,7 @@ def test_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
     raw["stages"]["grpo"] |= {"max_steps": 1, "batch_size": 8}
     raw["stages"]["pairs"]["limit"] = 16
     raw["stages"] = {name: raw["stages"][name] for name in ("sft", "grpo", "pairs")} | {
-        "longer": {"method": "sft", "parent": "sft", "data": f"{SUMS}&start=12&size=16", "max_steps": 1},
+        "longer": {"method": "sft", "parent": "sft", "data": sums(tmp_path, 12, 16), "max_steps": 1},
         "dpo": raw["stages"]["dpo"],
     }
     out = tmp_path / "out"
@@ -201,7 +207,7 @@ def test_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pairs.limit differs"):
         run_recipe(config.model_copy(update={"set": ("pairs.limit=1",)}))
     with pytest.raises(InputError, match=r"longer.data differs"):
-        run_recipe(config.model_copy(update={"set": (f"longer.data={SUMS}&start=44&size=4",)}))
+        run_recipe(config.model_copy(update={"set": (f"longer.data={sums(tmp_path, 44, 4)}",)}))
     shutil.rmtree(out / "pairs")
     changes = ("pairs.limit=4", "pairs.samples=2", "pairs.seed=3", "longer.max_steps=2", "dpo.flops_of=null")
     run_recipe(config.model_copy(update={"set": (*changes, "dpo.max_steps=1")}))
@@ -234,17 +240,17 @@ def test_evaluations_that_a_file_has_changed_since_are_refused(tmp_path: Path) -
     raw["stages"] = {"sft": raw["stages"]["sft"] | {"data": str(rows)}}
     loaded, out = load_recipe(write(tmp_path, raw)), tmp_path / "out"
     stages = check_stages(loaded, out)
-    with closing(_Evaluator(loaded, stages, out)) as evaluator:
+    with closing(Evaluator(loaded, stages, out)) as evaluator:
         evaluator.evaluate("start", "tiny-random")
         evaluator.check_earlier(["start", "sft"])
     settings = json.loads((out / "start" / "evaluations" / "held_out.json").read_text())["settings"]
     assert settings["reference"] and settings["tasks_hash"] and settings["top_p"] == 1 and settings["tasks"] == 3
     reward.write_text("def own(response):\n    return 0\n")
-    with closing(_Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match="content of own.py"):
+    with closing(Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match="content of own.py"):
         evaluator.check_earlier(["start", "sft"])
     held_out.write_text(json.dumps({"prompt": "other"}) + "\n")
     message = r"start was evaluated when something else stood .* tasks \(3 of "
-    with closing(_Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match=message):
+    with closing(Evaluator(loaded, stages, out)) as evaluator, pytest.raises(InputError, match=message):
         evaluator.check_earlier(["start", "sft"])
 
 
@@ -258,7 +264,7 @@ def test_the_users_own_recipe_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_held_out_tasks_that_are_trained_on_are_removed(tmp_path: Path) -> None:
     raw = recipe(tmp_path)
-    raw["evaluate"]["data"] = f"{SUMS}&start=0&size=20"  # 12..19 are SFT rows
+    raw["evaluate"]["data"] = sums(tmp_path, 0, 20)  # 12..19 are SFT rows
     del raw["stages"]["grpo"], raw["stages"]["pairs"], raw["stages"]["dpo"]
     out = tmp_path / "out"
     run_recipe(RunConfig(recipe=write(tmp_path, raw), out=out))
@@ -393,7 +399,7 @@ def test_held_out_prompts_are_looked_for_in_every_source_and_in_the_mix(tmp_path
     raw["stages"]["sft"]["data"] = [str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")]
     raw["stages"]["grpo"]["ptx_data"] = str(tmp_path / "mix.jsonl")
     loaded = load_recipe(write(tmp_path, raw))
-    with closing(_Evaluator(loaded, check_stages(loaded, tmp_path / "out"), tmp_path / "out")) as evaluator:
+    with closing(Evaluator(loaded, check_stages(loaded, tmp_path / "out"), tmp_path / "out")) as evaluator:
         assert [task.prompt for task in evaluator.tasks] == ["p3", "p4", "p5"]
         assert evaluator.removed == 3
 
@@ -411,7 +417,7 @@ def test_held_out_prompts_that_do_not_fit_are_left_out_of_every_evaluation(
     raw["stages"]["sft"]["data"] = str(tmp_path / "rows.jsonl")
     out = tmp_path / "out"
     loaded = load_recipe(write(tmp_path, raw))
-    with closing(_Evaluator(loaded, check_stages(loaded, out), out)) as evaluator:
+    with closing(Evaluator(loaded, check_stages(loaded, out), out)) as evaluator:
         for name in (START, "sft"):
             evaluator.evaluate(name, "tiny-random")
             suite = out / name / "evaluations" / "held_out"
@@ -425,7 +431,7 @@ def test_held_out_prompts_that_do_not_fit_are_left_out_of_every_evaluation(
     assert differences(of_recipe, own) == []
     strict = load_recipe(write(tmp_path, raw), ("evaluate.strict=true",))
     message = r"1 of 2 rows do not fit(.|\n)*held_out.jsonl:1: the prompt has"
-    with closing(_Evaluator(strict, check_stages(strict, out), out)) as judge, pytest.raises(InputError, match=message):
+    with closing(Evaluator(strict, check_stages(strict, out), out)) as judge, pytest.raises(InputError, match=message):
         judge.evaluate("grpo", "tiny-random")
 
 

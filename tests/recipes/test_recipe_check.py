@@ -18,9 +18,10 @@ from posttrain.recipes.check import read_recipe
 from posttrain.recipes.load import checked_recipe, read_text
 from posttrain.recipes.paths import placed
 from posttrain.recipes.run import run_recipe
-from posttrain.rewards.calls import answered, build, run
+from posttrain.rewards.calls import build, run
 from posttrain.rewards.check import RewardCheck
 from posttrain.types import InputError, Message, Sample
+from posttrain.workers.returns import Failure
 from tests.training_helpers import sft_rows, write_rows
 
 FAULTY = """\
@@ -338,7 +339,6 @@ def test_what_a_command_names_is_looked_for_before_torch_is_imported(folder: Pat
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     assert done.stdout.splitlines() == ["2 False False"] * len(COMMANDS)
@@ -352,16 +352,20 @@ def test_what_a_command_names_is_looked_for_before_torch_is_imported(folder: Pat
 
 
 def test_the_place_of_a_failure_is_that_of_the_users_own_code(tmp_path: Path) -> None:
-    def reason(text: str) -> dict[str, Any]:
+    def failure(text: str) -> Failure:
         reward = build(parse_call(text, "reward"))
-        answer: dict[str, Any] = run(answered(reward.score_sample(Sample("p", (Message("assistant", "{}"),), (), {}))))
-        return answer
+        (result,) = run(reward.score([Sample("p", (Message("assistant", "{}"),), (), {})], {}))
+        assert result.error is not None
+        return result.error
 
-    assert reason("length")["error"] == "ValueError: length needs min_length, max_length or target_length"
-    assert reason("length")["traceback"] == reason("length")["error"]
-    assert reason('regex(pattern="[")')["error"] == "PatternError: unterminated character set at position 0" or (
-        reason('regex(pattern="[")')["error"] == "error: unterminated character set at position 0"
+    def reason(text: str) -> str:
+        return failure(text).reason
+
+    assert reason("length") == "ValueError: length needs min_length, max_length or target_length"
+    assert failure("length").traceback == reason("length")
+    assert reason('regex(pattern="[")') == "PatternError: unterminated character set at position 0" or (
+        reason('regex(pattern="[")') == "error: unterminated character set at position 0"
     )
-    assert " at " not in reason('json(schema={"type": 3})')["error"]
+    assert " at " not in reason('json(schema={"type": 3})')
     (tmp_path / "own.py").write_text("def f(response):\n    return 1 / 0\n")
-    assert reason(f"clip({tmp_path}/own.py:f)")["error"] == "ZeroDivisionError: division by zero at own.py:2"
+    assert reason(f"clip({tmp_path}/own.py:f)") == "ZeroDivisionError: division by zero at own.py:2"

@@ -110,9 +110,9 @@ def test_intervals_are_widened_for_choosing_the_highest(tmp_path: Path) -> None:
     narrow = paired_bootstrap(a, b, 0)
     lead = next(c for c in found["leads"]["held_out"]["others"] if c["against"] == "dpo")
     plain = next(c for c in found["contrasts"] if (c["of"], c["against"]) == ("grpo", "dpo"))
-    assert (lead["low"], lead["high"]) == (wide.low, wide.high)
-    assert (plain["low"], plain["high"]) == (narrow.low, narrow.high)
-    assert wide.low < narrow.low and wide.high > narrow.high
+    assert (lead["low"], lead["high"]) == (wide["low"], wide["high"])
+    assert (plain["low"], plain["high"]) == (narrow["low"], narrow["high"])
+    assert wide["low"] < narrow["low"] and wide["high"] > narrow["high"]
 
 
 def test_no_gain_and_worse_than_the_start(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def file(tmp_path: Path) -> str:
 
 
 def score(
-    specs: str | list[str], texts: list[str], timeout: float = 10, step: int | None = None, **columns: Any
+    specs: str | list[str], texts: list[str], timeout: float = 60, step: int | None = None, **columns: Any
 ) -> list[Score]:
     specs = [specs] if isinstance(specs, str) else specs
     with Scorer(specs, columns=list(columns), timeout_seconds=timeout, workers=1) as scorer:
@@ -235,11 +235,28 @@ def test_a_part_that_does_not_apply_takes_the_whole_with_it(file: str) -> None:
 
 
 def test_a_failing_hanging_or_killing_sample_inside_costs_only_itself(file: str) -> None:
-    scores = score(f"clip(gate({file}:words, {file}:picky), high=1.5)", ["a", "bad", "hang", "kill", "b"], timeout=1)
+    scores = score(f"clip(gate({file}:words, {file}:picky), high=1.5)", ["a", "bad", "hang", "kill", "b"], timeout=2)
     assert [s.total for s in scores] == [1.5, None, None, None, 1.5]
     assert scores[1].reason == "clip: ValueError: no luck at r.py:15"
-    assert scores[2].reason == "clip: timed out after 1 s"
+    assert scores[2].reason == "clip: timed out after 2 s"
     assert scores[3].reason == "clip: the worker process was killed by SIGKILL"
+
+
+def test_a_reward_behind_one_that_failed_or_ran_out_of_time_is_not_called(file: str, tmp_path: Path) -> None:
+    """It would take the time of the sample anew. Async samples have a clock each, so the others are scored."""
+    (tmp_path / "timed.py").write_text(
+        "import asyncio\nfrom pathlib import Path\n"
+        "async def first(response):\n"
+        "    await asyncio.sleep(60 if response == 'hang' else 0)\n"
+        "    return {'bad': 'text'}.get(response, 1.0)\n"
+        "def second(response):\n"
+        "    Path(__file__).with_name(response).touch()\n"
+        "    return 2.0\n"
+    )
+    own = tmp_path / "timed.py"
+    hung, bad, good = score(f"gate({own}:first, {own}:second)", ["hang", "bad", "good"], timeout=0.5)
+    assert (hung.reason, bad.reason) == ("gate: timed out after 0.5 s", "gate: score is a str, not a number")
+    assert good.total == 2.0 and {name for name in ("hang", "bad", "good") if (tmp_path / name).exists()} == {"good"}
 
 
 def test_beside_a_batched_reward_a_failing_sample_still_costs_only_itself(file: str) -> None:
@@ -301,7 +318,7 @@ def test_the_weight_is_that_of_the_trainers_step(file: str) -> None:
     both = [f"{file}:size=0:1,10:0", f"{file}:maybe=3"]
     assert [score(both, ["abcd"], step=n)[0].total for n in (1, 5, 10, 20)] == [3.6 + 3, 2 + 3, 3, 3]
     assert score(both, ["abcd"])[0] == Score(3.0, {"size": 4.0, "size/half": 2.0, "maybe": 1.0})
-    with Scorer(both, columns=[], timeout_seconds=5, workers=1) as scorer:
+    with Scorer(both, columns=[], timeout_seconds=60, workers=1) as scorer:
         assert scorer.weights(5) == {"size": 0.5, "maybe": 3.0} and scorer.curriculum(5) == {"size": 0.5}
         assert not scorer.full_marks(Score(0.0, {"size": 4.0, "maybe": 0.0}))
 

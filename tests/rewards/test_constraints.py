@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from posttrain.rewards.rules.ifeval import KINDS, constraints, sentences
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import Message, Sample
+from tests.effort import effort
 
 AT_LEAST, LESS = {"relation": "at least"}, {"relation": "less than"}
 ENGLISH = "The dog runs through the garden and looks for the ball that the children have hidden."
@@ -190,7 +190,8 @@ def test_as_a_reward_with_options() -> None:
 
 @pytest.mark.parametrize("text", ["a. " * 100_000, "\n" * 300_000 + "a", "<<" * 150_000, "*" * 300_001, "[" * 300_000])
 def test_hostile_text_is_checked_in_bounded_time(text: str) -> None:
-    started = time.monotonic()
-    for kind, parameters, *_ in CASES:
-        assert constraints(text, [{"kind": kind, **parameters}], loose=True) in (0, 1)
-    assert time.monotonic() - started < 30
+    def check() -> None:
+        for kind, parameters, *_ in CASES:
+            assert constraints(text, [{"kind": kind, **parameters}], loose=True) in (0, 1)
+
+    assert effort(check) < 10_000

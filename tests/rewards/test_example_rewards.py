@@ -30,9 +30,7 @@ def examples() -> Any:
 
 
 def test_as_a_script() -> None:
-    done = subprocess.run(
-        [sys.executable, str(FILE)], capture_output=True, text=True, timeout=60, check=False, env=os.environ
-    )
+    done = subprocess.run([sys.executable, str(FILE)], capture_output=True, text=True, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert [line.split()[1] for line in done.stdout.splitlines()] == ["1.0", "0.0", "1.0", "1.0", "0.5", "1.0"]
 

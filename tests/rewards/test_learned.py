@@ -25,6 +25,7 @@ from posttrain.train.dpo.stage import preference_loss
 from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl.setup import train_rl
 from posttrain.types import InputError, Message, Sample, Score
+from posttrain.workers.process import Worker
 from tests.training_helpers import chatml, metrics, read_rows, write_rows
 
 TEXTS = ["apple", "river stone", "", "apple apple apple cloud"]
@@ -39,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a reward model of three members, in place of a finished run."""
     folder = tmp_path_factory.mktemp("reward") / "rm"
     lm = load_model("tiny-random")
-    lm.add_score_head(3, seed=1)
+    lm.add_reward_head(3, seed=1)
     folder.mkdir()
     lm.save(folder / "model")
     return folder
@@ -106,8 +107,10 @@ def test_one_copy_in_this_process_and_none_in_workers(run: Path, monkeypatch: py
     with Scorer([f"{run} as a", f"clip({run}, low=0) as b"], columns=[], timeout_seconds=20, workers=2) as scorer:
         assert scorer.whole_batch
         assert len(scorer.score([sample(text) for text in TEXTS * 5])) == 20
-        for worker in scorer._pool:
-            assert worker is None or "torch" not in Path(f"/proc/{worker._process.pid}/maps").read_text()
+        for worker in scorer._pool._slots:
+            assert (
+                not isinstance(worker, Worker) or "torch" not in Path(f"/proc/{worker._process.pid}/maps").read_text()
+            )
     assert loaded == [str(run)]
 
 

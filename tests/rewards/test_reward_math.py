@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from posttrain.rewards.math.latex import NotLiteral, exact_root, parse_expressio
 from posttrain.rewards.math.reward import math, parse_reference
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import Message, Sample
+from tests.effort import effort
 
 RIGHT: list[tuple[Any, str]] = [
     # where the answer stands
@@ -72,11 +72,13 @@ def test_right(reference: Any, response: str) -> None:
     assert math(response, reference) == 1.0
 
 
+def wrong(response: str, reference: str) -> None:
+    assert math(response, reference) == 0.0
+
+
 @pytest.mark.parametrize(("reference", "response"), WRONG)
 def test_wrong(reference: str, response: str) -> None:
-    started = time.process_time()
-    assert math(response, reference) == 0.0
-    assert time.process_time() - started < 2
+    assert effort(lambda: wrong(response, reference)) < 1000
 
 
 @pytest.mark.parametrize(
@@ -134,9 +136,9 @@ def test_functions_count_only_where_the_reference_has_them() -> None:
 
 
 def test_exact_values() -> None:
-    assert parse_expression(r"3\frac{1}{2}").value == parse_reference("7/2").value
-    assert parse_expression(r"\sqrt[3]{-27}", ["root"]).value == -3
-    assert parse_expression(r"\sqrt{2}").value is None
+    assert parse_expression(r"3\frac{1}{2}")[0].value == parse_reference("7/2").value
+    assert parse_expression(r"\sqrt[3]{-27}", ["root"])[0].value == -3
+    assert parse_expression(r"\sqrt{2}")[0].value is None
     assert exact_root(parse_reference(str(10**40)).value or parse_reference("1").value, 4) == 10**10  # type: ignore[arg-type]
     with pytest.raises(NotLiteral, match="exponent is too large"):
         parse_expression("2^{1000000}")

@@ -5,7 +5,6 @@ Every row names the public issue or test suite that its pair of reference and an
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posttrain.rewards.math.reward import math
+from tests.effort import effort
 
 DATA = Path(__file__).parents[1] / "data"
 RATIONALS = st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=10**4)
@@ -80,8 +80,9 @@ def test_a_rational_is_accepted_in_every_form_and_no_other_one_is(
     for form in renderings(value):
         assert math(rf"\boxed{{{form}}}", gold) == 1.0, form
     if value != other:
+        near = abs(value - other) * 10**9 <= max(abs(value), abs(other))  # what the rule takes for a decimal's rounding
         for form in renderings(other):
-            assert math(rf"\boxed{{{form}}}", gold) == 0.0, form
+            assert near or math(rf"\boxed{{{form}}}", gold) == 0.0, form
 
 
 SYMBOLS = st.recursive(
@@ -139,6 +140,8 @@ def test_garbage_is_scored_and_quickly(text: str) -> None:
 @pytest.mark.parametrize("reference", ["42", r"x^2+\sqrt{17}"])
 def test_a_hostile_response_is_refused_in_bounded_time(response: str, reference: str) -> None:
     math("y", reference)  # imports
-    started = time.process_time()
-    assert math(response, reference) == 0.0
-    assert time.process_time() - started < 2
+
+    def refuse() -> None:
+        assert math(response, reference) == 0.0
+
+    assert effort(refuse) < 1000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from posttrain.rewards.rules.ifeval import constraints
 from posttrain.rewards.rules.length import length, overlong, repetition
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Message, Sample
+from tests.effort import effort
 
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}
 
@@ -98,10 +98,10 @@ def test_regex() -> None:
 
 def test_a_pattern_without_end_costs_its_own_score_only() -> None:
     samples = [Sample("q", (Message("assistant", text),), (), {}) for text in ("aaab", "a" * 40, "aab")]
-    with Scorer(['regex(pattern="(a+)+b")'], columns=[], timeout_seconds=1, workers=1) as scorer:
+    with Scorer(['regex(pattern="(a+)+b")'], columns=[], timeout_seconds=2, workers=1) as scorer:
         scores = scorer.score(samples)
     assert [score.total for score in scores] == [1, None, 1]
-    assert scores[1].reason == "regex: timed out after 1 s"
+    assert scores[1].reason == "regex: timed out after 2 s"
 
 
 GOOD = (
@@ -235,13 +235,14 @@ HOSTILE = ["\0", "`" * 300_000, "#" * 300_000, "- \n" * 100_000, "1. a\n" * 100_
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_is_scored_in_bounded_time(text: str) -> None:
-    started = time.monotonic()
-    for value in (
-        format(text), json(text), markdown(text), keywords(text, keywords=["a"]), language(text),
-        length(text, [], max_length=5), repetition(text, []),
-    ):  # fmt: skip
-        assert math.isfinite(value)
-    assert time.monotonic() - started < 5
+    def score() -> None:
+        for value in (
+            format(text), json(text), markdown(text), keywords(text, keywords=["a"]), language(text),
+            length(text, [], max_length=5), repetition(text, []),
+        ):  # fmt: skip
+            assert math.isfinite(value)
+
+    assert effort(score) < 2500
 
 
 def test_options_on_the_command_line() -> None:

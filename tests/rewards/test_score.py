@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from posttrain.console import info_once
 from posttrain.rewards.registry import BUILTINS
 from posttrain.rewards.score import describe_rewards, run_score, write_scores
 from posttrain.types import InputError, RunFailed, Score
+from tests.effort import effort
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -79,7 +79,7 @@ def test_completions_of_another_name_are_read_and_told(capsys: pytest.CaptureFix
     info_once.cache_clear()
     text = json.dumps({"prompt": "2+2?", name: "4", "answer": "4"}) + "\n"
     assert [row["score"] for row in score("math", text)[0]] == [1.0]
-    assert capsys.readouterr().err == f"<stdin>: read as completions: {name}\n"
+    assert capsys.readouterr().err.splitlines()[0] == f"<stdin>: read as completions: {name}"
 
 
 def test_completions_that_could_be_two_columns_are_not_guessed() -> None:
@@ -182,10 +182,11 @@ def test_a_nan_is_no_score_and_half_a_character_in_an_error_is_written(tmp_path:
 
 
 def test_ten_thousand_rows_take_seconds() -> None:
-    started = time.monotonic()
-    found, _ = score("format", rows(*(f"<think>{i}</think><answer>{i}</answer>" for i in range(10_000))))
-    assert len(found) == 10_000 and all(row["score"] == 1.0 for row in found)
-    assert time.monotonic() - started < 10
+    def all_rows() -> None:
+        found, _ = score("format", rows(*(f"<think>{i}</think><answer>{i}</answer>" for i in range(10_000))))
+        assert len(found) == 10_000 and all(row["score"] == 1.0 for row in found)
+
+    assert effort(all_rows) < 5000
 
 
 PIPE = (
@@ -199,7 +200,6 @@ def test_in_a_pipe_a_printing_reward_leaves_standard_output_alone(tmp_path: Path
     done = subprocess.run(
         [sys.executable, "-c", PIPE, "loud.py:f"],
         input=rows("a", "b"), env={**os.environ, "PYTHONPATH": ROOT}, cwd=tmp_path, capture_output=True, text=True,
-        timeout=60,
         check=False,
     )  # fmt: skip
     assert [json.loads(line)["score"] for line in done.stdout.splitlines()] == [1.0, 1.0]
@@ -217,7 +217,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     process.stdin.close()
     with process.stderr as stream:
         err = stream.read()
-    assert process.wait(timeout=60) == 0, err
+    assert process.wait() == 0, err
     assert b"Traceback" not in err and b"BrokenPipe" not in err
 
 

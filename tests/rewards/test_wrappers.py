@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from posttrain.rewards import compose, wrappers
-from posttrain.rewards.calls import Reward, run
+from posttrain.rewards.calls import run
+from posttrain.rewards.protocol import Reward, RewardResult
 from posttrain.rewards.wrappers import (
     clip,
     cosine_length,
@@ -58,14 +59,14 @@ def sample(text: str, tokens: int | None = None, **columns: Any) -> Sample:
     return Sample("q", (Message("assistant", text),), ids, columns)
 
 
-def answers(reward: Reward, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    answers: list[dict[str, Any]] = run(reward.score_batch(samples, {}))
-    assert reward.kind == "batched" or answers == [run(reward.score_sample(one)) for one in samples]
-    return answers
+def results(reward: Reward, samples: Sequence[Sample]) -> list[RewardResult]:
+    results = run(reward.score(samples, {}))
+    assert reward.needs.whole_batch or results == [run(reward.score([one], {}))[0] for one in samples]
+    return results
 
 
-def values(reward: Reward, samples: Sequence[Sample]) -> list[float]:
-    return [answer["value"] for answer in answers(reward, samples)]
+def values(reward: Reward, samples: Sequence[Sample]) -> list[float | None]:
+    return [result.value for result in results(reward, samples)]
 
 
 # Strict.
@@ -78,16 +79,14 @@ def text_seen(wrapper: Any, text: str) -> str:
         seen.append(response)
         return 1.0
 
-    run(wrapper(echo).score_sample(sample(text)))
+    run(wrapper(echo).score([sample(text)], {}))
     return seen[0]
 
 
 def test_strip_thinking() -> None:
     assert text_seen(strip_thinking, "<think>4</think> 5") == " 5"
     assert text_seen(strip_thinking, "5 <think>4") == "5 "
-    assert answers(strip_thinking(words), [sample("<think>a b c</think>d")]) == [
-        {"value": 1.0, "parts": {"words": 1.0}}
-    ]
+    assert results(strip_thinking(words), [sample("<think>a b c</think>d")]) == [RewardResult(1.0, {"words": 1.0})]
 
 
 def test_normalised_keeps_the_blanks_that_code_needs() -> None:
@@ -133,7 +132,7 @@ def test_sanitised_leaves_plain_answers_alone() -> None:
     ],
 )
 def test_one_answer(text: str, expected: float) -> None:
-    assert answers(one_answer(one), [sample(text)]) == [{"value": expected, "parts": {"one": 1.0}}]
+    assert results(one_answer(one), [sample(text)]) == [RewardResult(expected, {"one": 1.0})]
 
 
 @pytest.mark.parametrize(
@@ -162,25 +161,25 @@ def test_clip() -> None:
         2,
         2,
     ]
-    assert answers(clip(value), [sample("a", value=5)]) == [{"value": 1.0, "parts": {"value": 5.0}}]
+    assert results(clip(value), [sample("a", value=5)]) == [RewardResult(1.0, {"value": 5.0})]
 
 
 def test_par_against_a_number_and_against_a_text() -> None:
     """σ(ln 3) = 3/4; the text `a b` has 2 words."""
     by_number = [sample("a", value=v, base=1) for v in (1, 1 + math.log(3), 1 - math.log(3), -2000, 2000)]
     assert values(par(value, column="base"), by_number) == pytest.approx([0.5, 0.75, 0.25, 0.0, 1.0])
-    (answer,) = answers(par(words, reference="gold"), [sample("a b c", gold="a b")])
-    assert answer["value"] == pytest.approx(1 / (1 + math.exp(-1)))
-    assert answer["parts"] == {"words": 3.0, "reference": 2.0, "reference/words": 2.0}
+    (result,) = results(par(words, reference="gold"), [sample("a b c", gold="a b")])
+    assert result.value == pytest.approx(1 / (1 + math.exp(-1)))
+    assert result.parts == {"words": 3.0, "reference": 2.0, "reference/words": 2.0}
 
 
 def test_par_without_a_reference_fails_alone() -> None:
     samples = [sample("a", value=1, base=0, gold="b"), sample("a", value=1, base="x", gold=3)]
-    good, bad = run(par(value, column="base").score_batch(samples, {}))
-    assert "error" not in good
-    assert bad["error"].startswith("TypeError: the column 'base' holds 'x', not the number of a reference")
-    good, bad = run(par(one, reference="gold").score_batch(samples, {}))
-    assert good["value"] == 0.5 and "the column 'gold' holds 3, not the text of a reference" in bad["error"]
+    good, bad = run(par(value, column="base").score(samples, {}))
+    assert good.error is None
+    assert bad.error.reason.startswith("TypeError: the column 'base' holds 'x', not the number of a reference")
+    good, bad = run(par(one, reference="gold").score(samples, {}))
+    assert good.value == 0.5 and "the column 'gold' holds 3, not the text of a reference" in bad.error.reason
 
 
 def test_cosine_length_by_hand() -> None:
@@ -223,14 +222,14 @@ def test_length_residual_takes_the_slope_within_equal_correctness() -> None:
     assert values(length_residual(value, right), samples) == pytest.approx([3.5, 3.5, 13.5, 13.5])
     without = values(length_residual(value), samples)
     assert without[3] - without[0] < 5
-    (answer, *_) = answers(length_residual(value, right), samples)
-    assert answer["parts"] == {"value": 0.5, "correct": 0.0}
+    (result, *_) = results(length_residual(value, right), samples)
+    assert result.parts == {"value": 0.5, "correct": 0.0}
 
 
 def test_an_unknown_length_fails_alone() -> None:
     samples = [sample("", 1, value=2), sample("a", 0, value=9), sample("", 3, value=4)]
-    found = answers(length_residual(value), samples)
-    assert [answer.get("value") for answer in found] == [3, None, 3]
+    found = results(length_residual(value), samples)
+    assert [result.value for result in found] == [3, None, 3]
 
 
 def test_length_residual_of_equal_lengths_is_the_reward() -> None:
@@ -272,9 +271,10 @@ def test_ensemble_zscored_by_hand() -> None:
 def test_a_null_or_failure_stays_out_of_the_statistics_of_the_batch() -> None:
     rows = ((0, 100), (None, 1e9), (2, 300))
     samples = [sample("", first=f, second=s) for f, s in rows] + [sample("", first="x", second=1e9)]
-    found = answers(ensemble_zscored(first, second), samples)
-    assert [answer.get("value") for answer in found] == pytest.approx([-1, None, 1, None])
-    assert found[1]["parts"] == {"first": None, "second": 1e9} and "score is a str" in found[3]["error"]
+    found = results(ensemble_zscored(first, second), samples)
+    assert [result.value for result in found] == pytest.approx([-1, None, 1, None])
+    assert found[1].parts == {"first": None, "second": 1e9}
+    assert found[3].error is not None and "score is a str" in found[3].error.reason
 
 
 def test_every_wrapper_can_be_pickled() -> None:
@@ -291,7 +291,7 @@ def test_every_wrapper_can_be_pickled() -> None:
     samples = [sample("a b", value=1, gold="c"), sample("c", value=2, gold="d e")]
     for reward in made:
         again = pickle.loads(pickle.dumps(reward))
-        assert answers(again, samples) == answers(reward, samples)
+        assert results(again, samples) == results(reward, samples)
 
 
 def _public(module: Any) -> set[str]:

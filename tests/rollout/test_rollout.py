@@ -20,7 +20,7 @@ from posttrain.models import LanguageModel
 from posttrain.models.tiny import tiny_tokenizer
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import (
-    Plan,
+    RolloutRequest,
     collect,
     fit_tasks,
     regroup,
@@ -80,9 +80,9 @@ class LengthScorer:
         return [Score(float(s.columns["n"]), {"n": float(s.columns["n"])}) for s in samples]
 
 
-def plans(count: int, group: int) -> list[Plan]:
+def plans(count: int, group: int) -> list[RolloutRequest]:
     tasks = [Task(f"t{i}", f"prompt {i}", {"n": i}) for i in range(count)]
-    return [Plan(t, g, Sampling(8), seed=group * i + g) for i, t in enumerate(tasks) for g in range(group)]
+    return [RolloutRequest(t, g, Sampling(8), seed=group * i + g) for i, t in enumerate(tasks) for g in range(group)]
 
 
 def test_order_is_that_of_the_plans(tiny: LanguageModel) -> None:
@@ -147,7 +147,7 @@ class WaitingEngine(BackwardsEngine):
     ) -> Iterator[tuple[int, Completion]]:
         *early, last = super().generate(requests, deadline_seconds)
         yield from early
-        assert self.scorer.scored.wait(10) != self.scorer.whole_batch
+        assert self.scorer.scored.wait(0.2 if self.scorer.whole_batch else 60) != self.scorer.whole_batch
         if self.then is not None:
             raise self.then
         yield last
@@ -189,18 +189,21 @@ def test_what_goes_wrong_while_scoring_is_raised_before_all_is_sampled(tiny: Lan
         ) -> Iterator[tuple[int, Completion]]:
             for n, answer in enumerate(super().generate(requests, deadline_seconds)):
                 time.sleep(0.02)
-                assert n < 20, "went on sampling"
+                assert n < 1000, "went on sampling"
                 yield answer
 
     scorer = Broken()
     with pytest.raises(RunFailed, match="no worker"):
-        collect(Patient(tiny.chat.turn_end), tiny.chat, scorer, plans(20, 2))  # type: ignore[arg-type]
+        collect(Patient(tiny.chat.turn_end), tiny.chat, scorer, plans(1000, 2))  # type: ignore[arg-type]
     assert scorer.aborted.is_set()
 
 
 def test_an_interrupt_does_not_wait_for_a_reward(tiny: LanguageModel, tmp_path: Path) -> None:
-    """A reward that sleeps for a minute is killed with its worker."""
-    (tmp_path / "slow.py").write_text("import time\ndef slow(response):\n    time.sleep(60)\n    return 1.0\n")
+    """A reward that sleeps for an hour is killed with its worker: were it waited for, the test would not end."""
+    begun = tmp_path / "begun"
+    (tmp_path / "slow.py").write_text(
+        f"import time\ndef slow(response):\n    open({str(begun)!r}, 'w').close()\n    time.sleep(3600)\n"
+    )
 
     class Interrupted(BackwardsEngine):
         def generate(
@@ -208,15 +211,14 @@ def test_an_interrupt_does_not_wait_for_a_reward(tiny: LanguageModel, tmp_path: 
         ) -> Iterator[tuple[int, Completion]]:
             *early, _ = super().generate(requests, deadline_seconds)
             yield from early
-            time.sleep(0.5)
+            while not begun.exists():
+                time.sleep(0.01)
             raise KeyboardInterrupt
 
-    with Scorer([f"{tmp_path}/slow.py:slow"], columns=["n"], timeout_seconds=90) as scorer:
+    with Scorer([f"{tmp_path}/slow.py:slow"], columns=["n"], timeout_seconds=3600) as scorer:
         assert not scorer.whole_batch
-        start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             collect(Interrupted(tiny.chat.turn_end), tiny.chat, scorer, plans(3, 2))
-        assert time.monotonic() - start < 20
 
 
 def test_a_reward_named_environment_is_refused_beside_one(tiny: LanguageModel) -> None:
@@ -252,7 +254,9 @@ def test_regroup_splits_at_tasks_and_at_index_zero() -> None:
 
 def test_statuses(tiny: LanguageModel) -> None:
     """A random model seldom ends within 3 tokens: `truncated`, without an error."""
-    rollouts = sample(LocalEngine(tiny), tiny.chat, [Plan(Task("t", "p"), 0, Sampling(3, temperature=0.0), 0)])
+    rollouts = sample(
+        LocalEngine(tiny), tiny.chat, [RolloutRequest(Task("t", "p"), 0, Sampling(3, temperature=0.0), 0)]
+    )
     assert [(r.status, r.error, r.response_length) for r in rollouts] == [("truncated", None, 3)]
     answered = sample(BackwardsEngine(tiny.chat.turn_end), tiny.chat, plans(1, 1))
     assert answered[0].status == "ok"
@@ -263,9 +267,9 @@ def test_records_are_read_as_they_were(tiny: LanguageModel, tmp_path: Path) -> N
     the bit, floats included."""
     tasks = [Task("a", "What is 2 + 2?"), Task("b", (Message("system", "Be brief."), Message("user", "Grüße?")))]
     sampling = Sampling(12, temperature=0.9, top_p=0.8)
-    made = [Plan(t, g, sampling, rollout_seed(0, 1, i, g)) for i, t in enumerate(tasks) for g in range(3)]
+    made = [RolloutRequest(t, g, sampling, rollout_seed(0, 1, i, g)) for i, t in enumerate(tasks) for g in range(3)]
     rollouts = sample(LocalEngine(tiny), tiny.chat, made)
-    rollouts += sample(BackwardsEngine(2, frozenset({0})), tiny.chat, [Plan(tasks[0], 3, sampling, 5)])
+    rollouts += sample(BackwardsEngine(2, frozenset({0})), tiny.chat, [RolloutRequest(tasks[0], 3, sampling, 5)])
     assert rollouts[-1].status == "failed" and all(r.segments[0].kept_token_ids for r in rollouts[:-1])
     values = [
         Score(0.1 + 0.2, {"math": 0.1 + 0.2, "format": None}),

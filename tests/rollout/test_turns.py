@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from posttrain.models import LanguageModel
 from posttrain.models.flops import FlopCounter
 from posttrain.rollout import (
     Limits,
-    Plan,
+    RolloutRequest,
     collect,
     fit_tasks,
     rollout_from_json,
@@ -39,14 +40,17 @@ def tokens(text: str) -> tuple[int, ...]:
     return tuple(TOKENIZER(text, add_special_tokens=False)["input_ids"])
 
 
-def plans(count: int, new: int = 500) -> list[Plan]:
-    return [Plan(Task(f"t{i}", f"q{i}", {"n": i}), 0, Sampling(new), 10 + i, episode_seed=70 + i) for i in range(count)]
+def plans(count: int, new: int = 500) -> list[RolloutRequest]:
+    return [
+        RolloutRequest(Task(f"t{i}", f"q{i}", {"n": i}), 0, Sampling(new), 10 + i, episode_seed=70 + i)
+        for i in range(count)
+    ]
 
 
 def talk(
     replies: Mapping[int, Sequence[Reply | Lost]],
     *texts: str,
-    made: Sequence[Plan] | None = None,
+    made: Sequence[RolloutRequest] | None = None,
     limits: Limits = LIMITS,
     backwards: bool = False,
     **options: Any,
@@ -107,18 +111,20 @@ def test_an_answer_without_its_end_ends_the_conversation() -> None:
     assert (rollout.status, rollout.text) == ("truncated", "xyz") and environment.heard == {}
 
 
-def test_out_of_time_is_failed_and_not_judged() -> None:
+def test_out_of_time_is_failed_and_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds, of which the first replies take eleven."""
+    now = [0.0]
+    monkeypatch.setattr("posttrain.rollout.turns.time", SimpleNamespace(monotonic=lambda: now[0]))
+
     class Slow(ScriptedEnvironment):
         def act(self, answers: Mapping[int, Message]) -> dict[int, Reply | Lost]:
-            import time
-
-            time.sleep(0.02)
+            now[0] += 11
             return super().act(answers)
 
     engine = ScriptedEngine(lambda key, turn: (*tokens("a"), CHAT.turn_end))
     environment = Slow({0: [MORE] * 9, 1: [DONE]})
-    slow, quick = sample(engine, CHAT, plans(2), None, environment, Limits(9, 4096, seconds=0.01))
-    assert (slow.status, slow.error) == ("failed", "the conversation was not over within its time limit of 0.01 s")
+    slow, quick = sample(engine, CHAT, plans(2), None, environment, Limits(9, 4096, seconds=10))
+    assert (slow.status, slow.error) == ("failed", "the conversation was not over within its time limit of 10 s")
     assert slow.environment_reward is None and slow.response_length == 2
     assert (quick.status, quick.environment_reward) == ("ok", 1.0)
     assert environment.finished == [1, 0]
@@ -176,7 +182,7 @@ def test_a_call_that_cannot_be_read_is_told_to_the_model_and_not_to_the_environm
 def test_first_observations() -> None:
     messages = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"))
     tasks = [Task("text", "q"), Task("user", messages), Task("none", messages[:1]), Task("nothing", "q")]
-    made = [Plan(task, 0, Sampling(50), 0) for task in tasks]
+    made = [RolloutRequest(task, 0, Sampling(50), 0) for task in tasks]
     first = {0: "see", 1: " see", 2: "see \ud83d"}
     _, engine, _ = talk({i: [DONE] for i in range(4)}, "a", made=made, first=first)
     prompts = [TOKENIZER.decode(asked[0].prompt_ids) for asked in engine.asked.values()]
@@ -262,7 +268,7 @@ def test_json_holds_a_conversation_exactly() -> None:
 def real(tiny: LanguageModel) -> tuple[list[Group], LocalEngine]:
     """Conversations of the tiny model, whose turns end with a letter that is drawn often enough."""
     sampling = Sampling(40, stop=("e", "a", "o", " "))
-    made = [Plan(Task(f"t{i}", f"task {i}"), g, sampling, 2 * i + g) for i in range(3) for g in range(2)]
+    made = [RolloutRequest(Task(f"t{i}", f"task {i}"), g, sampling, 2 * i + g) for i in range(3) for g in range(2)]
     replies = {i: [MORE, Reply((Message("tool", "3"),), False), DONE] for i in range(6)}
     engine = LocalEngine(tiny, slots=4)
     return collect(engine, tiny.chat, None, made, None, ScriptedEnvironment(replies), Limits(3, 600)), engine

@@ -21,12 +21,13 @@ from posttrain.cli.main import main
 from posttrain.cli.options import parse_options
 from posttrain.config import SampleConfig, SftConfig
 from posttrain.models import load_model
-from posttrain.runs.log import RunLog, check_out, read_jsonl, read_metrics, write_atomic
+from posttrain.runs.log import RunLog, is_finished_run, read_jsonl, read_metrics, write_atomic
+from posttrain.train.checkpoints import DamagedFile, fill_checkpoint, load_checkpoint
 from posttrain.train.dpo.data import Example
 from posttrain.train.dpo.reference import StoredReference
 from posttrain.train.generate.sample import sample_answers
-from posttrain.train.loop import _checkpoint, _restore, _Tracker, make_policy
-from posttrain.train.policy import DamagedFile, LocalPolicy
+from posttrain.train.loop import make_policy
+from posttrain.train.policy import LocalPolicy
 from posttrain.train.rl.advantages import trainable
 from posttrain.train.rl.controllers import AdaptiveKl, Constraints, restore, state
 from posttrain.types import InputError, Rollout, RunFailed, Sampling, Segment
@@ -48,8 +49,7 @@ def checkpoint(policy: LocalPolicy, tmp_path: Path) -> Path:
     folder = tmp_path / NAME
     folder.mkdir()
     policy.save(folder)
-    tracker = {"best": None, "best_step": 0, "worse": 0}
-    (folder / STATE).write_text(json.dumps({"step": 2, "tracker": tracker}))
+    (folder / STATE).write_text(json.dumps({"step": 2}))
     return folder
 
 
@@ -106,10 +106,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "state missing": missing(STATE),
     "state of no length": cut(STATE, 0),
     "state no object": written(STATE, "[1]"),
-    "state without a tracker": written(STATE, '{"step": 2}'),
-    "a step far away": written(STATE, '{"step": 1000000000, "tracker": {}}'),
-    "a tracker of text": written(STATE, '{"step": 2, "tracker": {"best": "x", "best_step": 0, "worse": 0}}'),
-    "a step that is no number": written(STATE, '{"step": null, "tracker": {}}'),
+    "a step far away": written(STATE, '{"step": 1000000000}'),
+    "a step that is no number": written(STATE, '{"step": null}'),
 }
 
 
@@ -120,12 +118,11 @@ def test_a_checkpoint_without_one_of_its_files_is_refused(policy: LocalPolicy, t
     stage: Any = SimpleNamespace(
         policy=policy, total_steps=4, load=lambda _: None, save=lambda to: (to / "reference.safetensors").touch()
     )
-    tracker = _Tracker(SftConfig(model="m", data="x", out=Path("x")))
-    _checkpoint(stage, tracker, 2)(folder)
-    assert _restore(folder, stage, tracker) == 2
+    fill_checkpoint(stage, 2, folder)
+    assert load_checkpoint(folder, stage) == 2
     (folder / "reference.safetensors").unlink()
     with pytest.raises(DamagedFile, match=r"reference\.safetensors is missing"):
-        _restore(folder, stage, tracker)
+        load_checkpoint(folder, stage)
 
 
 @pytest.mark.parametrize("saved", [{"beta": -1.0}, {"beta": float("nan")}, {"multipliers": {}}, {"beta": "0.1"}])
@@ -142,13 +139,13 @@ def test_a_damaged_checkpoint_is_refused(policy: LocalPolicy, checkpoint: Path, 
     DAMAGES[damage](checkpoint)
     stage: Any = SimpleNamespace(policy=policy, total_steps=4, load=lambda folder: None)
     with pytest.raises(DamagedFile, match=str(checkpoint)):
-        _restore(checkpoint, stage, _Tracker(SftConfig(model="m", data="x", out=Path("x"))))
+        load_checkpoint(checkpoint, stage)
     assert all(torch.equal(p, b) for p, b in zip(policy.parameters.values(), before, strict=True))
 
 
 def test_a_whole_checkpoint_is_taken(policy: LocalPolicy, checkpoint: Path) -> None:
     stage: Any = SimpleNamespace(policy=policy, total_steps=4, load=lambda folder: None)
-    assert _restore(checkpoint, stage, _Tracker(SftConfig(model="m", data="x", out=Path("x")))) == 2
+    assert load_checkpoint(checkpoint, stage) == 2
 
 
 def interrupted(tmp_path: Path) -> tuple[list[str], Path]:
@@ -227,7 +224,7 @@ def test_nobody_waits_for_a_pipe_in_a_run_folder(tmp_path: Path, name: str) -> N
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
     with pytest.raises(InputError, match="neither a file nor a folder"):
-        check_out(run, {"model": "m"}, resume=True)
+        is_finished_run(run, {"model": "m"}, resume=True)
     assert kept_date(run / "config.yaml") is None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from posttrain.runs.log import RunLog, check_out, read_jsonl, write_atomic
+from posttrain.runs.log import RunLog, is_finished_run, read_jsonl, write_atomic
 from posttrain.types import InputError
 
 CONFIG: dict[str, Any] = {"model": "m", "seed": 1, "out": "x", "resume": False}
@@ -127,15 +127,15 @@ def test_one_process_at_a_time(log: RunLog) -> None:
 def test_what_may_change_between_start_and_resume(tmp_path: Path) -> None:
     out = tmp_path / "run"
     RunLog(out, CONFIG, resume=False).close()
-    assert check_out(out, {**CONFIG, "resume": True, "out": "elsewhere"}, resume=True) is False
+    assert is_finished_run(out, {**CONFIG, "resume": True, "out": "elsewhere"}, resume=True) is False
     with pytest.raises(InputError, match="--resume: seed was 1 in .* and is 2 now"):
-        check_out(out, {**CONFIG, "seed": 2}, resume=True)
+        is_finished_run(out, {**CONFIG, "seed": 2}, resume=True)
     with pytest.raises(InputError, match="batch-size was None .* and is 4 now"):
-        check_out(out, {**CONFIG, "batch_size": 4}, resume=True)
+        is_finished_run(out, {**CONFIG, "batch_size": 4}, resume=True)
     with pytest.raises(InputError, match="already holds a run; add --resume"):
-        check_out(out, CONFIG, resume=False)
+        is_finished_run(out, CONFIG, resume=False)
     (out / "lineage.json").write_text(json.dumps({}))
-    assert check_out(out, CONFIG, resume=True) is True
+    assert is_finished_run(out, CONFIG, resume=True) is True
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "", "a: [", "\x00"])

@@ -107,7 +107,7 @@ def test_a_missing_folder_and_a_damaged_file_are_named(log: RunLog):
 
 def test_reading_needs_no_torch():
     code = "import sys, posttrain.runs.reader; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_every_command_is_named_as_its_configuration():

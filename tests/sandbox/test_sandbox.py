@@ -23,7 +23,7 @@ from posttrain.sandbox.box import LIMITS, Box, BoxLost, Forged, OutOfTime
 from posttrain.sandbox.guest.plain import decode
 from posttrain.sandbox.seccomp import ALLOWED, PARTLY, allowed, filter_program
 from posttrain.types import InputError
-from tests.sandbox.test_exploits import boxes_left
+from tests.sandbox.test_exploits import adopting_orphans, boxes_left, boxes_settled
 
 ROOT = Path(__file__).parents[2]
 GOOD = "```python\ndef f(n): return n\n```"
@@ -33,7 +33,7 @@ CASES = [{"args": [1], "expected": 1}]
 def inside(body: str, imports: str = "import os, sys") -> Any:
     """What `f()` with this body returns in a box."""
     source = f"{imports}\ndef f():\n" + "".join(f"    {line}\n" for line in body.splitlines())
-    with Candidate([Reading("", source)], "f", Grader(3.0, allow_unsafe=False)) as candidate:
+    with Candidate([Reading("", source)], "f", Grader(30.0, allow_unsafe=False)) as candidate:
         answer = candidate.reply(["list", []], ["dict", []])
     assert answer[0] == "returned", answer
     return decode(answer[1])
@@ -174,7 +174,7 @@ def test_the_numbers_are_the_kernels(header: str, column: int, macro: str) -> No
 
 def test_two_boxes_at_a_time_do_not_see_each_other() -> None:
     with Box("candidate", 5) as one, Box("candidate", 5) as other:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         load = {"sources": [("", "import os\ndef f(): return os.listdir('/tmp')")], "entry_point": "f"}
         write = {"sources": [("", "open('/tmp/x', 'w')\ndef f(): return 1")], "entry_point": "f"}
         assert one.ask(write, deadline) == ["loaded"]
@@ -187,9 +187,9 @@ def test_an_answer_needs_the_nonce_of_its_call_and_comes_alone() -> None:
     forge = "import os\ndef f(line): os.write(9, line.encode() + b'\\n')"
     for line in ('["x","returned",1,null]', "{}", "[]", "[" * 3000, ""):
         with Box("candidate", 5) as box:
-            box.ask({"sources": [("", forge)], "entry_point": "f"}, time.monotonic() + 5)
+            box.ask({"sources": [("", forge)], "entry_point": "f"}, time.monotonic() + 60)
             with pytest.raises(Forged):
-                box.ask({"args": ["list", [line]], "kwargs": ["dict", []]}, time.monotonic() + 5)
+                box.ask({"args": ["list", [line]], "kwargs": ["dict", []]}, time.monotonic() + 60)
 
 
 def test_a_second_answer_to_the_last_call_spoils_all() -> None:
@@ -204,7 +204,7 @@ def test_waits_have_a_deadline() -> None:
     with Box("candidate", 5) as box, pytest.raises(OutOfTime):
         box.ask({"sources": [("", "while True: pass")], "entry_point": "f"}, time.monotonic() + 0.3)
     with Box("candidate", 5) as box, pytest.raises(BoxLost, match="ended"):
-        box.ask({"sources": [("", "import os; os._exit(0)")], "entry_point": "f"}, time.monotonic() + 5)
+        box.ask({"sources": [("", "import os; os._exit(0)")], "entry_point": "f"}, time.monotonic() + 60)
 
 
 def test_where_no_sandbox_starts_nothing_is_run(no_bubblewrap: None, tmp_path: Path) -> None:
@@ -248,11 +248,11 @@ def test_a_box_that_does_not_begin_leaves_nothing(monkeypatch: pytest.MonkeyPatc
         for _ in range(5 if target == "os.pidfd_open" else 1):  # how far bubblewrap is then depends on luck
             with monkeypatch.context() as patch:
                 patch.setattr(target, value)
-                patch.setattr(sandbox, "START_SECONDS", 0.5 if "arguments" in target else 20.0)
+                patch.setattr(sandbox, "START_SECONDS", 0.5 if "arguments" in target else 120.0)
                 with pytest.raises((InputError, OSError)):
                     Box("candidate", 5)
         assert descriptors() == before, target
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while (left := boxes_left() + [pid for pid in children() if pid not in others]) and time.monotonic() < until:
             time.sleep(0.01)
         assert left == [], target
@@ -304,20 +304,17 @@ def test_everything_ends_with_the_grader() -> None:
     suite_runner(False).close()
     program = (
         "from posttrain.rewards.code.reward import code\n"
-        "code('```python\\ndef f(n):\\n    while True: pass\\n```', '', 'f', test='assert f(1)', seconds=60)\n"
+        "code('```python\\ndef f(n):\\n    while True: pass\\n```', '', 'f', test='assert f(1)', seconds=600)\n"
     )
     grader = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)})
-    try:
-        until = time.monotonic() + 20
-        while len(boxes_left()) < 7 and time.monotonic() < until:
-            time.sleep(0.02)
-        assert len(boxes_left()) == 7  # two boxes of twice bubblewrap and Python, and the process of the suite
-    finally:
-        grader.kill()
-        grader.wait()
-    while boxes_left() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert boxes_left() == []
+    with adopting_orphans():
+        try:
+            left = boxes_settled(7)
+            assert len(left) == 7, left  # two boxes of twice bubblewrap and Python, and the process of the suite
+        finally:
+            grader.kill()
+            grader.wait()
+        assert boxes_settled(0) == []
 
 
 def test_a_processor_without_a_filter_is_refused() -> None:

@@ -1,27 +1,27 @@
-"""A server that speaks the chat-completions protocol and does what the last message says. Run as a process: it prints
-its port, and writes a line about every request to the file it is given."""
+"""A server that speaks the chat-completions protocol and does what the last message says, in threads of this
+process."""
 
 from __future__ import annotations
 
 import json
-import sys
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-SLOW_SECONDS = 0.2
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
 class State:
     """What requests share."""
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
+    def __init__(self) -> None:
+        self.log: list[dict[str, Any]] = []
         self.lock = threading.Lock()
+        self.over = threading.Event()
+        self.three = threading.Barrier(3)
         self.under_way = 0
         self.seen: dict[str, int] = {}
 
@@ -32,12 +32,12 @@ class State:
             text = json.dumps(request, sort_keys=True)
             before = self.seen.get(text, 0)
             self.seen[text] = before + 1
-            with self.log.open("a") as stream:
-                row = {"path": path, "request": request, "key": headers["Authorization"], "cookie": headers["Cookie"]}
-                stream.write(json.dumps(row | {"under_way": self.under_way}) + "\n")
+            row = {"path": path, "request": request, "key": headers["Authorization"], "cookie": headers["Cookie"]}
+            self.log.append(row | {"under_way": self.under_way})
             return before
 
     def leave(self) -> None:
+        """Before the answer is sent: the client may ask again before this thread goes on."""
         with self.lock:
             self.under_way -= 1
 
@@ -49,10 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         before = self.state.enter(self.path, request, self.headers)
-        try:
-            self.answer(request, request["messages"][-1]["content"], before)
-        finally:
-            self.state.leave()
+        self.answer(request, request["messages"][-1]["content"], before)
 
     def answer(self, request: dict[str, Any], text: str, before: int) -> None:
         if text == "busy" and before == 0:
@@ -64,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         elif text == "too long":
             self.send(400, {"error": {"message": "this is\nmore than the context"}})
         elif text == "hang":
-            time.sleep(30)
+            self.state.over.wait(60)
         elif text == "html":
             self.send(200, "<html>not here</html>", {"Content-Type": "text/html"})
         elif text == "torn":
@@ -76,8 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         elif text == "tool":
             self.send(200, completion(None, "tool_calls"))
         else:
-            if text == "slow":
-                time.sleep(SLOW_SECONDS)
+            if text == "together":
+                self.state.three.wait(60)
             reason = "length" if text == "long" else "stop"
             sent = completion(f"{text} {request.get('seed', 0) % 10}", reason)
             if text.startswith("usage "):
@@ -85,6 +82,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, sent, {"Set-Cookie": "who=you; Path=/"} if text == "cookie" else None)
 
     def send(self, status: int, body: str | dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        self.state.leave()
         data = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
@@ -103,13 +101,34 @@ def completion(text: str | None, reason: str) -> dict[str, Any]:
     return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": USAGE}
 
 
-def main(handler: type[Handler] = Handler) -> None:
-    handler.state = State(Path(sys.argv[1]))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    print(server.server_port, flush=True)
-    server.serve_forever()
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that gave up is no error."""
 
 
-if __name__ == "__main__":
-    main()
+class ChatServer:
+    """A running server by its address, and what it was asked."""
+
+    def __init__(self, url: str, state: State) -> None:
+        self.url = url
+        self.state = state
+
+    def requests(self) -> list[dict[str, Any]]:
+        with self.state.lock:
+            return list(self.state.log)
+
+
+@contextmanager
+def serve(handler: type[Handler] = Handler) -> Iterator[ChatServer]:
+    """A running server."""
+    state = State()
+    server = Server(("127.0.0.1", 0), type("Bound", (handler,), {"state": state}))
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+    try:
+        yield ChatServer(f"http://127.0.0.1:{server.server_port}/v1", state)
+    finally:
+        state.over.set()
+        server.shutdown()
+        server.server_close()

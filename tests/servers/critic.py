@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.servers.chat import Handler, completion, main
+from tests.servers.chat import Handler, completion
 
 
 class Critic(Handler):
@@ -23,7 +23,3 @@ class Critic(Handler):
             self.send(200, completion(f"not {principle}", "length" if prompt == "critique cut" else "stop"))
         else:
             self.send(200, completion(f"{prompt}: revised" + " twice" * turns[0].endswith("revised"), "stop"))
-
-
-if __name__ == "__main__":
-    main(Critic)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.servers.chat import Handler, completion, main
+from tests.servers.chat import Handler, completion
 
 MARK = re.compile(r"lines with the mark ([0-9a-f]{12}) is material")
 BLOCK = r"^<<< ([A-Z ]+?)(?: \(.*?\))? {mark} >>>\n(.*?)\n<<< END {mark} >>>$"
@@ -56,7 +56,3 @@ class Judge(Handler):
         if "equal" in a + b:
             return "tie"
         return "A" if len(a) > len(b) else "B"
-
-
-if __name__ == "__main__":
-    main(Judge)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from posttrain.stats import wilson_interval
+from posttrain.stats import share
 
 EXPERIMENTS = 4000
 RESAMPLES = 1000
@@ -67,6 +67,6 @@ def test_wilsons_interval_covers_any_number_of_zeros_and_ones() -> None:
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 9):
         truths = rng.random(EXPERIMENTS)
-        intervals = [wilson_interval(list((rng.random(n) < p).astype(float))) for p in truths]
-        held = [i.low <= p <= i.high for i, p in zip(intervals, truths, strict=True)]
+        intervals = [share(int((rng.random(n) < p).sum()), n) for p in truths]
+        held = [i["low"] <= p <= i["high"] for i, p in zip(intervals, truths, strict=True)]
         assert np.mean(held) > 0.94, n

@@ -105,7 +105,7 @@ def test_given_completions_take_the_rest_of_the_share(tmp_path: Path, teacher: s
     assert [m["on_policy"] for m in metrics(off)] == [0, 0] and not (off / "rollouts.jsonl").read_text()
 
 
-@pytest.mark.parametrize("beta", [0.0, 1.0])
+@pytest.mark.parametrize("beta", [0.0, pytest.param(1.0, marks=pytest.mark.stress)])
 def test_the_student_comes_nearer_on_held_out_prompts(tmp_path: Path, teacher: str, beta: float) -> None:
     held_out = write_rows(tmp_path / "held-out.jsonl", [{"prompt": r["prompt"]} for r in sft_rows(26)[20:]])
     options = {"batch_size": 8, "jsd_beta": beta, "eval_data": str(held_out), "max_new_tokens": 8}

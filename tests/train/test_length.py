@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from posttrain.cli.main import main
-from posttrain.config import AverageConfig, ReviseConfig, RlConfig, SampleConfig, SftConfig
+from posttrain.config import ReviseConfig, RlConfig, SampleConfig, SftConfig
 from posttrain.data.fitting import Fitted
 from posttrain.runs.config import Progress, compare, own_settings, read_settings
 from posttrain.train.data_order import planned_steps, step_rows
@@ -322,9 +322,8 @@ def test_settings_of_data_come_back_as_they_were(
         monkeypatch.setattr(f"posttrain.train.generate.{name}.source_of", lambda *_: FakeSource())
         monkeypatch.setattr(f"posttrain.train.generate.{name}.fitting", stopped)
     with pytest.raises(RunFailed, match="here"):
-        methods.METHODS[method](config)
-    commands = {"sample": SampleConfig, "revise": ReviseConfig, "sft": SftConfig, "average": AverageConfig}
-    found = own_settings(tmp_path / "run", {}, method, commands)
+        methods.METHODS[method].function(config)
+    found = own_settings(tmp_path / "run", {}, method)
     assert kind(**found) == config.model_copy(update={"resume": True})
 
 
@@ -344,6 +343,10 @@ def test_how_many_answers_are_written_is_no_matter_of_checkpoints(tmp_path: Path
     with pytest.raises(InputError, match="keep was 1"):
         compare(file, settings | {"keep": 2}, True, Progress)
     assert compare(file, settings | {"endpoint_retries": 2}, False, Progress).settings
+    assert compare(file, settings | {"reward_workers": 2}, False, Progress).settings
+    del settings["reward_workers"]  # of an earlier version
+    file.write_text(yaml.safe_dump(settings))
+    assert not compare(file, settings | {"reward_workers": None}, False, Progress).settings
 
 
 def test_an_average_is_resumed_with_its_models(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -368,7 +371,7 @@ def test_settings_of_rl_come_back_as_they_were(tmp_path: Path, algorithm: str) -
         RlConfig,
         ["--resume", str(tmp_path)],
         "posttrain rl",
-        completed=lambda run, given: own_settings(run, given, "rl", {"rl": RlConfig, "sft": SftConfig}),
+        completed=lambda run, given: own_settings(run, given, "rl"),
     )
     assert again == config.model_copy(update={"resume": True})
 

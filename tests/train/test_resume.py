@@ -44,8 +44,11 @@ KINDS: dict[str, str] = {
     "online-dpo": "online-dpo --batch-size 8 --group-size 4 --max-new-tokens 6 --max-refills 1 --reference-every 3",
     "distill": "distill --batch-size 4 --max-new-tokens 6 --on-policy-share 0.7 --lora-rank 4",
 }
-LONG = ("sft", "tr-dpo", "kto", "length-head", "process-model", "online-dpo", "dapo")
-"""Kinds that the stress tests alone run: another one goes the same way."""
+KILLED = ("dpo", "ppo")
+"""Kinds that are killed for real here: one with a stored reference, one with rollouts and a critic. The stress tests
+kill all kinds."""
+CUT = ("lora", "reward-model", "rl", "env", "distill")
+"""Kinds that resume from a folder as a kill leaves it. What is in neither goes the same way as another one."""
 UPDATES = {"rl": 2, "ppo": 2}
 """Optimizer steps of the policy in a step, where that is not one."""
 
@@ -83,7 +86,7 @@ def arguments(tmp_path: Path, kind: str, out: str, steps: int = STEPS) -> list[s
     return [*KINDS[kind].split(), *common, "--save-every", str(SAVE_EVERY), *extra]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LONG])
+@pytest.mark.parametrize("kind", KILLED)
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kind: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     rng = random.Random(kind)
@@ -96,11 +99,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kind: str) -> N
     reached = steps_written(killed)
     assert at <= reached < STEPS
     assert not (killed / "lineage.json").exists()
-    # what a kill in the middle of a write would leave
-    for file in ("metrics.jsonl", "rollouts.jsonl"):
-        if (killed / file).exists():
-            with (killed / file).open("a") as stream:
-                stream.write('{"step": 1, "te')
+    tear_lines(killed)
 
     finish(launch([*command, "--resume"], tmp_path / "resumed.txt"), tmp_path / "resumed.txt")
 
@@ -113,6 +112,44 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kind: str) -> N
     assert events(killed, "finished")[0]["optimizer_steps_of_this_process"] == (STEPS - start) * updates
     assert events(whole, "finished")[0]["optimizer_steps_of_this_process"] == STEPS * updates
     assert not events(whole, "resumed_from")
+
+
+def tear_lines(run: Path) -> None:
+    """Leave what a kill in the middle of a write does."""
+    for file in (run / "metrics.jsonl", run / "rollouts.jsonl"):
+        if file.exists():
+            with file.open("a") as stream:
+                stream.write('{"step": 1, "te')
+
+
+def cut(run: Path, whole: Path, at: int) -> None:
+    """Make `run` what a kill after step `at` of `whole` leaves."""
+    shutil.copytree(whole, run)
+    for file in (run / "metrics.jsonl", run / "rollouts.jsonl", run / "events.jsonl"):
+        if file.exists():
+            write_rows(
+                file, [row for row in read_rows(file) if row.get("step", 0) <= at and row.get("event") != "finished"]
+            )
+    for path in run.iterdir():
+        if path.name not in ("config.yaml", "checkpoints", "reference") and path.suffix != ".jsonl":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for folder in (run / "checkpoints").glob("step-*"):
+        if int(folder.name.removeprefix("step-")) > at:
+            shutil.rmtree(folder)
+    tear_lines(run)
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_resumed_from_a_cut_folder_equals_uninterrupted(tmp_path: Path, kind: str) -> None:
+    """Step 5 was written and its checkpoint was not: it is taken again, on the rollouts that were recorded."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main([*arguments(tmp_path, kind, "whole", steps=SAVE_EVERY + 2), "--keep", "2"]) == 0
+    cut(killed, whole, at=SAVE_EVERY + 1)
+    assert main([*arguments(tmp_path, kind, "killed", steps=SAVE_EVERY + 2), "--keep", "2", "--resume"]) == 0
+    assert_same_run(killed, whole, partial(metrics, timeless=True))
+    assert [e["resumed_from"] for e in events(killed, "resumed_from")] == [SAVE_EVERY]
+    taken = [e["optimizer_steps_of_this_process"] for e in events(killed, "finished")]
+    assert taken == [2 * UPDATES.get(kind, 1)]
 
 
 def test_recorded_rollouts_are_not_scored_again(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ class Reading:
     source: str
 
 
-def readings(response: str, entry_point: str | None, preamble: str) -> list[Reading]:
+def candidate_sources(response: str, entry_point: str | None, preamble: str) -> list[Reading]:
     """What the response may mean, the likeliest first; empty where there is no code.
 
     The last fenced block that defines the entry point; else the last that is named Python, or of those without a name

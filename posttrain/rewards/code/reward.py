@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Self
 
 from posttrain.data.columns import parsed_list
-from posttrain.rewards.code.blocks import Reading, finished, python_of, readings
+from posttrain.rewards.code.blocks import Reading, candidate_sources, finished, python_of
 from posttrain.sandbox.box import Box, BoxLost, Forged, OutOfTime
 from posttrain.sandbox.guest.plain import NotPlain, encode
 from posttrain.sandbox.guest.shown import SECONDS
@@ -51,7 +51,7 @@ def code(
     HumanEval (arXiv:2107.03374)."""
     grader = Grader(seconds, allow_unsafe)
     preamble = python_of(prompt)
-    sources = readings(response, entry_point, preamble)
+    sources = candidate_sources(response, entry_point, preamble)
     if test is not None:
         if not entry_point:
             raise ValueError(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 from posttrain.engine.endpoint import Answering, Endpoint, EndpointError, Question, Reply
 from posttrain.rewards.judge.prompts import Unclear
 from posttrain.types import InputError, Message, RunFailed, Sampling
 
+R = TypeVar("R")
 LEDGER = "spent"
 """The file in the cache that counts the requests and tokens of all workers and runs that use it."""
 
@@ -27,17 +31,32 @@ Outcome = str | Unclear
 class JudgeModel:
     """The options of a judge that say which model it is; see docs/judges.md."""
 
-    model: str | None
-    url: str | None
-    temperature: float
-    max_new_tokens: int
-    key: str
-    timeout: float
-    retries: int
-    concurrency: int
-    cache: str | None
-    max_requests: int | None
-    max_tokens: int | None
+    model: str | None = None
+    url: str | None = None
+    temperature: float = 0.0
+    max_new_tokens: int = 1024
+    key: str = "OPENAI_API_KEY"
+    timeout: float = 60.0
+    retries: int = 3
+    concurrency: int = 16
+    cache: str | None = None
+    max_requests: int | None = None
+    max_tokens: int | None = None
+
+
+def with_model_options(make: Callable[..., R]) -> Callable[..., R]:
+    """A function whose first parameter is a `JudgeModel`, as one that takes the options of it instead, by name."""
+    model, url, *rest = inspect.signature(JudgeModel).parameters.values()
+    own = list(inspect.signature(make).parameters.values())[1:]
+
+    @wraps(make)
+    def judge(**options: Any) -> R:
+        judging = JudgeModel(**{p.name: options.pop(p.name) for p in (model, url, *rest) if p.name in options})
+        return make(judging, **options)
+
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (model, url, *own, *rest)]
+    judge.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return judge
 
 
 @contextmanager

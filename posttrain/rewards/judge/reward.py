@@ -7,13 +7,13 @@ strictly, see `judge_prompts`; a reply that says nothing in the form asked for l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from posttrain.engine.endpoint import Answering
-from posttrain.rewards.judge.backend import JudgeModel, Outcome, open_model, outcomes_of, text_of
+from posttrain.rewards.judge.backend import JudgeModel, Outcome, open_model, outcomes_of, text_of, with_model_options
 from posttrain.rewards.judge.prompts import (
     Criterion,
     Unclear,
@@ -23,29 +23,19 @@ from posttrain.rewards.judge.prompts import (
     read_score,
     score_question,
 )
-from posttrain.rewards.registry import Signature
+from posttrain.rewards.protocol import Context, Needs, RewardResult, Signature
 from posttrain.types import InputError, Sample
-from posttrain.workers.returns import Answer, failure
 
 T = TypeVar("T")
 
 
+@with_model_options
 def judge(
+    judging: JudgeModel,
     *,
-    model: str | None = None,
-    url: str | None = None,
     rubric: str | None = None,
     reference: str | None = None,
     scale: str = "1-10",
-    temperature: float = 0.0,
-    max_new_tokens: int = 1024,
-    key: str = "OPENAI_API_KEY",
-    timeout: float = 60.0,
-    retries: int = 3,
-    concurrency: int = 16,
-    cache: str | None = None,
-    max_requests: int | None = None,
-    max_tokens: int | None = None,
 ) -> Judge:
     """Σ w·(s − low)/(high − low) / Σ w over the criteria of `rubric`, where s is the score that a judge gives the
     response by one criterion, each asked for alone.
@@ -57,29 +47,19 @@ def judge(
     the run where the budget is spent or the judge cannot be used at all. Source: LLM-as-a-judge (arXiv:2306.05685),
     rubrics with a weight for each criterion (arXiv:2507.17746)."""
     criteria = _criteria("judge", rubric, scale)
-    options = (temperature, max_new_tokens, key, timeout, retries, concurrency, cache, max_requests, max_tokens)
-    judging = open_model("judge", JudgeModel(model, url, *options))
     ask = partial(_ask_scores, criteria=criteria, column=reference)
-    return Judge("judge", judging, ask, partial(_read_scores, criteria=criteria), _columns(reference), url is None)
+    model = open_model("judge", judging)
+    return Judge("judge", model, ask, partial(_read_scores, criteria=criteria), _needs("judge", judging, reference))
 
 
+@with_model_options
 def judge_pair(
+    judging: JudgeModel,
     *,
-    model: str | None = None,
-    url: str | None = None,
     rubric: str | None = None,
     reference: str | None = None,
     opponents: int | None = None,
     clamp: float = 0.0,
-    temperature: float = 0.0,
-    max_new_tokens: int = 1024,
-    key: str = "OPENAI_API_KEY",
-    timeout: float = 60.0,
-    retries: int = 3,
-    concurrency: int = 16,
-    cache: str | None = None,
-    max_requests: int | None = None,
-    max_tokens: int | None = None,
 ) -> Judge | GroupJudge:
     """The mean of p over the comparisons of a response, where p is 1 if a judge finds it better in both orders of
     showing the two, 0 if it finds the other better in both, else 0.5: a judge that changes its mind with the order has
@@ -96,47 +76,36 @@ def judge_pair(
     if opponents is not None and (opponents < 1 or reference is not None):
         raise InputError("judge_pair takes opponents=N of at least 1, and none beside a reference")
     criteria = _criteria("judge_pair", rubric, "0-1")
-    options = (temperature, max_new_tokens, key, timeout, retries, concurrency, cache, max_requests, max_tokens)
-    judging = open_model("judge_pair", JudgeModel(model, url, *options))
+    model = open_model("judge_pair", judging)
     if reference is None:
-        return GroupJudge("judge_pair", judging, criteria, clamp, opponents)
+        return GroupJudge("judge_pair", model, criteria, clamp, opponents)
     ask = partial(_ask_better, criteria=criteria, column=reference)
-    return Judge("judge_pair", judging, ask, partial(_read_against, clamp=clamp), _columns(reference), url is None)
+    return Judge(
+        "judge_pair", model, ask, partial(_read_against, clamp=clamp), _needs("judge_pair", judging, reference)
+    )
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A reward of one response. `ask` makes the questions about a sample, `read` its value of the replies; both raise
-    where that cannot be done. `batched`: all samples of a call are asked about together, as a model here wants it."""
+    """A reward of one response. `ask` makes the questions about a sample, `read` its result of the replies; both raise
+    where that cannot be done. All samples of a call are asked about together, as a model in this process wants it."""
 
     name: str
     model: Answering
     ask: Callable[[Sample], list[str]]
-    read: Callable[[Sequence[Outcome]], Answer]
-    columns: tuple[str, ...]
-    batched: bool
-    is_async = True
+    read: Callable[[Sequence[Outcome]], RewardResult]
+    needs: Needs
 
-    @property
-    def kind(self) -> str:
-        return "batched" if self.batched else "sample"
-
-    @property
-    def leaves(self) -> tuple[Signature, ...]:
-        return (Signature(self.name, "sample", self.columns, self.columns, takes_all=False),)
-
-    async def score_sample(self, sample: Sample) -> Answer:
-        return self.read(await outcomes_of(self.model, self.ask(sample)))
-
-    async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
         asked = [_attempt(partial(self.ask, sample)) for sample in samples]
         questions = [question for one in asked if isinstance(one, list) for question in one]
         outcomes = iter(await outcomes_of(self.model, questions))
-        answers = []
+        results = []
         for one in asked:
             replies = [next(outcomes) for _ in one] if isinstance(one, list) else []
-            answers.append(failure(one) if isinstance(one, Exception) else _answer(partial(self.read, replies)))
-        return answers
+            read = one if isinstance(one, Exception) else _attempt(partial(self.read, replies))
+            results.append(_result(read))
+        return results
 
 
 @dataclass(frozen=True)
@@ -148,17 +117,9 @@ class GroupJudge:
     criteria: tuple[Criterion, ...]
     clamp: float = 0.0
     opponents: int | None = None
-    is_async = True
-    kind = "batched"
+    needs = Needs(whole_batch=True, is_async=True)
 
-    @property
-    def leaves(self) -> tuple[Signature, ...]:
-        return (Signature(self.name, "batched", (), (), takes_all=False),)
-
-    async def score_sample(self, sample: Sample) -> Answer:
-        return self._answer([])
-
-    async def score_batch(self, samples: Sequence[Sample], offered: Mapping[str, Any]) -> list[Answer]:
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
         pairs = [pair for members in _groups(samples) for pair in pairs_of(members, self.opponents)]
         asked = [_both_orders(self.criteria, samples[i], samples[i].text, samples[j].text) for i, j in pairs]
         outcomes = iter(await outcomes_of(self.model, [question for questions in asked for question in questions]))
@@ -167,18 +128,7 @@ class GroupJudge:
             verdict = _attempt(partial(read_verdict, [next(outcomes) for _ in questions], self.clamp))
             verdicts[i].append(verdict)
             verdicts[j].append(verdict if isinstance(verdict, Exception) else verdict.turned)
-        return [_answer(partial(self._answer, own)) for own in verdicts]
-
-    def _answer(self, verdicts: Sequence[Verdict | Exception]) -> Answer:
-        """Raises what came in the way of the first comparison where there is none that could be read."""
-        read = [verdict for verdict in verdicts if not isinstance(verdict, Exception)]
-        if not verdicts:
-            raise Unclear("there is no other response to this prompt to compare it with")
-        if not read:
-            raise next(verdict for verdict in verdicts if isinstance(verdict, Exception))
-        value = sum(verdict.probability for verdict in read) / len(read)
-        agreed = [verdict.consistent for verdict in read if verdict.consistent is not None]
-        return {"value": value, "parts": {"consistent": sum(agreed) / len(agreed) if agreed else None}}
+        return [_result(_attempt(partial(_mean_verdict, own))) for own in verdicts]
 
 
 @dataclass(frozen=True)
@@ -204,6 +154,18 @@ def read_verdict(outcomes: Sequence[Outcome], clamp: float) -> Verdict:
     return Verdict(min(1 - clamp, max(clamp, probability)), same)
 
 
+def _mean_verdict(verdicts: Sequence[Verdict | Exception]) -> RewardResult:
+    """Raises what came in the way of the first comparison where there is none that could be read."""
+    read = [verdict for verdict in verdicts if not isinstance(verdict, Exception)]
+    if not verdicts:
+        raise Unclear("there is no other response to this prompt to compare it with")
+    if not read:
+        raise next(verdict for verdict in verdicts if isinstance(verdict, Exception))
+    value = sum(verdict.probability for verdict in read) / len(read)
+    agreed = [verdict.consistent for verdict in read if verdict.consistent is not None]
+    return RewardResult(value, {"consistent": sum(agreed) / len(agreed) if agreed else None})
+
+
 def pairs_of(members: Sequence[int], opponents: int | None) -> list[tuple[int, int]]:
     """Every two members once; with `opponents`, those at most so many places apart on a circle."""
     n = len(members)
@@ -225,11 +187,11 @@ def _ask_scores(sample: Sample, criteria: Sequence[Criterion], column: str | Non
     return [score_question(criterion, sample.prompt, sample.text, reference) for criterion in criteria]
 
 
-def _read_scores(outcomes: Sequence[Outcome], criteria: Sequence[Criterion]) -> Answer:
+def _read_scores(outcomes: Sequence[Outcome], criteria: Sequence[Criterion]) -> RewardResult:
     pairs = zip(criteria, outcomes, strict=True)
     shares = {criterion.name: criterion.share(read_score(text_of(o), criterion)) for criterion, o in pairs}
     total = sum(criterion.weight * shares[criterion.name] for criterion in criteria)
-    return {"value": total / sum(criterion.weight for criterion in criteria), "parts": shares}
+    return RewardResult(total / sum(criterion.weight for criterion in criteria), shares)
 
 
 def _ask_better(sample: Sample, criteria: Sequence[Criterion], column: str) -> list[str]:
@@ -242,10 +204,10 @@ def _both_orders(criteria: Sequence[Criterion], sample: Sample, first: str, seco
     return [better_question(criteria, sample.prompt, *shown) for shown in ((first, second), (second, first))]
 
 
-def _read_against(outcomes: Sequence[Outcome], clamp: float) -> Answer:
+def _read_against(outcomes: Sequence[Outcome], clamp: float) -> RewardResult:
     verdict = read_verdict(outcomes, clamp)
     consistent = None if verdict.consistent is None else float(verdict.consistent)
-    return {"value": verdict.probability, "parts": {"consistent": consistent}}
+    return RewardResult(verdict.probability, {"consistent": consistent})
 
 
 def _column(sample: Sample, column: str) -> str:
@@ -255,8 +217,10 @@ def _column(sample: Sample, column: str) -> str:
     return text
 
 
-def _columns(reference: str | None) -> tuple[str, ...]:
-    return () if reference is None else (reference,)
+def _needs(name: str, judging: JudgeModel, reference: str | None) -> Needs:
+    columns = () if reference is None else (reference,)
+    signature = Signature(name, "sample", columns, columns, takes_all=False)
+    return Needs((signature,), whole_batch=judging.url is None, is_async=True)
 
 
 def _attempt(make: Callable[[], T]) -> T | Exception:
@@ -266,9 +230,8 @@ def _attempt(make: Callable[[], T]) -> T | Exception:
         return error
 
 
-def _answer(make: Callable[[], Answer]) -> Answer:
-    answer = _attempt(make)
-    return failure(answer) if isinstance(answer, Exception) else answer
+def _result(found: RewardResult | Exception) -> RewardResult:
+    return RewardResult.failed(found) if isinstance(found, Exception) else found
 
 
 def _criteria(name: str, rubric: str | None, scale: str) -> tuple[Criterion, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from posttrain.rewards.libraries.verifiers import taskset_reward
+from posttrain.rewards.protocol import is_reward
 
 Function = Callable[..., Any]
 Column = Sequence[Any] | None
@@ -27,7 +28,7 @@ def adapt(found: Any) -> Function:
         return taskset_reward(found)
     if inspect.isfunction(found) and "solution_strs" in inspect.signature(found).parameters:
         return verl_batch(found)
-    if not callable(found) and not hasattr(found, "score_sample"):
+    if not callable(found) and not is_reward(found):
         raise TypeError(f"a reward is a function or a rubric, not a {type(found).__name__}")
     function: Function = found
     return function

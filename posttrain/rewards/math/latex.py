@@ -24,7 +24,7 @@ FUNCTIONS = frozenset(
     (r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc", r"\arcsin", r"\arccos", r"\arctan", r"\sinh", r"\cosh",
      r"\tanh", r"\log", r"\ln", r"\exp", r"\binom", "!", "|", r"\lfloor", r"\lceil")
 )  # fmt: skip
-UNDONE = FUNCTIONS | {"sum", "product", "quotient", "tower", "power", "root"}
+UNEVALUATED = FUNCTIONS | {"sum", "product", "quotient", "tower", "power", "root"}
 """What a reference may leave undone, and an answer only if its reference does: these between or of numbers."""
 GREEK = frozenset(
     (r"\alpha", r"\beta", r"\gamma", r"\delta", r"\epsilon", r"\varepsilon", r"\zeta", r"\eta", r"\theta", r"\kappa",
@@ -73,12 +73,7 @@ def operation(kind: str, *terms: Term) -> Term:
     return Term((kind, *(term.tree for term in terms)), None, any(term.decimal for term in terms), letters)
 
 
-def parse_expression(text: str, allowed: Iterable[str] = ()) -> Term:
-    """The expression that the whole text is. `allowed`: what of `UNDONE` it may leave undone. Raises NotLiteral."""
-    return parse_undone(text, allowed)[0]
-
-
-def parse_undone(text: str, allowed: Iterable[str] = ()) -> tuple[Term, frozenset[str]]:
+def parse_expression(text: str, allowed: Iterable[str] = ()) -> tuple[Term, frozenset[str]]:
     """The expression that the whole text is, and what of `allowed` it makes use of. Raises NotLiteral."""
     parser = _Parser(_tokens(text), frozenset(allowed))
     term = parser.sum()
@@ -124,8 +119,8 @@ class _Parser:
         if (found := self.take()) != token:
             raise NotLiteral(f"{token!r} is expected, not {found!r}")
 
-    def leave(self, what: str, why: str) -> None:
-        """Work is left undone here."""
+    def require_allowed(self, what: str, why: str) -> None:
+        """Note that work is left undone here. Raises NotLiteral, saying why, where that is not allowed."""
         if what not in self._allowed:
             raise NotLiteral(why)
         self.used.add(what)
@@ -144,7 +139,7 @@ class _Parser:
             term = self.product()
             numbers += term.value is not None
             if numbers > 1:
-                self.leave("sum", "a sum of numbers is left undone")
+                self.require_allowed("sum", "a sum of numbers is left undone")
             total = added(total, negated(term) if minus else term)
         self._depth -= 1
         return total
@@ -172,7 +167,7 @@ class _Parser:
         if mixed and 0 < right.value < 1:
             return exact(left.value + right.value)
         if not (explicit and left.form == "number" and right.form == "power of ten"):
-            self.leave("product", "a product of numbers is left undone")
+            self.require_allowed("product", "a product of numbers is left undone")
         return exact(left.value * right.value, decimal)
 
     def _quotient(self, over: Term, under: Term, sign: str = "/") -> Term:
@@ -180,14 +175,14 @@ class _Parser:
         if under.value == 0:
             raise NotLiteral("it divides by 0")
         if sign == r"\div":
-            self.leave("quotient", "a division is left undone")
+            self.require_allowed("quotient", "a division is left undone")
         if over.value is None or under.value is None:
             return operation("/", over, under)
         value = over.value / under.value
         if over.decimal or under.decimal or over.value.denominator * under.value.denominator > 1:
-            self.leave("quotient", "a division of numbers is left undone")
+            self.require_allowed("quotient", "a division of numbers is left undone")
         elif value.denominator == 1:
-            self.leave("quotient", "a fraction that is an integer is a division left undone")
+            self.require_allowed("quotient", "a fraction that is an integer is a division left undone")
         return exact(value, over.decimal or under.decimal, "fraction")
 
     def power(self) -> Term:
@@ -200,10 +195,10 @@ class _Parser:
         self.take()
         exponent = self._argument(signed=True)
         if self.peek() == "^" or (exponent.form.startswith("power") and not exponent.letters):
-            self.leave("tower", "a tower of powers is left undone")
+            self.require_allowed("tower", "a tower of powers is left undone")
         result = raised(base, exponent)
         if result.form == "power" and result.value is not None:
-            self.leave("power", "a power that is a rational number is left undone")
+            self.require_allowed("power", "a power that is a rational number is left undone")
         return result
 
     def atom(self) -> Term:
@@ -257,7 +252,7 @@ class _Parser:
         root = None if inner.value is None or inner.decimal else exact_root(inner.value, degree)
         if root is None:
             return operation("^", inner, exact(Fraction(1, degree)))
-        self.leave("root", "a root that is a rational number is left undone")
+        self.require_allowed("root", "a root that is a rational number is left undone")
         return exact(root)
 
     def _subscript(self) -> str:
@@ -312,7 +307,7 @@ class _Parser:
     def _applied(self, token: str, name: str, *arguments: Term) -> Term:
         result = operation(name, *arguments)
         if not result.letters:
-            self.leave(token, f"{token} of numbers is left undone")
+            self.require_allowed(token, f"{token} of numbers is left undone")
         return result
 
 

@@ -12,14 +12,14 @@ from fractions import Fraction
 from posttrain.rewards.math.latex import (
     INFINITE,
     MAX_CHARACTERS,
-    UNDONE,
+    UNEVALUATED,
     NotLiteral,
     Term,
     Tree,
     added,
     exact,
     negated,
-    parse_undone,
+    parse_expression,
 )
 from posttrain.rewards.math.units import split_unit
 
@@ -59,10 +59,10 @@ SYNONYMS = (
 
 
 @dataclass(frozen=True)
-class Answer:
+class MathAnswer:
     """A finished answer. `kind` is value, relation, list, words or based (a number such as 204_5); `text` has no
     whitespace (for words: single blanks); `brackets` of a list are `()`, `[)`, `{}`, nothing, `∪`, `:`, or a matrix's
-    shape; `undone` is what of `literals.UNDONE` it leaves undone; `source` is the text as it was given, with single
+    shape; `undone` is what of `latex.UNEVALUATED` it leaves undone; `source` is the text as it was given, with single
     blanks. A relation is all of `relations`, each a tree that is `<`, `≤`, `=` or `≠` than 0."""
 
     kind: str
@@ -75,12 +75,12 @@ class Answer:
     letters: frozenset[str] = frozenset()
     tree: Tree = ()
     relations: tuple[tuple[Tree, str], ...] = ()
-    interval: Answer | None = None
+    interval: MathAnswer | None = None
     """The interval that a relation such as `0 < x ≤ 1` describes."""
     solved: bool = False
     """Whether a relation has a variable, or minus one, by itself on one side and numbers on the other."""
     brackets: str = ""
-    items: tuple[Answer, ...] = field(default=())
+    items: tuple[MathAnswer, ...] = field(default=())
     undone: frozenset[str] = frozenset()
 
     @property
@@ -89,9 +89,9 @@ class Answer:
         return frozenset(filter(None, (self.unit, *(item.unit for item in self.items))))
 
 
-def parse_answer(text: str, allowed: frozenset[str] = frozenset(), units: frozenset[str] = frozenset()) -> Answer:
-    """`allowed`: what of `literals.UNDONE` may be left undone; `units`: those of the reference, recognised however they
-    are written. Raises NotLiteral, saying why, for what is no finished answer."""
+def parse_answer(text: str, allowed: frozenset[str] = frozenset(), units: frozenset[str] = frozenset()) -> MathAnswer:
+    """`allowed`: what of `latex.UNEVALUATED` may be left undone; `units`: those of the reference, recognised
+    however they are written. Raises NotLiteral, saying why, for what is no finished answer."""
     if len(text) > MAX_CHARACTERS:
         raise NotLiteral(f"it is longer than {MAX_CHARACTERS} characters")
     cleaned = clean(text)
@@ -133,17 +133,17 @@ def _wraps(opening: str, inner: str) -> bool:
     return opening not in inner
 
 
-def _answer(text: str, allowed: frozenset[str], units: frozenset[str]) -> Answer:
+def _answer(text: str, allowed: frozenset[str], units: frozenset[str]) -> MathAnswer:
     text = text.strip()
     if NUMBER.fullmatch(text):
         value = Fraction(text)
-        return Answer("value", text, value=value, tree=("number", value), decimal=not text.lstrip("+-").isdigit())
+        return MathAnswer("value", text, value=value, tree=("number", value), decimal=not text.lstrip("+-").isdigit())
     if (words := _words(text)) is not None:
         if len(words) > 1:
-            return Answer("words", words)
-        return Answer("value", words, letters=frozenset(words), tree=("letter", words))
+            return MathAnswer("words", words)
+        return MathAnswer("value", words, letters=frozenset(words), tree=("letter", words))
     if based := BASED.fullmatch(text):
-        return Answer("based", f"{based.group(1)}_{based.group(2) or based.group(3)}")
+        return MathAnswer("based", f"{based.group(1)}_{based.group(2) or based.group(3)}")
     name, body = _split_name(text)
     if (parts := _list(body, allowed, units)) is not None:
         return replace(parts, name=name)
@@ -180,7 +180,7 @@ def _split_name(text: str) -> tuple[str, str]:
     return "", text
 
 
-def _list(text: str, allowed: frozenset[str], units: frozenset[str]) -> Answer | None:
+def _list(text: str, allowed: frozenset[str], units: frozenset[str]) -> MathAnswer | None:
     """A union, matrix, tuple, interval, set, ratio or plain list; None for anything else."""
     if len(union := re.split(r"\\cup(?![A-Za-z])", text)) > 1:
         return _listed("∪", text, [_answer(part, allowed, units) for part in union])
@@ -204,12 +204,12 @@ def _list(text: str, allowed: frozenset[str], units: frozenset[str]) -> Answer |
     return None
 
 
-def _listed(brackets: str, text: str, items: list[Answer], name: str = "") -> Answer:
+def _listed(brackets: str, text: str, items: list[MathAnswer], name: str = "") -> MathAnswer:
     """A list; items that are plain lists themselves, from ±, become part of it where the order means nothing."""
     flat = [inner for item in items for inner in (item.items if item.kind == "list" and not item.brackets else (item,))]
     undone = frozenset[str]().union(*(item.undone for item in items))
     items = flat if brackets in ("", "{}") else items
-    return Answer("list", re.sub(r"\s+", "", text), name=name, brackets=brackets, items=tuple(items), undone=undone)
+    return MathAnswer("list", re.sub(r"\s+", "", text), name=name, brackets=brackets, items=tuple(items), undone=undone)
 
 
 def _split(text: str, separators: str) -> list[str] | None:
@@ -237,8 +237,8 @@ def _thousands(text: str, position: int) -> bool:
     return bool(before and before.group(1)[0] != "0" and after)
 
 
-def _relation(sides: list[str], allowed: frozenset[str]) -> Answer:
-    terms, undone = zip(*(parse_undone(side.strip(), allowed) for side in sides[::2]), strict=True)
+def _relation(sides: list[str], allowed: frozenset[str]) -> MathAnswer:
+    terms, undone = zip(*(parse_expression(side.strip(), allowed) for side in sides[::2]), strict=True)
     signs = [SIGNS.get(sign, sign) for sign in sides[1::2]]
     relations = []
     for left, sign, right in zip(terms, signs, terms[1:], strict=False):
@@ -246,7 +246,7 @@ def _relation(sides: list[str], allowed: frozenset[str]) -> Answer:
             left, sign, right = right, {">": "<", "≥": "≤"}[sign], left
         relations.append((added(left, negated(right)).tree, sign))
     sources = [re.sub(r"\s+", "", side) for side in sides[::2]]
-    return Answer(
+    return MathAnswer(
         "relation",
         "".join(re.sub(r"\s+", "", SIGNS.get(side, side)) for side in sides),
         letters=frozenset[str]().union(*(term.letters for term in terms)),
@@ -262,12 +262,12 @@ def _solved(terms: list[Term], sources: list[str]) -> bool:
     return len(variables) == 1 and NAME.fullmatch(variables[0].lstrip("-")) is not None
 
 
-def as_relation(answer: Answer) -> Answer:
+def as_relation(answer: MathAnswer) -> MathAnswer:
     """`y = 2x`, a value with a name, as a relation. Raises NotLiteral where the name is no variable."""
-    return _relation([answer.name, "=", answer.text], UNDONE)
+    return _relation([answer.name, "=", answer.text], UNEVALUATED)
 
 
-def _interval(texts: list[str], terms: list[Term], signs: list[str]) -> Answer | None:
+def _interval(texts: list[str], terms: list[Term], signs: list[str]) -> MathAnswer | None:
     """The interval of `a < x ≤ b`, `x < b`, `x ≥ a`, …; None for other relations."""
     if any(sign in ("=", "≠") for sign in signs):
         return None
@@ -289,21 +289,21 @@ def _interval(texts: list[str], terms: list[Term], signs: list[str]) -> Answer |
     opening = "[" if ends[0] and closed[0] else "("
     closing = "]" if ends[1] and closed[1] else ")"
     items = [infinite[i] if end is None else _of_term(end, "") for i, end in enumerate(ends)]
-    return Answer("list", "", brackets=opening + closing, items=tuple(items))
+    return MathAnswer("list", "", brackets=opening + closing, items=tuple(items))
 
 
-def _of_term(term: Term, text: str) -> Answer:
-    return Answer("value", text, value=term.value, decimal=term.decimal, letters=term.letters, tree=term.tree)
+def _of_term(term: Term, text: str) -> MathAnswer:
+    return MathAnswer("value", text, value=term.value, decimal=term.decimal, letters=term.letters, tree=term.tree)
 
 
-def _value(text: str, allowed: frozenset[str], units: frozenset[str]) -> Answer:
+def _value(text: str, allowed: frozenset[str], units: frozenset[str]) -> MathAnswer:
     text, unit, scale = split_unit(text, units)
     text = text.strip()
     percent = text.endswith("%")
     text = text.removesuffix("%").strip()
     if match := MIXED.fullmatch(text):
         text = "{}{}\\frac{{{}}}{{{}}}".format(*match.groups())
-    term, undone = parse_undone(text, allowed)
+    term, undone = parse_expression(text, allowed)
     if percent or scale > 1:
         if term.value is None:
             raise NotLiteral("a percentage or what is counted in millions must be a number")

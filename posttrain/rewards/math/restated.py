@@ -13,8 +13,8 @@ from functools import lru_cache
 from math import gcd
 from typing import Any
 
-from posttrain.rewards.math.latex import UNDONE, NotLiteral, Tree
-from posttrain.rewards.math.parse import RELATION, Answer, clean, parse_answer
+from posttrain.rewards.math.latex import UNEVALUATED, NotLiteral, Tree
+from posttrain.rewards.math.parse import RELATION, MathAnswer, clean, parse_answer
 
 MAX_PARTS, MAX_PROMPT = 200, 20_000
 BREAK = re.compile(
@@ -28,7 +28,7 @@ FRACTION = re.compile(r"\\[dtc]?frac\s*\{?\s*([0-9]+)\s*\}?\s*\{?\s*([0-9]+)\s*\
 OPERATION = re.compile(r"[-+*/^\\<>=]|[0-9)][A-Za-z(]|[A-Za-z)]\(|[A-Za-z]{2}|[√²³×·≤≥]")
 
 
-def restated(prompt: str, gold: Answer, found: Answer) -> bool:
+def restated(prompt: str, gold: MathAnswer, found: MathAnswer) -> bool:
     """Whether `found` has an expression of the prompt in it that the reference does not have."""
     golds, founds = _leaves(gold), _leaves(found)
     own = {form for leaf in golds if (form := _form(leaf)) is not None}
@@ -43,11 +43,11 @@ def restated(prompt: str, gold: Answer, found: Answer) -> bool:
     return any(re.search(rf"(?<![0-9.]){re.escape(text)}(?![0-9.]*[0-9])", plain) for text in written)
 
 
-def _leaves(answer: Answer) -> tuple[Answer, ...]:
+def _leaves(answer: MathAnswer) -> tuple[MathAnswer, ...]:
     return answer.items if answer.kind == "list" else (answer,)
 
 
-def _form(answer: Answer) -> Any:
+def _form(answer: MathAnswer) -> Any:
     """What an expression says about itself, None for a number or a letter."""
     if answer.kind == "relation":
         return tuple(sorted((repr(form(tree)), sign) for tree, sign in answer.relations))
@@ -106,14 +106,14 @@ def _expressions(prompt: str) -> frozenset[Any]:
     for part in [part for part in BREAK.split(prompt) if OPERATION.search(part)][:MAX_PARTS]:
         for text in {part, *RELATION.split(part)[::2]}:
             try:
-                answer = parse_answer(text, UNDONE)
+                answer = parse_answer(text, UNEVALUATED)
             except NotLiteral:
                 continue
             found |= {_form(leaf) for leaf in _leaves(answer)}
     return frozenset(found - {None})
 
 
-def _has_work(answer: Answer, converts: bool, powers: bool) -> bool:
+def _has_work(answer: MathAnswer, converts: bool, powers: bool) -> bool:
     """Whether a number is a fraction that can be reduced, or has a power in it; where a task `converts` numbers, any
     that is no integer, and where its result has `powers`, integers too."""
     if answer.value is None:

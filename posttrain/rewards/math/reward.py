@@ -16,8 +16,8 @@ from typing import Any
 from posttrain.rewards.extract import Mark, marked_answers, marks, strip_thinking
 from posttrain.rewards.math import equality as identity
 from posttrain.rewards.math.denials import denied
-from posttrain.rewards.math.latex import UNDONE, NotLiteral
-from posttrain.rewards.math.parse import Answer, as_relation, parse_answer
+from posttrain.rewards.math.latex import UNEVALUATED, NotLiteral
+from posttrain.rewards.math.parse import MathAnswer, as_relation, parse_answer
 from posttrain.rewards.math.restated import restated
 from posttrain.rewards.math.units import same_unit
 
@@ -66,13 +66,13 @@ def math(
     return float(right and not (prompt and any(restated(prompt, gold, one) for one in answers)))
 
 
-def parse_reference(given: Any) -> Answer:
+def parse_reference(given: Any) -> MathAnswer:
     """The reference as an answer. Raises TypeError or ValueError where there is none that can be parsed."""
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise TypeError(f"the reference answer {given!r} is neither text nor a number")
     texts = list(dict.fromkeys(marked_answers(str(given)) or [str(given)]))
     try:
-        answers = [parse_answer(text, UNDONE) for text in texts[:MAX_MARKS]]
+        answers = [parse_answer(text, UNEVALUATED) for text in texts[:MAX_MARKS]]
     except NotLiteral as why:
         if len(texts) == 1:
             raise ValueError(f"the reference answer {texts[0][:200]!r} cannot be parsed: {why}") from None
@@ -82,7 +82,7 @@ def parse_reference(given: Any) -> Answer:
     return max(answers, key=lambda each: (bool(each.unit), bool(each.name)))
 
 
-def one_answer(answers: Sequence[Answer]) -> bool:
+def one_answer(answers: Sequence[MathAnswer]) -> bool:
     """Whether all of them say the same."""
     return bool(answers) and all(equal(a, b) or equal(b, a) for a, b in combinations(answers, 2))
 
@@ -92,12 +92,12 @@ def same_answer(texts: Sequence[str]) -> bool:
     if len(set(texts)) == 1:
         return True
     try:
-        return one_answer([parse_answer(text, UNDONE) for text in texts[:MAX_MARKS]])
+        return one_answer([parse_answer(text, UNEVALUATED) for text in texts[:MAX_MARKS]])
     except NotLiteral:
         return False
 
 
-def final_answers(found: Sequence[Mark], gold: Answer) -> list[Answer]:
+def final_answers(found: Sequence[Mark], gold: MathAnswer) -> list[MathAnswer]:
     """What the marks of a response say, each as a literal; nothing where one of them says no literal.
 
     A sentence after `Answer:` beside another mark is no mark, but what it ends in (`The total is 12.`) must agree."""
@@ -110,10 +110,10 @@ def final_answers(found: Sequence[Mark], gold: Answer) -> list[Answer]:
     return _parsed([text for text in texts if text not in prose] + claims, gold)
 
 
-def _parsed(texts: Sequence[str], gold: Answer) -> list[Answer]:
+def _parsed(texts: Sequence[str], gold: MathAnswer) -> list[MathAnswer]:
     """The answers, none where one is no literal. A reference may have a form that no answer may have otherwise;
     repeating it is right."""
-    answers: list[Answer] = []
+    answers: list[MathAnswer] = []
     for text in texts[: MAX_MARKS + 1]:
         try:
             answers.append(parse_answer(text, gold.undone, gold.units))
@@ -124,7 +124,7 @@ def _parsed(texts: Sequence[str], gold: Answer) -> list[Answer]:
     return answers if len(answers) <= MAX_MARKS else []
 
 
-def equal(gold: Answer, found: Answer) -> bool:
+def equal(gold: MathAnswer, found: MathAnswer) -> bool:
     """Whether two answers say the same; see `math` for the rule."""
     if gold.kind == "relation" and found.name and found.kind == "value":
         with suppress(NotLiteral):
@@ -135,7 +135,7 @@ def equal(gold: Answer, found: Answer) -> bool:
         if gold.unit or not gold.letters or not gold.source:
             return False
         with suppress(NotLiteral):  # `18 m` as the reference of `18\text{ m}`
-            gold = parse_answer(gold.source, UNDONE, found.units)
+            gold = parse_answer(gold.source, UNEVALUATED, found.units)
         if gold.unit != found.unit:
             return False
     if gold.kind == "relation" and found.kind == "list" and gold.interval:
@@ -157,7 +157,7 @@ def equal(gold: Answer, found: Answer) -> bool:
     return _equal_symbols(gold, found)
 
 
-def equal_numbers(gold: Answer, value: Fraction, decimal: bool) -> bool:
+def equal_numbers(gold: MathAnswer, value: Fraction, decimal: bool) -> bool:
     """Exact, or to a relative 1e-9 where one side is a decimal and the reference is no integer."""
     assert gold.value is not None
     if not decimal or gold.value.denominator == 1:
@@ -165,7 +165,7 @@ def equal_numbers(gold: Answer, value: Fraction, decimal: bool) -> bool:
     return abs(gold.value - value) <= TOLERANCE * abs(gold.value)
 
 
-def _equal_lists(gold: Answer, found: Answer) -> bool:
+def _equal_lists(gold: MathAnswer, found: MathAnswer) -> bool:
     """Tuples, intervals and matrices element by element; sets and plain lists in any order, unless the names of their
     items give one."""
     unordered = ("", "{}")
@@ -188,7 +188,7 @@ def _equal_lists(gold: Answer, found: Answer) -> bool:
     return True
 
 
-def _equal_symbols(gold: Answer, found: Answer) -> bool:
+def _equal_symbols(gold: MathAnswer, found: MathAnswer) -> bool:
     """Equal to 40 digits wherever the reference is real. One decimal side may be 1e-9 away from an irrational one."""
     golds, founds = (identity.values(answer.tree, gold.letters) for answer in (gold, found))
     if gold.value is None and not (found.decimal and found.value is not None):
@@ -201,7 +201,7 @@ def _equal_symbols(gold: Answer, found: Answer) -> bool:
     return near and not (decimal is gold and identity.same(golds, founds))
 
 
-def _equal_relations(gold: Answer, found: Answer) -> bool:
+def _equal_relations(gold: MathAnswer, found: MathAnswer) -> bool:
     """The same relations to 0, in any order, up to a constant factor: of any sign for = and ≠, else positive."""
     left = [(identity.values(tree, gold.letters), sign) for tree, sign in found.relations]
     for tree, sign in gold.relations:

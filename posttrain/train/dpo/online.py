@@ -5,32 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from posttrain.arrays import Floats
-from posttrain.chat.template_date import dated, on_one_date
+from posttrain.chat.template_date import on_one_date
 from posttrain.config import OnlineDpoConfig
 from posttrain.data.formats import load_tasks
 from posttrain.engine.open import open_engine
-from posttrain.rewards.scorer import Scorer
-from posttrain.rollout import fit_tasks, sampling_flops
+from posttrain.rewards.scorer import open_scorer
+from posttrain.rollout import sampling_flops
 from posttrain.runs.log import RunLog
 from posttrain.train.data_order import bounded_steps
+from posttrain.train.dataset_stage import load_rows
 from posttrain.train.dpo.data import Example, counts_of, example_trees
 from posttrain.train.dpo.reference import MovingReference
-from posttrain.train.dpo.stage import DIAGNOSTICS, StepLoss, leading
-from posttrain.train.events import fitting, special_tokens
-from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy
+from posttrain.train.dpo.stage import DIAGNOSTICS, StepLoss, described, primary_term
+from posttrain.train.loop import Prepared, StepResult, load_trained, make_policy, train
+from posttrain.train.observers import Observer
 from posttrain.train.rl.advantages import Rows, TrainingRow, scored_rows
 from posttrain.train.rl.batch import group_metrics, kl_metrics, with_numbers
-from posttrain.train.rl.rollouts import Rollouts, Sources
-from posttrain.types import Task
+from posttrain.train.rl.rollouts import Rollouts, RolloutStage, Sources, fit_task_rows
 
 STATE = "online.json"
 Pair = tuple[TrainingRow, TrainingRow]
@@ -38,69 +36,47 @@ Pair = tuple[TrainingRow, TrainingRow]
 
 
 @on_one_date
-def train_online_dpo(config: OnlineDpoConfig) -> None:
+def train_online_dpo(config: OnlineDpoConfig, observers: Sequence[Observer] = ()) -> None:
     """Train `config.model` on pairs of its own samples and write the run folder `config.out`.
 
     Raises InputError for bad input, before anything is written, and RunFailed when surely too many rollouts could not
     be scored."""
     terms = config.terms()
-    settings = resolved(config, leading(terms).spec.learning_rate)
-    settings["terms"] = [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]
-    if finished(config.out, settings, config.resume):
-        return
-    tasks = load_tasks(config.data, config.columns)
-    held_out = load_tasks(config.eval_data, config.columns, optional=True) if config.eval_data else []
-    columns = set.intersection(*(set(t.columns) for t in (*tasks, *held_out)))
-    with ExitStack() as held:
-        scorer = held.enter_context(Scorer(config.reward, columns=columns, timeout_seconds=config.reward_timeout))
-        lm = load_trained(config)
-        fitted, fitted_held_out = (
-            fit_tasks(lm.chat, rows, lm.context, config.max_new_tokens, str(source))
-            for source, rows in ((config.data, tasks), (config.eval_data, held_out))
-        )
-        tasks = fitted.checked(config.data, config.strict)
-        held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
-        rollouts = Rollouts(config, tasks, lm, open_engine(config, lm), Sources(scorer))
-        total = bounded_steps(config, len(tasks), rollouts.prompts)
-        policy = make_policy(lm, config, settings["learning_rate"], total)
-        log = held.enter_context(
-            RunLog(config.out, dated(settings, lm.chat.writes_date, scorer.writes_date), config.resume)
-        )
-        fitting(log, config.data, fitted)
-        fitting(log, config.eval_data, fitted_held_out)
-        special_tokens(log, lm.chat, config.data, tasks)
-        run_stage(log, config, OnlineDpo(config, policy, rollouts, held_out, log, total))
+    train(config, partial(_prepare, config), primary_term(terms).spec.learning_rate, observers, described(terms))
 
 
-class OnlineDpo(Stage):
+def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
+    rows, held_out = load_rows(config, load_tasks)
+    columns = set.intersection(*(set(t.columns) for t in (*rows, *held_out)))
+    scorer = stack.enter_context(open_scorer(config, columns))
+    lm = load_trained(config)
+    tasks = fit_task_rows(config, lm, rows, held_out)
+    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), Sources(scorer))
+    total = bounded_steps(config, len(tasks.train), rollouts.prompts)
+
+    def stage(log: RunLog, rate: float) -> OnlineDpo:
+        return OnlineDpo(config, make_policy(lm, config, rate, total), rollouts, tasks.held_out, log, total)
+
+    return Prepared(lm, tasks.train, tasks.fitted, stage, (scorer.writes_date,))
+
+
+class OnlineDpo(RolloutStage):
     """See `Stage`. Online AI feedback (Guo et al. 2024, arXiv:2402.04792) on the rollouts of online RL: a step samples
     groups, takes a pair of each (`with_signs`) and makes one optimizer step on the pairs.
 
     The losses read log-probabilities at temperature 1, whatever the pairs were sampled with."""
 
     kind = "online-dpo"
+    shown = ("reward", "kl", "margin", "accuracy", "response_length", "loss")
 
-    def __init__(
-        self,
-        config: OnlineDpoConfig,
-        policy: LocalPolicy,
-        rollouts: Rollouts,
-        held_out: Sequence[Task],
-        log: RunLog,
-        total_steps: int | None,
-    ) -> None:
-        self.config = config
+    def __post_init__(self) -> None:
+        config = self.config
         self.terms = config.terms()
-        self.policy = policy
-        self.rollouts = rollouts
-        self.held_out = held_out
-        self.log = log
-        self.total_steps = total_steps
         self.reference: MovingReference | None = None
         if any(term.reference for term in self.terms):
-            self.reference = MovingReference(policy, config.reference_every, config.reference_mix or 1.0)
+            self.reference = MovingReference(self.policy, config.reference_every, config.reference_mix or 1.0)
 
-    def step(self, n: int) -> dict[str, Any]:
+    def step(self, n: int) -> StepResult:
         step = self.rollouts.step(n)
         self.policy.flops += sampling_flops(self.rollouts.lm.flops, step.all)
         groups = step.trained
@@ -117,11 +93,7 @@ class OnlineDpo(Stage):
         if self.reference is not None:
             self.reference.follow(n)
         self.rollouts.engine.update(None, n)
-        return metrics
-
-    def evaluate(self) -> Evaluation | None:
-        """Mean score of the greedy answers to the held-out tasks."""
-        return self.rollouts.evaluate(self.held_out) if self.held_out else None
+        return StepResult(metrics, step.all, [row for group in rows for row in group])
 
     def save(self, folder: Path) -> None:
         (folder / STATE).write_text(json.dumps({"position": self.rollouts.position}))
@@ -132,11 +104,6 @@ class OnlineDpo(Stage):
         self.rollouts.go_to(json.loads((folder / STATE).read_text())["position"])
         if self.reference is not None:
             self.reference.load(folder)
-
-    def rewind(self, log: RunLog, step: int) -> None:
-        """Recorded steps past the checkpoint are trained on again as they are."""
-        self.rollouts.rewind(log, step)
-        self.rollouts.engine.update(None, step)
 
     def _gradient(self, pairs: Sequence[Pair]) -> dict[str, float]:
         """Add the gradient of the losses over the pairs of the step; there may be none."""

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from posttrain.arrays import Floats
 from posttrain.runs.log import RunLog
 from posttrain.train.dpo.data import Example, example_trees
-from posttrain.train.policy import LocalPolicy
-from posttrain.train.reference import FILE, Reference
+from posttrain.train.policy import Policy
+from posttrain.train.reference import FILE
 from posttrain.types import RunFailed
 
 STORED = "reference.json"
@@ -40,7 +40,7 @@ class StoredReference:
     """The start of the stage, of which the log-probabilities of all examples to come were computed once, which took
     `flops`."""
 
-    def __init__(self, policy: LocalPolicy, values: Mapping[str, torch.Tensor], file: Path, flops: float) -> None:
+    def __init__(self, policy: Policy, values: Mapping[str, torch.Tensor], file: Path, flops: float) -> None:
         self._policy = policy
         self._values = values
         self._file = file
@@ -69,7 +69,7 @@ class StoredReference:
             self._policy.flops += self._flops - float(json.loads((folder / STORED).read_text())["flops"])
 
 
-def stored_reference(log: RunLog, policy: LocalPolicy, groups: Callable[[], list[list[Example]]]) -> StoredReference:
+def stored_reference(log: RunLog, policy: Policy, groups: Callable[[], list[list[Example]]]) -> StoredReference:
     """The reference of a run folder, computed from the policy as it is now where the folder has none yet. What that
     cost is counted in `policy.flops`.
 
@@ -100,15 +100,16 @@ class MovingReference:
     θ_ref ← α θ + (1−α) θ_ref with α = `mix`, of the trained weights; without `every` it stays the start. The
     log-probabilities are computed when asked for; weights that have moved go into checkpoints."""
 
-    def __init__(self, policy: LocalPolicy, every: int | None, mix: float = 1.0) -> None:
-        self.reference = Reference(policy)
+    def __init__(self, policy: Policy, every: int | None, mix: float = 1.0) -> None:
+        self._policy = policy
+        self.reference = policy.reference(moves=every is not None)
         self._every = every
         self._mix = mix
         self.save, self.load = self.reference.save, self.reference.load
 
     def logprobs(self, examples: Sequence[Example]) -> list[Floats]:
         with self.reference.active():
-            return self.reference.policy.logprobs(example_trees(examples))
+            return self._policy.logprobs(example_trees(examples))
 
     def follow(self, step: int) -> None:
         if self._every is not None and step % self._every == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,22 +13,22 @@ import torch
 
 from posttrain.batch.packing import Tree, pack
 from posttrain.batch.types import Batch, LossOutput
-from posttrain.chat.template_date import dated, on_one_date
+from posttrain.chat.template_date import on_one_date
 from posttrain.config import DpoConfig
 from posttrain.config.preference import Term
 from posttrain.console import warn
 from posttrain.data.formats import load_feedback, load_preferences
+from posttrain.data.shapes import Names
 from posttrain.losses.policy import kl_k3, sequence_sums
 from posttrain.losses.preference import Counts, Responses, dpo_weights, kto_baseline, step_loss, step_metrics
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runs.log import RunLog
-from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
-from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, mismatched
+from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
+from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, shuffled_for_kl
 from posttrain.train.dpo.reference import MovingReference, PreferenceReference, stored_reference
-from posttrain.train.events import fitting, special_tokens
-from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, training_flops
+from posttrain.train.loop import StepResult, train
+from posttrain.train.observers import Observer
 from posttrain.types import InputError
 
 SIDES = tuple(f"{side}_{what}" for side in ("chosen", "rejected") for what in ("reward", "logprob", "drift"))
@@ -37,44 +37,41 @@ DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl", "dpo_weight", "dpo_weigh
 
 
 @on_one_date
-def train_dpo(config: DpoConfig) -> None:
+def train_dpo(config: DpoConfig, observers: Sequence[Observer] = ()) -> None:
     """Train `config.model` on preferences and write the run folder `config.out`.
 
     The reference is the start of the stage, unless it is told to follow the policy. Raises InputError for bad input,
     before anything is written."""
     terms = config.terms()
     single = any(term.spec.reads == "labels" for term in terms)
-    settings = resolved(config, leading(terms).spec.learning_rate)
-    settings["terms"] = [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]
-    if finished(config.out, settings, config.resume):
-        return
-    load: Callable[..., Sequence[PreferenceRow | UnpairedRow]]
-    load = load_feedback if single else load_preferences
-    rows = load(config.data, config.columns)
-    held_out_rows = load(config.eval_data, config.columns, optional=True) if config.eval_data else []
-    check_labels([*rows, *held_out_rows], terms)
-    lm = load_trained(config)
-    encode = partial(
-        encode_examples, lm, max_length=config.max_length, single=single, mask_formatting=config.mask_formatting
+
+    def load(source: str, columns: Names | None = None, optional: bool = False) -> list[PreferenceRow | UnpairedRow]:
+        rows = (load_feedback if single else load_preferences)(source, columns, optional=optional)
+        check_labels(rows, terms)
+        return list(rows)
+
+    method = DatasetMethod(
+        kind="dpo",
+        shown=("loss", "margin", "accuracy", "chosen_drift"),
+        load=load,
+        encode=lambda lm, rows, held_out: encode_examples(
+            lm,
+            rows,
+            config.max_length,
+            single=single,
+            mask_formatting=config.mask_formatting,
+            prefix="held-out-" if held_out else "",
+        ),
+        trees=example_trees,  # the reference pass comes on top, so a budget may end the run earlier
+        stage=Dpo,
     )
-    fitted, fitted_held_out = encode(rows), encode(held_out_rows, prefix="held-out-")
-    examples = fitted.checked(config.data, config.strict)
-    held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
+    rate = primary_term(terms).spec.learning_rate
+    train(config, partial(prepare_dataset, config, method), rate, observers, described(terms))
 
-    def flops(rows: list[int]) -> float:  # the reference pass comes on top, so a budget may end the run earlier
-        return training_flops(lm, example_trees([examples[i] for i in rows]), config.micro_batch_tokens)
 
-    steps = planned_steps(config, len(examples), flops)
-    policy = make_policy(lm, config, settings["learning_rate"], steps)
-    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
-        fitting(log, config.data, fitted, config.max_length)
-        fitting(log, config.eval_data, fitted_held_out, config.max_length)
-        special_tokens(log, lm.chat, config.data, rows)
-        if len(examples) > fitted.fitting:
-            _pairs_split(log, fitted.fitting)
-        stage = Dpo(config, policy, examples, held_out, steps)
-        stage.prepare(log)
-        run_stage(log, config, stage)
+def described(terms: Sequence[Term]) -> dict[str, Any]:
+    """The losses as `config.yaml` has them."""
+    return {"terms": [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]}
 
 
 def check_labels(rows: Sequence[PreferenceRow | UnpairedRow], terms: Sequence[Term]) -> None:
@@ -88,7 +85,7 @@ def check_labels(rows: Sequence[PreferenceRow | UnpairedRow], terms: Sequence[Te
         )
 
 
-def leading(terms: Sequence[Term]) -> Term:
+def primary_term(terms: Sequence[Term]) -> Term:
     """The first loss of a sum that reads bad responses too: diagnostics use its rewards."""
     return next(term for term in terms if term.spec.reads != "chosen")
 
@@ -113,7 +110,7 @@ def preference_loss(
         probability=batch.row["probability"][desirable],
     )
     loss = step_loss(responses, terms, counts, baseline)
-    lead = leading(terms)
+    lead = primary_term(terms)
     metrics = {"loss": float(loss.detach()), **step_metrics(responses, lead, counts, baseline)}
     if reference is not None:
         total = float(kl_k3(logprobs.detach(), reference).sum())
@@ -143,33 +140,21 @@ class StepLoss:
         return {"dpo_weight": float(weights.mean()), "dpo_weight_p95": float(weights.quantile(0.95))}
 
 
-class Dpo(Stage):
-    """See `Stage`."""
+class Dpo(DatasetStage[Example]):
+    """See `DatasetStage`."""
 
-    kind = "dpo"
-
-    def __init__(
-        self,
-        config: DpoConfig,
-        policy: LocalPolicy,
-        examples: Sequence[Example],
-        held_out: Sequence[Example],
-        total_steps: int,
-    ) -> None:
-        self.config = config
-        self.terms = config.terms()
-        self.policy = policy
-        self.examples = examples
-        self.held_out = held_out
-        self.total_steps: int | None = total_steps
-        self.drawn = rows_drawn(config, len(examples))
-        self.single = any(term.spec.reads == "labels" for term in self.terms)
-        self.limit = min(config.max_length, policy.lm.context)
-        self.reference: PreferenceReference | None = None
-        self.steps_done = 0
+    reference: PreferenceReference | None = None
+    _steps_done = 0
 
     def prepare(self, log: RunLog) -> None:
         """Make the reference, if a loss needs one."""
+        self.terms = self.config.terms()
+        self.single = any(term.spec.reads == "labels" for term in self.terms)
+        _, fitted, _ = self.data.fitted[0]
+        if len(self.examples) > fitted.fitting and not log.resuming:
+            n = fitted.fitting
+            log.event("pairs_split", pairs=n, responses=2 * n)
+            warn(f"kto reads single responses: {n} pairs became {n} good and {n} bad ones, shuffled apart")
         if not any(term.reference for term in self.terms):
             return
         if self.config.reference_every is None:
@@ -177,20 +162,21 @@ class Dpo(Stage):
         else:
             self.reference = MovingReference(self.policy, self.config.reference_every, self.config.reference_mix or 1.0)
 
-    def step(self, n: int) -> dict[str, Any]:
-        examples = self._step_examples(n)
-        baseline = self._baseline(examples)
-        trees, loss = self._problem(examples, baseline)
-        metrics: dict[str, Any] = dict.fromkeys(DIAGNOSTICS)
-        metrics |= {**self.policy.forward_backward(trees, loss), **loss.weights(), **self.policy.step()}
-        if self.single:
-            metrics["baseline"] = baseline
+    def step(self, n: int) -> StepResult:
+        result = super().step(n)
         if self.reference is not None:
             self.reference.follow(n)
-        self.steps_done = n
-        return {**metrics, "tokens": sum(tree.size for tree in trees)}
+        self._steps_done = n
+        return result
 
-    def evaluate(self) -> Evaluation | None:
+    def gradient(self, examples: Sequence[Example]) -> tuple[dict[str, Any], int]:
+        baseline = self._baseline(examples)
+        trees, loss = self._problem(examples, baseline)
+        metrics = dict.fromkeys(DIAGNOSTICS) | self.policy.forward_backward(trees, loss) | loss.weights()
+        metrics |= {"baseline": baseline} if self.single else {}
+        return metrics, sum(tree.size for tree in trees)
+
+    def evaluate(self) -> dict[str, Any] | None:
         """The same loss and metrics on the held-out data, and how far the accuracy on as many examples that were
         trained last is above it: the sign of over-fitting."""
         if not self.held_out:
@@ -199,7 +185,7 @@ class Dpo(Stage):
         metrics = self._judge(self.held_out, baseline)
         seen = self._judge(self._trained_last(len(self.held_out)), baseline)["accuracy"]
         metrics |= {"train_accuracy": seen, "accuracy_gap": seen - metrics["accuracy"]}
-        return Evaluation(metrics, metrics["loss"])
+        return metrics
 
     def save(self, folder: Path) -> None:
         if self.reference is not None:
@@ -217,7 +203,7 @@ class Dpo(Stage):
 
     def _baseline(self, examples: Sequence[Example]) -> float:
         """KTO's, over all of these examples; 0 for other losses and where no two prompts differ."""
-        others = mismatched(examples, self.limit) if self.single else []
+        others = shuffled_for_kl(examples, self.limit) if self.single else []
         if not others or self.reference is None:
             return 0.0
         policy = self.policy.logprobs(example_trees(others))
@@ -231,36 +217,25 @@ class Dpo(Stage):
         values = torch.from_numpy(np.concatenate(self.policy.logprobs(trees))).float()
         return {**loss(pack(trees), TokenOutputs(values)).metrics, **loss.weights()}
 
-    def _step_examples(self, n: int) -> list[Example]:
-        config = self.config
-        rows = step_rows(len(self.examples), config.seed, n, config.batch_size, self.drawn)
-        return [self.examples[i] for i in rows]
-
     def _trained_last(self, count: int) -> list[Example]:
         """At most `count` examples, those of the last steps, each once."""
         seen: dict[str, Example] = {}
         count = min(count, len(self.examples))
-        for n in range(self.steps_done, 0, -1):
-            seen |= {example.key: example for example in self._step_examples(n)}
+        for n in range(self._steps_done, 0, -1):
+            seen |= {example.key: example for example in self.step_examples(n)}
             if len(seen) >= count:
                 break
         return list(seen.values())[:count]
 
     def _visited(self) -> list[list[Example]]:
         """Every example of which the run will want the reference, once, in the groups in which they are wanted."""
-        steps = [self._step_examples(n) for n in range(1, (self.total_steps or 0) + 1)]
+        steps = [self.step_examples(n) for n in range(1, (self.total_steps or 0) + 1)]
         groups = [*steps, self.held_out]
         if self.single:
-            groups += [mismatched(group, self.limit) for group in groups]
+            groups += [shuffled_for_kl(group, self.limit) for group in groups]
         seen: set[str] = set()
         new: list[list[Example]] = []
         for group in groups:
             new.append(list({example.key: example for example in group if example.key not in seen}.values()))
             seen.update(example.key for example in group)
         return [group for group in new if group]
-
-
-def _pairs_split(log: RunLog, pairs: int) -> None:
-    if not log.resuming:
-        log.event("pairs_split", pairs=pairs, responses=2 * pairs)
-        warn(f"kto reads single responses: {pairs} pairs became {pairs} good and {pairs} bad ones, shuffled apart")

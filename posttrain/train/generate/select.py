@@ -9,20 +9,9 @@ from typing import Any
 import numpy as np
 
 from posttrain.config import SampleConfig
-from posttrain.rewards.registry import Spec
-from posttrain.types import Group, InputError, Rollout, Score
+from posttrain.types import Group, Rollout, Score
 
 Answers = list[tuple[Rollout, Score]]
-
-
-def check_soft_labels(config: SampleConfig) -> None:
-    """Raises InputError where soft labels are asked for and the scores are no win rates."""
-    specs = [Spec.parse(text) for text in config.reward]
-    if config.soft_labels and not (len(specs) == 1 and specs[0].win_rate):
-        raise InputError(
-            f"soft_labels needs judge_pair(...) as the only reward, with weight 1, not {' + '.join(config.reward)}: "
-            "other scores say which answer is better, and not how likely"
-        )
 
 
 def rows_of(group: Group, config: SampleConfig, rng: np.random.Generator) -> tuple[list[dict[str, Any]], Counter[str]]:
@@ -151,6 +140,6 @@ def _response(group: Group, rollout: Rollout) -> str | list[dict[str, Any]]:
     return rollout.text if isinstance(group.task.prompt, str) else [m.to_dict() for m in rollout.messages]
 
 
-def listed(dropped: Counter[str]) -> str:
+def format_counts(dropped: Counter[str]) -> str:
     """`3 truncated, 2 tasks without a row`; or that there was nothing."""
     return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in dropped.items()) or "no answer was left out"

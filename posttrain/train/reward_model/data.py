@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from posttrain.batch.packing import Tree
+from posttrain.batch.packing import Tree, response_tree
 from posttrain.chat import ChatFormat, Ids
 from posttrain.config import RewardModelConfig
 from posttrain.data.fitting import Fitted, Limit, fit
 from posttrain.losses.reward_model import balanced_weights, bootstrap_weights
 from posttrain.models import LanguageModel
-from posttrain.models.scoring import response_tree
 from posttrain.rows import PreferenceRow
 from posttrain.train.dpo.data import encode_example
+from posttrain.train.loop import load_trained
 from posttrain.types import InputError
 
+SHOWN = ("loss", "accuracy", "margin")
+"""Metrics shown beside the progress bar."""
 MARGIN = "margin"
 GOLD = ("chosen_score", "rejected_score")
 """Columns of what is true of the responses, for validation."""
@@ -78,6 +80,15 @@ def weighted(pairs: Sequence[Pair], config: RewardModelConfig) -> list[Pair]:
             )
         weights = weights * balance[:, None]
     return [replace(pair, weights=tuple(row)) for pair, row in zip(pairs, weights.tolist(), strict=True)]
+
+
+def untrained(
+    config: RewardModelConfig, outputs: int, saved: int | None = None, step_separator: str | None = None
+) -> LanguageModel:
+    """The model to train, with its reward head. Raises InputError for one that could not be written."""
+    lm = load_trained(config)
+    lm.add_reward_head(outputs, config.seed, saved, step_separator)
+    return lm
 
 
 def pair_trees(pairs: Sequence[Pair]) -> list[Tree]:

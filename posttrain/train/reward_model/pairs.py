@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,26 +14,25 @@ import torch
 
 from posttrain.batch.packing import Tree
 from posttrain.batch.types import Batch, LossOutput
-from posttrain.chat.template_date import dated, on_one_date
+from posttrain.chat.template_date import on_one_date
 from posttrain.config import RewardModelConfig
 from posttrain.console import print_numbers, warn
+from posttrain.data.fitting import Fitted
 from posttrain.data.formats import load_judged, load_preferences
+from posttrain.data.shapes import Names
 from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
-from posttrain.models.classifier import as_classifier
-from posttrain.models.read import SCORES
-from posttrain.models.scoring import score_batches
+from posttrain.models.read import SCORES, read
 from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.log import RunLog, write_atomic
 from posttrain.stats import wilson
-from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
-from posttrain.train.events import fitting, special_tokens
-from posttrain.train.loop import Evaluation, Stage, finished, load_trained, make_policy, resolved, run_stage
-from posttrain.train.policy import LocalPolicy, training_flops
-from posttrain.train.reward_model.data import Pair, encode_pairs, pair_trees, weighted
-from posttrain.train.reward_model.process import train_process_model, validate_process_model
+from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
+from posttrain.train.loop import Prepared, train
+from posttrain.train.observers import Observer
+from posttrain.train.reward_model.data import SHOWN, Pair, encode_pairs, pair_trees, untrained, weighted
+from posttrain.train.reward_model.process import process_method, validate_process_model
 from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
 from posttrain.train.reward_model.validate import best_of_n, validation
 from posttrain.types import InputError, RunFailed
@@ -42,19 +42,18 @@ VALIDATION = "reward_model.json"
 
 
 @on_one_date
-def train_reward_model(config: RewardModelConfig) -> None:
+def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] = ()) -> None:
     """Train a reward model from `config.model` on pairs, or a process model on answers in steps, and write the run
     folder `config.out`; with held-out data its `evaluations/reward_model.json` too, measured on the model as it was
     written.
 
     Raises InputError for bad input, before anything is written."""
-    settings = resolved(config, LEARNING_RATE)
-    if not finished(config.out, settings, config.resume):
-        _train(config, settings)
+    train(config, partial(_prepare, config), LEARNING_RATE, observers)
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():
         lm = load_reward_model(str(config.out))
-        found = _validate(config, lm) if lm.step_separator is None else validate_process_model(config, lm)
+        separator = lm.reward_head.step_separator
+        found = _validate(config, lm) if separator is None else validate_process_model(config, lm, separator)
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, json.dumps(found, indent=1) + "\n")
         print_numbers(found, lists=False)
@@ -65,8 +64,7 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
-    batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
-    scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
+    scores = torch.cat(list(read(lm, pair_trees(pairs), config.micro_batch_tokens, SCORES))).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
     found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
     return found
@@ -89,82 +87,65 @@ def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     return best_of_n(scores[whole], lengths[whole])
 
 
-def _train(config: RewardModelConfig, settings: dict[str, Any]) -> None:
+def _prepare(config: RewardModelConfig, stack: ExitStack) -> Prepared:
     rows, solutions = load_judged(config.data, config.columns)
     if solutions:
-        train_process_model(config, settings, solutions)
-    else:
-        _train_on_pairs(config, settings, rows)
+        return prepare_dataset(config, process_method(config, solutions), stack)
+    prepared = prepare_dataset(config, pairs_method(config, rows), stack)
+    if not config.best_of:
+        return prepared
+    source = str(config.eval_data)
+    tasks = prompts_of(load_preferences(source, config.columns, optional=True))
+    fitted = fit_policy(config, tasks, source)
+    fitted.checked(source, config.strict)
+    policy_date = bool(config.policy) and model_writes_date(str(config.policy))
+    return replace(prepared, fitted=[*prepared.fitted, (source, fitted, None)], writes_date=(policy_date,))
 
 
-def _train_on_pairs(config: RewardModelConfig, settings: dict[str, Any], rows: Sequence[PreferenceRow]) -> None:
+def pairs_method(config: RewardModelConfig, rows: Sequence[PreferenceRow]) -> DatasetMethod[PreferenceRow, Pair]:
+    """Training on pairs. Raises InputError for an option that means nothing there."""
     if config.step_separator is not None:
         raise InputError(f"--step-separator is for data in steps, and {config.data} holds pairs; leave it out")
-    method = "posttrain reward-model with data in pairs"
-    held_out_rows = (
-        load_preferences(config.eval_data, config.columns, method, optional=True) if config.eval_data else []
+
+    def load(source: str, columns: Names | None = None, optional: bool = False) -> list[PreferenceRow]:
+        if not optional:
+            return list(rows)
+        return load_preferences(source, columns, "posttrain reward-model with data in pairs", optional=True)
+
+    def encode(lm: LanguageModel, rows: Sequence[PreferenceRow], held_out: bool) -> Fitted[Pair]:
+        fitted = encode_pairs(lm, rows, config.max_length, config.members)
+        return fitted if held_out or not fitted.kept else replace(fitted, kept=weighted(fitted.kept, config))
+
+    return DatasetMethod(
+        kind="reward-model",
+        shown=SHOWN,
+        load=load,
+        model=lambda _: untrained(config, 2 if config.length_head else config.members, config.members),
+        encode=encode,
+        trees=pair_trees,
+        what=SCORES,
+        stage=RewardModel,
     )
-    lm = load_trained(config)
-    lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
-    assert lm.score_head is not None
-    as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
-    source = str(config.eval_data)
-    fitted, fitted_held_out = (encode_pairs(lm, of, config.max_length, config.members) for of in (rows, held_out_rows))
-    pairs = weighted(fitted.checked(config.data, config.strict), config)
-    held_out = fitted_held_out.checked(source, config.strict)
-    sampled_from = fit_policy(config, prompts_of(held_out_rows), source) if config.best_of else None
-    if sampled_from is not None:
-        sampled_from.checked(source, config.strict)
-
-    def flops(chosen: list[int]) -> float:
-        trees = pair_trees([pairs[i] for i in chosen])
-        return training_flops(lm, trees, config.micro_batch_tokens, head=False)
-
-    steps = planned_steps(config, len(pairs), flops)
-    policy = make_policy(lm, config, settings["learning_rate"], steps)
-    policy_date = bool(config.best_of and config.policy) and model_writes_date(str(config.policy))
-    with RunLog(config.out, dated(settings, lm.chat.writes_date, policy_date), config.resume) as log:
-        fitting(log, config.data, fitted, config.max_length)
-        fitting(log, source, fitted_held_out, config.max_length)
-        if sampled_from is not None:
-            fitting(log, source, sampled_from)
-        special_tokens(log, lm.chat, config.data, rows)
-        if config.length_balanced and not log.resuming:
-            used = sum(1 for pair in pairs if any(pair.weights))
-            log.event("length_balanced", pairs=len(pairs), of_weight_above_zero=used)
-        run_stage(log, config, RewardModel(config, policy, pairs, held_out, steps))
 
 
-class RewardModel(Stage):
-    """See `Stage`."""
+class RewardModel(DatasetStage[Pair]):
+    """See `DatasetStage`."""
 
-    kind = "reward-model"
+    def prepare(self, log: RunLog) -> None:
+        if self.config.length_balanced and not log.resuming:
+            used = sum(1 for pair in self.examples if any(pair.weights))
+            log.event("length_balanced", pairs=len(self.examples), of_weight_above_zero=used)
 
-    def __init__(
-        self,
-        config: RewardModelConfig,
-        policy: LocalPolicy,
-        pairs: Sequence[Pair],
-        held_out: Sequence[Pair],
-        total_steps: int,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.pairs = pairs
-        self.held_out = held_out
-        self.total_steps: int | None = total_steps
-        self.drawn = rows_drawn(config, len(pairs))
+    def gradient(self, examples: Sequence[Pair]) -> tuple[dict[str, Any], int]:
+        trees = pair_trees(examples)
+        if self.config.length_head:
+            metrics = self._by_length_head(examples, trees)
+        else:
+            loss = partial(batch_loss, pairs=len(trees), centre_coefficient=self.config.centre_coefficient)
+            metrics = self.policy.forward_backward(trees, loss, SCORES)
+        return metrics, sum(tree.size for tree in trees)
 
-    def step(self, n: int) -> dict[str, Any]:
-        config = self.config
-        rows = step_rows(len(self.pairs), config.seed, n, config.batch_size, self.drawn)
-        pairs = [self.pairs[i] for i in rows]
-        trees = pair_trees(pairs)
-        metrics = self._by_length_head(pairs, trees) if config.length_head else self._gradient(trees)
-        metrics |= self.policy.step()
-        return {**metrics, "tokens": sum(tree.size for tree in trees)}
-
-    def evaluate(self) -> Evaluation | None:
+    def evaluate(self) -> dict[str, Any] | None:
         """Loss, accuracy with its interval, and the rest on the held-out pairs, each with weight 1."""
         if not self.held_out:
             return None
@@ -175,11 +156,7 @@ class RewardModel(Stage):
         loss = float(pair_loss(scores, margins, weights, probabilities, pairs=n, centre_coefficient=coefficient))
         metrics = step_metrics(scores, probabilities, n)
         low, high = wilson(round(metrics["accuracy"] * n), n)
-        return Evaluation({"loss": loss, **metrics, "accuracy_low": low, "accuracy_high": high}, loss)
-
-    def _gradient(self, trees: Sequence[Tree]) -> dict[str, float]:
-        loss = partial(batch_loss, pairs=len(trees), centre_coefficient=self.config.centre_coefficient)
-        return self.policy.forward_backward(trees, loss, SCORES)
+        return {"loss": loss, **metrics, "accuracy_low": low, "accuracy_high": high}
 
     def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
         """The gradient of ODIN's loss, whose correlations are over the step: first its slope in each score, then the
@@ -189,9 +166,7 @@ class RewardModel(Stage):
         margins, _, probabilities = labels(pairs)
         loss = odin_loss(scores, margins, lengths, probabilities)
         (slopes,) = torch.autograd.grad(loss, scores)
-        head = self.policy.lm.score_head
-        assert head is not None
-        overlap = head_overlap(head.weight)
+        overlap = head_overlap(self.policy.weights()["score_head.weight"])
         overlap.backward()
         sloped = [with_slopes(tree, of_pair) for tree, of_pair in zip(trees, slopes.tolist(), strict=True)]
         self.policy.forward_backward(sloped, linear_loss, SCORES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +12,18 @@ import torch
 from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, Ids
-from posttrain.chat.template_date import dated
 from posttrain.config import RewardModelConfig
 from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.data.formats import load_stepwise
+from posttrain.data.shapes import Names
 from posttrain.losses.reward_model import stepwise_loss
 from posttrain.models import LanguageModel
-from posttrain.models.classifier import as_classifier
-from posttrain.models.read import SCORES
-from posttrain.models.scoring import branch_scores
+from posttrain.models.read import SCORES, read
 from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import StepwiseRow, split_steps
-from posttrain.runs.log import RunLog
-from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
-from posttrain.train.events import fitting, special_tokens
-from posttrain.train.loop import Evaluation, Stage, load_trained, make_policy, run_stage
-from posttrain.train.policy import LocalPolicy, training_flops
+from posttrain.train.dataset_stage import DatasetMethod
+from posttrain.train.policy import Policy
+from posttrain.train.reward_model.data import SHOWN, untrained
 from posttrain.train.reward_model.validate import RIGHT, Scores, stepwise_validation
 from posttrain.types import InputError
 
@@ -44,40 +40,35 @@ class Solution:
     labels: tuple[float, ...]
 
 
-def train_process_model(config: RewardModelConfig, settings: dict[str, Any], rows: Sequence[StepwiseRow]) -> None:
-    """Train on answers in steps and write the run folder. Raises InputError for bad input, before anything is
-    written."""
+def process_method(config: RewardModelConfig, rows: Sequence[StepwiseRow]) -> DatasetMethod[StepwiseRow, Solution]:
+    """Training on answers in steps. Raises InputError for options that mean nothing there."""
     for name in PAIRS_ONLY:
         if getattr(config, name) != type(config).model_fields[name].default:
             option = "--" + name.replace("_", "-")
             raise InputError(f"{option} is for pairs, and {config.data} holds answers in steps; leave it out")
-    held_out_rows = load_stepwise(config.eval_data, config.columns, optional=True) if config.eval_data else []
-    lm = load_trained(config)
-    lm.add_score_head(1, config.seed)
-    assert lm.score_head is not None
-    as_classifier(lm.module, lm.score_head.weight)  # what could not be written is refused before it is trained
-    lm.step_separator = config.step_separator or separator_of(rows)
-    fitted, fitted_held_out = (encode_solutions(lm, of, config.max_length) for of in (rows, held_out_rows))
-    solutions = fitted.checked(config.data, config.strict)
-    held_out = fitted_held_out.checked(str(config.eval_data), config.strict)
 
-    def flops(chosen: list[int]) -> float:
-        trees = solution_trees([solutions[i] for i in chosen])
-        return training_flops(lm, trees, config.micro_batch_tokens, head=False)
+    def load(source: str, columns: Names | None = None, optional: bool = False) -> list[StepwiseRow]:
+        return load_stepwise(source, columns, optional=True) if optional else list(rows)
 
-    steps = planned_steps(config, len(solutions), flops)
-    policy = make_policy(lm, config, settings["learning_rate"], steps)
-    with RunLog(config.out, dated(settings, lm.chat.writes_date), config.resume) as log:
-        fitting(log, config.data, fitted, config.max_length)
-        fitting(log, config.eval_data, fitted_held_out, config.max_length)
-        special_tokens(log, lm.chat, config.data, rows)
-        run_stage(log, config, ProcessModel(config, policy, solutions, held_out, steps))
+    separator = config.step_separator or separator_of(rows)
+    return DatasetMethod(
+        kind="reward-model",
+        shown=SHOWN,
+        load=load,
+        model=lambda _: untrained(config, 1, step_separator=separator),
+        encode=lambda lm, rows, _: encode_solutions(lm, rows, config.max_length, separator),
+        trees=solution_trees,
+        loss=batch_loss,
+        evaluate=evaluate_steps,
+        what=SCORES,
+    )
 
 
-def validate_process_model(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
+def validate_process_model(config: RewardModelConfig, lm: LanguageModel, separator: str) -> dict[str, Any]:
     """The numbers of a model on the held-out answers."""
     rows = load_stepwise(str(config.eval_data), config.columns, optional=True)
-    solutions = encode_solutions(lm, rows, config.max_length).checked(str(config.eval_data), config.strict)
+    fitted = encode_solutions(lm, rows, config.max_length, separator)
+    solutions = fitted.checked(str(config.eval_data), config.strict)
     scores = step_scores(lm, solutions, config.micro_batch_tokens)
     return stepwise_validation([np.array(solution.labels) for solution in solutions], scores)
 
@@ -87,10 +78,11 @@ def separator_of(rows: Sequence[StepwiseRow]) -> str:
     return "\n\n" if any("\n" in step for row in rows for step in row.steps) else "\n"
 
 
-def encode_solutions(lm: LanguageModel, rows: Sequence[StepwiseRow], max_length: int) -> Fitted[Solution]:
-    """Rows as tokens; see `encode_solution`. The model's separator ends their steps."""
-    assert lm.step_separator is not None
-    separator, limit = lm.step_separator, Limit.of(max_length, lm.context)
+def encode_solutions(
+    lm: LanguageModel, rows: Sequence[StepwiseRow], max_length: int, separator: str
+) -> Fitted[Solution]:
+    """Rows as tokens; see `encode_solution`."""
+    limit = Limit.of(max_length, lm.context)
     chat = lm.chat_within(limit.tokens)
 
     def ready(row: StepwiseRow) -> tuple[list[Solution], bool]:
@@ -127,48 +119,26 @@ def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:
 
 def step_scores(lm: LanguageModel, solutions: Sequence[Solution], micro_batch_tokens: int) -> list[Scores]:
     """The scores of each answer's steps."""
-    found = branch_scores(lm, solution_trees(solutions), micro_batch_tokens)
+    return _first(read(lm, solution_trees(solutions), micro_batch_tokens, SCORES))
+
+
+def _first(found: Iterable[torch.Tensor]) -> list[Scores]:
     return [scores[:, 0].double().cpu().numpy() for scores in found]
 
 
-class ProcessModel(Stage):
-    """See `Stage`."""
-
-    kind = "reward-model"
-
-    def __init__(
-        self,
-        config: RewardModelConfig,
-        policy: LocalPolicy,
-        solutions: Sequence[Solution],
-        held_out: Sequence[Solution],
-        total_steps: int,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.solutions = solutions
-        self.held_out = held_out
-        self.total_steps: int | None = total_steps
-        self.drawn = rows_drawn(config, len(solutions))
-
-    def step(self, n: int) -> dict[str, Any]:
-        config = self.config
-        chosen = step_rows(len(self.solutions), config.seed, n, config.batch_size, self.drawn)
-        trees = solution_trees([self.solutions[i] for i in chosen])
-        metrics = self.policy.forward_backward(trees, batch_loss, SCORES)
-        return {**metrics, **self.policy.step(), "tokens": sum(tree.size for tree in trees)}
-
-    def evaluate(self) -> Evaluation | None:
-        """Loss, a mean over the held-out steps, and accuracy with its interval."""
-        if not self.held_out:
-            return None
-        scores = step_scores(self.policy.lm, self.held_out, self.policy.micro_batch_tokens)
-        labels = [np.array(solution.labels) for solution in self.held_out]
-        given, wanted = torch.from_numpy(np.concatenate(scores)), torch.from_numpy(np.concatenate(labels))
-        loss = float(stepwise_loss(given, wanted, torch.full_like(given, 1 / len(given))))
-        accuracy = stepwise_validation(labels, scores)["accuracy"]
-        metrics = {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
-        return Evaluation({"loss": loss, **metrics}, loss)
+def evaluate_steps(policy: Policy, solutions: Sequence[Solution]) -> dict[str, Any]:
+    """Loss, a mean over the steps of the solutions, and accuracy with its interval."""
+    scores = _first(policy.read(solution_trees(solutions), SCORES))
+    labels = [np.array(solution.labels) for solution in solutions]
+    given, wanted = torch.from_numpy(np.concatenate(scores)), torch.from_numpy(np.concatenate(labels))
+    loss = float(stepwise_loss(given, wanted, torch.full_like(given, 1 / len(given))))
+    accuracy = stepwise_validation(labels, scores)["accuracy"]
+    return {
+        "loss": loss,
+        "accuracy": accuracy["value"],
+        "accuracy_low": accuracy["low"],
+        "accuracy_high": accuracy["high"],
+    }
 
 
 def batch_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:

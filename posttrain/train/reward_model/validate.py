@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.stats import FEW_TASKS, wilson
+from posttrain.stats import Estimate, bootstrap_mean, clustered_share, share, shown
 from posttrain.train.reward_model.data import Pair
 
 BINS = 10
@@ -40,13 +40,13 @@ def validation(pairs: Sequence[Pair], scores: Scores) -> dict[str, Any]:
     gold = np.array([pairs[i].gold for i in known], dtype=np.float64)
     return {
         "pairs": len(pairs),
-        "accuracy": _share(agreement_without_ties(difference, probability).sum(), len(pairs)),
+        "accuracy": share(agreement_without_ties(difference, probability).sum(), len(pairs)),
         "calibration": calibration(difference, probability),
         "length": {
             "score": pearson(scores.ravel(), lengths.ravel()),
             "difference": pearson(difference, longer),
-            "longer_chosen": _share(agreement_without_ties(longer, probability).sum(), int((longer != 0).sum())),
-            "longer_scored_higher": _share(int((longer * difference > 0).sum()), int((longer != 0).sum())),
+            "longer_chosen": share(agreement_without_ties(longer, probability).sum(), int((longer != 0).sum())),
+            "longer_scored_higher": share(int((longer * difference > 0).sum()), int((longer != 0).sum())),
         },
         "gold": gold_errors(scores[known].ravel(), gold.ravel()) if known else None,
     }
@@ -66,7 +66,7 @@ def stepwise_validation(labels: Sequence[Scores], scores: Sequence[Scores]) -> d
     said = [of >= 0 for of in scores]
     both = list(zip(right, said, strict=True))
 
-    def accuracy(among: Sequence[NDArray[np.bool_]]) -> dict[str, float | int | None]:
+    def accuracy(among: Sequence[NDArray[np.bool_]]) -> Estimate:
         alike = [int(((a == b) & some).sum()) for (a, b), some in zip(both, among, strict=True)]
         return clustered_share(alike, [int(some.sum()) for some in among])
 
@@ -79,29 +79,10 @@ def stepwise_validation(labels: Sequence[Scores], scores: Sequence[Scores]) -> d
         "right_steps": accuracy(right),
         "wrong_steps": accuracy([~a for a in right]),
         "calibration": calibration(np.concatenate([np.where(a, s, -s) for a, s in zip(right, scores, strict=True)])),
-        "first_error": _share(sum(faulty), len(faulty)),
-        "no_error": _share(sum(sound), len(sound)),
+        "first_error": share(sum(faulty), len(faulty)),
+        "no_error": share(sum(sound), len(sound)),
         "f1": _harmonic_mean(faulty, sound),
     }
-
-
-def clustered_share(of: Sequence[int], sizes: Sequence[int]) -> dict[str, float | int | None]:
-    """The share Σ of / Σ sizes over clusters whose members are not independent, such as the steps of an answer, with
-    Wilson's interval for the effective number of observations p(1 − p)/v (Kish 1965).
-
-    v is the variance of the ratio between clusters, C/(C−1) Σ (of − p · size)² / (Σ sizes)². The number lies between
-    that of the clusters that have members, C, and that of the members; it is the former where p is 0 or 1."""
-    pairs = [(a, b) for a, b in zip(of, sizes, strict=True) if b]
-    n, clusters = sum(b for _, b in pairs), len(pairs)
-    if not n:
-        return _share(0, 0)
-    p = sum(a for a, _ in pairs) / n
-    effective = float(clusters)
-    if clusters > 1 and 0 < p < 1:
-        variance = clusters / (clusters - 1) * sum((a - p * b) ** 2 for a, b in pairs) / n**2
-        effective = min(n, max(clusters, p * (1 - p) / variance)) if variance else n
-    low, high = wilson(p * effective, effective)
-    return {"value": p, "low": low, "high": high, "n": n}
 
 
 def agreement_without_ties(difference: Scores, probability: Scores | float) -> Scores:
@@ -124,7 +105,7 @@ def calibration(difference: Scores, probability: Scores | float = 1.0) -> dict[s
             continue
         right, mean = agreed[inside], float(predicted[inside].mean())
         gap += abs(mean - float(right.mean())) * int(inside.sum())
-        bins.append({"predicted": mean, "right": _share(right.sum(), int(inside.sum()))})
+        bins.append({"predicted": mean, "right": share(right.sum(), int(inside.sum()))})
     return {"error": gap / len(difference), "bins": bins}
 
 
@@ -205,13 +186,9 @@ def fit_gain(distance: Sequence[float], gain: Sequence[float]) -> dict[str, floa
     return {"alpha": float(alpha), "beta": float(beta), "peak": peak, "r2": 1 - left / whole if whole else None}
 
 
-def mean_interval(values: Scores) -> dict[str, float | int | None]:
+def mean_interval(values: Scores) -> Estimate:
     """The mean with its percentile bootstrap interval of 95%; without one below FEW_TASKS values."""
-    if len(values) < FEW_TASKS:
-        return {"value": float(values.mean()), "low": None, "high": None, "n": len(values)}
-    drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
-    return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
+    return shown(bootstrap_mean(values, resamples=RESAMPLES))
 
 
 def pearson(x: Scores, y: Scores) -> float | None:
@@ -219,11 +196,6 @@ def pearson(x: Scores, y: Scores) -> float | None:
     if len(x) < 2 or not x.std() or not y.std():
         return None
     return float(((x - x.mean()) * (y - y.mean())).mean() / (x.std() * y.std()))
-
-
-def _share(of: float, n: int) -> dict[str, float | int | None]:
-    low, high = wilson(float(of), n)
-    return {"value": float(of) / n if n else None, "low": low, "high": high, "n": n}
 
 
 def _first_error(right: NDArray[np.bool_]) -> int | None:

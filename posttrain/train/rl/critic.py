@@ -12,7 +12,7 @@ from posttrain.batch.packing import Tree
 from posttrain.config import RlConfig
 from posttrain.models.read import VALUES
 from posttrain.train.loop import load_trained, make_policy
-from posttrain.train.policy import LocalPolicy
+from posttrain.train.policy import Policy
 from posttrain.train.rl.batch import critic_loss
 
 
@@ -34,7 +34,7 @@ class Critic(Protocol):
 class HeadCritic:
     """A scalar head on the policy: values come with its log-probabilities and are trained in its steps."""
 
-    def __init__(self, policy: LocalPolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
     def values(self, trees: Sequence[Tree]) -> list[Floats]:
@@ -54,9 +54,9 @@ class SeparateCritic:
     """A model of its own with an optimizer of its own, which begins as the policy does. Its operations are charged to
     the policy's account."""
 
-    def __init__(self, config: RlConfig, policy: LocalPolicy, rate: float, total_updates: int | None) -> None:
+    def __init__(self, config: RlConfig, policy: Policy, rate: float, total_updates: int | None) -> None:
         lm = load_trained(config)
-        lm.add_scalar_head()
+        lm.add_value_head()
         self.policy = policy
         self.own = make_policy(lm, config, rate, total_updates)
         self.loss = partial(critic_loss, clip=config.value_clip)

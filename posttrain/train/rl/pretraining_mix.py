@@ -10,11 +10,11 @@ from posttrain.models import LanguageModel
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import SftRow
 from posttrain.train.data_order import rows_between
-from posttrain.train.policy import LocalPolicy
+from posttrain.train.policy import Policy
 from posttrain.train.sft import encode_rows, loss_of, sft_trees
 
 
-class Mix:
+class PretrainingMix:
     """Adds the gradient of `ptx_coefficient` x the mean negative log-likelihood of the next rows to an optimizer step.
 
     Which rows come next follows from the policy's count of updates, so that a resume needs no state."""
@@ -24,7 +24,7 @@ class Mix:
         self.fitted = encode_rows(lm, rows, config.max_length)
         self.rows = self.fitted.checked(str(config.ptx_data), config.strict)
 
-    def forward_backward(self, policy: LocalPolicy) -> dict[str, float]:
+    def forward_backward(self, policy: Policy) -> dict[str, float]:
         size = self.config.ptx_batch_size
         places = rows_between(len(self.rows), self.config.seed, policy.updates * size, (policy.updates + 1) * size)
         metrics = policy.forward_backward(sft_trees([self.rows[i] for i in places]), self._loss)

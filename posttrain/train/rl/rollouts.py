@@ -11,16 +11,17 @@ import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.config import OnlineDpoConfig, RlConfig
+from posttrain.data.fitting import Fitted
 from posttrain.data.readers import replay_file
 from posttrain.engine.base import Engine
 from posttrain.envs.pool import EnvPool
 from posttrain.models import LanguageModel
-from posttrain.rewards.failures import FailureWatch
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import (
     Limits,
-    Plan,
+    RolloutRequest,
     collect,
+    fit_tasks,
     regroup,
     rollout_from_json,
     rollout_seed,
@@ -30,8 +31,11 @@ from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runs.log import RunLog, read_jsonl, read_rollouts
 from posttrain.runs.rollouts import locate
 from posttrain.train.data_order import rows_between
-from posttrain.train.events import short_batch, unscored
-from posttrain.train.loop import Evaluation
+from posttrain.train.dataset_stage import Data, fit_rows
+from posttrain.train.events import log_short_batch
+from posttrain.train.loop import Stage
+from posttrain.train.observers import Observer, UnscoredWatch
+from posttrain.train.policy import Policy
 from posttrain.train.rl.advantages import Rows, scored_rows, trainable
 from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
 
@@ -93,10 +97,11 @@ class Rollouts:
         self.engine = engine
         self.sources = sources
         self.sampling = config.sampling()
-        self.watch = FailureWatch(config.max_unscored_share)
         self.position = 0
         self.prompts = config.batch_size // config.group_size
         self.recorded_parts: set[str] = set()
+        self.told: set[int] = set()
+        """Steps whose unscored rollouts have their event already, here or in the run that is replayed."""
         self._recorded: dict[int, list[Row]] = {}
         self._by_id = {task.id: task for task in tasks}
 
@@ -118,14 +123,10 @@ class Rollouts:
         return StepGroups(groups, used, new=True)
 
     def record(self, log: RunLog, n: int, step: StepGroups, rows: Rows) -> None:
-        """Write the step's rollouts and tell what is odd about them, unless that was done before; `rows` are those of
-        the groups to train on. Raises RunFailed where too many could not be scored."""
-        if step.new:
-            self._write(log, n, step, rows)
-        scorer = self.sources.scorer
-        unscored(log, self.watch, n, step.all, scorer.first_traceback if scorer is not None else None, step.new)
-
-    def _write(self, log: RunLog, n: int, step: StepGroups, rows: Rows) -> None:
+        """Write the step's rollouts and what their rewards measured, unless that was done before; `rows` are those of
+        the groups to train on."""
+        if not step.new:
+            return
         of = sum(len(g.rollouts) for g in step.all)
         trained = iter(rows)
         lines = []
@@ -139,7 +140,7 @@ class Rollouts:
         if scorer is not None and scorer.metrics:
             log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in scorer.metrics.items()})
         if sum(step.used) < self.prompts:
-            short_batch(log, n, sum(step.used), self.prompts, len(step.all))
+            log_short_batch(log, n, sum(step.used), self.prompts, len(step.all))
 
     def go_to(self, position: int) -> None:
         """Go on from a `position` of the stream. Raises ValueError for what is none."""
@@ -149,8 +150,9 @@ class Rollouts:
 
     def rewind(self, log: RunLog, step: int) -> None:
         """Keep the whole steps of `rollouts.jsonl`. Those past the checkpoint at `step` are trained on again as they
-        are, not sampled or scored again, but for one that stopped the run: its reward may have been mended. The watch
-        over failures hears the scores of the others."""
+        are, not sampled or scored again, but for one that stopped the run: its reward may have been mended."""
+        if getattr(self.config, "replay", None) is not None:
+            return
         steps = _by_step(read_rollouts(log.out, self._known))
         whole = {n: rows for n, rows in steps.items() if len(rows) == rows[0].get("of", self.config.batch_size)}
         events = read_jsonl(log.out / "events.jsonl")
@@ -158,11 +160,12 @@ class Rollouts:
         if stops and whole and stops[-1] == max(whole):
             del whole[max(whole)]
         log.keep_rollouts(whole)
-        for n in sorted(whole):
-            if n > step:
-                self._recorded[n] = whole[n]
-                continue
-            self.watch.add(n, [group.scores for group in self._groups_of(whole[n]).all])
+        self._recorded = whole
+        self.told.update(event["step"] for event in events if event.get("event") == "unscored")
+
+    def past_groups(self, n: int) -> list[Group]:
+        """The groups of a step before the one of `rewind`, once."""
+        return self._groups_of(self._recorded.pop(n)).all if n in self._recorded else []
 
     def replay(self, source: str) -> int:
         """Take every step from the `rollouts.jsonl` of another run instead of sampling; the number of steps.
@@ -183,6 +186,7 @@ class Rollouts:
             raise InputError(f"--replay {source}: holds no rollouts")
         self.recorded_parts = {name for row in rows for name in row["parts"]}
         self._recorded = {n: steps[old] for n, old in enumerate(sorted(steps), start=1)}
+        self.told.update(self._recorded)
         return len(steps)
 
     def _check_row(self, row: Any, folder: Path, where: str) -> None:
@@ -216,30 +220,29 @@ class Rollouts:
         self.position += prompts
         seen = [group.task.id for group in before]
         size = self.config.group_size
-        plans: list[Plan] = []
+        plans: list[RolloutRequest] = []
         for row in rows:
             task = self.tasks[row]
             first = size * seen.count(task.id)
             seen.append(task.id)
             seeds = [rollout_seed(self.config.seed, n, row, first + i) for i in range(size)]
-            plans += [Plan(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
+            plans += [RolloutRequest(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
         return self.collect(plans, {"step": n, "global_step": n - 1})
 
-    def collect(self, plans: Sequence[Plan], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
+    def collect(self, plans: Sequence[RolloutRequest], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
         """Sample and score with the engine, the rewards and the environment of the run."""
         sources = self.sources
         limits = Limits(sources.max_turns, self.lm.context) if sources.environment is not None else None
         return collect(self.engine, self.lm.chat, sources.scorer, plans, trainer_state, sources.environment, limits)
 
-    def evaluate(self, held_out: Sequence[Task]) -> Evaluation | None:
+    def evaluate(self, held_out: Sequence[Task]) -> dict[str, Any] | None:
         """Mean score of the greedy answers to held-out tasks; None where nothing has a score."""
         greedy = Sampling(self.config.max_new_tokens, temperature=0)
-        groups = self.collect([Plan(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
+        groups = self.collect([RolloutRequest(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
         scores = [s.total for g in groups for s in g.scores if s.total is not None]
         if not scores:
             return None
-        reward = sum(scores) / len(scores)
-        return Evaluation({"reward": reward, "unscored": 1 - len(scores) / len(groups)}, -reward)
+        return {"reward": sum(scores) / len(scores), "unscored": 1 - len(scores) / len(groups)}
 
     def _groups_of(self, rows: Sequence[Row]) -> StepGroups:
         pairs = [self._read(row) for row in rows]
@@ -257,6 +260,53 @@ class Rollouts:
 
     def _read(self, row: Row) -> tuple[Rollout, Score]:
         return rollout_from_json(row, self.sampling, self.lm.chat)
+
+
+def fit_task_rows(
+    config: RlConfig | OnlineDpoConfig,
+    lm: LanguageModel,
+    rows: Sequence[Task],
+    held_out: Sequence[Task],
+    tools: tuple[Mapping[str, Any], ...] | None = None,
+) -> Data[Task]:
+    """The tasks and held-out tasks that leave room for an answer. Raises what `fit_rows` raises."""
+
+    def encode(tasks: Sequence[Task], held_out: bool) -> Fitted[Task]:
+        source = config.eval_data if held_out else config.data
+        return fit_tasks(lm.chat, tasks, lm.context, config.max_new_tokens, str(source), tools)
+
+    return fit_rows(config, rows, held_out, encode, None)
+
+
+@dataclass
+class RolloutStage(Stage):
+    """What stages on rollouts have in common. See `Stage`."""
+
+    config: Any
+    policy: Policy
+    rollouts: Rollouts
+    held_out: Sequence[Task]
+    log: RunLog
+    total_steps: int | None
+
+    @property
+    def observers(self) -> Sequence[Observer]:  # type: ignore[override]
+        return (UnscoredWatch(self.config.max_unscored_share, self.rollouts.sources.scorer, self.rollouts.told),)
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """Mean score of the greedy answers to the held-out tasks."""
+        return self.rollouts.evaluate(self.held_out) if self.held_out else None
+
+    def objective(self, metrics: Mapping[str, Any]) -> float | None:
+        return None if metrics.get("eval/reward") is None else -metrics["eval/reward"]
+
+    def rewind(self, log: RunLog, step: int) -> None:
+        """Recorded steps past the checkpoint are trained on again as they are."""
+        self.rollouts.rewind(log, step)
+        self.rollouts.engine.update(None, step)
+
+    def past_groups(self, step: int) -> Sequence[Group]:
+        return self.rollouts.past_groups(step)
 
 
 def _differs(group: Group) -> bool:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from posttrain.batch.packing import Tree
-from posttrain.config import RlConfig
 from posttrain.models.read import logprobs_at
 from posttrain.rollout import sampling_flops
-from posttrain.runs.log import RunLog
-from posttrain.train.loop import Evaluation, Stage
-from posttrain.train.policy import LocalPolicy
-from posttrain.train.reference import Reference
+from posttrain.train.loop import StepResult
 from posttrain.train.rl.advantages import Rows, overlong_penalty, scored_rows, with_advantages
 from posttrain.train.rl.batch import (
     SHARES,
@@ -31,46 +28,33 @@ from posttrain.train.rl.batch import (
 from posttrain.train.rl.controllers import AdaptiveKl, Constraints, restore, state
 from posttrain.train.rl.critic import Critic, HeadCritic
 from posttrain.train.rl.dry_run import describe
-from posttrain.train.rl.pretraining_mix import Mix
-from posttrain.train.rl.rollouts import Rollouts
-from posttrain.types import Group, Rollout, Score, Task
+from posttrain.train.rl.pretraining_mix import PretrainingMix
+from posttrain.train.rl.rollouts import RolloutStage
+from posttrain.types import Group, Rollout, Score
 
 STATE = "rl.json"
 
 
-class Rl(Stage):
+@dataclass
+class Rl(RolloutStage):
     """See `Stage`. The algorithm is in the configuration: what advantages are (`advantages.py`), what the loss is
     (`batch.py`), and what both need (reference, critic, proximal log-probabilities), which is computed only then."""
 
+    critic: Critic | None
+    mix: PretrainingMix | None
     kind = "rl"
+    shown = ("reward", "kl", "grad_norm", "response_length", "loss")
 
-    def __init__(
-        self,
-        config: RlConfig,
-        policy: LocalPolicy,
-        rollouts: Rollouts,
-        held_out: Sequence[Task],
-        log: RunLog,
-        total_steps: int | None,
-        critic: Critic | None,
-        mix: Mix | None,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.rollouts = rollouts
-        self.held_out = held_out
-        self.log = log
-        self.total_steps = total_steps
+    def __post_init__(self) -> None:
+        config = self.config
         self.constraints = Constraints(config.constraint, config.constraint_rate)
-        self.critic = critic
-        self.mix = mix
         self.kl = AdaptiveKl(config.beta, config.kl_target)
-        self.reference = Reference(policy) if config.has_kl else None
+        self.reference = self.policy.reference(moves=config.reference_every is not None) if config.has_kl else None
         self.mismatch = config.mismatch
         if config.mismatch == "auto":
             self.mismatch = "token-truncate" if config.replay else "off"
 
-    def step(self, n: int) -> dict[str, Any]:
+    def step(self, n: int) -> StepResult:
         """Sample and score a batch of groups (or take the recorded one), then train on it."""
         config, sources = self.config, self.rollouts.sources
         step = self.rollouts.step(n)
@@ -93,11 +77,7 @@ class Rl(Stage):
         if self.reference is not None and config.reference_every and n % config.reference_every == 0:
             self.reference.follow()
         self.rollouts.engine.update(None, n)
-        return metrics
-
-    def evaluate(self) -> Evaluation | None:
-        """Mean score of the greedy answers to the held-out tasks."""
-        return self.rollouts.evaluate(self.held_out) if self.held_out else None
+        return StepResult(metrics, step.all, [row for group in rows for row in group])
 
     def save(self, folder: Path) -> None:
         saved = state(self.kl, self.constraints) | {"position": self.rollouts.position}
@@ -115,12 +95,6 @@ class Rl(Stage):
             self.reference.load(folder)
         if self.critic is not None:
             self.critic.load(folder)
-
-    def rewind(self, log: RunLog, step: int) -> None:
-        """Recorded steps past the checkpoint are trained on again as they are."""
-        if self.config.replay is None:
-            self.rollouts.rewind(log, step)
-        self.rollouts.engine.update(None, step)
 
     def describe(self) -> str:
         """What the first rollouts would be trained on, as text."""

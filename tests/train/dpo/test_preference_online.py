@@ -25,7 +25,7 @@ from posttrain.train.loop import make_policy
 from posttrain.train.rl.advantages import TrainingRow, scored_rows
 from posttrain.train.rl.rollouts import Rollouts, Sources
 from posttrain.types import Group, Rollout, RunFailed, Sampling, Score, Segment, Task
-from tests.conftest import ChatServer
+from tests.servers.chat import ChatServer
 from tests.training_helpers import (
     algorithms,
     events,
@@ -242,8 +242,9 @@ def test_it_learns_the_bandit(tmp_path: Path) -> None:
         group_size=8,
         save_every=1000,
         eval_data=data,
-        eval_every=60,
-        **{name: value for name, value in task.options.items() if name != "entropy_bonus"},
+        eval_every=30,
+        max_steps=30,
+        **{name: value for name, value in task.options.items() if name not in ("entropy_bonus", "max_steps")},
     )
     train_online_dpo(config)
     rows = metrics(config.out)

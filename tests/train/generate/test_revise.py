@@ -15,22 +15,24 @@ from posttrain.config import ReviseConfig, RunConfig
 from posttrain.data.formats import load_sft
 from posttrain.recipes.run import run_recipe
 from posttrain.rewards.judge.prompts import read_rubric, shipped_rubrics
-from posttrain.rollout import Plan
+from posttrain.rollout import RolloutRequest
 from posttrain.runs.log import RunLog
 from posttrain.train.generate.revise import CRITIQUE, REVISE, _Revising, revise_answers
 from posttrain.train.generate.sources import Sampled
 from posttrain.types import InputError, Message, Rollout, RunFailed, Task
-from tests.conftest import ChatServer, serve
+from tests.servers.chat import ChatServer, serve
+from tests.servers.critic import Critic
 from tests.training_helpers import events, metrics, read_rows, write_rows
 
 PRINCIPLES = "criteria:\n  kind: The answer is kind.\n  short: The answer is short.\n"
 
 
 @pytest.fixture
-def critic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+def critic(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     """A running `critic_server`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield from serve("critic", tmp_path / "requests.jsonl")
+    with serve(Critic) as running:
+        yield running
 
 
 def config(
@@ -116,7 +118,7 @@ class ShortContext:
     def fits(self, task: Task) -> bool:
         return len(task.prompt) < 3
 
-    def sample(self, plans: Sequence[Plan]) -> Sampled:
+    def sample(self, plans: Sequence[RolloutRequest]) -> Sampled:
         said = (Message("assistant", "ok"),)
         rollouts = [Rollout(p.task.id, 0, p.sampling, p.seed, said, (), "ok") for p in plans]
         return Sampled(tuple(rollouts), 7 * len(plans), 5.0)

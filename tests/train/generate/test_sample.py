@@ -16,11 +16,12 @@ from posttrain.cli.main import main
 from posttrain.config import SampleConfig
 from posttrain.data.formats import load_preferences, load_sft
 from posttrain.models import load_model, weights_hash
+from posttrain.rewards.check import check_soft_labels
 from posttrain.train.generate.sample import sample_answers
-from posttrain.train.generate.select import check_soft_labels, preference, rows_of
+from posttrain.train.generate.select import preference, rows_of
 from posttrain.types import Group, InputError, Message, Rollout, RunFailed, Sampling, Score, Task
-from tests.conftest import ChatServer
 from tests.processes import assert_same_run, finish, kill_when, launch, steps_written
+from tests.servers.chat import ChatServer
 from tests.training_helpers import events, metrics, read_rows, write_rows
 
 REWARDS = """

@@ -13,14 +13,16 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from posttrain.batch.packing import response_tree
 from posttrain.cli.main import main
 from posttrain.config import RewardModelConfig
 from posttrain.data.formats import load_preferences
 from posttrain.models import load_model, load_reward_model
-from posttrain.models.scoring import response_tree, score_batches
+from posttrain.models.read import SCORES, read
+from posttrain.train.dataset_stage import Data
 from posttrain.train.loop import make_policy
 from posttrain.train.reward_model.data import Pair, encode_pairs, pair_trees, weighted
-from posttrain.train.reward_model.pairs import RewardModel, train_reward_model
+from posttrain.train.reward_model.pairs import RewardModel, pairs_method, train_reward_model
 from posttrain.train.reward_model.validate import (
     best_of_n,
     best_of_n_kl,
@@ -68,20 +70,16 @@ def settings(tmp_path: Path, rows: list[dict[str, Any]], **changes: Any) -> Rewa
 
 def stage_of(config: RewardModelConfig) -> RewardModel:
     lm = load_model("tiny-random")
-    lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
-    pairs = encode_pairs(lm, load_preferences(config.data), config.max_length, config.members).kept
+    lm.add_reward_head(2 if config.length_head else config.members, config.seed, saved=config.members)
+    rows = load_preferences(config.data)
+    pairs = encode_pairs(lm, rows, config.max_length, config.members).kept
     policy = make_policy(lm, config, 1e-4, 1)
-    return RewardModel(config, policy, weighted(pairs, config), [], 1)
+    return RewardModel(config, pairs_method(config, rows), policy, Data(weighted(pairs, config), [], []), 1, 1024)
 
 
 def gradients(stage: RewardModel) -> dict[str, torch.Tensor]:
     """Of the first step, before the optimizer takes it."""
-    pairs = list(stage.pairs)
-    trees = pair_trees(pairs)
-    if stage.config.length_head:
-        stage._by_length_head(pairs, trees)
-    else:
-        stage._gradient(trees)
+    stage.gradient(stage.examples)
     return {name: p.grad.clone() for name, p in stage.policy.parameters.items() if p.grad is not None}
 
 
@@ -139,13 +137,13 @@ def test_it_learns_a_bradley_terry_world(tmp_path: Path) -> None:
     held_out = world(100, seed=1, noise=False)
     config = settings(
         tmp_path,
-        world(400, seed=0),
+        world(200, seed=0),
         batch_size=16,
-        max_steps=36,
-        learning_rate=1e-3,
+        max_steps=16,
+        learning_rate=2e-3,
         members=2,
         eval_data=str(write_rows(tmp_path / "held-out.jsonl", held_out)),
-        eval_every=12,
+        eval_every=16,
     )
     train_reward_model(config)
     last = metrics(config.out)[-1]
@@ -157,11 +155,11 @@ def test_it_learns_a_bradley_terry_world(tmp_path: Path) -> None:
     assert found["pairs"] == sum(bin_["right"]["n"] for bin_ in found["calibration"]["bins"]) == 100
 
     lm = load_reward_model(str(config.out))
-    assert lm.score_head is not None and lm.score_head.out_features == 2
+    assert lm.reward_head.out_features == 2
     rows = held_out[:5]
     write_rows(tmp_path / "few.jsonl", rows)
     pairs = encode_pairs(lm, load_preferences(str(tmp_path / "few.jsonl")), 1024, 2).kept
-    ours = torch.cat([scores for _, scores in score_batches(lm, pair_trees(pairs), 4096)]).mean(1).reshape(-1, 2)
+    ours = torch.cat(list(read(lm, pair_trees(pairs), 4096, SCORES))).mean(1).reshape(-1, 2)
     for k, side in enumerate(("chosen", "rejected")):
         assert ours[:, k].tolist() == pytest.approx(plain_scores(config.out / "model", rows, side), abs=1e-4)
 
@@ -171,23 +169,23 @@ def test_a_length_head_takes_up_length(tmp_path: Path) -> None:
     one score."""
     rng = np.random.default_rng(0)
     rows = []
-    for i in range(120):
+    for i in range(80):
         short, more = rng.integers(1, 4), rng.integers(1, 4)
         texts = [" ".join(rng.choice(WORDS, k)) for k in (short + more, short)]
         rows.append({"prompt": f"Say {WORDS[i % 10]}", "chosen": texts[0], "rejected": texts[1]})
-    held_out = str(write_rows(tmp_path / "held-out.jsonl", rows[80:]))
+    held_out = str(write_rows(tmp_path / "held-out.jsonl", rows[40:]))
     found = {}
     for head in (False, True):
         config = settings(
             tmp_path,
-            rows[:80],
+            rows[:40],
             out=tmp_path / f"rm-{head}",
-            batch_size=16,
-            max_steps=20,
-            learning_rate=1e-3,
+            batch_size=8,
+            max_steps=12,
+            learning_rate=2e-3,
             length_head=head,
             eval_data=held_out,
-            eval_every=20,
+            eval_every=12,
         )
         train_reward_model(config)
         assert AutoModelForSequenceClassification.from_pretrained(config.out / "model").config.num_labels == 1
@@ -234,26 +232,22 @@ def test_margins_come_from_the_data_and_must_be_numbers(tmp_path: Path, capsys: 
 
 
 def test_a_reward_model_learns_how_likely_a_label_is(tmp_path: Path) -> None:
-    """Eight pairs seen again and again: with certain labels the scores part without end, with 60% and 40% they stop
-    near ln 1.5 = 0.405 on either side, where the loss is the entropy of the labels. The held-out pairs are the same: of
-    such labels a model agrees with 60%, and is calibrated."""
-    options = {"batch_size": 8, "max_steps": 30, "learning_rate": 1e-3, "eval_every": 30}
-    soft = [{**row, "probability": (0.6, 0.4)[i % 2]} for i, row in enumerate(pair_rows(8))]
-    found = {}
-    for name, rows in (("certain", pair_rows(8)), ("soft", soft)):
-        held_out = str(write_rows(tmp_path / f"held-out-{name}.jsonl", rows))
-        config = settings(tmp_path, rows, out=tmp_path / name, eval_data=held_out, **options)
-        train_reward_model(config)
-        found[name] = json.loads((config.out / "evaluations" / "reward_model.json").read_text())
-    certain, last = metrics(tmp_path / "certain")[-1], metrics(tmp_path / "soft")[-1]
-    entropy = -0.6 * math.log(0.6) - 0.4 * math.log(0.4)
-    assert certain["eval/loss"] < 0.1 and certain["eval/margin"] > 3
+    """Eight pairs seen again and again: with labels of 60% and 40% the scores stop near ln 1.5 = 0.405 on either side,
+    where the loss is the entropy of the labels. The held-out pairs are the same: of such labels a model agrees with
+    60%, and is calibrated."""
+    rows = [{**row, "probability": (0.6, 0.4)[i % 2]} for i, row in enumerate(pair_rows(8))]
+    held_out = str(write_rows(tmp_path / "held-out.jsonl", rows))
+    options = {"batch_size": 8, "max_steps": 15, "learning_rate": 2e-3, "eval_data": held_out, "eval_every": 15}
+    config = settings(tmp_path, rows, **options)
+    train_reward_model(config)
+    (*_, last), entropy = metrics(config.out), -0.6 * math.log(0.6) - 0.4 * math.log(0.4)
     assert last["eval/loss"] == pytest.approx(entropy, abs=0.01) and last["eval/loss"] > entropy - 1e-6
     assert abs(last["eval/margin"]) < 0.2  # up for one half, down for the other
-    assert last["eval/accuracy"] == pytest.approx(0.6) and certain["eval/accuracy"] == 1.0
+    assert last["eval/accuracy"] == pytest.approx(0.6)
     assert last["eval/accuracy_low"] < 0.6 < last["eval/accuracy_high"]
-    assert found["soft"]["accuracy"]["value"] == pytest.approx(0.6) and found["certain"]["accuracy"]["value"] == 1.0
-    assert found["soft"]["calibration"]["error"] < 0.1
+    found = json.loads((config.out / "evaluations" / "reward_model.json").read_text())
+    assert found["accuracy"]["value"] == pytest.approx(0.6)
+    assert found["calibration"]["error"] < 0.1
 
 
 def test_a_column_of_certain_labels_changes_nothing(tmp_path: Path) -> None:
@@ -331,10 +325,11 @@ def test_soft_labels_are_counted_by_their_probability() -> None:
 def test_prompts_and_responses_are_computed_once() -> None:
     """A prompt of 50 tokens and two responses that share their first 20: one forward pass over the forest."""
     lm = load_model("tiny-random")
-    lm.add_score_head(1, seed=0)
+    lm.add_reward_head(1, seed=0)
     lm.forwarded_tokens = 0
     prompt, common = tuple(range(3, 53)), tuple(range(60, 80))
-    list(score_batches(lm, [response_tree(prompt, ((*common, 100, 2), (*common, 101, 102, 2)))], 4096))
+    tree = response_tree(prompt, ((*common, 100, 2), (*common, 101, 102, 2)))
+    list(read(lm, [tree], 4096, SCORES))
     assert lm.forwarded_tokens == 50 + 20 + 2 + 3
 
 

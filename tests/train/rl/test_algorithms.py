@@ -28,27 +28,26 @@ def run(benchmark: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     return lambda algorithm, task, seed, max_steps=None: benchmark.run(algorithm, tasks[task], seed, folder, max_steps)
 
 
-CASES = [*((name, "bandit") for name in ("grpo", "ppo", "reinforce++", "dapo")), ("grpo", "tool")]
-"""One for each kind of baseline, one with dynamic sampling, one with turns; the stress tests have all on all, and train
-for longer, as some seeds need."""
-STEPS, SEED = {"bandit": 25, "tool": 10}, 1
+STEPS, SEED = 25, 1
 """Seed 0 finds the answer to the cheapest prompt of the bandit late: it reaches the best in 60 steps, and not in 25."""
 MAY_LOSE_A_PROMPT = {("reinforce++", "bandit")}
 """Its baseline is the batch's, and a right answer to the cheapest prompt lies below it: one seed in five loses it."""
 
 
-@pytest.mark.parametrize(("algorithm", "task"), CASES)
-def test_it_reaches_the_best(run: Callable[..., Any], algorithm: str, task: str) -> None:
-    result = run(algorithm, task, SEED, STEPS[task])
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_it_reaches_the_best(run: Callable[..., Any], algorithm: str) -> None:
+    """With and without a critic; the stress tests have all algorithms on all tasks, and train for longer, as some seeds
+    need."""
+    result = run(algorithm, "bandit", SEED, STEPS)
     assert result.score >= ENOUGH
-    if algorithm == "ppo" and task == "bandit":
+    if algorithm == "ppo":
         assert result.explained_variance > 0.3
 
 
 @pytest.mark.stress  # `tests/train/rl/test_rl.py` has a quick one
 def test_a_random_reward_teaches_nothing(run: Callable[..., Any]) -> None:
     """grpo with a coin for a reward stays near where the start was, far from the best."""
-    assert run("coin", "bandit", 0, STEPS["bandit"]).score < 0.3
+    assert run("coin", "bandit", 0, STEPS).score < 0.3
 
 
 @pytest.mark.stress

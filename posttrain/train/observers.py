@@ -1,0 +1,269 @@
+"""Observers: what watches the steps of a run, and by alerts says what it found.
+
+An observer is a callable that gets the record of each step and returns alerts, or nothing. It may also have `finish()`,
+called once the run has reached its end, which returns alerts too; and `close()`, called however the run ends.
+
+After a resume an observer sees the steps that were done before too, marked `replayed`, and so rebuilds what it has
+counted; of its alerts there only a `stop` after the last of them counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from posttrain.console import Progress, short_path, warn
+from posttrain.rewards.failures import FailureWatch
+from posttrain.rewards.scorer import Scorer
+from posttrain.runs.log import RunLog
+from posttrain.train.checkpoints import DamagedFile, load_weights, save_weights
+from posttrain.types import Group, InputError, RunFailed
+
+if TYPE_CHECKING:
+    from posttrain.config import TrainConfig
+    from posttrain.train.loop import Stage
+
+Action = Literal["note", "warn", "pause", "stop", "rollback"]
+ACTIONS: tuple[Action, ...] = ("note", "warn", "pause", "stop", "rollback")
+BEST = "best.safetensors"
+SHOWN_ALWAYS = ("eval/loss", "eval/accuracy", "eval/reward", "tokens_per_second")
+"""Metrics beside the progress bar, whatever the method."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What an observer found in a step: `kind` names the event, `text` says it in words.
+
+    The event in `events.jsonl` holds `fields`, or else the step, the action and the text as reason; there is none
+    without text and fields. The text is printed as a warning, but for a `note`. Once the step is done
+
+    - `rollback` puts weights, optimizer and the stage's state back to the last checkpoint, and the run goes on with the
+      next step and its data (see `loop.run_stage`);
+    - `stop` ends the run as its last step does: the model is written, and `kind` is why it ended;
+    - `pause` saves a checkpoint and raises RunPaused; `--resume` goes on with the next step."""
+
+    kind: str
+    text: str = ""
+    action: Action = "warn"
+    fields: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.action not in ACTIONS:
+            raise ValueError(f"the action of an alert is one of {', '.join(ACTIONS)}, and not {self.action!r}")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A step that was done: its row of `metrics.jsonl`, evaluation included, and in online RL the groups that were
+    sampled, with their scores, and the `rows` they were trained as (none in a step that is `replayed`). `total` is how
+    many steps the run has at most, if that is known."""
+
+    step: int
+    total: int | None
+    metrics: Mapping[str, Any]
+    groups: Sequence[Group] = ()
+    rows: Sequence[Any] = ()
+    replayed: bool = False
+
+
+class Observer(Protocol):
+    def __call__(self, record: StepRecord, /) -> Iterable[Alert] | None: ...
+
+
+class Watch:
+    """The observers of a run, in order: writes what they say to `events.jsonl` and the console, and ends a run whose
+    observer fails."""
+
+    def __init__(self, log: RunLog, observers: Sequence[Observer]) -> None:
+        self._log = log
+        self._observers = observers
+
+    def see(self, record: StepRecord) -> list[Alert]:
+        """What the observers say of a step. Raises RunFailed where one raises, with a message that names it."""
+        try:
+            return [
+                self._said(alert, record.step, record.replayed)
+                for observer in self._observers
+                for alert in _alerts(observer, partial(observer, record), record.step)
+            ]
+        except RunFailed as error:
+            self._log.event("stopped", step=record.step, reason=str(error))
+            raise
+
+    def finish(self, step: int) -> None:
+        """Tell the observers that the run has reached its end."""
+        for observer in self._observers:
+            for alert in _alerts(observer, getattr(observer, "finish", tuple), step):
+                self._said(alert, step)
+
+    def close(self) -> None:
+        """Let the observers go. One that cannot close is said and no more: the steps are done."""
+        for observer in self._observers:
+            try:
+                getattr(observer, "close", tuple)()
+            except Exception as error:
+                warn(f"the observer {_name(observer)} could not be closed: {type(error).__name__}: {error}")
+
+    def _said(self, alert: Alert, step: int, replayed: bool = False) -> Alert:
+        if not replayed and (alert.text or alert.fields):
+            fields = {"step": step, "action": alert.action, "reason": alert.text}
+            self._log.event(alert.kind, **(fields if alert.fields is None else alert.fields))
+            if alert.action not in ("note", "pause") and alert.text:
+                warn(f"{self._log.out}: {alert.text}")
+        return alert
+
+
+def _alerts(observer: Observer, call: Callable[[], Iterable[Alert] | None], step: int) -> Iterator[Alert]:
+    try:
+        for alert in call() or ():
+            if not isinstance(alert, Alert):
+                raise TypeError(f"it returned {alert!r}, which is no Alert")
+            yield alert
+    except (RunFailed, InputError):  # a run that must end, or a disk that is full
+        raise
+    except Exception as error:
+        raise RunFailed(
+            f"step {step}: the observer {_name(observer)} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _name(observer: Observer) -> str:
+    return str(getattr(observer, "__qualname__", type(observer).__qualname__))
+
+
+def default_observers(log: RunLog, config: TrainConfig, stage: Stage, done: int) -> list[Observer]:
+    """Those of every run, after the stage's own; it goes on after the step `done`."""
+    out: list[Observer] = [*stage.observers, check_finite]
+    if config.patience is not None:
+        out.append(EarlyStopping(log, config, stage))
+    title = f"{stage.kind} {short_path(config.model)}"
+    shown = (*stage.shown, *SHOWN_ALWAYS)
+    return [*out, NoLearningSignal(), ProgressLine(title, stage.total_steps, shown, done)]
+
+
+class ProgressLine:
+    """Shows the steps and the metrics that say most about the method, `shown`."""
+
+    def __init__(self, title: str, total: int | None, shown: Sequence[str], done: int) -> None:
+        self._shown = shown
+        self._progress = Progress(title, total).__enter__()
+        if done:
+            self._progress.advance(done, {})
+
+    def __call__(self, record: StepRecord) -> None:
+        if not record.replayed:
+            row = record.metrics
+            self._progress.advance(record.step, {name: row[name] for name in self._shown if name in row})
+
+    def close(self) -> None:
+        self._progress.__exit__(None, None, None)
+
+
+def not_finite(metrics: Mapping[str, Any]) -> str | None:
+    """The first of loss and gradient norm that is infinite or no number."""
+    return next((n for n in ("loss", "grad_norm") if metrics[n] is not None and not math.isfinite(metrics[n])), None)
+
+
+def check_finite(record: StepRecord) -> None:
+    """End a run that has diverged, before its weights go into a checkpoint."""
+    if (name := not_finite(record.metrics)) is not None:
+        value = record.metrics[name]
+        raise RunFailed(f"step {record.step}: {name} is {value}; the run has diverged, lower --learning-rate")
+
+
+class EarlyStopping:
+    """Stops a run after `patience` evaluations without a lower objective, and gives it its best weights at the end."""
+
+    def __init__(self, log: RunLog, config: TrainConfig, stage: Stage) -> None:
+        self._log = log
+        self._weights = stage.policy.weights
+        self._objective = stage.objective
+        self._every = config.eval_every or 1
+        self._patience = config.patience or 1
+        self._at_end: float | None = None
+        """The objective after the last step, where no evaluation falls on it. A longer run takes none there, so that it
+        counts neither as the best so far nor for the patience."""
+        self._last = 0
+        self.best: float | None = None
+        self.best_step = 0
+        self.evaluations_without_gain = 0
+
+    def __call__(self, record: StepRecord) -> Iterator[Alert]:
+        objective, self._at_end, self._last = self._objective(record.metrics), None, record.step
+        if objective is not None and record.step % self._every:
+            self._at_end = objective
+        elif objective is not None and self.update(record.step, objective) and not record.replayed:
+            self._log.write_folder("best", lambda out: save_weights(self._weights(), out / BEST))
+        if self.evaluations_without_gain >= self._patience:
+            yield Alert("patience", action="stop")
+
+    def update(self, step: int, objective: float) -> bool:
+        """Take in an evaluation; True if it is the best so far."""
+        if self.best is None or objective < self.best:
+            self.best, self.best_step, self.evaluations_without_gain = objective, step, 0
+            return True
+        self.evaluations_without_gain += 1
+        return False
+
+    def finish(self) -> Iterator[Alert]:
+        """Put the best weights in the place of the last ones, if they are others."""
+        if self._at_end is not None and (self.best is None or self._at_end < self.best):
+            self.best, self.best_step = self._at_end, self._last
+        elif self.best_step:
+            try:
+                load_weights(self._weights(), self._log.out / "best" / BEST)
+            except DamagedFile as error:
+                raise RunFailed(
+                    f"the weights of the best step cannot be used: {error}; begin anew with another --out"
+                ) from error
+        if self.best_step:
+            yield Alert("best_step", action="note", fields={"step": self.best_step, "objective": self.best})
+
+
+class UnscoredWatch:
+    """Notes how many answers of a step could not be scored, and ends a run with too many (see `FailureWatch`).
+    Steps in `told` have their note already."""
+
+    def __init__(self, limit: float, scorer: Scorer | None, told: Collection[int] = ()) -> None:
+        self._failures = FailureWatch(limit)
+        self._scorer = scorer
+        self._told = told
+
+    def __call__(self, record: StepRecord) -> Iterator[Alert]:
+        failed = [score for group in record.groups for score in group.scores if score.failed]
+        if failed and record.step not in self._told:
+            fields = {"step": record.step, "count": len(failed), "first_reason": failed[0].reason}
+            yield Alert("unscored", action="note", fields=fields)
+        self._failures.add(record.step, [group.scores for group in record.groups])
+        self._failures.check(self._scorer.first_traceback if self._scorer is not None else None)
+
+
+class NoLearningSignal:
+    """Warns at the end of a run of which no step had a token to train."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._learnt = False
+        self._scores: list[float] = []
+
+    def __call__(self, record: StepRecord) -> None:
+        row = record.metrics
+        self._steps += 1
+        self._learnt |= row.get("loss") is not None
+        self._scores += [row["reward"]] if row.get("reward") is not None else []
+
+    def finish(self) -> Iterator[Alert]:
+        if self._learnt or not self._steps:
+            return
+        scores = self._scores
+        scored = f"the mean score was {sum(scores) / len(scores):.3g}" if scores else "no answer had a score"
+        reason = (
+            f"nothing was learnt: in none of {self._steps} steps was there a group of answers whose scores differ "
+            f"({scored}), so the model is still the one it began with. See rollouts.jsonl, then use a reward that "
+            "tells answers apart, tasks that the model solves now and then, a larger --group-size or a higher "
+            "--temperature"
+        )
+        yield Alert("nothing_learnt", reason, fields={"steps": self._steps, "reason": reason})
