@@ -112,6 +112,17 @@ def share_prefix(branches: Sequence[Branch]) -> Tree:
     return Tree(branches[0].token_ids[:n], tuple(rest))
 
 
+def response_tree(
+    prompt_ids: tuple[int, ...],
+    responses: Sequence[tuple[int, ...]],
+    weight: float = 1.0,
+    row: Mapping[str, float | Sequence[float]] | None = None,
+) -> Tree:
+    """A prompt with its responses, of each of which the last token is scored, at a `weight`. Each carries `row`."""
+    ids = [prompt_ids + response for response in responses]
+    return share_prefix([Branch.of(i, (False,) * (len(i) - 1) + (True,), weight, row=row) for i in ids])
+
+
 @dataclass(frozen=True)
 class Span:
     """A node of a forest before it is packed: tokens [start, stop) of row `row`, after the span `parent` (-1: a root).

@@ -36,17 +36,17 @@ VALUES = Reading(lambda lm, batch: ValueOutputs(lm.values(batch)), head=False)
 
 def read(
     lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, what: Reading = LOGPROBS
-) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """The batches of some trees with what is read of their trained tokens, [M] or [M, K], in order and without
-    gradients."""
+) -> Iterator[torch.Tensor]:
+    """What is read at the n trained tokens of each branch, [n] or [n, K], in order and without gradients."""
+    return read_by(trees, micro_batch_tokens, lm.device, lambda batch: what.forward(lm, batch)[0])
+
+
+def read_by(
+    trees: Sequence[Tree], micro_batch_tokens: int, device: torch.device, function: Callable[[Batch], torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    """`read` by a function from a batch on the device to a row for each of its trained tokens."""
     for part in micro_batches(trees, micro_batch_tokens):
-        batch = pack(part).to(lm.device)
+        batch = pack(part).to(device)
         with torch.no_grad():
-            values = what.forward(lm, batch)[0]
-        yield batch, values
-
-
-def by_branch(trees: Sequence[Tree], values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The values of all batches of some trees as a tensor a branch, in order."""
-    marked = [branch.trained for tree in trees for branch in tree.branches]
-    return list(torch.cat(list(values)).split(marked)) if values else []
+            rows = function(batch)
+        yield from rows.split([branch.trained for tree in part for branch in tree.branches])

@@ -12,13 +12,10 @@ import numpy as np
 import torch
 
 from posttrain.arrays import KeptTokens
-from posttrain.models.cpu.linear import input_gradient, linear
+from posttrain.models.kernels import products_for
 
 CHUNK_ELEMENTS = 1 << 26
 """Logits held at once: 2^26 floats are 256 MiB."""
-
-BLOCK_ROWS = 64
-"""Rows of logits that element-wise work goes over at a time, so that its passes find them in a cache."""
 
 
 class TokenOutputs(NamedTuple):
@@ -80,7 +77,7 @@ def logprobs_from_logits(
 def _logits(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, kept: KeptTokens | None
 ) -> torch.Tensor:
-    logits = linear(hidden, weight, bias).float()
+    logits = products_for(weight.device).linear(hidden, weight, bias).float()
     if temperature != 1.0:
         logits /= temperature
     return restrict(logits, kept)
@@ -112,6 +109,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         kept: KeptTokens | None,
         entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        products = products_for(weight.device)
         chunk = max(1, CHUNK_ELEMENTS // weight.shape[0])
         logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         log_z = torch.empty_like(logprobs)
@@ -120,7 +118,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         for i in range(0, len(hidden), chunk):
             part = slice(i, i + chunk)
             logits = _logits(hidden[part], weight, bias, temperature, kept and kept[part])
-            log_z[part] = torch.cat([block.logsumexp(-1) for block in logits.split(BLOCK_ROWS)])
+            log_z[part] = torch.cat([block.logsumexp(-1) for block in products.blocks(logits)])
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - log_z[part]
             if entropy:
                 p = (logits - log_z[part, None]).exp_()
@@ -136,6 +134,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         ctx: Any, grad: torch.Tensor | None, of_entropy: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, targets, log_z, entropies = ctx.saved_tensors
+        products = products_for(weight.device)
         if grad is None:
             grad = torch.zeros_like(log_z)
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -150,7 +149,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.kept and ctx.kept[part])
             scale = grad[part, None] / ctx.temperature
             if of_entropy is None:
-                for d, z, s in zip(*(t.split(BLOCK_ROWS) for t in (logits, log_z[part, None], scale)), strict=True):
+                for d, z, s in zip(*map(products.blocks, (logits, log_z[part, None], scale)), strict=True):
                     d.sub_(z).exp_().mul_(-s)
             else:
                 log_p = logits.sub_(log_z[part, None])
@@ -159,7 +158,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 logits = log_p.exp_().mul_(-(more + scale))
             d = logits.scatter_add_(1, targets[part, None], scale).to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[part] = input_gradient(d, weight)
+                grad_hidden[part] = products.input_gradient(d, weight)
             if grad_weight is not None:
                 torch.addmm(grad_weight, d.T, hidden[part], beta=float(i > 0), out=grad_weight)
             if grad_bias is not None:

@@ -6,14 +6,14 @@ are being sampled, `cost` counts operations, and `record` is the JSON form.
 
 from posttrain.rollout.collect import collect, regroup, sample, score
 from posttrain.rollout.cost import sampling_flops
-from posttrain.rollout.plan import Limits, Plan, fit_tasks, fitting_prompt, rollout_seed
+from posttrain.rollout.plan import Limits, RolloutRequest, fit_tasks, fitting_prompt, rollout_seed
 from posttrain.rollout.record import rollout_from_json, rollout_to_json
 from posttrain.rollout.turns import Environment, converse
 
 __all__ = [
     "Environment",
     "Limits",
-    "Plan",
+    "RolloutRequest",
     "collect",
     "converse",
     "fit_tasks",

@@ -23,7 +23,7 @@ from posttrain.models.divergence import batch_divergence
 from posttrain.models.read import Reading
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rollout import (
-    Plan,
+    RolloutRequest,
     fitting_prompt,
     regroup,
     rollout_from_json,
@@ -83,34 +83,25 @@ def _prepare(config: DistillConfig, stack: ExitStack) -> Prepared:
     return Prepared(lm, rows, data.fitted, stage)
 
 
+@dataclass
 class Distill(Stage):
     """See `Stage`."""
 
+    config: DistillConfig
+    policy: Policy
+    student: LanguageModel
+    teacher: LanguageModel
+    rows: Sequence[Prompted]
+    held_out: Sequence[Prompted]
+    log: RunLog
+    total_steps: int | None
     kind = "distill"
     shown = ("loss", "response_length")
 
-    def __init__(
-        self,
-        config: DistillConfig,
-        policy: Policy,
-        student: LanguageModel,
-        teacher: LanguageModel,
-        rows: Sequence[Prompted],
-        held_out: Sequence[Prompted],
-        log: RunLog,
-        total_steps: int | None,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.student = student
-        self.teacher = teacher
-        self.rows = rows
-        self.held_out = held_out
-        self.log = log
-        self.total_steps = total_steps
-        self.drawn = rows_drawn(config, len(rows))
-        self.engine = open_engine(config, student)
-        self.sampling = config.sampling()
+    def __post_init__(self) -> None:
+        self.drawn = rows_drawn(self.config, len(self.rows))
+        self.engine = open_engine(self.config, self.student)
+        self.sampling = self.config.sampling()
         self.recorded: dict[int, list[dict[str, Any]]] = {}
 
     def step(self, n: int) -> StepResult:
@@ -158,29 +149,31 @@ class Distill(Stage):
             raise ValueError("its tokens, log-probabilities or status are no rollout's")
         return rollout
 
-    def _planned(self, n: int) -> tuple[list[Plan], list[EncodedRow]]:
+    def _planned(self, n: int) -> tuple[list[RolloutRequest], list[EncodedRow]]:
         config = self.config
         return self._plans(n, self.rows, step_rows(len(self.rows), config.seed, n, config.batch_size, self.drawn))
 
-    def _plans(self, n: int, source: Sequence[Prompted], rows: Sequence[int]) -> tuple[list[Plan], list[EncodedRow]]:
+    def _plans(
+        self, n: int, source: Sequence[Prompted], rows: Sequence[int]
+    ) -> tuple[list[RolloutRequest], list[EncodedRow]]:
         """What the student is to sample in step n, and the answers that are given: a matter of seed and step alone."""
         seed = self.config.seed
         sampled = np.random.default_rng([seed, n, 1]).random(len(rows)) < self.config.on_policy_share
         plans = [
-            Plan(source[row].task, 0, self.sampling, rollout_seed(seed, n, row, i))
+            RolloutRequest(source[row].task, 0, self.sampling, rollout_seed(seed, n, row, i))
             for i, row in enumerate(rows)
             if sampled[i]
         ]
         return plans, [answer for i, row in enumerate(rows) if not sampled[i] for answer in source[row].given]
 
-    def _sample(self, plans: Sequence[Plan]) -> list[Rollout]:
+    def _sample(self, plans: Sequence[RolloutRequest]) -> list[Rollout]:
         if not plans:  # the engine would lay out its weights for nothing
             return []
         rollouts = sample(self.engine, self.student.chat, plans)
         self.engine.pause()
         return rollouts
 
-    def _count_sampling(self, plans: Sequence[Plan], rollouts: Sequence[Rollout]) -> None:
+    def _count_sampling(self, plans: Sequence[RolloutRequest], rollouts: Sequence[Rollout]) -> None:
         groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts))
         if groups:
             self.policy.flops += sampling_flops(self.student.flops, groups)

@@ -12,7 +12,7 @@ from posttrain.arrays import KeptTokens
 from posttrain.batch import packing
 from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.batch.types import Batch, Node
-from posttrain.models.language_model import padded_rows
+from posttrain.models.padded import padded_rows
 
 
 def branch(ids: tuple[int, ...], trained: str, weight: float = 1.0) -> Branch:

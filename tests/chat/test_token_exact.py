@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from posttrain.chat import ChatFormat
-from posttrain.rollout import Limits, Plan, converse
+from posttrain.rollout import Limits, RolloutRequest, converse
 from posttrain.types import InputError, Message, Sampling, Task
 from tests.chat_templates import (
     STYLES,
@@ -105,7 +105,7 @@ def play(style: str, script: Script, seed: int) -> tuple[list[tuple[int, ...]], 
     engine = ScriptedEngine(lambda key, turn: sampled[turn])
     last = len(script.turns) - 1
     replies = [Reply(replies, turn == last) for turn, (_, replies) in enumerate(script.turns)]
-    plan = Plan(Task("t", script.opening), 0, Sampling(1 << 16), 1)
+    plan = RolloutRequest(Task("t", script.opening), 0, Sampling(1 << 16), 1)
     [(_, rollout)] = converse(engine, chat, [plan], ScriptedEnvironment({0: replies}, tools), LIMITS)
     return sampled, engine, rollout
 
@@ -261,7 +261,7 @@ def test_an_answer_that_the_template_writes_differently_stays_as_it_was_sampled(
 
 def test_a_template_that_ignores_tools_is_refused() -> None:
     chat = made("gemma")[1]
-    plan = Plan(Task("t", "q"), 0, Sampling(4), 0)
+    plan = RolloutRequest(Task("t", "q"), 0, Sampling(4), 0)
     environment = ScriptedEnvironment({0: []}, (TOOL,))
     with pytest.raises(InputError, match="template of gemma ignores tools"):
         next(converse(ScriptedEngine(lambda key, turn: ()), chat, [plan], environment, LIMITS))

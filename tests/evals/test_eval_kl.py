@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -130,18 +131,19 @@ def test_a_model_is_compared_over_all_of_its_answers(
         log_p = logits[:, list(allowed)].log_softmax(-1)
         return float(sum(log_p[i, list(allowed).index(t)] for i, t in enumerate(answer)))
 
-    for prompt, group in zip(prompts, groups, strict=True):
+    for prompt, kls in zip(prompts, found, strict=True):
         p = [logprob(own, prompt, y, kept) for y in answers]
         q = [logprob(other, prompt, y, range(start.vocabulary)) for y in answers]
         exact = sum(math.exp(a) * (a - b) for a, b in zip(p, q, strict=True))
-        estimate = sum(math.exp(a) * found[id(r)] for a, r in zip(p, group, strict=True))
+        estimate = sum(math.exp(a) * kl for a, kl in zip(p, kls, strict=True))
         assert estimate == pytest.approx(exact, rel=1e-5) and exact > 1
 
 
 def evaluated(policy: LanguageModel, start: LanguageModel, samples: int, sampling: Sampling) -> list[dict[str, float]]:
     tasks = [Task(f"t{i}", f"Say {i}") for i in range(3)]
     with Scorer(("length=0",), columns=(), timeout_seconds=30.0) as scorer:
-        result = evaluate_tasks(LocalEngine(policy), tasks, scorer, samples, sampling, 0, start)
+        kl = partial(kl_of_answers, policy, start)
+        result = evaluate_tasks(LocalEngine(policy), policy.chat, policy.flops, tasks, scorer, samples, sampling, 0, kl)
     return [row["values"] for row in result.rows]
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,8 +22,8 @@ from posttrain.batch.types import Batch, Node
 from posttrain.models import LanguageModel, attention, load_model, weights_hash
 from posttrain.models import token_logprobs as head
 from posttrain.models.attention import ForestPlan
-from posttrain.models.language_model import padded_rows
 from posttrain.models.layers import project
+from posttrain.models.padded import padded_rows
 from posttrain.models.token_logprobs import logprobs_from_logits, token_logprobs
 from posttrain.types import InputError
 from tests.model_helpers import (
@@ -192,19 +193,19 @@ def test_values_are_read_before_their_tokens(model: str) -> None:
     log-probabilities beside them."""
     lm = small_model(model)
     batch = pack(random_trees(11))
-    with pytest.raises(ValueError, match="no scalar head"):
+    with pytest.raises(ValueError, match="no value head"):
         lm.values(batch)
-    lm.add_scalar_head()
+    lm.add_value_head()
     assert not lm.values(batch).any()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        lm.scalar_head.weight.normal_(generator=generator)
-        lm.scalar_head.bias.fill_(0.25)
+        lm.value_head.weight.normal_(generator=generator)
+        lm.value_head.bias.fill_(0.25)
     expected = []
     for row, column in zip(*(t.tolist() for t in padded_rows(batch)[1].unbind(1)), strict=True):
         ids = torch.tensor([padded_rows(batch)[0][row][: column + 1]])
         with torch.no_grad():
-            expected.append(float(lm.scalar_head(lm.module.base_model(input_ids=ids).last_hidden_state[0, -1])))
+            expected.append(float(lm.value_head(lm.module.base_model(input_ids=ids).last_hidden_state[0, -1])))
     both = []
     for packed in (True, False):
         lm.packed = packed
@@ -391,12 +392,12 @@ def test_a_layer_with_an_adapter_by_one_function() -> None:
     trained = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
     x = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0)).requires_grad_()
     results = []
-    for compute in (project, lambda layer, x: layer(x)):
+    for compute in (partial(project, lm.kernels.products), lambda layer, x: layer(x)):
         y = compute(layer, x)
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, *trained])])
     torch.testing.assert_close(results[0], results[1])
     with lm.without_adapter():
-        torch.testing.assert_close(project(layer, x), layer.base_layer(x))
+        torch.testing.assert_close(project(lm.kernels.products, layer, x), layer.base_layer(x))
 
 
 def test_adapter_starts_as_the_base_and_trains_alone(tiny: LanguageModel) -> None:

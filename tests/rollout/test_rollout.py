@@ -20,7 +20,7 @@ from posttrain.models import LanguageModel
 from posttrain.models.tiny import tiny_tokenizer
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import (
-    Plan,
+    RolloutRequest,
     collect,
     fit_tasks,
     regroup,
@@ -80,9 +80,9 @@ class LengthScorer:
         return [Score(float(s.columns["n"]), {"n": float(s.columns["n"])}) for s in samples]
 
 
-def plans(count: int, group: int) -> list[Plan]:
+def plans(count: int, group: int) -> list[RolloutRequest]:
     tasks = [Task(f"t{i}", f"prompt {i}", {"n": i}) for i in range(count)]
-    return [Plan(t, g, Sampling(8), seed=group * i + g) for i, t in enumerate(tasks) for g in range(group)]
+    return [RolloutRequest(t, g, Sampling(8), seed=group * i + g) for i, t in enumerate(tasks) for g in range(group)]
 
 
 def test_order_is_that_of_the_plans(tiny: LanguageModel) -> None:
@@ -254,7 +254,9 @@ def test_regroup_splits_at_tasks_and_at_index_zero() -> None:
 
 def test_statuses(tiny: LanguageModel) -> None:
     """A random model seldom ends within 3 tokens: `truncated`, without an error."""
-    rollouts = sample(LocalEngine(tiny), tiny.chat, [Plan(Task("t", "p"), 0, Sampling(3, temperature=0.0), 0)])
+    rollouts = sample(
+        LocalEngine(tiny), tiny.chat, [RolloutRequest(Task("t", "p"), 0, Sampling(3, temperature=0.0), 0)]
+    )
     assert [(r.status, r.error, r.response_length) for r in rollouts] == [("truncated", None, 3)]
     answered = sample(BackwardsEngine(tiny.chat.turn_end), tiny.chat, plans(1, 1))
     assert answered[0].status == "ok"
@@ -265,9 +267,9 @@ def test_records_are_read_as_they_were(tiny: LanguageModel, tmp_path: Path) -> N
     the bit, floats included."""
     tasks = [Task("a", "What is 2 + 2?"), Task("b", (Message("system", "Be brief."), Message("user", "Grüße?")))]
     sampling = Sampling(12, temperature=0.9, top_p=0.8)
-    made = [Plan(t, g, sampling, rollout_seed(0, 1, i, g)) for i, t in enumerate(tasks) for g in range(3)]
+    made = [RolloutRequest(t, g, sampling, rollout_seed(0, 1, i, g)) for i, t in enumerate(tasks) for g in range(3)]
     rollouts = sample(LocalEngine(tiny), tiny.chat, made)
-    rollouts += sample(BackwardsEngine(2, frozenset({0})), tiny.chat, [Plan(tasks[0], 3, sampling, 5)])
+    rollouts += sample(BackwardsEngine(2, frozenset({0})), tiny.chat, [RolloutRequest(tasks[0], 3, sampling, 5)])
     assert rollouts[-1].status == "failed" and all(r.segments[0].kept_token_ids for r in rollouts[:-1])
     values = [
         Score(0.1 + 0.2, {"math": 0.1 + 0.2, "format": None}),

@@ -15,7 +15,7 @@ from posttrain.models import LanguageModel
 from posttrain.models.flops import FlopCounter
 from posttrain.rollout import (
     Limits,
-    Plan,
+    RolloutRequest,
     collect,
     fit_tasks,
     rollout_from_json,
@@ -40,14 +40,17 @@ def tokens(text: str) -> tuple[int, ...]:
     return tuple(TOKENIZER(text, add_special_tokens=False)["input_ids"])
 
 
-def plans(count: int, new: int = 500) -> list[Plan]:
-    return [Plan(Task(f"t{i}", f"q{i}", {"n": i}), 0, Sampling(new), 10 + i, episode_seed=70 + i) for i in range(count)]
+def plans(count: int, new: int = 500) -> list[RolloutRequest]:
+    return [
+        RolloutRequest(Task(f"t{i}", f"q{i}", {"n": i}), 0, Sampling(new), 10 + i, episode_seed=70 + i)
+        for i in range(count)
+    ]
 
 
 def talk(
     replies: Mapping[int, Sequence[Reply | Lost]],
     *texts: str,
-    made: Sequence[Plan] | None = None,
+    made: Sequence[RolloutRequest] | None = None,
     limits: Limits = LIMITS,
     backwards: bool = False,
     **options: Any,
@@ -179,7 +182,7 @@ def test_a_call_that_cannot_be_read_is_told_to_the_model_and_not_to_the_environm
 def test_first_observations() -> None:
     messages = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"))
     tasks = [Task("text", "q"), Task("user", messages), Task("none", messages[:1]), Task("nothing", "q")]
-    made = [Plan(task, 0, Sampling(50), 0) for task in tasks]
+    made = [RolloutRequest(task, 0, Sampling(50), 0) for task in tasks]
     first = {0: "see", 1: " see", 2: "see \ud83d"}
     _, engine, _ = talk({i: [DONE] for i in range(4)}, "a", made=made, first=first)
     prompts = [TOKENIZER.decode(asked[0].prompt_ids) for asked in engine.asked.values()]
@@ -265,7 +268,7 @@ def test_json_holds_a_conversation_exactly() -> None:
 def real(tiny: LanguageModel) -> tuple[list[Group], LocalEngine]:
     """Conversations of the tiny model, whose turns end with a letter that is drawn often enough."""
     sampling = Sampling(40, stop=("e", "a", "o", " "))
-    made = [Plan(Task(f"t{i}", f"task {i}"), g, sampling, 2 * i + g) for i in range(3) for g in range(2)]
+    made = [RolloutRequest(Task(f"t{i}", f"task {i}"), g, sampling, 2 * i + g) for i in range(3) for g in range(2)]
     replies = {i: [MORE, Reply((Message("tool", "3"),), False), DONE] for i in range(6)}
     engine = LocalEngine(tiny, slots=4)
     return collect(engine, tiny.chat, None, made, None, ScriptedEnvironment(replies), Limits(3, 600)), engine

@@ -70,7 +70,7 @@ def encode_example(
     return example, cut
 
 
-def mismatched(examples: Sequence[Example], limit: int) -> list[Example]:
+def shuffled_for_kl(examples: Sequence[Example], limit: int) -> list[Example]:
     """Each prompt with the response of the next example of another prompt (the first follows the last), cut to `limit`
     tokens; without those that have no such neighbour. For `kto_baseline`."""
     out = []

@@ -25,7 +25,7 @@ from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runs.log import RunLog
 from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
-from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, mismatched
+from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, shuffled_for_kl
 from posttrain.train.dpo.reference import MovingReference, PreferenceReference, stored_reference
 from posttrain.train.loop import StepResult, train
 from posttrain.train.observers import Observer
@@ -203,7 +203,7 @@ class Dpo(DatasetStage[Example]):
 
     def _baseline(self, examples: Sequence[Example]) -> float:
         """KTO's, over all of these examples; 0 for other losses and where no two prompts differ."""
-        others = mismatched(examples, self.limit) if self.single else []
+        others = shuffled_for_kl(examples, self.limit) if self.single else []
         if not others or self.reference is None:
             return 0.0
         policy = self.policy.logprobs(example_trees(others))
@@ -232,7 +232,7 @@ class Dpo(DatasetStage[Example]):
         steps = [self.step_examples(n) for n in range(1, (self.total_steps or 0) + 1)]
         groups = [*steps, self.held_out]
         if self.single:
-            groups += [mismatched(group, self.limit) for group in groups]
+            groups += [shuffled_for_kl(group, self.limit) for group in groups]
         seen: set[str] = set()
         new: list[list[Example]] = []
         for group in groups:

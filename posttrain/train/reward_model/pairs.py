@@ -23,8 +23,7 @@ from posttrain.data.shapes import Names
 from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
-from posttrain.models.read import SCORES
-from posttrain.models.scoring import score_batches
+from posttrain.models.read import SCORES, read
 from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.log import RunLog, write_atomic
@@ -53,7 +52,8 @@ def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] 
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():
         lm = load_reward_model(str(config.out))
-        found = _validate(config, lm) if lm.step_separator is None else validate_process_model(config, lm)
+        separator = lm.reward_head.step_separator
+        found = _validate(config, lm) if separator is None else validate_process_model(config, lm, separator)
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, json.dumps(found, indent=1) + "\n")
         print_numbers(found, lists=False)
@@ -64,8 +64,7 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
-    batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
-    scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
+    scores = torch.cat(list(read(lm, pair_trees(pairs), config.micro_batch_tokens, SCORES))).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
     found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
     return found

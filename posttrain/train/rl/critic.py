@@ -56,7 +56,7 @@ class SeparateCritic:
 
     def __init__(self, config: RlConfig, policy: Policy, rate: float, total_updates: int | None) -> None:
         lm = load_trained(config)
-        lm.add_scalar_head()
+        lm.add_value_head()
         self.policy = policy
         self.own = make_policy(lm, config, rate, total_updates)
         self.loss = partial(critic_loss, clip=config.value_clip)

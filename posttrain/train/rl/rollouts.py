@@ -19,7 +19,7 @@ from posttrain.models import LanguageModel
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import (
     Limits,
-    Plan,
+    RolloutRequest,
     collect,
     fit_tasks,
     regroup,
@@ -35,6 +35,7 @@ from posttrain.train.dataset_stage import Data, fit_rows
 from posttrain.train.events import log_short_batch
 from posttrain.train.loop import Stage
 from posttrain.train.observers import Observer, UnscoredWatch
+from posttrain.train.policy import Policy
 from posttrain.train.rl.advantages import Rows, scored_rows, trainable
 from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
 
@@ -219,16 +220,16 @@ class Rollouts:
         self.position += prompts
         seen = [group.task.id for group in before]
         size = self.config.group_size
-        plans: list[Plan] = []
+        plans: list[RolloutRequest] = []
         for row in rows:
             task = self.tasks[row]
             first = size * seen.count(task.id)
             seen.append(task.id)
             seeds = [rollout_seed(self.config.seed, n, row, first + i) for i in range(size)]
-            plans += [Plan(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
+            plans += [RolloutRequest(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
         return self.collect(plans, {"step": n, "global_step": n - 1})
 
-    def collect(self, plans: Sequence[Plan], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
+    def collect(self, plans: Sequence[RolloutRequest], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
         """Sample and score with the engine, the rewards and the environment of the run."""
         sources = self.sources
         limits = Limits(sources.max_turns, self.lm.context) if sources.environment is not None else None
@@ -237,7 +238,7 @@ class Rollouts:
     def evaluate(self, held_out: Sequence[Task]) -> dict[str, Any] | None:
         """Mean score of the greedy answers to held-out tasks; None where nothing has a score."""
         greedy = Sampling(self.config.max_new_tokens, temperature=0)
-        groups = self.collect([Plan(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
+        groups = self.collect([RolloutRequest(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
         scores = [s.total for g in groups for s in g.scores if s.total is not None]
         if not scores:
             return None
@@ -277,14 +278,20 @@ def fit_task_rows(
     return fit_rows(config, rows, held_out, encode, None)
 
 
+@dataclass
 class RolloutStage(Stage):
     """What stages on rollouts have in common. See `Stage`."""
 
-    def __init__(self, rollouts: Rollouts, held_out: Sequence[Task]) -> None:
-        self.rollouts = rollouts
-        self.held_out = held_out
-        watch = UnscoredWatch(rollouts.config.max_unscored_share, rollouts.sources.scorer, rollouts.told)
-        self.observers: Sequence[Observer] = (watch,)
+    config: Any
+    policy: Policy
+    rollouts: Rollouts
+    held_out: Sequence[Task]
+    log: RunLog
+    total_steps: int | None
+
+    @property
+    def observers(self) -> Sequence[Observer]:  # type: ignore[override]
+        return (UnscoredWatch(self.config.max_unscored_share, self.rollouts.sources.scorer, self.rollouts.told),)
 
     def evaluate(self) -> dict[str, Any] | None:
         """Mean score of the greedy answers to the held-out tasks."""

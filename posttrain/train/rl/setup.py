@@ -126,7 +126,7 @@ def _stage(
     lm = rollouts.lm
     updates = total and total * config.updates_per_step
     if config.baseline == "critic" and config.critic == "head":
-        lm.add_scalar_head()
+        lm.add_value_head()
     policy = make_policy(lm, config, rate, updates)
     critic: Critic | None = None
     if config.baseline == "critic" and config.critic == "head":
