@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from posttrain.rewards.scorer import Scorer
+from posttrain.workers.process import Worker
+from posttrain.workers.supervisor import children_of
 from tests.training_helpers import read_rows
 
 DEADLINE_SECONDS = 300.0
@@ -66,6 +69,13 @@ def running(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def with_torch(scorer: Scorer) -> list[bool]:
+    """Which workers of a scorer have loaded torch. What a worker runs in is the child of its supervisor."""
+    workers = [worker for worker in scorer._pool._slots if isinstance(worker, Worker)]
+    children = [child for worker in workers for child in children_of(worker._process.pid)]
+    return ["libtorch" in Path(f"/proc/{child}/maps").read_text() for child in children]
 
 
 def steps_written(run: Path) -> int:

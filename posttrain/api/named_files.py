@@ -19,8 +19,7 @@ from posttrain.envs.specs import files_of, parse_spec
 from posttrain.evals.runs import check_free
 from posttrain.rewards.check import check_named_model
 from posttrain.rewards.judge.prompts import read_rubric
-from posttrain.rewards.registry import Spec
-from posttrain.rewards.scorer import local_models
+from posttrain.rewards.registry import Spec, local_models
 from posttrain.runs.log import check_place, check_writable
 from posttrain.types import InputError
 

@@ -84,7 +84,7 @@ class EnvPool(Closing):
         self._pool = WorkerPool(
             SERVER,
             workers,
-            [{"kind": "load", "expression": expression}],
+            lambda slot: [{"kind": "load", "expression": expression}],
             closed="the environments are closed",
             not_started=lambda lost: f"a worker of the environment {expression.text} did not start ({lost})",
         )
