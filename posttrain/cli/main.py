@@ -255,9 +255,11 @@ def _list_rewards() -> int:
 
 
 def _compare(config: configs.CompareConfig) -> int:
-    from posttrain.cli.compare import compare_runs
+    from posttrain.api.commands import compare
+    from posttrain.report.terminal import print_comparison
 
-    compare_runs(config)
+    comparison = compare(config.runs, out=config.out, loose=config.loose)
+    print_comparison(comparison.data, comparison.report())
     return DONE
 
 
