@@ -300,9 +300,11 @@ def _list_rewards() -> Done:
 
 
 def _compare(config: configs.CompareConfig) -> Done:
-    from posttrain.cli.compare import compare_runs
+    from posttrain.api.commands import compare
+    from posttrain.report.terminal import print_comparison
 
-    compare_runs(config)
+    comparison = compare(config.runs, out=config.out, loose=config.loose)
+    print_comparison(comparison.data, comparison.report())
     return Done(result=lambda _: results.compared(config.out))
 
 

@@ -23,9 +23,9 @@ from posttrain.recipes.load import RecipeFaults, load_recipe
 from posttrain.recipes.paths import KINDS
 from posttrain.recipes.stages import START, StageSpec
 from posttrain.runs.config import UNTIL_FINISHED
-from posttrain.runs.log import LINEAGE, read_object, refuse_links, write_atomic
+from posttrain.runs.log import LINEAGE, refuse_links, write_atomic
 from posttrain.runs.reader import Run
-from posttrain.runs.records import Cost
+from posttrain.runs.records import Cost, read_suite
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
 
@@ -46,7 +46,7 @@ def _date_of(out: Path) -> date:
     """The date of the first evaluation, which comes before all else, or of the first stage that has one, where nothing
     is evaluated; where there is neither, the one they will have."""
     file = out / START / "evaluations" / "held_out.json"
-    settings = read_object(file).get("settings", {})
+    settings = read_suite(file).get("settings") or {}
     if not file.exists():
         return next(filter(None, map(kept_date, sorted(out.glob("*/config.yaml")))), None) or template_date()
     try:
