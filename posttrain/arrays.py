@@ -33,10 +33,11 @@ def bools(values: ArrayLike) -> Bools:
 
 def _fixed(values: ArrayLike, dtype: type[Any]) -> NDArray[Any]:
     given = np.asarray(values)
-    array = given.astype(dtype, copy=False) if given.size else np.zeros(0, dtype)
-    if given.size and (given.dtype.kind not in KINDS[dtype] or (dtype is np.int32 and (array != given).any())):
+    given = given if given.size else np.zeros(0, dtype)
+    fits = given.dtype.kind in KINDS[dtype] and (dtype is not np.int32 or (given == given.astype(dtype)).all())
+    if not fits:
         raise TypeError(f"{given.ravel()[:3].tolist()} … cannot be {dtype.__name__}")
-    array = array.view()
+    array = given.astype(dtype, copy=False).view()
     array.flags.writeable = False
     return array
 

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -24,6 +24,8 @@ from posttrain.types import InputError, Message, RunFailed, Sampling
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+    Connection = tuple[AsyncGenerator[AsyncOpenAI, None], AsyncOpenAI, asyncio.Semaphore]
 
 WAIT_SECONDS = 60.0
 """The longest that the client library waits before it tries again."""
@@ -114,7 +116,7 @@ class Endpoint:
         if self.sampling.top_k or self.sampling.stop:
             raise InputError("an endpoint takes neither top_k nor stop strings; leave them out")
         self._stopped: InputError | RunFailed | None = None
-        self._connections: dict[asyncio.AbstractEventLoop, tuple[AsyncOpenAI, asyncio.Semaphore]] = {}
+        self._connections: dict[asyncio.AbstractEventLoop, Connection] = {}
 
     def complete(self, messages: Sequence[Message]) -> str:
         """The text of one answer. Raises EndpointError where there is none."""
@@ -126,43 +128,44 @@ class Endpoint:
     def replies(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
         """`answers`, for callers without an event loop."""
         self._stopped = None
-        return asyncio.run(self._alone(questions))
-
-    async def _alone(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
-        try:
-            return await self.answers(questions)
-        finally:
-            client, _ = self._connections.pop(asyncio.get_running_loop())
-            await client.close()
+        return asyncio.run(self.answers(questions))
 
     async def answers(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
         """See `Answering`. Calls in one event loop share connections and `concurrency`, and once one had to stop, so
         have the later ones."""
-        client, slots = self._connection()
+        client, slots = await self._connection()
         outcomes = list(await asyncio.gather(*(self._answer(client, slots, question) for question in questions)))
         if self._stopped is not None:
             raise self._stopped
         return outcomes
 
-    def _connection(self) -> tuple[AsyncOpenAI, asyncio.Semaphore]:
+    async def _connection(self) -> tuple[AsyncOpenAI, asyncio.Semaphore]:
         """Those of the running loop: to make a client takes longer than many an answer."""
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-
         loop = asyncio.get_running_loop()
         if loop not in self._connections:
-            key = os.environ.get(self.key_variable) or "none"  # the library insists on one, many servers do not
-            # Questions go to the URL that the user named and nowhere else, and no answer leaves anything for the next.
-            no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-            http = DefaultAsyncHttpxClient(follow_redirects=False, cookies=no_cookies)
-            client = AsyncOpenAI(
+            client = self._client(loop)
+            self._connections[loop] = client, await anext(client), asyncio.Semaphore(self.concurrency)
+        return self._connections[loop][1:]
+
+    async def _client(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[AsyncOpenAI, None]:
+        """A client that is closed with the loop, which ends its asynchronous generators."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        key = os.environ.get(self.key_variable) or "none"  # the library insists on one, many servers do not
+        # Questions go to the URL that the user named and nowhere else, and no answer leaves anything for the next.
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        http = DefaultAsyncHttpxClient(follow_redirects=False, cookies=no_cookies)
+        try:
+            async with AsyncOpenAI(
                 base_url=self.url,
                 api_key=key,
                 timeout=self.timeout_seconds,
                 max_retries=self.retries,
                 http_client=http,
-            )
-            self._connections[loop] = client, asyncio.Semaphore(self.concurrency)
-        return self._connections[loop]
+            ) as client:
+                yield client
+        finally:
+            del self._connections[loop]
 
     async def _answer(self, client: AsyncOpenAI, slots: asyncio.Semaphore, question: Question) -> Reply | EndpointError:
         request = self._request(question)

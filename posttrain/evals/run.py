@@ -70,14 +70,14 @@ class SuiteResult:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def run_eval(config: EvalConfig) -> None:
-    """`posttrain eval`: evaluate a model, print the numbers, and write `OUT/evaluations/NAME.json[l]`."""
+def run_eval(config: EvalConfig) -> SuiteResult:
+    """`posttrain eval`: evaluate a model and write `OUT/evaluations/NAME.json[l]`."""
     check_free(config)
     with fixed_date(template_date()):
         lm, result, settings = _eval_retention(config) if config.suite == "retention" else _eval_tasks(config)
-    _print(result.rows)
     if config.out is not None:
         write_suite(config.out, config.file, lm, result, settings)
+    return result
 
 
 def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
@@ -153,7 +153,9 @@ def _make_folder(config: EvalConfig) -> None:
         raise InputError(f"--out {config.out}: cannot be made ({error.strerror}); choose another folder") from error
 
 
-def _print(rows: Sequence[dict[str, Any]]) -> None:
+def print_result(result: SuiteResult) -> None:
+    """Print each value with its interval."""
+    rows = result.rows
     graded = is_graded(rows)
     for name, found in summarise(rows).items():
         interval = f"[{TOO_FEW}]"

@@ -67,9 +67,11 @@ def divided_by_deviation(rows: Sequence[ArrayLike]) -> list[Floats]:
 
 def _moments(rows: Sequence[Floats]) -> tuple[float, float]:
     """Mean and population σ over all numbers of all rows; 0 where there is none."""
-    flat = [x for row in rows for x in row.tolist()]
-    mean = math.fsum(flat) / len(flat) if flat else 0.0
-    return mean, math.sqrt(math.fsum((x - mean) ** 2 for x in flat) / len(flat)) if flat else 0.0
+    flat = np.concatenate([floats([]), *rows])
+    if not len(flat):
+        return 0.0, 0.0
+    mean = math.fsum(flat.tolist()) / len(flat)
+    return mean, math.sqrt(math.fsum(((flat - mean) ** 2).tolist()) / len(flat))
 
 
 def returns_to_go(rewards: ArrayLike, gamma: float) -> Floats:

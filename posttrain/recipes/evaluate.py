@@ -12,7 +12,7 @@ from posttrain.config import HeldOut, Recipe
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.data.builtin import drop_overlap
 from posttrain.data.concat import check_one_kind
-from posttrain.data.formats import load_rows, load_tasks
+from posttrain.data.formats import Loader, load_tasks
 from posttrain.methods import METHODS, WRITTEN
 from posttrain.recipes.load import Findings
 from posttrain.recipes.stages import START, StageSpec
@@ -49,8 +49,8 @@ class Evaluator:
 
     def check_earlier(self, names: Sequence[str]) -> None:
         """Raise InputError where a stage was evaluated on other tasks or by another reward: a file has changed."""
-        from posttrain.evals.evaluations import differences
         from posttrain.evals.run import task_row
+        from posttrain.evals.settings import differences
 
         def unscored(task: Task) -> dict[str, Any]:
             return task_row(task) | {"values": {"greedy": None}}
@@ -135,7 +135,7 @@ def training_rows(stage: StageSpec) -> list[Row]:
     """The rows of a stage that are not an earlier stage's."""
 
     def read(source: str, columns: Mapping[str, str] | None = None, optional: bool = False, *, name: str) -> list[Row]:
-        return load_rows(source, METHODS[name].kinds, f"posttrain {name}", columns, optional=optional)
+        return Loader[Row](METHODS[name].kinds, f"posttrain {name}")(source, columns, optional=optional)
 
     rows: list[Row] = []
     made: Kind = next((kind for kind in WRITTEN.values() if kind in stage.about.kinds), "task")

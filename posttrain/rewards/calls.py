@@ -143,7 +143,11 @@ def build(expression: Expression) -> Reward:
     if expression.models:
         return PrecomputedReward(expression.renamed or expression.target, expression.text)
     builtin = BUILTINS.get(expression.target)
-    function = load_function(builtin.target if builtin else expression.target)
+    if expression.function is not None:
+        given = expression.function.load()
+        function = adapt(given() if isinstance(given, type) else given)
+    else:
+        function = load_function(builtin.target if builtin else expression.target)
     check_options(expression, function, len(expression.arguments))
     if expression.arguments or (builtin and builtin.makes):
         function = function(*map(build, expression.arguments), **expression.options)

@@ -34,7 +34,7 @@ LINEAGE = "lineage.json"
 """Written last, so that it means "finished"."""
 FOR_RESUME = ("best", "reference")
 """Folders beside `checkpoints/` that a finished run reads only to become longer."""
-BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations"}
+BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations", "inputs"}
 """What a folder may hold whose run has not written its configuration yet: a kill may have come first."""
 
 

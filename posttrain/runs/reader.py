@@ -159,7 +159,11 @@ class Run:
                 begins = OF_A_STEP.match(line)
                 other = step is not None and begins is not None and int(begins.group(1)) != step
                 if line.endswith(b"\n") and not other:  # else torn by a kill, or of another step
-                    yield with_lists(locate(parse_object(line, f"{path}:{number}"), self.path))
+                    row = parse_object(line, f"{path}:{number}")
+                    try:
+                        yield with_lists(locate(row, self.path))
+                    except (KeyError, TypeError, ValueError) as error:
+                        raise InputError(f"{path}:{number}: damaged, {error}") from None
 
     def _since(self, name: str, before: Position) -> tuple[Table, bool, Position]:
         path = self.path / name

@@ -40,7 +40,7 @@ def to_disk(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], di
     for row in rows:
         name = f"{FOLDER}/{row['step']:06d}.npz"
         segments: list[dict[str, Any]] = []
-        for segment in row["segments"]:
+        for segment in row.get("segments", ()):
             if segment.kept_token_ids is None:
                 segments.append(_lists(segment))
                 continue
@@ -48,7 +48,7 @@ def to_disk(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], di
             segments.append({"file": name, "start": start, "stop": stop})
             stored.append(segment)
             start = stop
-        lines.append({**row, "segments": segments})
+        lines.append({**row, "segments": segments} if "segments" in row else dict(row))
     return lines, {name: _packed(stored)} if stored else {}
 
 
@@ -137,7 +137,7 @@ def _stored(place: Mapping[str, Any]) -> Segment:
 def _arrays(path: Path, inode: int, changed: int) -> Arrays:
     """The arrays of a file as it is now."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*FIELDS, "kept_counts", "kept_token_ids")}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:100]})") from None

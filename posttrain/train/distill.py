@@ -83,34 +83,25 @@ def _prepare(config: DistillConfig, stack: ExitStack) -> Prepared:
     return Prepared(lm, rows, data.fitted, stage)
 
 
+@dataclass
 class Distill(Stage):
     """See `Stage`."""
 
+    config: DistillConfig
+    policy: Policy
+    student: LanguageModel
+    teacher: LanguageModel
+    rows: Sequence[Prompted]
+    held_out: Sequence[Prompted]
+    log: RunLog
+    total_steps: int | None
     kind = "distill"
     shown = ("loss", "response_length")
 
-    def __init__(
-        self,
-        config: DistillConfig,
-        policy: Policy,
-        student: LanguageModel,
-        teacher: LanguageModel,
-        rows: Sequence[Prompted],
-        held_out: Sequence[Prompted],
-        log: RunLog,
-        total_steps: int | None,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.student = student
-        self.teacher = teacher
-        self.rows = rows
-        self.held_out = held_out
-        self.log = log
-        self.total_steps = total_steps
-        self.drawn = rows_drawn(config, len(rows))
-        self.engine = open_engine(config, student)
-        self.sampling = config.sampling()
+    def __post_init__(self) -> None:
+        self.drawn = rows_drawn(self.config, len(self.rows))
+        self.engine = open_engine(self.config, self.student)
+        self.sampling = self.config.sampling()
         self.recorded: dict[int, list[dict[str, Any]]] = {}
 
     def step(self, n: int) -> StepResult:

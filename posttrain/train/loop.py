@@ -57,11 +57,9 @@ class Stage(Protocol):
 
     def step(self, n: int) -> StepResult:
         """Do step n (from 1)."""
-        ...
 
     def evaluate(self) -> dict[str, Any] | None:
         """Numbers of the held-out data, if there is some, to log as `eval/NAME`."""
-        ...
 
     def objective(self, metrics: Mapping[str, Any]) -> float | None:
         """What early stopping makes smaller, out of the metrics of a step; None where it has no evaluation."""
@@ -174,26 +172,26 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequenc
     n = done = _resume(log, config, stage)
     watch = Watch(log, [*default_observers(log, config, stage, done), *observers])
     try:
-        ended_by = _replay(watch, log, stage)
-        while ended_by is None and not _over(n, stage, config):
+        stop = _replay(watch, log, stage)
+        while not stop and not _over(n, stage, config):
             n += 1
             record = _step(stage, config, n)
             alerts = watch.see(record)
             log.metrics(record.metrics)
-            ended_by = _stop(alerts)
-            if (back := _alert(alerts, "rollback")) and _roll_back(log, config, stage, n) > ROLLBACKS:
-                ended_by = ended_by or back.kind
-            pause = _alert(alerts, "pause") if ended_by is None else None
-            if n % config.save_every == 0 or pause:
+            stop, back, pause = (_first(alerts, action) for action in ("stop", "rollback", "pause"))
+            if back and _roll_back(log, config, stage, n) > ROLLBACKS:
+                stop = stop or back
+            if n % config.save_every == 0 or (pause and not stop):
                 save_checkpoint(log, stage, n, config.keep)
-            if pause:
+            if pause and not stop:
                 raise RunPaused(f"{log.out} after step {n}: {pause.text}; go on with --resume")
         if config.keep and n > done and n % config.save_every:  # of the end, for a longer run to go on from
             save_checkpoint(log, stage, n, config.keep)
         watch.finish(n)
     finally:
         watch.close()
-    _finish(log, config, stage, n, ended_by or ("max_flops" if _spent(stage.policy, config) else "steps"))
+    ended_by = stop.kind if stop else "max_flops" if _spent(stage.policy, config) else "steps"
+    _finish(log, config, stage, n, ended_by)
 
 
 def _resume(log: RunLog, config: TrainConfig, stage: Stage) -> int:
@@ -208,21 +206,17 @@ def _resume(log: RunLog, config: TrainConfig, stage: Stage) -> int:
     return step
 
 
-def _replay(watch: Watch, log: RunLog, stage: Stage) -> str | None:
+def _replay(watch: Watch, log: RunLog, stage: Stage) -> Alert | None:
     """Show the observers the steps that were done before; what had ended the run with the last of them."""
     alerts: list[Alert] = []
     for row in read_metrics(log.out):
         n = row["step"]
         alerts = watch.see(StepRecord(n, stage.total_steps, row, stage.past_groups(n), replayed=True))
-    return _stop(alerts)
+    return _first(alerts, "stop")
 
 
-def _alert(alerts: Sequence[Alert], action: str) -> Alert | None:
+def _first(alerts: Sequence[Alert], action: str) -> Alert | None:
     return next((alert for alert in alerts if alert.action == action), None)
-
-
-def _stop(alerts: Sequence[Alert]) -> str | None:
-    return next((alert.kind for alert in alerts if alert.action == "stop"), None)
 
 
 def _roll_back(log: RunLog, config: TrainConfig, stage: Stage, n: int) -> int:

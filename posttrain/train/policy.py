@@ -58,7 +58,6 @@ class Policy(Protocol):
     @property
     def source(self) -> Path:
         """The folder of the model that it began as."""
-        ...
 
     @property
     def has_adapter(self) -> bool: ...
@@ -67,53 +66,41 @@ class Policy(Protocol):
         """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
 
         `what` says what of the model the loss sees. With entropy, `entropy` is its mean over tokens by weight."""
-        ...
 
     def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
         """The metrics of `forward_backward` without gradients."""
-        ...
 
     def step(self) -> dict[str, float]:
         """Clip the gradient to the global norm, take an AdamW step, clear the gradient. `grad_norm` is before
         clipping. Without any gradient nothing changes and the norm is 0."""
-        ...
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
         """What is read at every trained token, a tensor a branch in order, without gradients."""
-        ...
 
     def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
         """`read`, as an array a branch in float64."""
-        ...
 
     def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
         """Log-probability of every trained token, an array a branch in order, without gradients."""
-        ...
 
     def weights(self) -> Mapping[str, torch.Tensor]:
         """The trained weights by name."""
-        ...
 
     def reference(self, moves: bool = False) -> Reference:
         """The policy as it is now, to compare with later; `moves` says that it will follow the policy."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Trained weights, optimizer state, counters and random states, for an exact resume."""
-        ...
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`. Raises DamagedFile, before anything is changed by it, for a file that is not of this
         policy's weights and optimizer."""
-        ...
 
     def save_model(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the model; see `LanguageModel.save`."""
-        ...
 
     def save_adapter(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the adapter alone."""
-        ...
 
 
 class LocalPolicy:

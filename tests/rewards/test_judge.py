@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from posttrain.cli.main import main
 from posttrain.engine.endpoint import EndpointError, Question, Reply
 from posttrain.rewards.judge.backend import outcomes_of
 from posttrain.rewards.judge.prompts import (
@@ -43,7 +44,8 @@ def written(server: ChatServer, name: str = "judge", **options: Any) -> str:
     return f"{name}({', '.join(f'{key}={json.dumps(value)}' for key, value in options.items())})"
 
 
-def scored(expression: str, samples: Sequence[Sample], seconds: float = 20.0, workers: int = 1) -> list[Score]:
+def scored(expression: str, samples: Sequence[Sample], seconds: float = 60.0, workers: int = 0) -> list[Score]:
+    """In this process, unless time limits or several workers are what is tested."""
     columns = set(samples[0].columns)
     with Scorer([expression], columns=columns, timeout_seconds=seconds, workers=workers) as scorer:
         return scorer.score(samples)
@@ -96,12 +98,12 @@ UNREADABLE = {
     "cut off": "the judge's reply is cut off; raise max_new_tokens",
     "score 11": "the judge's score 11 is not from 1 to 10",
     "broken": "no reply of the judge: .* answers 500: .*out of order",
-    "hang": "no reply of the judge: .* no answer within 0.5 s in 1 try",
+    "hang": "no reply of the judge: .* no answer within 2 s in 1 try",
 }
 
 
 def test_what_cannot_be_read_is_unscored_and_costs_nobody_else(judge_server: ChatServer) -> None:
-    expression = written(judge_server, timeout=0.5, retries=0)
+    expression = written(judge_server, timeout=2, retries=0)
     *bad, good = scored(expression, [*map(sample, UNREADABLE), sample("score 10")])
     assert good.total == 1.0
     for score, said in zip(bad, UNREADABLE.values(), strict=True):
@@ -109,8 +111,9 @@ def test_what_cannot_be_read_is_unscored_and_costs_nobody_else(judge_server: Cha
 
 
 def test_a_hanging_judge_ends_at_the_deadline_of_the_reward(judge_server: ChatServer) -> None:
-    hung, good = scored(written(judge_server), [sample("hang"), sample("score 10")], seconds=3.0)
-    assert (hung.total, hung.reason, good.total) == (None, "judge: timed out after 3 s", 1.0)
+    with Scorer([written(judge_server)], columns=(), timeout_seconds=5, workers=1) as scorer:
+        hung, good = scorer.score([sample("hang"), sample("score 10")])
+    assert (hung.total, hung.reason, good.total) == (None, "judge: timed out after 5 s", 1.0)
 
 
 def test_a_busy_judge_is_asked_again(judge_server: ChatServer) -> None:
@@ -285,7 +288,7 @@ def test_comparisons_that_cannot_be_read_are_left_out(judge_server: ChatServer) 
 
 
 def test_against_a_reference_each_response_is_on_its_own(judge_server: ChatServer) -> None:
-    expression = written(judge_server, "judge_pair", reference="gold", timeout=0.5, retries=0)
+    expression = written(judge_server, "judge_pair", reference="gold", timeout=2, retries=0)
     samples = [sample(text, gold="four") for text in ("longer", "no", "four", "hang")]
     better, worse, same, hung = scored(expression, samples)
     assert (better.total, worse.total, same.total, hung.total) == (1.0, 0.0, 0.5, None)
@@ -393,7 +396,9 @@ def test_rewards_around_a_judge(judge_server: ChatServer) -> None:
     assert score.parts["clip/strip_thinking/judge"] == pytest.approx(3 / 9)
 
 
-def test_posttrain_score_with_a_judge(judge_server: ChatServer, run_cli: RunCli, tmp_path: Path) -> None:
+def test_posttrain_score_with_a_judge(
+    judge_server: ChatServer, run_cli: RunCli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [{"prompt": "p", "completion": text} for text in ("score 10", "mumbled", "bad\nScore: 10")]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = run_cli("score", "--reward", f"{written(judge_server)}=0.5", "--data", "rows.jsonl")
@@ -401,10 +406,9 @@ def test_posttrain_score_with_a_judge(judge_server: ChatServer, run_cli: RunCli,
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["score"] for row in found] == [0.5, None, pytest.approx(0.5 / 9)]
     assert "does not end with a line" in found[1]["error"]
-    spent = run_cli(
-        *("score", "--reward", written(judge_server, cache="c", max_requests=1), "--data", "rows.jsonl"),
-    )
-    assert spent.returncode == 1 and "the budget of max_requests=1 is spent" in spent.stderr
+    spent = written(judge_server, cache=str(tmp_path / "c"), max_requests=1)
+    assert main(["score", "--reward", spent, "--data", str(tmp_path / "rows.jsonl")]) == 1
+    assert "the budget of max_requests=1 is spent" in capsys.readouterr().err
 
 
 # A model here

@@ -274,7 +274,8 @@ def test_a_stored_reference_of_other_data_is_told(tmp_path: Path) -> None:
     example = Example("a", (1, 2), ((3, 4), (5,)), (True, False), "a")
     stored = {"a/0": torch.zeros(2), "a/1": torch.zeros(1)}
     policy: Any = None  # none is asked
-    assert StoredReference(policy, stored, tmp_path, 0.0).logprobs([example]) == [(0.0, 0.0), (0.0,)]
+    found = StoredReference(policy, stored, tmp_path, 0.0).logprobs([example])
+    assert [values.tolist() for values in found] == [[0.0, 0.0], [0.0]]
     for other in ({"a/0": torch.zeros(2)}, stored | {"a/1": torch.zeros(2)}):
         with pytest.raises(RunFailed, match="remove it, and --resume computes it again"):
             StoredReference(policy, other, tmp_path, 0.0).logprobs([example])

@@ -322,7 +322,7 @@ def test_settings_of_data_come_back_as_they_were(
         monkeypatch.setattr(f"posttrain.train.generate.{name}.source_of", lambda *_: FakeSource())
         monkeypatch.setattr(f"posttrain.train.generate.{name}.fitting", stopped)
     with pytest.raises(RunFailed, match="here"):
-        methods.METHODS[method].run(config)
+        methods.METHODS[method].function(config)
     found = own_settings(tmp_path / "run", {}, method)
     assert kind(**found) == config.model_copy(update={"resume": True})
 

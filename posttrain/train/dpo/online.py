@@ -26,11 +26,9 @@ from posttrain.train.dpo.reference import MovingReference
 from posttrain.train.dpo.stage import DIAGNOSTICS, StepLoss, described, primary_term
 from posttrain.train.loop import Prepared, StepResult, load_trained, make_policy, train
 from posttrain.train.observers import Observer
-from posttrain.train.policy import Policy
 from posttrain.train.rl.advantages import Rows, TrainingRow, scored_rows
 from posttrain.train.rl.batch import group_metrics, kl_metrics, with_numbers
 from posttrain.train.rl.rollouts import Rollouts, RolloutStage, Sources, fit_task_rows
-from posttrain.types import Task
 
 STATE = "online.json"
 Pair = tuple[TrainingRow, TrainingRow]
@@ -71,24 +69,12 @@ class OnlineDpo(RolloutStage):
     kind = "online-dpo"
     shown = ("reward", "kl", "margin", "accuracy", "response_length", "loss")
 
-    def __init__(
-        self,
-        config: OnlineDpoConfig,
-        policy: Policy,
-        rollouts: Rollouts,
-        held_out: Sequence[Task],
-        log: RunLog,
-        total_steps: int | None,
-    ) -> None:
-        self.config = config
+    def __post_init__(self) -> None:
+        config = self.config
         self.terms = config.terms()
-        self.policy = policy
-        super().__init__(rollouts, held_out)
-        self.log = log
-        self.total_steps = total_steps
         self.reference: MovingReference | None = None
         if any(term.reference for term in self.terms):
-            self.reference = MovingReference(policy, config.reference_every, config.reference_mix or 1.0)
+            self.reference = MovingReference(self.policy, config.reference_every, config.reference_mix or 1.0)
 
     def step(self, n: int) -> StepResult:
         step = self.rollouts.step(n)

@@ -35,6 +35,7 @@ from posttrain.train.dataset_stage import Data, fit_rows
 from posttrain.train.events import log_short_batch
 from posttrain.train.loop import Stage
 from posttrain.train.observers import Observer, UnscoredWatch
+from posttrain.train.policy import Policy
 from posttrain.train.rl.advantages import Rows, scored_rows, trainable
 from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
 
@@ -277,14 +278,20 @@ def fit_task_rows(
     return fit_rows(config, rows, held_out, encode, None)
 
 
+@dataclass
 class RolloutStage(Stage):
     """What stages on rollouts have in common. See `Stage`."""
 
-    def __init__(self, rollouts: Rollouts, held_out: Sequence[Task]) -> None:
-        self.rollouts = rollouts
-        self.held_out = held_out
-        watch = UnscoredWatch(rollouts.config.max_unscored_share, rollouts.sources.scorer, rollouts.told)
-        self.observers: Sequence[Observer] = (watch,)
+    config: Any
+    policy: Policy
+    rollouts: Rollouts
+    held_out: Sequence[Task]
+    log: RunLog
+    total_steps: int | None
+
+    @property
+    def observers(self) -> Sequence[Observer]:  # type: ignore[override]
+        return (UnscoredWatch(self.config.max_unscored_share, self.rollouts.sources.scorer, self.rollouts.told),)
 
     def evaluate(self) -> dict[str, Any] | None:
         """Mean score of the greedy answers to the held-out tasks."""

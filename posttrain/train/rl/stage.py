@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from posttrain.batch.packing import Tree
-from posttrain.config import RlConfig
 from posttrain.models.read import logprobs_at
 from posttrain.rollout import sampling_flops
-from posttrain.runs.log import RunLog
 from posttrain.train.loop import StepResult
-from posttrain.train.policy import Policy
 from posttrain.train.rl.advantages import Rows, overlong_penalty, scored_rows, with_advantages
 from posttrain.train.rl.batch import (
     SHARES,
@@ -31,40 +29,27 @@ from posttrain.train.rl.controllers import AdaptiveKl, Constraints, restore, sta
 from posttrain.train.rl.critic import Critic, HeadCritic
 from posttrain.train.rl.dry_run import describe
 from posttrain.train.rl.pretraining_mix import PretrainingMix
-from posttrain.train.rl.rollouts import Rollouts, RolloutStage
-from posttrain.types import Group, Rollout, Score, Task
+from posttrain.train.rl.rollouts import RolloutStage
+from posttrain.types import Group, Rollout, Score
 
 STATE = "rl.json"
 
 
+@dataclass
 class Rl(RolloutStage):
     """See `Stage`. The algorithm is in the configuration: what advantages are (`advantages.py`), what the loss is
     (`batch.py`), and what both need (reference, critic, proximal log-probabilities), which is computed only then."""
 
+    critic: Critic | None
+    mix: PretrainingMix | None
     kind = "rl"
     shown = ("reward", "kl", "grad_norm", "response_length", "loss")
 
-    def __init__(
-        self,
-        config: RlConfig,
-        policy: Policy,
-        rollouts: Rollouts,
-        held_out: Sequence[Task],
-        log: RunLog,
-        total_steps: int | None,
-        critic: Critic | None,
-        mix: PretrainingMix | None,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        super().__init__(rollouts, held_out)
-        self.log = log
-        self.total_steps = total_steps
+    def __post_init__(self) -> None:
+        config = self.config
         self.constraints = Constraints(config.constraint, config.constraint_rate)
-        self.critic = critic
-        self.mix = mix
         self.kl = AdaptiveKl(config.beta, config.kl_target)
-        self.reference = policy.reference(moves=config.reference_every is not None) if config.has_kl else None
+        self.reference = self.policy.reference(moves=config.reference_every is not None) if config.has_kl else None
         self.mismatch = config.mismatch
         if config.mismatch == "auto":
             self.mismatch = "token-truncate" if config.replay else "off"

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from posttrain.cli.main import main
 from posttrain.config import AdversarialConfig, RewardModelConfig, ScoreConfig
 from posttrain.data.check import check_data, format_report
-from posttrain.data.formats import load_judged, load_preferences, load_rows, load_stepwise
+from posttrain.data.formats import Loader, load_judged, load_preferences, load_stepwise
 from posttrain.losses.reward_model import stepwise_loss
 from posttrain.methods import METHODS
 from posttrain.models import load_model, load_reward_model
@@ -396,7 +396,7 @@ def test_both_names_of_steps_are_read(tmp_path: Path) -> None:
     assert (report.kind, report.valid_rows) == ("stepwise", 2)
     assert report.response_chars is not None and report.response_chars.most == 2
     assert "2 stepwise rows, for posttrain reward-model" in format_report(report)
-    assert [row.prompt for row in load_rows(data, METHODS["reward-model"].kinds, "it")] == ["q", "q"]
+    assert [row.prompt for row in Loader(METHODS["reward-model"].kinds, "it")(data)] == ["q", "q"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from posttrain.models.read import logprobs_at
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import rollout_from_json, score
+from posttrain.runs.reader import Run
 from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl.advantages import Rows, scored_rows, with_advantages
 from posttrain.train.rl.batch import batch_loss, branches_of, group_metrics, loss_choices, step_trees, with_numbers
@@ -343,7 +344,7 @@ def test_a_recorded_step_is_trained_as_the_reference_does(
 def test_the_first_step_is_on_policy(start: Callable[..., Path]) -> None:
     """Sampler and plain model agree to 1e-4 with temperature and nucleus, and the logged KL to the start is 0."""
     out = start("letter", temperature=0.7, top_p=0.9, beta=0.1, max_new_tokens=24)
-    rows = read_rows(out / "rollouts.jsonl")
+    rows = list(Run(out).rollouts())
     reference = Reference(rows, 0.7, 0.1, "loss", 0.2)
     with torch.no_grad():
         values, mask = reference.logprobs(reference.start, rows)

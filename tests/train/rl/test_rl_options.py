@@ -132,6 +132,20 @@ def test_a_replay_of_what_is_no_rollout_names_the_line(
     assert not (tmp_path / "replayed").exists()
 
 
+def test_truncated_samples_are_replayed_from_their_arrays(start: Callable[..., Path], tmp_path: Path) -> None:
+    """The update is the same, and a copy of the lines alone is told what it lacks."""
+    options = {"max_steps": 1, "top_k": 5, "mismatch": "off"}
+    recorded = start("first", **options) / "rollouts.jsonl"
+    assert "supports" not in recorded.read_text() and (recorded.parent / "rollouts/000001.npz").exists()
+    again = start("again", (), replay=str(recorded), **options)
+    assert metrics(again)[0]["loss"] == metrics(recorded.parent)[0]["loss"]
+    assert metrics(again)[0]["grad_norm"] == metrics(recorded.parent)[0]["grad_norm"]
+    copied = tmp_path / "copied.jsonl"
+    copied.write_bytes(recorded.read_bytes())
+    with pytest.raises(InputError, match=r"copied.jsonl:1: .*rollouts/000001.npz is missing"):
+        start("lines", (), replay=str(copied), **options)
+
+
 def test_a_step_without_any_difference_is_a_logged_no_op(start: Callable[..., Path]) -> None:
     """dapo, and a reward that is the same for all: no refill helps, nothing is learnt, and the run ends and says so."""
     out = start(reward=("letter=0",), algorithm="dapo", overlong_share=0.0, max_refills=1, max_steps=2)
@@ -234,18 +248,18 @@ def test_a_reference_is_put_in_place_and_taken_out_again() -> None:
     policy = LocalPolicy(lm, Optimization(1e-3), 1000)
     reference = policy.reference(moves=True)
     tree = [Tree((), (Branch((5, 6, 7), (False, True, True), (1.0, 1.0)),))]
-    start = policy.logprobs(tree)
+    (start,) = policy.logprobs(tree)
     with torch.no_grad():
         for p in policy.parameters.values():
             p += 0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
-    now = policy.logprobs(tree)
-    assert now != start
+    (now,) = policy.logprobs(tree)
+    assert (now != start).all()
     with reference.active():
-        assert policy.logprobs(tree) == start
-    assert policy.logprobs(tree) == now
+        assert (policy.logprobs(tree)[0] == start).all()
+    assert (policy.logprobs(tree)[0] == now).all()
     reference.follow()
     with reference.active():
-        assert policy.logprobs(tree) == now
+        assert (policy.logprobs(tree)[0] == now).all()
 
 
 def test_passes_end_early_when_the_policy_has_moved_far(start: Callable[..., Path]) -> None:
