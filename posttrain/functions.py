@@ -168,15 +168,18 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _pickled(function: Any) -> bytes:
-    """By value where its module cannot be imported, as that of a notebook."""
+    """By value where its module cannot be imported, as that of a notebook. Raises InputError for what cannot travel."""
     import cloudpickle
 
-    if (why := _too_much(function, cloudpickle.dumps, [])) is None:
-        try:
-            return bytes(cloudpickle.dumps(function))
-        except Exception as error:
-            why = f"cannot be sent to a worker ({error})"
-    raise InputError(f"{_name(function)} {why}; make or load it inside the function, or give reward_workers=0")
+    try:
+        data: bytes = cloudpickle.dumps(function)
+        large = len(data) > LARGEST_BYTES or b"torch" in data
+        why = _too_much(function, cloudpickle.dumps, []) if large else None
+    except Exception as error:
+        why = f"cannot be sent to a worker ({error})"
+    if why is not None:
+        raise InputError(f"{_name(function)} {why}; make or load it inside the function, or give reward_workers=0")
+    return data
 
 
 def _too_much(function: Any, dumps: Any, seen: list[Any]) -> str | None:
@@ -190,16 +193,9 @@ def _too_much(function: Any, dumps: Any, seen: list[Any]) -> str | None:
                 return why
         elif (device := _device(value)) is not None:
             return f"captures {name}, which has a tensor on {device}"
-        elif _size(value, dumps) > LARGEST_BYTES:
+        elif len(dumps(value)) > LARGEST_BYTES:
             return f"captures {name}, which takes more than {LARGEST_BYTES >> 20} MB"
     return None
-
-
-def _size(value: Any, dumps: Any) -> int:
-    try:
-        return len(dumps(value))
-    except Exception:  # said of the whole function
-        return 0
 
 
 def _device(value: Any) -> str | None:

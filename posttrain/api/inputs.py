@@ -48,6 +48,7 @@ Reward = str | Callable[..., Any]
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 MODELS = ("model", "teacher", "policy", "models")
+SEVERAL = ("reward", "constraint", "set")
 DATA = ("data", "eval_data", "ptx_data", "file")
 INPUTS = "inputs"
 
@@ -115,23 +116,15 @@ class _Inputs:
 
     def named(self, name: str, value: Any) -> Any:
         """An option's value as a configuration takes it."""
-        if isinstance(value, Run):
-            return str(value.path)
-        if value is None:
-            return None
-        if name == "models":
-            return tuple(self.named("model", each) for each in value)
-        if name == "against":
-            return tuple(self.named("data", each) for each in value)
-        if name in (*MODELS, *DATA, "replay", "chat_template") and isinstance(value, Path):
-            return str(value)
-        if name in DATA and not isinstance(value, str):
-            return self._rows(name, value)
-        if name in MODELS and not isinstance(value, str):
-            return self._model(name, value)
-        if name in ("reward", "constraint", "set") and (isinstance(value, str) or not isinstance(value, Sequence)):
+        if isinstance(value, Run | Path):
+            value = str(value.path if isinstance(value, Run) else value)
+        if name in SEVERAL and (isinstance(value, str) or not isinstance(value, Sequence)):
             return (value,)
-        return value
+        if name in ("models", "against"):
+            return tuple(self.named("model" if name == "models" else "data", each) for each in value)
+        if value is None or isinstance(value, str) or name not in (*DATA, *MODELS):
+            return value
+        return self._rows(name, value) if name in DATA else self._model(name, value)
 
     def write(self, *, begun: bool) -> None:
         """Write the files. Raises InputError where a run that has `begun` did so with others."""

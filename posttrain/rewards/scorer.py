@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from posttrain.functions import as_text
 from posttrain.rewards.calls import run
 from posttrain.rewards.learned import load_models
 from posttrain.rewards.protocol import Needs, RewardResult
@@ -94,6 +95,7 @@ class Scorer(Closing):
     """The traceback (or reason) of the first failure there was."""
 
     def __post_init__(self) -> None:
+        self.specs = [as_text(spec) for spec in self.specs]  # Python may give functions
         self._specs = [Spec.parse(text) for text in self.specs]
         named_twice(self._specs)
         workers = worker_count(self.workers, "rewards")

@@ -278,6 +278,22 @@ def test_rewards_may_run_here(tmp_path: Path):
     assert seen == ["a", "b"]
 
 
+def test_a_recipe_gives_its_comparison(tmp_path: Path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    write_rows(tmp_path / "tasks.jsonl", [{"prompt": "1+1=", "answer": "2"}])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: tiny-random\n"
+        "evaluate: {data: tasks.jsonl, reward: [math], samples: 1, max_new_tokens: 2, retention: false}\n"
+        "stages: {sft: {method: sft, parent: start, data: rows.jsonl, max_steps: 1, batch_size: 4}}\n"
+    )
+    comparison = pt.run(recipe, out=tmp_path / "out")
+    assert list(comparison.runs) == ["start", "sft"] and comparison.runs["sft"].metrics.column("step") == [1]
+    assert list(comparison.tables) == ["Results", "Cost"] and comparison.path == tmp_path / "out"
+    with pytest.raises(pt.InputError, match="recipe nothing: unknown"):
+        pt.run("nothing")
+
+
 def test_load_says_what_a_folder_holds(run: pt.Run, tmp_path: Path):
     assert pt.load(run.path) == pt.load(str(run.path)) == run
     with pytest.raises(pt.InputError, match=f"not a run folder; it holds {run.path}"):
