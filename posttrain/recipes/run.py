@@ -25,7 +25,6 @@ from posttrain.runs.config import UNTIL_FINISHED
 from posttrain.runs.log import LINEAGE, read_object, refuse_links, write_atomic
 from posttrain.runs.reader import Run
 from posttrain.runs.records import Cost
-from posttrain.text import printable
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
 
@@ -87,11 +86,9 @@ def _run_recipe(config: RunConfig) -> None:
 
 def _conclude(stages: list[StageSpec], out: Path, *, compared: bool) -> None:
     """Write the comparison of all models, or what they cost where nothing was evaluated, and show it."""
-    from rich.console import Console
-
     from posttrain.evals.compare import compare
     from posttrain.report.html import write_report
-    from posttrain.report.terminal import format_tables
+    from posttrain.report.terminal import show_comparison
     from posttrain.report.words import summary
 
     models = [s for s in stages if s.makes_model]
@@ -105,14 +102,7 @@ def _conclude(stages: list[StageSpec], out: Path, *, compared: bool) -> None:
         loose=True,  # the evaluator has checked what it writes; evaluations that were added by hand spoil no run
     )
     write_report(out)
-    console = Console()
-    for table in format_tables(comparison):
-        console.print(table)
-    for sentence in summary(comparison):
-        console.print(f"- {printable(sentence)}", highlight=False, markup=False)
-    if not compared:
-        console.print(f"- {NOT_COMPARED}", highlight=False, markup=False)
-    console.print(f"\nreport: {printable(out / 'report.html')}", highlight=False, markup=False, soft_wrap=True)
+    show_comparison(comparison, [*summary(comparison), *([] if compared else [NOT_COMPARED])], out)
 
 
 def _claim(out: Path, recipe: Recipe) -> None:

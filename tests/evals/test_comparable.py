@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.cli.compare import compare_runs
+from posttrain.cli.main import _compare as compare_runs
 from posttrain.cli.main import main
 from posttrain.config import CompareConfig, EvalConfig
 from posttrain.evals.compare import compare

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from posttrain.cli.compare import compare_runs
+from posttrain.cli.main import _compare as compare_runs
 from posttrain.config import CompareConfig
 from posttrain.evals.compare import compare
 from posttrain.evals.runs import name_runs
