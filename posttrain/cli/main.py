@@ -253,22 +253,17 @@ def _method(method: Method) -> Callable[[Any], Done]:
         method.function(config)
         if getattr(config, "dry_run", False):
             return Done(result=lambda printed: {"text": printed})
-        if method.writes != "data":
-            _write_page(config.out)
-            return Done(result=lambda _: results.trained(config.out))
-        print(config.out / config.file)
-        return Done(result=lambda _: results.made_data(config.out, config.file))
+        if method.writes == "data":
+            print(config.out / config.file)
+            return Done(result=lambda _: results.made_data(config.out, config.file))
+        from posttrain.report.html import write_report
+
+        if not (config.out / "report.html").exists():  # a finished run gets its page once
+            write_report(config.out)
+        print(config.out)
+        return Done(result=lambda _: results.trained(config.out))
 
     return run
-
-
-def _write_page(run: Path) -> None:
-    """A finished run gets its page once; resuming it again changes nothing."""
-    from posttrain.report.html import write_report
-
-    if not (run / "report.html").exists():
-        write_report(run)
-    print(run)
 
 
 def _eval(config: configs.EvalConfig) -> Done:
@@ -280,23 +275,17 @@ def _eval(config: configs.EvalConfig) -> Done:
 
 
 def _score(config: configs.ScoreConfig) -> Done:
-    if config.list:
-        return _list_rewards()
-    from posttrain.rewards.score import run_score
+    from posttrain.rewards.score import describe_rewards, run_score
 
+    if config.list:
+        rewards = describe_rewards()
+        for name, text in rewards:
+            print(f"{name}\n{indent(text, '    ')}\n")
+        return Done(result=lambda _: {"rewards": [{"reward": name, "help": text} for name, text in rewards]})
     try:
         return Done(run_score(config, sys.stdin.buffer, sys.stdout, sys.stderr), results.scored)
     except RunFailed as error:  # the scores say why each row has none
         return replace(_ended(FAILED, str(error), "failed: "), result=results.scored)
-
-
-def _list_rewards() -> Done:
-    from posttrain.rewards.score import describe_rewards
-
-    rewards = describe_rewards()
-    for name, text in rewards:
-        print(f"{name}\n{indent(text, '    ')}\n")
-    return Done(result=lambda _: {"rewards": [{"reward": name, "help": text} for name, text in rewards]})
 
 
 def _compare(config: configs.CompareConfig) -> Done:
