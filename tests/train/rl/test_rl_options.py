@@ -197,7 +197,9 @@ def test_critics_learn_the_value_of_a_prompt(start: Callable[..., Path], critic:
     """Two of the four prompts pay, whatever the answer: a critic that knows nothing explains nothing of that, and
     after some steps it explains most."""
     options = {"value_coefficient": 1.0} if critic == "head" else {}
-    out = start(reward=("by_prompt",), algorithm="ppo", critic=critic, group_size=1, max_steps=22, max_new_tokens=4, **options)
+    out = start(
+        reward=("by_prompt",), algorithm="ppo", critic=critic, group_size=1, max_steps=22, max_new_tokens=4, **options
+    )
     rows = metrics(out)
     assert rows[0]["explained_variance"] == pytest.approx(0.0, abs=1e-9) and rows[0]["kl"] is not None
     assert rows[-1]["explained_variance"] > 0.5 and rows[-1]["value_loss"] < 0.5 * rows[0]["value_loss"]
