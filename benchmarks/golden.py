@@ -18,6 +18,7 @@ forked child, so that torch is imported once; the child imports the package.
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
 import os
@@ -408,6 +409,9 @@ def _between(first: Any, second: Any, where: str = "") -> Iterator[str]:
     if isinstance(first, dict) and isinstance(second, dict):
         for key in dict.fromkeys([*first, *second]):
             yield from _between(first.get(key, "nothing"), second.get(key, "nothing"), f"{where}/{key}")
+    elif where == "" and isinstance(first, list) and all(isinstance(line, str) for line in [*first, *second]):
+        lines = list(difflib.unified_diff(first, second, n=0, lineterm=""))[2:]  # without the names
+        yield from (line[:200] for line in lines if not line.startswith("@@"))
     elif isinstance(first, list) and isinstance(second, list):
         for i, (a, b) in enumerate(zip_longest(first, second, fillvalue="nothing"), start=1):
             yield from _between(a, b, f"{where}/{i}")

@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/rows.py [--rollouts 1024] [--tokens 2048] [--kept 20]
 
 1,024 rollouts of 2,048 sampled tokens with 20 kept tokens each by default, made from a seed, in groups of 8 with a
-prompt of 128 tokens a group. Every line is a fresh process that makes the rollouts and then does one thing: seconds of
-it, the peak of resident memory above what was there before the rollouts were made (so that the rollouts themselves
-count), and the bytes that it writes. `held` does nothing: what the rollouts alone take.
+prompt of 128 tokens a group. Every line is a fresh process that makes the rollouts and then does one thing: the
+processor's seconds of it, the peak of resident memory above what was there before the rollouts were made (so that the
+rollouts themselves count), and the bytes that it writes. `held` does nothing: what the rollouts alone take.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ VOCABULARY = 50_000
 
 
 def groups_of(rollouts: int, tokens: int, kept: int) -> list:
+    from posttrain.arrays import KeptTokens
     from posttrain.types import Completion, Group, Message, Rollout, Sampling, Score, Segment, Task
 
     rng = np.random.default_rng(0)
@@ -37,13 +39,9 @@ def groups_of(rollouts: int, tokens: int, kept: int) -> list:
         members = []
         for i in range(GROUP):
             ids = rng.integers(0, VOCABULARY, (tokens, kept))
-            completion = Completion(
-                tuple(ids[:, 0].tolist()),
-                tuple((-rng.exponential(1.0, tokens)).astype(np.float32).tolist()),
-                (0,) * tokens,
-                "stop",
-                tuple(map(tuple, np.sort(ids, axis=1).tolist())),
-            )
+            kept_tokens = KeptTokens.counted(np.sort(ids, axis=1).ravel(), [kept] * tokens)
+            logprobs = (-rng.exponential(1.0, tokens)).astype(np.float32)
+            completion = Completion(ids[:, 0], logprobs, np.zeros(tokens, int), "stop", kept_tokens)
             messages = (Message("assistant", "a"),)
             members.append(Rollout(f"task-{g}", i, sampling, i, messages, (Segment.of(prompt, completion),)))
         scores = tuple(Score(float(x)) for x in rng.random(GROUP))
@@ -57,25 +55,25 @@ def config():
     return RlConfig(model="m", data="d", reward=("math",), out=Path("o"), algorithm="reinforce++", top_k=20)
 
 
-def signals_of(groups: list) -> tuple[list, dict]:
-    from posttrain.train.rl.advantages import sampler_logprobs, step_signals
+def rows_of(groups: list) -> list:
+    from posttrain.train.rl.advantages import scored_rows, with_advantages
 
-    references = {id(r): tuple(sampler_logprobs(r)) for g in groups for r in g.rollouts}
-    return step_signals(config(), groups, beta=0.01, references=references), references
+    rows = [[replace(row, ref_logprobs=row.sampler_logprobs) for row in group] for group in scored_rows(groups)]
+    return with_advantages(config(), rows, beta=0.01, weights={})
 
 
 def advantages(groups: list, folder: Path) -> Callable[[], object]:
-    return lambda: signals_of(groups)
+    return lambda: rows_of(groups)
 
 
 def packing(groups: list, folder: Path) -> Callable[[], object]:
     from posttrain.batch.packing import micro_batches, pack
     from posttrain.train.rl.batch import step_trees
 
-    signals, references = signals_of(groups)
+    rows = rows_of(groups)
 
     def run() -> None:
-        for part in micro_batches(step_trees(config(), signals, {"ref_logprobs": references}, True), 1 << 16):
+        for part in micro_batches(step_trees(config(), rows, True), 1 << 16):
             pack(part)
 
     return run
@@ -116,9 +114,9 @@ def measure(part: str, rollouts: int, tokens: int, kept: int) -> None:
         groups = groups_of(rollouts, tokens, kept)
         run = next(p for p in PARTS if p.__name__ == part)(groups, Path(folder))
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         written = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
         print(json.dumps([round(seconds, 2), memory("VmHWM") - before, written]))
 

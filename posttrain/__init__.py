@@ -1,0 +1,41 @@
+"""Post-train language models by examples (SFT), preferences (DPO) and rewards (RL), and measure what worked.
+
+    import posttrain as pt
+
+    run = pt.sft("smollm2-135m", data=rows, out="runs/sft", max_steps=50)
+
+docs/api.md has more. Nothing here imports torch before a function needs it."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "posttrain.api.commands": (
+        *("adversarial", "average", "check_data", "compare", "distill", "dpo", "evaluate", "load", "online_dpo"),
+        *("revise", "reward_model", "rl", "run", "sample", "score", "sft", "steps"),
+    ),
+    "posttrain.api.inputs": ("reward",),
+    "posttrain.api.results": ("Comparison", "DataReport", "Evaluation", "Report", "Run", "write_report"),
+    "posttrain.config": (
+        *("AdversarialConfig", "AverageConfig", "CheckDataConfig", "CompareConfig", "DistillConfig", "DpoConfig"),
+        *("EvalConfig", "OnlineDpoConfig", "ReviseConfig", "RewardModelConfig", "RlConfig", "RunConfig"),
+        *("SampleConfig", "ScoreConfig", "SftConfig"),
+    ),
+    "posttrain.rewards.scorer": ("Scorer",),
+    "posttrain.runs.table": ("Table",),
+    "posttrain.train.observers": ("Alert", "Observer", "StepRecord"),
+    "posttrain.types": ("InputError", "Message", "RunFailed", "Sample", "Score"),
+}
+"""Where each name is; `__init__.pyi` says the same to editors."""
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'posttrain' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,7 +16,7 @@ from posttrain.wording import described
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-PLAIN_LINE_SECONDS = 10.0
+PLAIN_LINE_SECONDS, NOTEBOOK_SECONDS = 10.0, 0.3
 
 
 def format_numbers(numbers: Mapping[str, float | None]) -> str:
@@ -59,8 +59,9 @@ def short_path(name: str) -> str:
 class Progress:
     """The progress of one stage, as a context manager.
 
-    In a terminal: a bar, the step, the time left and the latest numbers. Elsewhere (a file, a pipe, CI): the first
-    step, the last one, and in between one line at most every `seconds`. `total` is None where the length is unknown.
+    In a terminal: a bar, the step, the time left and the latest numbers; in a notebook one line that changes. Elsewhere
+    (a file, a pipe, CI): the first step, the last one, and in between one line at most every `seconds`. `total` is None
+    where the length is unknown.
     `unit` is what is counted: steps, or `rows`, `tasks`.
     """
 
@@ -81,6 +82,7 @@ class Progress:
         self._seconds = seconds
         self._clock = clock
         self._last_line: float | None = None
+        self._shown = _notebook_line() if stream is None else None
         self._bar = _bar(self._stream) if self._stream.isatty() else None
         self._task = None if self._bar is None else self._bar.add_task(title, total=total, unit=unit, numbers="")
 
@@ -102,20 +104,32 @@ class Progress:
             self._bar.update(self._task, completed=step, numbers=text)
             return
         now = self._clock()
-        if self._last_line is None or step == self._total or now - self._last_line >= self._seconds:
+        seconds = self._seconds if self._shown is None else NOTEBOOK_SECONDS
+        if self._last_line is None or step == self._total or now - self._last_line >= seconds:
             self._last_line = now
             of = "" if self._total is None else f"/{self._total}"
-            self._write(f"{self._title}: {self._unit} {step}{of}  {text}".rstrip())
-
-    def info(self, text: str) -> None:
-        """Print a line above the bar, at once."""
-        if self._bar is not None:
-            self._bar.console.print(printable(text), markup=False, highlight=False)
-        else:
-            self._write(f"{self._title}: {text}")
+            (self._shown or self._write)(f"{self._title}: {self._unit} {step}{of}  {text}".rstrip())
 
     def _write(self, line: str) -> None:
         print(printable(line), file=self._stream, flush=True)
+
+
+def _notebook_line() -> Callable[[str], None] | None:
+    """Shows a text in the output of a notebook's cell, each in the place of the one before; None outside notebooks."""
+    ipython: Any = sys.modules.get("IPython")
+    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+        return None
+    place: Any = None
+
+    def show(text: str) -> None:
+        nonlocal place
+        data = {"text/plain": text}
+        if place is None:
+            place = ipython.display.display(data, raw=True, display_id=True)
+        else:
+            place.update(data, raw=True)
+
+    return show
 
 
 def _bar(stream: TextIO) -> Bar:

@@ -3,6 +3,7 @@
     entry      = expression [ "=" weight ]
     expression = target [ "(" [ argument { "," argument } ] ")" ] [ " as " name ]
     target     = built-in name | file.py:function | package.module:function | any of these in double quotes
+               | <function NAME sha256=…>, by itself: one that Python has handed over
     argument   = expression | name "=" literal
     literal    = a JSON value: 0.5, "text", true, null, ["a", "b"], {"a": 1}; True, False and None are taken too
 
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
+from posttrain.functions import WRITTEN, FunctionText, refuse_unknown
 from posttrain.types import InputError
 
 QUOTED = re.compile(r'"([^"]+)"')
@@ -43,6 +45,8 @@ class Expression:
     options: Mapping[str, Any] = field(default_factory=dict)
     renamed: str | None = None
     models: tuple[str, ...] = ()
+    function: FunctionText | None = None
+    """What Python has handed over, to be loaded in place of the target."""
 
     def walk(self) -> Iterator[Expression]:
         """This expression and all inside it."""
@@ -87,7 +91,8 @@ def parse_call(text: str, noun: str) -> Expression:
 
 class _Parser:
     def __init__(self, text: str, noun: str = "reward") -> None:
-        self._text, self._noun = text, noun
+        self._text, self._noun = str(text), noun
+        self._given = text if isinstance(text, FunctionText) else None
         self._at = 0
 
     @property
@@ -109,12 +114,14 @@ class _Parser:
         start = self._at
         if quoted := self.take(QUOTED):
             target = quoted.group(1)
-        elif plain := self.take(FILE) or self.take(NAME):
+        elif plain := self.take(WRITTEN) or self.take(FILE) or self.take(NAME):
             target = plain.group()
+            if self._given is None:
+                refuse_unknown(target, self._noun)
         else:
             self.fail(f"expected {EXPECTED[self._noun]}")
         arguments, options = self._arguments() if self.rest.startswith("(") else ((), {})
-        found = Expression(target, self._text[start : self._at], arguments, options)
+        found = Expression(target, self._text[start : self._at], arguments, options, function=self._given)
         renamed = self.take(RENAMED)
         return replace(found, renamed=renamed.group(1)) if renamed else found
 

@@ -9,21 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
-from posttrain.config import (
-    AdversarialConfig,
-    AverageConfig,
-    Config,
-    DistillConfig,
-    DpoConfig,
-    OnlineDpoConfig,
-    ReviseConfig,
-    RewardModelConfig,
-    RlConfig,
-    SampleConfig,
-    SftConfig,
-)
+from posttrain import config
 from posttrain.rows import Kind
 
 
@@ -33,9 +21,10 @@ class Method:
 
     summary: str
     """What it does, for the list of commands."""
-    config: type[Config]
+    config: type[config.Config]
     target: str
-    """`module:function`, which takes the configuration. It is imported when it runs: it needs torch."""
+    """Its function, `module:name` in `posttrain.train`, which takes the configuration. It is imported when it runs: it
+    needs torch."""
     reads: Mapping[Kind, str] = field(default_factory=dict)
     """The kinds of rows that it is the choice for, each with the options that such rows need."""
     also_reads: tuple[Kind, ...] = ()
@@ -56,81 +45,78 @@ class Method:
         """Whether it begins with several models, and has no data."""
         return "models" in self.config.model_fields
 
-    def run(self, config: Any) -> None:
+    @property
+    def function(self) -> Callable[..., None]:
         module, _, name = self.target.partition(":")
-        function: Callable[[Any], None] = getattr(import_module(module), name)
-        function(config)
+        found: Callable[..., None] = getattr(import_module(f"posttrain.train.{module}"), name)
+        return found
 
 
 METHODS: Mapping[str, Method] = {
     "sft": Method(
         "train on example answers",
-        SftConfig,
-        "posttrain.train.sft:train_sft",
+        config.SftConfig,
+        "sft:train_sft",
         {"messages": "", "completion": "", "text": ""},
         title="SFT",
     ),
     "dpo": Method(
         "train on pairs of a better and a worse answer",
-        DpoConfig,
-        "posttrain.train.dpo.stage:train_dpo",
+        config.DpoConfig,
+        "dpo.stage:train_dpo",
         {"preference": "", "unpaired": "--loss kto"},
         title="DPO",
     ),
     "online-dpo": Method(
         "train on pairs of sampled answers that a reward or judge ranks",
-        OnlineDpoConfig,
-        "posttrain.train.dpo.online:train_online_dpo",
+        config.OnlineDpoConfig,
+        "dpo.online:train_online_dpo",
         also_reads=("task",),
         title="online DPO",
     ),
     "reward-model": Method(
         "train a score of answers on pairs, or on labels of their steps",
-        RewardModelConfig,
-        "posttrain.train.reward_model.pairs:train_reward_model",
+        config.RewardModelConfig,
+        "reward_model.pairs:train_reward_model",
         {"preference": "", "stepwise": ""},
         writes="reward-model",
         title="reward model",
     ),
     "adversarial": Method(
         "train a reward model against answers that fool it",
-        AdversarialConfig,
-        "posttrain.train.reward_model.adversarial:train_adversarial",
+        config.AdversarialConfig,
+        "reward_model.adversarial:train_adversarial",
         also_reads=("preference",),
         writes="reward-model",
     ),
     "rl": Method(
-        "train on sampled answers that a reward scores",
-        RlConfig,
-        "posttrain.train.rl.setup:train_rl",
-        {"task": ""},
-        title="RL",
+        "train on sampled answers that a reward scores", config.RlConfig, "rl.setup:train_rl", {"task": ""}, title="RL"
     ),
     "distill": Method(
         "train on a teacher's distributions along sampled answers",
-        DistillConfig,
-        "posttrain.train.distill:train_distill",
+        config.DistillConfig,
+        "distill:train_distill",
         {"completion": ""},
         also_reads=("task",),
     ),
     "sample": Method(
         "sample answers and write them as training data",
-        SampleConfig,
-        "posttrain.train.generate.sample:sample_answers",
+        config.SampleConfig,
+        "generate.sample:sample_answers",
         also_reads=("task",),
         writes="data",
     ),
     "revise": Method(
         "let a model improve its answers by principles",
-        ReviseConfig,
-        "posttrain.train.generate.revise:revise_answers",
+        config.ReviseConfig,
+        "generate.revise:revise_answers",
         also_reads=("task",),
         writes="data",
     ),
     "average": Method(
         "average the weights of models",
-        AverageConfig,
-        "posttrain.train.average:average_models",
+        config.AverageConfig,
+        "average:average_models",
         positional={"models": "MODEL..."},
         counts_flops=False,
     ),

@@ -9,14 +9,15 @@ This module does not import torch at run time: `--help` and bad options must ans
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posttrain.arrays import Bools, Comparable, Floats, Ints, KeptTokens, bools, floats, ints
 from posttrain.tool_calls import read_calls
-
-if TYPE_CHECKING:
-    pass
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = ("system", "developer", "user", "assistant", "tool")
@@ -187,63 +188,82 @@ class Sampling:
 StopReason = Literal["stop", "length", "cancelled"]
 
 
-@dataclass(frozen=True)
-class Completion:
+@dataclass(frozen=True, eq=False)
+class Completion(Comparable):
     """What an engine sampled after one prompt.
 
     `token_ids` includes the end token. `sampler_logprobs[i]` is the natural log of the probability with which token i
-    was drawn: after temperature and truncation (greedy: at temperature 1). `supports[i]` lists the token ids that
-    truncation kept, and is None when nothing can be left out. `versions[i]` is the policy version that drew token i.
-    `stop_reason` is `stop` (an end token or a stop string), `length`, or `cancelled`."""
+    was drawn: after temperature and truncation (greedy: at temperature 1). `kept_token_ids` has the token ids that
+    truncation kept for each token, and is None when nothing can be left out. `versions[i]` is the policy version that
+    drew token i. `stop_reason` is `stop` (an end token or a stop string), `length`, or `cancelled`.
 
-    token_ids: tuple[int, ...]
-    sampler_logprobs: tuple[float, ...]
-    versions: tuple[int, ...]
+    Raises TypeError for what are no numbers, and ValueError for fields that differ in length."""
+
+    token_ids: Ints
+    sampler_logprobs: Floats
+    versions: Ints
     stop_reason: StopReason
-    supports: tuple[tuple[int, ...], ...] | None = None
+    kept_token_ids: KeptTokens | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.token_ids), len(self.sampler_logprobs), len(self.versions)}
-        if self.supports is not None:
-            lengths.add(len(self.supports))
-        if len(lengths) != 1:
-            raise ValueError(f"a completion's fields differ in length: {sorted(lengths)}")
+        _fix(self, token_ids=ints, sampler_logprobs=floats, versions=ints)
 
 
-@dataclass(frozen=True)
-class Segment:
+@dataclass(frozen=True, eq=False)
+class Segment(Comparable):
     """One token row of a rollout: prompt and sampled tokens in order. `sampled` marks what the policy drew; the other
-    fields are 0 (logprob), -1 (version) and () (support) elsewhere. A segment only grows."""
+    fields are 0 (logprob), -1 (version) and nothing (kept tokens) elsewhere. A segment only grows. Raises what a
+    Completion raises."""
 
-    token_ids: tuple[int, ...]
-    sampled: tuple[bool, ...]
-    sampler_logprobs: tuple[float, ...]
-    versions: tuple[int, ...]
-    supports: tuple[tuple[int, ...], ...] | None = None
+    token_ids: Ints
+    sampled: Bools
+    sampler_logprobs: Floats
+    versions: Ints
+    kept_token_ids: KeptTokens | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.token_ids), len(self.sampled), len(self.sampler_logprobs), len(self.versions)}
-        if self.supports is not None:
-            lengths.add(len(self.supports))
-        if len(lengths) != 1:
-            raise ValueError(f"a segment's fields differ in length: {sorted(lengths)}")
+        _fix(self, token_ids=ints, sampled=bools, sampler_logprobs=floats, versions=ints)
 
     @staticmethod
-    def of(prompt_ids: tuple[int, ...], completion: Completion) -> Segment:
-        """The row of a single-turn rollout."""
+    def of(prompt_ids: Sequence[int], completion: Completion | None = None) -> Segment:
+        """The row of a single-turn rollout, or a prompt after which nothing was sampled."""
         n = len(prompt_ids)
-        supports = None if completion.supports is None else ((),) * n + completion.supports
+        row = Segment(ints(prompt_ids), bools([False] * n), floats([0.0] * n), ints([-1] * n))
+        return row if completion is None else row.grown((), completion)
+
+    def grown(self, context: Sequence[int], completion: Completion) -> Segment:
+        """The row with tokens that were not sampled, and what was sampled after them."""
+        before, drawn, kept = len(context), len(completion.token_ids), completion.kept_token_ids
+        if kept is not None:
+            own = self.kept_token_ids or KeptTokens.counted((), [0] * len(self.token_ids))
+            kept = KeptTokens.joined([own, KeptTokens.counted((), [0] * before), kept])
         return Segment(
-            token_ids=prompt_ids + completion.token_ids,
-            sampled=(False,) * n + (True,) * len(completion.token_ids),
-            sampler_logprobs=(0.0,) * n + completion.sampler_logprobs,
-            versions=(-1,) * n + completion.versions,
-            supports=supports,
+            np.concatenate([self.token_ids, ints(context), completion.token_ids]),
+            np.concatenate([self.sampled, np.arange(before + drawn) >= before]),
+            np.concatenate([self.sampler_logprobs, np.zeros(before), completion.sampler_logprobs]),
+            np.concatenate([self.versions, ints([-1] * before), completion.versions]),
+            kept,
         )
 
     @property
     def sampled_count(self) -> int:
-        return sum(self.sampled)
+        return int(np.count_nonzero(self.sampled))
+
+    @property
+    def sampled_spans(self) -> list[range]:
+        """Where the turns of the policy lie, in order."""
+        edges = np.flatnonzero(np.diff(self.sampled, prepend=False, append=False)).tolist()
+        return [range(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _fix(row: Completion | Segment, **kinds: Callable[[ArrayLike], NDArray[Any]]) -> None:
+    """Make read-only arrays of a dataclass's fields, which have one length."""
+    for name, kind in kinds.items():
+        object.__setattr__(row, name, kind(getattr(row, name)))
+    lengths = {len(getattr(row, name)) for name in kinds}
+    lengths |= {len(row.kept_token_ids)} if row.kept_token_ids is not None else set()
+    if len(lengths) != 1:
+        raise ValueError(f"the fields of a {type(row).__name__} differ in length: {sorted(lengths)}")
 
 
 Status = Literal["ok", "truncated", "failed"]
@@ -277,6 +297,22 @@ class Rollout:
     def response_length(self) -> int:
         """Sampled tokens, the end token included."""
         return sum(s.sampled_count for s in self.segments)
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The tokens before the first sampled one."""
+        first = self.segments[0]
+        return tuple(first.token_ids[: first.sampled.argmax() if first.sampled.any() else None].tolist())
+
+    @property
+    def sampled_ids(self) -> tuple[int, ...]:
+        """All sampled tokens, end tokens included."""
+        return tuple(t for s in self.segments for t in s.token_ids[s.sampled].tolist())
+
+    @property
+    def sampler_logprobs(self) -> Floats:
+        """Those of all sampled tokens."""
+        return np.concatenate([floats([]), *(s.sampler_logprobs[s.sampled] for s in self.segments)])
 
 
 LARGEST_SCORE = 1e15

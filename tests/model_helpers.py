@@ -29,7 +29,7 @@ from transformers import (
 from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch
 from posttrain.models import LanguageModel
-from posttrain.models.language_model import padded_rows
+from posttrain.models.padded import padded_rows
 from posttrain.models.tiny import tiny_tokenizer
 
 VOCABULARY = 259

@@ -46,6 +46,7 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
     ]
     assert "/2/kl: 0.5 → 0.25" in differences[0] and "/2/loss: nothing → 1.0" in differences[0]
     assert "only in" in differences[1]
+    assert differences[3].splitlines()[1:] == ["    -wrote nothing", "    +wrote FOLDER/grpo in …"]
 
 
 def test_entries_of_one_folder_alone_are_left_out(tmp_path: Path) -> None:

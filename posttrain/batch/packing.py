@@ -12,43 +12,80 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
+from posttrain.arrays import Bools, Comparable, Floats, Ints, KeptTokens, bools, floats, ints
 from posttrain.batch.types import Batch, Named, Node
 
 MIN_SAVED = 8
 """A shared run of tokens becomes a node where that saves so many tokens; less is not worth a row of attention."""
+NONE = ints([])
+
+Row = tuple[Ints, int]
+"""Tokens, and how many of the first ones are not trained and may be shared."""
 
 
-@dataclass(frozen=True)
-class Branch:
+@dataclass(frozen=True, eq=False)
+class Branch(Comparable):
     """Tokens of one sequence, which of them are trained, and the weight of each trained one in the loss.
 
     `token` holds further numbers of the trained tokens, `row` of the whole sequence, by the names that the loss asks
-    for in a Batch."""
+    for in a Batch. `kept_token_ids` are those of the trained tokens."""
 
-    token_ids: tuple[int, ...]
-    mask: tuple[bool, ...]
-    weights: tuple[float, ...]
-    token: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    token_ids: Ints
+    mask: Bools
+    weights: Floats
+    token: Mapping[str, Floats] = field(default_factory=dict)
     row: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
-    supports: tuple[tuple[int, ...], ...] | None = None
+    kept_token_ids: KeptTokens | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", ints(self.token_ids))
+        object.__setattr__(self, "mask", bools(self.mask))
+        object.__setattr__(self, "weights", floats(self.weights))
+        object.__setattr__(self, "token", {name: floats(values) for name, values in self.token.items()})
         if len(self.token_ids) != len(self.mask):
             raise ValueError(f"{len(self.token_ids)} tokens but a mask of {len(self.mask)}")
-        trained = sum(self.mask)
         for name, values in (("weights", self.weights), *self.token.items()):
-            if len(values) != trained:
-                raise ValueError(f"{name} has {len(values)} values for {trained} trained tokens")
+            if len(values) != self.trained:
+                raise ValueError(f"{name} has {len(values)} values for {self.trained} trained tokens")
+
+    @staticmethod
+    def of(
+        token_ids: ArrayLike,
+        mask: ArrayLike,
+        weight: float,
+        token: Mapping[str, ArrayLike] | None = None,
+        row: Mapping[str, float | Sequence[float]] | None = None,
+        kept_token_ids: KeptTokens | None = None,
+    ) -> Branch:
+        """A branch whose trained tokens all have one weight."""
+        trained = bools(mask)
+        numbers = {name: floats(values) for name, values in (token or {}).items()}
+        weights = np.full(np.count_nonzero(trained), weight)
+        return Branch(ints(token_ids), trained, weights, numbers, row or {}, kept_token_ids)
+
+    @property
+    def trained(self) -> int:
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def untrained_prefix(self) -> int:
+        """How many tokens come before the first trained one."""
+        return int(self.mask.argmax()) if self.mask.any() else len(self.mask)
 
 
-@dataclass(frozen=True)
-class Tree:
+@dataclass(frozen=True, eq=False)
+class Tree(Comparable):
     """`trunk` tokens, none of them trained, shared by the branches that follow."""
 
-    trunk: tuple[int, ...]
+    trunk: Ints
     branches: tuple[Branch, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trunk", ints(self.trunk))
 
     @property
     def size(self) -> int:
@@ -57,28 +94,33 @@ class Tree:
 
     @property
     def trained(self) -> int:
-        return sum(sum(b.mask) for b in self.branches)
+        return sum(b.trained for b in self.branches)
 
-    def rows(self) -> list[tuple[tuple[int, ...], int]]:
+    def rows(self) -> list[Row]:
         """The whole token row of each branch, and how many of its first tokens are not trained."""
-        out = []
-        for branch in self.branches:
-            free = branch.mask.index(True) if True in branch.mask else len(branch.mask)
-            out.append((self.trunk + branch.token_ids, len(self.trunk) + free))
-        return out
+        return [
+            (np.concatenate([self.trunk, b.token_ids]), len(self.trunk) + b.untrained_prefix) for b in self.branches
+        ]
 
 
 def share_prefix(branches: Sequence[Branch]) -> Tree:
     """The tree whose trunk is the longest common prefix of the branches that none of them trains."""
     if len(branches) == 1:
-        return Tree((), (branches[0],))
-    limit = min(b.mask.index(True) if True in b.mask else len(b.mask) for b in branches)
-    first = branches[0].token_ids
-    n = 0
-    while n < limit and all(b.token_ids[n] == first[n] for b in branches):
-        n += 1
+        return Tree(NONE, (branches[0],))
+    n = _common([(b.token_ids, b.untrained_prefix) for b in branches], range(len(branches)), 0)
     rest = [replace(b, token_ids=b.token_ids[n:], mask=b.mask[n:]) for b in branches]
-    return Tree(first[:n], tuple(rest))
+    return Tree(branches[0].token_ids[:n], tuple(rest))
+
+
+def response_tree(
+    prompt_ids: tuple[int, ...],
+    responses: Sequence[tuple[int, ...]],
+    weight: float = 1.0,
+    row: Mapping[str, float | Sequence[float]] | None = None,
+) -> Tree:
+    """A prompt with its responses, of each of which the last token is scored, at a `weight`. Each carries `row`."""
+    ids = [prompt_ids + response for response in responses]
+    return share_prefix([Branch.of(i, (False,) * (len(i) - 1) + (True,), weight, row=row) for i in ids])
 
 
 @dataclass(frozen=True)
@@ -93,7 +135,7 @@ class Span:
     leaf: bool
 
 
-def radix(rows: Sequence[tuple[tuple[int, ...], int]]) -> list[Span]:
+def prefix_forest(rows: Sequence[Row]) -> list[Span]:
     """The forest of some rows, each given with how many of its first tokens may be shared.
 
     A run of tokens that several rows have in common becomes a span of its own if that saves at least MIN_SAVED tokens.
@@ -112,24 +154,23 @@ def radix(rows: Sequence[tuple[tuple[int, ...], int]]) -> list[Span]:
             parent, start = len(shared) - 1, stop
         branches: dict[int, list[int]] = {}
         for member in members:
-            ids, free = rows[member]
-            branches.setdefault(ids[stop] if stop < free else -1 - member, []).append(member)
+            ids, untrained_prefix = rows[member]
+            branches.setdefault(int(ids[stop]) if stop < untrained_prefix else -1 - member, []).append(member)
         todo += [(group, start, stop, parent) for group in branches.values()]
     return _in_order(rows, shared, ends)
 
 
-def _common(rows: Sequence[tuple[tuple[int, ...], int]], members: Sequence[int], stop: int) -> int:
+def _common(rows: Sequence[Row], members: Sequence[int], stop: int) -> int:
     """How far the members' shareable tokens agree, knowing that they agree up to `stop`."""
     limit = min(rows[m][1] for m in members)
     first = rows[members[0]][0]
-    while stop < limit and all(rows[m][0][stop] == first[stop] for m in members):
-        stop += 1
-    return stop
+    for member in members[1:]:
+        differ = rows[member][0][stop:limit] != first[stop:limit]
+        limit = stop + int(differ.argmax()) if differ.any() else limit
+    return limit
 
 
-def _in_order(
-    rows: Sequence[tuple[tuple[int, ...], int]], shared: Sequence[Span], ends: Sequence[tuple[int, int]]
-) -> list[Span]:
+def _in_order(rows: Sequence[Row], shared: Sequence[Span], ends: Sequence[tuple[int, int]]) -> list[Span]:
     """The spans by row: those a row shares where they were not placed before, then its own."""
     out: list[Span] = []
     place: dict[int, int] = {-1: -1}
@@ -150,43 +191,39 @@ def nodes_of(spans: Sequence[Span]) -> tuple[Node, ...]:
 
 
 def pack(trees: Sequence[Tree]) -> Batch:
-    """One row of N tokens: the nodes of the trees' forest one after the other (see `radix`).
+    """One row of N tokens: the nodes of the trees' forest one after the other (see `prefix_forest`).
 
     A node's position ids go on from its parent's; its first token's parent is its parent's last token. Trained tokens
     keep the order of the branches."""
     rows = [row for tree in trees for row in tree.rows()]
     branches = [branch for tree in trees for branch in tree.branches]
-    own = [len(ids) - len(branch.token_ids) for (ids, _), branch in zip(rows, branches, strict=True)]
-    ids: list[int] = []
-    positions: list[int] = []
-    parents: list[int] = []
-    sequences: list[int] = []
-    mask: list[bool] = []
+    masks = [np.concatenate([np.zeros(len(t.trunk), bool), b.mask]) for t in trees for b in t.branches]
+    spans = prefix_forest(rows)
+    lengths = np.array([span.stop - span.start for span in spans], np.int64)
+    firsts = np.cumsum(lengths) - lengths
+    parent = np.arange(-1, lengths.sum() - 1)
     last: list[int] = []  # index of the last token on the path that ends in each span
-    spans = radix(rows)
-    for span in spans:
+    for span, first, n in zip(spans, firsts.tolist(), lengths.tolist(), strict=True):
         before = last[span.parent] if span.parent >= 0 else -1
-        first, n = len(ids), span.stop - span.start
-        ids += rows[span.row][0][span.start : span.stop]
-        positions += range(span.start, span.stop)
-        parents += [before, *range(first, first + n - 1)] if n else []
-        sequences += [span.row if span.leaf else -1] * n
-        trained = branches[span.row].mask[max(0, span.start - own[span.row]) :] if span.leaf else ()
-        mask += [False] * (n - len(trained)) + list(trained)
+        parent[first : first + min(n, 1)] = before
         last.append(first + n - 1 if n else before)
     return Batch(
-        token_ids=torch.tensor(ids, dtype=torch.long),
-        position_ids=torch.tensor(positions, dtype=torch.long),
-        parent=torch.tensor(parents, dtype=torch.long),
-        sequence=torch.tensor(sequences, dtype=torch.long),
-        mask=torch.tensor(mask, dtype=torch.bool),
+        token_ids=_tensor([rows[s.row][0][s.start : s.stop] for s in spans], torch.long),
+        position_ids=_tensor([np.arange(s.start, s.stop) for s in spans], torch.long),
+        parent=torch.from_numpy(parent),
+        sequence=torch.from_numpy(np.repeat([s.row if s.leaf else -1 for s in spans], lengths)),
+        mask=_tensor([masks[s.row][s.start : s.stop] & s.leaf for s in spans], torch.bool),
         nodes=nodes_of(spans),
         sequences=len(branches),
-        weights=torch.tensor([w for b in branches for w in b.weights], dtype=torch.float32),
-        token=_named([b.token for b in branches], lambda parts: [x for values in parts for x in values]),
-        row=_named([b.row for b in branches], list),
-        supports=_supports(branches),
+        weights=_tensor([b.weights for b in branches], torch.float32),
+        token=_named([b.token for b in branches], np.concatenate),
+        row=_named([b.row for b in branches], np.asarray),
+        kept_token_ids=_kept(branches),
     )
+
+
+def _tensor(parts: Sequence[NDArray[Any]], dtype: torch.dtype) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts)).to(dtype) if parts else torch.zeros(0, dtype=dtype)
 
 
 def micro_batches(trees: Iterable[Tree], max_tokens: int) -> Iterator[list[Tree]]:
@@ -213,20 +250,18 @@ def _shared_with(one: Tree, other: Tree) -> int:
     return n if n >= MIN_SAVED else 0
 
 
-def _named(carried: Sequence[Mapping[str, Any]], joined: Callable[[list[Any]], list[Any]]) -> Named:
+def _named(carried: Sequence[Mapping[str, Any]], joined: Callable[[list[Any]], NDArray[Any]]) -> Named:
     """What the branches carry, each name as one tensor: all of them or none of them have it."""
     out = Named()
     for name in dict.fromkeys(name for names in carried for name in names):
         if not all(name in names for names in carried):
             raise ValueError(f"only some branches carry {name}")
-        out[name] = torch.tensor(joined([names[name] for names in carried]), dtype=torch.float32)
+        out[name] = torch.from_numpy(joined([names[name] for names in carried])).float()
     return out
 
 
-def _supports(branches: Sequence[Branch]) -> tuple[tuple[int, ...], ...] | None:
-    have = [b.supports is not None for b in branches]
-    if not any(have):
-        return None
-    if not all(have):
-        raise ValueError("only some branches carry supports")
-    return tuple(kept for b in branches for kept in b.supports or ())
+def _kept(branches: Sequence[Branch]) -> KeptTokens | None:
+    kept = [b.kept_token_ids for b in branches if b.kept_token_ids is not None]
+    if kept and len(kept) < len(branches):
+        raise ValueError("only some branches carry kept_token_ids")
+    return KeptTokens.joined(kept) if kept else None

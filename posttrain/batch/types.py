@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from posttrain.arrays import KeptTokens
+
 if TYPE_CHECKING:
     import torch
 
@@ -67,7 +69,7 @@ class Batch:
     weights: torch.Tensor  # [M] float32
     token: Named = field(default_factory=Named)  # [M] each
     row: Named = field(default_factory=Named)  # [S] or [S, K] each
-    supports: tuple[tuple[int, ...], ...] | None = None  # M kept supports when sampling was truncated
+    kept_token_ids: KeptTokens | None = None  # of M tokens, when sampling was truncated; in main memory
 
     def __post_init__(self) -> None:
         n = len(self.token_ids)
@@ -83,8 +85,8 @@ class Batch:
         for name, value in self.row.items():
             if len(value) != self.sequences:
                 raise ValueError(f"{name} has {len(value)} entries for {self.sequences} sequences")
-        if self.supports is not None and len(self.supports) != m:
-            raise ValueError(f"{len(self.supports)} supports for {m} trained tokens")
+        if self.kept_token_ids is not None and len(self.kept_token_ids) != m:
+            raise ValueError(f"kept tokens of {len(self.kept_token_ids)} for {m} trained tokens")
         if bool((self.parent[self.mask] < 0).any()):
             raise ValueError("a root token has nothing to be predicted from and cannot be trained")
 

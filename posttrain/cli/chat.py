@@ -78,7 +78,7 @@ class _Talk:
         sampling = Sampling(config.max_new_tokens, temperature=config.temperature, top_p=config.top_p)
         ids = tuple(self.lm.chat.prompt_ids(asked))
         [(_, completion)] = self.engine.generate([Request(0, ids, sampling, config.seed + turn)])
-        text = self.lm.chat.decode(completion.token_ids)
+        text = self.lm.chat.decode(completion.token_ids.tolist())
         self.turns += [Message("user", question), Message("assistant", text)]
         return text
 

@@ -157,7 +157,7 @@ def _check_named(config: Config) -> None:
     """See `named_files`. What a recipe, a comparison and a score name is looked for by themselves, without torch."""
     if isinstance(config, configs.RunConfig | configs.CompareConfig | configs.ReportConfig | configs.ScoreConfig):
         return
-    from posttrain.cli.named_files import check_named
+    from posttrain.api.named_files import check_named
 
     check_named(config)
 
@@ -210,7 +210,7 @@ def _method(method: Method) -> Callable[[Any], int]:
     """How a command runs a method: its function, then the run's page, or the path of the data that was made."""
 
     def run(config: Any) -> int:
-        method.run(config)
+        method.function(config)
         if getattr(config, "dry_run", False):
             return DONE
         if method.writes != "data":
@@ -232,9 +232,9 @@ def _reported(run: Path) -> int:
 
 
 def _eval(config: configs.EvalConfig) -> int:
-    from posttrain.evals.run import run_eval
+    from posttrain.evals.run import print_result, run_eval
 
-    run_eval(config)
+    print_result(run_eval(config))
     return DONE
 
 
@@ -256,9 +256,8 @@ def _list_rewards() -> int:
 
 def _compare(config: configs.CompareConfig) -> int:
     from posttrain.cli.compare import compare_runs
-    from posttrain.report.html import write_report
 
-    compare_runs(config, write_report)
+    compare_runs(config)
     return DONE
 
 

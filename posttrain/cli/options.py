@@ -21,7 +21,8 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from posttrain.cli.config_file import file_settings, without_config
 from posttrain.config import Config
-from posttrain.config.base import TakesRun, close_choice, option_name
+from posttrain.config.base import TakesRun, option_name
+from posttrain.config.faults import messages
 from posttrain.config.peer_names import look_up, meant
 from posttrain.types import InputError
 
@@ -80,7 +81,8 @@ def parse_options(
         return config_class(**settings | given)
     except ValidationError as error:
         names = dict(positional) | {key: f"{file}: {key}" for key in settings}
-        raise InputError("\n".join(_messages(config_class, error, names))) from error
+        faults = messages(config_class, error, lambda field: names.get(field, option_name(field)), option_name)
+        raise InputError("\n".join(faults)) from error
 
 
 def _without_run(config_class: type[Config], args: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -215,33 +217,3 @@ def _commands(names: Sequence[str]) -> str:
     if more > 0:
         shown.append("another" if more == 1 else f"{more} others")
     return "posttrain " + " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
-
-
-def _messages(config_class: type[Config], error: ValidationError, positional: Mapping[str, str]) -> list[str]:
-    """A line for each fault pydantic found."""
-    lines = []
-    for fault in error.errors(include_url=False):
-        if not fault["loc"]:  # a rule between fields, which it names as Python does
-            lines.append(_with_option_names(config_class, fault["msg"].removeprefix("Value error, ")))
-            continue
-        field = str(fault["loc"][0])
-        name = positional.get(field, option_name(field))
-        if fault["type"] in ("missing", "too_short"):
-            lines.append(f"{name} is required")
-        else:
-            rule = fault["msg"].removeprefix("Value error, ").split(", unable to parse")[0]
-            rule = rule.replace("Input should be", "must be")
-            lines.append(f"{name} {rule}, not {fault['input']!r}{close_choice(fault)}")
-    return lines
-
-
-def _with_option_names(config_class: type[Config], message: str) -> str:
-    """`batch_size` becomes `--batch-size`. Names without an underscore may be plain words and stay, but for the first
-    word of the message."""
-    first = message.partition(" ")[0]
-    if first in config_class.model_fields and "_" not in first:
-        message = option_name(first) + message[len(first) :]
-    for field in config_class.model_fields:
-        if "_" in field:
-            message = re.sub(rf"\b{field}\b", option_name(field), message)
-    return message

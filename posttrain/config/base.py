@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
+
+from posttrain.functions import FunctionText, as_text
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -62,6 +64,16 @@ def close_choice(fault: Mapping[str, Any]) -> str:
 def as_tuple(value: Any) -> Any:
     """One name is a tuple of one, as recipes write it."""
     return (value,) if isinstance(value, str) else value
+
+
+def named_or_given(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """A text, or a function or class of Python as its text, which carries it."""
+    text = as_text(value)
+    return text if isinstance(text, FunctionText) else handler(text)
+
+
+Named = Annotated[str, WrapValidator(named_or_given)]
+"""A reward or environment: named by a text, or from Python the function or class itself."""
 
 
 Columns = Annotated[dict[str, str] | None, BeforeValidator(read_columns)]

@@ -9,7 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from posttrain.config.base import Columns, Config, Group, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Temperature
+from posttrain.config.base import (
+    Columns,
+    Config,
+    Group,
+    Named,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Temperature,
+)
 
 MAIN_SUITE, RETENTION_SUITE = "held_out", "retention"
 """Names of evaluations: the one on tasks that is given no other, whose values carry no prefix, and the shipped one."""
@@ -38,7 +48,7 @@ class EvalConfig(Config):
     """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set. Required for `tasks`."""
     columns: Columns = None
     """Columns that have other names, as in training: `prompt=question`."""
-    reward: tuple[str, ...] = ()
+    reward: tuple[Named, ...] = ()
     """What scores an answer; as in `posttrain rl`. Required for `tasks`."""
     RESULT: ClassVar[Group] = Group("Result")
     name: str | None = None
@@ -123,7 +133,7 @@ class ScoreConfig(Config):
     OPTIONS: ClassVar[Group] = Group("Options")
     list: bool = False
     """Describe the built-in rewards, and score nothing."""
-    reward: tuple[str, ...] = ()
+    reward: tuple[Named, ...] = ()
     """What scores a completion; as in `posttrain rl`. Required."""
     data: str | None = None
     """Data as in training, with `prompt`, `completion` (or `response`, `output`) and the columns the reward reads; `-`

@@ -9,7 +9,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from posttrain.config.base import Group, NonNegativeInt, PositiveFloat, PositiveInt, Temperature, UnitFloat, as_tuple
+from posttrain.config.base import (
+    Group,
+    Named,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Temperature,
+    UnitFloat,
+    as_tuple,
+)
 from posttrain.config.sampling import SamplingOptions
 from posttrain.config.training import TrainConfig
 
@@ -185,7 +194,7 @@ class OnlineDpoConfig(SamplingOptions, DpoConfig):
     )
 
     REWARD: ClassVar[Group] = Group("Reward")
-    reward: Annotated[tuple[str, ...], Field(min_length=1)]
+    reward: Annotated[tuple[Named, ...], Field(min_length=1)]
     """What ranks the answers, as in `posttrain rl`: a reward, a reward model or a judge; `judge_pair` compares those to
     one prompt with each other. Repeat for a weighted sum."""
     SAMPLING: ClassVar[Group] = Group("Sampling")

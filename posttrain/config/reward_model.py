@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from posttrain.config.base import Group, NonNegativeInt, PositiveInt, UnitFloat
+from posttrain.config.base import Group, Named, NonNegativeInt, PositiveInt, UnitFloat
 from posttrain.config.training import TrainConfig
 
 
@@ -104,7 +104,7 @@ class AdversarialConfig(RewardModelConfig):
     """Random edits of a word or two that are tried in each step."""
     quantile: UnitFloat = 0.95
     """Share of the data's own answers that must be disputed less than an answer that is added."""
-    gold: str | None = None
+    gold: Named | None = None
     """A reward taken as the truth, as in `posttrain rl`: of each round's model the gold score of its best of `samples`
     answers to the prompts of `eval_data` is reported."""
 

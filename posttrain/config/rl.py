@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from posttrain.config.algorithms import ALGORITHMS, Baseline, Normalisation, Scale, Surrogate
-from posttrain.config.base import Group, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
+from posttrain.config.base import Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
 from posttrain.config.sampling import SamplingOptions
 from posttrain.config.training import TrainConfig
 
@@ -31,7 +31,7 @@ class RlConfig(SamplingOptions, TrainConfig):
     )
 
     REWARD: ClassVar[Group] = Group("Reward")
-    reward: tuple[str, ...] = ()
+    reward: tuple[Named, ...] = ()
     """A reward; repeat for several. Built in (`posttrain score --list`), or `file.py:function`, or
     `package.module:function`; with options, `clip(file.py:function, low=0)`, or made of others, `gate(format, math)`.
     `=0.5` weighs it, `=0:1,200:0.5` goes from weight 1 to 0.5 in 200 steps; `as NAME` renames it."""
@@ -141,7 +141,7 @@ class RlConfig(SamplingOptions, TrainConfig):
     max_new_tokens: PositiveInt = 256
     """Longest answer in tokens; with an environment, longest turn."""
     ENVIRONMENT: ClassVar[Group] = Group("Environment")
-    env: str | None = None
+    env: Named | None = None
     """An environment with tools or many turns: `file.py:Class`, `package.module:Class` or built in."""
     max_turns: PositiveInt = 8
     """Answers of the model in one episode of the environment."""

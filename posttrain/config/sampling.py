@@ -11,6 +11,7 @@ from posttrain.config.base import (
     Columns,
     Config,
     Group,
+    Named,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -125,7 +126,7 @@ class SampleConfig(SourceConfig):
     out: Path
     """Folder for `sft.jsonl` or `pairs.jsonl`."""
     REWARD: ClassVar[Group] = Group("Reward")
-    reward: tuple[str, ...] = ()
+    reward: tuple[Named, ...] = ()
     """What scores an answer; as in `posttrain rl`. `write: all` does without."""
     WRITTEN: ClassVar[Group] = Group("What is written")
     write: Literal["best", "pairs", "all"] = "best"

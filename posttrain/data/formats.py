@@ -8,8 +8,8 @@ Their `names` says which columns of the file are which of ours, `optional` that 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, cast
 
 from posttrain.data import builtin
 from posttrain.data.columns import (
@@ -61,71 +61,57 @@ FITS: Mapping[Kind, str] = {
 PREFERENCE_COLUMNS = ("prompt", "chosen", "rejected", "tools", "probability")
 
 
-def load_rows(
-    source: str, kinds: Sequence[Kind], method: str, names: Names | None = None, *, optional: bool = False
-) -> list[Row]:
-    """Rows of one of these kinds; of a built-in source tasks, or their answers as completions. `method` is what
-    messages say that the rows are for. Raises InputError naming file and line for the first row that is wrong."""
-    if not builtin.is_builtin(source):
-        return [row for _, row in _load(source, names, optional, kinds, method)]
-    if "task" not in kinds and "completion" not in kinds:
-        lacking = "steps" if "preference" not in kinds and "stepwise" in kinds else "preferences"
-        raise InputError(f"{source} holds tasks without {lacking}; it fits {FITS['task']}")
-    tasks = builtin.builtin_tasks(source)
-    if "completion" not in kinds:
-        return list(tasks)
-    unanswered = "task" in kinds  # then an answer is no must
-    return [task if unanswered and not _has_answer(task) else _answered(source, task) for task in tasks]
+R = TypeVar("R", bound=Row)
 
 
-def load_sft(source: str, names: Names | None = None, *, optional: bool = False) -> list[SftRow]:
-    """Rows for supervised fine-tuning: `messages`, `prompt` + `completion`, or `text`; reasoning-gym tasks with their
-    answers as completions."""
-    rows = load_rows(source, ("messages", "completion", "text"), "posttrain sft", names, optional=optional)
-    return cast(list[SftRow], rows)
+@dataclass(frozen=True)
+class Loader(Generic[R]):
+    """Loads rows of `kinds`; `method` is what messages say that the rows are for."""
+
+    kinds: tuple[Kind, ...]
+    method: str
+
+    def __call__(
+        self, source: str, names: Names | None = None, method: str | None = None, *, optional: bool = False
+    ) -> list[R]:
+        """The rows of a source; of a built-in one tasks, or their answers as completions. Raises InputError naming file
+        and line for the first row that is wrong."""
+        if not builtin.is_builtin(source):
+            return [cast(R, row) for _, row in _load(source, names, optional, self.kinds, method or self.method)]
+        if not {"task", "completion"}.intersection(self.kinds):
+            lacking = "steps" if self.kinds == ("stepwise",) else "preferences"
+            raise InputError(f"{source} holds tasks without {lacking}; it fits {FITS['task']}")
+        rows: list[Row] = []
+        for task in builtin.builtin_tasks(source):
+            as_task = "task" in self.kinds and ("completion" not in self.kinds or not _has_answer(task))
+            rows.append(task if as_task else _answered(source, task))
+        return cast(list[R], rows)
 
 
-def load_preferences(
-    source: str, names: Names | None = None, method: str = "posttrain dpo", *, optional: bool = False
-) -> list[PreferenceRow]:
-    """Rows for DPO and reward models."""
-    return cast(list[PreferenceRow], load_rows(source, ("preference",), method, names, optional=optional))
+load_sft = Loader[SftRow](("messages", "completion", "text"), "posttrain sft")
+"""Rows for supervised fine-tuning; of reasoning-gym its tasks with their answers."""
+load_preferences = Loader[PreferenceRow](("preference",), "posttrain dpo")
+"""Rows for DPO and reward models."""
+load_stepwise = Loader[StepwiseRow](("stepwise",), "posttrain reward-model with data in steps")
+"""Rows for process models."""
+load_feedback = Loader[PreferenceRow | UnpairedRow](("unpaired", "preference"), FITS["unpaired"])
+"""Rows for KTO: labelled responses, or pairs."""
+load_prompts = Loader[Task | CompletionRow](("task", "completion"), "posttrain distill")
+"""Prompts for on-policy distillation, with or without a completion."""
+load_tasks = Loader[Task](("task",), FITS["task"])
+"""Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must be
+unique, else its index."""
 
 
 def load_judged(
     source: str, names: Names | None = None, *, optional: bool = False
 ) -> tuple[list[PreferenceRow], list[StepwiseRow]]:
     """Rows for reward models: pairs, or answers in steps. One file holds one kind, and the other list is empty."""
-    rows = load_rows(source, ("preference", "stepwise"), "posttrain reward-model", names, optional=optional)
+    rows = Loader[PreferenceRow | StepwiseRow](("preference", "stepwise"), "posttrain reward-model")(
+        source, names, optional=optional
+    )
     pairs = [row for row in rows if isinstance(row, PreferenceRow)]
     return pairs, [row for row in rows if isinstance(row, StepwiseRow)]
-
-
-def load_stepwise(source: str, names: Names | None = None, *, optional: bool = False) -> list[StepwiseRow]:
-    """Rows for process models."""
-    method = "posttrain reward-model with data in steps"
-    return cast(list[StepwiseRow], load_rows(source, ("stepwise",), method, names, optional=optional))
-
-
-def load_feedback(
-    source: str, names: Names | None = None, *, optional: bool = False
-) -> list[PreferenceRow | UnpairedRow]:
-    """Rows for KTO: labelled responses, or pairs; one file holds one kind."""
-    rows = load_rows(source, ("unpaired", "preference"), FITS["unpaired"], names, optional=optional)
-    return cast(list[PreferenceRow | UnpairedRow], rows)
-
-
-def load_prompts(source: str, names: Names | None = None, *, optional: bool = False) -> list[Task | CompletionRow]:
-    """Prompts with or without a completion, for on-policy distillation: tasks, or `prompt` + `completion`;
-    reasoning-gym tasks with their answers."""
-    rows = load_rows(source, ("task", "completion"), "posttrain distill", names, optional=optional)
-    return cast(list[Task | CompletionRow], rows)
-
-
-def load_tasks(source: str, names: Names | None = None, *, optional: bool = False) -> list[Task]:
-    """Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must
-    be unique, else its index."""
-    return cast(list[Task], load_rows(source, ("task",), FITS["task"], names, optional=optional))
 
 
 def kind_of(columns: Collection[str]) -> Kind:

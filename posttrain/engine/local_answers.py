@@ -54,6 +54,6 @@ class LocalAnswers:
         return Request(i, ids, self._sampling, question.seed or 0)
 
     def _reply(self, prompt_tokens: int, completion: Completion) -> Reply:
-        text = self._lm.chat.decode(completion.token_ids)
+        text = self._lm.chat.decode(completion.token_ids.tolist())
         stop = "length" if completion.stop_reason == "length" else "stop"
         return Reply(text, stop, prompt_tokens, len(completion.token_ids))  # type: ignore[arg-type]

@@ -15,12 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from posttrain.envs.specs import parse_spec
 from posttrain.types import InputError, Message
-from posttrain.workers.pool import WorkerPool, worker_count
+from posttrain.workers.pool import Closing, WorkerPool, worker_count
 from posttrain.workers.process import WorkerLost
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ class Outcome:
     state: bytes | None
 
 
-class EnvPool:
+class EnvPool(Closing):
     """Episodes of one environment, each in an instance of its own, in `workers` processes (None: one less than the
     usable cores, at least 1).
 
@@ -98,12 +97,6 @@ class EnvPool:
         except InputError:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def reset(self, episodes: Mapping[int, tuple[Mapping[str, Any], int]]) -> dict[int, str | Lost | None]:
         """Begin episodes: from number to (columns, seed). Returns what each shows first; None for nothing."""

@@ -38,6 +38,8 @@ def parse_spec(text: str) -> Expression:
     """Raises InputError for a faulty expression and for an unknown name."""
     expression = parse_call(text, "environment")
     target = expression.target
+    if expression.function is not None:
+        return expression
     file, colon, name = target.rpartition(":")
     if not colon and target.endswith(".py"):
         raise InputError(f"environment {target!r} is a file; name the class in it: {target}:CLASS")
@@ -57,6 +59,8 @@ def files_of(expression: Expression) -> list[str]:
 def factory(expression: Expression) -> Factory:
     """What makes instances. Raises what importing raises, LookupError for a missing name, InputError for an object that
     cannot be called."""
+    if expression.function is not None:
+        return expression.function.load()
     target = BUILTINS.get(expression.target, expression.target)
     made = load_object(target, "class or function", lambda found: inspect.isclass(found) or inspect.isfunction(found))
     if not callable(made):

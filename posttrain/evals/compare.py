@@ -10,8 +10,7 @@ from pathlib import Path
 from posttrain.chat.template_date import KEY as TEMPLATE_DATE
 from posttrain.chat.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE
 from posttrain.evals.contrasts import contrast, kept_from, leads, transform_of
-from posttrain.evals.evaluations import grouped
-from posttrain.evals.settings import setting_difference
+from posttrain.evals.settings import grouped, setting_difference
 from posttrain.runs.comparison import Apart, Comparison, Contrast, Spent, StageResult, label, root_of
 from posttrain.runs.log import write_atomic
 from posttrain.runs.reader import Run

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from posttrain.batch.packing import Branch, Tree, micro_batches, pack
+from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Node
+from posttrain.chat import ChatFormat
 from posttrain.chat.template_date import dated, fixed_date, template_date
 from posttrain.config import EvalConfig
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
-from posttrain.engine.local.engine import LocalEngine
-from posttrain.evals.kl import FORWARD_TOKENS, kl_of_answers
+from posttrain.engine.base import Engine
+from posttrain.engine.open import open_engine
+from posttrain.evals.kl import FORWARD_TOKENS, KlOfAnswers
 from posttrain.evals.retention.retention import (
     MAX_ANSWER_WORDS,
     MAX_NEW_TOKENS,
@@ -30,8 +31,18 @@ from posttrain.evals.retention.retention import (
 from posttrain.evals.runs import check_free, other_weights
 from posttrain.evals.settings import hash_of, task_settings, tasks_hash
 from posttrain.models import LanguageModel, load_model, weights_hash
+from posttrain.models.flops import FlopCounter
+from posttrain.models.read import read
 from posttrain.rewards.scorer import Scorer, open_scorer
-from posttrain.rollout import Plan, fit_tasks, prompt_ids, regroup, rollout_seed, sample, sampling_flops, score
+from posttrain.rollout import (
+    RolloutRequest,
+    fit_tasks,
+    regroup,
+    rollout_seed,
+    sample,
+    sampling_flops,
+    score,
+)
 from posttrain.runs.comparison import label
 from posttrain.runs.log import refuse_links
 from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation, is_graded
@@ -59,22 +70,21 @@ class SuiteResult:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def run_eval(config: EvalConfig) -> None:
-    """`posttrain eval`: evaluate a model, print the numbers, and write `OUT/evaluations/NAME.json[l]`."""
+def run_eval(config: EvalConfig) -> SuiteResult:
+    """`posttrain eval`: evaluate a model and write `OUT/evaluations/NAME.json[l]`."""
     check_free(config)
     with fixed_date(template_date()):
         lm, result, settings = _eval_retention(config) if config.suite == "retention" else _eval_tasks(config)
-    _print(result.rows)
     if config.out is not None:
         write_suite(config.out, config.file, lm, result, settings)
+    return result
 
 
 def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
     """The model, its results and what they depend on."""
     lm = _loaded(config)
     _make_folder(config)
-    engine = LocalEngine(lm, slots=config.engine_slots)
-    result = evaluate_retention(engine, title=f"retention {short_path(config.model)}")
+    result = evaluate_retention(open_engine(config, lm), lm, title=f"retention {short_path(config.model)}")
     settings = config.model_dump(mode="json", include={"suite", "model", "raw", "chat_template"}) | result.settings
     return lm, result, dated(settings, lm.chat.writes_date)
 
@@ -91,9 +101,10 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
         tasks, left_out = fitting_tasks(lm, tasks, config.max_new_tokens, config.data, config.strict)
         _make_folder(config)
         settings = dated(settings, lm.chat.writes_date, scorer.writes_date)
-        engine = LocalEngine(lm, slots=config.engine_slots)
-        title = f"eval {short_path(config.model)}"
-        result = evaluate_tasks(engine, tasks, scorer, config.samples, sampling, config.seed, title=title)
+        engine, title = open_engine(config, lm), f"eval {short_path(config.model)}"
+        result = evaluate_tasks(
+            engine, lm.chat, lm.flops, tasks, scorer, config.samples, sampling, config.seed, title=title
+        )
     failed = [s["reason"] for row in result.rows for s in row["samples"] if s["reason"] is not None]
     if failed:
         of = sum(len(row["samples"]) for row in result.rows)
@@ -142,7 +153,9 @@ def _make_folder(config: EvalConfig) -> None:
         raise InputError(f"--out {config.out}: cannot be made ({error.strerror}); choose another folder") from error
 
 
-def _print(rows: Sequence[dict[str, Any]]) -> None:
+def print_result(result: SuiteResult) -> None:
+    """Print each value with its interval."""
+    rows = result.rows
     graded = is_graded(rows)
     for name, found in summarise(rows).items():
         interval = f"[{TOO_FEW}]"
@@ -164,23 +177,24 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
 
 
 def evaluate_tasks(
-    engine: LocalEngine,
+    engine: Engine,
+    chat: ChatFormat,
+    counter: FlopCounter,
     tasks: Sequence[Task],
     scorer: Scorer,
     samples: int,
     sampling: Sampling,
     seed: int,
-    reference: LanguageModel | None = None,
+    kl: KlOfAnswers | None = None,
     title: str = "evaluating",
 ) -> SuiteResult:
     """The greedy answer and `samples` sampled ones to every task, scored.
 
     Values of a task: `greedy` and `accuracy` (mean score over samples), `pass@k` for k = samples (a sample passes with
     full marks: every reward of positive weight that applies gives at least 1), `response_length` in tokens,
-    `truncated`, and with a reference and samples that are drawn `kl`: KL(model‖reference) of a response in nats, exact
+    `truncated`, and where there is a `kl` and samples are drawn `kl`: KL(model‖reference) of a response in nats, exact
     over the vocabulary before each of its tokens, summed over them and averaged over samples (see `kl_of_answers`)."""
     start = time.perf_counter()
-    lm = engine.lm
     greedy = Sampling(sampling.max_new_tokens, temperature=0, stop=sampling.stop)
     rows: list[dict[str, Any]] = []
     tokens, flops = 0, 0.0
@@ -192,26 +206,26 @@ def evaluate_tasks(
                 plan
                 for j, task in enumerate(part)
                 for plan in (
-                    Plan(task, 0, greedy, 0),
-                    *(Plan(task, k + 1, sampling, rollout_seed(seed, 0, i + j, k)) for k in range(samples)),
+                    RolloutRequest(task, 0, greedy, 0),
+                    *(RolloutRequest(task, k + 1, sampling, rollout_seed(seed, 0, i + j, k)) for k in range(samples)),
                 )
             ]
-            rollouts = sample(engine, lm.chat, plans)
+            rollouts = sample(engine, chat, plans)
             scores = score(scorer, [p.task for p in plans], rollouts)
             groups = regroup([p.task for p in plans], rollouts, scores)
             drawn = [group.rollouts[1:] for group in groups] if sampling.temperature > 0 else []
-            kls, spent = kl_of_answers(lm, reference, drawn) if reference is not None else ({}, 0.0)
-            rows += [_task_row(group, scorer, kls) for group in groups]
+            kls, spent = kl(drawn) if kl is not None and drawn else ([[] for _ in groups], 0.0)
+            rows += [_task_row(group, scorer, kl_values) for group, kl_values in zip(groups, kls, strict=True)]
             for group in groups:
-                tokens += len(prompt_ids(group.rollouts[0])) + sum(r.response_length for r in group.rollouts)
-            flops += sampling_flops(lm.flops, groups) + spent
+                tokens += len(group.rollouts[0].prompt_ids) + sum(r.response_length for r in group.rollouts)
+            flops += sampling_flops(counter, groups) + spent
             graded = is_graded(rows)
             shown = {label(n, graded): e["value"] for n, e in summarise(rows).items() if n in ("greedy", "accuracy")}
             progress.advance(len(rows), shown)
     return SuiteResult(rows, tokens, flops, time.perf_counter() - start)
 
 
-def _task_row(group: Group, scorer: Scorer, kls: dict[int, float]) -> dict[str, Any]:
+def _task_row(group: Group, scorer: Scorer, kls: Sequence[float]) -> dict[str, Any]:
     """The first rollout is the greedy one, the others are samples."""
     totals = [s.total for s in group.scores]
     sampled = [t for t in totals[1:] if t is not None]
@@ -226,7 +240,7 @@ def _task_row(group: Group, scorer: Scorer, kls: dict[int, float]) -> dict[str, 
     values["response_length"] = sum(r.response_length for r in rollouts) / len(rollouts)
     values["truncated"] = sum(r.status == "truncated" for r in rollouts) / len(rollouts)
     if kls:
-        values["kl"] = sum(kls[id(r)] for r in rollouts) / len(rollouts)
+        values["kl"] = sum(kls) / len(kls)
     samples = [
         {"text": r.text, "score": s.total, "reason": s.reason}
         for r, s in zip(group.rollouts, group.scores, strict=True)
@@ -239,26 +253,13 @@ def task_row(task: Task) -> dict[str, Any]:
     return {"task": task.id, "prompt": task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content}
 
 
-def _forward(lm: LanguageModel, trees: Sequence[Tree], temperature: float = 1.0) -> list[list[float]]:
-    """Log-probabilities of the trained tokens, a list a branch."""
-    out: list[list[float]] = []
-    for part in micro_batches(trees, FORWARD_TOKENS):
-        with torch.no_grad():
-            values = lm.logprobs(pack(part).to(lm.device), temperature).logprobs.tolist()
-        for branch in (b for tree in part for b in tree.branches):
-            out.append(values[: sum(branch.mask)])
-            del values[: sum(branch.mask)]
-    return out
-
-
-def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteResult:
+def evaluate_retention(engine: Engine, lm: LanguageModel, title: str = "retention") -> SuiteResult:
     """What a model could do before: short greedy answers of three kinds, scored 0 or 1, and the mean negative
-    log-likelihood (nats a token) of each window of a text that no training task produces."""
+    log-likelihood (nats a token) of each window of a text that no training task produces, which `lm` reads."""
     start = time.perf_counter()
-    lm = engine.lm
     items = retention_tasks()
     greedy = Sampling(MAX_NEW_TOKENS, temperature=0)
-    plans = [Plan(task, 0, greedy, 0) for task in as_tasks()]
+    plans = [RolloutRequest(task, 0, greedy, 0) for task in as_tasks()]
     with Progress(title, 2, unit="part") as progress:
         rollouts = sample(engine, lm.chat, plans)
         rows: list[dict[str, Any]] = [
@@ -272,8 +273,8 @@ def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteRe
         ]
         progress.advance(1, {})
         trees = text_windows(lm, retention_text())
-        for i, values in enumerate(_forward(lm, trees)):
-            nll = -sum(values) / len(values)
+        for i, logprobs in enumerate(read(lm, trees, FORWARD_TOKENS)):
+            nll = -sum(logprobs.tolist()) / len(logprobs)
             rows.append({"task": f"text-{STRIDE * i}", "values": {"text_nll": nll}, "samples": []})
         progress.advance(2, {})
     tokens = sum(t.size for t in trees) + sum(len(r.segments[0].token_ids) for r in rollouts)
@@ -284,7 +285,7 @@ def evaluate_retention(engine: LocalEngine, title: str = "retention") -> SuiteRe
         "max_new_tokens": MAX_NEW_TOKENS,
         "max_answer_words": MAX_ANSWER_WORDS,
         "tasks_hash": tasks_hash(as_tasks(), lambda column: True),
-        "text_hash": hash_of(str([tree.branches[0].token_ids for tree in trees])),
+        "text_hash": hash_of(str([tuple(tree.branches[0].token_ids.tolist()) for tree in trees])),
     }
     return SuiteResult(rows, tokens, flops, time.perf_counter() - start, settings)
 
@@ -293,7 +294,7 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
     """Every other window of 512 tokens of the text; all tokens of a window but its first are predicted."""
     ids = lm.chat.known(tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"]))
     windows = [tuple(ids[i : i + WINDOW]) for i in range(0, len(ids) - WINDOW + 1, STRIDE * WINDOW)]
-    return [Tree((), (Branch(w, (False,) + (True,) * (WINDOW - 1), (0.0,) * (WINDOW - 1)),)) for w in windows]
+    return [share_prefix([Branch.of(w, (False,) + (True,) * (WINDOW - 1), 0.0)]) for w in windows]
 
 
 def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult, settings: dict[str, Any]) -> None:

@@ -1,9 +1,15 @@
-"""Advantages as pure functions of scores. Shapes: [groups][rollouts of a group], ragged; plain Python floats."""
+"""Advantages as pure functions of scores. Shapes: [groups][rollouts of a group], ragged. A number a
+response is a plain float; numbers of tokens are arrays [T], one a response."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from posttrain.arrays import Floats, floats
 
 ZERO_VARIANCE = 1e-8
 """A group whose population σ is below this carries no signal."""
@@ -39,53 +45,58 @@ def leave_one_out(scores: Sequence[float]) -> list[float]:
     return [a * len(centred) / (len(centred) - 1) for a in centred]
 
 
-def whitened(rows: Sequence[Sequence[float]], least: float = 0.0) -> list[list[float]]:
+def whitened(rows: Sequence[ArrayLike], least: float = 0.0) -> list[Floats]:
     """(x − mean) / σ over all numbers of all rows, with the population σ; zeros where σ < 1e-8 or `least`.
 
     A row holds the advantages of a rollout's tokens and the rows are those of a whole step, so that the result does
     not depend on micro-batches (REINFORCE++, arXiv:2501.03262, equation 9; PPO's advantage normalisation)."""
-    flat = [x for row in rows for x in row]
-    if not flat:
-        return [[] for _ in rows]
-    mean = math.fsum(flat) / len(flat)
-    sigma = math.sqrt(math.fsum((x - mean) ** 2 for x in flat) / len(flat))
-    if sigma < max(ZERO_VARIANCE, least) or min(flat) == max(flat):
-        return [[0.0] * len(row) for row in rows]
-    return [[(x - mean) / sigma for x in row] for row in rows]
+    arrays = list(map(floats, rows))
+    mean, sigma = _moments(arrays)
+    if sigma < max(ZERO_VARIANCE, least) or len({end for x in arrays if len(x) for end in (x.min(), x.max())}) == 1:
+        return [np.zeros(len(row)) for row in arrays]
+    return [(row - mean) / sigma for row in arrays]
 
 
-def divided_by_deviation(rows: Sequence[Sequence[float]]) -> list[list[float]]:
+def divided_by_deviation(rows: Sequence[ArrayLike]) -> list[Floats]:
     """x / σ over all numbers of all rows, the mean left in: PPO's reward whitening, which must not make every reward of
     a bad step negative. The rows as they are where σ < 1e-8."""
-    flat = [x for row in rows for x in row]
-    mean = math.fsum(flat) / len(flat) if flat else 0.0
-    sigma = math.sqrt(math.fsum((x - mean) ** 2 for x in flat) / len(flat)) if flat else 0.0
-    return [[x / sigma if sigma >= ZERO_VARIANCE else x for x in row] for row in rows]
+    arrays = list(map(floats, rows))
+    _, sigma = _moments(arrays)
+    return [row / sigma if sigma >= ZERO_VARIANCE else row for row in arrays]
 
 
-def returns_to_go(rewards: Sequence[float], gamma: float) -> list[float]:
+def _moments(rows: Sequence[Floats]) -> tuple[float, float]:
+    """Mean and population σ over all numbers of all rows; 0 where there is none."""
+    flat = np.concatenate([floats([]), *rows])
+    if not len(flat):
+        return 0.0, 0.0
+    mean = math.fsum(flat.tolist()) / len(flat)
+    return mean, math.sqrt(math.fsum(((flat - mean) ** 2).tolist()) / len(flat))
+
+
+def returns_to_go(rewards: ArrayLike, gamma: float) -> Floats:
     """R_t = Σ_{s≥t} γ^(s−t) r_s for the rewards [T] of one rollout's tokens."""
-    out = [0.0] * len(rewards)
+    out = np.array(rewards, np.float64)
+    if gamma == 1:
+        return np.cumsum(out[::-1])[::-1] + 0.0
     after = 0.0
-    for t in reversed(range(len(rewards))):
-        after = out[t] = rewards[t] + gamma * after
+    for t, reward in reversed(list(enumerate(out.tolist()))):
+        after = out[t] = reward + gamma * after
     return out
 
 
-def gae(
-    rewards: Sequence[float], values: Sequence[float], gamma: float, gae_lambda: float
-) -> tuple[list[float], list[float]]:
+def gae(rewards: ArrayLike, values: ArrayLike, gamma: float, gae_lambda: float) -> tuple[Floats, Floats]:
     """Generalised advantage estimation (arXiv:1506.02438, equation 16) and the critic's targets, for one rollout.
 
     δ_t = r_t + γ V_{t+1} − V_t;  A_t = Σ_{s≥t} (γλ)^(s−t) δ_s;  R_t = A_t + V_t. `rewards` and `values` are [T]; V_t
     is read before token t. After the last token it is 0: a rollout that its token limit ended counts as ended."""
-    advantages = [0.0] * len(rewards)
+    before = floats(values)
+    advantages = np.zeros(len(before))
     after, next_value = 0.0, 0.0
-    for t in reversed(range(len(rewards))):
-        delta = rewards[t] + gamma * next_value - values[t]
-        after = advantages[t] = delta + gamma * gae_lambda * after
-        next_value = values[t]
-    return advantages, [a + v for a, v in zip(advantages, values, strict=True)]
+    for t, (reward, value) in reversed(list(enumerate(zip(floats(rewards).tolist(), before.tolist(), strict=True)))):
+        after = advantages[t] = reward + gamma * next_value - value + gamma * gae_lambda * after
+        next_value = value
+    return advantages, advantages + before
 
 
 def decoupled(groups: Sequence[Sequence[Sequence[float | None]]], weights: Sequence[float]) -> list[list[float]]:

@@ -17,11 +17,6 @@ LOG_RATIO_LIMIT = 20.0
 """Log-ratios are clamped to ±20 before `exp`: e^20 is far outside every clip range, and no infinity arises."""
 
 
-def token_mean_weights(tokens: int, total: int) -> list[float]:
-    """Each of `tokens` trained tokens counts 1/`total`, with `total` the trained tokens of the whole step."""
-    return [1.0 / total] * tokens
-
-
 def sft_loss(policy_logprobs: torch.Tensor, weights: torch.Tensor) -> LossOutput:
     """Negative log-likelihood: −Σ_t w_t · log π(y_t | y_<t). With w_t = 1/(trained tokens of the step) it is the token
     mean."""

@@ -32,7 +32,7 @@ BLOCK_LIMIT = 1 << 22
 """Largest rows x queries x keys of one block with a mask (the mask is one byte an element)."""
 
 
-class Plan(Protocol):
+class AttentionPlan(Protocol):
     """How one forward pass attends. `query` is [1, heads, N, D], `key` and `value` [1, key heads, N, D]; the result is
     [N, heads, D]."""
 
@@ -55,7 +55,7 @@ def _attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    plan: Plan | None = None,
+    plan: AttentionPlan | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     if plan is None:

@@ -2,8 +2,8 @@
 
 One token of each row goes through the model at a time, so matrix products are small and their inputs' overheads count:
 queries, keys and values come from one product, gate and up from another, the weights of the norms before them are
-multiplied into the matrices, and on a CPU the matrices are laid out once for the kernel (`products`). The result is the
-model's own up to rounding; models of other families decode through transformers' own layers.
+multiplied into the matrices, and the matrices are laid out once (`Products.prepack_linear`). The result is the model's
+own up to rounding; models of other families decode through transformers' own layers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from posttrain.models.attention import Plan
-from posttrain.models.cpu.linear import packed
-from posttrain.models.layers import half_angles, inverse_rms, knows, rotate
+from posttrain.models.attention import AttentionPlan
+from posttrain.models.layers import Products, half_angles, inverse_rms, is_supported, rotate
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 
@@ -38,8 +37,8 @@ class _Layer:
 class Decoder:
     """Logits of the next token, from copies of the weights taken when it is made: about as much memory as the model."""
 
-    def __init__(self, module: PreTrainedModel) -> None:
-        if not knows(module):
+    def __init__(self, module: PreTrainedModel, products: Products) -> None:
+        if not is_supported(module):
             raise ValueError(f"{type(module).__name__} is not of a family that this decoder knows")
         config = module.config.get_text_config()
         body = module.model
@@ -48,11 +47,11 @@ class Decoder:
         self.embedding: torch.Tensor = body.embed_tokens.weight
         self.rotary = body.rotary_emb
         with torch.no_grad():
-            self.layers = [self._layer(layer) for layer in body.layers]
-            self.head = _linear([module.lm_head], body.norm.weight)
+            self.layers = [self._layer(layer, products) for layer in body.layers]
+            self.head = _linear(products, [module.lm_head], body.norm.weight)
         self.final_eps: float = body.norm.variance_epsilon
 
-    def logits(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def logits(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
         """[R, V] for one token of each of R rows at `position_ids` [R], attending as `plan` says."""
         x = F.embedding(token_ids.to(self.embedding.device), self.embedding)
         cos, sin = half_angles(self.rotary, x, position_ids.to(x.device))
@@ -70,14 +69,14 @@ class Decoder:
             x = x + layer.down(F.silu(gate).mul_(up))
         return self.head(_normalise(x, self.final_eps))
 
-    def _layer(self, layer: Any) -> _Layer:
+    def _layer(self, layer: Any, products: Products) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         before, after = layer.input_layernorm, layer.post_attention_layernorm
         return _Layer(
-            qkv=_linear([attention.q_proj, attention.k_proj, attention.v_proj], before.weight),
-            out=_linear([attention.o_proj]),
-            gate_up=_linear([mlp.gate_proj, mlp.up_proj], after.weight),
-            down=_linear([mlp.down_proj]),
+            qkv=_linear(products, [attention.q_proj, attention.k_proj, attention.v_proj], before.weight),
+            out=_linear(products, [attention.o_proj]),
+            gate_up=_linear(products, [mlp.gate_proj, mlp.up_proj], after.weight),
+            down=_linear(products, [mlp.down_proj]),
             query_norm=getattr(attention, "q_norm", None),
             key_norm=getattr(attention, "k_norm", None),
             norm_eps=(before.variance_epsilon, after.variance_epsilon),
@@ -90,7 +89,7 @@ def _normalise(x: torch.Tensor, eps: float) -> torch.Tensor:
     return x * inverse_rms(x, eps)
 
 
-def _linear(parts: Sequence[Any], norm: torch.Tensor | None = None) -> Linear:
+def _linear(products: Products, parts: Sequence[Any], norm: torch.Tensor | None = None) -> Linear:
     """The stacked linear layers as one function; `norm` [in] scales their input."""
     weight = torch.cat([_weight(part) for part in parts])
     if norm is not None:
@@ -101,7 +100,7 @@ def _linear(parts: Sequence[Any], norm: torch.Tensor | None = None) -> Linear:
         bias = torch.cat(
             [weight.new_zeros(p.out_features) if b is None else b.detach() for p, b in zip(parts, biases, strict=True)]
         )
-    return packed(weight, bias)
+    return products.prepack_linear(weight, bias)
 
 
 def _weight(part: Any) -> torch.Tensor:

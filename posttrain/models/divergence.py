@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from posttrain.arrays import KeptTokens
 from posttrain.batch.types import Batch
 from posttrain.models.attention import ForestPlan
-from posttrain.models.cpu.linear import input_gradient, linear
+from posttrain.models.kernels import products_for
 from posttrain.models.language_model import LanguageModel
-from posttrain.models.token_logprobs import BLOCK_ROWS, CHUNK_ELEMENTS, Supports, restrict
+from posttrain.models.token_logprobs import CHUNK_ELEMENTS, restrict
 
 
 class Divergence(NamedTuple):
@@ -88,19 +89,19 @@ def batch_sampling_kl(
     policy: LanguageModel, reference: LanguageModel, batch: Batch, temperature: float = 1.0
 ) -> torch.Tensor:
     """`sampling_kl` at each trained token of the batch, [M] in the order of its mask, each predicted at its parent; the
-    policy keeps the batch's supports. Without gradients."""
+    policy keeps the batch's kept tokens. Without gradients."""
     with torch.no_grad():
         if not (policy.packed and reference.packed):
-            return sampling_kl(_logits(policy, batch), _logits(reference, batch), temperature, batch.supports)
+            return sampling_kl(_logits(policy, batch), _logits(reference, batch), temperature, batch.kept_token_ids)
         own, other = _head(policy, batch), _head(reference, batch)
         chunk = max(1, CHUNK_ELEMENTS // (2 * policy.vocabulary))
         parts = [slice(i, i + chunk) for i in range(0, len(own.hidden), chunk)]
         found = [
             sampling_kl(
-                linear(own.hidden[part], own.weight, own.bias),
-                linear(other.hidden[part], other.weight, other.bias),
+                _linear(own.hidden[part], own.weight, own.bias),
+                _linear(other.hidden[part], other.weight, other.bias),
                 temperature,
-                batch.supports and batch.supports[part],
+                batch.kept_token_ids and batch.kept_token_ids[part],
             )
             for part in parts
         ]
@@ -108,24 +109,26 @@ def batch_sampling_kl(
 
 
 def sampling_kl(
-    policy: torch.Tensor, reference: torch.Tensor, temperature: float = 1.0, supports: Supports | None = None
+    policy: torch.Tensor, reference: torch.Tensor, temperature: float = 1.0, kept: KeptTokens | None = None
 ) -> torch.Tensor:
     """KL(π ‖ π_ref) = Σ_v π(v) (log π(v) − log π_ref(v)) of each row, in nats, from logits [M, V]: [M].
 
-    π is what tokens were sampled from: softmax(logits / temperature) over the row's `supports`, the tokens that top-p
-    and top-k kept. π_ref has the same temperature and the whole vocabulary: cut to its own most likely tokens it would
+    π is what tokens were sampled from: softmax(logits / temperature) over the row's `kept` tokens, those that top-p
+    and top-k left. π_ref has the same temperature and the whole vocabulary: cut to its own most likely tokens it would
     give none to some that π draws, and the divergence would be infinite.
 
     The sum of these over the prefixes of an answer sampled from π, the one before its end token included, is without
     bias for the KL of whole answers, and its variance is at most that of Σ log π/π_ref (Amini et al. 2025,
     arXiv:2504.10637)."""
     out = []
-    for i in range(0, len(policy), BLOCK_ROWS):
-        part = slice(i, i + BLOCK_ROWS)
-        own, other = (_at_temperature(logits[part], temperature) for logits in (policy, reference))
-        q = restrict(own, supports and supports[part]).log_softmax(-1)
+    blocks, start = products_for(policy.device).blocks, 0
+    for logits in zip(blocks(policy), blocks(reference), strict=True):
+        own, other = (_at_temperature(block, temperature) for block in logits)
+        part = slice(start, start + len(own))
+        start += len(own)
+        q = restrict(own, kept and kept[part]).log_softmax(-1)
         gap = q - other.log_softmax(-1)
-        if supports is not None:
+        if kept is not None:
             gap.masked_fill_(q.isneginf(), 0.0)  # what has no probability adds nothing
         out.append(torch.linalg.vecdot(q.exp_(), gap))
     return torch.cat(out) if out else policy.new_zeros(0)
@@ -167,7 +170,11 @@ def _entropy(logprobs: torch.Tensor) -> torch.Tensor:
 def _tempered(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float
 ) -> torch.Tensor:
-    return _at_temperature(linear(hidden, weight, bias), temperature)
+    return _at_temperature(_linear(hidden, weight, bias), temperature)
+
+
+def _linear(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return products_for(weight.device).linear(hidden, weight, bias)
 
 
 def _at_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -178,7 +185,8 @@ def _at_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 def _blocks(student: torch.Tensor, teacher: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """The student's logits, and log-probabilities of both, over a few rows at a time, so that the passes over them find
     them in a cache and make no large temporary."""
-    for q, p in zip(student.split(BLOCK_ROWS), teacher.split(BLOCK_ROWS), strict=True):
+    blocks = products_for(student.device).blocks
+    for q, p in zip(blocks(student), blocks(teacher), strict=True):
         yield q, q.log_softmax(-1), p.log_softmax(-1)
 
 
@@ -222,18 +230,19 @@ class _ChunkedDivergence(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         kept, ctx.kept = ctx.kept, None  # overwritten below
+        products = products_for(weight.device)
         for i in range(0, len(hidden), ctx.chunk):
             part = slice(i, i + ctx.chunk)
             student, teacher = kept or (
                 _tempered(hidden[part], weight, bias, ctx.temperature),
                 _tempered(teacher_hidden[part], teacher_weight, teacher_bias, ctx.temperature),
             )
-            scale = (grad[part, None] / ctx.temperature).split(BLOCK_ROWS)
+            scale = products.blocks(grad[part, None] / ctx.temperature)
             for (logits, q, p), s in zip(_blocks(student, teacher), scale, strict=True):
                 logits.copy_(_gradient(q, p, ctx.beta).mul_(s))
             d = student.to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[part] = input_gradient(d, weight)
+                grad_hidden[part] = products.input_gradient(d, weight)
             if grad_weight is not None:
                 grad_weight.addmm_(d.T, hidden[part])
             if grad_bias is not None:

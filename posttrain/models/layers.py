@@ -6,9 +6,11 @@ between the matrix products is done by functions that save less for the backward
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
@@ -16,20 +18,47 @@ from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from posttrain.models.attention import Plan
-from posttrain.models.cpu.linear import LowRank, input_gradient, linear
+from posttrain.models.attention import AttentionPlan
 
 FAMILIES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 """Pre-norm decoders: RMSNorm, rotary positions over the whole head, SwiGLU, a linear head."""
 
 
-def knows(module: PreTrainedModel) -> bool:
+class Products:
+    """By torch's own kernels, which serve any device. A device may have others (see `kernels.products_for`)."""
+
+    def linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """x W' + b for x [.., in] and W [out, in]; no gradients of its own."""
+        return F.linear(x, weight, bias)
+
+    def input_gradient(self, g: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """g W, the gradient of the input of `linear` from that of its output [N, out]."""
+        return g @ weight
+
+    def prepack_linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+        """`linear` with a weight that is laid out once for the kernel, perhaps a copy: for many products."""
+        return lambda x: F.linear(x, weight, bias)
+
+    def blocks(self, rows: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The rows of a large tensor in parts that element-wise work goes over one after the other."""
+        return (rows,)
+
+    def use_in(self, module: nn.Module) -> None:
+        """Let the linear layers of a model compute by these products; parameters and names stay as they are."""
+
+
+def is_supported(module: PreTrainedModel) -> bool:
     """Whether this file's functions compute what the module's own layers do."""
     return type(module) in FAMILIES and getattr(module.config, "hidden_act", None) == "silu"
 
 
 def hidden_states(
-    body: Any, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: Plan, sparse: bool = False
+    body: Any,
+    token_ids: torch.Tensor,
+    position_ids: torch.Tensor,
+    plan: AttentionPlan,
+    products: Products,
+    sparse: bool = False,
 ) -> torch.Tensor:
     """Last hidden states [N, H] of N packed tokens that attend as `plan` says. `body` is the `.model` of a family.
 
@@ -39,16 +68,18 @@ def hidden_states(
     cos, sin = half_angles(body.rotary_emb, x, position_ids)
     for i, layer in enumerate(body.layers):
         attention, mlp = layer.self_attn, layer.mlp
-        projected = _norm_linears(layer.input_layernorm, x, attention.q_proj, attention.k_proj, attention.v_proj)
+        projected = _norm_linears(
+            products, layer.input_layernorm, x, attention.q_proj, attention.k_proj, attention.v_proj
+        )
         query, key, value = (t.view(len(x), -1, attention.head_dim) for t in projected)
         if hasattr(attention, "q_norm"):
             query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
         query, key = Rotate.apply(query, cos, sin), Rotate.apply(key, cos, sin)
         query, key, value = (t.transpose(0, 1)[None] for t in (query, key, value))
         attended = plan.attend(i, query, key, value, attention.scaling)
-        x = x + project(attention.o_proj, attended.reshape(len(x), -1))
-        gate, up = _norm_linears(layer.post_attention_layernorm, x, mlp.gate_proj, mlp.up_proj)
-        x = x + _swiglu_linear(gate, up, mlp.down_proj)
+        x = x + project(products, attention.o_proj, attended.reshape(len(x), -1))
+        gate, up = _norm_linears(products, layer.post_attention_layernorm, x, mlp.gate_proj, mlp.up_proj)
+        x = x + _swiglu_linear(products, gate, up, mlp.down_proj)
     return _norm(body.norm, x)
 
 
@@ -107,12 +138,13 @@ class NormLinears(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, norm: torch.Tensor, eps: float, *layers: torch.Tensor | None
+        ctx: Any, products: Products, x: torch.Tensor, norm: torch.Tensor, eps: float, *layers: torch.Tensor | None
     ) -> tuple[torch.Tensor, ...]:
         r = inverse_rms(x, eps)
         ctx.save_for_backward(x, norm, r, *layers[::2])
+        ctx.products = products
         h = (x * r).mul_(norm)
-        return tuple(linear(h, w, b) for w, b in zip(layers[::2], layers[1::2], strict=True) if w is not None)
+        return tuple(products.linear(h, w, b) for w, b in zip(layers[::2], layers[1::2], strict=True) if w is not None)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -122,11 +154,12 @@ class NormLinears(torch.autograd.Function):
         out: list[torch.Tensor | None] = []
         dh: torch.Tensor | None = None
         for i, (g, w) in enumerate(zip(grads, weights, strict=True)):
-            out.append(g.T @ h if ctx.needs_input_grad[3 + 2 * i] else None)
-            out.append(g.sum(0) if ctx.needs_input_grad[4 + 2 * i] else None)
-            dh = input_gradient(g, w) if dh is None else dh.add_(input_gradient(g, w))
+            out.append(g.T @ h if ctx.needs_input_grad[4 + 2 * i] else None)
+            out.append(g.sum(0) if ctx.needs_input_grad[5 + 2 * i] else None)
+            dw = ctx.products.input_gradient(g, w)
+            dh = dw if dh is None else dh.add_(dw)
         assert dh is not None
-        return *_norm_gradients(dh, n, norm, r, ctx.needs_input_grad[1]), None, *out
+        return None, *_norm_gradients(dh, n, norm, r, ctx.needs_input_grad[2]), None, *out
 
 
 class SwiGlu(torch.autograd.Function):
@@ -148,20 +181,54 @@ class SwiGluLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+        ctx: Any,
+        products: Products,
+        gate: torch.Tensor,
+        up: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
     ) -> torch.Tensor:
         ctx.save_for_backward(gate, up, weight)
-        return linear(nn.functional.silu(gate).mul_(up), weight, bias)
+        ctx.products = products
+        return products.linear(nn.functional.silu(gate).mul_(up), weight, bias)
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, up, weight = ctx.saved_tensors
         active = nn.functional.silu(gate)
-        ds = input_gradient(g, weight)
+        ds = ctx.products.input_gradient(g, weight)
         dup = active * ds
-        dw = g.T @ active.mul_(up) if ctx.needs_input_grad[2] else None
-        db = g.sum(0) if ctx.needs_input_grad[3] else None
-        return torch.ops.aten.silu_backward(ds.mul_(up), gate), dup, dw, db
+        dw = g.T @ active.mul_(up) if ctx.needs_input_grad[3] else None
+        db = g.sum(0) if ctx.needs_input_grad[4] else None
+        return None, torch.ops.aten.silu_backward(ds.mul_(up), gate), dup, dw, db
+
+
+class LowRank(torch.autograd.Function):
+    """x (W + s B A)' + b for x [N, in], W [out, in], A [r, in] and B [out, r]: a linear layer with a LoRA adapter
+    (Hu et al. 2021, arXiv:2106.09685), whose weights alone are trained. What the adapter gives is added in place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+        products: Products,
+    ) -> torch.Tensor:
+        down = products.linear(x, a)
+        ctx.save_for_backward(x, weight, a, b, down)
+        ctx.scale, ctx.products = scale, products
+        return products.linear(x, weight, bias).addmm_(down, b.T, alpha=scale)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, a, b, down = ctx.saved_tensors
+        up = g @ b
+        dx = ctx.products.input_gradient(g, weight).addmm_(up, a, alpha=ctx.scale) if ctx.needs_input_grad[0] else None
+        return dx, None, None, (up.T @ x).mul_(ctx.scale), (g.T @ down).mul_(ctx.scale), None, None
 
 
 class Rotate(torch.autograd.Function):
@@ -183,23 +250,23 @@ def _norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _norm_linears(norm: Any, x: torch.Tensor, *layers: nn.Module) -> tuple[torch.Tensor, ...]:
+def _norm_linears(products: Products, norm: Any, x: torch.Tensor, *layers: nn.Module) -> tuple[torch.Tensor, ...]:
     if all(isinstance(layer, nn.Linear) for layer in layers):
         flat = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
-        out: tuple[torch.Tensor, ...] = NormLinears.apply(x, norm.weight, norm.variance_epsilon, *flat)
+        out: tuple[torch.Tensor, ...] = NormLinears.apply(products, x, norm.weight, norm.variance_epsilon, *flat)
         return out
     h = _norm(norm, x)  # adapters beside the layers read it too
-    return tuple(project(layer, h) for layer in layers)
+    return tuple(project(products, layer, h) for layer in layers)
 
 
-def _swiglu_linear(gate: torch.Tensor, up: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+def _swiglu_linear(products: Products, gate: torch.Tensor, up: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     if isinstance(layer, nn.Linear):
-        out: torch.Tensor = SwiGluLinear.apply(gate, up, layer.weight, layer.bias)
+        out: torch.Tensor = SwiGluLinear.apply(products, gate, up, layer.weight, layer.bias)
         return out
-    return project(layer, SwiGlu.apply(gate, up))
+    return project(products, layer, SwiGlu.apply(gate, up))
 
 
-def project(layer: Any, x: torch.Tensor) -> torch.Tensor:
+def project(products: Products, layer: Any, x: torch.Tensor) -> torch.Tensor:
     """A linear layer, by `LowRank` where one plain adapter is beside it: one that trains nothing else."""
     name = layer.active_adapters[0] if len(getattr(layer, "active_adapters", ())) == 1 else None
     if name is None or layer.disable_adapters or layer.merged or layer.lora_variant or layer.weight.requires_grad:
@@ -208,5 +275,5 @@ def project(layer: Any, x: torch.Tensor) -> torch.Tensor:
     a, b, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
     if b.bias is not None or not isinstance(dropout, nn.Identity):
         return layer(x)
-    out = LowRank.apply(x, layer.weight, layer.bias, a.weight, b.weight, layer.scaling[name])
+    out = LowRank.apply(x, layer.weight, layer.bias, a.weight, b.weight, layer.scaling[name], products)
     return out

@@ -27,7 +27,7 @@ from posttrain.chat.given import put, template_text
 from posttrain.chat.template_date import CLOCK
 from posttrain.config.model_names import SMOLLM2, TINY, local_model
 from posttrain.folders import write_folder
-from posttrain.models.classifier import as_causal
+from posttrain.models.heads import RewardHead, as_causal
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
 from posttrain.systems import need_package
@@ -101,7 +101,7 @@ def load_model(
 
 def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
     """Load a reward model in float32: a run folder of `posttrain reward-model`, or any sequence classifier that is a
-    linear layer on a causal model; its score head has an output a label.
+    linear layer on a causal model; its reward head has an output a label.
 
     Raises InputError where there is no such model."""
     classifier: Any
@@ -111,8 +111,7 @@ def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
         raise InputError(f"--model {name}: a reward model here is a linear layer without bias on a causal model")
     raw = bool(getattr(classifier.config, "raw_prompts", False))
     lm = _language_model(name, as_causal(classifier, folder), tokenizer, folder, raw, device)
-    lm.score_head, lm.saved_scores = head.to(lm.device), head.out_features
-    lm.step_separator = getattr(classifier.config, "step_separator", None)
+    lm.heads[RewardHead.NAME] = RewardHead.of(classifier).to(lm.device)
     return lm
 
 

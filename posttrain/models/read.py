@@ -10,7 +10,7 @@ import torch
 from posttrain.batch.packing import Tree, micro_batches, pack
 from posttrain.batch.types import Batch
 from posttrain.models.language_model import LanguageModel
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.token_logprobs import RewardOutputs, TokenOutputs, ValueOutputs
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Reading:
     """What is read at each trained token: a forward pass, and whether it goes through the language-model head, whose
     operations are counted then."""
 
-    forward: Callable[[LanguageModel, Batch], TokenOutputs]
+    forward: Callable[[LanguageModel, Batch], TokenOutputs | RewardOutputs | ValueOutputs]
     head: bool = True
 
 
@@ -28,32 +28,25 @@ def logprobs_at(temperature: float = 1.0, *, entropy: bool = False, values: bool
 
 
 LOGPROBS = logprobs_at()
-SCORES = Reading(lambda lm, batch: TokenOutputs(lm.scores(batch)), head=False)
-"""Scores [M, K] of a reward model, in the place of log-probabilities."""
-
-
-def _values(lm: LanguageModel, batch: Batch) -> TokenOutputs:
-    values = lm.values(batch)
-    return TokenOutputs(values, values=values)
-
-
-VALUES = Reading(_values, head=False)
-"""Values of a critic, in the place of log-probabilities too."""
+SCORES = Reading(lambda lm, batch: RewardOutputs(lm.scores(batch)), head=False)
+"""Scores [M, K] of a reward model."""
+VALUES = Reading(lambda lm, batch: ValueOutputs(lm.values(batch)), head=False)
+"""Values of a critic."""
 
 
 def read(
     lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, what: Reading = LOGPROBS
-) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """The batches of some trees with what is read of their trained tokens, [M] or [M, K], in order and without
-    gradients."""
+) -> Iterator[torch.Tensor]:
+    """What is read at the n trained tokens of each branch, [n] or [n, K], in order and without gradients."""
+    return read_by(trees, micro_batch_tokens, lm.device, lambda batch: what.forward(lm, batch)[0])
+
+
+def read_by(
+    trees: Sequence[Tree], micro_batch_tokens: int, device: torch.device, function: Callable[[Batch], torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    """`read` by a function from a batch on the device to a row for each of its trained tokens."""
     for part in micro_batches(trees, micro_batch_tokens):
-        batch = pack(part).to(lm.device)
+        batch = pack(part).to(device)
         with torch.no_grad():
-            values = what.forward(lm, batch).logprobs
-        yield batch, values
-
-
-def by_branch(trees: Sequence[Tree], values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The values of all batches of some trees as a tensor a branch, in order."""
-    marked = [sum(branch.mask) for tree in trees for branch in tree.branches]
-    return list(torch.cat(list(values)).split(marked)) if values else []
+            rows = function(batch)
+        yield from rows.split([branch.trained for tree in part for branch in tree.branches])

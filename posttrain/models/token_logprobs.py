@@ -6,20 +6,16 @@ backward pass. Where one chunk holds them all they are kept for it instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from posttrain.models.cpu.linear import input_gradient, linear
+from posttrain.arrays import KeptTokens
+from posttrain.models.kernels import products_for
 
 CHUNK_ELEMENTS = 1 << 26
 """Logits held at once: 2^26 floats are 256 MiB."""
-
-BLOCK_ROWS = 64
-"""Rows of logits that element-wise work goes over at a time, so that its passes find them in a cache."""
-
-Supports = Sequence[Sequence[int]]
 
 
 class TokenOutputs(NamedTuple):
@@ -31,6 +27,18 @@ class TokenOutputs(NamedTuple):
     values: torch.Tensor | None = None
 
 
+class RewardOutputs(NamedTuple):
+    """`scores` [M, K] by the K outputs of a reward head, differentiable."""
+
+    scores: torch.Tensor
+
+
+class ValueOutputs(NamedTuple):
+    """`values` [M] of a critic, differentiable."""
+
+    values: torch.Tensor
+
+
 def token_logprobs(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -38,15 +46,15 @@ def token_logprobs(
     *,
     bias: torch.Tensor | None = None,
     temperature: float = 1.0,
-    supports: Supports | None = None,
+    kept: KeptTokens | None = None,
     entropy: bool = False,
 ) -> TokenOutputs:
-    """log softmax(W h / temperature)[target] for each row, over the kept support where one is given.
+    """log softmax(W h / temperature)[target] for each row, over the kept tokens where some are given.
 
-    hidden [M, H], weight [V, H], bias [V], targets [M] int64; results in float32 [M]. `supports[i]` lists the token ids
-    that sampling kept for row i, so that the ratio to the sampler's logprob is right under top-k and top-p.
+    hidden [M, H], weight [V, H], bias [V], targets [M] int64; results in float32 [M]. `kept` are the token ids
+    that sampling kept for each row, so that the ratio to the sampler's logprob is right under top-k and top-p.
     """
-    logprobs, entropies = _ChunkedLogprobs.apply(hidden, weight, bias, targets, temperature, supports, entropy)
+    logprobs, entropies = _ChunkedLogprobs.apply(hidden, weight, bias, targets, temperature, kept, entropy)
     return TokenOutputs(logprobs, entropies if entropy else None)
 
 
@@ -55,11 +63,11 @@ def logprobs_from_logits(
     targets: torch.Tensor,
     *,
     temperature: float = 1.0,
-    supports: Supports | None = None,
+    kept: KeptTokens | None = None,
     entropy: bool = False,
 ) -> TokenOutputs:
     """The same numbers as `token_logprobs` from logits [M, V] that a model has already made: the plain form."""
-    log_p = restrict(logits.float() / temperature, supports).log_softmax(-1)
+    log_p = restrict(logits.float() / temperature, kept).log_softmax(-1)
     chosen = log_p.gather(1, targets[:, None])[:, 0]
     if not entropy:
         return TokenOutputs(chosen, None)
@@ -67,21 +75,21 @@ def logprobs_from_logits(
 
 
 def _logits(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, supports: Supports | None
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, kept: KeptTokens | None
 ) -> torch.Tensor:
-    logits = linear(hidden, weight, bias).float()
+    logits = products_for(weight.device).linear(hidden, weight, bias).float()
     if temperature != 1.0:
         logits /= temperature
-    return restrict(logits, supports)
+    return restrict(logits, kept)
 
 
-def restrict(logits: torch.Tensor, supports: Supports | None) -> torch.Tensor:
+def restrict(logits: torch.Tensor, kept: KeptTokens | None) -> torch.Tensor:
     """Minus infinity for the tokens that truncated sampling left out."""
-    if supports is None:
+    if kept is None:
         return logits
     left_out = torch.ones(logits.shape, dtype=torch.bool, device=logits.device)
-    kept = torch.tensor([(i, t) for i, tokens in enumerate(supports) for t in tokens], dtype=torch.long).reshape(-1, 2)
-    rows, columns = kept.to(logits.device).unbind(1)
+    places = np.stack([np.repeat(np.arange(len(kept)), kept.counts), kept.values])
+    rows, columns = torch.from_numpy(places).to(logits.device)
     left_out[rows, columns] = False
     return logits.masked_fill(left_out, float("-inf"))
 
@@ -98,9 +106,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         temperature: float,
-        supports: Supports | None,
+        kept: KeptTokens | None,
         entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        products = products_for(weight.device)
         chunk = max(1, CHUNK_ELEMENTS // weight.shape[0])
         logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         log_z = torch.empty_like(logprobs)
@@ -108,14 +117,14 @@ class _ChunkedLogprobs(torch.autograd.Function):
         logits = None
         for i in range(0, len(hidden), chunk):
             part = slice(i, i + chunk)
-            logits = _logits(hidden[part], weight, bias, temperature, supports and supports[part])
-            log_z[part] = torch.cat([block.logsumexp(-1) for block in logits.split(BLOCK_ROWS)])
+            logits = _logits(hidden[part], weight, bias, temperature, kept and kept[part])
+            log_z[part] = torch.cat([block.logsumexp(-1) for block in products.blocks(logits)])
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - log_z[part]
             if entropy:
                 p = (logits - log_z[part, None]).exp_()
                 entropies[part] = log_z[part] - p.mul_(logits.nan_to_num(neginf=0.0)).sum(-1)
         ctx.save_for_backward(hidden, weight, bias, targets, log_z, entropies)
-        ctx.temperature, ctx.supports, ctx.chunk = temperature, supports, chunk
+        ctx.temperature, ctx.kept, ctx.chunk = temperature, kept, chunk
         ctx.logits = logits if len(hidden) <= chunk else None
         ctx.set_materialize_grads(False)
         return logprobs, entropies
@@ -125,21 +134,22 @@ class _ChunkedLogprobs(torch.autograd.Function):
         ctx: Any, grad: torch.Tensor | None, of_entropy: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, targets, log_z, entropies = ctx.saved_tensors
+        products = products_for(weight.device)
         if grad is None:
             grad = torch.zeros_like(log_z)
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         empty = torch.empty_like if len(hidden) else torch.zeros_like  # the first chunk fills it
         grad_weight = empty(weight) if ctx.needs_input_grad[1] else None
-        kept, ctx.logits = ctx.logits, None  # overwritten below
+        whole, ctx.logits = ctx.logits, None  # overwritten below
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for i in range(0, len(hidden), ctx.chunk):
             part = slice(i, i + ctx.chunk)
-            logits = kept
+            logits = whole
             if logits is None:
-                logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.supports and ctx.supports[part])
+                logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.kept and ctx.kept[part])
             scale = grad[part, None] / ctx.temperature
             if of_entropy is None:
-                for d, z, s in zip(*(t.split(BLOCK_ROWS) for t in (logits, log_z[part, None], scale)), strict=True):
+                for d, z, s in zip(*map(products.blocks, (logits, log_z[part, None], scale)), strict=True):
                     d.sub_(z).exp_().mul_(-s)
             else:
                 log_p = logits.sub_(log_z[part, None])
@@ -148,7 +158,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 logits = log_p.exp_().mul_(-(more + scale))
             d = logits.scatter_add_(1, targets[part, None], scale).to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[part] = input_gradient(d, weight)
+                grad_hidden[part] = products.input_gradient(d, weight)
             if grad_weight is not None:
                 torch.addmm(grad_weight, d.T, hidden[part], beta=float(i > 0), out=grad_weight)
             if grad_bias is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from posttrain.config import HeldOut, Recipe
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.data.builtin import drop_overlap
 from posttrain.data.concat import check_one_kind
-from posttrain.data.formats import load_rows, load_tasks
+from posttrain.data.formats import Loader, load_tasks
 from posttrain.methods import METHODS, WRITTEN
 from posttrain.recipes.load import Findings
 from posttrain.recipes.stages import START, StageSpec
@@ -48,8 +49,8 @@ class Evaluator:
 
     def check_earlier(self, names: Sequence[str]) -> None:
         """Raise InputError where a stage was evaluated on other tasks or by another reward: a file has changed."""
-        from posttrain.evals.evaluations import differences
         from posttrain.evals.run import task_row
+        from posttrain.evals.settings import differences
 
         def unscored(task: Task) -> dict[str, Any]:
             return task_row(task) | {"values": {"greedy": None}}
@@ -70,7 +71,8 @@ class Evaluator:
                 )
 
     def evaluate(self, name: str, model: str) -> None:
-        from posttrain.engine.local.engine import LocalEngine
+        from posttrain.engine.open import Slots, open_engine
+        from posttrain.evals.kl import kl_of_answers
         from posttrain.evals.run import evaluate_retention, evaluate_tasks, fitting_tasks, write_suite
         from posttrain.models import load_model, weights_hash
         from posttrain.models.load import model_folder
@@ -83,30 +85,34 @@ class Evaluator:
             return
         trusted = self.recipe.trust_remote_code
         template = self.recipe.chat_template if name == START else None
-        engine = LocalEngine(load_model(model, trust_remote_code=trusted, chat_template=template))
-        writes_date = engine.lm.chat.writes_date, self.scorer.writes_date
+        lm = load_model(model, trust_remote_code=trusted, chat_template=template)
+        engine = open_engine(Slots(), lm)
+        writes_date = lm.chat.writes_date, self.scorer.writes_date
         if MAIN_SUITE in todo:
-            compared = name != START and settings.samples > 0 and settings.temperature > 0
-            reference = load_model(self.recipe.model, trust_remote_code=trusted) if compared else None
+            kl = None
+            if name != START and settings.samples > 0 and settings.temperature > 0:
+                kl = partial(kl_of_answers, lm, load_model(self.recipe.model, trust_remote_code=trusted))
             start = Path(model_folder(self.recipe.model))
             source, new_tokens, again = settings.data, settings.max_new_tokens, name != START
-            tasks, left_out = fitting_tasks(engine.lm, self.tasks, new_tokens, source, settings.strict, quiet=again)
+            tasks, left_out = fitting_tasks(lm, self.tasks, new_tokens, source, settings.strict, quiet=again)
             result = evaluate_tasks(
                 engine,
+                lm.chat,
+                lm.flops,
                 tasks,
                 self.scorer,
                 settings.samples,
                 self.sampling,
                 settings.seed,
-                reference,
+                kl,
                 title=f"evaluate {name}",
             )
             told = self.settings | {"reference": weights_hash(start), "left_out": left_out, "chat_template": template}
-            write_suite(folder, MAIN_SUITE, engine.lm, result, dated(told, *writes_date))
+            write_suite(folder, MAIN_SUITE, lm, result, dated(told, *writes_date))
         if RETENTION_SUITE in todo:
-            result = evaluate_retention(engine, title=f"retention {name}")
+            result = evaluate_retention(engine, lm, title=f"retention {name}")
             told = {"raw": False, "chat_template": template} | result.settings
-            write_suite(folder, RETENTION_SUITE, engine.lm, result, dated(told, engine.lm.chat.writes_date))
+            write_suite(folder, RETENTION_SUITE, lm, result, dated(told, lm.chat.writes_date))
 
     def close(self) -> None:
         self.scorer.close()
@@ -129,7 +135,7 @@ def training_rows(stage: StageSpec) -> list[Row]:
     """The rows of a stage that are not an earlier stage's."""
 
     def read(source: str, columns: Mapping[str, str] | None = None, optional: bool = False, *, name: str) -> list[Row]:
-        return load_rows(source, METHODS[name].kinds, f"posttrain {name}", columns, optional=optional)
+        return Loader[Row](METHODS[name].kinds, f"posttrain {name}")(source, columns, optional=optional)
 
     rows: list[Row] = []
     made: Kind = next((kind for kind in WRITTEN.values() if kind in stage.about.kinds), "task")

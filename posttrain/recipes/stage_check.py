@@ -28,15 +28,6 @@ UNKNOWN_FLOPS = 1.0
 """Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
 
 
-def check_stages(recipe: Recipe, out: Path) -> list[StageSpec]:
-    """The stages, with every parent, teacher, data stage, budget and option checked. Raises RecipeFaults with all that
-    is wrong."""
-    found = Findings()
-    stages = find_stages(recipe, out, found)
-    found.check()
-    return stages
-
-
 def find_stages(recipe: Recipe, out: Path, found: Findings) -> list[StageSpec]:
     """The stages whose method is known. What is wrong goes into `found`, see `StageSpec.faulty`."""
     if not recipe.stages:

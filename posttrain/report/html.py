@@ -79,7 +79,7 @@ def _whole_intervals(text: str) -> Markup:
 
 def _run_view(folder: Path) -> dict[str, Any]:
     run = RunView(Run(folder), folder.resolve().name)
-    first, last = run.run.first_and_last_rollouts(SHOWN_ROLLOUTS)
+    first, last = run.rollouts(SHOWN_ROLLOUTS)
     main = run.curves(MAIN_CURVES)
     shown = {c.title for c in main}
     return {

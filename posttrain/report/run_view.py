@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from posttrain.report import charts
 from posttrain.runs.reader import Run
-from posttrain.runs.records import Cost, Evaluation, Lineage
-from posttrain.runs.table import Table
 from posttrain.wording import described
 
 MAIN_CURVES = (
@@ -29,46 +24,18 @@ MAIN_CURVES = (
 NOT_CURVES = ("step",)
 
 
-@dataclass(frozen=True)
 class RunView:
     """A run under the name that a page gives it. Each of its files is read once."""
 
-    run: Run
-    name: str
-
-    @cached_property
-    def metrics(self) -> Table:
-        return self.run.metrics
-
-    @cached_property
-    def events(self) -> Table:
-        return self.run.events
-
-    @cached_property
-    def cost(self) -> Cost | None:
-        return self.run.cost
-
-    @cached_property
-    def lineage(self) -> Lineage | None:
-        return self.run.lineage
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return self.run.config
-
-    @cached_property
-    def evaluations(self) -> dict[str, Evaluation]:
-        return self.run.evaluations
-
-    @cached_property
-    def settings(self) -> dict[str, str]:
+    def __init__(self, run: Run, name: str) -> None:
+        self.name, self.text = name, run.text
+        self.config, self.lineage, self.cost = run.config, run.lineage, run.cost
+        self.metrics, self.events, self.evaluations = run.metrics, run.events, run.evaluations
+        self.rollouts = run.first_and_last_rollouts
+        self.settings = {name: run.text(f"evaluations/{name}.json") for name in sorted(self.evaluations)}
         """What the evaluations were made with, as it is written."""
-        return {name: self.run.text(f"evaluations/{name}.json") for name in sorted(self.evaluations)}
-
-    @cached_property
-    def measured(self) -> dict[str, list[tuple[str, str]]]:
+        self.measured = {n.replace("_", " "): list(described(numbers)) for n, numbers in run.measured.items()}
         """(name, words) of the numbers that are not of tasks, by what they are of."""
-        return {name.replace("_", " "): list(described(found)) for name, found in self.run.measured.items()}
 
     def curves(self, names: tuple[str, ...] | None = None) -> list[charts.Curve]:
         """Drawings of the metrics `names`, or of all."""

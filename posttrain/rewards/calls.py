@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from posttrain.expressions import Expression
 from posttrain.rewards.libraries.adapters import adapt
 from posttrain.rewards.precomputed import PrecomputedReward
-from posttrain.rewards.protocol import Context, Needs, Reward, RewardResult, Signature, is_reward
+from posttrain.rewards.protocol import INTERRUPTS, Context, Needs, Reward, RewardResult, Signature, is_reward
 from posttrain.rewards.registry import BATCHED_NAMES, BUILTINS, NOT_COLUMNS
 from posttrain.types import InputError, Sample
 from posttrain.workers.loading import close_match, load_object, thaw
@@ -91,7 +91,7 @@ async def try_score(make: Callable[[], RewardResult | Awaitable[RewardResult]]) 
     try:
         made = make()
         return await made if isinstance(made, Awaitable) else made
-    except KeyboardInterrupt:
+    except INTERRUPTS:
         raise
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
@@ -143,7 +143,11 @@ def build(expression: Expression) -> Reward:
     if expression.models:
         return PrecomputedReward(expression.renamed or expression.target, expression.text)
     builtin = BUILTINS.get(expression.target)
-    function = load_function(builtin.target if builtin else expression.target)
+    if expression.function is not None:
+        given = expression.function.load()
+        function = adapt(given() if isinstance(given, type) else given)
+    else:
+        function = load_function(builtin.target if builtin else expression.target)
     check_options(expression, function, len(expression.arguments))
     if expression.arguments or (builtin and builtin.makes):
         function = function(*map(build, expression.arguments), **expression.options)

@@ -4,8 +4,6 @@ the columns it asks for. What takes long is not done: models that rewards name a
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from types import TracebackType
-from typing import Self
 
 from posttrain.config import SampleConfig
 from posttrain.config.model_names import local_model
@@ -15,11 +13,11 @@ from posttrain.rewards.protocol import Needs
 from posttrain.rewards.registry import BUILTINS, Spec, check_columns
 from posttrain.rewards.scorer import SERVER, local_models, named_twice
 from posttrain.types import InputError
-from posttrain.workers.pool import WorkerPool
+from posttrain.workers.pool import Closing, WorkerPool
 from posttrain.workers.process import START_SECONDS, WorkerLost
 
 
-class RewardCheck:
+class RewardCheck(Closing):
     """Loads rewards one after the other: those with code of a user in a worker process, which has `seconds` for each,
     the others here."""
 
@@ -29,10 +27,8 @@ class RewardCheck:
             WorkerPool(SERVER, size, [], closed="the check is over", not_started=str) for size in (0, 1)
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def close(self) -> None:
+        """End the worker."""
         self._here.close()
         self._worker.close()
 

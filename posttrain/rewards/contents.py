@@ -25,7 +25,7 @@ def reward_contents(specs: Sequence[str]) -> dict[str, str]:
 
 def _contents(part: Expression) -> Iterator[tuple[str, str]]:
     where = part.target.rpartition(":")[0]
-    if part.target not in BUILTINS and (file := _file_of(where)) is not None:
+    if part.target not in BUILTINS and part.function is None and (file := _file_of(where)) is not None:
         yield where, _hash_of(_with_neighbours(file))
     for value in part.options.values():
         if isinstance(value, str) and os.path.isfile(value):

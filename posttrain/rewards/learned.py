@@ -38,13 +38,14 @@ def learned(model: str, *, use: str = "mean", variance_penalty: float = 0.0, agg
     from posttrain.rewards.models import Learned, Stepwise
 
     lm = load_reward_model(model)
-    if lm.step_separator is None:
+    separator = lm.reward_head.step_separator
+    if separator is None:
         if aggregate is not None:
             raise InputError(f"aggregate is for process models, and {model} scores whole responses; leave it out")
         return Learned(lm, use, variance_penalty)
     if use != "mean" or variance_penalty:
         raise InputError(f"use and variance_penalty are for ensembles, and {model} is a process model; say aggregate")
-    return Stepwise(lm, lm.step_separator, aggregate or "min")
+    return Stepwise(lm, separator, aggregate or "min")
 
 
 def implicit(policy: str, reference: str, *, beta: float = 0.1) -> Reward:

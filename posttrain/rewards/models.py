@@ -8,13 +8,12 @@ from typing import TypeVar
 
 import torch
 
-from posttrain.batch.packing import Branch, Tree, micro_batches, pack
+from posttrain.batch.packing import Branch, Tree, response_tree, share_prefix
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.chat.format import EncodedRow
-from posttrain.losses.policy import sequence_sums
 from posttrain.models import LanguageModel
-from posttrain.models.scoring import branch_scores, response_tree, score_batches
+from posttrain.models.read import SCORES, read, read_by
 from posttrain.rewards.protocol import Context, Needs, RewardResult
 from posttrain.rows import CompletionRow, split_steps
 from posttrain.types import InputError, Sample
@@ -46,8 +45,8 @@ class Learned:
         limit = min(longest or self.lm.context, self.lm.context)
         rows = [encoded(self.lm.chat, sample, limit) for sample in samples]
         trees = [response_tree((), (scored_ids(found[-1]),)) for found in rows if not isinstance(found, str)]
-        scores = iter([row for _, of in score_batches(self.lm, trees, MICRO_BATCH_TOKENS) for row in of.double()])
-        return [found if isinstance(found, str) else next(scores) for found in rows]
+        scores = read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES)
+        return [found if isinstance(found, str) else next(scores)[0].double() for found in rows]
 
     def _result(self, members: torch.Tensor) -> RewardResult:
         """From the scores [K] of the members."""
@@ -69,7 +68,7 @@ class Stepwise:
     async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
         rows = [self._encoded(sample) for sample in samples]
         trees = [whole_tree(row) for row in rows if not isinstance(row, str)]
-        scores = iter(branch_scores(self.lm, trees, MICRO_BATCH_TOKENS))
+        scores = read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES)
         return _results(rows, lambda _: self._result(next(scores)))
 
     def _result(self, scores: torch.Tensor) -> RewardResult:
@@ -108,17 +107,13 @@ class Implicit:
         longest = min(self.policy.context, self.reference.context)
         rows = [encoded(self.policy.chat, sample, longest) for sample in samples]
         trees = [whole_tree(row) for found in rows if not isinstance(found, str) for row in found]
-        ratios = iter([self.beta * ratio for ratio in self._log_ratios(trees)])
+        logprobs = read_by(trees, MICRO_BATCH_TOKENS, self.policy.device, self._logprobs)
+        ratios = (self.beta * float(policy - reference) for policy, reference in map(summed, logprobs))
         return _results(rows, lambda found: _checked(sum(next(ratios) for _ in found)))
 
-    def _log_ratios(self, trees: Sequence[Tree]) -> list[float]:
-        """log π/π_ref of the trained tokens of each row, summed."""
-        out: list[float] = []
-        for part in micro_batches(trees, MICRO_BATCH_TOKENS):
-            batch = pack(part).to(self.policy.device)
-            ratio = summed(self.policy, batch) - summed(self.reference, batch)
-            out += ratio.tolist()
-        return out
+    def _logprobs(self, batch: Batch) -> torch.Tensor:
+        """Log-probabilities [M, 2] of the trained tokens by policy and reference, in float64."""
+        return torch.stack([lm.logprobs(batch).logprobs.double() for lm in (self.policy, self.reference)], dim=1)
 
 
 def of_members(scores: torch.Tensor, use: str, variance_penalty: float = 0.0) -> torch.Tensor:
@@ -164,14 +159,12 @@ def scored_ids(row: EncodedRow) -> tuple[int, ...]:
 
 
 def whole_tree(row: EncodedRow) -> Tree:
-    return Tree((), (Branch(row.token_ids, row.mask, (1.0,) * sum(row.mask)),))
+    return share_prefix([Branch.of(row.token_ids, row.mask, 1.0)])
 
 
-def summed(lm: LanguageModel, batch: Batch) -> torch.Tensor:
-    """log-probability [S] of each sequence's trained tokens, in float64."""
-    with torch.no_grad():
-        logprobs = lm.logprobs(batch).logprobs.double()
-    return sequence_sums(logprobs, batch.sequence[batch.mask], batch.sequences)
+def summed(rows: torch.Tensor) -> torch.Tensor:
+    """The sum of rows, added up in their order."""
+    return torch.cat([rows.new_zeros(1, rows.shape[1]), rows]).cumsum(0)[-1]
 
 
 def _results(found: Iterable[T | str], result_of: Callable[[T], RewardResult]) -> list[RewardResult]:

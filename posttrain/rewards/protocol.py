@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bdb
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
 from posttrain.types import Sample
 from posttrain.workers.returns import BadReturn, Failure, failure, number
+
+INTERRUPTS = (KeyboardInterrupt, bdb.BdbQuit)
+"""What a user ends the work with, where rewards run in his process. It is no failure of a sample there."""
 
 Context = Mapping[str, Any]
 """What a batched function may ask for by name beside columns: `trainer_state`, `log_metric`, `log_extra`."""

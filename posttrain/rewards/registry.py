@@ -134,7 +134,8 @@ class Spec:
                 f"reward {text!r}: the weight {weight_text!r} is not a number, nor points in order of their step "
                 f"({why}); write NAME=0.5, or NAME=0:1,200:0.5 for a weight that goes from 1 to 0.5 in 200 steps"
             ) from None
-        return Spec(expression.renamed or expression.target.rpartition(":")[2], weight, expression)
+        name = expression.target.split()[1] if expression.function else expression.target.rpartition(":")[2]
+        return Spec(expression.renamed or name, weight, expression)
 
     @property
     def builtins(self) -> list[tuple[Expression, Builtin]]:
@@ -190,6 +191,8 @@ def _with_models(expression: Expression) -> Expression:
 
 
 def _check_target(part: Expression) -> None:
+    if part.function is not None:
+        return
     if builtin := BUILTINS.get(part.target):
         if builtin.wraps and not part.arguments:
             raise InputError(f"reward {part.target} is made of other rewards; write {part.target}(REWARD, ...)")

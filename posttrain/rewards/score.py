@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -38,20 +38,28 @@ def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: Text
     assert config.data is not None
     started = time.monotonic()
     samples = read_samples(config.data, stdin, config.columns)
-    columns = {name for sample in samples for name in sample.columns}
-    with contextlib.redirect_stdout(stderr), open_scorer(config, columns) as scorer:
-        scores = scorer.score(samples, progress=_Progress(len(samples), stderr).advance)
+    with contextlib.redirect_stdout(stderr):
+        scores, first_traceback = score_samples(config, samples, _Progress(len(samples), stderr).advance)
     if not write_scores(scores, stdout):
         return 0
     failed = sum(score.failed for score in scores)
     seconds = time.monotonic() - started
     print(f"scored {len(scores) - failed} of {len(scores)} rows in {seconds:.1f} s, {failed} failed", file=stderr)
-    if failed and scorer.first_traceback:
-        print(f"the first failure:\n{printable(scorer.first_traceback.rstrip())}", file=stderr)
+    if failed and first_traceback:
+        print(f"the first failure:\n{printable(first_traceback.rstrip())}", file=stderr)
     if all(score.total is None for score in scores):
         reasons = [score.reason for score in scores if score.reason is not None]
         raise RunFailed(f"no row could be scored: {(reasons or ['no reward applied'])[0]}")
     return 0
+
+
+def score_samples(
+    config: ScoreConfig, samples: Sequence[Sample], progress: Callable[[int], None] | None = None
+) -> tuple[list[Score], str | None]:
+    """The scores, in order, and the traceback of the first failure."""
+    columns = {name for sample in samples for name in sample.columns}
+    with open_scorer(config, columns) as scorer:
+        return scorer.score(samples, progress=progress), scorer.first_traceback
 
 
 def describe_rewards() -> list[tuple[str, str]]:

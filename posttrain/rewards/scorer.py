@@ -12,15 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from posttrain.rewards.calls import run
 from posttrain.rewards.learned import load_models
 from posttrain.rewards.protocol import Needs, RewardResult
 from posttrain.rewards.registry import Spec, check_columns
 from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score
-from posttrain.workers.pool import WorkerPool, worker_count
+from posttrain.workers.pool import Closing, WorkerPool, worker_count
 from posttrain.workers.process import WorkerLost
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Round:
 
 
 @dataclass
-class Scorer:
+class Scorer(Closing):
     """Several weighted rewards, run in killable worker processes with one thread each; what a model computes, in this
     process, before the workers get the samples.
 
@@ -119,12 +118,6 @@ class Scorer:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the workers; idempotent."""

@@ -10,8 +10,7 @@ from typing import Any
 
 from posttrain.expressions import Expression
 from posttrain.rewards.calls import AttributeDict, as_list, build, run
-from posttrain.rewards.judge.backend import without_models
-from posttrain.rewards.protocol import Context, Reward, RewardResult
+from posttrain.rewards.protocol import INTERRUPTS, Context, Reward, RewardResult
 from posttrain.types import InputError, Sample
 from posttrain.workers.returns import one_line
 
@@ -25,13 +24,15 @@ class Server:
     def __init__(self, in_process: bool = False) -> None:
         self._rewards: list[Reward] = []
         self._runner = asyncio.Runner()
-        self._passed_on: tuple[type[BaseException], ...] = (KeyboardInterrupt,) if in_process else ()
+        self._passed_on: tuple[type[BaseException], ...] = INTERRUPTS if in_process else ()
 
     def answer(self, request: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | RewardResult]:
         """One answer, or for a `score` request one per sample, in order."""
         if request["kind"] == "load":
             yield self._load(request["expressions"])
         elif request["kind"] == "check":  # to load them and no models of judges
+            from posttrain.rewards.judge.backend import without_models  # what it imports no other worker needs
+
             with without_models():
                 answer = self._load(request["expressions"])
             yield answer
@@ -73,10 +74,10 @@ class Server:
         none begins before the last has its result."""
         needs = reward.needs
         if needs.whole_batch:
-            yield from self._score(reward, samples, context)
+            yield from self._score(reward, samples, context, needs.is_async)
         elif not needs.is_async:
             for sample in samples:
-                yield from self._score(reward, [sample], context)
+                yield from self._score(reward, [sample], context, is_async=False)
         else:
             room = asyncio.Semaphore(together)
 
@@ -91,10 +92,10 @@ class Server:
             for task in tasks:
                 yield self._runner.run(_wait_for(task))
 
-    def _score(self, reward: Reward, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
+    def _score(self, reward: Reward, samples: Sequence[Sample], context: Context, is_async: bool) -> list[RewardResult]:
         scoring = reward.score(samples, context)
         try:
-            results = self._runner.run(scoring) if reward.needs.is_async else run(scoring)
+            results = self._runner.run(scoring) if is_async else run(scoring)
             return as_list(results, len(samples))
         except self._passed_on:
             raise

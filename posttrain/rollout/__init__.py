@@ -1,30 +1,28 @@
 """engine x environment x rewards -> groups: where tasks become scored rollouts.
 
 `plan` says what is to be sampled, `turns` leads conversations with an environment, `collect` scores groups while others
-are being sampled, `cost` counts tokens and operations, and `record` is the JSON form.
+are being sampled, `cost` counts operations, and `record` is the JSON form.
 """
 
 from posttrain.rollout.collect import collect, regroup, sample, score
-from posttrain.rollout.cost import prompt_ids, sampled_spans, sampling_flops
-from posttrain.rollout.plan import Limits, Plan, fit_tasks, fitting_prompt, rollout_seed
+from posttrain.rollout.cost import sampling_flops
+from posttrain.rollout.plan import Limits, RolloutRequest, fit_tasks, fitting_prompt, rollout_seed
 from posttrain.rollout.record import rollout_from_json, rollout_to_json
 from posttrain.rollout.turns import Environment, converse
 
 __all__ = [
     "Environment",
     "Limits",
-    "Plan",
+    "RolloutRequest",
     "collect",
     "converse",
     "fit_tasks",
     "fitting_prompt",
-    "prompt_ids",
     "regroup",
     "rollout_from_json",
     "rollout_seed",
     "rollout_to_json",
     "sample",
-    "sampled_spans",
     "sampling_flops",
     "score",
 ]

@@ -10,8 +10,7 @@ from typing import Any
 from posttrain.chat import ChatFormat
 from posttrain.engine.base import Engine, Request
 from posttrain.rewards.scorer import Scorer
-from posttrain.rollout.cost import sampled_ids
-from posttrain.rollout.plan import Limits, Plan
+from posttrain.rollout.plan import Limits, RolloutRequest
 from posttrain.rollout.turns import Environment, converse
 from posttrain.types import Completion, Group, InputError, Rollout, Sample, Score, Segment, Status, Task
 
@@ -24,7 +23,7 @@ STATUS: Mapping[str, Status] = {"stop": "ok", "length": "truncated", "cancelled"
 def sample(
     engine: Engine,
     chat: ChatFormat,
-    plans: Sequence[Plan],
+    plans: Sequence[RolloutRequest],
     deadline_seconds: float | None = None,
     environment: Environment | None = None,
     limits: Limits | None = None,
@@ -38,7 +37,7 @@ def sample(
 def _finished(
     engine: Engine,
     chat: ChatFormat,
-    plans: Sequence[Plan],
+    plans: Sequence[RolloutRequest],
     deadline_seconds: float | None,
     environment: Environment | None,
     limits: Limits | None,
@@ -54,7 +53,7 @@ def _finished(
 
 
 def _single_turns(
-    engine: Engine, chat: ChatFormat, plans: Sequence[Plan], deadline_seconds: float | None
+    engine: Engine, chat: ChatFormat, plans: Sequence[RolloutRequest], deadline_seconds: float | None
 ) -> Iterator[tuple[int, Rollout]]:
     tasks = {id(p.task): p.task for p in plans}
     prompts = {i: chat.prompt_ids(task.prompt, task.tools) for i, task in tasks.items()}
@@ -63,13 +62,13 @@ def _single_turns(
         yield i, _rollout(chat, plans[i], requests[i].prompt_ids, completion)
 
 
-def _rollout(chat: ChatFormat, plan: Plan, prompt_ids: tuple[int, ...], completion: Completion) -> Rollout:
+def _rollout(chat: ChatFormat, plan: RolloutRequest, prompt_ids: tuple[int, ...], completion: Completion) -> Rollout:
     return Rollout(
         task_id=plan.task.id,
         index=plan.index,
         sampling=plan.sampling,
         seed=plan.seed,
-        messages=chat.response_messages(completion.token_ids, plan.task.tools),
+        messages=chat.response_messages(completion.token_ids.tolist(), plan.task.tools),
         segments=(Segment.of(prompt_ids, completion),),
         status=STATUS[completion.stop_reason],
         error="cancelled at the deadline" if completion.stop_reason == "cancelled" else None,
@@ -90,7 +89,7 @@ def score(
         Sample(
             tasks[i].prompt,
             rollouts[i].messages,
-            sampled_ids(rollouts[i]),
+            rollouts[i].sampled_ids,
             tasks[i].columns,
             environment=rollouts[i].environment_state,
         )
@@ -113,7 +112,7 @@ def collect(
     engine: Engine,
     chat: ChatFormat,
     scorer: Scorer | None,
-    plans: Sequence[Plan],
+    plans: Sequence[RolloutRequest],
     trainer_state: Mapping[str, Any] | None = None,
     environment: Environment | None = None,
     limits: Limits | None = None,
@@ -139,7 +138,7 @@ def collect(
 def _score_as_finished(
     finished: Iterator[tuple[int, Rollout]],
     scorer: Scorer,
-    plans: Sequence[Plan],
+    plans: Sequence[RolloutRequest],
     trainer_state: Mapping[str, Any] | None,
 ) -> tuple[list[Rollout], list[Score]]:
     """Rollouts and scores in the order of the plans. An exception on either side ends both, and closes the scorer."""
@@ -166,7 +165,7 @@ def _score_as_finished(
     return [rollouts[i] for i in range(len(plans))], values
 
 
-def _group_ranges(plans: Sequence[Plan]) -> list[range]:
+def _group_ranges(plans: Sequence[RolloutRequest]) -> list[range]:
     """Where the groups lie in the plans: consecutive ones of the same task; index 0 begins a new group."""
     starts = [i for i, p in enumerate(plans) if i == 0 or plans[i - 1].task.id != p.task.id or p.index == 0]
     return [range(a, b) for a, b in zip(starts, [*starts[1:], len(plans)], strict=True)]

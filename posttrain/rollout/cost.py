@@ -1,35 +1,16 @@
-"""What rollouts are made of, in tokens and operations."""
+"""What sampling takes, in operations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 
-from posttrain.batch.packing import nodes_of, radix
+import numpy as np
+
+from posttrain.arrays import ints
+from posttrain.batch.packing import nodes_of, prefix_forest
 from posttrain.batch.types import Node
 from posttrain.models.flops import FlopCounter
-from posttrain.types import Group, Rollout, Segment
-
-
-def prompt_ids(rollout: Rollout) -> tuple[int, ...]:
-    """The tokens before the first sampled one."""
-    segment = rollout.segments[0]
-    return segment.token_ids[: segment.sampled.index(True)] if True in segment.sampled else segment.token_ids
-
-
-def sampled_ids(rollout: Rollout) -> tuple[int, ...]:
-    """All sampled tokens, end tokens included."""
-    return tuple(t for s in rollout.segments for t, sampled in zip(s.token_ids, s.sampled, strict=True) if sampled)
-
-
-def sampled_spans(segment: Segment) -> Iterator[range]:
-    """Where the turns of the policy lie in a row, in order."""
-    start = 0
-    for sampled, run in groupby(segment.sampled):
-        stop = start + sum(1 for _ in run)
-        if sampled:
-            yield range(start, stop)
-        start = stop
+from posttrain.types import Group, Rollout
 
 
 def sampling_flops(flops: FlopCounter, groups: Sequence[Group]) -> float:
@@ -43,16 +24,16 @@ def sampling_flops(flops: FlopCounter, groups: Sequence[Group]) -> float:
     return merge + sum(_round_flops(flops, [of[n] for of in turns if n < len(of)]) for n in range(rounds))
 
 
-def _turns(rollout: Rollout) -> list[tuple[tuple[int, ...], int]]:
-    """Of each turn its prompt and how many tokens were sampled; one of none where nothing was."""
-    turns = [(s.token_ids[: span.start], len(span)) for s in rollout.segments for span in sampled_spans(s)]
-    return turns or [(prompt_ids(rollout), 0)]
+def _turns(rollout: Rollout) -> list[tuple[bytes, int]]:
+    """Of each turn the tokens of its prompt and how many were sampled; one of none where nothing was."""
+    turns = [(s.token_ids[: span.start].tobytes(), len(span)) for s in rollout.segments for span in s.sampled_spans]
+    return turns or [(ints(rollout.prompt_ids).tobytes(), 0)]
 
 
-def _round_flops(flops: FlopCounter, turns: Sequence[tuple[tuple[int, ...], int]]) -> float:
-    prompts = dict.fromkeys(ids for ids, _ in turns)
-    spans = radix([(ids, len(ids) - 1) for ids in prompts])
+def _round_flops(flops: FlopCounter, turns: Sequence[tuple[bytes, int]]) -> float:
+    prompts = {prompt: np.frombuffer(prompt, np.int32) for prompt, _ in turns}
+    spans = prefix_forest([(ids, len(ids) - 1) for ids in prompts.values()])
     leaf = dict(zip(prompts, (i for i, span in enumerate(spans) if span.leaf), strict=True))
-    nodes = list(nodes_of(spans)) + [Node(leaf[ids], max(0, sampled - 1)) for ids, sampled in turns]
+    nodes = list(nodes_of(spans)) + [Node(leaf[prompt], max(0, sampled - 1)) for prompt, sampled in turns]
     decoded = sum(node.length for node in nodes[len(spans) :])
     return flops.sampling(nodes, decoded, len(prompts) + decoded)

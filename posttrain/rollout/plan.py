@@ -14,7 +14,7 @@ from posttrain.types import InputError, Sampling, Task
 
 
 @dataclass(frozen=True)
-class Plan:
+class RolloutRequest:
     """One rollout to make: the task, its place in its group, how to sample it and with which seed. The rollouts of a
     group have one `episode_seed`, so that their environments begin alike."""
 

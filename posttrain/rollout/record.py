@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from posttrain.chat import ChatFormat
-from posttrain.rollout.cost import sampled_ids
-from posttrain.types import Message, Rollout, Sampling, Score, Segment
+from posttrain.runs.rollouts import segments_of
+from posttrain.types import Message, Rollout, Sampling, Score
 
 
-def rollout_to_json(step: int, rollout: Rollout, value: Score, advantage: float | None) -> dict[str, Any]:
-    """A line of `rollouts.jsonl`: readable, and enough to train on again without an engine or an environment."""
+def rollout_to_json(step: int, rollout: Rollout, value: Score, advantage: float | list[float] | None) -> dict[str, Any]:
+    """A line of `rollouts.jsonl`, whose token rows `RunLog.rollouts` writes: readable, and enough to train on again
+    without an engine or an environment. `advantage` is a number, or a list of them by token."""
     return {
         "step": step,
         "task": rollout.task_id,
@@ -29,37 +30,19 @@ def rollout_to_json(step: int, rollout: Rollout, value: Score, advantage: float 
         "reason": value.reason,
         **({} if value.step_values is None else {"step_values": value.step_values}),
         "advantage": advantage,
-        "segments": [
-            {
-                "token_ids": s.token_ids,
-                "sampled": [int(x) for x in s.sampled],
-                "sampler_logprobs": s.sampler_logprobs,
-                "versions": s.versions,
-                "supports": s.supports,
-            }
-            for s in rollout.segments
-        ],
+        "segments": rollout.segments,
     }
 
 
 def rollout_from_json(row: Mapping[str, Any], sampling: Sampling, chat: ChatFormat) -> tuple[Rollout, Score]:
-    """The inverse of `rollout_to_json`, but for the state of an environment; floats survive JSON exactly. Where a line
-    holds no messages, it is of a single answer, which is decoded."""
-    segments = tuple(
-        Segment(
-            token_ids=tuple(s["token_ids"]),
-            sampled=tuple(bool(x) for x in s["sampled"]),
-            sampler_logprobs=tuple(s["sampler_logprobs"]),
-            versions=tuple(s["versions"]),
-            supports=None if s["supports"] is None else tuple(tuple(k) for k in s["supports"]),
-        )
-        for s in row["segments"]
-    )
+    """The inverse of `rollout_to_json`, but for the state of an environment, from a line as `read_rollouts` gives it;
+    floats survive exactly. Where a line holds no messages, it is of a single answer, which is decoded."""
+    segments = segments_of(row)
     rollout = Rollout(row["task"], row["index"], sampling, row["seed"], (), segments, row["status"], row["error"])
     if "messages" in row:
         messages = tuple(Message.from_dict(message) for message in row["messages"])
     else:
-        messages = chat.response_messages(sampled_ids(rollout))
+        messages = chat.response_messages(rollout.sampled_ids)
     rollout = replace(rollout, messages=messages, environment_reward=row.get("environment_reward"))
     steps = row.get("step_values")
     return rollout, Score(row["score"], row["parts"], row["reason"], None if steps is None else tuple(steps))

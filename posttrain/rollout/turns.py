@@ -1,6 +1,6 @@
 """Conversations of a model with an environment, all in step.
 
-In every round all conversations that go on are sampled together, in the order of the plans; then the environment
+In every round all conversations that go on are sampled together, in the order of the requests; then the environment
 answers all of them. So which rollouts share a decoding batch follows from the configuration alone, however long an
 environment takes. A row holds what was sampled, token for token, and between its turns what the template writes there;
 where the template rewrites what came before, the conversation goes on in a new row (a segment).
@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from posttrain.chat import ChatFormat, Ids
 from posttrain.engine.base import Engine, Request
-from posttrain.rollout.plan import Limits, Plan, turn_seed
+from posttrain.rollout.plan import Limits, RolloutRequest, turn_seed
 from posttrain.rows import Tools
 from posttrain.types import Completion, InputError, Message, Prompt, Rollout, Segment, Status
 
@@ -47,7 +47,7 @@ class Outcome(Protocol):
 
 
 class Environment(Protocol):
-    """The side of the environments, all of them at once; a conversation is named by its place in the plans."""
+    """The side of the environments, all of them at once; a conversation is named by its place in the requests."""
 
     @property
     def tools(self) -> tuple[Mapping[str, Any], ...]: ...
@@ -68,42 +68,42 @@ class Environment(Protocol):
 UNREADABLE = "The tool call could not be read: {fault}. Write the call again."
 """Sent as a user turn, because a tool message would need the id of a call."""
 
-NOTHING = Segment((), (), (), ())
+NOTHING = Segment.of(())
 
 
 def converse(
-    engine: Engine, chat: ChatFormat, plans: Sequence[Plan], environment: Environment, limits: Limits
+    engine: Engine, chat: ChatFormat, requests: Sequence[RolloutRequest], environment: Environment, limits: Limits
 ) -> Iterator[tuple[int, Rollout]]:
-    """Yield (place in the plans, rollout) as conversations end.
+    """Yield (place in the requests, rollout) as conversations end.
 
     A call that cannot be read is told to the model in a user turn and goes no further. A rollout whose environment is
     lost, or that runs out of time, has failed. The environment's tools are offered, or without any those of the task.
     Raises InputError for raw prompts, and for a template that ignores the tools."""
     start = time.monotonic()
-    first = environment.reset({i: (_columns(plan), plan.episode_seed) for i, plan in enumerate(plans)})
-    open_ = {i: _begin(chat, plan, environment.tools, first[i], limits) for i, plan in enumerate(plans)}
-    while open_:
+    first = environment.reset({i: (_columns(request), request.episode_seed) for i, request in enumerate(requests)})
+    active = {i: _begin(chat, request, environment.tools, first[i], limits) for i, request in enumerate(requests)}
+    while active:
         left = None if limits.seconds is None else max(0.0, limits.seconds - (time.monotonic() - start))
-        _sample_turn(engine, chat, open_, limits, left)
-        _take_replies(environment, chat, open_, limits)
-        ended = [i for i, talk in open_.items() if talk.status is not None]
+        _sample_turn(engine, chat, active, limits, left)
+        _take_replies(environment, chat, active, limits)
+        ended = [i for i, conversation in active.items() if conversation.status is not None]
         outcomes = environment.finish(ended) if ended else {}
         for i in ended:
-            yield i, open_.pop(i).rollout(outcomes[i])
+            yield i, active.pop(i).rollout(outcomes[i])
 
 
 @dataclass
-class _Talk:
+class _Conversation:
     """A conversation under way: `row` is the segment that grows, and `context` what goes into it before the next
     answer. It goes on while `status` is None."""
 
-    plan: Plan
+    request: RolloutRequest
     tools: Tools
     opening: tuple[Message, ...]
     context: Ids
     messages: list[Message] = field(default_factory=list)
     rows: list[Segment] = field(default_factory=list)
-    row: Segment = NOTHING
+    row: Segment = field(default_factory=lambda: NOTHING)
     turns: int = 0
     calls: int = 0
     sampled: Ids = ()
@@ -113,22 +113,22 @@ class _Talk:
 
     @property
     def prompt_ids(self) -> Ids:
-        return self.row.token_ids + self.context
+        return (*self.row.token_ids.tolist(), *self.context)
 
     def fail(self, error: str) -> None:
         self.status, self.error = "failed", error
 
-    def request(self, key: int, limits: Limits) -> Request:
+    def next_request(self, key: int, limits: Limits) -> Request:
         room = limits.max_tokens - len(self.prompt_ids)
-        sampling = self.plan.sampling
+        sampling = self.request.sampling
         if room < sampling.max_new_tokens:
             sampling = replace(sampling, max_new_tokens=room)
-        return Request(key, self.prompt_ids, sampling, turn_seed(self.plan.seed, self.turns))
+        return Request(key, self.prompt_ids, sampling, turn_seed(self.request.seed, self.turns))
 
-    def hear(self, chat: ChatFormat, completion: Completion, limits: Limits) -> None:
+    def add_completion(self, chat: ChatFormat, completion: Completion, limits: Limits) -> None:
         """Take what was sampled."""
-        self.row = _grown(self.row, self.context, completion)
-        self.context, self.sampled = (), completion.token_ids
+        self.row = self.row.grown(self.context, completion)
+        self.context, self.sampled = (), tuple(completion.token_ids.tolist())
         self.turns += 1
         if completion.stop_reason == "stop":
             answer = chat.answer(self.sampled, self.tools, self.calls)
@@ -143,7 +143,7 @@ class _Talk:
             limit = "" if limits.seconds is None else f" of {limits.seconds:g} s"
             self.fail(f"the conversation was not over within its time limit{limit}")
 
-    def go_on(self, chat: ChatFormat, new: tuple[Message, ...], limits: Limits) -> None:
+    def add_messages(self, chat: ChatFormat, new: tuple[Message, ...], limits: Limits) -> None:
         """Take the messages that follow an answer, and make ready for the next one. A conversation that the template
         cannot write has failed: what the model said may be to blame."""
         before = (*self.opening, *self.messages)
@@ -169,15 +169,15 @@ class _Talk:
         if self.status != "failed" and isinstance(outcome, Lost):
             self.fail(outcome.reason)
         judged = None if self.status == "failed" or isinstance(outcome, Lost) else outcome
-        rows = [*self.rows, self.row] if self.row.token_ids else self.rows
-        plan = self.plan
+        rows = [*self.rows, self.row] if len(self.row.token_ids) else self.rows
+        request = self.request
         return Rollout(
-            task_id=plan.task.id,
-            index=plan.index,
-            sampling=plan.sampling,
-            seed=plan.seed,
+            task_id=request.task.id,
+            index=request.index,
+            sampling=request.sampling,
+            seed=request.seed,
             messages=tuple(self.messages),
-            segments=tuple(rows) or (_grown(NOTHING, self.context, Completion((), (), (), "cancelled")),),
+            segments=tuple(rows) or (Segment.of(self.context),),
             status=self.status or "ok",
             error=self.error,
             environment_reward=None if judged is None else judged.reward,
@@ -185,49 +185,55 @@ class _Talk:
         )
 
 
-def _begin(chat: ChatFormat, plan: Plan, tools: Tools, first: str | Lost | None, limits: Limits) -> _Talk:
-    prompt = with_observation(plan.task.prompt, first) if isinstance(first, str) else plan.task.prompt
-    opening, offered = chat.conversation(prompt), tools or plan.task.tools
-    talk = _Talk(plan, offered, opening, chat.prompt_ids(opening, offered))
+def _begin(
+    chat: ChatFormat, request: RolloutRequest, tools: Tools, first: str | Lost | None, limits: Limits
+) -> _Conversation:
+    prompt = with_observation(request.task.prompt, first) if isinstance(first, str) else request.task.prompt
+    opening, offered = chat.conversation(prompt), tools or request.task.tools
+    conversation = _Conversation(request, offered, opening, chat.prompt_ids(opening, offered))
     if isinstance(first, Lost):
-        talk.fail(first.reason)
-    elif len(talk.context) >= limits.max_tokens:
-        length = chat.counted(len(talk.context))
-        talk.fail(
+        conversation.fail(first.reason)
+    elif len(conversation.context) >= limits.max_tokens:
+        length = chat.counted(len(conversation.context))
+        conversation.fail(
             f"the prompt with the environment's first observation has {length}, which leaves no room for an answer in "
             f"{limits.max_tokens}"
         )
-    return talk
+    return conversation
 
 
 def _sample_turn(
-    engine: Engine, chat: ChatFormat, talks: Mapping[int, _Talk], limits: Limits, seconds: float | None
+    engine: Engine, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits, seconds: float | None
 ) -> None:
     """One answer in each conversation that goes on."""
-    requests = [talk.request(i, limits) for i, talk in talks.items() if talk.status is None]
+    requests = [
+        conversation.next_request(i, limits) for i, conversation in conversations.items() if conversation.status is None
+    ]
     for i, completion in engine.generate(requests, seconds) if requests else ():
-        talks[i].hear(chat, completion, limits)
+        conversations[i].add_completion(chat, completion, limits)
 
 
-def _take_replies(environment: Environment, chat: ChatFormat, talks: Mapping[int, _Talk], limits: Limits) -> None:
+def _take_replies(
+    environment: Environment, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits
+) -> None:
     """What the environment says to each answer."""
-    waiting = {i: talk for i, talk in talks.items() if talk.status is None}
-    answers = {i: talk.messages[-1] for i, talk in waiting.items() if talk.fault is None}
+    waiting = {i: conversation for i, conversation in conversations.items() if conversation.status is None}
+    answers = {i: conversation.messages[-1] for i, conversation in waiting.items() if conversation.fault is None}
     replies = environment.act(answers) if answers else {}
-    for i, talk in waiting.items():
-        if talk.fault is not None:
-            talk.go_on(chat, (Message("user", UNREADABLE.format(fault=talk.fault)),), limits)
+    for i, conversation in waiting.items():
+        if conversation.fault is not None:
+            conversation.add_messages(chat, (Message("user", UNREADABLE.format(fault=conversation.fault)),), limits)
             continue
         reply = replies[i]
         if isinstance(reply, Lost):
-            talk.fail(reply.reason)
+            conversation.fail(reply.reason)
             continue
         new = tuple(replace(m, content=_encodable(m.content)) for m in reply.messages)
         if reply.done:
-            talk.messages += new
-            talk.status = "ok"
+            conversation.messages += new
+            conversation.status = "ok"
         else:
-            talk.go_on(chat, new, limits)
+            conversation.add_messages(chat, new, limits)
 
 
 def with_observation(prompt: Prompt, observation: str) -> Prompt:
@@ -248,20 +254,8 @@ def _encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _grown(row: Segment, context: Ids, completion: Completion) -> Segment:
-    """The row with template tokens and what was sampled after them."""
-    new = Segment.of(context, completion)
-    return Segment(
-        row.token_ids + new.token_ids,
-        row.sampled + new.sampled,
-        row.sampler_logprobs + new.sampler_logprobs,
-        row.versions + new.versions,
-        None if new.supports is None else (row.supports or ()) + new.supports,
-    )
-
-
-def _columns(plan: Plan) -> dict[str, Any]:
+def _columns(request: RolloutRequest) -> dict[str, Any]:
     """What `reset` may name: the task's columns and its prompt, a string or a list of message dicts."""
-    prompt = plan.task.prompt
+    prompt = request.task.prompt
     plain = prompt if isinstance(prompt, str) else [message.to_dict() for message in prompt]
-    return {"prompt": plain, **plan.task.columns}
+    return {"prompt": plain, **request.task.columns}

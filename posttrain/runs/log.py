@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -22,27 +22,29 @@ from safetensors import SafetensorError
 
 from posttrain.folders import sync, write_folder
 from posttrain.runs.config import FILE, Change, Progress, compare
+from posttrain.runs.rollouts import FOLDER, locate, to_disk
 from posttrain.systems import need_posix
 from posttrain.types import InputError
 
 CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
 """Fields that may differ between two runs of the same configuration; no other field may."""
 CHECKPOINT = re.compile(r"step-[0-9]{8,}")
+ROLLOUTS = "rollouts.jsonl"
 LINEAGE = "lineage.json"
 """Written last, so that it means "finished"."""
 FOR_RESUME = ("best", "reference")
 """Folders beside `checkpoints/` that a finished run reads only to become longer."""
-BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations"}
+BEFORE_CONFIG = {".lock", ".config.yaml.partial", "evaluations", "inputs"}
 """What a folder may hold whose run has not written its configuration yet: a kill may have come first."""
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, content: str | memoryview) -> None:
     """Write a file whole or not at all. A link in its place is replaced; what the link points to is left alone."""
     scratch = path.with_name(f".{path.name}.partial")
     try:
         scratch.unlink(missing_ok=True)  # what a kill left, or a link that somebody put there
-        with scratch.open("x", encoding="utf-8", errors="replace") as stream:
-            stream.write(text)
+        with scratch.open("xb") as stream:
+            stream.write(content.encode(errors="replace") if isinstance(content, str) else content)
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -74,6 +76,11 @@ def read_recorded(path: Path, read: Callable[[dict[str, Any]], object]) -> list[
             raise InputError(f"{where}: damaged, it is no line of this run ({type(error).__name__}: {error})") from None
         rows.append(row)
     return rows
+
+
+def read_rollouts(out: Path, read: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
+    """`read_recorded` of a run's `rollouts.jsonl`; `segments_of` reads the token rows of each."""
+    return read_recorded(out / ROLLOUTS, lambda row: read(locate(row, out)))
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
@@ -240,7 +247,20 @@ class RunLog:
         self._append("metrics.jsonl", [row])
 
     def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._append("rollouts.jsonl", rows)
+        """Record the rollouts of one step, as `rollout_to_json` writes them; files come before lines that name them."""
+        lines, files = to_disk(rows)
+        for name, content in files.items():
+            with self._storage(name):
+                (self.out / name).parent.mkdir(exist_ok=True)
+                write_atomic(self.out / name, content)
+        self._append(ROLLOUTS, lines)
+
+    def keep_rollouts(self, steps: Container[int]) -> None:
+        """Cut the recorded rollouts back to those of some steps."""
+        self.keep_lines(ROLLOUTS, lambda row: row["step"] in steps)
+        for file in (self.out / FOLDER).glob("*.npz"):
+            if not file.stem.isdecimal() or int(file.stem) not in steps:
+                file.unlink()
 
     def revisions(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._append("revisions.jsonl", rows)

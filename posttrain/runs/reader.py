@@ -13,6 +13,7 @@ from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.runs.config import FILE, method_of, parse_settings
 from posttrain.runs.log import LINEAGE, numbered_jsonl, parse_object, read_file, read_object
 from posttrain.runs.records import Cost, Evaluation, EventLine, Lineage, RolloutLine, StepLine, checked
+from posttrain.runs.rollouts import locate, with_lists
 from posttrain.runs.table import Table
 from posttrain.types import InputError
 
@@ -158,7 +159,11 @@ class Run:
                 begins = OF_A_STEP.match(line)
                 other = step is not None and begins is not None and int(begins.group(1)) != step
                 if line.endswith(b"\n") and not other:  # else torn by a kill, or of another step
-                    yield parse_object(line, f"{path}:{number}")
+                    row = parse_object(line, f"{path}:{number}")
+                    try:
+                        yield with_lists(locate(row, self.path))
+                    except (KeyError, TypeError, ValueError) as error:
+                        raise InputError(f"{path}:{number}: damaged, {error}") from None
 
     def _since(self, name: str, before: Position) -> tuple[Table, bool, Position]:
         path = self.path / name

@@ -18,11 +18,11 @@ from transformers import AutoConfig, AutoTokenizer
 from posttrain.config import AverageConfig
 from posttrain.console import warn
 from posttrain.models import weights_hash
-from posttrain.models.dtypes import DTYPES, rounded
 from posttrain.models.load import UNLOADABLE, check_config, model_folder
+from posttrain.models.weights import DTYPES, rounded
 from posttrain.runs.log import RunLog, write_atomic
 from posttrain.runs.records import Cost, Lineage
-from posttrain.train.loop import nothing_to_do, versions
+from posttrain.train.settings import nothing_to_do, versions
 from posttrain.types import InputError
 
 BESIDE_WEIGHTS = {".json", ".jinja", ".model", ".txt"}

@@ -94,29 +94,21 @@ def prepare_dataset(config: TrainConfig, method: DatasetMethod[R, T], stack: Exi
     return Prepared(lm, rows, data.fitted, stage)
 
 
+@dataclass
 class DatasetStage(Stage, Generic[T]):
     """See `Stage`. `limit` is the longest row in tokens."""
 
-    def __init__(
-        self,
-        config: Any,
-        method: DatasetMethod[Any, T],
-        policy: Policy,
-        data: Data[T],
-        total_steps: int,
-        limit: int,
-    ) -> None:
-        self.config = config
-        self.method = method
-        self.kind = method.kind
-        self.shown = method.shown
-        self.policy = policy
-        self.examples = data.train
-        self.held_out = data.held_out
-        self.data = data
-        self.limit = limit
-        self.total_steps: int | None = total_steps
-        self._drawn = rows_drawn(config, len(self.examples))
+    config: Any
+    method: DatasetMethod[Any, T]
+    policy: Policy
+    data: Data[T]
+    total_steps: int | None
+    limit: int
+
+    def __post_init__(self) -> None:
+        self.kind, self.shown = self.method.kind, self.method.shown
+        self.examples, self.held_out = self.data.train, self.data.held_out
+        self._drawn = rows_drawn(self.config, len(self.examples))
 
     def prepare(self, log: RunLog) -> None:
         """What is to be done once the run folder is open: by default nothing."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from posttrain.batch.packing import Branch, Tree
+from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import EncodedRow
 from posttrain.chat.template_date import on_one_date
@@ -23,7 +23,7 @@ from posttrain.models.divergence import batch_divergence
 from posttrain.models.read import Reading
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rollout import (
-    Plan,
+    RolloutRequest,
     fitting_prompt,
     regroup,
     rollout_from_json,
@@ -33,7 +33,7 @@ from posttrain.rollout import (
     sampling_flops,
 )
 from posttrain.rows import CompletionRow
-from posttrain.runs.log import RunLog, read_recorded
+from posttrain.runs.log import RunLog, read_rollouts
 from posttrain.train.data_order import bounded_steps, rows_drawn, step_rows
 from posttrain.train.dataset_stage import fit_rows, load_rows
 from posttrain.train.loop import Prepared, Stage, StepResult, load_trained, make_policy, train
@@ -83,34 +83,25 @@ def _prepare(config: DistillConfig, stack: ExitStack) -> Prepared:
     return Prepared(lm, rows, data.fitted, stage)
 
 
+@dataclass
 class Distill(Stage):
     """See `Stage`."""
 
+    config: DistillConfig
+    policy: Policy
+    student: LanguageModel
+    teacher: LanguageModel
+    rows: Sequence[Prompted]
+    held_out: Sequence[Prompted]
+    log: RunLog
+    total_steps: int | None
     kind = "distill"
     shown = ("loss", "response_length")
 
-    def __init__(
-        self,
-        config: DistillConfig,
-        policy: Policy,
-        student: LanguageModel,
-        teacher: LanguageModel,
-        rows: Sequence[Prompted],
-        held_out: Sequence[Prompted],
-        log: RunLog,
-        total_steps: int | None,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.student = student
-        self.teacher = teacher
-        self.rows = rows
-        self.held_out = held_out
-        self.log = log
-        self.total_steps = total_steps
-        self.drawn = rows_drawn(config, len(rows))
-        self.engine = open_engine(config, student)
-        self.sampling = config.sampling()
+    def __post_init__(self) -> None:
+        self.drawn = rows_drawn(self.config, len(self.rows))
+        self.engine = open_engine(self.config, self.student)
+        self.sampling = self.config.sampling()
         self.recorded: dict[int, list[dict[str, Any]]] = {}
 
     def step(self, n: int) -> StepResult:
@@ -145,10 +136,10 @@ class Distill(Stage):
     def rewind(self, log: RunLog, step: int) -> None:
         """Recorded steps past the checkpoint are trained on again as they are, not sampled again."""
         steps: dict[int, list[dict[str, Any]]] = {}
-        for row in read_recorded(log.out / "rollouts.jsonl", self._read):
+        for row in read_rollouts(log.out, self._read):
             steps.setdefault(row["step"], []).append(row)
         whole = {n: rows for n, rows in steps.items() if len(rows) == len(self._planned(n)[0])}
-        log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
+        log.keep_rollouts(whole)
         self.recorded = {n: rows for n, rows in whole.items() if n > step}
         self.engine.update(None, step)
 
@@ -158,29 +149,31 @@ class Distill(Stage):
             raise ValueError("its tokens, log-probabilities or status are no rollout's")
         return rollout
 
-    def _planned(self, n: int) -> tuple[list[Plan], list[EncodedRow]]:
+    def _planned(self, n: int) -> tuple[list[RolloutRequest], list[EncodedRow]]:
         config = self.config
         return self._plans(n, self.rows, step_rows(len(self.rows), config.seed, n, config.batch_size, self.drawn))
 
-    def _plans(self, n: int, source: Sequence[Prompted], rows: Sequence[int]) -> tuple[list[Plan], list[EncodedRow]]:
+    def _plans(
+        self, n: int, source: Sequence[Prompted], rows: Sequence[int]
+    ) -> tuple[list[RolloutRequest], list[EncodedRow]]:
         """What the student is to sample in step n, and the answers that are given: a matter of seed and step alone."""
         seed = self.config.seed
         sampled = np.random.default_rng([seed, n, 1]).random(len(rows)) < self.config.on_policy_share
         plans = [
-            Plan(source[row].task, 0, self.sampling, rollout_seed(seed, n, row, i))
+            RolloutRequest(source[row].task, 0, self.sampling, rollout_seed(seed, n, row, i))
             for i, row in enumerate(rows)
             if sampled[i]
         ]
         return plans, [answer for i, row in enumerate(rows) if not sampled[i] for answer in source[row].given]
 
-    def _sample(self, plans: Sequence[Plan]) -> list[Rollout]:
+    def _sample(self, plans: Sequence[RolloutRequest]) -> list[Rollout]:
         if not plans:  # the engine would lay out its weights for nothing
             return []
         rollouts = sample(self.engine, self.student.chat, plans)
         self.engine.pause()
         return rollouts
 
-    def _count_sampling(self, plans: Sequence[Plan], rollouts: Sequence[Rollout]) -> None:
+    def _count_sampling(self, plans: Sequence[RolloutRequest], rollouts: Sequence[Rollout]) -> None:
         groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts))
         if groups:
             self.policy.flops += sampling_flops(self.student.flops, groups)
@@ -212,13 +205,13 @@ def distillation_trees(answers: Sequence[EncodedRow]) -> list[Tree]:
     trees = []
     for answer in answers:
         n = sum(answer.mask)
-        trees.append(Tree((), (Branch(answer.token_ids, answer.mask, (1.0 / (len(answers) * n),) * n),)))
+        trees.append(share_prefix([Branch.of(answer.token_ids, answer.mask, 1.0 / (len(answers) * n))]))
     return trees
 
 
 def _answer(rollout: Rollout) -> EncodedRow:
     (segment,) = rollout.segments
-    return EncodedRow(segment.token_ids, segment.sampled, rollout.task_id)
+    return EncodedRow(tuple(segment.token_ids.tolist()), tuple(segment.sampled.tolist()), rollout.task_id)
 
 
 def _load_teacher(config: DistillConfig) -> LanguageModel:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,22 +13,20 @@ from typing import Any, Protocol
 
 import torch
 
-from posttrain.chat.given import given_hash
 from posttrain.chat.template_date import dated
 from posttrain.config import TrainConfig
-from posttrain.console import info, warn
+from posttrain.console import warn
 from posttrain.data.fitting import Fitted
-from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
 from posttrain.rows import Row
-from posttrain.runs.config import FILE, HASHES, read_settings
-from posttrain.runs.log import RunLog, is_finished_run, progress_of, read_jsonl, read_metrics, tidy
+from posttrain.runs.log import RunLog, progress_of, read_jsonl, read_metrics, tidy
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.checkpoints import load_last, save_checkpoint
 from posttrain.train.events import warn_fitted, warn_special_tokens
 from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
 from posttrain.train.policy import LocalPolicy, Optimization, Policy, seed_everything
-from posttrain.types import Group, InputError, RunFailed, RunPaused
+from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
+from posttrain.types import Group, RunFailed, RunPaused
 
 EVALUATION, EVALUATION_SECONDS = "eval/", "eval_seconds"
 """What the keys of an evaluation begin with in a line of `metrics.jsonl`, and the key of its seconds."""
@@ -61,11 +57,9 @@ class Stage(Protocol):
 
     def step(self, n: int) -> StepResult:
         """Do step n (from 1)."""
-        ...
 
     def evaluate(self) -> dict[str, Any] | None:
         """Numbers of the held-out data, if there is some, to log as `eval/NAME`."""
-        ...
 
     def objective(self, metrics: Mapping[str, Any]) -> float | None:
         """What early stopping makes smaller, out of the metrics of a step; None where it has no evaluation."""
@@ -137,25 +131,6 @@ def open_stage(
     return log, prepared.stage(log, settings["learning_rate"])
 
 
-def resolved_settings(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
-    """The configuration as written to `config.yaml`: defaults filled in, and hashes of the data files. LoRA takes ten
-    times the full-weight rate."""
-    out = with_hashes(config.model_dump(mode="json"))
-    if config.learning_rate is None:
-        out["learning_rate"] = learning_rate * (10 if config.lora_rank else 1)
-    return out
-
-
-def nothing_to_do(out: Path, settings: Mapping[str, Any], resume: bool) -> bool:
-    """Whether `out` holds this very run, finished: then it says so, and ends what a kill at the very end left undone.
-    Raises what `is_finished_run` raises."""
-    if not is_finished_run(out, settings, resume):
-        return False
-    tidy(out, read_settings(out / FILE)[0].get("keep", 1))
-    info(f"{out}: finished, there is nothing to do")
-    return True
-
-
 def load_trained(config: TrainConfig) -> LanguageModel:
     """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
     lm = load_model(
@@ -197,26 +172,26 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequenc
     n = done = _resume(log, config, stage)
     watch = Watch(log, [*default_observers(log, config, stage, done), *observers])
     try:
-        ended_by = _replay(watch, log, stage, done)
-        while ended_by is None and not _over(n, stage, config):
+        stop = _replay(watch, log, stage)
+        while not stop and not _over(n, stage, config):
             n += 1
             record = _step(stage, config, n)
             alerts = watch.see(record)
             log.metrics(record.metrics)
-            ended_by = _stop(alerts)
-            if (back := _alert(alerts, "rollback")) and _roll_back(log, config, stage, n) > ROLLBACKS:
-                ended_by = ended_by or back.kind
-            pause = _alert(alerts, "pause") if ended_by is None else None
-            if n % config.save_every == 0 or pause:
+            stop, back, pause = (_first(alerts, action) for action in ("stop", "rollback", "pause"))
+            if back and _roll_back(log, config, stage, n) > ROLLBACKS:
+                stop = stop or back
+            if n % config.save_every == 0 or (pause and not stop):
                 save_checkpoint(log, stage, n, config.keep)
-            if pause:
+            if pause and not stop:
                 raise RunPaused(f"{log.out} after step {n}: {pause.text}; go on with --resume")
         if config.keep and n > done and n % config.save_every:  # of the end, for a longer run to go on from
             save_checkpoint(log, stage, n, config.keep)
         watch.finish(n)
     finally:
         watch.close()
-    _finish(log, config, stage, n, ended_by or ("max_flops" if _spent(stage.policy, config) else "steps"))
+    ended_by = stop.kind if stop else "max_flops" if _spent(stage.policy, config) else "steps"
+    _finish(log, config, stage, n, ended_by)
 
 
 def _resume(log: RunLog, config: TrainConfig, stage: Stage) -> int:
@@ -231,21 +206,17 @@ def _resume(log: RunLog, config: TrainConfig, stage: Stage) -> int:
     return step
 
 
-def _replay(watch: Watch, log: RunLog, stage: Stage, done: int) -> str | None:
+def _replay(watch: Watch, log: RunLog, stage: Stage) -> Alert | None:
     """Show the observers the steps that were done before; what had ended the run with the last of them."""
     alerts: list[Alert] = []
     for row in read_metrics(log.out):
         n = row["step"]
         alerts = watch.see(StepRecord(n, stage.total_steps, row, stage.past_groups(n), replayed=True))
-    return _stop(alerts)
+    return _first(alerts, "stop")
 
 
-def _alert(alerts: Sequence[Alert], action: str) -> Alert | None:
+def _first(alerts: Sequence[Alert], action: str) -> Alert | None:
     return next((alert for alert in alerts if alert.action == action), None)
-
-
-def _stop(alerts: Sequence[Alert]) -> str | None:
-    return next((alert.kind for alert in alerts if alert.action == "stop"), None)
 
 
 def _roll_back(log: RunLog, config: TrainConfig, stage: Stage, n: int) -> int:
@@ -257,7 +228,8 @@ def _roll_back(log: RunLog, config: TrainConfig, stage: Stage, n: int) -> int:
     stage.policy.flops = spent
     log.event("rolled_back", step=n, to=step)
     save_checkpoint(log, stage, n, config.keep)
-    return sum(row["event"] == "rolled_back" and row["step"] <= n for row in read_jsonl(log.out / "events.jsonl"))
+    back = (row for row in read_jsonl(log.out / "events.jsonl") if row["event"] == "rolled_back")
+    return len({row["step"] for row in back if row["step"] <= n})  # a kill may have come before the checkpoint
 
 
 def _forget_end(log: RunLog, config: TrainConfig, step: int) -> None:
@@ -336,36 +308,3 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, steps: int, ended_by
         threads=torch.get_num_threads(),
     ).save(log)
     tidy(log.out, config.keep)
-
-
-def data_hash(source: str) -> str | None:
-    """SHA-256 of a data file, or of the hashes of several; None for built-in sets and hub ids, which their name and the
-    versions pin, and where there is nothing to read."""
-    try:
-        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in data_files(source)]
-    except (OSError, InputError):  # for its reader to tell
-        return None
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else None
-
-
-def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the hashes of the data files and the chat template they name, so that a resume notices changed
-    content. Raises InputError where there is no such template."""
-    hashes = {
-        key: (given_hash if source == "chat_template" else data_hash)(settings[source])
-        for key, source in HASHES.items()
-        if settings.get(source) is not None
-    }
-    return settings | {key: value for key, value in hashes.items() if value is not None}
-
-
-def versions() -> dict[str, str]:
-    """What a result depends on."""
-    names = ("posttrain", "torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
-    out = {}
-    for name in names:
-        try:
-            out[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            out[name] = "not installed"
-    return out

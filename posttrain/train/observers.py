@@ -100,8 +100,12 @@ class Watch:
                 self._said(alert, step)
 
     def close(self) -> None:
+        """Let the observers go. One that cannot close is said and no more: the steps are done."""
         for observer in self._observers:
-            getattr(observer, "close", tuple)()
+            try:
+                getattr(observer, "close", tuple)()
+            except Exception as error:
+                warn(f"the observer {_name(observer)} could not be closed: {type(error).__name__}: {error}")
 
     def _said(self, alert: Alert, step: int, replayed: bool = False) -> Alert:
         if not replayed and (alert.text or alert.fields):
@@ -121,8 +125,13 @@ def _alerts(observer: Observer, call: Callable[[], Iterable[Alert] | None], step
     except (RunFailed, InputError):  # a run that must end, or a disk that is full
         raise
     except Exception as error:
-        name = getattr(observer, "__qualname__", type(observer).__qualname__)
-        raise RunFailed(f"step {step}: the observer {name} failed: {type(error).__name__}: {error}") from error
+        raise RunFailed(
+            f"step {step}: the observer {_name(observer)} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _name(observer: Observer) -> str:
+    return str(getattr(observer, "__qualname__", type(observer).__qualname__))
 
 
 def default_observers(log: RunLog, config: TrainConfig, stage: Stage, done: int) -> list[Observer]:

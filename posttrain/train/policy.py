@@ -6,20 +6,21 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, radix
+from posttrain.arrays import Floats
+from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, prefix_forest
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
-from posttrain.models.read import LOGPROBS, Reading, by_branch, logprobs_at, read
+from posttrain.models.read import LOGPROBS, Reading, logprobs_at, read_by
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.train.checkpoints import DamagedFile, check_like, load_weights, read_state, save_weights
 from posttrain.train.reference import Reference
 
-Loss = Callable[[Batch, TokenOutputs], LossOutput]
+Loss = Callable[[Batch, Any], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
 
 
@@ -57,7 +58,6 @@ class Policy(Protocol):
     @property
     def source(self) -> Path:
         """The folder of the model that it began as."""
-        ...
 
     @property
     def has_adapter(self) -> bool: ...
@@ -66,49 +66,41 @@ class Policy(Protocol):
         """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
 
         `what` says what of the model the loss sees. With entropy, `entropy` is its mean over tokens by weight."""
-        ...
 
     def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
         """The metrics of `forward_backward` without gradients."""
-        ...
 
     def step(self) -> dict[str, float]:
         """Clip the gradient to the global norm, take an AdamW step, clear the gradient. `grad_norm` is before
         clipping. Without any gradient nothing changes and the norm is 0."""
-        ...
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
         """What is read at every trained token, a tensor a branch in order, without gradients."""
-        ...
 
-    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[tuple[float, ...]]:
-        """Log-probability of every trained token, a tuple a branch in order, without gradients."""
-        ...
+    def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
+        """`read`, as an array a branch in float64."""
+
+    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
+        """Log-probability of every trained token, an array a branch in order, without gradients."""
 
     def weights(self) -> Mapping[str, torch.Tensor]:
         """The trained weights by name."""
-        ...
 
     def reference(self, moves: bool = False) -> Reference:
         """The policy as it is now, to compare with later; `moves` says that it will follow the policy."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Trained weights, optimizer state, counters and random states, for an exact resume."""
-        ...
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`. Raises DamagedFile, before anything is changed by it, for a file that is not of this
         policy's weights and optimizer."""
-        ...
 
     def save_model(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the model; see `LanguageModel.save`."""
-        ...
 
     def save_adapter(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the adapter alone."""
-        ...
 
 
 class LocalPolicy:
@@ -165,7 +157,7 @@ class LocalPolicy:
             if backward:
                 result.loss.backward()
             metrics = dict(result.metrics)
-            if outputs.entropy is not None:
+            if isinstance(outputs, TokenOutputs) and outputs.entropy is not None:
                 metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
@@ -190,15 +182,21 @@ class LocalPolicy:
         self.optimizer_steps += 1
         return {"grad_norm": float(norm) if norm is not None else 0.0, "learning_rate": rate}
 
-    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[tuple[float, ...]]:
-        return [tuple(values.tolist()) for values in self.read(trees, logprobs_at(temperature))]
+    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
+        return self.numbers(trees, logprobs_at(temperature))
+
+    def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
+        return [values.double().cpu().numpy() for values in self.read(trees, what)]
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
-        found = []
-        for batch, values in read(self.lm, trees, self.micro_batch_tokens, what):
+        """What is read at every trained token, a tensor a branch in order, without gradients."""
+
+        def counted(batch: Batch) -> torch.Tensor:
+            values = what.forward(self.lm, batch)[0]
             self.flops += self.lm.flops.forward(batch.nodes, len(values) * what.head)
-            found.append(values)
-        return by_branch(trees, found)
+            return values
+
+        return list(read_by(trees, self.micro_batch_tokens, self.lm.device, counted))
 
     def weights(self) -> Mapping[str, torch.Tensor]:
         return self.parameters
@@ -245,7 +243,7 @@ def training_flops(lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens:
     for part in micro_batches(trees, micro_batch_tokens):
         trained = sum(tree.trained for tree in part)
         if trained:
-            nodes = nodes_of(radix([row for tree in part for row in tree.rows()]))
+            nodes = nodes_of(prefix_forest([row for tree in part for row in tree.rows()]))
             total += lm.flops.training(nodes, trained * head)
     return total
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from posttrain.batch.packing import Branch, Tree
+from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, EncodedRow
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import SftConfig
 from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.data.formats import load_sft
-from posttrain.losses.policy import sft_loss, token_mean_weights
+from posttrain.losses.policy import sft_loss
 from posttrain.models import LanguageModel
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import SftRow
@@ -65,9 +65,7 @@ def encode_row(chat: ChatFormat, row: SftRow, limit: Limit) -> tuple[list[Encode
 def sft_trees(rows: Sequence[EncodedRow]) -> list[Tree]:
     """A tree a row, each trained token weighing 1/(trained tokens of all the rows)."""
     total = sum(sum(row.mask) for row in rows)
-    return [
-        Tree((), (Branch(row.token_ids, row.mask, tuple(token_mean_weights(sum(row.mask), total))),)) for row in rows
-    ]
+    return [share_prefix([Branch.of(row.token_ids, row.mask, 1.0 / total)]) for row in rows]
 
 
 def loss_of(batch: Batch, outputs: TokenOutputs) -> LossOutput:
@@ -77,4 +75,4 @@ def loss_of(batch: Batch, outputs: TokenOutputs) -> LossOutput:
 def token_mean_nll(policy: Policy, rows: Sequence[EncodedRow]) -> dict[str, float]:
     """Token-mean negative log-likelihood of the rows."""
     values = policy.logprobs(sft_trees(rows))
-    return {"loss": -sum(map(sum, values)) / sum(map(len, values))}
+    return {"loss": -sum(sum(of_row.tolist()) for of_row in values) / sum(map(len, values))}

@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -43,11 +44,16 @@ def close_match(name: str, known: Sequence[str]) -> str:
 
 
 def freeze(instance: Any, targets: Sequence[str]) -> bytes | None:
-    """An instance with the names of the files and modules it needs, for `thaw`; None if it cannot be pickled."""
-    try:
+    """An instance with the names of the files and modules it needs, for `thaw`; None if it cannot be pickled. One of a
+    class that Python has handed over, which is in no file, goes with its class."""
+    with suppress(Exception):  # what a class raises from its own __getstate__ is as much an answer as a PicklingError
         return pickle.dumps((tuple(targets), pickle.dumps(instance)))
-    except Exception:  # what a class raises from its own __getstate__ is as much an answer as a PicklingError
-        return None
+    if not targets:
+        with suppress(Exception):
+            import cloudpickle
+
+            return pickle.dumps(((), cloudpickle.dumps(instance)))
+    return None
 
 
 def thaw(state: bytes) -> Any:

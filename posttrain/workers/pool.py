@@ -61,13 +61,26 @@ def _beside_loop(call: Callable[[], T]) -> T:
         return thread.submit(call).result()
 
 
-class WorkerPool:
+class Closing:
+    """What is closed at the end of a `with`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class WorkerPool(Closing):
     """`size` workers with the same `server`, as `module:class`, in slots that are counted from 0; with a size of 0 one
     slot, which is this process.
 
     Each worker answers the requests of `prepare` before any other, each within START_SECONDS. The answer to the first
-    is that of `start`; an `error` in it is the message of an InputError. `closed` is the message of
-    RunFailed once the pool is closed, `not_started` makes that of a worker that was lost while it started."""
+    is that of `start`; an `error` in it is the message of an InputError. `closed` is the message of RunFailed once the
+    pool is closed, `not_started` makes that of a worker that was lost while it started."""
 
     def __init__(
         self, server: str, size: int, prepare: Sequence[Request], *, closed: str, not_started: Callable[[str], str]
@@ -79,12 +92,6 @@ class WorkerPool:
 
     def __len__(self) -> int:
         return len(self._slots)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def is_alive(self, slot: int) -> bool:
         worker = self._slots[slot]

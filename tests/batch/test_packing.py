@@ -8,10 +8,11 @@ from random import Random
 import pytest
 import torch
 
+from posttrain.arrays import KeptTokens
 from posttrain.batch import packing
 from posttrain.batch.packing import Branch, Tree, micro_batches, pack, share_prefix
 from posttrain.batch.types import Batch, Node
-from posttrain.models.language_model import padded_rows
+from posttrain.models.padded import padded_rows
 
 
 def branch(ids: tuple[int, ...], trained: str, weight: float = 1.0) -> Branch:
@@ -71,7 +72,7 @@ def test_pack_by_hand() -> None:
     assert batch.mask.tolist() == [False, False, True, True, True, False, True]
     assert batch.weights.tolist() == [0.5, 0.5, 0.25, 0.125]
     assert batch.nodes == (Node(-1, 2), Node(0, 2), Node(0, 1), Node(-1, 2)) and batch.sequences == 3
-    assert not batch.token and not batch.row and batch.supports is None
+    assert not batch.token and not batch.row and batch.kept_token_ids is None
 
 
 def test_names_and_supports_follow_the_mask() -> None:
@@ -82,14 +83,16 @@ def test_names_and_supports_follow_the_mask() -> None:
         (1.0, 1.0),
         {"advantages": (0.5, 0.25)},
         {"pair": (1, 2), "p": 0.5},
-        ((2, 7), (3,)),
+        KeptTokens.of([(2, 7), (3,)]),
     )
-    second = Branch((1, 4), (False, True), (1.0,), {"advantages": (-1.0,)}, {"pair": (3, 4), "p": 1}, ((4, 9),))
+    second = Branch(
+        (1, 4), (False, True), (1.0,), {"advantages": (-1.0,)}, {"pair": (3, 4), "p": 1}, KeptTokens.of([(4, 9)])
+    )
     batch = pack([share_prefix([first, second]), Tree((), (second,))])
     assert batch.token_ids[batch.mask].tolist() == [2, 3, 4, 4]
     assert batch.token["advantages"].tolist() == [0.5, 0.25, -1.0, -1.0]
     assert batch.row["pair"].tolist() == [[1, 2], [3, 4], [3, 4]] and batch.row["p"].tolist() == [0.5, 1, 1]
-    assert batch.supports == ((2, 7), (3,), (4, 9), (4, 9))
+    assert batch.kept_token_ids == KeptTokens.of([(2, 7), (3,), (4, 9), (4, 9)])
 
 
 def test_a_name_that_is_missing_is_told_with_who_gives_it() -> None:
@@ -108,10 +111,10 @@ def test_a_batch_moves_whole() -> None:
     assert len(tensors) == 6
 
 
-@pytest.mark.parametrize("where", ["token", "row", "supports"])
+@pytest.mark.parametrize("where", ["token", "row", "kept_token_ids"])
 def test_what_some_branches_carry_only_is_refused(where: str) -> None:
-    full = Branch((1, 2), (False, True), (1.0,), {"advantages": (1.0,)}, {"margin": 1.0}, ((2,),))
-    bare = replace(full, **{where: None if where == "supports" else {}})
+    full = Branch((1, 2), (False, True), (1.0,), {"advantages": (1.0,)}, {"margin": 1.0}, KeptTokens.of([(2,)]))
+    bare = replace(full, **{where: None if where == "kept_token_ids" else {}})
     with pytest.raises(ValueError, match="only some branches"):
         pack([Tree((), (full,)), Tree((), (bare,))])
 
@@ -123,8 +126,8 @@ def test_lengths_are_checked() -> None:
         Branch((1, 2), (False, True), (1.0, 1.0))
     with pytest.raises(ValueError, match="advantages has 0 values for 1"):
         Branch((1, 2), (False, True), (1.0,), {"advantages": ()})
-    with pytest.raises(ValueError, match="2 supports for 1"):
-        pack([Tree((), (Branch((1, 2), (False, True), (1.0,), supports=((2,), (3,))),))])
+    with pytest.raises(ValueError, match="kept tokens of 2 for 1"):
+        pack([Tree((), (Branch((1, 2), (False, True), (1.0,), kept_token_ids=KeptTokens.of([(2,), (3,)])),))])
 
 
 def test_a_trained_root_is_refused() -> None:
@@ -135,13 +138,13 @@ def test_a_trained_root_is_refused() -> None:
 def test_share_prefix_by_hand() -> None:
     """1 2 3 are common, but the second row trains its 3: the trunk is 1 2."""
     tree = share_prefix([branch((1, 2, 3, 4), "...x"), branch((1, 2, 3, 5), "..xx")])
-    assert tree.trunk == (1, 2)
-    assert [b.token_ids for b in tree.branches] == [(3, 4), (3, 5)]
-    assert [b.mask for b in tree.branches] == [(False, True), (True, True)]
+    assert tree.trunk.tolist() == [1, 2]
+    assert [b.token_ids.tolist() for b in tree.branches] == [[3, 4], [3, 5]]
+    assert [b.mask.tolist() for b in tree.branches] == [[False, True], [True, True]]
 
 
 def test_share_prefix_of_unlike_rows_and_of_one() -> None:
-    assert share_prefix([branch((1, 2), ".x"), branch((3, 2), ".x")]).trunk == ()
+    assert share_prefix([branch((1, 2), ".x"), branch((3, 2), ".x")]).trunk.tolist() == []
     one = branch((1, 2, 3), "..x")
     assert share_prefix([one]) == Tree((), (one,))
 
@@ -150,7 +153,7 @@ def test_share_prefix_with_an_untrained_row() -> None:
     """A row without any trained token (an answer cut to nothing) ends where the trunk does; a row that is a prefix of
     another limits the trunk."""
     tree = share_prefix([branch((1, 2), ".."), branch((1, 2, 3), "..x")])
-    assert tree.trunk == (1, 2) and [b.token_ids for b in tree.branches] == [(), (3,)]
+    assert tree.trunk.tolist() == [1, 2] and [b.token_ids.tolist() for b in tree.branches] == [[], [3]]
     batch = pack([tree])
     assert batch.parent.tolist() == [-1, 0, 1] and batch.sequence.tolist() == [-1, -1, 1] and batch.sequences == 2
 
@@ -199,13 +202,13 @@ def test_every_path_reproduces_its_row(seed: int) -> None:
     trained = torch.nonzero(batch.mask)[:, 0].tolist()
     expected = [(s, list(r.token_ids[: i + 1])) for s, r in enumerate(rows) for i, m in enumerate(r.mask) if m]
     assert [(int(batch.sequence[t]), path(batch, t)) for t in trained] == expected
-    values = torch.tensor([v for r in rows for v in r.weights])
+    values = torch.tensor([v for r in rows for v in r.weights.tolist()])
     assert batch.weights.tolist() == values.tolist()
     assert batch.token["advantages"].tolist() == values.tolist()
     assert not bool((batch.mask & (batch.sequence < 0)).any()), "a shared trunk holds no trained token"
     assert batch.sequences == len(rows)
     for group, tree in zip(groups, trees, strict=True):
-        assert [tree.trunk + b.token_ids for b in tree.branches] == [r.token_ids for r in group]
+        assert [[*tree.trunk, *b.token_ids] for b in tree.branches] == [r.token_ids.tolist() for r in group]
     # the padded form has the same rows, and predicts each trained token one place before it
     padded, places = padded_rows(batch)
     order = {s: i for i, s in enumerate(s for s, r in enumerate(rows) if any(r.mask))}

@@ -16,9 +16,9 @@ from posttrain.config import EvalConfig, Recipe, SampleConfig
 from posttrain.evals.settings import settings_differences
 from posttrain.models import load_model
 from posttrain.models.tiny import tiny_tokenizer
-from posttrain.recipes.stage_check import check_stages
 from posttrain.rows import MessagesRow
 from posttrain.types import InputError, Message
+from tests.recipe_helpers import check_stages
 
 OWN = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + ': ' + m.content + '<|endoftext|>' }}{% endfor %}"

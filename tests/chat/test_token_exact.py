@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from posttrain.chat import ChatFormat
-from posttrain.rollout import Limits, Plan, converse, sampled_spans
+from posttrain.rollout import Limits, RolloutRequest, converse
 from posttrain.types import InputError, Message, Sampling, Task
 from tests.chat_templates import (
     STYLES,
@@ -105,7 +105,7 @@ def play(style: str, script: Script, seed: int) -> tuple[list[tuple[int, ...]], 
     engine = ScriptedEngine(lambda key, turn: sampled[turn])
     last = len(script.turns) - 1
     replies = [Reply(replies, turn == last) for turn, (_, replies) in enumerate(script.turns)]
-    plan = Plan(Task("t", script.opening), 0, Sampling(1 << 16), 1)
+    plan = RolloutRequest(Task("t", script.opening), 0, Sampling(1 << 16), 1)
     [(_, rollout)] = converse(engine, chat, [plan], ScriptedEnvironment({0: replies}, tools), LIMITS)
     return sampled, engine, rollout
 
@@ -135,11 +135,11 @@ def test_rows_are_what_was_sampled(style: str, data: st.DataObject, seed: int) -
         assert tokenizer.decode(ids) == text
         expected[row].append(range(len(request.prompt_ids), len(ids)))
     assert row == len(rows) - 1
-    assert [list(sampled_spans(segment)) for segment in rows] == expected
+    assert [segment.sampled_spans for segment in rows] == expected
     for segment, spans in zip(rows, expected, strict=True):
         assert spans[-1].stop == len(segment.token_ids)
         trained = {i for span in spans for i in span}
-        assert segment.sampled == tuple(i in trained for i in range(len(segment.token_ids)))
+        assert segment.sampled.tolist() == [i in trained for i in range(len(segment.token_ids))]
         assert all((p != 0.0) == s for p, s in zip(segment.sampler_logprobs, segment.sampled, strict=True))
         assert all((v == 3) == s for v, s in zip(segment.versions, segment.sampled, strict=True))
 
@@ -189,7 +189,7 @@ def test_a_template_that_drops_reasoning_opens_a_row_for_each_question() -> None
         "assistant\na1<|im_end|>\n<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n"
         "<think>\nr2\n</think>\n\na2<|im_end|>"
     )
-    assert [len(list(sampled_spans(s))) for s in rollout.segments] == [1, 1]
+    assert [len(s.sampled_spans) for s in rollout.segments] == [1, 1]
 
 
 def test_tools_before_the_last_question_open_a_row_for_each() -> None:
@@ -261,7 +261,7 @@ def test_an_answer_that_the_template_writes_differently_stays_as_it_was_sampled(
 
 def test_a_template_that_ignores_tools_is_refused() -> None:
     chat = made("gemma")[1]
-    plan = Plan(Task("t", "q"), 0, Sampling(4), 0)
+    plan = RolloutRequest(Task("t", "q"), 0, Sampling(4), 0)
     environment = ScriptedEnvironment({0: []}, (TOOL,))
     with pytest.raises(InputError, match="template of gemma ignores tools"):
         next(converse(ScriptedEngine(lambda key, turn: ()), chat, [plan], environment, LIMITS))

@@ -23,13 +23,13 @@ from posttrain.data.concat import pooled_text
 from posttrain.data.formats import load_feedback, load_judged, load_preferences, load_prompts, load_sft, load_tasks
 from posttrain.data.readers import iter_rows, read_rows
 from posttrain.data.sources import parse_source, split_sources, weighted
-from posttrain.recipes.stage_check import check_stages
 from posttrain.rewards.code.reward import code
 from posttrain.rewards.math.reward import math
 from posttrain.rewards.rules.ifeval import constraints
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, StepwiseRow, TextRow, UnpairedRow
-from posttrain.train.loop import data_hash
+from posttrain.train.settings import data_hash
 from posttrain.types import InputError, Message
+from tests.recipe_helpers import check_stages
 
 
 @pytest.fixture(autouse=True)

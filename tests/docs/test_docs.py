@@ -17,7 +17,6 @@ import yaml
 from posttrain.cli.main import _commands, main
 from posttrain.cli.options import parse_options
 from posttrain.recipes.load import load_recipe
-from posttrain.recipes.stage_check import check_stages
 from posttrain.rewards.judge.prompts import read_rubric
 from posttrain.rewards.registry import Spec
 from tests.docs.docs_commands import (
@@ -34,6 +33,7 @@ from tests.docs.docs_commands import (
     small,
     write_data,
 )
+from tests.recipe_helpers import check_stages
 
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 LIVE = [page for page in PAGES if page not in HISTORY]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from posttrain.arrays import KeptTokens
 from posttrain.batch.packing import Branch, pack, share_prefix
 from posttrain.batch.types import Batch
 from posttrain.engine.base import Request
@@ -34,6 +35,10 @@ PROMPTS = (
     "?",
     "b",
 )
+
+
+def ids_of(completion: Completion) -> tuple[int, ...]:
+    return tuple(completion.token_ids.tolist())
 
 
 def prompt_ids(lm: LanguageModel, text: str) -> tuple[int, ...]:
@@ -64,7 +69,9 @@ def batch_of(prompt: tuple[int, ...], completions: Sequence[Completion]) -> Batc
     for completion in completions:
         segment = Segment.of(prompt, completion)
         n = segment.sampled_count
-        branches.append(Branch(segment.token_ids, segment.sampled, (1.0,) * n, supports=completion.supports))
+        branches.append(
+            Branch(segment.token_ids, segment.sampled, (1.0,) * n, kept_token_ids=completion.kept_token_ids)
+        )
     return pack([share_prefix(branches)])
 
 
@@ -76,7 +83,7 @@ def assert_logprobs_are_those_of_a_full_forward(
     sampler = torch.tensor([p for c in completions for p in c.sampler_logprobs], dtype=torch.float64)
     with torch.no_grad():
         trainer = lm.logprobs(batch, temperature).logprobs
-        plain = plain_logprobs(plain_copy(lm), batch, temperature, batch.supports)
+        plain = plain_logprobs(plain_copy(lm), batch, temperature, batch.kept_token_ids)
     torch.testing.assert_close(trainer.double(), sampler, rtol=0, atol=1e-4)
     torch.testing.assert_close(plain, sampler, rtol=0, atol=1e-4)
 
@@ -94,7 +101,7 @@ def test_greedy_equals_generate(tiny: LanguageModel) -> None:
     answers = run(tiny, requests, slots=3)
     for request in requests:
         expected = greedy_by_transformers(tiny, request.prompt_ids, request.sampling.max_new_tokens)
-        assert answers[request.id].token_ids == expected
+        assert ids_of(answers[request.id]) == expected
         assert_logprobs_are_those_of_a_full_forward(tiny, request.prompt_ids, [answers[request.id]], 1.0)
 
 
@@ -108,7 +115,7 @@ def test_architectures(architecture: str) -> None:
     greedy = [Request(i, p, Sampling(14, temperature=0.0)) for i, p in enumerate(prompts)]
     answers = run(lm, greedy, slots=2)
     for request in greedy:
-        assert answers[request.id].token_ids == greedy_by_transformers(lm, request.prompt_ids, 14)
+        assert ids_of(answers[request.id]) == greedy_by_transformers(lm, request.prompt_ids, 14)
         assert_logprobs_are_those_of_a_full_forward(lm, request.prompt_ids, [answers[request.id]], 1.0)
     sampled = [
         Request(10 * i + g, p, Sampling(4 + 3 * (g % 3), temperature=0.8, top_p=0.9), seed=g)
@@ -118,7 +125,7 @@ def test_architectures(architecture: str) -> None:
     answers = run(lm, sampled, slots=3)
     for i, prompt in enumerate(prompts):
         group = [answers[10 * i + g] for g in range(4)]
-        assert len({c.token_ids[:4] for c in group}) > 1
+        assert len({ids_of(c)[:4] for c in group}) > 1
         assert_logprobs_are_those_of_a_full_forward(lm, prompt, group, 0.8)
 
 
@@ -137,11 +144,11 @@ def test_logprobs_equal_a_full_forward(tiny: LanguageModel, options: dict[str, f
         assert_logprobs_are_those_of_a_full_forward(tiny, prompt, group, sampling.temperature)
         for completion in group:
             if not sampling.truncated:
-                assert completion.supports is None
+                assert completion.kept_token_ids is None
                 continue
-            assert completion.supports is not None
-            assert all(t in kept for t, kept in zip(completion.token_ids, completion.supports, strict=True))
-            assert not sampling.top_k or all(len(kept) <= sampling.top_k for kept in completion.supports)
+            assert completion.kept_token_ids is not None
+            assert all(t in kept for t, kept in zip(completion.token_ids, completion.kept_token_ids, strict=True))
+            assert not sampling.top_k or all(len(kept) <= sampling.top_k for kept in completion.kept_token_ids)
 
 
 # -- distributions -----------------------------------------------------------------------------------------------------
@@ -183,7 +190,7 @@ def test_first_tokens_follow_the_exact_distribution(tiny: LanguageModel, samplin
     for completion in answers.values():
         counts[completion.token_ids[0]] += 1
         if sampling.truncated:
-            assert completion.supports == (tuple(sorted(kept)),)
+            assert completion.kept_token_ids == KeptTokens.of([sorted(kept)])
     assert sum(counts[t] for t in kept) == draws
     assert chi_square_p([counts[t] for t in kept], [draws * p[t] / mass for t in kept]) > 0.001
 
@@ -227,7 +234,7 @@ def test_draw_by_hand(
     drawn = draw(torch.log(torch.tensor([P])), Sampling(1, **options), [u])  # type: ignore[arg-type]
     assert drawn.tokens.tolist() == [token]
     assert drawn.logprobs.tolist() == pytest.approx([math.log(probability)], abs=1e-6)
-    assert drawn.supports == (None if support is None else [support])
+    assert support is None or [tuple(ids) for ids in drawn.kept or ()] == [support]
 
 
 def test_a_large_vocabulary_is_drawn_from_in_blocks() -> None:
@@ -254,9 +261,9 @@ def test_a_nucleus_of_more_tokens_than_are_looked_at_first() -> None:
     logits = torch.zeros(2, 2000)
     logits[1, 7] = 50.0
     drawn = draw(logits, Sampling(1, top_p=0.9), [0.5, 0.5])
-    assert drawn.supports is not None
-    assert len(drawn.supports[0]) in (1800, 1801) and drawn.supports[1] == (7,)
-    assert drawn.logprobs[0].item() == pytest.approx(-math.log(len(drawn.supports[0])), abs=1e-4)
+    assert drawn.kept is not None
+    assert len(drawn.kept[0]) in (1800, 1801) and drawn.kept[1].tolist() == [7]
+    assert drawn.logprobs[0].item() == pytest.approx(-math.log(len(drawn.kept[0])), abs=1e-4)
 
 
 # -- seeds -------------------------------------------------------------------------------------------------------------
@@ -289,10 +296,10 @@ def test_a_seed_fixes_its_completion(tiny: LanguageModel) -> None:
     reversed_order = run(tiny, requests[::-1], slots=3)
     for request in requests:
         alone = run(tiny, [request])[request.id]
-        assert alone.token_ids == together[request.id].token_ids == reversed_order[request.id].token_ids
+        assert ids_of(alone) == ids_of(together[request.id]) == ids_of(reversed_order[request.id])
     assert run(tiny, requests) == together, "the same batch again gives the same bits"
     again = run(tiny, [Request(0, requests[0].prompt_ids, Sampling(12), seed=7)])
-    assert again[0].token_ids != together[0].token_ids
+    assert ids_of(again[0]) != ids_of(together[0])
 
 
 # -- ends --------------------------------------------------------------------------------------------------------------
@@ -302,7 +309,7 @@ def test_a_stop_string_ends_a_completion_and_stays_in_it(tiny: LanguageModel) ->
     """The string is cut from what the same seed says without it, so that it must occur; the tokens are the same up to
     its first occurrence."""
     prompt = prompt_ids(tiny, "a")
-    free = run(tiny, [Request(0, prompt, Sampling(30), seed=3)])[0].token_ids
+    free = ids_of(run(tiny, [Request(0, prompt, Sampling(30), seed=3)])[0])
     decode = tiny.tokenizer.decode
     texts = [decode(free[: i + 1]) for i in range(len(free))]
     places = [i for i in range(4, 25) if "�" not in decode(free[i : i + 2])]
@@ -310,8 +317,8 @@ def test_a_stop_string_ends_a_completion_and_stays_in_it(tiny: LanguageModel) ->
     stop = decode(free[places[0] : places[0] + 2])
     end = next(i for i, text in enumerate(texts) if stop in text)
     stopped = run(tiny, [Request(0, prompt, Sampling(30, stop=("never said at all", stop)), seed=3)])[0]
-    assert stopped.token_ids == free[: end + 1] and stopped.stop_reason == "stop"
-    assert decode(stopped.token_ids).endswith(stop)
+    assert ids_of(stopped) == free[: end + 1] and stopped.stop_reason == "stop"
+    assert decode(ids_of(stopped)).endswith(stop)
 
 
 def test_max_new_tokens(tiny: LanguageModel) -> None:
@@ -326,7 +333,7 @@ def test_end_tokens_of_the_generation_config(packed: bool) -> None:
     counts as a stop."""
     lm = small_model("qwen3" if packed else "gemma-3")
     prompt = prompt_ids(lm, "What is 2 + 2?")
-    free = run(lm, [Request(0, prompt, Sampling(14), seed=1)])[0].token_ids
+    free = ids_of(run(lm, [Request(0, prompt, Sampling(14), seed=1)])[0])
     end = free[4]
     assert lm.module.generation_config is not None
     lm.module.generation_config.eos_token_id = [2, end]
@@ -335,7 +342,7 @@ def test_end_tokens_of_the_generation_config(packed: bool) -> None:
     n = free.index(end) + 1
     for room in (14, n):
         completion = run(ending, [Request(0, prompt, Sampling(room), seed=1)])[0]
-        assert completion.token_ids == free[:n] and completion.stop_reason == "stop"
+        assert ids_of(completion) == free[:n] and completion.stop_reason == "stop"
 
 
 def test_different_sampling_in_one_batch(tiny: LanguageModel) -> None:
@@ -345,7 +352,10 @@ def test_different_sampling_in_one_batch(tiny: LanguageModel) -> None:
     together = run(tiny, requests)
     for request in requests:
         alone = run(tiny, [request])[request.id]
-        assert (alone.token_ids, alone.supports) == (together[request.id].token_ids, together[request.id].supports)
+        assert (alone.token_ids.tolist(), alone.kept_token_ids) == (
+            together[request.id].token_ids.tolist(),
+            together[request.id].kept_token_ids,
+        )
 
 
 # -- what is forwarded, cancelled, refused -----------------------------------------------------------------------------
@@ -387,7 +397,7 @@ def test_cancel(architecture: str) -> None:
     engine.cancel(3)
     answers = dict(stream)
     assert {i: c.stop_reason for i, c in answers.items()} == {1: "cancelled", 2: "length", 3: "cancelled"}
-    assert 1 <= len(answers[1].token_ids) < 60 and answers[3].token_ids == () and len(answers[2].token_ids) == 5
+    assert 1 <= len(answers[1].token_ids) < 60 and not len(answers[3].token_ids) and len(answers[2].token_ids) == 5
     # what was cancelled once is not cancelled for ever
     again = dict(engine.generate([Request(1, same, Sampling(2, temperature=0.0))]))
     assert again[1].stop_reason == "length"
@@ -405,7 +415,10 @@ def test_deadline(monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
     answers = dict(LocalEngine(lm, slots=2).generate(requests, deadline_seconds=20))
     assert sorted(answers) == list(range(400))
     cancelled = [c for c in answers.values() if c.stop_reason == "cancelled"]
-    assert len([c for c in cancelled if c.token_ids]) <= 2 and len([c for c in cancelled if not c.token_ids]) > 300
+    assert (
+        len([c for c in cancelled if len(c.token_ids)]) <= 2
+        and len([c for c in cancelled if not len(c.token_ids)]) > 300
+    )
 
 
 def test_prompts_without_room_are_refused(tiny: LanguageModel) -> None:
@@ -446,21 +459,21 @@ def test_update_takes_new_weights_and_counts_versions(tmp_path: Path) -> None:
         return dict(engine.generate([request]))[0]
 
     first = answer()
-    assert first.versions == (0,) * 12
+    assert first.versions.tolist() == [0] * 12
     other = copy.deepcopy(lm)
     new = changed(lm)
     engine.update(new, version=3)
     second = answer()
-    assert second.versions == (3,) * 12 and second.token_ids != first.token_ids
+    assert second.versions.tolist() == [3] * 12 and ids_of(second) != ids_of(first)
     assert_logprobs_are_those_of_a_full_forward(lm, request.prompt_ids, [second], 1.0)
     engine.update(None, version=4)  # engine and trainer share the module
-    assert answer().token_ids == second.token_ids and answer().versions == (4,) * 12
+    assert ids_of(answer()) == ids_of(second) and answer().versions.tolist() == [4] * 12
     # a folder gives the same weights
     lm.save(tmp_path / "model")
     engine = LocalEngine(other)
-    assert answer().token_ids == first.token_ids
+    assert ids_of(answer()) == ids_of(first)
     engine.update(tmp_path / "model", version=5)
-    assert answer().token_ids == second.token_ids
+    assert ids_of(answer()) == ids_of(second)
 
 
 def test_update_from_a_folder_with_tied_weights(tiny: LanguageModel, tmp_path: Path) -> None:

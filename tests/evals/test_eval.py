@@ -10,9 +10,9 @@ import pytest
 
 from posttrain.cli.main import main
 from posttrain.config import EvalConfig
-from posttrain.evals.evaluations import differences
 from posttrain.evals.retention import as_tasks, retention_tasks
 from posttrain.evals.run import run_eval
+from posttrain.evals.settings import differences
 from posttrain.runs.reader import Run
 from tests.training_helpers import read_rows, write_rows
 

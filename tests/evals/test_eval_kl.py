@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
 
+from posttrain.arrays import KeptTokens
 from posttrain.engine.local.engine import LocalEngine
 from posttrain.evals.kl import kl_of_answers
 from posttrain.evals.run import evaluate_tasks
@@ -78,7 +80,7 @@ def test_the_sum_over_prefixes_is_the_kl_of_whole_answers(temperature: float, to
     for answer in answers:
         before = [answer[:i] for i in range(len(answer))]
         own, other = torch.stack([logits[x] for x in before]).unbind(1)
-        kl = sampling_kl(own, other, temperature, None if top_p == 1 else [supports[x] for x in before])
+        kl = sampling_kl(own, other, temperature, None if top_p == 1 else KeptTokens.of([supports[x] for x in before]))
         estimate += math.exp(policy(answer)) * float(kl.sum())
         without_end += math.exp(policy(answer)) * float(kl[: len(answer) - (answer[-1] == END)].sum())
     assert estimate == pytest.approx(exact, rel=1e-9)
@@ -95,7 +97,9 @@ def moved(lm: LanguageModel, scale: float = 0.03) -> LanguageModel:
 
 
 def rollout(prompt: Ids, answer: Ids, sampling: Sampling, supports: tuple[Ids, ...] | None) -> Rollout:
-    completion = Completion(answer, (0.0,) * len(answer), (0,) * len(answer), "stop", supports)
+    completion = Completion(
+        answer, (0.0,) * len(answer), (0,) * len(answer), "stop", supports and KeptTokens.of(supports)
+    )
     return Rollout("t", 0, sampling, 0, (), (Segment.of(prompt, completion),))
 
 
@@ -127,18 +131,19 @@ def test_a_model_is_compared_over_all_of_its_answers(
         log_p = logits[:, list(allowed)].log_softmax(-1)
         return float(sum(log_p[i, list(allowed).index(t)] for i, t in enumerate(answer)))
 
-    for prompt, group in zip(prompts, groups, strict=True):
+    for prompt, kls in zip(prompts, found, strict=True):
         p = [logprob(own, prompt, y, kept) for y in answers]
         q = [logprob(other, prompt, y, range(start.vocabulary)) for y in answers]
         exact = sum(math.exp(a) * (a - b) for a, b in zip(p, q, strict=True))
-        estimate = sum(math.exp(a) * found[id(r)] for a, r in zip(p, group, strict=True))
+        estimate = sum(math.exp(a) * kl for a, kl in zip(p, kls, strict=True))
         assert estimate == pytest.approx(exact, rel=1e-5) and exact > 1
 
 
 def evaluated(policy: LanguageModel, start: LanguageModel, samples: int, sampling: Sampling) -> list[dict[str, float]]:
     tasks = [Task(f"t{i}", f"Say {i}") for i in range(3)]
     with Scorer(("length=0",), columns=(), timeout_seconds=30.0) as scorer:
-        result = evaluate_tasks(LocalEngine(policy), tasks, scorer, samples, sampling, 0, start)
+        kl = partial(kl_of_answers, policy, start)
+        result = evaluate_tasks(LocalEngine(policy), policy.chat, policy.flops, tasks, scorer, samples, sampling, 0, kl)
     return [row["values"] for row in result.rows]
 
 

@@ -16,7 +16,6 @@ from posttrain.losses.policy import (
     policy_loss,
     sequence_sums,
     sft_loss,
-    token_mean_weights,
 )
 
 
@@ -40,8 +39,8 @@ def test_token_mean_weights_add_up_over_micro_batches() -> None:
     """Two micro-batches of 1 and 3 tokens: the mean over the 4 tokens, not the mean of the two means (1 + 9)/2."""
     logprobs = tensor(-1.0, -8.0, -9.0, -10.0)
     parts = [
-        sft_loss(logprobs[:1], tensor(*token_mean_weights(1, 4))),
-        sft_loss(logprobs[1:], tensor(*token_mean_weights(3, 4))),
+        sft_loss(logprobs[:1], tensor(0.25)),
+        sft_loss(logprobs[1:], tensor(0.25, 0.25, 0.25)),
     ]
     assert sum(p.loss.item() for p in parts) == pytest.approx(7.0)
 

@@ -12,7 +12,7 @@ from posttrain.models import LanguageModel
 from posttrain.models import decoding as decoder
 from posttrain.models import layers as fused
 from posttrain.models.attention import ForestPlan
-from posttrain.models.cpu import linear as products
+from posttrain.models.cpu.linear import PACKED_FOR, PRODUCTS
 from posttrain.models.decoding import Decoder
 from posttrain.types import Sampling
 from tests.model_helpers import ARCHITECTURES, small_model
@@ -33,15 +33,16 @@ def both_logits(lm: LanguageModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Of the model's own layers and of the fused step, for a row of seven tokens with odd positions."""
     ids, positions, plan = torch.arange(5, 12), torch.tensor([0, 1, 2, 3, 50, 51, 200]), ForestPlan([Node(-1, 7)])
     with torch.no_grad():
-        return lm.head(lm.hidden_states(ids, positions, plan)), Decoder(lm.module).logits(ids, positions, plan)
+        hidden = lm.hidden_states(ids, positions, plan)
+        return lm.head(hidden), lm.kernels.decoder(lm.module).logits(ids, positions, plan)
 
 
 def test_what_is_known() -> None:
     """Families with the same layers; a sliding window is refused by packing, not here."""
-    known = {name for name in ARCHITECTURES if fused.knows(small_model(name).module)}
+    known = {name for name in ARCHITECTURES if fused.is_supported(small_model(name).module)}
     assert known == {*KNOWN, "mistral-sliding"}
     with pytest.raises(ValueError, match="GPT2LMHeadModel is not of a family"):
-        Decoder(small_model("gpt-2").module)
+        Decoder(small_model("gpt-2").module, PRODUCTS)
 
 
 @pytest.mark.parametrize("architecture", KNOWN)
@@ -72,8 +73,8 @@ def test_packed_products_serve_any_number_of_rows(inputs: int, outputs: int) -> 
     """The layout is made for PACKED_FOR rows; fewer and more of them, one and odd numbers too, give x W' + b."""
     generator = torch.Generator().manual_seed(0)
     linear = torch.nn.Linear(inputs, outputs)
-    product = decoder._linear([linear])
-    for rows in (*range(1, 2 * products.PACKED_FOR + 2, 3), 200, 513):
+    product = decoder._linear(PRODUCTS, [linear])
+    for rows in (*range(1, 2 * PACKED_FOR + 2, 3), 200, 513):
         x = torch.randn(rows, inputs, generator=generator)
         with torch.no_grad():
             torch.testing.assert_close(product(x), linear(x), rtol=1e-4, atol=1e-5)
@@ -81,7 +82,7 @@ def test_packed_products_serve_any_number_of_rows(inputs: int, outputs: int) -> 
 
 def sampled(engine: LocalEngine) -> tuple[int, ...]:
     (_, completion), *_ = engine.generate([Request(0, PROMPT, Sampling(12), seed=4)])
-    return completion.token_ids
+    return tuple(completion.token_ids.tolist())
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "LoRA"])

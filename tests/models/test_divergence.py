@@ -101,7 +101,7 @@ def test_chunked_equals_dense(
     beta: float, temperature: float, chunk_rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(divergence, "CHUNK_ELEMENTS", 2 * 7 * chunk_rows)
-    monkeypatch.setattr(divergence, "BLOCK_ROWS", 3)
+    monkeypatch.setattr("posttrain.models.cpu.linear.BLOCK_ROWS", 3)
     student, teacher = heads(biased=biased)
     weights = torch.linspace(0.1, 1.0, 11, dtype=torch.float64)
     options = {"beta": beta, "temperature": temperature}

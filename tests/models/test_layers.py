@@ -6,6 +6,7 @@ import torch
 from torch.autograd import gradcheck
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, rotate_half
 
+from posttrain.models.cpu.linear import PRODUCTS
 from posttrain.models.layers import NormLinears, RmsNorm, Rotate, SwiGlu, SwiGluLinear
 
 
@@ -45,13 +46,14 @@ def test_linears_of_a_norm() -> None:
     x, norm, first, second, bias = random(4, 6), random(6), random(3, 6), random(2, 6), random(2)
     h = RmsNorm.apply(x, norm, 1e-2)
     linear = torch.nn.functional.linear
-    both = NormLinears.apply(x, norm, 1e-2, first, None, second, bias)
+    both = NormLinears.apply(PRODUCTS, x, norm, 1e-2, first, None, second, bias)
     torch.testing.assert_close(both, (linear(h, first), linear(h, second, bias)))
-    assert gradcheck(lambda *t: NormLinears.apply(t[0], t[1], 1e-2, t[2], None, *t[3:]), (x, norm, first, second, bias))
+    computed = lambda *t: NormLinears.apply(PRODUCTS, t[0], t[1], 1e-2, t[2], None, *t[3:])  # noqa: E731
+    assert gradcheck(computed, (x, norm, first, second, bias))
 
 
 def test_linear_of_a_swiglu() -> None:
     gate, up, weight, bias = random(3, 5), random(3, 5, seed=1), random(4, 5), random(4)
     expected = torch.nn.functional.linear(SwiGlu.apply(gate, up), weight, bias)
-    torch.testing.assert_close(SwiGluLinear.apply(gate, up, weight, bias), expected)
-    assert gradcheck(SwiGluLinear.apply, (gate, up, weight, bias))
+    torch.testing.assert_close(SwiGluLinear.apply(PRODUCTS, gate, up, weight, bias), expected)
+    assert gradcheck(lambda *t: SwiGluLinear.apply(PRODUCTS, *t), (gate, up, weight, bias))

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,14 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from posttrain.arrays import KeptTokens
 from posttrain.batch import packing
 from posttrain.batch.packing import Branch, Tree, micro_batches, pack
 from posttrain.batch.types import Batch, Node
 from posttrain.models import LanguageModel, attention, load_model, weights_hash
 from posttrain.models import token_logprobs as head
 from posttrain.models.attention import ForestPlan
-from posttrain.models.language_model import padded_rows
 from posttrain.models.layers import project
+from posttrain.models.padded import padded_rows
 from posttrain.models.token_logprobs import logprobs_from_logits, token_logprobs
 from posttrain.types import InputError
 from tests.model_helpers import (
@@ -49,7 +51,7 @@ def distinct_tokens(trees: Sequence[Tree]) -> int:
 def separate(trees: Sequence[Tree]) -> list[Tree]:
     """The same rows, each a tree of its own: nothing shared."""
     return [
-        Tree((), (replace(b, token_ids=t.trunk + b.token_ids, mask=(False,) * len(t.trunk) + b.mask),))
+        Tree((), (replace(b, token_ids=(*t.trunk, *b.token_ids), mask=(*[False] * len(t.trunk), *b.mask)),))
         for t in trees
         for b in t.branches
     ]
@@ -175,7 +177,7 @@ def test_splitting_and_sharing_do_not_change_the_gradient(tiny: LanguageModel) -
 def test_padded_rows_equal_packed_ones(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fall-back of the same model: same log-probabilities, supports, temperature, entropy, same gradient."""
     batch = pack(random_trees(7))
-    batch = replace(batch, supports=random_supports(batch, 7))
+    batch = replace(batch, kept_token_ids=KeptTokens.of(random_supports(batch, 7)))
     packed = tiny.logprobs(batch, temperature=0.7, entropy=True)
     packed_gradient = weighted_gradient(batch.weights, packed.logprobs, tiny.module)
     monkeypatch.setattr(tiny, "packed", False)
@@ -191,19 +193,19 @@ def test_values_are_read_before_their_tokens(model: str) -> None:
     log-probabilities beside them."""
     lm = small_model(model)
     batch = pack(random_trees(11))
-    with pytest.raises(ValueError, match="no scalar head"):
+    with pytest.raises(ValueError, match="no value head"):
         lm.values(batch)
-    lm.add_scalar_head()
+    lm.add_value_head()
     assert not lm.values(batch).any()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        lm.scalar_head.weight.normal_(generator=generator)
-        lm.scalar_head.bias.fill_(0.25)
+        lm.value_head.weight.normal_(generator=generator)
+        lm.value_head.bias.fill_(0.25)
     expected = []
     for row, column in zip(*(t.tolist() for t in padded_rows(batch)[1].unbind(1)), strict=True):
         ids = torch.tensor([padded_rows(batch)[0][row][: column + 1]])
         with torch.no_grad():
-            expected.append(float(lm.scalar_head(lm.module.base_model(input_ids=ids).last_hidden_state[0, -1])))
+            expected.append(float(lm.value_head(lm.module.base_model(input_ids=ids).last_hidden_state[0, -1])))
     both = []
     for packed in (True, False):
         lm.packed = packed
@@ -220,7 +222,9 @@ def test_temperature_and_supports(tiny: LanguageModel, temperature: float, restr
     """log softmax(logits / T) over the vocabulary, or over the kept tokens alone; a lone kept token has log 1 = 0."""
     batch = pack(random_trees(11))
     supports = random_supports(batch, 11) if restricted else None
-    got = tiny.logprobs(replace(batch, supports=supports), temperature).logprobs.detach()
+    got = tiny.logprobs(
+        replace(batch, kept_token_ids=supports and KeptTokens.of(supports)), temperature
+    ).logprobs.detach()
     expected = plain_logprobs(plain_copy(tiny), batch, temperature, supports).detach()
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=3e-5)
     if supports is not None:
@@ -231,8 +235,8 @@ def test_temperature_and_supports(tiny: LanguageModel, temperature: float, restr
 def test_nothing_to_train(tiny: LanguageModel, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch whose rows train nothing has no log-probabilities, and is no error."""
     monkeypatch.setattr(tiny, "packed", packed)
-    for supports in (None, ()):
-        batch = pack([Tree((), (Branch((5, 6), (False, False), (), supports=supports),))])
+    for kept in (None, KeptTokens.of([])):
+        batch = pack([Tree((), (Branch((5, 6), (False, False), (), kept_token_ids=kept),))])
         assert tiny.logprobs(batch).logprobs.shape == (0,)
 
 
@@ -251,7 +255,7 @@ def test_architectures_pack_or_fall_back(architecture: str) -> None:
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=5e-5)
     gradients = weighted_gradient(batch.weights, got, lm.module), weighted_gradient(batch.weights, expected, plain)
     assert worst_relative(*gradients) < 1e-4
-    rows = [t.trunk + b.token_ids for t in trees for b in t.branches]
+    rows = [(*t.trunk, *b.token_ids) for t in trees for b in t.branches]
     expected_tokens = distinct_tokens(trees) if lm.packed else len(rows) * max(map(len, rows))
     assert lm.forwarded_tokens == expected_tokens
 
@@ -280,7 +284,7 @@ def test_chunked_head(
         targets,
         bias=leaves[2] if biased else None,
         temperature=0.6,
-        supports=supports,
+        kept=supports and KeptTokens.of(supports),
         entropy=True,
     )
     exact = [t.double().requires_grad_() for t in (hidden, weight, bias)]
@@ -313,9 +317,9 @@ def test_plain_head_by_hand() -> None:
         return math.exp(float(logprobs_from_logits(logits, target, **options).logprobs))  # type: ignore[arg-type]
 
     assert chosen() == pytest.approx(2 / 8)
-    assert chosen(supports=[(0, 1)]) == pytest.approx(2 / 3)
+    assert chosen(kept=KeptTokens.of([(0, 1)])) == pytest.approx(2 / 3)
     assert chosen(temperature=0.5) == pytest.approx(4 / 30)
-    out = logprobs_from_logits(logits, target, supports=[(0, 1)], entropy=True)
+    out = logprobs_from_logits(logits, target, kept=KeptTokens.of([(0, 1)]), entropy=True)
     assert float(out.entropy) == pytest.approx(math.log(3) - 2 / 3 * math.log(2))  # type: ignore[arg-type]
 
 
@@ -388,12 +392,12 @@ def test_a_layer_with_an_adapter_by_one_function() -> None:
     trained = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
     x = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0)).requires_grad_()
     results = []
-    for compute in (project, lambda layer, x: layer(x)):
+    for compute in (partial(project, lm.kernels.products), lambda layer, x: layer(x)):
         y = compute(layer, x)
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, *trained])])
     torch.testing.assert_close(results[0], results[1])
     with lm.without_adapter():
-        torch.testing.assert_close(project(layer, x), layer.base_layer(x))
+        torch.testing.assert_close(project(lm.kernels.products, layer, x), layer.base_layer(x))
 
 
 def test_adapter_starts_as_the_base_and_trains_alone(tiny: LanguageModel) -> None:

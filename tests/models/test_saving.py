@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from posttrain.cli.main import main
 from posttrain.models import load_model, load_reward_model
-from posttrain.models.dtypes import finest, rounded, save_dtype
 from posttrain.models.load import cache_folder, model_folder
+from posttrain.models.weights import finest, rounded, save_dtype
 from posttrain.runs import log as runlog
 from posttrain.types import RunFailed
 from tests.training_helpers import events, pair_rows, sft_rows, write_rows

@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from posttrain.config import EvalConfig, RunConfig
-from posttrain.evals.evaluations import differences
 from posttrain.evals.run import run_eval
+from posttrain.evals.settings import differences
 from posttrain.recipes.evaluate import Evaluator
 from posttrain.recipes.load import load_recipe, shipped_recipes
 from posttrain.recipes.run import _same_recipe, run_recipe
-from posttrain.recipes.stage_check import check_stages
 from posttrain.recipes.stages import START
 from posttrain.runs.reader import Run
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
+from tests.recipe_helpers import check_stages
 from tests.training_helpers import write_rows
 
 

@@ -22,11 +22,11 @@ from posttrain.models import load_model
 from posttrain.models.load import model_folder
 from posttrain.recipes.load import load_recipe
 from posttrain.recipes.run import _claim, run_recipe
-from posttrain.recipes.stage_check import check_stages
 from posttrain.rewards.registry import Spec
 from posttrain.rows import CompletionRow, MessagesRow, row_prompts
 from posttrain.train.average import average_models
 from posttrain.types import InputError, Message
+from tests.recipe_helpers import check_stages
 from tests.training_helpers import metrics, pair_rows, sft_rows, write_rows
 
 

@@ -439,7 +439,7 @@ def test_a_model_here_answers_as_its_engine_does() -> None:
     answer, too_long = asyncio.run(model.answers([Question(messages), long]))
     stop = "length" if completion.stop_reason == "length" else "stop"
     assert answer == Reply(
-        lm.chat.decode(completion.token_ids), stop, len(request.prompt_ids), len(completion.token_ids)
+        lm.chat.decode(completion.token_ids.tolist()), stop, len(request.prompt_ids), len(completion.token_ids)
     )
     assert isinstance(too_long, EndpointError) and "do not fit the context" in str(too_long)
     assert isinstance(asyncio.run(outcomes_of(model, ["word " * lm.context]))[0], Unclear)

@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a reward model of three members, in place of a finished run."""
     folder = tmp_path_factory.mktemp("reward") / "rm"
     lm = load_model("tiny-random")
-    lm.add_score_head(3, seed=1)
+    lm.add_reward_head(3, seed=1)
     folder.mkdir()
     lm.save(folder / "model")
     return folder

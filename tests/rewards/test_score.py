@@ -79,7 +79,7 @@ def test_completions_of_another_name_are_read_and_told(capsys: pytest.CaptureFix
     info_once.cache_clear()
     text = json.dumps({"prompt": "2+2?", name: "4", "answer": "4"}) + "\n"
     assert [row["score"] for row in score("math", text)[0]] == [1.0]
-    assert f"<stdin>: read as completions: {name}" in capsys.readouterr().err.splitlines()
+    assert capsys.readouterr().err.splitlines()[0] == f"<stdin>: read as completions: {name}"
 
 
 def test_completions_that_could_be_two_columns_are_not_guessed() -> None:

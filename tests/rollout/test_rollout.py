@@ -20,7 +20,7 @@ from posttrain.models import LanguageModel
 from posttrain.models.tiny import tiny_tokenizer
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import (
-    Plan,
+    RolloutRequest,
     collect,
     fit_tasks,
     regroup,
@@ -30,6 +30,8 @@ from posttrain.rollout import (
     sample,
     score,
 )
+from posttrain.runs.log import RunLog, read_rollouts
+from posttrain.runs.reader import Run
 from posttrain.types import Completion, InputError, Message, Rollout, RunFailed, Sample, Sampling, Score, Task
 
 
@@ -78,9 +80,9 @@ class LengthScorer:
         return [Score(float(s.columns["n"]), {"n": float(s.columns["n"])}) for s in samples]
 
 
-def plans(count: int, group: int) -> list[Plan]:
+def plans(count: int, group: int) -> list[RolloutRequest]:
     tasks = [Task(f"t{i}", f"prompt {i}", {"n": i}) for i in range(count)]
-    return [Plan(t, g, Sampling(8), seed=group * i + g) for i, t in enumerate(tasks) for g in range(group)]
+    return [RolloutRequest(t, g, Sampling(8), seed=group * i + g) for i, t in enumerate(tasks) for g in range(group)]
 
 
 def test_order_is_that_of_the_plans(tiny: LanguageModel) -> None:
@@ -92,10 +94,10 @@ def test_order_is_that_of_the_plans(tiny: LanguageModel) -> None:
     for plan, rollout in zip(made, rollouts, strict=True):
         prompt = tiny.chat.prompt_ids(plan.task.prompt)
         (segment,) = rollout.segments
-        assert segment.token_ids == (*prompt, 40 + plan.seed, tiny.chat.turn_end)
-        assert segment.sampled == (False,) * len(prompt) + (True, True)
-        assert segment.sampler_logprobs == (0.0,) * len(prompt) + (-0.5, -0.25)
-        assert segment.versions == (-1,) * len(prompt) + (4, 4)
+        assert segment.token_ids.tolist() == [*prompt, 40 + plan.seed, tiny.chat.turn_end]
+        assert segment.sampled.tolist() == [False] * len(prompt) + [True, True]
+        assert segment.sampler_logprobs.tolist() == [0.0] * len(prompt) + [-0.5, -0.25]
+        assert segment.versions.tolist() == [-1] * len(prompt) + [4, 4]
         assert rollout.text == tiny.chat.decode([40 + plan.seed]) and rollout.response_length == 2
     assert [r.prompt_ids for r in engine.asked] == [tiny.chat.prompt_ids(p.task.prompt) for p in made]
 
@@ -252,37 +254,38 @@ def test_regroup_splits_at_tasks_and_at_index_zero() -> None:
 
 def test_statuses(tiny: LanguageModel) -> None:
     """A random model seldom ends within 3 tokens: `truncated`, without an error."""
-    rollouts = sample(LocalEngine(tiny), tiny.chat, [Plan(Task("t", "p"), 0, Sampling(3, temperature=0.0), 0)])
+    rollouts = sample(
+        LocalEngine(tiny), tiny.chat, [RolloutRequest(Task("t", "p"), 0, Sampling(3, temperature=0.0), 0)]
+    )
     assert [(r.status, r.error, r.response_length) for r in rollouts] == [("truncated", None, 3)]
     answered = sample(BackwardsEngine(tiny.chat.turn_end), tiny.chat, plans(1, 1))
     assert answered[0].status == "ok"
 
 
-def test_json_round_trip_is_exact(tiny: LanguageModel) -> None:
-    """Real rollouts with supports, conversational prompts and a failed one, through text and back: equal to the bit,
-    floats included."""
+def test_records_are_read_as_they_were(tiny: LanguageModel, tmp_path: Path) -> None:
+    """Real rollouts with kept tokens, conversational prompts and a failed one, through a run folder and back: equal to
+    the bit, floats included."""
     tasks = [Task("a", "What is 2 + 2?"), Task("b", (Message("system", "Be brief."), Message("user", "Grüße?")))]
     sampling = Sampling(12, temperature=0.9, top_p=0.8)
-    made = [Plan(t, g, sampling, rollout_seed(0, 1, i, g)) for i, t in enumerate(tasks) for g in range(3)]
+    made = [RolloutRequest(t, g, sampling, rollout_seed(0, 1, i, g)) for i, t in enumerate(tasks) for g in range(3)]
     rollouts = sample(LocalEngine(tiny), tiny.chat, made)
-    rollouts += sample(BackwardsEngine(2, frozenset({0})), tiny.chat, [Plan(tasks[0], 3, sampling, 5)])
-    assert rollouts[-1].status == "failed" and all(r.segments[0].supports for r in rollouts[:-1])
+    rollouts += sample(BackwardsEngine(2, frozenset({0})), tiny.chat, [RolloutRequest(tasks[0], 3, sampling, 5)])
+    assert rollouts[-1].status == "failed" and all(r.segments[0].kept_token_ids for r in rollouts[:-1])
     values = [
         Score(0.1 + 0.2, {"math": 0.1 + 0.2, "format": None}),
         Score(1 / 3, {"math": 1e-300}, step_values=(1 / 3, 0.1 + 0.2)),
         Score(None, {}, "timed out"),
     ]
-    for k, rollout in enumerate(rollouts):
-        value = values[k % 3]
-        line = json.dumps(rollout_to_json(7, rollout, value, advantage=None), allow_nan=False)
-        assert "\n" not in line
-        again, scored = rollout_from_json(json.loads(line), sampling, tiny.chat)
-        assert again == rollout and scored == value
-    old = {k: v for k, v in rollout_to_json(7, rollouts[0], values[0], None).items() if k != "messages"}
-    del old["environment_reward"]
-    assert rollout_from_json(old, sampling, tiny.chat) == (rollouts[0], values[0])  # as lines once were
-    row = rollout_to_json(7, rollouts[0], values[0], advantage=-0.7)
-    assert (row["step"], row["task"], row["text"], row["advantage"]) == (7, "a", rollouts[0].text, -0.7)
+    pairs = [(rollout, values[k % 3]) for k, rollout in enumerate(rollouts)]
+    with RunLog(tmp_path / "run", {}, resume=False) as log:
+        log.rollouts(rollout_to_json(7, rollout, value, advantage=-0.7) for rollout, value in pairs)
+    rows = read_rollouts(log.out, lambda row: None)
+    assert [rollout_from_json(row, sampling, tiny.chat) for row in rows] == pairs
+    assert (rows[0]["step"], rows[0]["task"], rows[0]["text"], rows[0]["advantage"]) == (7, "a", rollouts[0].text, -0.7)
+    (row, *_) = Run(log.out).rollouts(step=7)
+    assert len(row["segments"][0]["supports"]) == len(row["segments"][0]["token_ids"])
+    old = {k: v for k, v in row.items() if k not in ("messages", "environment_reward")}
+    assert rollout_from_json(json.loads(json.dumps(old)), sampling, tiny.chat) == pairs[0]  # as lines once were
 
 
 def test_rollout_seeds_differ_and_depend_on_all_four_numbers() -> None:

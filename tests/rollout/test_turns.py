@@ -15,16 +15,16 @@ from posttrain.models import LanguageModel
 from posttrain.models.flops import FlopCounter
 from posttrain.rollout import (
     Limits,
-    Plan,
+    RolloutRequest,
     collect,
     fit_tasks,
     rollout_from_json,
     rollout_to_json,
     sample,
-    sampled_spans,
     sampling_flops,
     score,
 )
+from posttrain.runs.rollouts import to_disk
 from posttrain.types import Group, InputError, Message, Rollout, Sampling, Score, Task
 from tests.chat_templates import TOOL, Lost, Reply, ScriptedEngine, ScriptedEnvironment, styled_tokenizer
 
@@ -40,14 +40,17 @@ def tokens(text: str) -> tuple[int, ...]:
     return tuple(TOKENIZER(text, add_special_tokens=False)["input_ids"])
 
 
-def plans(count: int, new: int = 500) -> list[Plan]:
-    return [Plan(Task(f"t{i}", f"q{i}", {"n": i}), 0, Sampling(new), 10 + i, episode_seed=70 + i) for i in range(count)]
+def plans(count: int, new: int = 500) -> list[RolloutRequest]:
+    return [
+        RolloutRequest(Task(f"t{i}", f"q{i}", {"n": i}), 0, Sampling(new), 10 + i, episode_seed=70 + i)
+        for i in range(count)
+    ]
 
 
 def talk(
     replies: Mapping[int, Sequence[Reply | Lost]],
     *texts: str,
-    made: Sequence[Plan] | None = None,
+    made: Sequence[RolloutRequest] | None = None,
     limits: Limits = LIMITS,
     backwards: bool = False,
     **options: Any,
@@ -138,7 +141,7 @@ def test_a_lost_environment_fails_its_rollout_alone() -> None:
         Score(None, reason="worker died"),
         Score(2.0, {"environment": 2.0}),
     ]
-    assert rollouts[0].segments[0].token_ids == CHAT.prompt_ids("q0") and rollouts[0].response_length == 0
+    assert rollouts[0].prompt_ids == CHAT.prompt_ids("q0") and rollouts[0].response_length == 0
 
 
 def test_an_environment_lost_at_the_end_fails_too() -> None:
@@ -160,7 +163,7 @@ def test_tool_results_follow_their_calls_and_ids_count_on() -> None:
     assert [m.role for m in rollout.messages] == ["assistant", "tool", "assistant", "tool", "assistant"]
     assert [m.content for m in rollout.messages] == ["so", "2", "", "2", "two"]
     (row,) = rollout.segments
-    assert [TOKENIZER.decode(row.token_ids[s.start : s.stop]) for s in sampled_spans(row)] == [
+    assert [TOKENIZER.decode(row.token_ids[s.start : s.stop]) for s in row.sampled_spans] == [
         f"so {CALL}<|im_end|>",
         f"{CALL}<|im_end|>",
         "two<|im_end|>",
@@ -179,7 +182,7 @@ def test_a_call_that_cannot_be_read_is_told_to_the_model_and_not_to_the_environm
 def test_first_observations() -> None:
     messages = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"))
     tasks = [Task("text", "q"), Task("user", messages), Task("none", messages[:1]), Task("nothing", "q")]
-    made = [Plan(task, 0, Sampling(50), 0) for task in tasks]
+    made = [RolloutRequest(task, 0, Sampling(50), 0) for task in tasks]
     first = {0: "see", 1: " see", 2: "see \ud83d"}
     _, engine, _ = talk({i: [DONE] for i in range(4)}, "a", made=made, first=first)
     prompts = [TOKENIZER.decode(asked[0].prompt_ids) for asked in engine.asked.values()]
@@ -254,8 +257,8 @@ def test_json_holds_a_conversation_exactly() -> None:
     replies = [Reply((Message("tool", "2", tool_call_id="call00000"),), False), MORE, DONE]
     (rollout,) = sample(engine, chat, plans(1), None, ScriptedEnvironment({0: replies}, (TOOL,)), LIMITS)
     assert len(rollout.segments) == 2 and rollout.messages[0].tool_calls
-    line = json.dumps(rollout_to_json(1, rollout, Score(3.0, {"environment": 3.0}), 0.5), allow_nan=False)
-    again, value = rollout_from_json(json.loads(line), rollout.sampling, chat)
+    (line,), _ = to_disk([rollout_to_json(1, rollout, Score(3.0, {"environment": 3.0}), 0.5)])
+    again, value = rollout_from_json(json.loads(json.dumps(line, allow_nan=False)), rollout.sampling, chat)
     assert value == Score(3.0, {"environment": 3.0})
     assert again.environment_state is None and rollout.environment_state == b"state 0"
     assert rollout_to_json(1, again, value, 0.5) == rollout_to_json(1, rollout, value, 0.5)
@@ -265,7 +268,7 @@ def test_json_holds_a_conversation_exactly() -> None:
 def real(tiny: LanguageModel) -> tuple[list[Group], LocalEngine]:
     """Conversations of the tiny model, whose turns end with a letter that is drawn often enough."""
     sampling = Sampling(40, stop=("e", "a", "o", " "))
-    made = [Plan(Task(f"t{i}", f"task {i}"), g, sampling, 2 * i + g) for i in range(3) for g in range(2)]
+    made = [RolloutRequest(Task(f"t{i}", f"task {i}"), g, sampling, 2 * i + g) for i in range(3) for g in range(2)]
     replies = {i: [MORE, Reply((Message("tool", "3"),), False), DONE] for i in range(6)}
     engine = LocalEngine(tiny, slots=4)
     return collect(engine, tiny.chat, None, made, None, ScriptedEnvironment(replies), Limits(3, 600)), engine
@@ -277,7 +280,7 @@ def test_conversations_of_a_real_model_are_repeated_exactly_and_counted(tiny: La
     groups, engine = real(tiny)
     assert real(tiny)[0] == groups
     assert [[r.index for r in g.rollouts] for g in groups] == [[0, 1]] * 3
-    turns = [sum(1 for s in r.segments for _ in sampled_spans(s)) for g in groups for r in g.rollouts]
+    turns = [sum(1 for s in r.segments for _ in s.sampled_spans) for g in groups for r in g.rollouts]
     assert max(turns) == 3
     counted = sampling_flops(FlopCounter(linear=1, head=0, attention=0), groups)
     assert 0.8 * 2 * engine.forwarded_tokens < counted <= 2 * engine.forwarded_tokens

@@ -274,7 +274,8 @@ def test_a_stored_reference_of_other_data_is_told(tmp_path: Path) -> None:
     example = Example("a", (1, 2), ((3, 4), (5,)), (True, False), "a")
     stored = {"a/0": torch.zeros(2), "a/1": torch.zeros(1)}
     policy: Any = None  # none is asked
-    assert StoredReference(policy, stored, tmp_path, 0.0).logprobs([example]) == [(0.0, 0.0), (0.0,)]
+    found = StoredReference(policy, stored, tmp_path, 0.0).logprobs([example])
+    assert [values.tolist() for values in found] == [[0.0, 0.0], [0.0]]
     for other in ({"a/0": torch.zeros(2)}, stored | {"a/1": torch.zeros(2)}):
         with pytest.raises(RunFailed, match="remove it, and --resume computes it again"):
             StoredReference(policy, other, tmp_path, 0.0).logprobs([example])
@@ -284,7 +285,6 @@ def test_a_stored_reference_of_other_data_is_told(tmp_path: Path) -> None:
     "segment",
     [
         {"token_ids": (1, 10**9)},
-        {"token_ids": (1, "a")},
         {"token_ids": (1, -1)},
         {"sampler_logprobs": (0.0, float("nan"))},
         {"sampler_logprobs": (0.0, 0.5)},
@@ -292,10 +292,11 @@ def test_a_stored_reference_of_other_data_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_tokens_that_are_no_rollout_are_not_trained_on(segment: dict[str, Any]) -> None:
-    whole = Segment(
-        token_ids=(1, 2), sampled=(False, True), sampler_logprobs=(0.0, -0.5), versions=(0, 0), supports=None
-    )
+    whole = Segment(token_ids=(1, 2), sampled=(False, True), sampler_logprobs=(0.0, -0.5), versions=(0, 0))
     rollout = Rollout("a", 0, Sampling(2), 0, (), (whole,), "ok", None)
     assert trainable(rollout, 259)
     assert not trainable(replace(rollout, segments=(replace(whole, **segment),)), 259)
     assert not trainable(replace(rollout, segments=()), 259)
+    for wrong in ({"token_ids": (1, "a")}, {"token_ids": (1, 2.5)}, {"sampler_logprobs": (0.0, None)}):
+        with pytest.raises(TypeError, match="cannot be"):
+            replace(whole, **wrong)

@@ -31,13 +31,13 @@ def smollm2() -> LanguageModel:
 def branch(prompt: tuple[int, ...], completion: Completion) -> Branch:
     segment = Segment.of(prompt, completion)
     n = segment.sampled_count
-    return Branch(segment.token_ids, segment.sampled, (1.0 / n,) * n, supports=completion.supports)
+    return Branch(segment.token_ids, segment.sampled, (1.0 / n,) * n, kept_token_ids=completion.kept_token_ids)
 
 
 def unshared(trees: Sequence[Tree]) -> list[list[Tree]]:
     """The same rows, each a forest of its own, in which nothing is shared."""
     return [
-        [Tree((), (replace(b, token_ids=t.trunk + b.token_ids, mask=(False,) * len(t.trunk) + b.mask),))]
+        [Tree((), (replace(b, token_ids=(*t.trunk, *b.token_ids), mask=(*[False] * len(t.trunk), *b.mask)),))]
         for t in trees
         for b in t.branches
     ]
@@ -52,7 +52,7 @@ def test_greedy_takes_the_best_token(smollm2: LanguageModel) -> None:
     for request in requests:
         completion = answers[request.id]
         with torch.no_grad():
-            row = torch.tensor([request.prompt_ids + completion.token_ids])
+            row = torch.tensor([[*request.prompt_ids, *completion.token_ids.tolist()]])
             logits = smollm2.module(input_ids=row).logits[0, len(request.prompt_ids) - 1 : -1]
         drawn = torch.tensor(completion.token_ids)
         chosen = logits.gather(1, drawn[:, None])[:, 0]
@@ -61,7 +61,7 @@ def test_greedy_takes_the_best_token(smollm2: LanguageModel) -> None:
         torch.testing.assert_close(torch.tensor(completion.sampler_logprobs), expected, rtol=0, atol=1e-4)
         ended = completion.token_ids[-1] in smollm2.chat.end_ids
         assert completion.stop_reason == ("stop" if ended else "length")
-        assert not smollm2.chat.end_ids & set(completion.token_ids[:-1])
+        assert not smollm2.chat.end_ids & set(completion.token_ids[:-1].tolist())
 
 
 @pytest.mark.parametrize("prompt", range(20))

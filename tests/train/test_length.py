@@ -322,7 +322,7 @@ def test_settings_of_data_come_back_as_they_were(
         monkeypatch.setattr(f"posttrain.train.generate.{name}.source_of", lambda *_: FakeSource())
         monkeypatch.setattr(f"posttrain.train.generate.{name}.fitting", stopped)
     with pytest.raises(RunFailed, match="here"):
-        methods.METHODS[method].run(config)
+        methods.METHODS[method].function(config)
     found = own_settings(tmp_path / "run", {}, method)
     assert kind(**found) == config.model_copy(update={"resume": True})
 
@@ -343,6 +343,10 @@ def test_how_many_answers_are_written_is_no_matter_of_checkpoints(tmp_path: Path
     with pytest.raises(InputError, match="keep was 1"):
         compare(file, settings | {"keep": 2}, True, Progress)
     assert compare(file, settings | {"endpoint_retries": 2}, False, Progress).settings
+    assert compare(file, settings | {"reward_workers": 2}, False, Progress).settings
+    del settings["reward_workers"]  # of an earlier version
+    file.write_text(yaml.safe_dump(settings))
+    assert not compare(file, settings | {"reward_workers": None}, False, Progress).settings
 
 
 def test_an_average_is_resumed_with_its_models(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

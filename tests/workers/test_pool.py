@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bdb
 import os
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def loop(response):
     return later(response)
 def stopped(response):
     raise KeyboardInterrupt
+def quits(response):
+    import bdb
+    raise bdb.BdbQuit
 def fails(response):
     raise ValueError("no")
 def leaves(response):
@@ -76,16 +80,20 @@ def test_without_workers_no_time_limit_holds(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("fails", "ValueError: no at own.py:19"), ("leaves", "SystemExit: 3 at own.py:21")]
+    ("name", "reason"), [("fails", "ValueError: no at own.py:22"), ("leaves", "SystemExit: 3 at own.py:24")]
 )
 def test_a_failure_in_this_process_costs_its_sample(file: Path, name: str, reason: str) -> None:
     (score,) = scores(file, name, 0, SAMPLES[:1])[0]
     assert score.reason == f"{name}: {reason}"
 
 
-def test_an_interrupt_in_this_process_is_the_users(file: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        scores(file, "stopped", 0)
+@pytest.mark.parametrize(("name", "error"), [("stopped", KeyboardInterrupt), ("quits", bdb.BdbQuit)])
+def test_an_interrupt_in_this_process_is_the_users(file: Path, name: str, error: type[BaseException]) -> None:
+    """In a worker it is the failure of the sample, as whatever a reward raises."""
+    with pytest.raises(error):
+        scores(file, name, 0)
+    (score,) = scores(file, name, 1, SAMPLES[:1])[0]
+    assert score.reason is not None and score.reason.startswith(f"{name}: {error.__name__}")
 
 
 def test_in_this_process_beside_a_running_loop(file: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 
+from posttrain.arrays import floats, ints
 from posttrain.engine.base import Request
 from posttrain.engine.local.groups import GroupDecoder
 from posttrain.engine.local.rows import Row
@@ -76,7 +77,7 @@ class LocalEngine:
                     row.stop_reason = "cancelled"
             for request in [r for r in queue if r.id in self._cancelled]:
                 queue.remove(request)
-                yield request.id, Completion((), (), (), "cancelled")
+                yield request.id, Completion(ints([]), floats([]), ints([]), "cancelled")
             with torch.inference_mode():
                 decoder.drop_ended()
                 decoder.admit(queue)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from posttrain.arrays import Ints, KeptTokens, floats, ints
 from posttrain.engine.base import Request
 from posttrain.engine.local.sampling import Draw, draw
 from posttrain.models.language_model import LanguageModel
@@ -22,7 +23,7 @@ class Row:
         self.rng = np.random.Generator(np.random.Philox(request.seed))
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
-        self.supports: list[tuple[int, ...]] = []
+        self.kept: list[Ints] = []
         self.stop_reason: StopReason | None = None
 
     @property
@@ -33,11 +34,11 @@ class Row:
     def completion(self) -> Completion:
         assert self.stop_reason is not None
         return Completion(
-            tuple(self.token_ids),
-            tuple(self.logprobs),
-            (self.version,) * len(self.token_ids),
+            ints(self.token_ids),
+            floats(self.logprobs),
+            ints([self.version] * len(self.token_ids)),
             self.stop_reason,
-            tuple(self.supports) if self.request.sampling.truncated else None,
+            KeptTokens.of(self.kept) if self.request.sampling.truncated else None,
         )
 
 
@@ -59,8 +60,8 @@ def _append(lm: LanguageModel, rows: Sequence[Row], drawn: Draw) -> None:
         sampling = row.request.sampling
         row.token_ids.append(tokens[i])
         row.logprobs.append(logprobs[i])
-        if drawn.supports is not None:
-            row.supports.append(drawn.supports[i])
+        if drawn.kept is not None:
+            row.kept.append(drawn.kept[i])
         if tokens[i] in lm.chat.end_ids or (sampling.stop and _stops(lm, row)):
             row.stop_reason = "stop"
         elif len(row.token_ids) == sampling.max_new_tokens:

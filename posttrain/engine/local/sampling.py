@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from posttrain.arrays import Ints, ints
 from posttrain.types import Sampling
 
 TOP_P_FIRST_TRY = 512
@@ -21,7 +23,7 @@ class Draw(NamedTuple):
 
     tokens: torch.Tensor
     logprobs: torch.Tensor
-    supports: list[tuple[int, ...]] | None
+    kept: list[Ints] | None
 
 
 def draw(logits: torch.Tensor, sampling: Sampling, uniforms: Sequence[float]) -> Draw:
@@ -45,8 +47,8 @@ def draw(logits: torch.Tensor, sampling: Sampling, uniforms: Sequence[float]) ->
     values = values.masked_fill(~keep, float("-inf"))
     log_z = values.logsumexp(-1)
     place = _inverse_cdf((values - log_z[:, None]).exp_(), u)
-    supports = [tuple(sorted(row[k].tolist())) for row, k in zip(ids, keep, strict=True)]
-    return Draw(_chosen(ids, place), _chosen(values, place) - log_z, supports)
+    rows = zip(ids.cpu().numpy(), keep.cpu().numpy(), strict=True)
+    return Draw(_chosen(ids, place), _chosen(values, place) - log_z, [ints(np.sort(row[kept])) for row, kept in rows])
 
 
 def _kept(scaled: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

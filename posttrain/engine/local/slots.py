@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from posttrain.batch.packing import Span, nodes_of, radix
+from posttrain.arrays import ints
+from posttrain.batch.packing import Span, nodes_of, prefix_forest
 from posttrain.engine.base import Request
 from posttrain.engine.local.rows import Row, extend
 from posttrain.models.attention import ForestPlan
@@ -100,7 +101,9 @@ class SlotDecoder:
             part = [todo.popleft()]
             while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
                 part.append(todo.popleft())
-            spans = radix([(prompt, len(prompt) - 1) for prompt in part])  # a prompt's last token is its own
+            spans = prefix_forest(
+                [(ints(prompt), len(prompt) - 1) for prompt in part]
+            )  # a prompt's last token is its own
             plan = _PrefillPlan(ForestPlan(nodes_of(spans), self.lm.device))
             ids = torch.tensor([t for span in spans for t in part[span.row][span.start : span.stop]])
             positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])

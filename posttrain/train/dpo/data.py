@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from posttrain.arrays import Floats, ints
 from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.chat import ChatFormat, Ids
 from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
@@ -67,7 +70,7 @@ def encode_example(
     return example, cut
 
 
-def mismatched(examples: Sequence[Example], limit: int) -> list[Example]:
+def shuffled_for_kl(examples: Sequence[Example], limit: int) -> list[Example]:
     """Each prompt with the response of the next example of another prompt (the first follows the last), cut to `limit`
     tokens; without those that have no such neighbour. For `kto_baseline`."""
     out = []
@@ -89,7 +92,7 @@ def counts_of(examples: Sequence[Example]) -> Counts:
 
 def example_trees(
     examples: Sequence[Example],
-    reference: Sequence[tuple[float, ...]] | None = None,
+    reference: Sequence[Floats] | None = None,
     ld_alpha: float | None = None,
 ) -> list[Tree]:
     """A tree an example: the prompt as trunk, the responses as branches in order, every response token trained.
@@ -105,13 +108,14 @@ def example_trees(
         branches = []
         for ids, good in zip(example.responses, example.desirable, strict=True):
             n = len(ids) if shared is None else shared
-            token = {"share": (1.0,) * n + (ld_alpha or 0.0,) * (len(ids) - n)}
+            token = {"share": np.where(np.arange(len(ids)) < n, 1.0, ld_alpha or 0.0)}
             if reference is not None:
                 token["ref_logprobs"] = next(given)
             row = {"desirable": float(good), "probability": example.probability}
-            mask = (False,) * len(example.prompt_ids) + (True,) * len(ids)
-            weights = (1.0 / (count * max(1, len(ids))),) * len(ids)
-            branches.append(Branch(example.prompt_ids + ids, mask, weights, token, row))
+            row_ids = ints(example.prompt_ids + ids)
+            mask = np.arange(len(row_ids)) >= len(example.prompt_ids)
+            weights = np.full(len(ids), 1.0 / (count * max(1, len(ids))))
+            branches.append(Branch(row_ids, mask, weights, token, row))
         trees.append(share_prefix(branches))
     return trees
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from posttrain.arrays import Floats
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import OnlineDpoConfig
 from posttrain.data.formats import load_tasks
 from posttrain.engine.open import open_engine
 from posttrain.rewards.scorer import open_scorer
-from posttrain.rollout import prompt_ids, sampling_flops
-from posttrain.rollout.cost import sampled_ids
+from posttrain.rollout import sampling_flops
 from posttrain.runs.log import RunLog
 from posttrain.train.data_order import bounded_steps
 from posttrain.train.dataset_stage import load_rows
@@ -23,14 +26,12 @@ from posttrain.train.dpo.reference import MovingReference
 from posttrain.train.dpo.stage import DIAGNOSTICS, StepLoss, described, primary_term
 from posttrain.train.loop import Prepared, StepResult, load_trained, make_policy, train
 from posttrain.train.observers import Observer
-from posttrain.train.policy import Policy
-from posttrain.train.rl.advantages import PerToken, Signal
-from posttrain.train.rl.batch import by_rollout, group_metrics, kl_metrics, rollout_trees
+from posttrain.train.rl.advantages import Rows, TrainingRow, scored_rows
+from posttrain.train.rl.batch import group_metrics, kl_metrics, with_numbers
 from posttrain.train.rl.rollouts import Rollouts, RolloutStage, Sources, fit_task_rows
-from posttrain.types import Group, Rollout, Task
 
 STATE = "online.json"
-Pair = tuple[Rollout, Rollout]
+Pair = tuple[TrainingRow, TrainingRow]
 """A better and a worse rollout."""
 
 
@@ -61,50 +62,38 @@ def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
 
 class OnlineDpo(RolloutStage):
     """See `Stage`. Online AI feedback (Guo et al. 2024, arXiv:2402.04792) on the rollouts of online RL: a step samples
-    groups, takes a pair of each (`pair_signals`) and makes one optimizer step on the pairs.
+    groups, takes a pair of each (`with_signs`) and makes one optimizer step on the pairs.
 
     The losses read log-probabilities at temperature 1, whatever the pairs were sampled with."""
 
     kind = "online-dpo"
     shown = ("reward", "kl", "margin", "accuracy", "response_length", "loss")
 
-    def __init__(
-        self,
-        config: OnlineDpoConfig,
-        policy: Policy,
-        rollouts: Rollouts,
-        held_out: Sequence[Task],
-        log: RunLog,
-        total_steps: int | None,
-    ) -> None:
-        self.config = config
+    def __post_init__(self) -> None:
+        config = self.config
         self.terms = config.terms()
-        self.policy = policy
-        super().__init__(rollouts, held_out)
-        self.log = log
-        self.total_steps = total_steps
         self.reference: MovingReference | None = None
         if any(term.reference for term in self.terms):
-            self.reference = MovingReference(policy, config.reference_every, config.reference_mix or 1.0)
+            self.reference = MovingReference(self.policy, config.reference_every, config.reference_mix or 1.0)
 
     def step(self, n: int) -> StepResult:
         step = self.rollouts.step(n)
         self.policy.flops += sampling_flops(self.rollouts.lm.flops, step.all)
-        groups = step.used or step.all  # where no refill brought one that differs, the step has nothing to learn
-        signals = [pair_signals(group) for group in groups]
-        self.rollouts.record(self.log, n, step, signals)
-        references = self._references([g.rollouts for g in groups])
-        pairs = [pair for members in signals for pair in pairs_of(members)]
-        metrics = group_metrics(groups, signals) | kl_metrics(groups, references) | {"pairs": len(pairs)}
+        groups = step.trained
+        rows: Rows = [with_signs(group) for group in scored_rows(groups)]
+        self.rollouts.record(self.log, n, step, rows)
+        rows = self._with_reference(rows)
+        pairs = [pair for group in rows for pair in pairs_of(group)]
+        metrics = group_metrics(groups, rows) | kl_metrics(rows) | {"pairs": len(pairs)}
         metrics |= {f"weight/{name}": weight for name, weight in self.rollouts.sources.curriculum(n).items()}
         metrics |= {"sampled_groups": len(step.all)} if self.config.max_refills else {}
-        metrics |= dict.fromkeys(("loss", *DIAGNOSTICS)) | self._gradient(pairs, references) | self.policy.step()
+        metrics |= dict.fromkeys(("loss", *DIAGNOSTICS)) | self._gradient(pairs) | self.policy.step()
         if not pairs:
             self.log.event("no_loss_token", step=n)
         if self.reference is not None:
             self.reference.follow(n)
         self.rollouts.engine.update(None, n)
-        return StepResult(metrics, step.all, [signal for group in signals for signal in group])
+        return StepResult(metrics, step.all, [row for group in rows for row in group])
 
     def save(self, folder: Path) -> None:
         (folder / STATE).write_text(json.dumps({"position": self.rollouts.position}))
@@ -116,47 +105,52 @@ class OnlineDpo(RolloutStage):
         if self.reference is not None:
             self.reference.load(folder)
 
-    def _gradient(self, pairs: Sequence[Pair], references: PerToken) -> dict[str, float]:
+    def _gradient(self, pairs: Sequence[Pair]) -> dict[str, float]:
         """Add the gradient of the losses over the pairs of the step; there may be none."""
         examples = [pair_example(pair) for pair in pairs]
-        given: list[tuple[float, ...]] | None = None
+        given: list[Floats] | None = None
         if self.reference is not None and self.config.draws_the_policy:
-            given = [references[id(rollout)] for pair in pairs for rollout in pair]
+            given = [row.ref_logprobs for pair in pairs for row in pair if row.ref_logprobs is not None]
         elif self.reference is not None:
             given = self.reference.logprobs(examples)
         loss = StepLoss(self.terms, counts_of(examples))
         trees = example_trees(examples, given, self.config.ld_alpha)
         return self.policy.forward_backward(trees, loss) | loss.weights()
 
-    def _references(self, groups: Sequence[Sequence[Rollout]]) -> PerToken:
-        """log π_ref of every sampled token, as the sampler draws; empty where no loss needs a reference."""
+    def _with_reference(self, rows: Rows) -> Rows:
+        """The rows with log π_ref of every sampled token, as the sampler draws, where a loss needs a reference."""
         if self.reference is None:
-            return {}
+            return rows
         with self.reference.reference.active():
-            return by_rollout(groups, self.policy.logprobs(rollout_trees(groups), self.config.temperature))
+            return with_numbers(
+                rows, "ref_logprobs", partial(self.policy.logprobs, temperature=self.config.temperature)
+            )
 
 
-def pair_signals(group: Group) -> list[Signal]:
-    """The scored rollouts of a group: +1 for the tokens of the first with the highest score, −1 for those of the first
-    with the lowest, 0 for the others. All are 0 where the two are equal in score or tokens, and there are none where
-    fewer than two could be scored: such a group gives no pair."""
-    scored = [(s.total, r) for r, s in zip(group.rollouts, group.scores, strict=True) if s.total is not None]
-    scored = [(total, rollout) for total, rollout in scored if rollout.response_length]
+def with_signs(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """The rows of a group with advantages: +1 for the tokens of the first with the highest score, −1 for those of the
+    first with the lowest, 0 for the others. All are 0 where the two are equal in score or tokens, and there are none
+    where fewer than two could be scored: such a group gives no pair."""
+    scored = [(row.reward, i) for i, row in enumerate(rows) if row.reward is not None]
     if len(scored) < 2:
-        return []
+        return list(rows)
     (high, best), (low, worst) = (pick(scored, key=lambda entry: entry[0]) for pick in (max, min))
-    tie = high == low or sampled_ids(best) == sampled_ids(worst)
-    signs = [0.0 if tie else float(r is best) - float(r is worst) for _, r in scored]
-    return [Signal(r, (sign,) * r.response_length) for (_, r), sign in zip(scored, signs, strict=True)]
+    tie = high == low or rows[best].rollout.sampled_ids == rows[worst].rollout.sampled_ids
+    signs = {i: 0.0 if tie else float(i == best) - float(i == worst) for _, i in scored}
+    return [
+        replace(row, advantages=np.full(len(row.sampler_logprobs), signs[i])) if i in signs else row
+        for i, row in enumerate(rows)
+    ]
 
 
-def pairs_of(signals: Sequence[Signal]) -> list[Pair]:
+def pairs_of(rows: Sequence[TrainingRow]) -> list[Pair]:
     """The pair of a group, if it has one."""
-    better = [s.rollout for s in signals if s.advantages[0] > 0]
-    worse = [s.rollout for s in signals if s.advantages[0] < 0]
+    better = [row for row in rows if row.advantages is not None and row.advantages[0] > 0]
+    worse = [row for row in rows if row.advantages is not None and row.advantages[0] < 0]
     return list(zip(better, worse, strict=True))
 
 
 def pair_example(pair: Pair) -> Example:
-    chosen, rejected = pair
-    return Example("", prompt_ids(chosen), (sampled_ids(chosen), sampled_ids(rejected)), (True, False), chosen.task_id)
+    chosen, rejected = (row.rollout for row in pair)
+    responses = (chosen.sampled_ids, rejected.sampled_ids)
+    return Example("", chosen.prompt_ids, responses, (True, False), chosen.task_id)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from posttrain.arrays import Floats
 from posttrain.runs.log import RunLog
 from posttrain.train.dpo.data import Example, example_trees
 from posttrain.train.policy import Policy
@@ -23,7 +24,7 @@ STORED = "reference.json"
 class PreferenceReference(Protocol):
     """What the policy is compared with."""
 
-    def logprobs(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+    def logprobs(self, examples: Sequence[Example]) -> list[Floats]:
         """The log-probabilities of the tokens of each response, responses in order."""
         ...
 
@@ -45,14 +46,14 @@ class StoredReference:
         self._file = file
         self._flops = flops
 
-    def logprobs(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+    def logprobs(self, examples: Sequence[Example]) -> list[Floats]:
         """Raises RunFailed where the file does not hold those of every token."""
-        out: list[tuple[float, ...]] = []
+        out: list[Floats] = []
         for name, tokens in (pair for example in examples for pair in _names(example).items()):
             value = self._values.get(name)
             if value is None or value.shape != (tokens,):
                 raise _unusable(self._file, f"it does not hold {tokens} numbers for {name}")
-            out.append(tuple(value.tolist()))
+            out.append(value.double().numpy())
         return out
 
     def follow(self, step: int) -> None:
@@ -79,7 +80,7 @@ def stored_reference(log: RunLog, policy: Policy, groups: Callable[[], list[list
         todo = groups()
         values = [value for group in todo for value in policy.logprobs(example_trees(group))]
         names = [name for group in todo for example in group for name in _names(example)]
-        tensors = {name: torch.tensor(value) for name, value in zip(names, values, strict=True)}
+        tensors = {name: torch.from_numpy(value).float() for name, value in zip(names, values, strict=True)}
         tensors["flops"] = torch.tensor(policy.flops, dtype=torch.float64)
         log.write_folder("reference", lambda out: save_file(tensors, Path(out) / FILE))
     try:
@@ -106,7 +107,7 @@ class MovingReference:
         self._mix = mix
         self.save, self.load = self.reference.save, self.reference.load
 
-    def logprobs(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+    def logprobs(self, examples: Sequence[Example]) -> list[Floats]:
         with self.reference.active():
             return self._policy.logprobs(example_trees(examples))
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from posttrain.batch.packing import Tree, pack
@@ -24,7 +25,7 @@ from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runs.log import RunLog
 from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
-from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, mismatched
+from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, shuffled_for_kl
 from posttrain.train.dpo.reference import MovingReference, PreferenceReference, stored_reference
 from posttrain.train.loop import StepResult, train
 from posttrain.train.observers import Observer
@@ -202,17 +203,19 @@ class Dpo(DatasetStage[Example]):
 
     def _baseline(self, examples: Sequence[Example]) -> float:
         """KTO's, over all of these examples; 0 for other losses and where no two prompts differ."""
-        others = mismatched(examples, self.limit) if self.single else []
+        others = shuffled_for_kl(examples, self.limit) if self.single else []
         if not others or self.reference is None:
             return 0.0
         policy = self.policy.logprobs(example_trees(others))
         reference = self.reference.logprobs(others)
-        return kto_baseline(torch.tensor([sum(p) - sum(r) for p, r in zip(policy, reference, strict=True)]))
+        return kto_baseline(
+            torch.tensor([sum(p.tolist()) - sum(r.tolist()) for p, r in zip(policy, reference, strict=True)])
+        )
 
     def _judge(self, examples: Sequence[Example], baseline: float) -> dict[str, float]:
         trees, loss = self._problem(examples, baseline)
-        values = [value for branch in self.policy.logprobs(trees) for value in branch]
-        return {**loss(pack(trees), TokenOutputs(torch.tensor(values), None)).metrics, **loss.weights()}
+        values = torch.from_numpy(np.concatenate(self.policy.logprobs(trees))).float()
+        return {**loss(pack(trees), TokenOutputs(values)).metrics, **loss.weights()}
 
     def _trained_last(self, count: int) -> list[Example]:
         """At most `count` examples, those of the last steps, each once."""
@@ -229,7 +232,7 @@ class Dpo(DatasetStage[Example]):
         steps = [self.step_examples(n) for n in range(1, (self.total_steps or 0) + 1)]
         groups = [*steps, self.held_out]
         if self.single:
-            groups += [mismatched(group, self.limit) for group in groups]
+            groups += [shuffled_for_kl(group, self.limit) for group in groups]
         seen: set[str] = set()
         new: list[list[Example]] = []
         for group in groups:

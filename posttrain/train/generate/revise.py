@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,19 +11,16 @@ import numpy as np
 
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import ReviseConfig
-from posttrain.console import Progress, short_path, warn
+from posttrain.console import Progress, short_path
 from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge.prompts import Criterion, read_rubric
-from posttrain.rollout import Plan, rollout_seed
-from posttrain.runs.log import RunLog, read_metrics, read_recorded
-from posttrain.runs.records import Cost, Lineage
-from posttrain.train.events import warn_fitted
-from posttrain.train.generate.select import listed
+from posttrain.rollout import RolloutRequest, rollout_seed
+from posttrain.runs.log import RunLog, read_recorded
+from posttrain.train.generate.loop import Step, sampling_from, steps, write_data
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import data_hash, nothing_to_do, versions, with_hashes
-from posttrain.types import InputError, Message, RunFailed, Task
+from posttrain.train.settings import nothing_to_do, with_hashes
+from posttrain.types import InputError, Message, Task
 
-RECORD = "revisions.jsonl"
 CRITIQUE = """\
 Look at your last answer by this principle:
 
@@ -73,28 +69,22 @@ def revise_answers(config: ReviseConfig) -> None:
     asked = fitted.checked(config.data, config.strict)
     tasks = [task for task in tasks if task.id in {fits.id for fits in asked}]
     with RunLog(config.out, dated(settings, source.writes_date), config.resume) as log:
-        warn_fitted(log, config.data, fitted)
-        source.began(log, asked)
-        try:
+        with sampling_from(source, log, config.data, fitted):
             done = _Revising(config, principles, tasks, source, log).all()
-        finally:
-            source.ended(log)
         dropped = Counter(one.dropped for one in done if one.dropped is not None)
-        if dropped:
-            log.event("dropped", **dropped)
-            warn(f"left out: {listed(dropped)}")
         rows = [_row(task, one, source) for task, one in zip(tasks, done, strict=True) if one.dropped is None]
-        if not rows:
-            raise RunFailed(
-                f"{config.data}: no answer could be revised to its end ({listed(dropped)}); where they are cut, raise "
-                f"max_new_tokens={config.max_new_tokens}"
-            )
-        log.write_lines("sft.jsonl", rows)
-        _finish(log, config, source, len(rows), dropped)
+        failure = (
+            "no answer could be revised to its end ({left_out}); where they are cut, raise "
+            f"max_new_tokens={config.max_new_tokens}"
+        )
+        write_data(log, config, source, rows, dropped, failure, stage="revise", principles=config.principles)
 
 
 class _Revising:
-    """The steps of a stage, each a few tasks. A step is done once its line is in `metrics.jsonl`."""
+    """See `Generator`: what became of each task."""
+
+    file = "revisions.jsonl"
+    items_of_task = 1
 
     def __init__(
         self,
@@ -109,42 +99,38 @@ class _Revising:
         self.tasks = tasks
         self.source = source
         self.log = log
+        self.size = config.engine_slots
         self.sampling = config.sampling()
         self.tokens = 0
         self.flops = 0.0
 
     def all(self) -> list[Revised]:
         """What became of each task, recorded or new."""
-        metrics = read_metrics(self.log.out)
-        self.log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
-        self.log.keep_lines(RECORD, lambda row: row["step"] <= len(metrics))
-        done = [_recorded(row) for row in read_recorded(self.log.out / RECORD, _recorded)]
-        if self.log.resuming:
-            self.log.event("resumed_from", resumed_from=len(metrics))
-        if metrics:
-            self.flops = metrics[-1]["flops"]
-        title = f"revise {short_path(self.config.source)}"
-        with Progress(title, len(self.tasks), unit="tasks") as progress:
-            for n, start in enumerate(range(0, len(self.tasks), self.config.engine_slots), start=1):
-                if n > len(metrics):
-                    done += self._step(n, range(start, min(start + self.config.engine_slots, len(self.tasks))))
-                progress.advance(min(start + self.config.engine_slots, len(self.tasks)))
+        done: list[Revised] = []
+        with Progress(f"revise {short_path(self.config.source)}", len(self.tasks), unit="tasks") as progress:
+            for _, revised, _ in steps(self.log, len(self.tasks), self):
+                done += revised
+                progress.advance(len(done))
         return done
 
-    def _step(self, n: int, places: range) -> list[Revised]:
-        """Answer, criticise and rewrite some tasks, and record that."""
-        begun = time.perf_counter()
-        self.tokens = 0
+    def recorded(self, steps: Container[int]) -> Iterator[tuple[int, Revised]]:
+        self.log.keep_lines(self.file, lambda row: row["step"] in steps)
+        for row in read_recorded(self.log.out / self.file, _read):
+            yield row["step"], _read(row)
+
+    def record(self, n: int, items: Sequence[Revised]) -> None:
+        self.log.revisions({"step": n, **asdict(one)} for one in items)
+
+    def make(self, n: int, places: range) -> Step[Revised]:
+        """Answer, criticise and rewrite."""
+        self.tokens, self.flops = 0, 0.0
         ones = {place: Revised(self.tasks[place].id) for place in places}
         self._say(ones, 0, {place: _opening(self.tasks[place]) for place in ones})
         for one in ones.values():
             one.first_answer = one.answer
         for turn in range(1, self.config.revisions + 1):
             self._revise(ones, turn)
-        self.log.revisions({"step": n, **asdict(one)} for one in ones.values())
-        seconds = time.perf_counter() - begun
-        self.log.metrics({"step": n, "tokens": self.tokens, "flops": self.flops, "step_seconds": seconds})
-        return list(ones.values())
+        return Step(list(ones.values()), {}, self.tokens, self.flops)
 
     def _revise(self, ones: dict[int, Revised], turn: int) -> None:
         """One critique and one revision of each answer."""
@@ -176,9 +162,9 @@ class _Revising:
     def _said(self, ones: dict[int, Revised], turn: int, asked: dict[int, Conversation]) -> dict[int, str]:
         """The whole replies to what is asked about the tasks that are still there; the others are dropped."""
         seed = self.config.seed
-        plans: dict[int, Plan] = {}
+        plans: dict[int, RolloutRequest] = {}
         for place, messages in asked.items():
-            plan = Plan(Task(str(place), messages), 0, self.sampling, rollout_seed(seed, turn, place, 0))
+            plan = RolloutRequest(Task(str(place), messages), 0, self.sampling, rollout_seed(seed, turn, place, 0))
             if ones[place].dropped is None and self.source.fits(plan.task):
                 plans[place] = plan
             else:
@@ -200,7 +186,7 @@ class _Revising:
         return self.principles[order[(turn - 1) % len(order)]]
 
 
-def _recorded(row: Mapping[str, Any]) -> Revised:
+def _read(row: Mapping[str, Any]) -> Revised:
     return Revised(**{name: value for name, value in row.items() if name != "step"})
 
 
@@ -219,19 +205,3 @@ def _row(task: Task, one: Revised, source: Source) -> dict[str, Any]:
         "model": source.name,
         "weights_hash": source.weights_hash,
     }
-
-
-def _finish(log: RunLog, config: ReviseConfig, source: Source, rows: int, dropped: Counter[str]) -> None:
-    Cost.sampled(read_metrics(log.out)).save(log)
-    Lineage(
-        stage="revise",
-        parents=[source.name],
-        parent_weights_hash=source.weights_hash,
-        endpoint=config.endpoint,
-        data=config.data,
-        data_hash=data_hash(config.data),
-        principles=config.principles,
-        rows=rows,
-        dropped=dict(dropped),
-        versions=versions(),
-    ).save(log)

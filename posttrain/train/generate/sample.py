@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,15 +15,16 @@ from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.rewards.check import check_soft_labels
 from posttrain.rewards.scorer import Scorer, open_scorer
-from posttrain.rollout import Plan, regroup, rollout_seed, rollout_to_json, score
-from posttrain.runs.log import RunLog, read_metrics, read_recorded
-from posttrain.runs.records import Cost, Lineage
-from posttrain.train.events import warn_fitted
-from posttrain.train.generate.select import listed, rows_of
+from posttrain.rollout import RolloutRequest, regroup, rollout_seed, rollout_to_json, score
+from posttrain.runs.log import RunLog, read_rollouts
+from posttrain.train.generate.loop import Step, sampling_from, steps, write_data
+from posttrain.train.generate.select import rows_of
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.loop import data_hash, nothing_to_do, versions, with_hashes
 from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
-from posttrain.types import Group, InputError, Rollout, RunFailed, Score, Task
+from posttrain.train.settings import nothing_to_do, with_hashes
+from posttrain.types import Group, Rollout, Score, Task
+
+Answer = tuple[Rollout, Score]
 
 
 @on_one_date
@@ -50,30 +50,23 @@ def sample_answers(config: SampleConfig) -> None:
         tasks = fitted.checked(config.data, config.strict)
         settings = dated(settings, source.writes_date, scorer is not None and scorer.writes_date)
         log = stack.enter_context(RunLog(config.out, settings, config.resume))
-        warn_fitted(log, config.data, fitted)
-        source.began(log, tasks)
-        stage = _Sampling(config, tasks, source, scorer, log)
-        try:
-            rows, dropped = stage.rows()
-        finally:
-            source.ended(log)
-        _tell(log, dropped)
-        if not rows:
-            raise RunFailed(f"{config.data}: no answer gave a row to write ({listed(dropped)})")
+        with sampling_from(source, log, config.data, fitted):
+            rows, dropped = _Sampling(config, tasks, source, scorer, log).rows()
         cut = sum(row.get("chosen_status") == "truncated" for row in rows)
+        failure = "no answer gave a row to write ({left_out})"
+        of = {"stage": "sample", "write": config.write, "of_tasks": len(tasks)}
+        write_data(log, config, source, rows, dropped, failure, **of)
         if cut:
             warn(
                 f"{cut} of {len(rows)} chosen answers were cut by max_new_tokens={config.max_new_tokens}: trained on, "
                 "they teach to end there; raise it"
             )
-        log.write_lines(config.file, rows)
-        _finish(log, config, source, rows=len(rows), tasks=len(tasks), dropped=dropped)
 
 
 class _Sampling:
-    """The steps of a stage, each a few tasks with all their samples, so that a kill costs one step at most.
+    """See `Generator`: tasks with all their samples, each a rollout and its score."""
 
-    A step is done once its line is in `metrics.jsonl`; its rollouts were written before."""
+    file = "rollouts.jsonl"
 
     def __init__(
         self, config: SampleConfig, tasks: Sequence[Task], source: Source, scorer: Scorer | None, log: RunLog
@@ -84,18 +77,20 @@ class _Sampling:
         self.scorer = scorer
         self.log = log
         self.watch = Watch(log, [UnscoredWatch(config.max_unscored_share, scorer)])
-        self.sampling = config.sampling()
+        self.items_of_task = config.samples
         self.size = max(1, 4 * config.engine_slots // config.samples)
-        self.flops = 0.0
 
     def rows(self) -> tuple[list[dict[str, Any]], Counter[str]]:
         """All rows in the order of the tasks, and how many answers were left out for which reason."""
         rows: list[dict[str, Any]] = []
         dropped: Counter[str] = Counter()
         origin = {"model": self.source.name, "weights_hash": self.source.weights_hash}
+        done = 0
         with Progress(f"sample {short_path(self.config.source)}", len(self.tasks), unit="tasks") as progress:
-            done = 0
-            for groups in self._groups():
+            for n, answers, new in steps(self.log, len(self.tasks), self):
+                groups = self._groups(done, answers)
+                if not new:
+                    self.watch.see(StepRecord(n, None, {}, groups, replayed=True))
                 for group in groups:
                     written, left_out = rows_of(group, self.config, np.random.default_rng([self.config.seed, done]))
                     rows += [row | origin for row in written]
@@ -104,93 +99,38 @@ class _Sampling:
                 progress.advance(done, {"rows": len(rows)})
         return rows, dropped
 
-    def _groups(self) -> Iterator[list[Group]]:
-        """The groups of each step, recorded or new."""
-        recorded = self._recorded()
-        for n, start in enumerate(range(0, len(self.tasks), self.size), start=1):
-            plans = [
-                Plan(task, k, self.sampling, rollout_seed(self.config.seed, 0, start + j, k))
-                for j, task in enumerate(self.tasks[start : start + self.size])
-                for k in range(self.config.samples)
-            ]
-            if n in recorded:
-                if len(recorded[n]) != len(plans):
-                    file = self.log.out / "rollouts.jsonl"
-                    raise InputError(
-                        f"{file}: damaged, it holds {len(recorded[n])} of the {len(plans)} answers of step {n}; begin "
-                        "anew with another --out"
-                    )
-                answers = [self.source.replay(row) for row in recorded[n]]
-                groups = _groups_of(plans, answers)
-                self.watch.see(StepRecord(n, None, {}, groups, replayed=True))
-            else:
-                groups = self._sample(n, plans)
-            yield groups
+    def recorded(self, steps: Container[int]) -> Iterator[tuple[int, Answer]]:
+        self.log.keep_rollouts(steps)
+        for row in read_rollouts(self.log.out, self.source.replay):
+            yield row["step"], self.source.replay(row)
 
-    def _recorded(self) -> dict[int, list[dict[str, Any]]]:
-        """The rollouts of the steps that are done."""
-        metrics = read_metrics(self.log.out)
-        steps: dict[int, list[dict[str, Any]]] = {row["step"]: [] for row in metrics}
-        self.log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
-        self.log.keep_lines("rollouts.jsonl", lambda row: row["step"] in steps)
-        for row in read_recorded(self.log.out / "rollouts.jsonl", self.source.replay):
-            steps[row["step"]].append(row)
-        if steps:
-            self.flops = metrics[-1]["flops"]
-        if self.log.resuming:
-            self.log.event("resumed_from", resumed_from=len(steps))
-        return steps
+    def record(self, n: int, items: Sequence[Answer]) -> None:
+        self.log.rollouts(rollout_to_json(n, rollout, value, None) for rollout, value in items)
 
-    def _sample(self, n: int, plans: Sequence[Plan]) -> list[Group]:
-        """Sample, score and record one step."""
-        start = time.perf_counter()
+    def make(self, n: int, places: range) -> Step[Answer]:
+        """Sample and score."""
+        sampling, seed = self.config.sampling(), self.config.seed
+        plans = [
+            RolloutRequest(self.tasks[i], k, sampling, rollout_seed(seed, 0, i, k))
+            for i in places
+            for k in range(self.config.samples)
+        ]
         sampled = self.source.sample(plans)
         if self.scorer is not None:
             scores = score(self.scorer, [plan.task for plan in plans], sampled.rollouts)
         else:
             scores = [Score(None, reason=rollout.error) for rollout in sampled.rollouts]
         answers = list(zip(sampled.rollouts, scores, strict=True))
-        groups = _groups_of(plans, answers)
-        self.watch.see(StepRecord(n, None, {}, groups))
-        self.flops += sampled.flops
-        self.log.rollouts(rollout_to_json(n, rollout, value, None) for rollout, value in answers)
+        self.watch.see(StepRecord(n, None, {}, self._groups(places.start, answers)))
         totals = [value.total for value in scores if value.total is not None]
-        self.log.metrics(
-            {
-                "step": n,
-                "reward": sum(totals) / len(totals) if totals else None,
-                "truncated": sum(r.status == "truncated" for r in sampled.rollouts) / len(plans),
-                "unscored": None if self.scorer is None else 1 - len(totals) / len(plans),
-                "tokens": sampled.tokens,
-                "flops": self.flops,
-                "step_seconds": time.perf_counter() - start,
-            }
-        )
-        return groups
+        metrics = {
+            "reward": sum(totals) / len(totals) if totals else None,
+            "truncated": sum(r.status == "truncated" for r in sampled.rollouts) / len(plans),
+            "unscored": None if self.scorer is None else 1 - len(totals) / len(plans),
+        }
+        return Step(answers, metrics, sampled.tokens, sampled.flops)
 
-
-def _groups_of(plans: Sequence[Plan], answers: Sequence[tuple[Rollout, Score]]) -> list[Group]:
-    return regroup([plan.task for plan in plans], [r for r, _ in answers], [s for _, s in answers])
-
-
-def _tell(log: RunLog, dropped: Counter[str]) -> None:
-    if dropped:
-        log.event("dropped", **dropped)
-        warn(f"left out: {listed(dropped)}")
-
-
-def _finish(log: RunLog, config: SampleConfig, source: Source, rows: int, tasks: int, dropped: Counter[str]) -> None:
-    Cost.sampled(read_metrics(log.out)).save(log)
-    Lineage(
-        stage="sample",
-        parents=[source.name],
-        parent_weights_hash=source.weights_hash,
-        endpoint=config.endpoint,
-        data=config.data,
-        data_hash=data_hash(config.data),
-        write=config.write,
-        rows=rows,
-        of_tasks=tasks,
-        dropped=dict(dropped),
-        versions=versions(),
-    ).save(log)
+    def _groups(self, first: int, answers: Sequence[Answer]) -> list[Group]:
+        """The answers in groups, of the task at the place `first` and those after it."""
+        tasks = [self.tasks[first + i // self.items_of_task] for i in range(len(answers))]
+        return regroup(tasks, [rollout for rollout, _ in answers], [value for _, value in answers])

@@ -140,6 +140,6 @@ def _response(group: Group, rollout: Rollout) -> str | list[dict[str, Any]]:
     return rollout.text if isinstance(group.task.prompt, str) else [m.to_dict() for m in rollout.messages]
 
 
-def listed(dropped: Counter[str]) -> str:
+def format_counts(dropped: Counter[str]) -> str:
     """`3 truncated, 2 tasks without a row`; or that there was nothing."""
     return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in dropped.items()) or "no answer was left out"

@@ -12,9 +12,8 @@ from posttrain.engine.endpoint import Endpoint, EndpointError, Question, Reply
 from posttrain.engine.open import open_engine
 from posttrain.models import load_model, weights_hash
 from posttrain.rollout import (
-    Plan,
+    RolloutRequest,
     fit_tasks,
-    prompt_ids,
     regroup,
     rollout_from_json,
     sample,
@@ -47,7 +46,7 @@ class Source(Protocol):
         """Whether its prompts may hold the date, as far as that is decided here (see `template_date`)."""
         ...
 
-    def sample(self, plans: Sequence[Plan]) -> Sampled: ...
+    def sample(self, plans: Sequence[RolloutRequest]) -> Sampled: ...
 
     def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
         """Those with room for an answer after the prompt, as far as can be told."""
@@ -101,10 +100,10 @@ class ModelSource:
     def fits(self, task: Task) -> bool:
         return not self.fitting([task]).left_out
 
-    def sample(self, plans: Sequence[Plan]) -> Sampled:
+    def sample(self, plans: Sequence[RolloutRequest]) -> Sampled:
         rollouts = sample(self._engine, self._lm.chat, plans)
         groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
-        tokens = sum(len(prompt_ids(g.rollouts[0])) + sum(r.response_length for r in g.rollouts) for g in groups)
+        tokens = sum(len(g.rollouts[0].prompt_ids) + sum(r.response_length for r in g.rollouts) for g in groups)
         return Sampled(tuple(rollouts), tokens, sampling_flops(self._lm.flops, groups))
 
     def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
@@ -150,7 +149,7 @@ class EndpointSource:
     def fits(self, task: Task) -> bool:
         return True
 
-    def sample(self, plans: Sequence[Plan]) -> Sampled:
+    def sample(self, plans: Sequence[RolloutRequest]) -> Sampled:
         replies = self._endpoint.replies([Question(_messages(plan.task), plan.seed) for plan in plans])
         rollouts = tuple(self._rollout(plan, reply) for plan, reply in zip(plans, replies, strict=True))
         return Sampled(rollouts, sum(reply.tokens for reply in replies if isinstance(reply, Reply)), 0.0)
@@ -168,7 +167,7 @@ class EndpointSource:
     def ended(self, log: RunLog) -> None:
         log.event("endpoint", requests=self._endpoint.requests, tokens=self._endpoint.tokens)
 
-    def _rollout(self, plan: Plan, reply: Reply | EndpointError) -> Rollout:
+    def _rollout(self, plan: RolloutRequest, reply: Reply | EndpointError) -> Rollout:
         if isinstance(reply, EndpointError):
             return Rollout(plan.task.id, plan.index, plan.sampling, plan.seed, (), (), "failed", str(reply))
         status = "truncated" if reply.stop_reason == "length" else "ok"

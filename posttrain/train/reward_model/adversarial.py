@@ -24,13 +24,13 @@ from posttrain.rows import PreferenceRow, Response
 from posttrain.runs.log import RunLog, read_object
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
-from posttrain.train.loop import data_hash, nothing_to_do, resolved_settings, versions
 from posttrain.train.observers import Observer
 from posttrain.train.reward_model.data import encode_pairs, untrained, weighted
 from posttrain.train.reward_model.pairs import LEARNING_RATE, VALIDATION, train_reward_model
 from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
-from posttrain.train.reward_model.search import Scores, climb, gauge, text_edits
+from posttrain.train.reward_model.search import Scores, calibrate, hill_climb, text_edits
 from posttrain.train.reward_model.validate import mean_interval
+from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Task
 
 FOUND = "found"
@@ -146,32 +146,32 @@ def search(
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """Pairs of the rows' accepted answers (with their scores [P, K]) over answers that fool the reward model: of each
-    row the most threatening sample of the policy, and what its accepted answer has become by edits."""
+    row the sample of the policy with the highest attack score, and what its accepted answer has become by edits."""
     texts = [str(_answer(row.chosen)) for row in rows]
     others = [str(_answer(row.rejected)) for row in rows]
     ordinary = member_scores(lm, [_sample(row, text) for row, text in zip(rows, others, strict=True)])
-    measure = gauge(np.concatenate([accepted, ordinary[~np.isnan(ordinary).any(1)]]), config.quantile)
+    calibration = calibrate(np.concatenate([accepted, ordinary[~np.isnan(ordinary).any(1)]]), config.quantile)
 
-    def threats(candidates: Sequence[Sequence[str]]) -> list[Scores]:
+    def attack_scores(candidates: Sequence[Sequence[str]]) -> list[Scores]:
         flat = [_sample(row, text) for row, of in zip(rows, candidates, strict=True) for text in of]
         scores = np.split(member_scores(lm, flat, config.max_length), np.cumsum([len(of) for of in candidates])[:-1])
-        return [measure.threat(of, better[None]) for of, better in zip(scores, accepted, strict=True)]
+        return [calibration.attack_score(of, better[None]) for of, better in zip(scores, accepted, strict=True)]
 
     tasks = _tasks(rows)
     drawn = [[answer.text for answer in of] for of in sampled(config, tasks, config.samples, config.seed + k)]
-    best = [of[int(worth.argmax())] for of, worth in zip(drawn, threats(drawn), strict=True)]
+    best = [of[int(worth.argmax())] for of, worth in zip(drawn, attack_scores(drawn), strict=True)]
     words = sorted({word for text in (*texts, *others) for word in text.split()})
     edits = partial(text_edits, words=words, tries=config.edit_tries, rng=rng)
-    climbed = climb(texts, edits, threats, config.edit_steps) if config.edit_steps else []
+    climbed = hill_climb(texts, edits, attack_scores, config.edit_steps) if config.edit_steps else []
     added = []
     for by, answers in (("policy", best), ("edit", climbed)):
         if not answers:
             continue
         asked = [_sample(row, text) for row, text in zip(rows, answers, strict=True)]
         scores = member_scores(lm, asked, config.max_length)
-        for i in np.flatnonzero(measure.fooled(scores, accepted)).tolist():
+        for i in np.flatnonzero(calibration.is_adversarial(scores, accepted)).tolist():
             if answers[i].strip() and answers[i] != texts[i]:
-                told = {"round": k, "by": by, "of": rows[i].where, "threshold": measure.threshold}
+                told = {"round": k, "by": by, "of": rows[i].where, "threshold": calibration.threshold}
                 told |= {"scores": scores[i].tolist(), "chosen_scores": accepted[i].tolist()}
                 added.append(_pair(rows[i], answers[i], told))
     return added

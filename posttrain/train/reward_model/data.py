@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from posttrain.batch.packing import Tree
+from posttrain.batch.packing import Tree, response_tree
 from posttrain.chat import ChatFormat, Ids
 from posttrain.config import RewardModelConfig
 from posttrain.data.fitting import Fitted, Limit, fit
 from posttrain.losses.reward_model import balanced_weights, bootstrap_weights
 from posttrain.models import LanguageModel
-from posttrain.models.classifier import as_classifier
-from posttrain.models.scoring import response_tree
 from posttrain.rows import PreferenceRow
 from posttrain.train.dpo.data import encode_example
 from posttrain.train.loop import load_trained
@@ -84,12 +82,12 @@ def weighted(pairs: Sequence[Pair], config: RewardModelConfig) -> list[Pair]:
     return [replace(pair, weights=tuple(row)) for pair, row in zip(pairs, weights.tolist(), strict=True)]
 
 
-def untrained(config: RewardModelConfig, outputs: int, saved: int | None = None) -> LanguageModel:
-    """The model to train with a score head of so many outputs. Raises InputError for one that could not be written."""
+def untrained(
+    config: RewardModelConfig, outputs: int, saved: int | None = None, step_separator: str | None = None
+) -> LanguageModel:
+    """The model to train, with its reward head. Raises InputError for one that could not be written."""
     lm = load_trained(config)
-    lm.add_score_head(outputs, config.seed, saved=saved)
-    assert lm.score_head is not None
-    as_classifier(lm.module, lm.score_head.weight)
+    lm.add_reward_head(outputs, config.seed, saved, step_separator)
     return lm
 
 

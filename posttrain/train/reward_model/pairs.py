@@ -23,9 +23,8 @@ from posttrain.data.shapes import Names
 from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
-from posttrain.models.read import SCORES
-from posttrain.models.scoring import score_batches
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.read import SCORES, read
+from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.log import RunLog, write_atomic
 from posttrain.stats import wilson
@@ -53,7 +52,8 @@ def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] 
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():
         lm = load_reward_model(str(config.out))
-        found = _validate(config, lm) if lm.step_separator is None else validate_process_model(config, lm)
+        separator = lm.reward_head.step_separator
+        found = _validate(config, lm) if separator is None else validate_process_model(config, lm, separator)
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, json.dumps(found, indent=1) + "\n")
         print_numbers(found, lists=False)
@@ -64,8 +64,7 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
-    batches = score_batches(lm, pair_trees(pairs), config.micro_batch_tokens)
-    scores = torch.cat([scores for _, scores in batches]).mean(1).reshape(-1, 2)
+    scores = torch.cat(list(read(lm, pair_trees(pairs), config.micro_batch_tokens, SCORES))).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
     found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
     return found
@@ -184,9 +183,9 @@ class RewardModel(DatasetStage[Pair]):
         return torch.cat(self.policy.read(trees, SCORES)).reshape(len(trees), 2, -1)
 
 
-def batch_loss(batch: Batch, outputs: TokenOutputs, *, pairs: int, centre_coefficient: float) -> LossOutput:
+def batch_loss(batch: Batch, outputs: RewardOutputs, *, pairs: int, centre_coefficient: float) -> LossOutput:
     """What the pairs of a micro-batch add to the loss of a step of so many `pairs`, and to its metrics."""
-    scores = outputs.logprobs.reshape(batch.sequences // 2, 2, -1)
+    scores = outputs.scores.reshape(batch.sequences // 2, 2, -1)
     # both responses of a pair carry its label
     margins, weights, probabilities = (batch.row[name][::2] for name in ("margin", "member_weights", "probability"))
     loss = pair_loss(scores, margins, weights, probabilities, pairs=pairs, centre_coefficient=centre_coefficient)
@@ -199,9 +198,9 @@ def with_slopes(tree: Tree, slopes: Sequence[Sequence[float]]) -> Tree:
     return replace(tree, branches=tuple(branches))
 
 
-def linear_loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
+def linear_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:
     """Σ slope · score: what has the gradient of the loss that the slopes are of."""
-    return LossOutput((batch.row["slopes"] * outputs.logprobs).sum())
+    return LossOutput((batch.row["slopes"] * outputs.scores).sum())
 
 
 def labels(pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

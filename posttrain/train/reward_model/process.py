@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from posttrain.batch.packing import Branch, Tree
+from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, Ids
 from posttrain.config import RewardModelConfig
@@ -18,9 +18,8 @@ from posttrain.data.formats import load_stepwise
 from posttrain.data.shapes import Names
 from posttrain.losses.reward_model import stepwise_loss
 from posttrain.models import LanguageModel
-from posttrain.models.read import SCORES
-from posttrain.models.scoring import branch_scores
-from posttrain.models.token_logprobs import TokenOutputs
+from posttrain.models.read import SCORES, read
+from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import StepwiseRow, split_steps
 from posttrain.train.dataset_stage import DatasetMethod
 from posttrain.train.policy import Policy
@@ -51,17 +50,13 @@ def process_method(config: RewardModelConfig, rows: Sequence[StepwiseRow]) -> Da
     def load(source: str, columns: Names | None = None, optional: bool = False) -> list[StepwiseRow]:
         return load_stepwise(source, columns, optional=True) if optional else list(rows)
 
-    def model(rows: Sequence[StepwiseRow]) -> LanguageModel:
-        lm = untrained(config, 1)
-        lm.step_separator = config.step_separator or separator_of(rows)
-        return lm
-
+    separator = config.step_separator or separator_of(rows)
     return DatasetMethod(
         kind="reward-model",
         shown=SHOWN,
         load=load,
-        model=model,
-        encode=lambda lm, rows, _: encode_solutions(lm, rows, config.max_length),
+        model=lambda _: untrained(config, 1, step_separator=separator),
+        encode=lambda lm, rows, _: encode_solutions(lm, rows, config.max_length, separator),
         trees=solution_trees,
         loss=batch_loss,
         evaluate=evaluate_steps,
@@ -69,10 +64,11 @@ def process_method(config: RewardModelConfig, rows: Sequence[StepwiseRow]) -> Da
     )
 
 
-def validate_process_model(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
+def validate_process_model(config: RewardModelConfig, lm: LanguageModel, separator: str) -> dict[str, Any]:
     """The numbers of a model on the held-out answers."""
     rows = load_stepwise(str(config.eval_data), config.columns, optional=True)
-    solutions = encode_solutions(lm, rows, config.max_length).checked(str(config.eval_data), config.strict)
+    fitted = encode_solutions(lm, rows, config.max_length, separator)
+    solutions = fitted.checked(str(config.eval_data), config.strict)
     scores = step_scores(lm, solutions, config.micro_batch_tokens)
     return stepwise_validation([np.array(solution.labels) for solution in solutions], scores)
 
@@ -82,10 +78,11 @@ def separator_of(rows: Sequence[StepwiseRow]) -> str:
     return "\n\n" if any("\n" in step for row in rows for step in row.steps) else "\n"
 
 
-def encode_solutions(lm: LanguageModel, rows: Sequence[StepwiseRow], max_length: int) -> Fitted[Solution]:
-    """Rows as tokens; see `encode_solution`. The model's separator ends their steps."""
-    assert lm.step_separator is not None
-    separator, limit = lm.step_separator, Limit.of(max_length, lm.context)
+def encode_solutions(
+    lm: LanguageModel, rows: Sequence[StepwiseRow], max_length: int, separator: str
+) -> Fitted[Solution]:
+    """Rows as tokens; see `encode_solution`."""
+    limit = Limit.of(max_length, lm.context)
     chat = lm.chat_within(limit.tokens)
 
     def ready(row: StepwiseRow) -> tuple[list[Solution], bool]:
@@ -117,15 +114,15 @@ def encode_solution(chat: ChatFormat, row: StepwiseRow, limit: Limit, separator:
 def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:
     """A tree an answer, trained at the ends of its steps. A step weighs 1/(steps of all the answers)."""
     weight = 1 / max(1, sum(len(solution.labels) for solution in solutions))
-    return [Tree((), (Branch(s.token_ids, s.ends, (weight,) * len(s.labels), {"label": s.labels}),)) for s in solutions]
+    return [share_prefix([Branch.of(s.token_ids, s.ends, weight, {"label": s.labels})]) for s in solutions]
 
 
 def step_scores(lm: LanguageModel, solutions: Sequence[Solution], micro_batch_tokens: int) -> list[Scores]:
     """The scores of each answer's steps."""
-    return _first(branch_scores(lm, solution_trees(solutions), micro_batch_tokens))
+    return _first(read(lm, solution_trees(solutions), micro_batch_tokens, SCORES))
 
 
-def _first(found: Sequence[torch.Tensor]) -> list[Scores]:
+def _first(found: Iterable[torch.Tensor]) -> list[Scores]:
     return [scores[:, 0].double().cpu().numpy() for scores in found]
 
 
@@ -144,10 +141,10 @@ def evaluate_steps(policy: Policy, solutions: Sequence[Solution]) -> dict[str, A
     }
 
 
-def batch_loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
+def batch_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:
     """What the steps of a micro-batch add to the loss of the training step, and to its metrics: `accuracy`, the mean
     `probability` that the model gives to a step, and the mean `label`."""
-    scores, labels, weights = outputs.logprobs[:, 0], batch.token["label"], batch.weights
+    scores, labels, weights = outputs.scores[:, 0], batch.token["label"], batch.weights
     loss = stepwise_loss(scores, labels, weights)
     said = scores.detach()
     numbers = {"accuracy": (said >= 0) == (labels >= RIGHT), "probability": torch.sigmoid(said), "label": labels}

@@ -12,8 +12,7 @@ from posttrain.data.fitting import Fitted
 from posttrain.engine.open import Slots, open_engine
 from posttrain.models import LanguageModel, load_model
 from posttrain.rewards.models import Learned
-from posttrain.rollout import Plan, fit_tasks, regroup, rollout_seed, sample
-from posttrain.rollout.cost import sampled_ids
+from posttrain.rollout import RolloutRequest, fit_tasks, regroup, rollout_seed, sample
 from posttrain.rows import PreferenceRow
 from posttrain.types import Sample, Sampling, Score, Task
 
@@ -37,11 +36,13 @@ def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int)
     """n answers of the policy to each task (of those that fit it), at temperature 1."""
     lm = _policy(config)
     how = Sampling(config.max_new_tokens)
-    plans = [Plan(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)]
+    plans = [
+        RolloutRequest(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)
+    ]
     rollouts = sample(open_engine(Slots(), lm), lm.chat, plans)
     groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
     return [
-        [Sample(group.task.prompt, r.messages, sampled_ids(r), group.task.columns) for r in group.rollouts]
+        [Sample(group.task.prompt, r.messages, r.sampled_ids, group.task.columns) for r in group.rollouts]
         for group in groups
     ]
 
@@ -59,8 +60,7 @@ def _policy(config: RewardModelConfig) -> LanguageModel:
 def member_scores(lm: LanguageModel, samples: Sequence[Sample], longest: int | None = None) -> NDArray[np.float64]:
     """Scores [n, K] by the members of a reward model; NaN where prompt and answer have more than `longest` tokens, or
     do not fit its context."""
-    assert lm.score_head is not None
-    out = np.full((len(samples), lm.score_head.out_features), np.nan)
+    out = np.full((len(samples), lm.reward_head.out_features), np.nan)
     for i, found in enumerate(Learned(lm, "mean", 0.0).members(samples, longest)):
         if not isinstance(found, str):
             out[i] = found.numpy()

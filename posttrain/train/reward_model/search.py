@@ -1,4 +1,4 @@
-"""Answers that fool a reward model: one member of an ensemble scores them high and the others dispute it.
+"""Answers that fool a reward model: one member of an ensemble scores them high and the others do not.
 
 Scores of n answers by K members are arrays [n, K]; an answer that could not be scored has NaN.
 """
@@ -17,9 +17,9 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Gauge:
+class Calibration:
     """What members say of ordinary answers: `mean` and `deviation` [K], by which scores of different members become
-    comparable, and the `threshold` that few ordinary answers' disputes exceed."""
+    comparable, and the `threshold` that the disagreement over few ordinary answers exceeds."""
 
     mean: Scores
     deviation: Scores
@@ -29,31 +29,31 @@ class Gauge:
         """z-scores [n, K]."""
         return (scores - self.mean) / self.deviation
 
-    def threat(self, scores: Scores, accepted: Scores) -> Scores:
-        """What a search raises [n]: the dispute, less what the member in question lacks to the score it gives the
+    def attack_score(self, scores: Scores, accepted: Scores) -> Scores:
+        """What a search raises [n]: the disagreement, less what the member in question lacks to the score it gives the
         accepted answer (`accepted`, [n, K] or [1, K]); −∞ where an answer has no scores."""
-        value, member = dispute(self.standard(scores))
+        value, member = disagreement(self.standard(scores))
         ahead = np.take_along_axis(self.standard(scores) - self.standard(accepted), member[:, None], 1)[:, 0]
         return np.where(np.isnan(scores).any(1), -np.inf, value + np.minimum(0.0, ahead))
 
-    def fooled(self, scores: Scores, accepted: Scores) -> NDArray[np.bool_]:
-        """Whether a member ranks an answer above the accepted one and is disputed beyond the threshold, [n]."""
-        value, member = dispute(self.standard(scores))
+    def is_adversarial(self, scores: Scores, accepted: Scores) -> NDArray[np.bool_]:
+        """Whether a member ranks an answer above the accepted one and the disagreement is beyond the threshold, [n]."""
+        value, member = disagreement(self.standard(scores))
         ahead = np.take_along_axis(self.standard(scores) - self.standard(accepted), member[:, None], 1)[:, 0]
         return (value > self.threshold) & (ahead > 0)
 
 
-def gauge(scores: Scores, quantile: float) -> Gauge:
-    """From the scores of ordinary answers; `quantile` of them are disputed no more than the threshold. Raises
-    ValueError for a single member, which nobody disputes."""
+def calibrate(scores: Scores, quantile: float) -> Calibration:
+    """From the scores of ordinary answers; the disagreement over `quantile` of them is at most the threshold.
+    Raises ValueError for a single member, with which nobody disagrees."""
     if scores.shape[1] < 2:
-        raise ValueError("a dispute needs at least two members")
+        raise ValueError("disagreement needs at least two members")
     mean, deviation = scores.mean(0), np.maximum(scores.std(0), 1e-8)
-    value, _ = dispute((scores - mean) / deviation)
-    return Gauge(mean, deviation, float(np.quantile(value, quantile)))
+    value, _ = disagreement((scores - mean) / deviation)
+    return Calibration(mean, deviation, float(np.quantile(value, quantile)))
 
 
-def dispute(z: Scores) -> tuple[Scores, NDArray[np.intp]]:
+def disagreement(z: Scores) -> tuple[Scores, NDArray[np.intp]]:
     """max_i (z_i − mean of the other members), which is K/(K−1) · (max z − mean z), and the member i: the objective
     R₁ − λ R₂ of Adv-RM (Bukharin et al. 2025, arXiv:2504.06141) with λ = 1, any member as the target, and the rest of
     the ensemble as the second model."""
@@ -61,7 +61,7 @@ def dispute(z: Scores) -> tuple[Scores, NDArray[np.intp]]:
     return members / (members - 1) * (z.max(1) - z.mean(1)), z.argmax(1)
 
 
-def climb(
+def hill_climb(
     starts: Sequence[T],
     edits: Callable[[T], Sequence[T]],
     worth: Callable[[Sequence[Sequence[T]]], Sequence[Scores]],

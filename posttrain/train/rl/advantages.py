@@ -5,12 +5,14 @@ Everything here is over the whole step, before any micro-batch: baselines, stand
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import pstdev
-from typing import TypeVar, get_args
+from typing import get_args
 
+import numpy as np
+
+from posttrain.arrays import Comparable, Floats, ints
 from posttrain.config import RlConfig
 from posttrain.losses.advantages import (
     ZERO_VARIANCE,
@@ -25,83 +27,67 @@ from posttrain.losses.advantages import (
 from posttrain.rewards.rules.length import overlong
 from posttrain.types import Group, Rollout, Score, Status
 
-T = TypeVar("T")
-PerToken = Mapping[int, tuple[float, ...]]
-"""Numbers of a rollout's sampled tokens by `id(rollout)`."""
-
 KL_PRECISION = 1e-4
 """Nats by which sampler and trainer may differ on a response in float32: a spread of rewards that is no more than β
 times this comes from rounding, and dividing by it would train on noise."""
 
 
-@dataclass(frozen=True)
-class Signal:
-    """A scored rollout with an advantage, and where there is a critic a target, for each token it sampled."""
+@dataclass(frozen=True, eq=False)
+class TrainingRow(Comparable):
+    """A rollout on its way to the loss. `reward` is that of the whole response, None where there is none to train on
+    (no score, or no token). The arrays [T] have a number of each token that the policy sampled: log-probabilities by
+    the sampler, the reference and the policy before the step, a critic's `values` and their targets `returns`.
+    `advantages` are None where the row is not trained on."""
 
     rollout: Rollout
-    advantages: tuple[float, ...]
-    returns: tuple[float, ...] = ()
+    score: Score
+    reward: float | None
+    sampler_logprobs: Floats
+    ref_logprobs: Floats | None = None
+    values: Floats | None = None
+    proximal_logprobs: Floats | None = None
+    advantages: Floats | None = None
+    returns: Floats | None = None
 
     @property
-    def flat(self) -> bool:
+    def is_zero(self) -> bool:
         """Whether the policy has nothing to learn from it."""
-        return not any(self.advantages)
+        return self.advantages is None or not self.advantages.any()
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A rollout that can be trained on: its reward for the whole response, and what the KL takes off each token."""
-
-    rollout: Rollout
-    reward: float
-    penalties: tuple[float, ...]
-
-    @property
-    def by_token(self) -> list[float]:
-        """Rewards [T]: minus the penalty at each token, plus the score at the last."""
-        out = [-p for p in self.penalties]
-        out[-1] += self.reward
-        return out
-
-    @property
-    def whole(self) -> float:
-        return self.reward - sum(self.penalties)
+Rows = Sequence[Sequence[TrainingRow]]
+"""Rows of groups."""
 
 
-def step_signals(
-    config: RlConfig,
-    groups: Sequence[Group],
-    *,
-    beta: float = 0.0,
-    references: PerToken | None = None,
-    values: PerToken | None = None,
-    adjust: Callable[[Score], float] | None = None,
-    weights: Mapping[str, float] | None = None,
-) -> list[list[Signal]]:
-    """The rollouts to train on, group by group, with their advantages.
+def scored_rows(groups: Sequence[Group], reward: Callable[[Rollout, Score], float | None] | None = None) -> Rows:
+    """A row for each rollout of each group. Its reward is the score's total, or what `reward` makes of a total."""
 
-    Unscored rollouts are left out, and a group with fewer scored ones than its baseline needs is empty. `beta` and the
-    `references` count where the KL goes into the reward: each token loses β·(log π − log π_ref), the k1 estimate, π
-    being what it was sampled with. `values` are a critic's, `adjust` changes a score (constraints), and `weights` are
-    those of the rewards, for gdpo."""
+    def row(rollout: Rollout, score: Score) -> TrainingRow:
+        total = score.total if rollout.response_length else None
+        changed = total if reward is None or total is None else reward(rollout, score)
+        return TrainingRow(rollout, score, changed, rollout.sampler_logprobs)
+
+    return [[row(r, s) for r, s in zip(group.rollouts, group.scores, strict=True)] for group in groups]
+
+
+def with_advantages(config: RlConfig, rows: Rows, *, beta: float = 0.0, weights: Mapping[str, float]) -> Rows:
+    """The rows with the advantages of those to train on: rows with a reward, in groups with as many of them as the
+    baseline needs.
+
+    `beta` counts where the KL goes into the reward: each token loses β·(log π − log π_ref), the k1 estimate, π being
+    what it was sampled with. `weights` are those of the rewards, for gdpo."""
+    scored = [[row for row in group if row.reward is not None] for group in rows]
+    least = 2 if config.groups_matter or config.aggregation == "gdpo" else 1
+    scored = [group if len(group) >= least else [] for group in scored]
     if config.aggregation == "gdpo":
-        return _decoupled_signals(groups, weights or {})
-    in_reward = beta if config.kl_in == "reward" else 0.0
-    scored = [_scored(config, group, in_reward, references or {}, adjust) for group in groups]
-    least = 2 if config.groups_matter else 1
-    scored = [members if len(members) >= least else [] for members in scored]
-    noise = in_reward * KL_PRECISION
-    if config.baseline == "critic":
-        return _by_critic(config, scored, values or {}, noise)
-    if config.baseline == "none" and config.scale != "group":
-        advantages = [[returns_to_go(s.by_token, config.gamma) for s in members] for members in scored]
+        found = iter(_decoupled(scored, weights))
+    elif config.baseline == "critic":
+        found = iter(_by_critic(config, scored, beta))
     else:
-        advantages = [_by_response(config, members, noise) for members in scored]
-    if config.scale == "batch":
-        advantages = _by_group(whitened([a for members in advantages for a in members], noise), advantages)
+        found = iter(_by_group(config, scored, beta))
     return [
-        [Signal(s.rollout, tuple(a)) for s, a in zip(members, of_group, strict=True)]
-        for members, of_group in zip(scored, advantages, strict=True)
+        [next(found) if group and row.reward is not None else row for row in members]
+        for members, group in zip(rows, scored, strict=True)
     ]
 
 
@@ -112,33 +98,50 @@ def overlong_penalty(config: RlConfig, rollout: Rollout) -> float:
     return overlong("", tokens, max_tokens=limit, cache_tokens=round(config.overlong_share * limit))
 
 
-def _scored(
-    config: RlConfig,
-    group: Group,
-    beta: float,
-    references: PerToken,
-    adjust: Callable[[Score], float] | None,
-) -> list[Scored]:
-    out = []
-    for rollout, score in zip(group.rollouts, group.scores, strict=True):
-        if score.total is None or not rollout.response_length:
-            continue
-        penalties = (0.0,) * rollout.response_length
-        if beta:
-            pairs = zip(sampler_logprobs(rollout), references[id(rollout)], strict=True)
-            penalties = tuple(beta * (policy - reference) for policy, reference in pairs)
-        reward = adjust(score) if adjust else score.total
-        if config.overlong_share:
-            reward += overlong_penalty(config, rollout)
-        out.append(Scored(rollout, reward, penalties))
+def _penalties(config: RlConfig, row: TrainingRow, beta: float) -> Floats:
+    """What the KL takes off each token's reward."""
+    if not beta or config.kl_in != "reward":
+        return np.zeros(len(row.sampler_logprobs))
+    assert row.ref_logprobs is not None
+    return beta * (row.sampler_logprobs - row.ref_logprobs)
+
+
+def _by_token(config: RlConfig, row: TrainingRow, beta: float) -> Floats:
+    """Rewards [T]: minus the penalty at each token, plus the reward at the last."""
+    assert row.reward is not None
+    out = -_penalties(config, row, beta)
+    out[-1] += row.reward
     return out
 
 
-def _by_response(config: RlConfig, members: Sequence[Scored], noise: float) -> list[list[float]]:
-    """One advantage a response, for each of its tokens."""
-    if not members:
+def _whole(config: RlConfig, row: TrainingRow, beta: float) -> float:
+    """The reward of the response, less all penalties."""
+    assert row.reward is not None
+    return row.reward - sum(_penalties(config, row, beta).tolist())
+
+
+def _noise(config: RlConfig, beta: float) -> float:
+    return beta * KL_PRECISION if config.kl_in == "reward" else 0.0
+
+
+def _by_group(config: RlConfig, groups: Rows, beta: float) -> list[TrainingRow]:
+    """Without a critic: returns to go, or one advantage a response."""
+    rows = [row for group in groups for row in group]
+    if config.baseline == "none" and config.scale != "group":
+        advantages = [returns_to_go(_by_token(config, row, beta), config.gamma) for row in rows]
+    else:
+        by_response = [a for group in groups for a in _by_response(config, group, beta)]
+        advantages = [np.full(len(row.sampler_logprobs), a) for row, a in zip(rows, by_response, strict=True)]
+    if config.scale == "batch":
+        advantages = whitened(advantages, _noise(config, beta))
+    return [replace(row, advantages=a) for row, a in zip(rows, advantages, strict=True)]
+
+
+def _by_response(config: RlConfig, group: Sequence[TrainingRow], beta: float) -> list[float]:
+    if not group:
         return []
-    rewards = [s.whole for s in members]
+    rewards = [_whole(config, row, beta) for row in group]
+    noise = _noise(config, beta)
     if noise and pstdev(rewards) < noise:
         rewards = [0.0] * len(rewards)
     if config.baseline == "leave-one-out":
@@ -148,58 +151,37 @@ def _by_response(config: RlConfig, members: Sequence[Scored], noise: float) -> l
     if config.scale == "group":
         sigma = pstdev(rewards)
         advantages = [a / sigma if sigma >= ZERO_VARIANCE else 0.0 for a in advantages]
-    return [[a] * s.rollout.response_length for a, s in zip(advantages, members, strict=True)]
+    return advantages
 
 
-def _by_critic(
-    config: RlConfig, scored: Sequence[Sequence[Scored]], values: PerToken, noise: float
-) -> list[list[Signal]]:
-    flat = [s for members in scored for s in members]
-    rewards = [s.by_token for s in flat]
+def _by_critic(config: RlConfig, groups: Rows, beta: float) -> list[TrainingRow]:
+    rows = [row for group in groups for row in group]
+    rewards = [_by_token(config, row, beta) for row in rows]
     if config.whiten_rewards:
         rewards = divided_by_deviation(rewards)
-    estimates = [
-        gae(r, values[id(s.rollout)], config.gamma, config.gae_lambda) for r, s in zip(rewards, flat, strict=True)
-    ]
+    values = [row.values for row in rows if row.values is not None]
+    estimates = [gae(r, v, config.gamma, config.gae_lambda) for r, v in zip(rewards, values, strict=True)]
     advantages = [a for a, _ in estimates]
     if config.scale == "batch":
-        advantages = whitened(advantages, noise)
-    signals = [
-        Signal(s.rollout, tuple(a), tuple(returns))
-        for s, a, (_, returns) in zip(flat, advantages, estimates, strict=True)
-    ]
-    return _by_group(signals, scored)
+        advantages = whitened(advantages, _noise(config, beta))
+    found = zip(rows, advantages, estimates, strict=True)
+    return [replace(row, advantages=a, returns=returns) for row, a, (_, returns) in found]
 
 
-def _decoupled_signals(groups: Sequence[Group], weights: Mapping[str, float]) -> list[list[Signal]]:
-    scored = [
-        [(r, s) for r, s in zip(g.rollouts, g.scores, strict=True) if s.total is not None and r.response_length]
-        for g in groups
-    ]
-    scored = [members if len(members) > 1 else [] for members in scored]
-    parts = [[[s.parts.get(name) for name in weights] for _, s in members] for members in scored]
-    advantages = decoupled(parts, list(weights.values()))
-    return [
-        [Signal(r, (a,) * r.response_length) for (r, _), a in zip(members, values, strict=True)]
-        for members, values in zip(scored, advantages, strict=True)
-    ]
-
-
-def _by_group(flat: Sequence[T], like: Sequence[Sequence[object]]) -> list[list[T]]:
-    """A flat list cut into lists of the lengths of `like`."""
-    rest = iter(flat)
-    return [[next(rest) for _ in members] for members in like]
-
-
-def sampler_logprobs(rollout: Rollout) -> list[float]:
-    return [p for s in rollout.segments for p, sampled in zip(s.sampler_logprobs, s.sampled, strict=True) if sampled]
+def _decoupled(groups: Rows, weights: Mapping[str, float]) -> list[TrainingRow]:
+    parts = [[[row.score.parts.get(name) for name in weights] for row in group] for group in groups]
+    advantages = [a for group in decoupled(parts, list(weights.values())) for a in group]
+    rows = [row for group in groups for row in group]
+    return [replace(r, advantages=np.full(len(r.sampler_logprobs), a)) for r, a in zip(rows, advantages, strict=True)]
 
 
 def trainable(rollout: Rollout, vocabulary: int) -> bool:
     """Whether what a line held can be trained on: tokens of a vocabulary of this size, drawn with a probability of at
-    most 1 but for rounding; none only where sampling failed. Raises TypeError for what is not even numbers."""
-    ids = [token for segment in rollout.segments for token in segment.token_ids]
-    drawn = sampler_logprobs(rollout)
-    known = all(type(token) is int and 0 <= token < vocabulary for token in ids)
-    drawable = all(math.isfinite(p) and p <= 1e-3 for p in drawn) and (bool(drawn) or rollout.status == "failed")
+    most 1 but for rounding; none only where sampling failed."""
+    ids = np.concatenate([ints([]), *(segment.token_ids for segment in rollout.segments)])
+    drawn = rollout.sampler_logprobs
+    known = bool(((ids >= 0) & (ids < vocabulary)).all())
+    drawable = bool((drawn <= 1e-3).all() and np.isfinite(drawn).all()) and (
+        len(drawn) > 0 or rollout.status == "failed"
+    )
     return known and drawable and rollout.status in get_args(Status)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import pvariance
+from typing import Any
 
+import numpy as np
 import torch
 
+from posttrain.arrays import Floats, floats
 from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.config import RlConfig
 from posttrain.losses.policy import PolicyLoss, importance_weights, kl_k1, policy_loss, value_loss
-from posttrain.models.token_logprobs import TokenOutputs
-from posttrain.rollout import prompt_ids
-from posttrain.train.rl.advantages import PerToken, Signal, sampler_logprobs
+from posttrain.models.token_logprobs import TokenOutputs, ValueOutputs
+from posttrain.train.rl.advantages import Rows, TrainingRow
 from posttrain.types import Group, Rollout
 
 SHARES = ("entropy", "clip_fraction", "policy_kl", "mismatch_kl")
 """Metrics of a loss that are means over tokens by weight."""
+TOKEN_NUMBERS = ("advantages", "sampler_logprobs", "ref_logprobs", "values", "returns", "proximal_logprobs")
+"""What a branch carries of a row, where the row has it."""
 
 
 def loss_choices(config: RlConfig, beta: float) -> PolicyLoss:
@@ -33,76 +38,58 @@ def loss_choices(config: RlConfig, beta: float) -> PolicyLoss:
     )
 
 
-def step_trees(
-    config: RlConfig, signals: Sequence[Sequence[Signal]], extras: Mapping[str, PerToken], keep_flat: bool
-) -> list[Tree]:
-    """A tree a group; `extras` holds per-token numbers by the names that the loss asks for.
+def step_trees(config: RlConfig, rows: Rows, keep_zero_advantage: bool) -> list[Tree]:
+    """A tree a group of rows that are trained on.
 
     With R scored responses, T their sampled tokens and n those of one, a token weighs 1/(R n) (`sequence`), 1/T
-    (`token`), 1/(R L) with L the longest response there can be (`constant`), or 1/R (`sum`). Responses without
-    advantages have no gradient, so a group of them is left out unless `keep_flat` (a KL, an entropy term or a critic
-    needs it); they stay in the denominators either way."""
-    members = [s for group in signals for s in group]
-    responses, tokens = len(members), sum(s.rollout.response_length for s in members)
+    (`token`), 1/(R L) with L the longest response there can be (`constant`), or 1/R (`sum`). Responses whose advantages
+    are 0 have no gradient, so a group of them is left out unless `keep_zero_advantage` (a KL, an entropy term or a
+    critic needs it); they stay in the denominators either way."""
+    lengths = [len(row.sampler_logprobs) for group in rows for row in group]
 
     def weight(length: int) -> float:
-        whole = {"sequence": length, "token": tokens / responses, "constant": config.longest_response, "sum": 1}
-        return 1.0 / (responses * whole[config.normalisation])
+        mean = sum(lengths) / len(lengths)
+        whole = {"sequence": length, "token": mean, "constant": config.longest_response, "sum": 1}
+        return 1.0 / (len(lengths) * whole[config.normalisation])
 
     trees = []
-    for group in signals:
-        if not group or not (keep_flat or any(not s.flat for s in group)):
+    for group in rows:
+        if not group or not (keep_zero_advantage or any(not row.is_zero for row in group)):
             continue
-        branches = [
-            branch
-            for s in group
-            for branch in branches_of(s.rollout, weight(s.rollout.response_length), _extras(s, extras))
-        ]
+        branches = []
+        for row in group:
+            token = {name: values for name in TOKEN_NUMBERS if (values := getattr(row, name)) is not None}
+            branches += branches_of(row.rollout, weight(len(row.sampler_logprobs)), token)
         trees.append(share_prefix(branches))
     return trees
 
 
-def _extras(signal: Signal, extras: Mapping[str, PerToken]) -> dict[str, tuple[float, ...]]:
-    out = {name: values[id(signal.rollout)] for name, values in extras.items() if values}
-    out["advantages"] = signal.advantages
-    out["sampler_logprobs"] = tuple(sampler_logprobs(signal.rollout))
-    if signal.returns:
-        out["returns"] = signal.returns
-    return out
-
-
-def branches_of(
-    rollout: Rollout, weight: float = 0.0, extras: Mapping[str, tuple[float, ...]] | None = None
-) -> list[Branch]:
-    """A rollout's token rows, one a segment; what the policy sampled is trained, at `weight` a token. `extras` run over
-    the sampled tokens of all segments."""
+def branches_of(rollout: Rollout, weight: float = 0.0, token: Mapping[str, Floats] | None = None) -> list[Branch]:
+    """A rollout's token rows, one a segment; what the policy sampled is trained, at `weight` a token. The numbers of
+    `token` run over the sampled tokens of all segments."""
     out = []
     start = 0
     for segment in rollout.segments:
         count = segment.sampled_count
         if not count:
             continue
-        kept = None
-        if segment.supports is not None:
-            kept = tuple(k for k, sampled in zip(segment.supports, segment.sampled, strict=True) if sampled)
-        own = {name: values[start : start + count] for name, values in (extras or {}).items()}
-        out.append(Branch(segment.token_ids, segment.sampled, (weight,) * count, own, supports=kept))
+        own = {name: values[start : start + count] for name, values in (token or {}).items()}
+        kept = segment.kept_token_ids and segment.kept_token_ids.where(segment.sampled)
+        out.append(Branch.of(segment.token_ids, segment.sampled, weight, own, kept_token_ids=kept))
         start += count
     return out
 
 
-def rollout_trees(groups: Sequence[Sequence[Rollout]]) -> list[Tree]:
-    """A tree a group, to read numbers of all sampled tokens; see `by_rollout`."""
-    members = [[branch for r in group for branch in branches_of(r)] for group in groups]
-    return [share_prefix(branches) for branches in members if branches]
+def with_numbers(rows: Rows, name: str, read: Callable[[list[Tree]], list[Floats]]) -> Rows:
+    """The rows with what `read` says of each sampled token, under a name; it reads a tree a group."""
+    members = [[branch for row in group for branch in branches_of(row.rollout)] for group in rows]
+    found = iter(read([share_prefix(branches) for branches in members if branches]))
 
+    def filled(row: TrainingRow) -> TrainingRow:
+        numbers: Any = np.concatenate([floats([]), *(next(found) for s in row.rollout.segments if s.sampled_count)])
+        return replace(row, **{name: numbers})
 
-def by_rollout(groups: Sequence[Sequence[Rollout]], values: Sequence[tuple[float, ...]]) -> PerToken:
-    """The numbers of the branches of `rollout_trees` joined for each rollout."""
-    rest = iter(values)
-    return {
-        id(r): tuple(x for s in r.segments if s.sampled_count for x in next(rest)) for group in groups for r in group
-    }
+    return [[filled(row) for row in group] for group in rows]
 
 
 def batch_loss(
@@ -136,13 +123,13 @@ def batch_loss(
     return LossOutput(result.loss + config.value_coefficient * of_values.loss, metrics | dict(of_values.metrics))
 
 
-def critic_loss(batch: Batch, outputs: TokenOutputs, *, clip: float | None) -> LossOutput:
+def critic_loss(batch: Batch, outputs: TokenOutputs | ValueOutputs, *, clip: float | None) -> LossOutput:
     """The value loss of a micro-batch."""
     assert outputs.values is not None
     return value_loss(outputs.values, batch.token["returns"], batch.weights, batch.token["values"], clip)
 
 
-def group_metrics(groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) -> dict[str, float | None]:
+def group_metrics(groups: Sequence[Group], rows: Rows) -> dict[str, float | None]:
     """What the rollouts of a step were like: means over rollouts, and shares of rollouts or of groups.
 
     `zero_variance_groups` counts groups whose advantages are all 0: a KL in the reward tells equal scores apart."""
@@ -150,41 +137,45 @@ def group_metrics(groups: Sequence[Group], signals: Sequence[Sequence[Signal]]) 
     scores = [s for g in groups for s in g.scores]
     totals = [s.total for s in scores if s.total is not None]
     parts = sorted({name for s in scores for name in s.parts})
-    flat = [members for members in signals if members and all(s.flat for s in members)]
+    trained = [[row for row in group if row.advantages is not None] for group in rows]
+    zero = [group for group in trained if group and all(row.is_zero for row in group)]
     return {
         "reward": mean(totals),
         **{f"reward/{name}": mean([v for s in scores if (v := s.parts.get(name)) is not None]) for name in parts},
         "response_length": mean([r.response_length for r in rollouts]),
         "truncated": mean([float(r.status == "truncated") for r in rollouts]),
         "unscored": mean([float(s.total is None) for s in scores]),
-        "zero_variance_groups": len(flat) / len(groups),
-        "dropped_groups": mean([float(not members) for members in signals]),
-        "tokens": sum(len(prompt_ids(g.rollouts[0])) + sum(r.response_length for r in g.rollouts) for g in groups),
+        "zero_variance_groups": len(zero) / len(groups),
+        "dropped_groups": mean([float(not group) for group in trained]),
+        "tokens": sum(len(g.rollouts[0].prompt_ids) + sum(r.response_length for r in g.rollouts) for g in groups),
     }
 
 
-def kl_metrics(groups: Sequence[Group], references: PerToken) -> dict[str, float | None]:
+def kl_metrics(rows: Rows) -> dict[str, float | None]:
     """KL(π‖π_ref) in nats, π being what the rollouts were sampled from: `kl`, k1 = log π − log π_ref averaged over
     tokens, and `kl_sequence`, k1 summed over a rollout and averaged over rollouts. Without bias, and so perhaps below 0
     by chance. Both models are at hand one after the other only, so that the sum over the vocabulary is not to be had.
     Truncated sampling is compared over the tokens it kept. Null where no reference is asked for."""
-    rollouts = [r for g in groups for r in g.rollouts if references.get(id(r))]
-    if not rollouts:
+    both = [(row.sampler_logprobs, row.ref_logprobs) for group in rows for row in group if row.ref_logprobs is not None]
+    both = [(policy, reference) for policy, reference in both if len(reference)]
+    if not both:
         return {"kl": None, "kl_sequence": None}
-    policy = torch.tensor([p for r in rollouts for p in sampler_logprobs(r)])
-    reference = torch.tensor([p for r in rollouts for p in references[id(r)]])
+    policy, reference = (torch.from_numpy(np.concatenate(numbers)).float() for numbers in zip(*both, strict=True))
     return {
         "kl": float(kl_k1(policy, reference).mean()),
-        "kl_sequence": float(kl_k1(policy, reference).sum()) / len(rollouts),
+        "kl_sequence": float(kl_k1(policy, reference).sum()) / len(both),
     }
 
 
-def explained_variance(signals: Sequence[Sequence[Signal]], values: PerToken) -> float | None:
+def explained_variance(rows: Rows) -> float | None:
     """1 − Var(R − V)/Var(R) over the step's tokens: 1 for a critic that knows the returns, 0 for one that says the same
     everywhere; None where the returns do not differ."""
-    pairs = [(r, v) for group in signals for s in group for r, v in zip(s.returns, values[id(s.rollout)], strict=True)]
-    spread = pvariance([r for r, _ in pairs]) if pairs else 0.0
-    return 1 - pvariance([r - v for r, v in pairs]) / spread if spread > 1e-12 else None
+    found = [row for group in rows for row in group]
+    known = [(r.returns, r.values) for r in found if r.returns is not None and r.values is not None]
+    returns = [x for targets, _ in known for x in targets.tolist()]
+    errors = [x for targets, values in known for x in (targets - values).tolist()]
+    spread = pvariance(returns) if returns else 0.0
+    return 1 - pvariance(errors) / spread if spread > 1e-12 else None
 
 
 def mean(values: Sequence[float]) -> float | None:

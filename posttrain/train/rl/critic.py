@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree
 from posttrain.config import RlConfig
 from posttrain.models.read import VALUES
@@ -18,8 +19,8 @@ from posttrain.train.rl.batch import critic_loss
 class Critic(Protocol):
     """Values of tokens, read before each."""
 
-    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        """V of every trained token, a tuple a branch in order."""
+    def values(self, trees: Sequence[Tree]) -> list[Floats]:
+        """V of every trained token, an array a branch in order."""
         ...
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
@@ -36,8 +37,8 @@ class HeadCritic:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        return [tuple(values.tolist()) for values in self.policy.read(trees, VALUES)]
+    def values(self, trees: Sequence[Tree]) -> list[Floats]:
+        return self.policy.numbers(trees, VALUES)
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
         return {}
@@ -55,13 +56,13 @@ class SeparateCritic:
 
     def __init__(self, config: RlConfig, policy: Policy, rate: float, total_updates: int | None) -> None:
         lm = load_trained(config)
-        lm.add_scalar_head()
+        lm.add_value_head()
         self.policy = policy
         self.own = make_policy(lm, config, rate, total_updates)
         self.loss = partial(critic_loss, clip=config.value_clip)
 
-    def values(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        values = [tuple(values.tolist()) for values in self.own.read(trees, VALUES)]
+    def values(self, trees: Sequence[Tree]) -> list[Floats]:
+        values = self.own.numbers(trees, VALUES)
         self._charge()
         return values
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from posttrain.arrays import Floats
 from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.data.fitting import Fitted
 from posttrain.data.readers import replay_file
@@ -15,23 +19,24 @@ from posttrain.models import LanguageModel
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import (
     Limits,
-    Plan,
+    RolloutRequest,
     collect,
     fit_tasks,
-    prompt_ids,
     regroup,
     rollout_from_json,
     rollout_seed,
     rollout_to_json,
 )
 from posttrain.rollout.collect import ENVIRONMENT_PART
-from posttrain.runs.log import RunLog, read_jsonl, read_recorded
+from posttrain.runs.log import RunLog, read_jsonl, read_rollouts
+from posttrain.runs.rollouts import locate
 from posttrain.train.data_order import rows_between
 from posttrain.train.dataset_stage import Data, fit_rows
 from posttrain.train.events import log_short_batch
 from posttrain.train.loop import Stage
 from posttrain.train.observers import Observer, UnscoredWatch
-from posttrain.train.rl.advantages import Signal, trainable
+from posttrain.train.policy import Policy
+from posttrain.train.rl.advantages import Rows, scored_rows, trainable
 from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
 
 Row = dict[str, Any]
@@ -39,12 +44,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class StepGroups:
-    """The groups of a step. `used` are trained on; `all` has those too that a refill replaced. `new` says that they
-    were sampled just now and are not recorded yet."""
+    """The groups of a step, and which of them are `used`: a refill has replaced the others. `new` says that they were
+    sampled just now and are not recorded yet."""
 
     all: list[Group]
-    used: list[Group]
+    used: list[bool]
     new: bool
+
+    @property
+    def trained(self) -> list[Group]:
+        """Those to train on; all where no refill brought one that differs, which then have nothing to learn."""
+        return [group for group, used in zip(self.all, self.used, strict=True) if used] or self.all
 
 
 @dataclass(frozen=True)
@@ -98,36 +108,39 @@ class Rollouts:
     def step(self, n: int) -> StepGroups:
         """The groups of step n; the recorded ones where there are some."""
         if n in self._recorded:
-            groups, used = self._groups_of(self._recorded[n])
-            self.position += len(groups)
-            return StepGroups(groups, used, new=False)
-        groups, used = [], []
+            recorded = self._groups_of(self._recorded[n])
+            self.position += len(recorded.all)
+            return recorded
+        groups: list[Group] = []
+        used: list[bool] = []
         for _ in range(self.config.max_refills + 1):
-            more = self._sample(n, self.prompts - len(used), groups)
+            more = self._sample(n, self.prompts - sum(used), groups)
             groups += more
-            used += [g for g in more if not self.config.max_refills or _differs(g)]
-            if len(used) == self.prompts:
+            used += [not self.config.max_refills or _differs(group) for group in more]
+            if sum(used) == self.prompts:
                 break
         self.engine.pause()
         return StepGroups(groups, used, new=True)
 
-    def record(self, log: RunLog, n: int, step: StepGroups, signals: Sequence[Sequence[Signal]]) -> None:
-        """Write the step's rollouts and what their rewards measured, unless that was done before."""
+    def record(self, log: RunLog, n: int, step: StepGroups, rows: Rows) -> None:
+        """Write the step's rollouts and what their rewards measured, unless that was done before; `rows` are those of
+        the groups to train on."""
         if not step.new:
             return
-        advantages = {id(s.rollout): s.advantages for members in signals for s in members}
-        used = {id(g) for g in step.used}
         of = sum(len(g.rollouts) for g in step.all)
-        log.rollouts(
-            rollout_to_json(n, r, s, _shown(advantages.get(id(r)))) | {"used": id(g) in used, "of": of}
-            for g in step.all
-            for r, s in zip(g.rollouts, g.scores, strict=True)
-        )
+        trained = iter(rows)
+        lines = []
+        for group, used in zip(step.all, step.used, strict=True):
+            members = next(trained) if used or not any(step.used) else scored_rows([group])[0]
+            for row in members:
+                line = rollout_to_json(n, row.rollout, row.score, _shown(row.advantages))
+                lines.append(line | {"used": used, "of": of})
+        log.rollouts(lines)
         scorer = self.sources.scorer
         if scorer is not None and scorer.metrics:
             log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in scorer.metrics.items()})
-        if len(step.used) < self.prompts:
-            log_short_batch(log, n, len(step.used), self.prompts, len(step.all))
+        if sum(step.used) < self.prompts:
+            log_short_batch(log, n, sum(step.used), self.prompts, len(step.all))
 
     def go_to(self, position: int) -> None:
         """Go on from a `position` of the stream. Raises ValueError for what is none."""
@@ -140,28 +153,29 @@ class Rollouts:
         are, not sampled or scored again, but for one that stopped the run: its reward may have been mended."""
         if getattr(self.config, "replay", None) is not None:
             return
-        steps = _by_step(read_recorded(log.out / "rollouts.jsonl", self._known))
+        steps = _by_step(read_rollouts(log.out, self._known))
         whole = {n: rows for n, rows in steps.items() if len(rows) == rows[0].get("of", self.config.batch_size)}
         events = read_jsonl(log.out / "events.jsonl")
         stops = [event.get("step") for event in events if event.get("event") == "stopped"]
         if stops and whole and stops[-1] == max(whole):
             del whole[max(whole)]
-        log.keep_lines("rollouts.jsonl", lambda row: row["step"] in whole)
+        log.keep_rollouts(whole)
         self._recorded = whole
         self.told.update(event["step"] for event in events if event.get("event") == "unscored")
 
     def past_groups(self, n: int) -> list[Group]:
         """The groups of a step before the one of `rewind`, once."""
-        return self._groups_of(self._recorded.pop(n))[0] if n in self._recorded else []
+        return self._groups_of(self._recorded.pop(n)).all if n in self._recorded else []
 
     def replay(self, source: str) -> int:
         """Take every step from the `rollouts.jsonl` of another run instead of sampling; the number of steps.
 
         Raises InputError, naming the line, for a file that is not the whole rollouts of such a run: of these tasks,
         this vocabulary and this temperature."""
-        rows = read_jsonl(replay_file(source))
+        file = replay_file(source)
+        rows = read_jsonl(file)
         for i, row in enumerate(rows, start=1):
-            self._check_row(row, f"--replay {source}:{i}")
+            self._check_row(row, file.parent, f"--replay {source}:{i}")
         steps = _by_step(rows)
         for n, members in steps.items():
             if len(members) != members[0].get("of", len(members)):
@@ -175,10 +189,10 @@ class Rollouts:
         self.told.update(self._recorded)
         return len(steps)
 
-    def _check_row(self, row: Any, where: str) -> None:
-        """Raise InputError for a line that is no rollout which could be trained on."""
+    def _check_row(self, row: Any, folder: Path, where: str) -> None:
+        """Raise InputError for a line of a folder that is no rollout which could be trained on."""
         try:
-            rollout, _ = self._read(row)
+            rollout, _ = self._read(locate(row, folder))
             fits = isinstance(row["step"], int) and trainable(rollout, self.lm.vocabulary)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{where}: not a rollout of a run ({type(error).__name__}: {error})") from error
@@ -197,7 +211,7 @@ class Rollouts:
         asked = task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content
         chat = self.lm.chat
         encoded = chat.decode(self.lm.tokenizer(asked, add_special_tokens=False)["input_ids"])
-        recorded = " ".join(chat.decode(prompt_ids(rollout)).split())
+        recorded = " ".join(chat.decode(rollout.prompt_ids).split())
         return any(" ".join(text.split()) in recorded for text in (asked, encoded))
 
     def _sample(self, n: int, prompts: int, before: Sequence[Group]) -> list[Group]:
@@ -206,16 +220,16 @@ class Rollouts:
         self.position += prompts
         seen = [group.task.id for group in before]
         size = self.config.group_size
-        plans: list[Plan] = []
+        plans: list[RolloutRequest] = []
         for row in rows:
             task = self.tasks[row]
             first = size * seen.count(task.id)
             seen.append(task.id)
             seeds = [rollout_seed(self.config.seed, n, row, first + i) for i in range(size)]
-            plans += [Plan(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
+            plans += [RolloutRequest(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
         return self.collect(plans, {"step": n, "global_step": n - 1})
 
-    def collect(self, plans: Sequence[Plan], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
+    def collect(self, plans: Sequence[RolloutRequest], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
         """Sample and score with the engine, the rewards and the environment of the run."""
         sources = self.sources
         limits = Limits(sources.max_turns, self.lm.context) if sources.environment is not None else None
@@ -224,19 +238,18 @@ class Rollouts:
     def evaluate(self, held_out: Sequence[Task]) -> dict[str, Any] | None:
         """Mean score of the greedy answers to held-out tasks; None where nothing has a score."""
         greedy = Sampling(self.config.max_new_tokens, temperature=0)
-        groups = self.collect([Plan(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
+        groups = self.collect([RolloutRequest(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
         scores = [s.total for g in groups for s in g.scores if s.total is not None]
         if not scores:
             return None
         return {"reward": sum(scores) / len(scores), "unscored": 1 - len(scores) / len(groups)}
 
-    def _groups_of(self, rows: Sequence[Row]) -> tuple[list[Group], list[Group]]:
-        """All groups of the rows of a step, and those that were used."""
+    def _groups_of(self, rows: Sequence[Row]) -> StepGroups:
         pairs = [self._read(row) for row in rows]
         tasks = [self._by_id[row["task"]] for row in rows]
         groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs])
-        used = {id(r): row.get("used", True) for (r, _), row in zip(pairs, rows, strict=True)}
-        return groups, [g for g in groups if used[id(g.rollouts[0])]]
+        firsts = np.cumsum([0, *(len(group.rollouts) for group in groups[:-1])])
+        return StepGroups(groups, [bool(rows[i].get("used", True)) for i in firsts], new=False)
 
     def _known(self, row: Row) -> None:
         """Raises what reading a line raises that is no rollout of these tasks."""
@@ -265,14 +278,20 @@ def fit_task_rows(
     return fit_rows(config, rows, held_out, encode, None)
 
 
+@dataclass
 class RolloutStage(Stage):
     """What stages on rollouts have in common. See `Stage`."""
 
-    def __init__(self, rollouts: Rollouts, held_out: Sequence[Task]) -> None:
-        self.rollouts = rollouts
-        self.held_out = held_out
-        watch = UnscoredWatch(rollouts.config.max_unscored_share, rollouts.sources.scorer, rollouts.told)
-        self.observers: Sequence[Observer] = (watch,)
+    config: Any
+    policy: Policy
+    rollouts: Rollouts
+    held_out: Sequence[Task]
+    log: RunLog
+    total_steps: int | None
+
+    @property
+    def observers(self) -> Sequence[Observer]:  # type: ignore[override]
+        return (UnscoredWatch(self.config.max_unscored_share, self.rollouts.sources.scorer, self.rollouts.told),)
 
     def evaluate(self) -> dict[str, Any] | None:
         """Mean score of the greedy answers to the held-out tasks."""
@@ -295,11 +314,11 @@ def _differs(group: Group) -> bool:
     return bool(totals) and min(totals) != max(totals)
 
 
-def _shown(advantages: tuple[float, ...] | None) -> Any:
+def _shown(advantages: Floats | None) -> float | list[float] | None:
     """One number where all tokens have the same."""
-    if not advantages:
+    if advantages is None:
         return None
-    return advantages[0] if len(set(advantages)) == 1 else list(advantages)
+    return float(advantages[0]) if (advantages == advantages[0]).all() else advantages.tolist()
 
 
 def _by_step(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Row]]:

@@ -20,20 +20,14 @@ from posttrain.runs.log import RunLog
 from posttrain.text import printable
 from posttrain.train.data_order import bounded_steps
 from posttrain.train.dataset_stage import load_rows
-from posttrain.train.loop import (
-    Prepared,
-    load_trained,
-    make_policy,
-    open_stage,
-    resolved_settings,
-    train,
-)
+from posttrain.train.loop import Prepared, load_trained, make_policy, open_stage, train
 from posttrain.train.observers import Observer
 from posttrain.train.rl.controllers import Constraints
 from posttrain.train.rl.critic import Critic, HeadCritic, SeparateCritic
 from posttrain.train.rl.pretraining_mix import PretrainingMix
 from posttrain.train.rl.rollouts import Rollouts, Sources, fit_task_rows
 from posttrain.train.rl.stage import Rl
+from posttrain.train.settings import resolved_settings
 from posttrain.types import InputError, Task
 
 LEARNING_RATE = 1e-6
@@ -132,7 +126,7 @@ def _stage(
     lm = rollouts.lm
     updates = total and total * config.updates_per_step
     if config.baseline == "critic" and config.critic == "head":
-        lm.add_scalar_head()
+        lm.add_value_head()
     policy = make_policy(lm, config, rate, updates)
     critic: Critic | None = None
     if config.baseline == "critic" and config.critic == "head":

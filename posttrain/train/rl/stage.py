@@ -4,68 +4,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from posttrain.batch.packing import Tree
-from posttrain.config import RlConfig
 from posttrain.models.read import logprobs_at
 from posttrain.rollout import sampling_flops
-from posttrain.runs.log import RunLog
 from posttrain.train.loop import StepResult
-from posttrain.train.policy import Policy
-from posttrain.train.rl.advantages import PerToken, Signal, overlong_penalty, step_signals
+from posttrain.train.rl.advantages import Rows, overlong_penalty, scored_rows, with_advantages
 from posttrain.train.rl.batch import (
     SHARES,
     batch_loss,
-    by_rollout,
     explained_variance,
     group_metrics,
     kl_metrics,
     loss_choices,
     mean,
-    rollout_trees,
     step_trees,
+    with_numbers,
 )
 from posttrain.train.rl.controllers import AdaptiveKl, Constraints, restore, state
 from posttrain.train.rl.critic import Critic, HeadCritic
 from posttrain.train.rl.dry_run import describe
 from posttrain.train.rl.pretraining_mix import PretrainingMix
-from posttrain.train.rl.rollouts import Rollouts, RolloutStage
-from posttrain.types import Group, Rollout, Task
+from posttrain.train.rl.rollouts import RolloutStage
+from posttrain.types import Group, Rollout, Score
 
 STATE = "rl.json"
 
 
+@dataclass
 class Rl(RolloutStage):
-    """See `Stage`. The algorithm is in the configuration: what advantages are (`signals.py`), what the loss is
-    (`rl_batch.py`), and what both need (reference, critic, proximal log-probabilities), which is computed only then."""
+    """See `Stage`. The algorithm is in the configuration: what advantages are (`advantages.py`), what the loss is
+    (`batch.py`), and what both need (reference, critic, proximal log-probabilities), which is computed only then."""
 
+    critic: Critic | None
+    mix: PretrainingMix | None
     kind = "rl"
     shown = ("reward", "kl", "grad_norm", "response_length", "loss")
 
-    def __init__(
-        self,
-        config: RlConfig,
-        policy: Policy,
-        rollouts: Rollouts,
-        held_out: Sequence[Task],
-        log: RunLog,
-        total_steps: int | None,
-        critic: Critic | None,
-        mix: PretrainingMix | None,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        super().__init__(rollouts, held_out)
-        self.log = log
-        self.total_steps = total_steps
+    def __post_init__(self) -> None:
+        config = self.config
         self.constraints = Constraints(config.constraint, config.constraint_rate)
-        self.critic = critic
-        self.mix = mix
         self.kl = AdaptiveKl(config.beta, config.kl_target)
-        self.reference = policy.reference(moves=config.reference_every is not None) if config.has_kl else None
+        self.reference = self.policy.reference(moves=config.reference_every is not None) if config.has_kl else None
         self.mismatch = config.mismatch
         if config.mismatch == "auto":
             self.mismatch = "token-truncate" if config.replay else "off"
@@ -76,26 +60,24 @@ class Rl(RolloutStage):
         step = self.rollouts.step(n)
         if step.new or config.replay is None:
             self.policy.flops += sampling_flops(self.rollouts.lm.flops, step.all)
-        groups = step.used or step.all  # where no refill brought one that differs, the step has nothing to learn
-        members = [g.rollouts for g in groups]
-        references, values = self._references(members), self._values(members)
-        signals = self._signals(n, groups, references, values)
-        self.rollouts.record(self.log, n, step, signals)
-        metrics = group_metrics(groups, signals) | kl_metrics(groups, references)
+        groups = step.trained
+        rows = self._rows(n, groups)
+        self.rollouts.record(self.log, n, step, rows)
+        metrics = group_metrics(groups, rows) | kl_metrics(rows)
         metrics |= {f"weight/{name}": weight for name, weight in sources.curriculum(n).items()}
         metrics |= {f"multiplier/{name}": value for name, value in self.constraints.multipliers.items()}
         metrics |= {"beta": self.kl.beta} if config.kl_target is not None else {}
-        metrics |= {"explained_variance": explained_variance(signals, values)} if self.critic else {}
+        metrics |= {"explained_variance": explained_variance(rows)} if self.critic else {}
         if config.overlong_share:
-            metrics["overlong"] = mean([overlong_penalty(config, r) for group in members for r in group])
+            metrics["overlong"] = mean([overlong_penalty(config, row.rollout) for group in rows for row in group])
         metrics |= {"sampled_groups": len(step.all)} if config.max_refills else {}
-        metrics |= self._train(n, signals, references, values)
+        metrics |= self._train(n, [[row for row in group if row.advantages is not None] for group in rows])
         self.kl.update(metrics["kl_sequence"])
         self.constraints.update(groups)
         if self.reference is not None and config.reference_every and n % config.reference_every == 0:
             self.reference.follow()
         self.rollouts.engine.update(None, n)
-        return StepResult(metrics, step.all, [signal for group in signals for signal in group])
+        return StepResult(metrics, step.all, [row for group in rows for row in group])
 
     def save(self, folder: Path) -> None:
         saved = state(self.kl, self.constraints) | {"position": self.rollouts.position}
@@ -117,51 +99,42 @@ class Rl(RolloutStage):
     def describe(self) -> str:
         """What the first rollouts would be trained on, as text."""
         step = self.rollouts.step(1)
-        members = [g.rollouts for g in step.all]
-        signals = self._signals(1, step.all, self._references(members), self._values(members))
+        rows = self._rows(1, step.all)
         steps = "as many steps as its operations allow" if self.total_steps is None else f"{self.total_steps} steps"
         length = (
             f"The run would take {steps} of {self.config.batch_size} rollouts, from {len(self.rollouts.tasks)} tasks."
         )
-        return f"{length}\n\n{describe(self.rollouts.lm, step.all, signals)}"
+        return f"{length}\n\n{describe(self.rollouts.lm, rows)}"
 
-    def _signals(self, n: int, groups: Sequence[Group], references: PerToken, values: PerToken) -> list[list[Signal]]:
-        return step_signals(
-            self.config,
-            groups,
-            beta=self.kl.beta,
-            references=references,
-            values=values,
-            adjust=self.constraints.adjusted if self.constraints.levels else None,
-            weights=self.rollouts.sources.weights(n),
-        )
+    def _rows(self, n: int, groups: Sequence[Group]) -> Rows:
+        """The rollouts of a step with their advantages, and what those and the loss need of other models."""
+        config, policy = self.config, self.policy
+        rows = scored_rows(groups, self._reward)
+        if self.reference is not None:
+            with self.reference.active():
+                rows = with_numbers(rows, "ref_logprobs", partial(policy.logprobs, temperature=config.temperature))
+        if self.critic is not None:
+            rows = with_numbers(rows, "values", self.critic.values)
+        return with_advantages(config, rows, beta=self.kl.beta, weights=self.rollouts.sources.weights(n))
 
-    def _references(self, groups: Sequence[Sequence[Rollout]]) -> PerToken:
-        """log π_ref of every sampled token; empty where no KL is asked for."""
-        if self.reference is None:
-            return {}
-        with self.reference.active():
-            return by_rollout(groups, self.policy.logprobs(rollout_trees(groups), self.config.temperature))
+    def _reward(self, rollout: Rollout, score: Score) -> float:
+        """The total of a score with the constraints' share, less what a response loses that is too long."""
+        reward = self.constraints.adjusted(score)
+        return reward + overlong_penalty(self.config, rollout) if self.config.overlong_share else reward
 
-    def _values(self, groups: Sequence[Sequence[Rollout]]) -> PerToken:
-        return by_rollout(groups, self.critic.values(rollout_trees(groups))) if self.critic else {}
-
-    def _train(
-        self, n: int, signals: Sequence[Sequence[Signal]], references: PerToken, values: PerToken
-    ) -> dict[str, Any]:
-        """`updates_per_batch` x `minibatches` optimizer steps on the groups of a step."""
-        config, in_loss = self.config, self.config.has_kl and self.config.kl_in == "loss"
-        extras = {"values": values, "ref_logprobs": references if in_loss else {}, "proximal_logprobs": {}}
+    def _train(self, n: int, rows: Rows) -> dict[str, Any]:
+        """`updates_per_batch` x `minibatches` optimizer steps on the rows of a step that are trained on."""
+        config = self.config
         if config.updates_per_step > 1:
-            members = [[s.rollout for s in group] for group in signals]
-            now = self.policy.logprobs(rollout_trees(members), config.temperature)
-            extras["proximal_logprobs"] = by_rollout(members, now)
-        keep_flat = in_loss or config.entropy_bonus > 0 or self.critic is not None
-        size = -(-len(signals) // config.minibatches)  # a short batch has smaller minibatches, or fewer
+            now = partial(self.policy.logprobs, temperature=config.temperature)
+            rows = with_numbers(rows, "proximal_logprobs", now)
+        in_loss = config.has_kl and config.kl_in == "loss"
+        keep_zero = in_loss or config.entropy_bonus > 0 or self.critic is not None
+        size = -(-len(rows) // config.minibatches)  # a short batch has smaller minibatches, or fewer
         updates: list[dict[str, float]] = []
         for _ in range(config.updates_per_batch):
-            for i in range(0, len(signals), size):
-                updates.append(self._update(step_trees(config, signals[i : i + size], extras, keep_flat)))
+            for i in range(0, len(rows), size):
+                updates.append(self._update(step_trees(config, rows[i : i + size], keep_zero)))
                 if config.kl_stop is not None and updates[-1].get("policy_kl", 0.0) > config.kl_stop:
                     self.log.event("kl_stop", step=n, updates=len(updates), policy_kl=updates[-1]["policy_kl"])
                     return _averaged(updates)
@@ -177,7 +150,7 @@ class Rl(RolloutStage):
         with_values = isinstance(self.critic, HeadCritic)
         what = logprobs_at(config.temperature, entropy=True, values=with_values)
         metrics = self.policy.forward_backward(trees, loss, what)
-        covered = sum(w for tree in trees for b in tree.branches for w in b.weights)
+        covered = sum(w for tree in trees for b in tree.branches for w in b.weights.tolist())
         metrics = {name: v / covered if name in SHARES and covered else v for name, v in metrics.items()}
         if self.mix is not None:
             metrics |= self.mix.forward_backward(self.policy)

@@ -18,7 +18,7 @@ from posttrain.data.formats import load_feedback
 from posttrain.models import LanguageModel, load_model
 from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.train.data_order import epoch_order
-from posttrain.train.dpo.data import counts_of, encode_examples, example_trees, mismatched
+from posttrain.train.dpo.data import counts_of, encode_examples, example_trees, shuffled_for_kl
 from posttrain.train.dpo.reference import MovingReference
 from posttrain.train.dpo.stage import StepLoss, train_dpo
 from posttrain.train.policy import LocalPolicy, Optimization
@@ -198,11 +198,11 @@ def test_a_step_of_kto_equals_a_plain_form(tmp_path: Path) -> None:
 def test_mismatched_pairs_never_share_a_prompt(tiny: LanguageModel) -> None:
     rows = [UnpairedRow(f"f:{i}", prompt, f"answer {i}", True) for i, prompt in enumerate(["a", "a", "b"])]
     examples = encode_examples(tiny, rows, 200, single=True).kept
-    others = mismatched(examples, 200)
+    others = shuffled_for_kl(examples, 200)
     assert [e.key for e in others] == ["0+2", "1+2", "2+0"]
     assert others[0].prompt_ids == examples[0].prompt_ids and others[0].responses == examples[2].responses
-    assert mismatched(examples[:2], 200) == []
-    short = mismatched(examples, len(examples[0].prompt_ids) + 2)
+    assert shuffled_for_kl(examples[:2], 200) == []
+    short = shuffled_for_kl(examples, len(examples[0].prompt_ids) + 2)
     assert short[0].responses == (examples[2].responses[0][:2],)
 
 

@@ -19,10 +19,10 @@ from posttrain.engine.local.engine import LocalEngine
 from posttrain.models import load_model
 from posttrain.recipes.run import run_recipe
 from posttrain.rewards.scorer import Scorer
-from posttrain.rollout.cost import sampled_ids
 from posttrain.runs.log import RunLog
-from posttrain.train.dpo.online import OnlineDpo, pair_signals, pairs_of, train_online_dpo
+from posttrain.train.dpo.online import OnlineDpo, pairs_of, train_online_dpo, with_signs
 from posttrain.train.loop import make_policy
+from posttrain.train.rl.advantages import TrainingRow, scored_rows
 from posttrain.train.rl.rollouts import Rollouts, Sources
 from posttrain.types import Group, Rollout, RunFailed, Sampling, Score, Segment, Task
 from tests.servers.chat import ChatServer
@@ -73,25 +73,29 @@ def group(*members: tuple[float | None, tuple[int, ...]]) -> Group:
     return Group(Task("t", "p"), rollouts, tuple(Score(total) for total, _ in members))
 
 
+def signed(found: Group) -> list[TrainingRow]:
+    return with_signs(scored_rows([found])[0])
+
+
 def signs(found: Group) -> list[tuple[int, float]]:
-    return [(s.rollout.index, s.advantages[0]) for s in pair_signals(found)]
+    return [(row.rollout.index, row.advantages[0]) for row in signed(found) if row.advantages is not None]
 
 
 def test_the_best_and_the_worst_of_a_group_are_its_pair() -> None:
     """The first of equals; the unscored one has no sign."""
     found = group((0.5, (7, 2)), (2.0, (8, 2)), (None, (9, 2)), (2.0, (9,)), (-1.0, (10, 11, 2)))
     assert signs(found) == [(0, 0.0), (1, 1.0), (3, 0.0), (4, -1.0)]
-    assert [len(s.advantages) for s in pair_signals(found)] == [2, 2, 1, 3]
-    ((better, worse),) = pairs_of(pair_signals(found))
-    assert (sampled_ids(better), sampled_ids(worse)) == ((8, 2), (10, 11, 2))
+    assert [len(r.advantages) for r in signed(found) if r.advantages is not None] == [2, 2, 1, 3]
+    ((better, worse),) = pairs_of(signed(found))
+    assert (better.rollout.sampled_ids, worse.rollout.sampled_ids) == ((8, 2), (10, 11, 2))
 
 
 def test_ties_and_unscored_groups_give_no_pair() -> None:
     """Equal scores, or one text scored in two ways: nothing to learn. Fewer than two scores: dropped."""
     ties = group((1.0, (7, 2)), (1.0, (8, 2))), group((1.0, (7, 2)), (0.0, (7, 2)))
     assert [signs(tie) for tie in ties] == [[(0, 0.0), (1, 0.0)]] * 2
-    assert not any(pairs_of(pair_signals(tie)) for tie in ties)
-    assert pair_signals(group((1.0, (7, 2)), (None, (8, 2)))) == []
+    assert not any(pairs_of(signed(tie)) for tie in ties)
+    assert signs(group((1.0, (7, 2)), (None, (8, 2)))) == []
 
 
 # -- the same numbers as a plain form ---------------------------------------------------------------------------------
@@ -118,14 +122,14 @@ def test_loss_and_gradient_are_the_plain_ones_in_float64(tmp_path: Path, tempera
         with torch.no_grad():
             for i, parameter in enumerate(stage.policy.parameters.values()):
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)))
-        groups = rollouts.step(1).used
-    pairs = [pair for g in groups for pair in pairs_of(pair_signals(g))]
+        rows = stage._with_reference([with_signs(g) for g in scored_rows(rollouts.step(1).trained)])
+    pairs = [pair for g in rows for pair in pairs_of(g)]
     assert len(pairs) == 4
-    for g in groups:
-        totals = [score.total for score in g.scores if score.total is not None]
-        ((better, worse),) = pairs_of(pair_signals(g))
-        assert (totals.index(max(totals)), totals.index(min(totals))) == (better.index, worse.index)
-    found = stage._gradient(pairs, stage._references([g.rollouts for g in groups]))
+    for g in rows:
+        totals = [row.reward for row in g if row.reward is not None]
+        ((better, worse),) = pairs_of(g)
+        assert (totals.index(max(totals)), totals.index(min(totals))) == (better.rollout.index, worse.rollout.index)
+    found = stage._gradient(pairs)
     lm.save(tmp_path / "moved")
 
     module, start = plain_model(tmp_path / "moved")[0].double(), plain_model("tiny-random")[0].double()
@@ -133,8 +137,8 @@ def test_loss_and_gradient_are_the_plain_ones_in_float64(tmp_path: Path, tempera
     margins = []
     for better, worse in pairs:
         with torch.no_grad():
-            reference = score_of(start, better) - score_of(start, worse)
-        margins.append(BETA * (score_of(module, better) - score_of(module, worse) - reference))
+            reference = score_of(start, better.rollout) - score_of(start, worse.rollout)
+        margins.append(BETA * (score_of(module, better.rollout) - score_of(module, worse.rollout) - reference))
         loss = loss - logsigmoid(margins[-1]) / len(pairs)
     loss.backward()
     assert found["loss"] == pytest.approx(loss.item(), abs=1e-5)

@@ -15,7 +15,7 @@ from posttrain.config import ReviseConfig, RunConfig
 from posttrain.data.formats import load_sft
 from posttrain.recipes.run import run_recipe
 from posttrain.rewards.judge.prompts import read_rubric, shipped_rubrics
-from posttrain.rollout import Plan
+from posttrain.rollout import RolloutRequest
 from posttrain.runs.log import RunLog
 from posttrain.train.generate.revise import CRITIQUE, REVISE, _Revising, revise_answers
 from posttrain.train.generate.sources import Sampled
@@ -118,7 +118,7 @@ class ShortContext:
     def fits(self, task: Task) -> bool:
         return len(task.prompt) < 3
 
-    def sample(self, plans: Sequence[Plan]) -> Sampled:
+    def sample(self, plans: Sequence[RolloutRequest]) -> Sampled:
         said = (Message("assistant", "ok"),)
         rollouts = [Rollout(p.task.id, 0, p.sampling, p.seed, said, (), "ok") for p in plans]
         return Sampled(tuple(rollouts), 7 * len(plans), 5.0)

@@ -19,12 +19,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from posttrain.cli.main import main
 from posttrain.config import AdversarialConfig, RewardModelConfig, ScoreConfig
 from posttrain.data.check import check_data, format_report
-from posttrain.data.formats import load_judged, load_preferences, load_rows, load_stepwise
+from posttrain.data.formats import Loader, load_judged, load_preferences, load_stepwise
 from posttrain.losses.reward_model import stepwise_loss
 from posttrain.methods import METHODS
 from posttrain.models import load_model, load_reward_model
-from posttrain.models.read import SCORES
-from posttrain.models.scoring import branch_scores
+from posttrain.models.read import SCORES, read
 from posttrain.rewards.models import of_steps
 from posttrain.rewards.score import run_score
 from posttrain.rewards.scorer import Scorer
@@ -56,10 +55,9 @@ def settings(tmp_path: Path, rows: list[dict[str, Any]], **changes: Any) -> Rewa
 
 def stage_of(config: RewardModelConfig) -> DatasetStage[Solution]:
     lm = load_model("tiny-random")
-    lm.add_score_head(1, config.seed)
-    lm.step_separator = "\n"
+    lm.add_reward_head(1, config.seed)
     rows = load_stepwise(config.data)
-    data = Data(encode_solutions(lm, rows, config.max_length).kept, [], [])
+    data = Data(encode_solutions(lm, rows, config.max_length, "\n").kept, [], [])
     return DatasetStage(config, process_method(config, rows), make_policy(lm, config, 1e-4, 1), data, 1, 1024)
 
 
@@ -148,13 +146,13 @@ def test_one_row_has_several_positions_and_a_prompt_is_computed_once(tmp_path: P
     lm, trees = stage.policy.lm, solution_trees(stage.examples)
     prompt = len(lm.chat.prompt_ids("p" * 10))
     lm.forwarded_tokens = 0
-    packed = branch_scores(lm, trees, 4096)
+    packed = list(read(lm, trees, 4096, SCORES))
     assert lm.forwarded_tokens == prompt + len("one\ntwo.") + len("1\n2\n3.")
     assert [len(scores) for scores in packed] == [2, 3]
     lm.packed = False
-    for one, other in zip(packed, branch_scores(lm, trees, 4096), strict=True):
+    for one, other in zip(packed, list(read(lm, trees, 4096, SCORES)), strict=True):
         assert torch.allclose(one, other, atol=1e-4)
-    assert branch_scores(lm, [], 4096) == []
+    assert list(read(lm, [], 4096, SCORES)) == []
 
 
 def world(n: int, seed: int) -> list[dict[str, Any]]:
@@ -203,16 +201,15 @@ def test_it_learns_where_answers_go_wrong(tmp_path: Path) -> None:
 
 def test_steps_beyond_the_limit_are_left_out(tmp_path: Path) -> None:
     lm = load_model("tiny-random")
-    lm.step_separator = "\n"
     rows = [{"prompt": "q", "steps": ["one", "two", "three"], "labels": [1, 0.5, 0]}, GOOD]
     loaded = load_stepwise(str(write_rows(tmp_path / "d.jsonl", rows)))
     start = len(lm.chat.prompt_ids("q"))
-    fitted = encode_solutions(lm, loaded, start + len("one\ntwo\nth"))
+    fitted = encode_solutions(lm, loaded, start + len("one\ntwo\nth"), "\n")
     first, second = fitted.kept
     assert fitted.cut == 1
     assert (len(first.token_ids), first.labels, sum(first.ends)) == (start + len("one\ntwo\n"), (1.0, 0.5), 2)
     assert first.ends[-1] and second.labels == (1.0, 0.0)
-    fitted = encode_solutions(lm, loaded, start + 3)
+    fitted = encode_solutions(lm, loaded, start + 3, "\n")
     message = rf"d\.jsonl:1: prompt and first step have {start + 4} tokens and --max-length is {start + 3}"
     assert len(fitted.kept) == 1 and re.search(message, str(fitted.left_out[0]))
     config = settings(tmp_path, rows, max_steps=1, max_length=start + 10)
@@ -270,8 +267,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a process model, in place of a finished run."""
     folder = tmp_path_factory.mktemp("process") / "prm"
     lm = load_model("tiny-random")
-    lm.add_score_head(1, seed=1)
-    lm.step_separator = "\n"
+    lm.add_reward_head(1, seed=1, step_separator="\n")
     folder.mkdir()
     lm.save(folder / "model")
     return folder
@@ -357,9 +353,9 @@ def test_wrong_options_of_the_reward(run: Path, options: str, message: str) -> N
 
 def test_only_a_process_model_has_steps(tmp_path: Path) -> None:
     lm = load_model("tiny-random")
-    lm.add_score_head(1, seed=1)
+    lm.add_reward_head(1, seed=1)
     lm.save(tmp_path / "model")
-    assert load_reward_model(str(tmp_path)).step_separator is None
+    assert load_reward_model(str(tmp_path)).reward_head.step_separator is None
     with pytest.raises(InputError, match=r"aggregate is for process models, and .* scores whole responses"):
         Scorer([f'learned({tmp_path}, aggregate="min")'], columns=[], timeout_seconds=20)
 
@@ -400,7 +396,7 @@ def test_both_names_of_steps_are_read(tmp_path: Path) -> None:
     assert (report.kind, report.valid_rows) == ("stepwise", 2)
     assert report.response_chars is not None and report.response_chars.most == 2
     assert "2 stepwise rows, for posttrain reward-model" in format_report(report)
-    assert [row.prompt for row in load_rows(data, METHODS["reward-model"].kinds, "it")] == ["q", "q"]
+    assert [row.prompt for row in Loader(METHODS["reward-model"].kinds, "it")(data)] == ["q", "q"]
 
 
 @pytest.mark.parametrize(
@@ -431,7 +427,7 @@ def test_the_separator_is_what_divides_the_steps(tmp_path: Path) -> None:
     assert settings(tmp_path, [GOOD], step_separator=r"\n\n").step_separator == "\n\n"
     config = settings(tmp_path, [GOOD], step_separator=" | ", max_steps=1)
     train_reward_model(config)
-    assert load_reward_model(str(config.out)).step_separator == " | "
+    assert load_reward_model(str(config.out)).reward_head.step_separator == " | "
     assert [s.parts["learned/steps"] for s in scored(str(config.out), ["a | b\nc", "a"])] == [2, 1]
     for steps, separator in ((["a", "b | c"], " | "), (["a\n\nb\nc"], None)):
         wrong = settings(tmp_path, [{**GOOD, "steps": steps, "labels": [1] * len(steps)}], step_separator=separator)

@@ -13,11 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from posttrain.batch.packing import response_tree
 from posttrain.cli.main import main
 from posttrain.config import RewardModelConfig
 from posttrain.data.formats import load_preferences
 from posttrain.models import load_model, load_reward_model
-from posttrain.models.scoring import response_tree, score_batches
+from posttrain.models.read import SCORES, read
 from posttrain.train.dataset_stage import Data
 from posttrain.train.loop import make_policy
 from posttrain.train.reward_model.data import Pair, encode_pairs, pair_trees, weighted
@@ -69,7 +70,7 @@ def settings(tmp_path: Path, rows: list[dict[str, Any]], **changes: Any) -> Rewa
 
 def stage_of(config: RewardModelConfig) -> RewardModel:
     lm = load_model("tiny-random")
-    lm.add_score_head(2 if config.length_head else config.members, config.seed, saved=config.members)
+    lm.add_reward_head(2 if config.length_head else config.members, config.seed, saved=config.members)
     rows = load_preferences(config.data)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).kept
     policy = make_policy(lm, config, 1e-4, 1)
@@ -154,11 +155,11 @@ def test_it_learns_a_bradley_terry_world(tmp_path: Path) -> None:
     assert found["pairs"] == sum(bin_["right"]["n"] for bin_ in found["calibration"]["bins"]) == 100
 
     lm = load_reward_model(str(config.out))
-    assert lm.score_head is not None and lm.score_head.out_features == 2
+    assert lm.reward_head.out_features == 2
     rows = held_out[:5]
     write_rows(tmp_path / "few.jsonl", rows)
     pairs = encode_pairs(lm, load_preferences(str(tmp_path / "few.jsonl")), 1024, 2).kept
-    ours = torch.cat([scores for _, scores in score_batches(lm, pair_trees(pairs), 4096)]).mean(1).reshape(-1, 2)
+    ours = torch.cat(list(read(lm, pair_trees(pairs), 4096, SCORES))).mean(1).reshape(-1, 2)
     for k, side in enumerate(("chosen", "rejected")):
         assert ours[:, k].tolist() == pytest.approx(plain_scores(config.out / "model", rows, side), abs=1e-4)
 
@@ -324,10 +325,11 @@ def test_soft_labels_are_counted_by_their_probability() -> None:
 def test_prompts_and_responses_are_computed_once() -> None:
     """A prompt of 50 tokens and two responses that share their first 20: one forward pass over the forest."""
     lm = load_model("tiny-random")
-    lm.add_score_head(1, seed=0)
+    lm.add_reward_head(1, seed=0)
     lm.forwarded_tokens = 0
     prompt, common = tuple(range(3, 53)), tuple(range(60, 80))
-    list(score_batches(lm, [response_tree(prompt, ((*common, 100, 2), (*common, 101, 102, 2)))], 4096))
+    tree = response_tree(prompt, ((*common, 100, 2), (*common, 101, 102, 2)))
+    list(read(lm, [tree], 4096, SCORES))
     assert lm.forwarded_tokens == 50 + 20 + 2 + 3
 
 

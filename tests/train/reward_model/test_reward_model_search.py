@@ -16,7 +16,7 @@ import pytest
 from posttrain.cli.main import main
 from posttrain.config import AdversarialConfig
 from posttrain.train.reward_model.adversarial import FOUND, train_adversarial
-from posttrain.train.reward_model.search import climb, dispute, gauge, text_edits
+from posttrain.train.reward_model.search import calibrate, disagreement, hill_climb, text_edits
 from posttrain.types import InputError
 from tests.train.reward_model.test_reward_model import plain_scores, world
 from tests.training_helpers import events, metrics, read_rows, write_rows
@@ -24,29 +24,33 @@ from tests.training_helpers import events, metrics, read_rows, write_rows
 GOLD = "def gold(response):\n    return float(response.count('e') - response.count('a'))\n"
 
 
-def test_a_dispute_is_one_member_against_the_mean_of_the_others() -> None:
+def test_disagreement_is_one_member_against_the_mean_of_the_others() -> None:
     """max_i (z_i − mean of the others), by hand: 3 − (0 + 0)/2, and where all agree 0."""
-    value, member = dispute(np.array([[0.0, 3.0, 0.0], [1.0, 1.0, 1.0], [-4.0, 2.0, 3.0]]))
+    value, member = disagreement(np.array([[0.0, 3.0, 0.0], [1.0, 1.0, 1.0], [-4.0, 2.0, 3.0]]))
     assert value.tolist() == pytest.approx([3.0, 0.0, 4.0]) and member.tolist() == [1, 0, 2]
     z = np.random.default_rng(0).normal(size=(20, 5))
     plain = [max(row[i] - np.delete(row, i).mean() for i in range(5)) for row in z]
-    assert dispute(z)[0].tolist() == pytest.approx(plain)
+    assert disagreement(z)[0].tolist() == pytest.approx(plain)
 
 
 def test_what_fools_is_disputed_and_above_the_accepted_answer() -> None:
     """Two members, ordinary scores ±1 and, on another scale, 10 ± 10: z as they are drawn. Of ordinary answers the
     most disputed has 2, in either direction."""
     ordinary = np.array([[1.0, 20.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 20.0]])
-    measure = gauge(ordinary, 1.0)
-    assert (measure.mean.tolist(), measure.deviation.tolist(), measure.threshold) == ([0.0, 10.0], [1.0, 10.0], 2.0)
+    found = calibrate(ordinary, 1.0)
+    assert (found.mean.tolist(), found.deviation.tolist(), found.threshold) == (
+        [0.0, 10.0],
+        [1.0, 10.0],
+        2.0,
+    )
     accepted = np.array([[0.5, 15.0]] * 5)
     scores = np.array([[3.0, 0.0], [0.4, -40.0], [3.0, 40.0], [0.0, 50.0], [np.nan, np.nan]])
     # disputed by 4 and ahead by 2.5; disputed but behind by 0.1; no dispute; by member 2: 4 and 3.5; too long
-    assert measure.fooled(scores, accepted).tolist() == [True, False, False, True, False]
-    threat = measure.threat(scores, accepted)
+    assert found.is_adversarial(scores, accepted).tolist() == [True, False, False, True, False]
+    threat = found.attack_score(scores, accepted)
     assert threat.tolist() == pytest.approx([4.0, 5.4 - 0.1, 0.0, 4.0, -np.inf])
     with pytest.raises(ValueError, match="two members"):
-        gauge(ordinary[:, :1], 0.9)
+        calibrate(ordinary[:, :1], 0.9)
 
 
 def test_climbing_goes_up_and_stays_where_nothing_is_better() -> None:
@@ -57,9 +61,9 @@ def test_climbing_goes_up_and_stays_where_nothing_is_better() -> None:
         asked.append([list(of) for of in candidates])
         return [np.array([float(x % 10) for x in of]) for of in candidates]
 
-    assert climb([4, 8, 19], lambda x: [x - 1, x + 1], worth, 2) == [6, 9, 19]
+    assert hill_climb([4, 8, 19], lambda x: [x - 1, x + 1], worth, 2) == [6, 9, 19]
     assert asked[0] == [[4], [8], [19]] and asked[1] == [[3, 5], [7, 9], [18, 20]]
-    assert climb([], lambda x: [x], worth, 2) == []
+    assert hill_climb([], lambda x: [x], worth, 2) == []
 
 
 def test_edits_are_small() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from posttrain.models.read import logprobs_at
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import rollout_from_json, score
+from posttrain.runs.reader import Run
 from posttrain.train.policy import LocalPolicy, Optimization
-from posttrain.train.rl.advantages import sampler_logprobs, step_signals
-from posttrain.train.rl.batch import batch_loss, branches_of, group_metrics, loss_choices, step_trees
+from posttrain.train.rl.advantages import Rows, scored_rows, with_advantages
+from posttrain.train.rl.batch import batch_loss, branches_of, group_metrics, loss_choices, step_trees, with_numbers
 from posttrain.train.rl.setup import train_rl
 from posttrain.types import Group, RunFailed, Sampling, Task
 from tests.training_helpers import (
@@ -208,6 +210,10 @@ def rl_config(**options: Any) -> RlConfig:
     return RlConfig(**{**defaults, **options})
 
 
+def trained_rows(rows: Rows) -> Rows:
+    return [[row for row in group if row.advantages is not None] for group in rows]
+
+
 def plain_loss(config: RlConfig) -> Callable[[Batch, TokenOutputs], LossOutput]:
     return partial(batch_loss, config=config, choices=loss_choices(config, config.beta), mismatch="off")
 
@@ -231,12 +237,12 @@ CASES = [
 
 
 @pytest.mark.parametrize(("temperature", "top_p", "beta", "kl_in"), CASES)
-@pytest.mark.parametrize("keep_flat", [False, True])
+@pytest.mark.parametrize("keep_zero", [False, True])
 def test_loss_and_gradient_equal_a_padded_reference(
-    temperature: float, top_p: float, beta: float, kl_in: str, keep_flat: bool
+    temperature: float, top_p: float, beta: float, kl_in: str, keep_zero: bool
 ) -> None:
     """The policy is moved off its start first, so that neither ratio nor KL is trivial; the proximal policy is the
-    start. `keep_flat` computes what a group without variance could have been spared: the gradient is the same."""
+    start. `keep_zero` computes what a group without variance could have been spared: the gradient is the same."""
     rows = sampled_rows(temperature, top_p, seed=1)
     for i, row in enumerate(rows):  # as if another policy had sampled: the KL in the reward is that of the sampler
         logprobs = row["segments"][0]["sampler_logprobs"]
@@ -257,13 +263,15 @@ def test_loss_and_gradient_equal_a_padded_reference(
     flat = [r for g in groups for r in g.rollouts]
     start_policy = LocalPolicy(load_model("tiny-random"), Optimization(1e-4), 4096)
     from_start = start_policy.logprobs([share_prefix(branches_of(r)) for r in flat], temperature)
-    references = {id(r): values for r, values in zip(flat, from_start, strict=True)} if beta else {}
     config = rl_config(beta=beta, temperature=temperature, **({"kl_in": kl_in} if beta else {}))
-    signals = step_signals(config, groups, beta=beta, references=references)
-    assert [len(members) for members in signals] == [3, 0, 4, 4]
-    proximal = {id(r): tuple(sampler_logprobs(r)) for r in flat}
-    extras = {"proximal_logprobs": proximal, "ref_logprobs": references}
-    trees = step_trees(config, signals, extras, keep_flat=keep_flat or (beta > 0 and kl_in == "loss"))
+    references = iter(from_start)
+    rows_of = [
+        [replace(row, proximal_logprobs=row.sampler_logprobs, ref_logprobs=next(references)) for row in group]
+        for group in scored_rows(groups)
+    ]
+    trained = trained_rows(with_advantages(config, rows_of, beta=beta, weights={}))
+    assert [len(group) for group in trained] == [3, 0, 4, 4]
+    trees = step_trees(config, trained, keep_zero or (beta > 0 and kl_in == "loss"))
     policy = LocalPolicy(lm, Optimization(1e-4), 200)
     result = policy.forward_backward(trees, plain_loss(config), logprobs_at(temperature))
 
@@ -336,7 +344,7 @@ def test_a_recorded_step_is_trained_as_the_reference_does(
 def test_the_first_step_is_on_policy(start: Callable[..., Path]) -> None:
     """Sampler and plain model agree to 1e-4 with temperature and nucleus, and the logged KL to the start is 0."""
     out = start("letter", temperature=0.7, top_p=0.9, beta=0.1, max_new_tokens=24)
-    rows = read_rows(out / "rollouts.jsonl")
+    rows = list(Run(out).rollouts())
     reference = Reference(rows, 0.7, 0.1, "loss", 0.2)
     with torch.no_grad():
         values, mask = reference.logprobs(reference.start, rows)
@@ -357,18 +365,16 @@ def test_policy_over_proximal_is_exactly_one_at_the_start_of_a_batch() -> None:
     groups = [g for g in our_groups(rows, lm) if g.rollouts]
     policy = LocalPolicy(lm, Optimization(1e-4), 4096)
     config = rl_config(clip=1e-9)
-    signals = step_signals(config, groups)
-    trees = step_trees(config, signals, {}, keep_flat=False)
-    values = policy.logprobs(trees)
-    proximal = {id(s.rollout): v for s, v in zip((s for m in signals for s in m), values, strict=True)}
+    rows_of = trained_rows(with_advantages(config, scored_rows(groups), weights={}))
+    trees = step_trees(config, rows_of, keep_zero_advantage=False)
     seen: list[torch.Tensor] = []
 
     def loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
         seen.append(outputs.logprobs.detach() - batch.token["proximal_logprobs"])
         return plain_loss(config)(batch, outputs)
 
-    extras = {"proximal_logprobs": proximal}
-    with_proximal = policy.forward_backward(step_trees(config, signals, extras, keep_flat=False), loss)
+    rows_of = with_numbers(rows_of, "proximal_logprobs", policy.logprobs)
+    with_proximal = policy.forward_backward(step_trees(config, rows_of, keep_zero_advantage=False), loss)
     without = policy.forward_backward(trees, plain_loss(config))
     assert torch.equal(seen[0], torch.zeros_like(seen[0]))
     assert with_proximal["clip_fraction"] == without["clip_fraction"] == 0.0
@@ -402,13 +408,14 @@ def test_zero_variance_groups_are_those_the_advantages_see() -> None:
     """The third task has equal scores. With a KL in the reward its answers differ, as those of the others do."""
     lm = load_model("tiny-random")
     groups = our_groups(sampled_rows(1.0, 1.0, seed=4), lm)
-    references = {
-        id(r): tuple(p - 0.1 * r.index for p in sampler_logprobs(r)) for group in groups for r in group.rollouts
-    }
     config = rl_config(beta=0.5, kl_in="reward")
-    assert group_metrics(groups, step_signals(config, groups))["zero_variance_groups"] == 1 / 4
-    signals = step_signals(config, groups, beta=0.5, references=references)
-    assert group_metrics(groups, signals)["zero_variance_groups"] == 0.0
+    rows = [
+        [replace(row, ref_logprobs=row.sampler_logprobs - 0.1 * row.rollout.index) for row in group]
+        for group in scored_rows(groups)
+    ]
+    assert group_metrics(groups, with_advantages(config, rows, weights={}))["zero_variance_groups"] == 1 / 4
+    rows = with_advantages(config, rows, beta=0.5, weights={})
+    assert group_metrics(groups, rows)["zero_variance_groups"] == 0.0
 
 
 def test_a_run_that_learns_something_gives_no_warning(

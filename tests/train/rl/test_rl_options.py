@@ -23,10 +23,10 @@ from posttrain.losses.policy import PolicyLoss, policy_loss
 from posttrain.models import load_model
 from posttrain.models.read import logprobs_at
 from posttrain.train.policy import LocalPolicy, Optimization
-from posttrain.train.rl.advantages import Signal, sampler_logprobs
+from posttrain.train.rl.advantages import TrainingRow
 from posttrain.train.rl.batch import batch_loss, branches_of, loss_choices, step_trees
 from posttrain.train.rl.setup import train_rl
-from posttrain.types import InputError, Rollout, Sampling, Segment
+from posttrain.types import InputError, Rollout, Sampling, Score, Segment
 from tests.training_helpers import ending_tiny, events, metrics, read_rows, sft_rows, write_rows
 
 REWARDS = """
@@ -130,6 +130,20 @@ def test_a_replay_of_what_is_no_rollout_names_the_line(
     with pytest.raises(InputError, match=message):
         start("replayed", (), replay=str(file))
     assert not (tmp_path / "replayed").exists()
+
+
+def test_truncated_samples_are_replayed_from_their_arrays(start: Callable[..., Path], tmp_path: Path) -> None:
+    """The update is the same, and a copy of the lines alone is told what it lacks."""
+    options = {"max_steps": 1, "top_k": 5, "mismatch": "off"}
+    recorded = start("first", **options) / "rollouts.jsonl"
+    assert "supports" not in recorded.read_text() and (recorded.parent / "rollouts/000001.npz").exists()
+    again = start("again", (), replay=str(recorded), **options)
+    assert metrics(again)[0]["loss"] == metrics(recorded.parent)[0]["loss"]
+    assert metrics(again)[0]["grad_norm"] == metrics(recorded.parent)[0]["grad_norm"]
+    copied = tmp_path / "copied.jsonl"
+    copied.write_bytes(recorded.read_bytes())
+    with pytest.raises(InputError, match=r"copied.jsonl:1: .*rollouts/000001.npz is missing"):
+        start("lines", (), replay=str(copied), **options)
 
 
 def test_a_step_without_any_difference_is_a_logged_no_op(start: Callable[..., Path]) -> None:
@@ -236,18 +250,18 @@ def test_a_reference_is_put_in_place_and_taken_out_again() -> None:
     policy = LocalPolicy(lm, Optimization(1e-3), 1000)
     reference = policy.reference(moves=True)
     tree = [Tree((), (Branch((5, 6, 7), (False, True, True), (1.0, 1.0)),))]
-    start = policy.logprobs(tree)
+    (start,) = policy.logprobs(tree)
     with torch.no_grad():
         for p in policy.parameters.values():
             p += 0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
-    now = policy.logprobs(tree)
-    assert now != start
+    (now,) = policy.logprobs(tree)
+    assert (now != start).all()
     with reference.active():
-        assert policy.logprobs(tree) == start
-    assert policy.logprobs(tree) == now
+        assert (policy.logprobs(tree)[0] == start).all()
+    assert (policy.logprobs(tree)[0] == now).all()
     reference.follow()
     with reference.active():
-        assert policy.logprobs(tree) == now
+        assert (policy.logprobs(tree)[0] == now).all()
 
 
 def test_passes_end_early_when_the_policy_has_moved_far(start: Callable[..., Path]) -> None:
@@ -302,6 +316,11 @@ def test_an_option_without_effect_ends_with_2(tmp_path: Path, capsys: pytest.Cap
 # -- off policy --------------------------------------------------------------------------------------------------------
 
 
+def row_of(rollout: Rollout, advantage: float) -> TrainingRow:
+    advantages = np.full(rollout.response_length, advantage)
+    return TrainingRow(rollout, Score(0.0), 0.0, rollout.sampler_logprobs, advantages=advantages)
+
+
 def test_the_ratio_is_unbiased_under_truncated_sampling() -> None:
     """Top-p 0.8 at temperature 0.7, then an optimizer step: over samples drawn before it the mean of π/π_sampler is 1
     where π is restricted to the kept support, since Σ_kept p_s · π/p_s = 1. Without the supports it is the mass that π
@@ -313,18 +332,18 @@ def test_the_ratio_is_unbiased_under_truncated_sampling() -> None:
     done = dict(LocalEngine(lm).generate(requests))
     rollouts = [Rollout("0", 0, sampling, 0, (), (Segment.of(prompts[i % 4], done[i]),)) for i in range(96)]
     rng = np.random.default_rng(0)
-    signals = [[Signal(r, (float(rng.normal()),) * r.response_length) for r in rollouts]]
+    rows = [[row_of(r, float(rng.normal())) for r in rollouts]]
     config = RlConfig(model="m", data="d", out="o", reward=("r",), temperature=0.7, top_p=0.8)
     policy = LocalPolicy(lm, Optimization(3e-5), 4096)
     loss = partial(batch_loss, config=config, choices=loss_choices(config, 0.0), mismatch="off")
-    policy.forward_backward(step_trees(config, signals, {}, False), loss, logprobs_at(0.7))
+    policy.forward_backward(step_trees(config, rows, False), loss, logprobs_at(0.7))
     policy.step()
 
     def mean_ratio(kept: bool) -> tuple[float, float]:
-        branches = [b if kept else replace(b, supports=None) for r in rollouts for b in branches_of(r)]
+        branches = [b if kept else replace(b, kept_token_ids=None) for r in rollouts for b in branches_of(r)]
         now = policy.logprobs([share_prefix([b]) for b in branches], 0.7)
-        drawn = [p for r in rollouts for p in sampler_logprobs(r)]
-        ratios = np.exp(np.array([p for values in now for p in values]) - np.array(drawn))
+        drawn = np.concatenate([r.sampler_logprobs for r in rollouts])
+        ratios = np.exp(np.concatenate(now) - drawn)
         return float(ratios.mean()), float(ratios.std() / math.sqrt(len(ratios)))
 
     mean, error = mean_ratio(kept=True)
@@ -353,14 +372,14 @@ def test_length_bias_in_closed_form(normalisation: str) -> None:
     rng = np.random.default_rng(0)
     lengths = {1.0: rng.geometric(0.1, 1500).clip(max=longest), -1.0: rng.geometric(0.1, 1500).clip(max=longest)}
     config = RlConfig(model="m", data="d", out="o", reward=("r",), normalisation=normalisation, max_new_tokens=longest)
-    signals = []
+    rows = []
     for advantage, drawn in lengths.items():
         for n in map(int, drawn):
             segment = Segment((0,) * (n + 1), (False,) + (True,) * n, (0.0,) * (n + 1), (0,) * (n + 1))
-            signals.append(Signal(Rollout("0", 0, Sampling(longest), 0, (), (segment,)), (advantage,) * n))
-    (tree,) = step_trees(config, [signals], {}, keep_flat=False)
+            rows.append(row_of(Rollout("0", 0, Sampling(longest), 0, (), (segment,)), advantage))
+    (tree,) = step_trees(config, [rows], keep_zero_advantage=False)
     per_token = torch.tensor([w for b in tree.branches for w in b.weights], dtype=torch.float64)
-    advantages = torch.tensor([a for s in signals for a in s.advantages], dtype=torch.float64)
+    advantages = torch.tensor([a for row in rows for a in row.advantages], dtype=torch.float64)
     ends = torch.tensor([t == n - 1 for drawn in lengths.values() for n in drawn for t in range(n)])
     logits = {a: torch.tensor(math.log(0.1 / 0.9), dtype=torch.float64, requires_grad=True) for a in lengths}
     logit = torch.where(advantages > 0, logits[1.0], logits[-1.0])

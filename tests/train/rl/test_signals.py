@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from posttrain.arrays import Floats, floats
 from posttrain.config import RlConfig
 from posttrain.losses.advantages import divided_by_deviation, gae, group_centred, leave_one_out, returns_to_go, whitened
-from posttrain.train.rl.advantages import Signal, step_signals
+from posttrain.train.rl.advantages import Rows, TrainingRow, overlong_penalty, scored_rows, with_advantages
 from posttrain.train.rl.batch import branches_of, explained_variance, step_trees
 from posttrain.train.rl.controllers import AdaptiveKl, Constraints
 from posttrain.types import Group, InputError, Rollout, Sampling, Score, Segment, Task
@@ -39,39 +41,63 @@ def groups_of(scores: Sequence[Sequence[float | None]], length: int = 2) -> list
     ]
 
 
-def advantages(signals: Sequence[Sequence[Signal]]) -> list[list[tuple[float, ...]]]:
-    return [[s.advantages for s in members] for members in signals]
+def step_rows(settings: RlConfig, groups: Sequence[Group], **numbers: Sequence[Sequence[float]]) -> Rows:
+    """The rows of a step with their advantages, after each has been given numbers of its tokens, in order."""
+    rows = scored_rows(
+        groups, lambda r, s: (s.total or 0.0) + (overlong_penalty(settings, r) if settings.overlong_share else 0.0)
+    )
+    for name, values in numbers.items():
+        rest = iter(values)
+        rows = [[replace(row, **{name: floats(next(rest))}) for row in group] for group in rows]
+    return with_advantages(settings, rows, beta=settings.beta, weights={})
+
+
+def advantages(rows: Rows) -> list[list[tuple[float, ...]]]:
+    return [[tuple(row.advantages.tolist()) for row in group if row.advantages is not None] for group in rows]
+
+
+def trained(length: int, advantage: float) -> TrainingRow:
+    """A row whose tokens all have one advantage."""
+    return replace(
+        scored_rows([Group(Task("0", "p"), (rollout(length),), (Score(0.0),))])[0][0],
+        advantages=floats([advantage] * length),
+    )
+
+
+def lists(arrays: Sequence[Floats]) -> list[list[float]]:
+    return [array.tolist() for array in arrays]
 
 
 def test_functions_by_hand() -> None:
     """RLOO of 1, 0, 0, 1: others' means 1/3, 2/3, 2/3, 1/3. Whitening 1, 2, 3: mean 2, σ √(2/3), over all rows."""
     assert leave_one_out([1, 0, 0, 1]) == pytest.approx([2 / 3, -2 / 3, -2 / 3, 2 / 3])
     assert group_centred([1, 0, 0, 1]) == [0.5, -0.5, -0.5, 0.5]
-    assert whitened([[1, 2], [3]]) == [pytest.approx([-math.sqrt(1.5), 0.0]), pytest.approx([math.sqrt(1.5)])]
-    assert whitened([[2.0, 2.0], [2.0]]) == [[0.0, 0.0], [0.0]]
-    assert whitened([[1.0, 1.0001]], least=0.001) == [[0.0, 0.0]]
-    assert whitened([[], []]) == [[], []]
+    assert lists(whitened([[1, 2], [3]])) == [pytest.approx([-math.sqrt(1.5), 0.0]), pytest.approx([math.sqrt(1.5)])]
+    assert lists(whitened([[2.0, 2.0], [2.0]])) == [[0.0, 0.0], [0.0]]
+    assert lists(whitened([[1.0, 1.0001]], least=0.001)) == [[0.0, 0.0]]
+    assert lists(whitened([[], []])) == [[], []]
     assert divided_by_deviation([[1, 2], [3]])[1][0] == pytest.approx(3 / math.sqrt(2 / 3))
-    assert returns_to_go([1, 0, 2], 0.5) == [1.5, 1.0, 2.0]
+    assert returns_to_go([1, 0, 2], 0.5).tolist() == [1.5, 1.0, 2.0]
+    assert returns_to_go([1, 0, 2], 1.0).tolist() == [3.0, 2.0, 2.0]
 
 
 def test_gae_by_hand() -> None:
     """Rewards 0, 0, 1, values ½, γ 1: δ = 0, 0, ½. λ = 0 gives the δs, λ = 1 returns minus values, and λ = ½ ⅛, ¼, ½;
     the targets are advantages plus values."""
-    assert gae([0, 0, 1], [0.5] * 3, 1.0, 0.0)[0] == [0.0, 0.0, 0.5]
-    assert gae([0, 0, 1], [0.5] * 3, 1.0, 1.0)[0] == [0.5, 0.5, 0.5]
-    assert gae([0, 0, 1], [0.5] * 3, 1.0, 0.5) == ([0.125, 0.25, 0.5], [0.625, 0.75, 1.0])
+    assert gae([0, 0, 1], [0.5] * 3, 1.0, 0.0)[0].tolist() == [0.0, 0.0, 0.5]
+    assert gae([0, 0, 1], [0.5] * 3, 1.0, 1.0)[0].tolist() == [0.5, 0.5, 0.5]
+    assert lists(gae([0, 0, 1], [0.5] * 3, 1.0, 0.5)) == [[0.125, 0.25, 0.5], [0.625, 0.75, 1.0]]
 
 
 def test_grpo_dr_grpo_and_rloo() -> None:
     groups = groups_of([(1, 0, 0, 1), (0, 0, 0, 4), (1, None, None, None)])
-    grpo = advantages(step_signals(config("grpo", group_size=4), groups))
+    grpo = advantages(step_rows(config("grpo", group_size=4), groups))
     assert grpo[0] == [(1.0, 1.0), (-1.0, -1.0), (-1.0, -1.0), (1.0, 1.0)]
     assert grpo[1][3] == pytest.approx((math.sqrt(3),) * 2)
     assert grpo[2] == []  # one scored answer has no baseline
-    dr_grpo = advantages(step_signals(config("dr-grpo", group_size=4), groups))
+    dr_grpo = advantages(step_rows(config("dr-grpo", group_size=4), groups))
     assert dr_grpo[1] == [(-1.0, -1.0)] * 3 + [(3.0, 3.0)]
-    rloo = advantages(step_signals(config("rloo", beta=0), groups))
+    rloo = advantages(step_rows(config("rloo", beta=0), groups))
     assert rloo[1][3] == pytest.approx((4.0, 4.0)) and rloo[1][0] == pytest.approx((-4 / 3,) * 2)
 
 
@@ -79,11 +105,11 @@ def test_reinforce_and_its_whitened_kin() -> None:
     """Plain scores; whitened over the step's four tokens; the group's mean off and then whitened, where a group of
     equal scores has 0."""
     groups = groups_of([(1.0,), (3.0,)])
-    assert advantages(step_signals(config("reinforce"), groups)) == [[(1.0, 1.0)], [(3.0, 3.0)]]
-    plus = advantages(step_signals(config("reinforce++", beta=0), groups))
+    assert advantages(step_rows(config("reinforce"), groups)) == [[(1.0, 1.0)], [(3.0, 3.0)]]
+    plus = advantages(step_rows(config("reinforce++", beta=0), groups))
     assert plus == [[(-1.0, -1.0)], [(1.0, 1.0)]]
     groups = groups_of([(1.0, 3.0), (5.0, 5.0)])
-    baseline = advantages(step_signals(config("reinforce++-baseline", group_size=2), groups))
+    baseline = advantages(step_rows(config("reinforce++-baseline", group_size=2), groups))
     assert baseline[0] == [pytest.approx((-math.sqrt(2),) * 2), pytest.approx((math.sqrt(2),) * 2)]
     assert baseline[1] == [(0.0, 0.0), (0.0, 0.0)]
 
@@ -92,15 +118,14 @@ def test_the_kl_in_the_reward_is_by_token_or_by_response() -> None:
     """log π = −1 and log π_ref = −1.5 and −1.1 for two tokens: β = 0.2 takes 0.1 and 0.02 off. REINFORCE++ sees the
     penalties still to come (0.12, then 0.02); RLOO their sum."""
     groups = groups_of([(1.0,), (2.0,)])
-    references = {id(r): (-1.5, -1.1) for g in groups for r in g.rollouts}
+    references = [(-1.5, -1.1)] * 2
     options = {"baseline": "none", "scale": "none", "beta": 0.2}
-    out = advantages(step_signals(config("reinforce++", **options), groups, beta=0.2, references=references))
+    out = advantages(step_rows(config("reinforce++", **options), groups, ref_logprobs=references))
     assert out[0][0] == pytest.approx((0.88, 0.98))
     groups = groups_of([(1.0, 2.0)])
-    first, second = groups[0].rollouts
-    references = {id(first): (-1.5, -1.1), id(second): (-1.0, -1.0)}
+    references = [(-1.5, -1.1), (-1.0, -1.0)]
     settings = config("rloo", group_size=2, beta=0.2)
-    out = advantages(step_signals(settings, groups, beta=0.2, references=references))
+    out = advantages(step_rows(settings, groups, ref_logprobs=references))
     assert out[0][0] == pytest.approx((0.88 - 2.0,) * 2)
 
 
@@ -108,17 +133,20 @@ def test_ppo() -> None:
     """The score comes at the last token. Values ½ and ½, γ = λ = 1: advantages are the score minus ½, whitened; targets
     are the score."""
     groups = groups_of([(1.0,), (0.0,)])
-    values = {id(r): (0.5, 0.5) for g in groups for r in g.rollouts}
+    values = [(0.5, 0.5)] * 2
     settings = config("ppo", beta=0, gae_lambda=1.0)
-    signals = step_signals(settings, groups, values=values)
-    assert advantages(signals) == [[(1.0, 1.0)], [(-1.0, -1.0)]]
-    assert [s.returns for members in signals for s in members] == [(1.0, 1.0), (0.0, 0.0)]
-    assert explained_variance(signals, values) == pytest.approx(0.0)
-    perfect = {id(r): (score, score) for g, score in zip(groups, (1.0, 0.0), strict=True) for r in g.rollouts}
-    assert explained_variance(signals, perfect) == pytest.approx(1.0)
-    plain = step_signals(config("ppo", beta=0, scale="none", whiten_rewards=True), groups, values=values)
+    rows = step_rows(settings, groups, values=values)
+    assert advantages(rows) == [[(1.0, 1.0)], [(-1.0, -1.0)]]
+    assert [lists([row.returns for row in group if row.returns is not None]) for group in rows] == [
+        [[1.0, 1.0]],
+        [[0.0, 0.0]],
+    ]
+    assert explained_variance(rows) == pytest.approx(0.0)
+    perfect = [[replace(row, values=row.returns) for row in group] for group in rows]
+    assert explained_variance(perfect) == pytest.approx(1.0)
+    plain = step_rows(config("ppo", beta=0, scale="none", whiten_rewards=True), groups, values=values)
     # rewards 0, 1, 0, 0 have σ √3/4
-    assert plain[0][0].returns[1] == pytest.approx(4 / math.sqrt(3))
+    assert plain[0][0].returns is not None and plain[0][0].returns[1] == pytest.approx(4 / math.sqrt(3))
 
 
 @pytest.mark.parametrize(
@@ -132,32 +160,32 @@ def test_ppo() -> None:
     ],
 )
 def test_weights(normalisation: str, first: float, second: float) -> None:
-    signals = [[Signal(rollout(2), (1.0,) * 2), Signal(rollout(4), (-1.0,) * 4)]]
-    (tree,) = step_trees(config("grpo", normalisation=normalisation), signals, {}, keep_flat=False)
-    assert [b.weights for b in tree.branches] == [pytest.approx((first,) * 2), pytest.approx((second,) * 4)]
+    rows = [[trained(2, 1.0), trained(4, -1.0)]]
+    (tree,) = step_trees(config("grpo", normalisation=normalisation), rows, keep_zero_advantage=False)
+    assert [b.weights.tolist() for b in tree.branches] == [pytest.approx([first] * 2), pytest.approx([second] * 4)]
 
 
-def test_flat_groups_stay_in_the_denominator() -> None:
-    signals = [[Signal(rollout(2), (1.0,) * 2)], [Signal(rollout(2), (0.0,) * 2)]]
-    trees = step_trees(config("grpo"), signals, {}, keep_flat=False)
-    assert len(trees) == 1 and trees[0].branches[0].weights == (0.25, 0.25)
-    assert len(step_trees(config("grpo"), signals, {}, keep_flat=True)) == 2
+def test_groups_without_variance_stay_in_the_denominator() -> None:
+    rows = [[trained(2, 1.0)], [trained(2, 0.0)]]
+    trees = step_trees(config("grpo"), rows, keep_zero_advantage=False)
+    assert len(trees) == 1 and trees[0].branches[0].weights.tolist() == [0.25, 0.25]
+    assert len(step_trees(config("grpo"), rows, keep_zero_advantage=True)) == 2
 
 
 def test_a_rollout_of_two_segments_is_two_branches() -> None:
     """What runs over its sampled tokens is cut between them; its length is that of both."""
     two = Rollout("0", 0, Sampling(10), 0, (), (rollout(2).segments[0], rollout(3).segments[0]))
-    one, other = branches_of(two, 0.5, {"advantages": (1.0, 2.0, 3.0, 4.0, 5.0)})
-    assert one.extras["advantages"] == (1.0, 2.0) and other.extras["advantages"] == (3.0, 4.0, 5.0)
-    (tree,) = step_trees(config("grpo"), [[Signal(two, (1.0,) * 5)]], {}, keep_flat=False)
-    assert sum(w for b in tree.branches for w in b.weights) == pytest.approx(1.0)
+    one, other = branches_of(two, 0.5, {"advantages": floats([1, 2, 3, 4, 5])})
+    assert lists([one.token["advantages"], other.token["advantages"]]) == [[1, 2], [3, 4, 5]]
+    (tree,) = step_trees(config("grpo"), [[replace(trained(5, 1.0), rollout=two)]], keep_zero_advantage=False)
+    assert sum(w for b in tree.branches for w in b.weights.tolist()) == pytest.approx(1.0)
 
 
 def test_overlong_answers_lose() -> None:
     """dapo, ten tokens at most, the last two of which cost: 9 tokens lose ½, 10 lose 1, 8 nothing."""
     groups = [Group(Task("0", "p"), tuple(rollout(n) for n in (8, 9, 10)), (Score(1.0),) * 3)]
     settings = config("dapo", group_size=3, batch_size=3, scale="none")
-    assert [a[0] for a in advantages(step_signals(settings, groups))[0]] == pytest.approx([0.5, 0.0, -0.5])
+    assert [a[0] for a in advantages(step_rows(settings, groups))[0]] == pytest.approx([0.5, 0.0, -0.5])
 
 
 def test_adaptive_kl() -> None:

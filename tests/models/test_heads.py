@@ -27,7 +27,7 @@ def trees() -> list[Tree]:
 
 def scored(outputs: int) -> LanguageModel:
     lm = load_model("tiny-random")
-    lm.add_score_head(outputs, seed=3)
+    lm.add_reward_head(outputs, seed=3)
     return lm
 
 
@@ -52,8 +52,7 @@ def test_scores_are_read_at_the_end_token_packed_and_padded() -> None:
     assert packed.shape == (4, 2)
     assert torch.allclose(packed, padded, atol=1e-4)
     hidden = lm.module.base_model(input_ids=torch.tensor([[5, 6, 7, 2]])).last_hidden_state[0, -1]
-    assert lm.score_head is not None
-    assert torch.allclose(padded[3], lm.score_head.weight @ hidden, atol=1e-5)
+    assert torch.allclose(padded[3], lm.reward_head.weight @ hidden, atol=1e-5)
 
 
 def test_gradients_agree_packed_and_padded() -> None:
@@ -65,7 +64,7 @@ def test_gradients_agree_packed_and_padded() -> None:
         (lm.scores(batch)[:, 0] * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum().backward()
         slopes.append({name: p.grad.clone() for name, p in lm.trained_parameters().items() if p.grad is not None})
         lm.module.zero_grad()
-        lm.score_head.zero_grad()  # type: ignore[union-attr]
+        lm.reward_head.zero_grad()
     assert slopes[0].keys() == slopes[1].keys()
     for name, slope in slopes[0].items():
         assert torch.allclose(slope, slopes[1][name], atol=1e-4, rtol=1e-3), name
@@ -89,7 +88,7 @@ def test_transformers_and_our_loader_give_the_same_scores(tmp_path: Path, output
 def test_a_model_that_is_not_packed(tmp_path: Path) -> None:
     """Sliding attention: rows are padded, and transformers says the same of them."""
     lm = small_model("gemma-3")
-    lm.add_score_head(1, seed=3)
+    lm.add_reward_head(1, seed=3)
     batch = pack(trees())
     before = lm.scores(batch)
     assert not lm.packed
@@ -114,10 +113,10 @@ def test_a_saved_adapter_is_merged(tmp_path: Path) -> None:
 
 def test_heads_differ_by_number_and_seed() -> None:
     lm = load_model("tiny-random")
-    lm.add_score_head(2, seed=0)
-    first = lm.score_head.weight.detach().clone()  # type: ignore[union-attr]
-    lm.add_score_head(2, seed=1)
-    second = lm.score_head.weight.detach()  # type: ignore[union-attr]
+    lm.add_reward_head(2, seed=0)
+    first = lm.reward_head.weight.detach().clone()
+    lm.add_reward_head(2, seed=1)
+    second = lm.reward_head.weight.detach()
     assert not torch.allclose(first[0], first[1]) and not torch.allclose(first, second)
     assert float(first.std()) == pytest.approx(1 / 129**0.5, rel=0.2)
 
@@ -134,5 +133,5 @@ def test_a_reward_model_is_no_language_model(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_head_says_so(tiny: LanguageModel) -> None:
-    with pytest.raises(ValueError, match="no score head"):
+    with pytest.raises(ValueError, match="no reward head"):
         tiny.scores(pack(trees()))

@@ -1,4 +1,7 @@
-"""Reward models on disk: transformers' sequence classifiers, one label a member of an ensemble."""
+"""Linear layers beside the language-model head: a critic's values, and a reward model's scores.
+
+On disk a reward model is transformers' sequence classifier, with a label a member of an ensemble.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import (
@@ -20,27 +24,72 @@ from posttrain.chat import ChatFormat
 from posttrain.types import InputError
 
 
+class ValueHead(nn.Linear):
+    """Hidden states [.., H] to values [..] in float32. It begins with zeros, so that the first values say nothing."""
+
+    NOUN, NAME = "value head", "scalar_head"
+    """What people and what checkpoints call it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, 1)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return super().forward(hidden)[..., 0].float()
+
+
+class RewardHead(nn.Linear):
+    """Hidden states [.., H] to the scores [.., K] of K outputs in float32. No bias: comparisons do not see one, and
+    transformers' classifiers have none.
+
+    `saved` is how many outputs, the first ones, a saved model has. `step_separator` is, of a process reward model, what
+    stands between the steps of an answer, each of which is scored."""
+
+    NOUN, NAME = "reward head", "score_head"
+    """What people and what checkpoints call it."""
+
+    def __init__(self, size: int, outputs: int, saved: int | None = None, step_separator: str | None = None) -> None:
+        super().__init__(size, outputs, bias=False)
+        self.saved = saved or outputs
+        self.step_separator = step_separator
+
+    def draw(self, seed: int) -> None:
+        """Make the weights normal with variance 1/(H+1) (Stiennon et al. 2020, arXiv:2009.01325), each output's from
+        (seed, its number)."""
+        rows = [np.random.default_rng([seed, k]).standard_normal(self.in_features) for k in range(self.out_features)]
+        with torch.no_grad():
+            self.weight.copy_(torch.from_numpy(np.stack(rows)) / (self.in_features + 1) ** 0.5)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return super().forward(hidden).float()
+
+    @staticmethod
+    def of(classifier: Any) -> RewardHead:
+        """The head of a classifier that transformers has loaded."""
+        rows = classifier.score.weight
+        with torch.device("meta"):  # it is filled at once, and draws no random numbers before
+            head = RewardHead(rows.shape[1], len(rows), None, getattr(classifier.config, "step_separator", None))
+        head.weight = rows
+        return head
+
+
 def save_classifier(
-    module: PreTrainedModel,
-    rows: torch.Tensor,
-    tokenizer: PreTrainedTokenizerBase,
-    chat: ChatFormat,
-    step_separator: str | None,
-    folder: Path,
+    module: PreTrainedModel, head: RewardHead, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, folder: Path
 ) -> None:
-    """Write the trunk of a causal model and a head's `rows` [K, H] so that `AutoModelForSequenceClassification` gives
-    the same scores: `num_labels` is K, and label k the score of member k. What a score depends on beside the weights,
-    `raw_prompts` and `step_separator`, stands in its configuration.
+    """Write the trunk of a causal model and the K saved rows of a head so that `AutoModelForSequenceClassification`
+    gives the same scores: `num_labels` is K, and label k the score of member k. What a score depends on beside the
+    weights, `raw_prompts` and `step_separator`, stands in its configuration.
 
     transformers scores the last token that is not padding. Where the padding is an end token, as SmolLM2's is, it would
     read the token before the end, so that another special token becomes the padding; where there is none, none is set,
     and transformers takes single rows only."""
-    model = as_classifier(module, rows)
+    model = as_classifier(module, head.weight[: head.saved])
     padding = padding_apart(tokenizer, chat)
     model.config.get_text_config().pad_token_id = padding
     model.config.raw_prompts = chat.raw
-    if step_separator is not None:
-        model.config.step_separator = step_separator
+    if head.step_separator is not None:
+        model.config.step_separator = head.step_separator
     written = copy.deepcopy(tokenizer)
     written.pad_token = None if padding is None else tokenizer.convert_ids_to_tokens(padding)
     model.save_pretrained(str(folder))

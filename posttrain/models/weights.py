@@ -1,7 +1,8 @@
-"""The types in which weights are written."""
+"""Weights on disk: the types they are written in, and their hash."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from posttrain.config.base import SaveDtype
-from posttrain.types import RunFailed
+from posttrain.types import InputError, RunFailed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HEADERS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -46,3 +47,16 @@ def _dtypes(folder: Path) -> set[torch.dtype]:
             kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118, no mapping
         found |= {HEADERS.get(kind, torch.float32) for kind in kinds if kind.startswith(("F", "BF"))}
     return found
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the safetensors files of a model folder, in name order."""
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{folder} holds no .safetensors file")
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,288 @@
+"""A function for every command. Options are the fields of the command's configuration, which `help` and an editor list;
+where the command reads a name or a file, Python may hand over the thing itself (see `inputs`).
+
+All raise InputError for bad input before anything is written, and RunFailed for a run that cannot go on."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from posttrain import config as configs
+from posttrain.api.inputs import Data, Folder, Model, configured, inputs_of
+from posttrain.api.results import Comparison, DataReport, Evaluation, Run
+from posttrain.config import Config, TrainConfig, commands
+from posttrain.config.evaluation import MAIN_SUITE
+from posttrain.methods import METHODS
+from posttrain.runs import reader
+from posttrain.runs.comparison import RUNS_FILE
+from posttrain.runs.log import write_atomic
+from posttrain.runs.table import Table
+from posttrain.threads import configure_threads
+from posttrain.types import InputError, RunFailed
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from posttrain.api import options as of
+    from posttrain.train.observers import Observer, StepRecord
+
+OURS = {"compare.json", RUNS_FILE, "report.html"}
+"""What a comparison writes, and may replace."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Function]:
+    """Lists the options of a configuration where a notebook looks for them: in the signature and the docstring."""
+
+    def listed(function: Function) -> Function:
+        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        fields = {
+            name: field for name, field in kind.model_fields.items() if name not in {by_place, *(p.name for p in own)}
+        }
+        added = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.is_required() else field.default,
+                annotation=field.annotation,
+            )
+            for name, field in fields.items()
+        ]
+        function.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        about = (f"{name}: {' '.join((f.description or '').split())}" for name, f in fields.items())
+        function.__doc__ = "\n\n".join([inspect.cleandoc(function.__doc__ or kind.__doc__ or ""), "Options:", *about])
+        return function
+
+    return listed
+
+
+def _made(method: str, given: Mapping[str, Any], observers: Sequence[Observer] = ()) -> Run:
+    """Run a method, and write the page of what it trained."""
+    with configured(commands()[method], given, inputs_of(given)) as config:
+        return train(method, config, observers)
+
+
+def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
+    """Run the method of a configuration."""
+    METHODS[method].function(config, *([observers] if observers else []))
+    run = Run(config.out)
+    if METHODS[method].writes != "data" and not (run.path / "report.html").exists():
+        run.report()
+    return run
+
+
+def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterator[StepRecord]:
+    """The run of a configuration step by step: `for step in pt.steps(pt.RlConfig(...))`. The next step begins when the
+    next record is asked for; a loop that is left early leaves a run that `resume` continues.
+
+    Training runs in a thread of its own, and raises here what it raises."""
+    method = next(name for name, kind in commands().items() if type(config) is kind)
+    records: Queue[StepRecord | None] = Queue()
+    turns: Queue[bool] = Queue()
+
+    def wait(record: StepRecord) -> None:
+        if not record.replayed:
+            records.put(record)
+            if not turns.get():
+                raise _Left("the loop over its steps was left")
+
+    def work() -> None:
+        try:
+            train(method, config, [*observers, wait])
+        finally:
+            records.put(None)
+
+    configure_threads()
+    with ThreadPoolExecutor(1, thread_name_prefix="posttrain") as thread:
+        done = thread.submit(work)
+        try:
+            while (record := records.get()) is not None:
+                yield record
+                turns.put(True)
+        finally:
+            turns.put(False)
+        done.result()
+
+
+class _Left(RunFailed):
+    """Nobody asks for the next step."""
+
+
+@_listed(configs.SftConfig)
+def sft(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.SftOptions]) -> Run:
+    """Train on example answers: `posttrain sft`."""
+    return _made("sft", {"model": model, **options}, observers)
+
+
+@_listed(configs.DpoConfig)
+def dpo(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.DpoOptions]) -> Run:
+    """Train on pairs of a better and a worse answer: `posttrain dpo`."""
+    return _made("dpo", {"model": model, **options}, observers)
+
+
+@_listed(configs.OnlineDpoConfig)
+def online_dpo(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.OnlineDpoOptions]) -> Run:
+    """Train on pairs of sampled answers that a reward or judge ranks: `posttrain online-dpo`."""
+    return _made("online-dpo", {"model": model, **options}, observers)
+
+
+@_listed(configs.RewardModelConfig)
+def reward_model(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.RewardModelOptions]) -> Run:
+    """Train a score of answers on pairs, or on labels of their steps: `posttrain reward-model`."""
+    return _made("reward-model", {"model": model, **options}, observers)
+
+
+@_listed(configs.AdversarialConfig)
+def adversarial(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.AdversarialOptions]) -> Run:
+    """Train a reward model against answers that fool it: `posttrain adversarial`."""
+    return _made("adversarial", {"model": model, **options}, observers)
+
+
+@_listed(configs.RlConfig)
+def rl(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.RlOptions]) -> Run:
+    """Train on sampled answers that a reward scores: `posttrain rl`."""
+    return _made("rl", {"model": model, **options}, observers)
+
+
+@_listed(configs.DistillConfig)
+def distill(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.DistillOptions]) -> Run:
+    """Train on a teacher's distributions along sampled answers: `posttrain distill`."""
+    return _made("distill", {"model": model, **options}, observers)
+
+
+@_listed(configs.SampleConfig)
+def sample(model: Model | None = None, **options: Unpack[of.SampleOptions]) -> Run:
+    """Sample answers, from a model or an `endpoint`, and write them as training data: `posttrain sample`."""
+    return _made("sample", {"model": model, **options})
+
+
+@_listed(configs.ReviseConfig)
+def revise(model: Model | None = None, **options: Unpack[of.ReviseOptions]) -> Run:
+    """Let a model improve its answers by principles: `posttrain revise`."""
+    return _made("revise", {"model": model, **options})
+
+
+@_listed(configs.AverageConfig)
+def average(models: Sequence[Model], **options: Unpack[of.AverageOptions]) -> Run:
+    """Average the weights of models: `posttrain average`."""
+    return _made("average", {"models": models, **options})
+
+
+@_listed(configs.EvalConfig)
+def evaluate(model: Model, **options: Unpack[of.EvalOptions]) -> Evaluation:
+    """Measure a model on held-out tasks: `posttrain eval`. What a `Run` is measured by is kept in its folder unless
+    `out` says otherwise, so that `compare` finds it."""
+    given: dict[str, Any] = {"model": model, **options}
+    if isinstance(model, reader.Run):
+        given.setdefault("out", model.path)
+    inputs = inputs_of(given)
+    place = None if inputs is None else inputs / str(given.get("name") or MAIN_SUITE)
+    with configured(configs.EvalConfig, given, place) as config:
+        from posttrain.evals.run import run_eval
+
+        return Evaluation(config.file, Table(run_eval(config).rows), config.model)
+
+
+def compare(
+    runs: Mapping[str, Folder] | Sequence[Folder], *, out: str | Path | None = None, loose: bool = False
+) -> Comparison:
+    """Compare finished runs side by side: `posttrain compare`. They are called by the keys of a mapping, else by their
+    folders; `compare.json` and the page are written where there is an `out`. `loose` also shows evaluations that were
+    not made alike, in tables of their own."""
+    from posttrain.evals.compare import compare as measure
+    from posttrain.evals.runs import check_run, find_parents, name_runs
+
+    given = runs.values() if isinstance(runs, Mapping) else runs
+    folders = [run.path if isinstance(run, reader.Run) else Path(run) for run in given]
+    for folder in folders:
+        check_run(folder)
+    named = {name: f.resolve() for name, f in zip(runs, folders, strict=True)} if isinstance(runs, Mapping) else None
+    found = name_runs(folders) if named is None else named
+    path = None if out is None else Path(out)
+    with TemporaryDirectory(prefix="posttrain-") as scratch:
+        if path is not None:
+            check_out(path)
+        data = measure(found, find_parents(found), path or Path(scratch), loose=loose)
+    comparison = Comparison(data, {name: Run(folder) for name, folder in found.items()}, path)
+    if path is not None:
+        places = {name: os.path.relpath(folder, path) for name, folder in found.items()}
+        write_atomic(path / RUNS_FILE, json.dumps(places, indent=1, ensure_ascii=False) + "\n")
+        comparison.report()
+    return comparison
+
+
+def check_out(out: Path) -> None:
+    """Raise InputError where a folder holds anything else than a comparison, which may be replaced."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
+    held = {p.name for p in out.iterdir()} - OURS if out.exists() else set()
+    if runs := sorted(held & {"config.yaml", "recipe.yaml", "lineage.json", "evaluations"}):
+        raise InputError(f"--out {out}: holds a run ({runs[0]}); choose another folder")
+    if held:
+        raise InputError(f"--out {out}: not empty and not a comparison; choose another folder")
+
+
+@_listed(configs.ScoreConfig)
+def score(data: Data | Sequence[str], **options: Unpack[of.ScoreOptions]) -> Table:
+    """Score given completions with a reward: `posttrain score`. `data` are rows with a `prompt` and a `completion`, or
+    completions alone. Returns the rows with `score`, with several rewards the value of each, and `error`."""
+    if isinstance(data, Sequence) and not isinstance(data, str):
+        data = [{"prompt": "", "completion": row} if isinstance(row, str) else row for row in data]
+    with configured(configs.ScoreConfig, {"data": data, **options}, None) as config:
+        from posttrain.rewards.score import read_samples, score_samples
+
+        samples = read_samples(str(config.data), sys.stdin.buffer, config.columns)
+        scores, _ = score_samples(config, samples)
+    return Table(
+        {"prompt": s.prompt_argument, "completion": s.completion_argument, **s.columns, "score": scored.total}
+        | ({f"reward/{name}": value for name, value in scored.parts.items()} if len(scored.parts) > 1 else {})
+        | ({"step_values": scored.step_values} if scored.step_values is not None else {})
+        | {"error": scored.reason}
+        for s, scored in zip(samples, scores, strict=True)
+    )
+
+
+@_listed(configs.CheckDataConfig, by_place="file")
+def check_data(data: Data, **options: Unpack[of.CheckDataOptions]) -> DataReport:
+    """Find faults in data before training: `posttrain check-data`. With a `model`, find what a run with it would."""
+    with configured(configs.CheckDataConfig, {"file": data, **options}, None) as config:
+        from posttrain.data.check import check_data as check
+        from posttrain.data.check import format_report
+
+        report = check(config.file, config.against, config.columns)
+        ok, text = report.ok, format_report(report)
+        if config.model is not None:
+            from posttrain.train.check_data import check_tokens, format_tokens
+
+            tokens = check_tokens(config)
+            ok, text = ok and tokens.ok, f"{text}\n{format_tokens(tokens)}"
+        return DataReport(ok, text if config.file == str(data) else text.replace(config.file, "data"))
+
+
+@_listed(configs.RunConfig)
+def run(recipe: str | Path, **options: Unpack[of.RunOptions]) -> Comparison:
+    """Run a whole recipe, shipped or a YAML file, and compare its stages: `posttrain run`."""
+    with configured(configs.RunConfig, {"recipe": recipe, **options}, None) as config:
+        from posttrain.recipes.run import run_recipe
+
+        run_recipe(config)
+        return Comparison.load(config.folder)
+
+
+def load(folder: Folder) -> Run:
+    """The run in a folder, old or new, finished or not. Raises InputError where there is none."""
+    found = Run(folder.path if isinstance(folder, reader.Run) else Path(folder))
+    if not any((found.path / name).exists() for name in ("config.yaml", "lineage.json", "evaluations")):
+        stages = sorted(str(place.parent) for place in found.path.glob("*/config.yaml"))
+        inside = f"; it holds {', '.join(stages)}" if stages else " (no config.yaml, lineage.json or evaluations in it)"
+        raise InputError(f"{folder}: not a run folder{inside}")
+    return found

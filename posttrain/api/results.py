@@ -1,0 +1,197 @@
+"""What Python's functions give back; each shows itself in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from posttrain.api.inputs import checked_config
+from posttrain.config import ChatConfig
+from posttrain.runs import reader, records
+from posttrain.runs.comparison import RUNS_FILE, label, read_comparison, sections
+from posttrain.runs.comparison import Comparison as Compared
+from posttrain.runs.log import read_object
+from posttrain.runs.table import Table
+from posttrain.threads import configure_threads
+from posttrain.types import InputError, Message, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from posttrain.api.options import ChatOptions
+
+Asked = str | Sequence[Mapping[str, Any]]
+"""A question, or a conversation as messages with `role` and `content`."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page that was written; a notebook shows it inline."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        page = escape(self.path.read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{page}" width="100%" height="640" style="border:1px solid #ccc"></iframe>'
+
+
+@dataclass(frozen=True)
+class Run(reader.Run):
+    """A run folder (see `runs.reader.Run`), whose model can be asked and whose page can be written."""
+
+    def __str__(self) -> str:
+        from posttrain.report.run_opening import run_opening
+        from posttrain.report.run_view import RunView
+
+        return f"{self.path}: {run_opening(RunView(self, self.name)).sentence}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(str(self))}</p>{self.metrics._repr_html_()}"
+
+    @property
+    def evaluations(self) -> dict[str, records.Evaluation]:
+        return {name: Evaluation(**vars(found)) for name, found in super().evaluations.items()}
+
+    def report(self) -> Report:
+        """Write the run's page, `report.html`: `posttrain report`."""
+        return write_report(self)
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, prompts: str | Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]
+    ) -> str: ...
+    @overload
+    def generate(self, prompts: Sequence[Asked], **options: Unpack[ChatOptions]) -> list[str]: ...
+    def generate(self, prompts: Any, **options: Any) -> str | list[str]:
+        """The model's answer to a text or a conversation (messages with `role` and `content`), or its answers to a list
+        of these. Options are those of `posttrain chat`, such as `temperature=0`, which always takes the most likely
+        token, and `max_new_tokens`. Raises InputError for a prompt that does not fit."""
+        from posttrain.engine.base import Request
+
+        config = checked_config(ChatConfig, {"model": str(self.path), **options})
+        alone = isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], Mapping))
+        lm, engine = self._loaded(config.chat_template, config.trust_remote_code)
+        sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
+        asked = [_prompt(prompt, config.system) for prompt in ([prompts] if alone else prompts)]
+        requests = [Request(i, tuple(lm.chat.prompt_ids(p)), sampling, config.seed + i) for i, p in enumerate(asked)]
+        answers = {i: lm.chat.decode(completion.token_ids) for i, completion in engine.generate(requests)}
+        texts = [answers[i] for i in range(len(asked))]
+        return texts[0] if alone else texts
+
+    def _loaded(self, chat_template: str | None, trusted: bool) -> tuple[Any, Any]:
+        """The model and an engine for it, kept for the next prompt."""
+        from posttrain.engine.local.engine import LocalEngine
+        from posttrain.models import load_model
+
+        kept: dict[Any, Any] = self.__dict__.setdefault("_kept", {})
+        if (chat_template, trusted) not in kept:
+            configure_threads()
+            raw = bool(self.config.get("raw"))
+            lm = load_model(str(self.path), raw=raw, trust_remote_code=trusted, chat_template=chat_template)
+            kept[chat_template, trusted] = lm, LocalEngine(lm, slots=64)
+        found: tuple[Any, Any] = kept[chat_template, trusted]
+        return found
+
+
+def _prompt(given: Any, system: str | None) -> Prompt:
+    if isinstance(given, str) and system is None:
+        return given
+    asked = (Message("user", given),) if isinstance(given, str) else tuple(map(Message.from_dict, given))
+    return asked if system is None else (Message("system", system), *asked)
+
+
+def write_report(folder: str | Path | reader.Run) -> Report:
+    """Write the HTML page of a run, a comparison or a recipe's folder: `posttrain report`."""
+    from posttrain.report import html
+
+    return Report(html.write_report(folder.path if isinstance(folder, reader.Run) else Path(folder)))
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(records.Evaluation):
+    """Values of a model on tasks: `rows` has a row a task with its answers, `table` the means with 95% intervals over
+    `n` tasks, None where these are too few to tell."""
+
+    @property
+    def table(self) -> Table:
+        from posttrain.evals.run import summarise
+
+        found = summarise(self.rows).items()
+        return Table({"measure": label(name, self.graded), **estimate} for name, estimate in found)
+
+    def __str__(self) -> str:
+        return f"{self.table}\n95% intervals over n tasks"
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side. `data` is what `compare.json` holds, `runs` the runs by name, `path` the folder where the
+    comparison and its page were written, None where they were not."""
+
+    data: Compared
+    runs: Mapping[str, Run]
+    path: Path | None = None
+
+    @classmethod
+    def load(cls, folder: Path) -> Comparison:
+        """That of a folder with a `compare.json`. Raises InputError where there is none."""
+        if not (folder / "compare.json").exists():
+            raise InputError(f"{folder}: holds no comparison (compare.json is missing)")
+        data = read_comparison(folder)
+        places = read_object(folder / RUNS_FILE)
+        runs = {name: folder / places.get(name, name) for name in data["stages"]}
+        return cls(data, {name: Run(place) for name, place in runs.items() if place.is_dir()}, folder)
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """A table a suite of evaluations, shares in per cent and intervals in brackets; and what each run cost."""
+        from posttrain.report.tables import cost_table, result_table
+
+        drawn = [*(result_table(self.data, part) for part in sections(self.data)), cost_table(self.data)]
+        return {
+            t.title: Table({"run": row.name, **dict(zip(t.head, row.cells, strict=True))} for row in t.rows)
+            for t in drawn
+        }
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the comparison shows, in words."""
+        from posttrain.report.words import summary
+
+        return summary(self.data)
+
+    def report(self) -> Report:
+        """The page. Raises InputError where the comparison was not written."""
+        if self.path is None:
+            raise InputError("the comparison was not written; give out, a folder for it")
+        return write_report(self.path)
+
+    def __str__(self) -> str:
+        tables = [f"{title}\n{table}" for title, table in self.tables.items()]
+        return "\n\n".join([*tables, "\n".join(f"- {sentence}" for sentence in self.sentences)])
+
+    def _repr_html_(self) -> str:
+        tables = [f"<h4>{escape(title)}</h4>{table._repr_html_()}" for title, table in self.tables.items()]
+        return "".join([*tables, "<ul>", *(f"<li>{escape(s)}</li>" for s in self.sentences), "</ul>"])
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What `posttrain check-data` says. `ok`: no row has a problem."""
+
+    ok: bool
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__

@@ -1,0 +1,215 @@
+"""Functions and classes that Python hands over as rewards and environments: how they are named, told apart and sent to
+workers. They travel in memory alone, and no run folder holds one."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from posttrain.types import InputError
+
+WRITTEN = re.compile(r"<(?:function|class|object) [^<>]+ sha256=[0-9a-f]{64}>")
+"""How one stands in a configuration."""
+LARGEST_BYTES = 16 << 20
+"""What a captured value may take on its way to a worker."""
+CONSTANTS = (int, float, complex, str, bytes, type(None))
+
+
+class FunctionText(str):
+    """A configuration's text for a function, `<function concise sha256=…>`, perhaps with a weight or name after it,
+    that carries the function.
+
+    The hash is of what the function does: its source (the bytecode of a lambda, or where there is no source), defaults,
+    the values it has closed over, and the functions, classes and constants of its own module that it reads."""
+
+    _function: Any = None
+    _pickled: bytes | None = None
+
+    @classmethod
+    def of(cls, function: Any, after: str = "") -> FunctionText:
+        """The text of a function, class or rubric, with `after` it, such as `=0.5`."""
+        plain = isinstance(function, FunctionType | MethodType | partial)
+        kind = "class" if isinstance(function, type) else "function" if plain else "object"
+        text = cls(f"<{kind} {_name(function)} sha256={identity(function)}>{after}")
+        text._function = function
+        return text
+
+    def load(self) -> Any:
+        """The function. In a worker raises what unpickling raises."""
+        if self._pickled is not None:
+            import cloudpickle
+
+            self._function, self._pickled = cloudpickle.loads(self._pickled), None
+        return self._function
+
+    def __deepcopy__(self, memo: Any) -> FunctionText:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To be sent to a worker. Raises InputError for what cannot travel, by name."""
+        return _received, (str(self), self._pickled or _pickled(self._function))
+
+
+def _received(text: str, pickled: bytes) -> FunctionText:
+    arrived = FunctionText(text)
+    arrived._pickled = pickled
+    return arrived
+
+
+def as_text(value: Any) -> Any:
+    """A function, class or rubric as its text; anything else as it is, for its own check."""
+    is_reward = callable(value) or (hasattr(value, "funcs") and hasattr(value, "weights"))
+    return FunctionText.of(value) if is_reward else value
+
+
+def refuse_unknown(target: str, noun: str) -> None:
+    """Raise InputError for the text of a function that was handed over once, and is not now."""
+    if WRITTEN.fullmatch(target):
+        raise InputError(
+            f"{noun} {target}: is Python that was handed over, which no run folder keeps; go on from Python with the "
+            "same function and resume=True"
+        )
+
+
+def identity(function: Any) -> str:
+    """SHA-256 of what a function, class or rubric does, the same in every process; see `FunctionText`."""
+    owner = function if hasattr(function, "__module__") else type(function)
+    digest, content = hashlib.sha256(), _Content(owner.__module__)
+    for part in content.of(function):
+        digest.update(part.encode(errors="replace") + b"\0")
+    return digest.hexdigest()
+
+
+class _Content:
+    """What a value consists of, as texts. Classes and functions of other modules count by their name."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+        self.within: set[int] = set()
+
+    def of(self, value: Any) -> Iterator[str]:
+        if isinstance(value, CONSTANTS):
+            yield repr(value)
+            return
+        if id(value) in self.within:
+            return
+        self.within.add(id(value))
+        yield type(value).__qualname__
+        yield from self._parts(value)
+        self.within.discard(id(value))
+
+    def _parts(self, value: Any) -> Iterator[str]:
+        match value:
+            case FunctionType() if value.__module__ == self.module:
+                yield from self._of_function(value)
+            case FunctionType() | type() | ModuleType():
+                yield value.__name__
+                if isinstance(value, type) and value.__module__ == self.module:
+                    yield from self.of({k: v for k, v in vars(value).items() if inspect.isroutine(v) or k[:2] != "__"})
+            case partial():
+                yield from self.of((value.func, value.args, value.keywords))
+            case MethodType() | staticmethod() | classmethod():
+                yield from self.of((value.__func__, getattr(value, "__self__", None)))
+            case CodeType():
+                yield from self.of((value.co_code, value.co_names, value.co_consts))
+            case Mapping():
+                yield from self.of([*value.items()])
+            case set() | frozenset():
+                yield from sorted("".join(self.of(part)) for part in value)
+            case list() | tuple():
+                for part in value:
+                    yield from self.of(part)
+            case _ if hasattr(value, "__array__"):
+                array = (value.detach().cpu() if hasattr(value, "detach") else value).__array__()
+                yield f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+            case _ if hasattr(value, "__dict__"):
+                yield from self.of((type(value), vars(value)))
+            case _:
+                yield re.sub(" at 0x[0-9a-f]+", "", repr(value))
+
+    def _of_function(self, function: FunctionType) -> Iterator[str]:
+        try:
+            if function.__name__ == "<lambda>":  # whose source is the line it stands in
+                raise OSError
+            yield textwrap.dedent(inspect.getsource(function))
+        except (OSError, TypeError):
+            yield from self.of(function.__code__)
+        yield from self.of((function.__defaults__, function.__kwdefaults__))
+        for name, value in _captured(function).items():
+            own = isinstance(value, FunctionType | type) and value.__module__ == self.module
+            if own or isinstance(value, CONSTANTS) or name in function.__code__.co_freevars:
+                yield name
+                yield from self.of(value)
+
+
+def _captured(function: Any) -> dict[str, Any]:
+    """What a function reads from around it, by name: what it has closed over, and the globals that its code names; of
+    a class or an object what it holds."""
+    if not isinstance(function, FunctionType):
+        return dict(getattr(function, "__dict__", {}))
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    closed = {name: cell.cell_contents for name, cell in cells if cell != type(cell)()}
+    return {k: v for k, v in function.__globals__.items() if k in set(_names(function.__code__))} | closed
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names(inner)
+
+
+def _pickled(function: Any) -> bytes:
+    """By value where its module cannot be imported, as that of a notebook."""
+    import cloudpickle
+
+    if (why := _too_much(function, cloudpickle.dumps, [])) is None:
+        try:
+            return bytes(cloudpickle.dumps(function))
+        except Exception as error:
+            why = f"cannot be sent to a worker ({error})"
+    raise InputError(f"{_name(function)} {why}; make or load it inside the function, or give reward_workers=0")
+
+
+def _too_much(function: Any, dumps: Any, seen: list[Any]) -> str | None:
+    """Why something that a function captures cannot travel, by its name."""
+    seen.append(function)
+    for name, value in _captured(function).items():
+        if isinstance(value, ModuleType) or any(value is other for other in seen):
+            continue
+        if isinstance(value, FunctionType | type):
+            if value.__module__ == "__main__" and (why := _too_much(value, dumps, seen)):
+                return why
+        elif (device := _device(value)) is not None:
+            return f"captures {name}, which has a tensor on {device}"
+        elif _size(value, dumps) > LARGEST_BYTES:
+            return f"captures {name}, which takes more than {LARGEST_BYTES >> 20} MB"
+    return None
+
+
+def _size(value: Any, dumps: Any) -> int:
+    try:
+        return len(dumps(value))
+    except Exception:  # said of the whole function
+        return 0
+
+
+def _device(value: Any) -> str | None:
+    """The device of a tensor, or of one in a container or model, unless it is the CPU."""
+    if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "device"):
+        return None if value.device.type == "cpu" else str(value.device)
+    parts: Any = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    if callable(getattr(value, "parameters", None)) and not isinstance(value, type):
+        parts = value.parameters()
+    return next(filter(None, map(_device, parts)), None)
+
+
+def _name(value: Any) -> str:
+    inner = value.func if isinstance(value, partial) else value
+    return str(getattr(inner, "__name__", type(inner).__name__)).strip("<>")

@@ -1,0 +1,128 @@
+"""What the methods share that sample answers and write data: steps of a few tasks each, recorded so that a kill costs
+one of them at most, and the end of such a run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from posttrain.config import ReviseConfig, SampleConfig
+from posttrain.console import warn
+from posttrain.data.fitting import Fitted
+from posttrain.runs.log import RunLog, read_metrics
+from posttrain.runs.records import Cost, Lineage
+from posttrain.train.events import warn_fitted
+from posttrain.train.generate.select import format_counts
+from posttrain.train.generate.sources import Source
+from posttrain.train.settings import data_hash, versions
+from posttrain.types import InputError, RunFailed, Task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Step(Generic[T]):
+    """What a step made: items, its own numbers for `metrics.jsonl`, and what it took."""
+
+    items: Sequence[T]
+    metrics: Mapping[str, float | None]
+    tokens: int
+    flops: float
+
+
+class Generator(Protocol[T]):
+    """How a method makes items of tasks: `size` tasks a step, `items_of_task` items a task, a line each in `file`."""
+
+    file: str
+    size: int
+    items_of_task: int
+
+    def recorded(self, steps: Container[int]) -> Iterable[tuple[int, T]]:
+        """The step of each item that is recorded, once the file is cut back to these steps."""
+        ...
+
+    def record(self, n: int, items: Sequence[T]) -> None:
+        """Write the lines of step `n`."""
+        ...
+
+    def make(self, n: int, places: range) -> Step[T]:
+        """Step `n`, on the tasks at these places."""
+        ...
+
+
+def steps(log: RunLog, tasks: int, generator: Generator[T]) -> Iterator[tuple[int, Sequence[T], bool]]:
+    """The number of each step, its items, recorded or new, and whether they are new. A step is done once its line is in
+    `metrics.jsonl`; its record was written before. Raises InputError for a record that is damaged."""
+    metrics = read_metrics(log.out)
+    recorded: dict[int, list[T]] = {row["step"]: [] for row in metrics}
+    log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
+    for n, item in generator.recorded(recorded):
+        recorded[n].append(item)
+    if log.resuming:
+        log.event("resumed_from", resumed_from=len(recorded))
+    flops = metrics[-1]["flops"] if metrics else 0.0
+    for n, first in enumerate(range(0, tasks, generator.size), start=1):
+        places = range(first, min(first + generator.size, tasks))
+        if n not in recorded:
+            start = time.perf_counter()
+            made = generator.make(n, places)
+            flops += made.flops
+            generator.record(n, made.items)
+            taken = {"tokens": made.tokens, "flops": flops, "step_seconds": time.perf_counter() - start}
+            log.metrics({"step": n, **made.metrics, **taken})
+            yield n, made.items, True
+            continue
+        expected = len(places) * generator.items_of_task
+        if len(recorded[n]) != expected:
+            raise InputError(
+                f"{log.out / generator.file}: damaged, it holds {len(recorded[n])} of the {expected} answers of step "
+                f"{n}; begin anew with another --out"
+            )
+        yield n, recorded[n], False
+
+
+@contextmanager
+def sampling_from(source: Source, log: RunLog, data: str, fitted: Fitted[Task]) -> Iterator[None]:
+    """Log which tasks are left out and what the source has to say, before and after it is sampled from."""
+    warn_fitted(log, data, fitted)
+    source.began(log, fitted.kept)
+    try:
+        yield
+    finally:
+        source.ended(log)
+
+
+def write_data(
+    log: RunLog,
+    config: SampleConfig | ReviseConfig,
+    source: Source,
+    rows: Sequence[Mapping[str, Any]],
+    dropped: Counter[str],
+    failure: str,
+    **lineage: Any,
+) -> None:
+    """Write the rows, cost and lineage of a run that is over, and say what was left out. Raises RunFailed with the
+    `failure` where there is no row."""
+    left_out = format_counts(dropped)
+    if dropped:
+        log.event("dropped", **dropped)
+        warn(f"left out: {left_out}")
+    if not rows:
+        raise RunFailed(f"{config.data}: {failure.format(left_out=left_out)}")
+    log.write_lines(config.file, rows)
+    Cost.sampled(read_metrics(log.out)).save(log)
+    Lineage(
+        parents=[source.name],
+        parent_weights_hash=source.weights_hash,
+        endpoint=config.endpoint,
+        data=config.data,
+        data_hash=data_hash(config.data),
+        rows=len(rows),
+        dropped=dict(dropped),
+        versions=versions(),
+        **lineage,
+    ).save(log)

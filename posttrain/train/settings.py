@@ -1,0 +1,69 @@
+"""What `config.yaml` and `lineage.json` of a run say of its configuration, data and libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from posttrain.chat.given import given_hash
+from posttrain.config import TrainConfig
+from posttrain.console import info
+from posttrain.data.sources import data_files
+from posttrain.runs.config import FILE, HASHES, read_settings
+from posttrain.runs.log import is_finished_run, tidy
+from posttrain.types import InputError
+
+
+def resolved_settings(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
+    """The configuration as written to `config.yaml`: defaults filled in, and hashes of the data files. LoRA takes ten
+    times the full-weight rate."""
+    out = with_hashes(config.model_dump(mode="json"))
+    if config.learning_rate is None:
+        out["learning_rate"] = learning_rate * (10 if config.lora_rank else 1)
+    return out
+
+
+def nothing_to_do(out: Path, settings: Mapping[str, Any], resume: bool) -> bool:
+    """Whether `out` holds this very run, finished: then it says so, and ends what a kill at the very end left undone.
+    Raises what `is_finished_run` raises."""
+    if not is_finished_run(out, settings, resume):
+        return False
+    tidy(out, read_settings(out / FILE)[0].get("keep", 1))
+    info(f"{out}: finished, there is nothing to do")
+    return True
+
+
+def data_hash(source: str) -> str | None:
+    """SHA-256 of a data file, or of the hashes of several; None for built-in sets and hub ids, which their name and the
+    versions pin, and where there is nothing to read."""
+    try:
+        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in data_files(source)]
+    except (OSError, InputError):  # for its reader to tell
+        return None
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else None
+
+
+def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the hashes of the data files and the chat template they name, so that a resume notices changed
+    content. Raises InputError where there is no such template."""
+    hashes = {
+        key: (given_hash if source == "chat_template" else data_hash)(settings[source])
+        for key, source in HASHES.items()
+        if settings.get(source) is not None
+    }
+    return settings | {key: value for key, value in hashes.items() if value is not None}
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on."""
+    names = ("posttrain", "torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
+    out = {}
+    for name in names:
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            out[name] = "not installed"
+    return out

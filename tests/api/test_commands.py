@@ -1,0 +1,349 @@
+"""Python's functions beside the commands, and what they take in place of names."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import posttrain as pt
+from posttrain.api.commands import compare
+from posttrain.cli.main import main
+from posttrain.config import commands
+from tests.api import make_options
+from tests.training_helpers import CLOCK, pair_rows, sft_rows, write_rows
+
+ROWS = sft_rows(8)
+TASKS = [{"prompt": row["prompt"], "answer": str(i)} for i, row in enumerate(ROWS)]
+SHORT: dict[str, Any] = {"max_steps": 1, "batch_size": 4}
+SAMPLED: dict[str, Any] = {"max_new_tokens": 4}
+
+
+def words(options: dict[str, Any]) -> list[str]:
+    """Options as they are typed."""
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def comparable(path: Path) -> Any:
+    """The content of a file without what the clock says."""
+    if path.suffix in (".json", ".jsonl"):
+        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        return [_timeless(json.loads(line)) for line in lines]
+    if path.suffix == ".html":  # full of seconds
+        return "a page"
+    return path.read_bytes()
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if k != "seconds" and not k.endswith(CLOCK)}
+    return [_timeless(part) for part in value] if isinstance(value, list) else value
+
+
+def folder_of(run: Path) -> dict[str, Any]:
+    return {str(path.relative_to(run)): comparable(path) for path in sorted(run.rglob("*")) if path.is_file()}
+
+
+METHODS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "sft": (ROWS, SHORT),
+    "dpo": (pair_rows(8), SHORT),
+    "reward-model": (pair_rows(8), SHORT),
+    "rl": (TASKS, {**SHORT, **SAMPLED, "group_size": 2, "reward": "length(max_length=200)"}),
+    "sample": (TASKS, {**SAMPLED, "samples": 2, "truncated": "keep", "reward": "length(max_length=200)"}),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_function_writes_the_folder_that_its_command_writes(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    rows, options = METHODS[method]
+    function: Callable[..., pt.Run] = getattr(pt, method.replace("-", "_"))
+    for side in ("command", "python"):
+        (tmp_path / side).mkdir()
+        monkeypatch.chdir(tmp_path / side)
+        write_rows(Path("rows.jsonl"), rows)
+        if side == "command":
+            typed = words({"model": "tiny-random", "data": "rows.jsonl", "out": "run", **options})
+            assert main([method, *typed]) == 0
+        else:
+            assert function("tiny-random", data="rows.jsonl", out="run", **options).name == "run"
+    assert folder_of(tmp_path / "command" / "run") == folder_of(tmp_path / "python" / "run")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "sft"
+    pt.sft("tiny-random", data=ROWS, out=out, **SHORT)
+    return out
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> pt.Run:
+    return pt.Run(shutil.copytree(trained, tmp_path / "sft"))
+
+
+def test_an_evaluation_of_a_run_is_the_command_s_and_is_compared(run: pt.Run, tmp_path: Path):
+    tasks = write_rows(tmp_path / "tasks.jsonl", TASKS)
+    options = {"samples": 1, **SAMPLED, "reward": "math"}
+    other = shutil.copytree(run.path, tmp_path / "other")
+    assert main(["eval", str(other), *words({"data": tasks, "out": other, **options})]) == 0
+    evaluation = pt.evaluate(run, data=TASKS, **options)
+    here, there = (comparable(p / "evaluations" / "held_out.jsonl") for p in (run.path, other))
+    assert here == there == [_timeless(row) for row in evaluation.rows]
+    assert evaluation.table[0]["measure"] == "greedy" and evaluation.table[0]["n"] == 8
+    comparison = pt.compare({"first": run, "second": other})
+    assert list(comparison.data["stages"]) == ["first", "second"] == list(comparison.runs)
+    assert "second: accuracy +0.0 points against first, too few tasks (8) to tell" in str(comparison)
+    assert "<td>first</td>" in comparison._repr_html_()
+    assert comparison.path is None
+    kept = pt.compare([run, other], out=tmp_path / "compared")
+    assert kept.report().path == tmp_path / "compared" / "report.html"
+    assert pt.Comparison.load(tmp_path / "compared").data == kept.data
+    with pytest.raises(pt.InputError, match="holds a run"):
+        compare([run], out=run.path)
+
+
+def test_rows_are_kept_where_the_run_is(run: pt.Run):
+    assert run.config["data"] == str(trained_data := Path(run.config["out"]) / "inputs" / "data.jsonl")
+    assert [json.loads(line) for line in trained_data.read_text().splitlines()] == ROWS
+    assert run.lineage and run.config["data_hash"] == run.lineage.data_hash
+
+
+def test_a_table_and_a_list_are_the_same_rows(tmp_path: Path):
+    frame = pd.DataFrame([*ROWS, {"prompt": "?", "completion": "!", "note": None}])
+    report = pt.check_data(frame, against=[ROWS[:2]])
+    assert report.ok and "9 completion rows" in report.text and str(tmp_path) not in report.text
+    assert report.text.startswith("data: ")
+
+
+def test_a_loaded_model_is_kept_by_its_hash(tmp_path: Path, tiny: Any):
+    given = (tiny.module, tiny.tokenizer)
+    run = pt.sft(given, data=ROWS, out=tmp_path / "run", **SHORT)
+    kept = Path(run.config["model"])
+    assert re.fullmatch(r"model-[0-9a-f]{16}", kept.name) and kept.parent == run.path / "inputs"
+    assert pt.sft(given, data=ROWS, out=tmp_path / "run", resume=True, **SHORT).metrics == run.metrics
+    with pytest.raises(pt.InputError, match="model: is a LlamaForCausalLM; give a name"):
+        pt.sft(tiny.module, data=ROWS, out=tmp_path / "other", **SHORT)
+
+
+def test_a_run_is_a_model_and_answers(run: pt.Run, tmp_path: Path):
+    answer = run.generate("Say apple", max_new_tokens=3, temperature=0)
+    assert isinstance(answer, str)
+    asked = [[{"role": "user", "content": "Say apple"}], "Say apple"]
+    assert run.generate(asked, max_new_tokens=3, temperature=0) == [answer, answer]
+    assert run.generate("Say apple", system="Speak", max_new_tokens=3, temperature=0) != answer
+    with pytest.raises(pt.InputError, match="max_new_tokens must be greater"):
+        run.generate("Say apple", max_new_tokens=0)
+    averaged = pt.average([run, "tiny-random"], out=tmp_path / "averaged")
+    assert averaged.lineage and averaged.lineage.parents == [str(run.path), "tiny-random"]
+
+
+def test_a_run_shows_itself(run: pt.Run):
+    assert str(run).startswith(f"{run.path}: SFT from tiny-random: training loss")
+    assert "<td>1</td>" in run._repr_html_()
+    assert run.report()._repr_html_().startswith("<iframe srcdoc=")
+
+
+def test_completions_are_scored(capsys: pytest.CaptureFixture[str]):
+    row = {"prompt": "1+1=", "completion": "2", "answer": "2"}
+    scored = pt.score([row], reward=["math", "length(max_length=9)=0.5"])
+    assert scored == [{**row, "score": 1.5, "reward/math": 1.0, "reward/length": 1.0, "error": None}]
+    assert pt.score(["abc", "abcdef"], reward=lambda response: len(response)).column("score") == [3.0, 6.0]
+    with pytest.raises(pt.InputError, match="^data:1: no 'completion'"):
+        pt.score([{"prompt": "?"}], reward="math")
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "a misspelt option": ({"max_stepz": 1}, "unknown option max_stepz; did you mean max_steps?"),
+    "the name of a peer": ({"num_train_epochs": 1}, "unknown option num_train_epochs; did you mean epochs?"),
+    "a wrong value": ({"batch_size": 0}, "batch_size must be greater than or equal to 1, not 0"),
+    "two lengths": ({"epochs": 1}, "epochs and max_steps both say how long to train"),
+    "a bad row": ({"data": [{"prompt": 1}]}, "data:1: posttrain sft needs a 'messages' column"),
+    "no row": ({"data": [1]}, "data: row 1 is a int; give each row as a dict"),
+    "no JSON": ({"data": [{"prompt": object()}]}, "data: row 1 cannot be written as JSON: it holds a object"),
+    "no data": ({"data": 7}, "data: a int is no data"),
+    "no file": ({"data": "none.jsonl"}, "no such file: none.jsonl"),
+    "several sets": ({"data": {"train": ROWS}}, "data: has the keys train; give the rows of one of them"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named_and_leaves_nothing(case: str, tmp_path: Path):
+    options, message = BAD[case]
+    with pytest.raises(pt.InputError, match=f"^{re.escape(message)}"):
+        pt.sft("tiny-random", **{"data": ROWS, "out": tmp_path / "run", **SHORT, **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten_nor_continued_with_other_rows(run: pt.Run):
+    out = run.config["out"]
+    with pytest.raises(pt.InputError, match="already holds a run"):
+        pt.sft("tiny-random", data=ROWS, out=out, **SHORT)
+    with pytest.raises(pt.InputError, match="resume: data has other rows"):
+        pt.sft("tiny-random", data=ROWS[1:], out=out, resume=True, **SHORT)
+    assert pt.sft("tiny-random", data=ROWS, out=out, resume=True, **SHORT).metrics == run.metrics
+
+
+def test_a_function_of_python_is_a_reward_and_its_run_goes_on_from_python_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def brief(response: str) -> float:
+        return float(len(response) < 9)
+
+    options: dict[str, Any] = {**SHORT, **SAMPLED, "group_size": 2, "data": TASKS, "out": tmp_path / "rl"}
+    run = pt.rl("tiny-random", reward=["math", brief, pt.reward(brief, weight=0.5, name="half")], **options, keep=1)
+    _, written, half = run.config["reward"]
+    assert re.fullmatch(r"<function brief sha256=[0-9a-f]{64}>", written) and half == f"{written} as half=0.5"
+    assert {row["parts"]["brief"] for row in run.rollouts(step=1)} <= {0.0, 1.0}
+    assert "sha256" in (run.path / "config.yaml").read_text() and not list(run.path.rglob("*.pkl"))
+
+    again: dict[str, Any] = {**options, "max_steps": 2, "resume": True, "keep": 1}
+    longer = pt.rl("tiny-random", reward=["math", brief, pt.reward(brief, weight=0.5, name="half")], **again)
+    assert longer.metrics.column("step") == [1, 2]
+    with pytest.raises(pt.InputError, match="reward was .*<function brief"):
+        pt.rl("tiny-random", reward=["math", lambda response: 1.0], **again)
+    (run.path / "lineage.json").unlink()
+    assert main(["rl", "--resume", str(run.path)]) == 2
+    assert "<function brief sha256=" in capsys.readouterr().err
+
+
+def test_steps_wait_for_each_other_and_may_be_left(tmp_path: Path):
+    config = pt.SftConfig(
+        model="tiny-random",
+        data=str(write_rows(tmp_path / "rows.jsonl", ROWS)),
+        out=tmp_path / "run",
+        **{**SHORT, "max_steps": 3},
+    )
+    seen: list[int] = []
+    for record in pt.steps(config, observers=[lambda record: seen.append(record.step)]):
+        assert seen == [record.step] and record.metrics["loss"] > 0
+        break
+    assert not pt.load(tmp_path / "run").is_finished
+    rest = list(pt.steps(config.model_copy(update={"resume": True})))
+    assert [record.step for record in rest] == [1, 2, 3][-len(rest) :] and pt.load(tmp_path / "run").is_finished
+    with pytest.raises(pt.InputError, match="no such file"):
+        next(pt.steps(config.model_copy(update={"data": "none.jsonl", "out": tmp_path / "other"})))
+
+
+def test_an_observer_may_end_a_run(tmp_path: Path):
+    def enough(record: pt.StepRecord) -> list[pt.Alert]:
+        return [pt.Alert("enough", "it has seen enough", "stop")] if record.step == 2 else []
+
+    run = pt.sft("tiny-random", data=ROWS, out=tmp_path / "run", **{**SHORT, "max_steps": 9}, observers=[enough])
+    assert run.metrics.column("step") == [1, 2] and run.is_finished
+    assert run.events[0]["event"] == "enough"
+
+
+def test_a_class_of_python_is_an_environment(tmp_path: Path):
+    class Echo:
+        """An environment that says what it was told, once."""
+
+        def reset(self, **columns: Any) -> None:
+            self.done = False
+
+        def reply(self, text: str) -> str:
+            self.done = True
+            return text
+
+        def get_reward(self) -> float:
+            return 1.0
+
+    def told(environments: list[Any], completions: list[Any]) -> list[float]:
+        return [float(type(environment).__name__ == "Echo") for environment in environments]
+
+    options: dict[str, Any] = {**SHORT, **SAMPLED, "group_size": 2, "max_turns": 2, "env_workers": 1}
+    run = pt.rl("tiny-random", data=TASKS, env=Echo, reward=told, out=tmp_path / "run", **options)
+    assert re.fullmatch(r"<class Echo sha256=[0-9a-f]{64}>", run.config["env"])
+    assert run.rollouts().column("environment_reward") == [1.0] * 4
+    assert [row["parts"]["told"] for row in run.rollouts()] == [1.0] * 4
+
+
+def test_rewards_may_run_here(tmp_path: Path):
+    seen: list[str] = []
+
+    def remember(response: str) -> float:
+        seen.append(response)
+        return float(len(seen))
+
+    assert pt.score(["a", "b"], reward=remember, reward_workers=0).column("score") == [1.0, 2.0]
+    assert seen == ["a", "b"]
+
+
+def test_load_says_what_a_folder_holds(run: pt.Run, tmp_path: Path):
+    assert pt.load(run.path) == pt.load(str(run.path)) == run
+    with pytest.raises(pt.InputError, match=f"not a run folder; it holds {run.path}"):
+        pt.load(tmp_path)
+
+
+def test_the_package_is_light_and_its_names_are_there():
+    code = "import sys, posttrain as pt; pt.SftConfig, pt.sft, pt.Run; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    for name in pt.__all__:
+        assert getattr(pt, name) is not None
+        assert not (Path(pt.__file__).parent / name).exists(), f"{name} would hide a package"
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = pt.nothing  # type: ignore[attr-defined]
+
+
+def test_every_command_has_its_function():
+    others = {"eval": "evaluate", "report": "write_report", "chat": "Run"}
+    for command in commands():
+        assert others.get(command, command.replace("-", "_")) in pt.__all__
+
+
+def test_what_editors_read_is_what_the_configurations_say():
+    assert make_options.OPTIONS.read_text() == make_options.options(), make_options.__doc__
+    assert make_options.NAMES.read_text() == make_options.names(), make_options.__doc__
+
+
+def test_a_notebook_lists_the_options():
+    assert inspect.signature(pt.sft).parameters["max_steps"].default is None
+    assert "max_steps: Steps to train" in (pt.sft.__doc__ or "")
+    assert "file" not in inspect.signature(pt.check_data).parameters
+
+
+TYPED = """
+import posttrain as pt
+
+def concise(response: str) -> float:
+    return 1.0
+
+run = pt.sft("tiny-random", data=[{"prompt": "a", "completion": "b"}], out="runs/sft", max_steps=5)
+run = pt.rl(run, data="tasks.jsonl", reward=["math", concise], algorithm="dr-grpo", out="runs/rl")
+text: str = run.generate("2+3=")
+texts: list[str] = run.generate(["2+3=", "3+4="], max_new_tokens=4)
+table: pt.Table = pt.evaluate(run, data="test.jsonl", reward="math").table
+pt.compare({"sft": "runs/sft", "rl": run})
+"""
+FAULTS = {
+    'pt.sft("m", data=[], out="o", max_stepz=1)': 'Unexpected keyword argument "max_stepz"',
+    'pt.sft("m", data=[], out="o", max_steps="5")': '"max_steps" to "sft" has incompatible type "str"',
+    'pt.sft("m", out="o")': 'Missing named argument "data"',
+    'pt.rl("m", data=[], out="o", algorithm="grpoo")': '"algorithm" to "rl" has incompatible type',
+    'pt.rl("m", data=[], out="o", reward=1)': '"reward" to "rl" has incompatible type "int"',
+}
+
+
+SKIPPED = ("torch", "transformers", "peft", "numpy", "pandas", "rich", "jinja2", "yaml", "safetensors", "tokenizers")
+
+
+def test_a_type_checker_knows_names_and_types(tmp_path: Path):
+    (tmp_path / "right.py").write_text(TYPED)
+    (tmp_path / "wrong.py").write_text("import posttrain as pt\n" + "".join(f"{line}\n" for line in FAULTS))
+    skipped = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\nignore_missing_imports = true\n" for name in SKIPPED)
+    (tmp_path / "mypy.ini").write_text(f"[mypy]\nfollow_imports = silent\n{skipped}")
+    command = [sys.executable, "-m", "mypy", "right.py", "wrong.py"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False).stdout
+    assert "right.py" not in found
+    for number, fault in enumerate(FAULTS.values(), start=2):
+        assert any(line.startswith(f"wrong.py:{number}: ") and fault in line for line in found.splitlines()), found

@@ -1,0 +1,153 @@
+"""Functions that Python hands over: told apart, refused by name, and run in worker processes."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import subprocess
+import sys
+import threading
+from functools import partial
+from types import FunctionType, ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from posttrain import functions
+from posttrain.config import RlConfig
+from posttrain.functions import FunctionText, identity
+from posttrain.rewards.registry import Spec
+from posttrain.rewards.scorer import Scorer
+from posttrain.types import InputError, Message, Sample
+
+NOTEBOOK = "__main__"
+
+
+def cell(code: str, **names: Any) -> Any:
+    """The last function or class that a notebook's cell defines, whose module no worker can import."""
+    space: dict[str, Any] = {"__name__": NOTEBOOK, **names}
+    exec(code, space)
+    return [value for value in space.values() if isinstance(value, FunctionType | type)][-1]
+
+
+def sample(text: str) -> Sample:
+    return Sample("?", (Message("assistant", text),), (), {})
+
+
+def total(function: Any, text: str = "abc", **options: Any) -> float | None:
+    with Scorer((FunctionText.of(function),), columns=(), timeout_seconds=10, workers=1, **options) as scorer:
+        return scorer.score([sample(text)])[0].total
+
+
+def closing(value: Any) -> Any:
+    def reward(response: str) -> float:
+        return float(value is not None)
+
+    return reward
+
+
+def concise(response: str, limit: int = 3) -> float:
+    return float(len(response) <= limit)
+
+
+def test_the_text_names_the_function_and_its_hash():
+    assert re.fullmatch(r"<function concise sha256=[0-9a-f]{64}>=0.5", FunctionText.of(concise, "=0.5"))
+    assert FunctionText.of(lambda response: 1.0).startswith("<function lambda sha256=")
+    assert FunctionText.of(cell("class Brevity: pass")).startswith("<class Brevity sha256=")
+
+
+def test_the_identity_is_of_code_defaults_and_values():
+    assert identity(closing(1)) == identity(closing(1)) != identity(closing(2))
+    assert identity(closing([1, {"a": 2}])) == identity(closing([1, {"a": 2}])) != identity(closing([1, {"a": 3}]))
+    assert identity(closing(torch.ones(2))) == identity(closing(torch.ones(2))) != identity(closing(torch.zeros(2)))
+    assert identity(partial(concise, limit=3)) != identity(partial(concise, limit=4))
+    shorter, longer = (lambda response: 1.0), (lambda response: 2.0)  # of one line, whose source is the same
+    assert identity(shorter) != identity(longer)
+
+
+def test_a_constant_or_helper_of_the_notebook_is_part_of_it_and_its_state_is_not():
+    reads = "def reward(response): return helper(response) * SCALE"
+    helper, other = cell("def helper(x): return len(x)"), cell("def helper(x): return 2 * len(x)")
+    known = identity(cell(reads, SCALE=1.0, helper=helper))
+    assert known == identity(cell(reads, SCALE=1.0, helper=helper))
+    assert known != identity(cell(reads, SCALE=2.0, helper=helper))
+    assert known != identity(cell(reads, SCALE=1.0, helper=other))
+    counts = "def reward(response): seen.append(response); return 1.0"
+    assert identity(cell(counts, seen=[])) == identity(cell(counts, seen=["said"]))
+
+
+def test_a_function_may_name_itself():
+    assert identity(cell("def count(response): return count(response[1:]) + 1 if response else 0"))
+
+
+def test_the_identity_is_the_same_in_every_process():
+    code = (
+        "from posttrain.functions import identity\n"
+        "names = {'a', 'b', 'c', 'd'}\n"
+        "def make(names):\n    def reward(response): return float(response in names)\n    return reward\n"
+        "print(identity(make(names)))"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, timeout=60)
+        for seed in ("1", "2")
+    ]
+    assert runs[0].stdout == runs[1].stdout != b""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def reward(response): return float(len(response))",
+        "reward = lambda response: 3.0\ndef named(): pass\nnamed = reward",
+        "class Reward:\n    def __call__(self, response): return 3.0",
+    ],
+)
+def test_what_a_notebook_defines_scores_in_a_worker(code: str):
+    assert total(cell(code)) == 3.0
+
+
+def test_a_weight_and_a_name_may_follow():
+    spec = Spec.parse(FunctionText.of(concise, " as short=0.5"))
+    assert (spec.name, spec.weight.at(None)) == ("short", 0.5)
+    assert Spec.parse(FunctionText.of(concise)).name == "concise"
+
+
+def test_a_function_that_is_not_there_is_named():
+    written = str(FunctionText.of(concise))
+    with pytest.raises(InputError, match=r"reward <function concise sha256=.*: is Python .* resume=True"):
+        Spec.parse(written)
+    assert isinstance(RlConfig(model="m", data="d", out="o", reward=(concise,)).reward[0], FunctionText)  # type: ignore[arg-type]
+
+
+def test_a_configuration_writes_the_text_alone():
+    config = RlConfig(model="m", data="d", out="o", reward=(concise,))  # type: ignore[arg-type]
+    [written] = config.model_dump(mode="json")["reward"]
+    assert type(written) is str and written == config.reward[0]
+
+
+def test_large_values_and_device_tensors_are_refused_by_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(functions, "LARGEST_BYTES", 1 << 20)
+    reads = "def reward(response): return float(len(table))"
+    for table, fault in (
+        ("x" * (1 << 20), "reward captures table, which takes more than 1 MB"),
+        ([torch.ones(1, device="meta")], "reward captures table, which has a tensor on meta"),
+        (torch.nn.Linear(1, 1, device="meta"), "reward captures table, which has a tensor on meta"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            pickle.dumps(FunctionText.of(cell(reads, table=table)))
+    with pytest.raises(InputError, match="captures value, which takes more"):
+        pickle.dumps(FunctionText.of(cell("def helper(response): return value", value="x" * (1 << 20))))
+    with pytest.raises(InputError, match=r"reward cannot be sent to a worker \(.*\); make or load it inside"):
+        pickle.dumps(FunctionText.of(cell(reads, table=threading.Lock())))
+
+
+def test_what_cannot_be_unpickled_there_is_said():
+    gone = ModuleType("nowhere_to_be_found")
+    exec("def reward(response): return 1.0", vars(gone))
+    sys.modules["nowhere_to_be_found"] = gone
+    try:
+        with pytest.raises(InputError, match="<function reward sha256=.*> could not be loaded: ModuleNotFoundError"):
+            total(gone.reward)
+    finally:
+        del sys.modules["nowhere_to_be_found"]
