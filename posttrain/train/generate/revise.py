@@ -88,7 +88,7 @@ class _Revising(Generation[Revised]):
     def __init__(
         self, config: ReviseConfig, principles: Sequence[Criterion], tasks: Sequence[Task], source: Source, log: RunLog
     ) -> None:
-        super().__init__(source, tasks, log, config.engine_slots)
+        super().__init__(source, tasks, log, config.max_concurrent)
         self.config = config
         self.principles = principles
         self.tokens = 0

@@ -71,7 +71,7 @@ class _Sampling(Generation[Answer]):
     def __init__(
         self, config: SampleConfig, tasks: Sequence[Task], source: Source, scorer: Scorer | None, log: RunLog
     ) -> None:
-        super().__init__(source, tasks, log, max(1, 4 * config.engine_slots // config.samples), config.samples)
+        super().__init__(source, tasks, log, max(1, 4 * config.max_concurrent // config.samples), config.samples)
         self.config = config
         self.scorer = scorer
         self.watch = Watch(log, [UnscoredWatch(config.max_unscored_share, scorer)])

@@ -80,7 +80,7 @@ def test_what_cannot_be_revised_to_its_end_is_left_out(critic: ChatServer, tmp_p
 
 
 def test_a_spent_budget_stops_and_a_resume_asks_only_what_is_left(critic: ChatServer, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"prompts": ("one", "two", "three"), "engine_slots": 1, "endpoint_concurrency": 1}
+    options: dict[str, Any] = {"prompts": ("one", "two", "three"), "max_concurrent": 1, "endpoint_concurrency": 1}
     with pytest.raises(RunFailed, match="budget of max_requests=7 is spent"):
         revise_answers(config(tmp_path, critic.url, endpoint_max_requests=7, **options))
     assert len(metrics(tmp_path / "out")) == 1
