@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from posttrain.config import Config
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import meant
-from posttrain.folders import write_folder
 from posttrain.functions import FunctionText
 from posttrain.runs.config import FILE
+from posttrain.runs.folders import write_folder
 from posttrain.runs.log import check_place, write_atomic
 from posttrain.runs.reader import Run
 from posttrain.threads import configure_threads

@@ -30,8 +30,9 @@ COMMANDS = {
 }
 
 
-def chat(config: ChatConfig, stdin: TextIO | None = None, stdout: TextIO | None = None) -> None:
-    """Read lines until the end of the input or `/exit`, and answer each one; `/help` lists the other commands.
+def chat(config: ChatConfig, stdin: TextIO | None = None, stdout: TextIO | None = None) -> list[dict[str, str]]:
+    """Read lines until the end of the input or `/exit`, and answer each one; `/help` lists the other commands. Returns
+    every `question` with its `answer`.
 
     The answers go to `stdout`, what else there is to say to standard error; prompts and a banner are shown only where a
     person types. Raises InputError where the first message already cannot be answered; later, a turn that no longer
@@ -42,18 +43,21 @@ def chat(config: ChatConfig, stdin: TextIO | None = None, stdout: TextIO | None 
     typed = source is sys.stdin and source.isatty()
     if typed:
         _say(talk.banner())
+    turns = []
     for turn, line in enumerate(_lines(source, typed)):
         if line == "/exit":
-            return
+            break
         if line.startswith("/") and (said := talk.command(line)) is not None:
             _say(said)
             continue
         try:
-            print(printable(talk.answer(line, turn)), file=sink, flush=True)
+            turns.append({"question": line, "answer": talk.answer(line, turn)})
+            print(printable(turns[-1]["answer"]), file=sink, flush=True)
         except InputError as error:
             if not talk.turns:
                 raise
             _say(f"{error}; /reset starts over, /undo forgets the last turn")
+    return turns
 
 
 @dataclass

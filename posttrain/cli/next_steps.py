@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from posttrain import config as configs
 from posttrain.methods import METHODS
-from posttrain.runs.log import LINEAGE, read_object
+from posttrain.runs.comparison import read_comparison
+from posttrain.runs.log import LINEAGE
 from posttrain.runs.reader import Run
 
 NOTABLE_STEPS = 5
@@ -20,23 +21,20 @@ Lines = Iterator[tuple[str, str]]
 """What a line is about, and the line."""
 
 
-def after(config: Any) -> str:
-    """What to print once the command of `config` has finished; empty where there is nothing to say. Raises InputError
-    for damaged files of a run."""
-    lines: Lines = iter(())
+def after(config: Any) -> list[tuple[str, str]]:
+    """What to tell once the command of `config` has finished: what a line is about, and the line; `next` is a command.
+    Raises InputError for damaged files of a run."""
     method = next((method for method in METHODS.values() if type(config) is method.config), None)
     if method is not None:
-        lines = _after_sampling(config) if method.writes == "data" else _after_training(config, method.writes)
-    elif isinstance(config, configs.EvalConfig):
-        lines = _after_eval(config)
-    elif isinstance(config, configs.RunConfig):
-        lines = _after_recipe(config.folder)
-    elif isinstance(config, configs.CompareConfig):
-        lines = iter([("next", _command("chat", config.runs[-1]))])
-    return formatted(lines)
+        return list(_after_sampling(config) if method.writes == "data" else _after_training(config, method.writes))
+    if isinstance(config, configs.EvalConfig):
+        return list(_after_eval(config))
+    if isinstance(config, configs.RunConfig):
+        return list(_after_recipe(config.folder))
+    return [("next", _command("chat", config.runs[-1]))] if isinstance(config, configs.CompareConfig) else []
 
 
-def formatted(lines: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> str:
+def formatted(lines: Iterable[tuple[str, str]]) -> str:
     """One aligned line for each text; a label that repeats is printed once."""
     out, before = [], ""
     for about, text in lines:
@@ -84,20 +82,26 @@ def _evaluation(config: Any) -> Lines:
 
 def _progress(rows: Sequence[Mapping[str, Any]]) -> Lines:
     """The best step by the held-out data, and how the reward has changed."""
-    for name, best, word in (("eval/loss", min, "lowest"), ("eval/reward", max, "highest")):
-        seen = {row["step"]: row[name] for row in rows if row.get(name) is not None}
-        if seen:
-            step = best(seen, key=lambda n: seen[n])
-            last = max(seen)
-            then = "" if step == last else f"; {seen[last]:.4g} at step {last}, the last that was evaluated"
-            yield "held out", f"{name.removeprefix('eval/')} {seen[step]:.4g} at step {step}, the {word}{then}"
-            break
+    if best := best_held_out(rows):
+        step, last, name = best["step"], best["last_step"], best["metric"]
+        word = "lowest" if name == "eval/loss" else "highest"
+        then = "" if step == last else f"; {best['last_value']:.4g} at step {last}, the last that was evaluated"
+        yield "held out", f"{name.removeprefix('eval/')} {best['value']:.4g} at step {step}, the {word}{then}"
     rewards = [row["reward"] for row in rows if row.get("reward") is not None]
     if len(rewards) > 1:
         n = min(NOTABLE_STEPS, len(rewards) // 2)
         first, last = fmean(rewards[:n]), fmean(rewards[-n:])
         steps = "step" if n == 1 else f"{n} steps"
         yield "reward", f"mean {last:.3g} in the last {steps}, {last - first:+.3g} against the first {steps}"
+
+
+def best_held_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The step with the lowest loss or the highest reward on held-out data, and the last one; {} without any."""
+    for name, best in (("eval/loss", min), ("eval/reward", max)):
+        if seen := {row["step"]: row[name] for row in rows if row.get(name) is not None}:
+            step, last = best(seen, key=lambda n: seen[n]), max(seen)
+            return {"metric": name, "step": step, "value": seen[step], "last_step": last, "last_value": seen[last]}
+    return {}
 
 
 def _rest(data: str) -> str | None:
@@ -155,9 +159,9 @@ def _same_evaluation(config: configs.EvalConfig) -> Iterator[str]:
 
 def _after_recipe(out: Path) -> Lines:
     """The stage with the highest score, if it was measured, else the last one. Where the report is has been printed."""
-    compared = read_object(out / "compare.json")
+    compared = read_comparison(out)
     highest = [lead["of"] for lead in compared.get("leads", {}).values()]
-    names = [name for name in (*compared.get("stages", {}), *highest[:1]) if (out / name / "model").exists()]
+    names = [name for name in (*compared["stages"], *highest[:1]) if (out / name / "model").exists()]
     if names:
         yield "model", str(out / names[-1] / "model")
         yield "next", _command("chat", out / names[-1])

@@ -7,10 +7,11 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from posttrain.cli.options import metavar, repeats
+from posttrain.cli.options import choices, metavar, repeats
 from posttrain.config import Config
 from posttrain.config.base import TakesRun, option_name
 
@@ -19,6 +20,8 @@ WIDEST = 110
 EVERYWHERE = {
     "--config FILE": "Options in YAML, one a line, as in `batch_size: 32`; the config.yaml of a run folder is one. "
     "Options on the command line go over it.",
+    "--json": "Print the result, or the error, as one JSON object on standard output, and nothing else there; with "
+    "--help the options.",
 }
 """Options of every command, which are no part of its configuration."""
 
@@ -46,6 +49,28 @@ def command_help(config: type[Config], prog: str, positional: Mapping[str, str],
     for written, about in EVERYWHERE.items():
         lines += [f"  {written}", *_wrapped(about, max(width, 2 * INDENT), " " * INDENT)]
     return "\n".join(lines)
+
+
+def help_data(config: type[Config], positional: Mapping[str, str]) -> dict[str, Any]:
+    """The same as data: what the command does, examples, and its options."""
+    groups = {name: title for title, names in config.groups().items() for name in names}
+    options = [_option_data(config, name, positional.get(name)) | {"group": group} for name, group in groups.items()]
+    about = _plain(inspect.getdoc(config) or "", config)
+    return {"about": about, "examples": config.EXAMPLES, "options": options, "everywhere": EVERYWHERE}
+
+
+def _option_data(config: type[Config], name: str, place: str | None) -> dict[str, Any]:
+    field = config.model_fields[name]
+    return {
+        "name": place or option_name(name),
+        "positional": place is not None,
+        "type": "flag" if field.annotation is bool else "choice" if choices(field) else metavar(field).lower(),
+        "choices": choices(field) or None,
+        "default": None if field.is_required() else field.get_default(call_default_factory=True),
+        "required": field.is_required(),
+        "repeatable": repeats(field),
+        "help": _plain(field.description or "", config),
+    }
 
 
 def _option(config: type[Config], name: str, place: str | None, width: int) -> Iterator[str]:

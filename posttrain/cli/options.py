@@ -10,6 +10,8 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -24,6 +26,7 @@ from posttrain.config import Config
 from posttrain.config.base import TakesRun, option_name
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import look_up, meant
+from posttrain.console import current_names
 from posttrain.types import InputError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -51,22 +54,27 @@ def parse_options(
     were given. `--config FILE` gives options in YAML, over which those on the command line go.
 
     A field that is a tuple repeats; any other may be given once. Raises InputError with a line for each thing that is
-    wrong, and SystemExit after a message of the parser for an option without its value.
+    wrong.
     """
-    args, file = without_config(args)
+    args, file = without_config(_with_current_names(args))
     _refuse_repeats(config_class, args, positional)
     args, run = _without_run(config_class, args)
     registry = ConstructorRegistry()
     registry.struct_rule(lambda info: _fields_as_typed(info, positional))
-    parsed, unknown = tyro.cli(
-        config_class,
-        prog=prog,
-        args=args,
-        return_unknown_args=True,
-        add_help=False,  # see `option_help`
-        registry=registry,
-        config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
-    )
+    try:
+        with redirect_stderr(StringIO()) as told:
+            parsed, unknown = tyro.cli(
+                config_class,
+                prog=prog,
+                args=args,
+                return_unknown_args=True,
+                add_help=False,  # see `option_help`
+                registry=registry,
+                config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit:  # how tyro ends after an option without its value
+        name = next(iter(re.findall(r"'(--[\w-]+)'", told.getvalue())), "an option")
+        raise InputError(f"{name} needs a value; {prog} --help lists the options") from None
     if unknown:
         raise InputError(_unknown_message(config_class, unknown, positional, others, prog))
     absent = (NOT_GIVEN, (), False)
@@ -83,6 +91,16 @@ def parse_options(
         names = dict(positional) | {key: f"{file}: {key}" for key in settings}
         faults = messages(config_class, error, lambda field: names.get(field, option_name(field)), option_name)
         raise InputError("\n".join(faults)) from error
+
+
+def _with_current_names(args: Sequence[str]) -> list[str]:
+    words = []
+    for arg in args:
+        option, equals, value = arg.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        (now,) = current_names({name: value}) if option.startswith("--") else (name,)
+        words.append(arg if now == name else option_name(now) + equals + value)
+    return words
 
 
 def _without_run(config_class: type[Config], args: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -120,11 +138,15 @@ def repeats(field: FieldInfo) -> bool:
 
 def metavar(field: FieldInfo) -> str:
     """What the help shows for a value: the choices of a Literal, else `INT`, `FLOAT`, `PATH` or `TEXT`."""
+    if found := choices(field):
+        return "{" + ",".join(map(str, found)) + "}"
     leaves = _leaf_types(field.annotation)
-    for leaf in leaves:
-        if get_origin(leaf) is Literal:
-            return "{" + ",".join(map(str, get_args(leaf))) + "}"
     return next((name for kind, name in METAVARS.items() if kind in leaves), "TEXT")
+
+
+def choices(field: FieldInfo) -> tuple[Any, ...]:
+    """The values that a Literal allows; none for another type."""
+    return next((get_args(leaf) for leaf in _leaf_types(field.annotation) if get_origin(leaf) is Literal), ())
 
 
 def _leaf_types(kind: Any) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,7 @@ STRIDE = 2
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """One line a task (`task`, `values`, `samples`), and what the evaluation cost. `settings` are those that the suite
-    itself brings."""
+    """One line a task (`task`, `values`, `samples`), what the evaluation cost, and the settings that it depends on."""
 
     rows: list[dict[str, Any]]
     tokens: int
@@ -86,7 +85,8 @@ def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dic
     _make_folder(config)
     result = evaluate_retention(open_engine(config, lm), lm, title=f"retention {short_path(config.model)}")
     settings = config.model_dump(mode="json", include={"suite", "model", "raw", "chat_template"}) | result.settings
-    return lm, result, dated(settings, lm.chat.writes_date)
+    settings = dated(settings, lm.chat.writes_date)
+    return lm, replace(result, settings=settings), settings
 
 
 def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
@@ -111,7 +111,8 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
         print(f"unscored         {len(failed)} of {of}: {printable(failed[0])}")
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
-    return lm, result, config.model_dump(mode="json") | settings | {"left_out": left_out}
+    settings = config.model_dump(mode="json") | settings | {"left_out": left_out}
+    return lm, replace(result, settings=settings), settings
 
 
 def fitting_tasks(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.config import RunConfig
+from posttrain.config import ModelShape, RunConfig
 from posttrain.data.sources import split_sources
 from posttrain.recipes.check import read_recipe
-from posttrain.recipes.memory import SHAPES, Memory, memory_of, parameters
+from posttrain.recipes.memory import SHAPES, memory_of, parameters
 from posttrain.recipes.stages import StageSpec
 from posttrain.text import cell
 
@@ -18,38 +18,66 @@ SHORT = {"gradients": "grads", "optimizer": "AdamW", "reference": "ref", "activa
 UNITS = (("TB (10^12 bytes)", 1e12), ("GB (10^9 bytes)", 1e9), ("MB (10^6 bytes)", 1e6), ("bytes", 1.0))
 
 
-def show_plan(config: RunConfig) -> None:
-    """Check a recipe with all its stages, rewards and principles, and print them with their memory. Raises InputError
-    for what is not right."""
+@dataclass(frozen=True)
+class PlannedStage:
+    """What a stage begins with (`parent`), reads and trains, and the bytes that it needs, by what for, and at its
+    `peak`; None where the shape of the model is not known."""
+
+    name: str
+    method: str
+    parent: str
+    data: tuple[str, ...]
+    trains: str
+    memory: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class RecipePlan:
+    """The stages in order; `parameters` of the model are None where its shape is not known."""
+
+    model: str
+    parameters: float | None
+    stages: tuple[PlannedStage, ...]
+
+
+def plan_recipe(config: RunConfig) -> RecipePlan:
+    """Check a recipe with all its stages, rewards and principles, and estimate their memory. Raises InputError for what
+    is not right."""
+    checked = read_recipe(config, planned=True)
+    recipe = checked.recipe
+    shape = recipe.shape or SHAPES.get(recipe.model)
+    stages = (_planned(stage, checked.configs[stage.name], shape) for stage in checked.stages)
+    return RecipePlan(recipe.model, None if shape is None else parameters(shape), tuple(stages))
+
+
+def show_plan(plan: RecipePlan) -> None:
+    """Print the stages with their memory."""
     from rich.console import Console
     from rich.table import Table
 
-    checked = read_recipe(config, planned=True)
-    recipe, stages, configs = checked.recipe, checked.stages, checked.configs
-    shape = recipe.shape or SHAPES.get(recipe.model)
-    table = Table(title=f"{cell(recipe.model)}: stages", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=f"{cell(plan.model)}: stages", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("stage", "method", "from", "data", "trains"):
         table.add_column(name, overflow="fold")
-    for stage in stages:
-        table.add_row(*map(cell, _described(stage, configs[stage.name])))
+    for stage in plan.stages:
+        data = ", ".join(Path(source).name for source in stage.data)
+        table.add_row(*map(cell, (stage.name, stage.method, stage.parent, data or "–", stage.trains)))
     console = Console()
     console.print(table)
-    if shape is None:
-        console.print(f"\nNo estimate of memory: the recipe has no shape of {cell(recipe.model)}.")
+    if plan.parameters is None:
+        console.print(f"\nNo estimate of memory: the recipe has no shape of {cell(plan.model)}.")
         return
-    needs = {name: memory_of(stage, shape) for name, stage in configs.items()}
-    most = max(need.peak for need in needs.values())
+    needs = {stage.name: stage.memory for stage in plan.stages if stage.memory is not None}
+    most = max(need["peak"] for need in needs.values())
     unit, size = next((u for u in UNITS if most >= u[1]), UNITS[-1])
     memory = Table(title=f"\nMemory in {unit}, float32", title_justify="left", box=None, padding=(0, 1, 0, 0))
     memory.add_column("stage", overflow="fold")
-    for name in (*(f.name for f in fields(Memory)), "peak"):
+    for name in next(iter(needs.values())):
         memory.add_column(SHORT.get(name, name), justify="right", no_wrap=True)
     for name, need in needs.items():
-        cells = [getattr(need, f.name) for f in fields(need)]
-        memory.add_row(cell(name), *(f"{cell / size:.3g}" if cell else "–" for cell in (*cells, need.peak)))
+        memory.add_row(cell(name), *(f"{n / size:.3g}" if n else "–" for n in need.values()))
     console.print(memory)
     console.print(
-        f"\n{parameters(shape) / 1e6:,.1f} million parameters. Sampling (engine, cache) and training (gradients, "
+        f"\n{plan.parameters / 1e6:,.1f} million parameters. Sampling (engine, cache) and training (gradients, "
         "activations) take turns; the data and models that a judge loads are not counted."
     )
 
@@ -64,13 +92,14 @@ def _length(stage: StageSpec, config: Any) -> str:
     return "1 epoch" if epochs == 1 else f"{epochs:g} epochs"
 
 
-def _described(stage: StageSpec, config: Any) -> tuple[str, ...]:
-    sources = [part.partition("?")[0] for source in stage.data for part in split_sources(source.name)]
-    data = ", ".join(Path(source).name for source in sources)
+def _planned(stage: StageSpec, config: Any, shape: ModelShape | None) -> PlannedStage:
+    sources = (part.partition("?")[0] for source in stage.data for part in split_sources(source.name))
     if not hasattr(config, "learning_rate"):
         trains = "–"
     else:
         weights = f"LoRA, rank {config.lora_rank}" if config.lora_rank else "all weights"
         trains = f"{weights}, {_length(stage, config)}"
     parent = ", ".join(stage.of) or stage.parent or config.source
-    return stage.name, stage.method, parent, data or "–", trains
+    need = None if shape is None else memory_of(config, shape)
+    memory = None if need is None else asdict(need) | {"peak": need.peak}
+    return PlannedStage(stage.name, stage.method, parent, tuple(sources), trains, memory)

@@ -17,8 +17,7 @@ import pytest
 
 import posttrain as pt
 from posttrain.api.commands import compare
-from posttrain.cli.main import main
-from posttrain.config import commands
+from posttrain.cli.main import _commands, main
 from tests.api import make_options
 from tests.training_helpers import CLOCK, pair_rows, sft_rows, write_rows
 
@@ -313,7 +312,7 @@ def test_the_package_is_light_and_its_names_are_there():
 
 def test_every_command_has_its_function():
     others = {"eval": "evaluate", "report": "write_report", "chat": "Run"}
-    for command in commands():
+    for command in _commands():
         assert others.get(command, command.replace("-", "_")) in pt.__all__
 
 

@@ -11,8 +11,13 @@ import pytest
 
 from posttrain import config as configs
 from posttrain.cli import main as cli
-from posttrain.cli.next_steps import after
+from posttrain.cli import next_steps
 from posttrain.cli.options import parse_options
+
+
+def after(config: configs.Config) -> str:
+    return next_steps.formatted(next_steps.after(config))
+
 
 SPENT = {"tokens": 1, "flops": 1.0, "step_seconds": 1.0}
 

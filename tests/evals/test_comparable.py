@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.cli.compare import compare_runs
+from posttrain.cli.main import _compare as compare_runs
 from posttrain.cli.main import main
 from posttrain.config import CompareConfig, EvalConfig
 from posttrain.evals.compare import compare
@@ -45,7 +45,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base |= {"max_new_tokens": 2, "temperature": 0.8}
     changes: dict[str, dict[str, Any]] = {
         "base": {},
-        "again": {"seed": 3, "engine_slots": 2, "reward_timeout": 9.0, "reward": (f"{folder}/./reward.py:short",)},
+        "again": {"seed": 3, "max_concurrent": 2, "reward_timeout": 9.0, "reward": (f"{folder}/./reward.py:short",)},
         "reward": {"reward": ("math",)},  # which reads another column
         "tasks": {"data": str(other), "limit": 2},
         "sampling": SAMPLING,
@@ -65,7 +65,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refusal(folder: Path, a: str, b: str, tmp_path: Path) -> str:
     with pytest.raises(InputError) as caught:
-        compare_runs(CompareConfig(runs=(folder / a, folder / b), out=tmp_path / "out"), write_report)
+        compare_runs(CompareConfig(runs=(folder / a, folder / b), out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     return str(caught.value)
 
@@ -179,7 +179,7 @@ def test_the_report_shows_no_answer_under_another_question(tmp_path: Path) -> No
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"tasks \(3 and 3; 0 in both by id and prompt\)"):
         compare(runs, {"a": None, "b": None}, out)
-    compare_runs(CompareConfig(runs=tuple(runs.values()), out=out, loose=True), write_report)
+    compare_runs(CompareConfig(runs=tuple(runs.values()), out=out, loose=True))
     page = (out / "report.html").read_text()
     pairs = Samples(page).pairs
     assert len(pairs) == 6
@@ -304,7 +304,7 @@ def write_lineage(run: Path, parents: list[str], start: str, weights: str) -> Pa
 
 
 def parents_of(tmp_path: Path, *runs: Path) -> dict[str, str | None]:
-    compare_runs(CompareConfig(runs=runs, out=tmp_path / "out"), write_report)
+    compare_runs(CompareConfig(runs=runs, out=tmp_path / "out"))
     found: Comparison = json.loads((tmp_path / "out" / "compare.json").read_text())
     return {name: stage["parent"] for name, stage in found["stages"].items()}
 
@@ -376,7 +376,7 @@ def test_a_folder_holds_several_evaluations_by_name(evaluated: Path, tmp_path: P
         run_eval(config)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     out = tmp_path / "out"
-    compare_runs(CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), out=out), write_report)
+    compare_runs(CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), out=out))
     found: Comparison = json.loads((out / "compare.json").read_text())
     assert {"accuracy", "hard/accuracy", "hard/greedy"} <= set(found["stages"]["a"]["evaluations"])
     assert {c["evaluation"]: c["n"] for c in found["contrasts"]}["hard/accuracy"] == 2
@@ -394,7 +394,7 @@ def test_graded_rewards_are_called_mean_reward(tmp_path: Path, capsys: pytest.Ca
         run = tmp_path / name
         run_eval(EvalConfig(model="tiny-random", data=str(data), reward=reward, samples=1, max_new_tokens=2, out=run))
         printed = capsys.readouterr().out
-        compare_runs(CompareConfig(runs=(run,), out=tmp_path / f"out-{name}"), write_report)
+        compare_runs(CompareConfig(runs=(run,), out=tmp_path / f"out-{name}"))
         printed += capsys.readouterr().out + (tmp_path / f"out-{name}" / "report.html").read_text()
         assert ("mean reward" in printed, "accuracy" in printed.partition("Settings")[0]) == (
             name == "half",
@@ -453,7 +453,7 @@ def test_the_hash_of_tasks_sees_what_is_asked_and_what_the_reward_reads() -> Non
 
 def test_settings_say_what_a_reward_reads(tmp_path: Path) -> None:
     tasks = [Task("0", "x", {"answer": "1", "note": "a"})]
-    with Scorer(("math",), columns=("answer", "note"), timeout_seconds=9.0) as scorer:
+    with Scorer(("math",), columns=("answer", "note"), timeout_seconds=60) as scorer:
         assert scorer.reads("answer") and not scorer.reads("note")
         found = task_settings(tasks, scorer, Sampling(4, 0.5), samples=2, raw=False)
     assert found == found | {"reward": ["math"], "reward_contents": {}, "tasks": 1, "max_new_tokens": 4, "top_p": 1.0}

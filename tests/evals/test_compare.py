@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from posttrain.cli.compare import compare_runs
+from posttrain.cli.main import _compare as compare_runs
 from posttrain.config import CompareConfig
 from posttrain.evals.compare import compare
 from posttrain.evals.runs import name_runs
-from posttrain.report.html import write_report
 from posttrain.report.terminal import format_tables
 from posttrain.report.words import summary, verdict
 from posttrain.runs.comparison import Comparison, Contrast, root_of, sections
@@ -179,7 +178,7 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, content: st
         (tmp_path / run / "evaluations").mkdir(parents=True)
     (tmp_path / "a" / name).write_text(content)
     with pytest.raises(InputError, match=f"{name}.*: damaged, "):
-        compare_runs(CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), out=tmp_path / "out"), write_report)
+        compare_runs(CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -272,7 +271,7 @@ def test_a_circle_of_parents_is_refused() -> None:
 
 
 def run_compare(out: Path, *runs: Path) -> Comparison:
-    compare_runs(CompareConfig(runs=runs, out=out), write_report)
+    compare_runs(CompareConfig(runs=runs, out=out))
     comparison: Comparison = json.loads((out / "compare.json").read_text())
     return comparison
 
@@ -358,4 +357,4 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"accuracy": [1.0, 0.0]})
     (run / "config.yaml").write_text("model: tiny-random\n")
     with pytest.raises(InputError, match=r"run: the run is not finished; continue it with --resume first"):
-        compare_runs(CompareConfig(runs=(run,), out=tmp_path / "out"), write_report)
+        compare_runs(CompareConfig(runs=(run,), out=tmp_path / "out"))

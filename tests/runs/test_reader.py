@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.config import RlConfig, SftConfig, commands
+from posttrain.config import SftConfig
 from posttrain.runs.log import RunLog
 from posttrain.runs.reader import Run
 from posttrain.runs.table import Table
@@ -114,12 +114,6 @@ def test_a_missing_folder_and_a_damaged_file_are_named(log: RunLog):
 def test_reading_needs_no_torch():
     code = "import sys, posttrain.runs.reader; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_every_command_is_named_as_its_configuration():
-    assert commands()["rl"] is RlConfig
-    assert {"online-dpo", "reward-model", "check-data", "eval", "run"} <= commands().keys()
-    assert not {"train", "source", ""} & commands().keys()
 
 
 def test_a_table_prints_rounded_and_leaves_nested_values_out():
