@@ -138,7 +138,7 @@ def evaluate(model: str, run: Path, held_out: Path) -> Row:
                 raw=True,
                 samples=4,
                 max_new_tokens=NEW_TOKENS,
-                engine_slots=128,
+                max_concurrent=128,
             )
         )
     rows = read(file)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from posttrain.config.base import RENAMED
 from posttrain.text import printable
 from posttrain.wording import described
 
@@ -43,6 +44,19 @@ def info_once(text: str) -> None:
 def warn(text: str) -> None:
     """Say on standard error what a user should know though the work goes on."""
     print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
+
+
+@cache
+def _warn_once(text: str) -> None:
+    warn(text)
+
+
+def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by the names that options have now; that one had another is told once a process."""
+    for old, new in RENAMED.items():
+        if old in settings:
+            _warn_once(f"{old} is called {new} now; the old name is read for one version more")
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
 
 
 def print_numbers(numbers: Mapping[str, Any], *, lists: bool = True) -> None:

@@ -63,9 +63,9 @@ def _received(text: str, pickled: bytes) -> FunctionText:
 
 
 def as_text(value: Any) -> Any:
-    """A function, class or rubric as its text; anything else as it is, for its own check."""
-    is_reward = callable(value) or (hasattr(value, "funcs") and hasattr(value, "weights"))
-    return FunctionText.of(value) if is_reward else value
+    """A function, class, rubric or finished reward as its text; plain data as it is, for its own check."""
+    plain = isinstance(value, str | bytes | int | float | list | tuple | Mapping | type(None))
+    return value if plain else FunctionText.of(value)
 
 
 def refuse_unknown(target: str, noun: str) -> None:
@@ -126,8 +126,9 @@ class _Content:
                 for part in value:
                     yield from self.of(part)
             case _ if hasattr(value, "__array__"):
-                array = (value.detach().cpu() if hasattr(value, "detach") else value).__array__()
-                yield f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+                array = (value.detach().cpu().double() if hasattr(value, "detach") else value).__array__()
+                content = hashlib.sha256(array.tobytes()).hexdigest() if array.dtype.kind != "O" else ""
+                yield from (f"{array.dtype} {array.shape} {content}", *self.of(None if content else array.tolist()))
             case _ if hasattr(value, "__dict__"):
                 yield from self.of((type(value), vars(value)))
             case _:
@@ -155,7 +156,8 @@ def _captured(function: Any) -> dict[str, Any]:
         return dict(getattr(function, "__dict__", {}))
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     closed = {name: cell.cell_contents for name, cell in cells if cell != type(cell)()}
-    return {k: v for k, v in function.__globals__.items() if k in set(_names(function.__code__))} | closed
+    around = function.__globals__
+    return {name: around[name] for name in sorted({*_names(function.__code__)}) if name in around} | closed
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -166,15 +168,18 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _pickled(function: Any) -> bytes:
-    """By value where its module cannot be imported, as that of a notebook."""
+    """By value where its module cannot be imported, as that of a notebook. Raises InputError for what cannot travel."""
     import cloudpickle
 
-    if (why := _too_much(function, cloudpickle.dumps, [])) is None:
-        try:
-            return bytes(cloudpickle.dumps(function))
-        except Exception as error:
-            why = f"cannot be sent to a worker ({error})"
-    raise InputError(f"{_name(function)} {why}; make or load it inside the function, or give reward_workers=0")
+    try:
+        data: bytes = cloudpickle.dumps(function)
+        large = len(data) > LARGEST_BYTES or b"torch" in data
+        why = _too_much(function, cloudpickle.dumps, []) if large else None
+    except Exception as error:
+        why = f"cannot be sent to a worker ({error})"
+    if why is not None:
+        raise InputError(f"{_name(function)} {why}; make or load it inside the function, or give reward_workers=0")
+    return data
 
 
 def _too_much(function: Any, dumps: Any, seen: list[Any]) -> str | None:
@@ -188,16 +193,9 @@ def _too_much(function: Any, dumps: Any, seen: list[Any]) -> str | None:
                 return why
         elif (device := _device(value)) is not None:
             return f"captures {name}, which has a tensor on {device}"
-        elif _size(value, dumps) > LARGEST_BYTES:
+        elif len(dumps(value)) > LARGEST_BYTES:
             return f"captures {name}, which takes more than {LARGEST_BYTES >> 20} MB"
     return None
-
-
-def _size(value: Any, dumps: Any) -> int:
-    try:
-        return len(dumps(value))
-    except Exception:  # said of the whole function
-        return 0
 
 
 def _device(value: Any) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -149,7 +149,7 @@ def plain_logprobs(
     module: PreTrainedModel,
     batch: Batch,
     temperature: float = 1.0,
-    supports: Sequence[Sequence[int]] | None = None,
+    supports: Iterable[Iterable[int]] | None = None,
 ) -> torch.Tensor:
     """Each row of the batch by itself through the model; log-softmax over the vocabulary, or over the tokens of a
     support alone. Shape [M]."""
@@ -160,9 +160,10 @@ def plain_logprobs(
         if columns:
             logits = module(input_ids=torch.tensor([row]), use_cache=False).logits[0, columns]
             log_p += [x / temperature for x in logits]
+    rows_kept = [[int(t) for t in kept] for kept in supports or ()]
     out = []
     for i, (logits, target) in enumerate(zip(log_p, batch.token_ids[batch.mask].tolist(), strict=True)):
-        kept = list(range(len(logits))) if supports is None else list(supports[i])
+        kept = list(range(len(logits))) if supports is None else rows_kept[i]
         out.append(logits[kept].log_softmax(-1)[kept.index(target)])
     return torch.stack(out)
 

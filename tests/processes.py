@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -12,7 +13,10 @@ from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests.training_helpers import read_rows
+from posttrain.rewards.scorer import Scorer
+from posttrain.workers.process import Worker
+from posttrain.workers.supervisor import children_of
+from tests.training_helpers import read_rows, write_rows
 
 DEADLINE_SECONDS = 300.0
 PARENT = multiprocessing.get_context("forkserver")
@@ -66,6 +70,36 @@ def running(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def with_torch(scorer: Scorer) -> list[bool]:
+    """Which workers of a scorer have loaded torch. What a worker runs in is the child of its supervisor."""
+    workers = [worker for worker in scorer._pool._slots if isinstance(worker, Worker)]
+    children = [child for worker in workers for child in children_of(worker._process.pid)]
+    return ["libtorch" in Path(f"/proc/{child}/maps").read_text() for child in children]
+
+
+def tear_lines(run: Path) -> None:
+    """Leave what a kill in the middle of a write does."""
+    for file in (run / "metrics.jsonl", run / "rollouts.jsonl"):
+        if file.exists():
+            with file.open("a") as stream:
+                stream.write('{"step": 1, "te')
+
+
+def cut(run: Path, whole: Path, at: int) -> None:
+    """Make `run` what a kill after step `at` of `whole` leaves."""
+    shutil.copytree(whole, run)
+    for path in run.iterdir():
+        if not path.name.startswith(("config", "checkpoints", "reference", "metrics", "rollouts", "events")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for file in run.glob("*.jsonl"):
+        rows = [row for row in read_rows(file) if row.get("step", 0) <= at and row.get("event") != "finished"]
+        write_rows(file, rows)
+    for folder in (run / "checkpoints").glob("step-*"):
+        if int(folder.name.removeprefix("step-")) > at:
+            shutil.rmtree(folder)
+    tear_lines(run)
 
 
 def steps_written(run: Path) -> int:

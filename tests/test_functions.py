@@ -36,7 +36,7 @@ def sample(text: str) -> Sample:
 
 
 def total(function: Any, text: str = "abc", **options: Any) -> float | None:
-    with Scorer((FunctionText.of(function),), columns=(), timeout_seconds=10, workers=1, **options) as scorer:
+    with Scorer((FunctionText.of(function),), columns=(), timeout_seconds=60, workers=1, **options) as scorer:
         return scorer.score([sample(text)])[0].total
 
 

@@ -56,7 +56,7 @@ def grpo(request: dict[str, Any], settings: Settings) -> dict[str, Any]:
             group_size=settings.group_size,
             max_new_tokens=NEW_TOKENS,
             temperature=1.0,
-            engine_slots=128,
+            max_concurrent=128,
         )
     )
     rows = metrics(Path(request["out"]))

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from posttrain import config as configs
 from posttrain.api.inputs import Data, Folder, Model, configured, inputs_of
-from posttrain.api.results import Comparison, DataReport, Evaluation, Run
-from posttrain.config import Config, TrainConfig, commands
+from posttrain.api.results import Comparison, DataReport, Evaluation, Run, write_report
+from posttrain.config import Config, TrainConfig
 from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.methods import METHODS
 from posttrain.runs import reader
@@ -45,34 +45,23 @@ def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Func
 
     def listed(function: Function) -> Function:
         own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        fields = {
-            name: field for name, field in kind.model_fields.items() if name not in {by_place, *(p.name for p in own)}
-        }
-        added = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if field.is_required() else field.default,
-                annotation=field.annotation,
-            )
-            for name, field in fields.items()
-        ]
-        function.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-        about = (f"{name}: {' '.join((f.description or '').split())}" for name, f in fields.items())
-        function.__doc__ = "\n\n".join([inspect.cleandoc(function.__doc__ or kind.__doc__ or ""), "Options:", *about])
+        named = {by_place, *(p.name for p in own)}
+        fields = [p for p in inspect.signature(kind).parameters.values() if p.name not in named]
+        function.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
+        about = (f"{p.name}: {' '.join((kind.model_fields[p.name].description or '').split())}" for p in fields)
+        function.__doc__ = "\n\n".join([inspect.cleandoc(function.__doc__ or ""), "Options:", *about])
         return function
 
     return listed
 
 
 def _made(method: str, given: Mapping[str, Any], observers: Sequence[Observer] = ()) -> Run:
-    """Run a method, and write the page of what it trained."""
-    with configured(commands()[method], given, inputs_of(given)) as config:
+    with configured(METHODS[method].config, given, inputs_of(given)) as config:
         return train(method, config, observers)
 
 
 def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
-    """Run the method of a configuration."""
+    """Run a method, and write the page of what it trained."""
     METHODS[method].function(config, *([observers] if observers else []))
     run = Run(config.out)
     if METHODS[method].writes != "data" and not (run.path / "report.html").exists():
@@ -85,7 +74,7 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
     next record is asked for; a loop that is left early leaves a run that `resume` continues.
 
     Training runs in a thread of its own, and raises here what it raises."""
-    method = next(name for name, kind in commands().items() if type(config) is kind)
+    method = next(name for name, method in METHODS.items() if type(config) is method.config)
     records: Queue[StepRecord | None] = Queue()
     turns: Queue[bool] = Queue()
 
@@ -201,26 +190,27 @@ def compare(
     from posttrain.evals.compare import compare as measure
     from posttrain.evals.runs import check_run, find_parents, name_runs
 
-    given = runs.values() if isinstance(runs, Mapping) else runs
-    folders = [run.path if isinstance(run, reader.Run) else Path(run) for run in given]
+    folders = [
+        Path(str(run.path if isinstance(run, reader.Run) else run))
+        for run in (runs.values() if isinstance(runs, Mapping) else runs)
+    ]
     for folder in folders:
         check_run(folder)
-    named = {name: f.resolve() for name, f in zip(runs, folders, strict=True)} if isinstance(runs, Mapping) else None
-    found = name_runs(folders) if named is None else named
-    path = None if out is None else Path(out)
+    found = name_runs(folders)
+    if isinstance(runs, Mapping):
+        found = dict(zip(runs, found.values(), strict=True))
     with TemporaryDirectory(prefix="posttrain-") as scratch:
-        if path is not None:
-            check_out(path)
-        data = measure(found, find_parents(found), path or Path(scratch), loose=loose)
-    comparison = Comparison(data, {name: Run(folder) for name, folder in found.items()}, path)
-    if path is not None:
-        places = {name: os.path.relpath(folder, path) for name, folder in found.items()}
-        write_atomic(path / RUNS_FILE, json.dumps(places, indent=1, ensure_ascii=False) + "\n")
-        comparison.report()
-    return comparison
+        path = Path(out or scratch)
+        _check_out(path)
+        data = measure(found, find_parents(found), path, loose=loose)
+        if out is not None:
+            places = {name: os.path.relpath(folder, path) for name, folder in found.items()}
+            write_atomic(path / RUNS_FILE, json.dumps(places, indent=1, ensure_ascii=False) + "\n")
+            write_report(path)
+    return Comparison(data, {name: Run(folder) for name, folder in found.items()}, None if out is None else path)
 
 
-def check_out(out: Path) -> None:
+def _check_out(out: Path) -> None:
     """Raise InputError where a folder holds anything else than a comparison, which may be replaced."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; give a folder")
@@ -282,7 +272,8 @@ def load(folder: Folder) -> Run:
     """The run in a folder, old or new, finished or not. Raises InputError where there is none."""
     found = Run(folder.path if isinstance(folder, reader.Run) else Path(folder))
     if not any((found.path / name).exists() for name in ("config.yaml", "lineage.json", "evaluations")):
-        stages = sorted(str(place.parent) for place in found.path.glob("*/config.yaml"))
-        inside = f"; it holds {', '.join(stages)}" if stages else " (no config.yaml, lineage.json or evaluations in it)"
-        raise InputError(f"{folder}: not a run folder{inside}")
+        stages = ", ".join(sorted(str(place.parent) for place in found.path.glob("*/config.yaml")))
+        raise InputError(
+            f"{folder}: not a run folder" + (f"; it holds {stages}" if stages else ", it has no config.yaml")
+        )
     return found

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from posttrain.config import Config
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import meant
-from posttrain.folders import write_folder
 from posttrain.functions import FunctionText
 from posttrain.runs.config import FILE
+from posttrain.runs.folders import write_folder
 from posttrain.runs.log import check_place, write_atomic
 from posttrain.runs.reader import Run
 from posttrain.threads import configure_threads
@@ -48,6 +48,7 @@ Reward = str | Callable[..., Any]
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 MODELS = ("model", "teacher", "policy", "models")
+SEVERAL = ("reward", "constraint", "set")
 DATA = ("data", "eval_data", "ptx_data", "file")
 INPUTS = "inputs"
 
@@ -75,7 +76,7 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
     is_run = "resume" in kind.model_fields and inputs is not None
     with TemporaryDirectory(prefix="posttrain-") as scratch:
         files = _Inputs(inputs or Path(scratch) / INPUTS, Path(scratch))
-        config = checked_config(kind, {n: files.named(n, value) for n, value in given.items() if value is not None})
+        config = checked_config(kind, {name: files.named(name, value) for name, value in given.items()})
         configure_threads()
         if is_run:
             check_place(files.folder.parent, config.resume)  # type: ignore[attr-defined]
@@ -115,21 +116,15 @@ class _Inputs:
 
     def named(self, name: str, value: Any) -> Any:
         """An option's value as a configuration takes it."""
-        if isinstance(value, Run):
-            return str(value.path)
-        if name == "models":
-            return tuple(self.named("model", each) for each in value)
-        if name == "against":
-            return tuple(self.named("data", each) for each in value)
-        if name in (*MODELS, *DATA, "replay", "chat_template") and isinstance(value, Path):
-            return str(value)
-        if name in DATA and not isinstance(value, str):
-            return self._rows(name, value)
-        if name in MODELS and not isinstance(value, str):
-            return self._model(name, value)
-        if name in ("reward", "constraint", "set") and (isinstance(value, str) or not isinstance(value, Sequence)):
+        if isinstance(value, Run | Path):
+            value = str(value.path if isinstance(value, Run) else value)
+        if name in SEVERAL and (isinstance(value, str) or not isinstance(value, Sequence)):
             return (value,)
-        return value
+        if name in ("models", "against"):
+            return tuple(self.named("model" if name == "models" else "data", each) for each in value)
+        if value is None or isinstance(value, str) or name not in (*DATA, *MODELS):
+            return value
+        return self._rows(name, value) if name in DATA else self._model(name, value)
 
     def write(self, *, begun: bool) -> None:
         """Write the files. Raises InputError where a run that has `begun` did so with others."""

@@ -1,6 +1,6 @@
 """What a command names, looked for before torch is imported, so that a misspelt file gets its message at once.
 
-Nothing is opened or loaded here, and nothing imports torch. Recipes are checked in `recipe_check`.
+Nothing is opened or loaded here, and nothing imports torch. Recipes are checked in `recipes.check`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.chat.given import template_text
-from posttrain.config import ChatConfig, CheckDataConfig, Config, EvalConfig, ReviseConfig
+from posttrain.config import ChatConfig, CheckDataConfig, Config, EvalConfig
 from posttrain.config.model_names import local_model
 from posttrain.data.builtin import is_builtin
-from posttrain.data.readers import check_source, replay_file
+from posttrain.data.readers import check_source
 from posttrain.data.sources import parse_source, split_sources
 from posttrain.envs.specs import files_of, parse_spec
 from posttrain.evals.runs import check_free
+from posttrain.recipes.check import READERS
 from posttrain.rewards.check import check_named_model
-from posttrain.rewards.judge.prompts import read_rubric
-from posttrain.rewards.registry import Spec
-from posttrain.rewards.scorer import local_models
+from posttrain.rewards.registry import Spec, local_models
 from posttrain.runs.log import check_place, check_writable
 from posttrain.types import InputError
 
@@ -42,16 +40,13 @@ def check_named(config: Config) -> None:
         check_writable(config.out, "cannot be made")
     if not isinstance(config, ChatConfig | CheckDataConfig):
         _check_data([given[key] for key in DATA if given.get(key) is not None])
-    if given.get("chat_template") is not None:
-        template_text(given["chat_template"])
-    if given.get("replay") is not None:
-        replay_file(given["replay"])
+    for key, read in READERS.items():
+        if given.get(key) is not None:
+            read(given[key])
     gold = given.get("gold")
     _check_rewards([*(given.get("reward") or ()), *([gold] if gold else [])])
     if given.get("env") is not None:
         _check_environment(given["env"])
-    if isinstance(config, ReviseConfig):
-        read_rubric(config.principles, "1-10")
     for key in MODELS:
         if given.get(key) is not None:
             _check_model("" if isinstance(config, ChatConfig | EvalConfig) else f"--{key} ", given[key])

@@ -58,7 +58,7 @@ class SamplingOptions(TypedDict, total=False):
     temperature: float
     top_p: float
     top_k: int
-    engine_slots: int
+    max_concurrent: int
 
 class OnlineDpoOptions(SamplingOptions, DpoOptions, total=False):
     reward: Required[Reward | Sequence[Reward]]
@@ -198,7 +198,7 @@ class EvalOptions(TypedDict, total=False):
     max_new_tokens: int
     limit: int | None
     strict: bool
-    engine_slots: int
+    max_concurrent: int
     reward_timeout: float
     reward_workers: int | None
     seed: int

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, overload
 from posttrain.api.inputs import checked_config
 from posttrain.config import ChatConfig
 from posttrain.runs import reader, records
-from posttrain.runs.comparison import RUNS_FILE, label, read_comparison, sections
 from posttrain.runs.comparison import Comparison as Compared
-from posttrain.runs.log import read_object
+from posttrain.runs.comparison import label, read_comparison, run_folders, sections
 from posttrain.runs.table import Table
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, Message, Prompt, Sampling
@@ -147,9 +146,8 @@ class Comparison:
         if not (folder / "compare.json").exists():
             raise InputError(f"{folder}: holds no comparison (compare.json is missing)")
         data = read_comparison(folder)
-        places = read_object(folder / RUNS_FILE)
-        runs = {name: folder / places.get(name, name) for name in data["stages"]}
-        return cls(data, {name: Run(place) for name, place in runs.items() if place.is_dir()}, folder)
+        places = run_folders(folder, data)
+        return cls(data, {name: Run(place) for name, place in places.items() if place.is_dir()}, folder)
 
     @property
     def tables(self) -> dict[str, Table]:

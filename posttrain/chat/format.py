@@ -185,7 +185,7 @@ class ChatFormat:
 
         Where `tools` were offered, calls are read out of it as the model's template writes them (or as its tokenizer's
         `response_template` says, reasoning too) and numbered from `first_call`; else it is all content."""
-        body = ids[:-1] if ids and ids[-1] in self.end_ids else ids
+        body = ids[:-1] if len(ids) and ids[-1] in self.end_ids else ids
         plain = self.decode(body)
         if not tools:
             return ParsedTurn(Message("assistant", plain))

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from posttrain.console import current_names
 from posttrain.recipes.load import UniqueKeys
 from posttrain.runs.config import DERIVED, FILE, LENGTH, read_settings
 from posttrain.runs.log import LINEAGE
@@ -39,7 +40,7 @@ def file_settings(file: Path, method: str, given: Mapping[str, Any]) -> dict[str
     method."""
     of_a_run = file.name == FILE and any((file.parent / name).exists() for name in ("metrics.jsonl", LINEAGE))
     found = read_settings(file)[0] if of_a_run else _read(file)
-    found = {str(key).replace("-", "_"): value for key, value in found.items()}
+    found = current_names({str(key).replace("-", "_"): value for key, value in found.items()})
     if (meant := found.pop("method", method)) != method:
         raise InputError(f"{FLAG} {file}: is for posttrain {meant}, not for posttrain {method}")
     if of_a_run:

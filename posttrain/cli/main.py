@@ -290,10 +290,10 @@ def _score(config: configs.ScoreConfig) -> Done:
 
 def _compare(config: configs.CompareConfig) -> Done:
     from posttrain.api.commands import compare
-    from posttrain.report.terminal import show_comparison
+    from posttrain.report.terminal import print_comparison
 
-    found = compare(config.runs, out=config.out, loose=config.loose)
-    show_comparison(found.data, found.sentences, config.out)
+    comparison = compare(config.runs, out=config.out, loose=config.loose)
+    print_comparison(comparison.data, comparison.report())
     return Done(result=lambda _: results.compared(config.out))
 
 

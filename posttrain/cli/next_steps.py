@@ -11,7 +11,8 @@ from typing import Any
 
 from posttrain import config as configs
 from posttrain.methods import METHODS
-from posttrain.runs.log import LINEAGE, read_object
+from posttrain.runs.comparison import read_comparison
+from posttrain.runs.log import LINEAGE
 from posttrain.runs.reader import Run
 
 NOTABLE_STEPS = 5
@@ -158,9 +159,9 @@ def _same_evaluation(config: configs.EvalConfig) -> Iterator[str]:
 
 def _after_recipe(out: Path) -> Lines:
     """The stage with the highest score, if it was measured, else the last one. Where the report is has been printed."""
-    compared = read_object(out / "compare.json")
+    compared = read_comparison(out)
     highest = [lead["of"] for lead in compared.get("leads", {}).values()]
-    names = [name for name in (*compared.get("stages", {}), *highest[:1]) if (out / name / "model").exists()]
+    names = [name for name in (*compared["stages"], *highest[:1]) if (out / name / "model").exists()]
     if names:
         yield "model", str(out / names[-1] / "model")
         yield "next", _command("chat", out / names[-1])

@@ -26,6 +26,7 @@ from posttrain.config import Config
 from posttrain.config.base import TakesRun, option_name
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import look_up, meant
+from posttrain.console import current_names
 from posttrain.types import InputError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -55,7 +56,7 @@ def parse_options(
     A field that is a tuple repeats; any other may be given once. Raises InputError with a line for each thing that is
     wrong.
     """
-    args, file = without_config(args)
+    args, file = without_config(_with_current_names(args))
     _refuse_repeats(config_class, args, positional)
     args, run = _without_run(config_class, args)
     registry = ConstructorRegistry()
@@ -90,6 +91,16 @@ def parse_options(
         names = dict(positional) | {key: f"{file}: {key}" for key in settings}
         faults = messages(config_class, error, lambda field: names.get(field, option_name(field)), option_name)
         raise InputError("\n".join(faults)) from error
+
+
+def _with_current_names(args: Sequence[str]) -> list[str]:
+    words = []
+    for arg in args:
+        option, equals, value = arg.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        (now,) = current_names({name: value}) if option.startswith("--") else (name,)
+        words.append(arg if now == name else option_name(now) + equals + value)
+    return words
 
 
 def _without_run(config_class: type[Config], args: Sequence[str]) -> tuple[list[str], Path | None]:

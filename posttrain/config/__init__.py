@@ -3,8 +3,6 @@
 The command line, recipes and Python share these classes; nothing here imports torch.
 """
 
-import re
-
 from posttrain.config.base import Config, as_tuple, read_columns
 from posttrain.config.distill import DistillConfig
 from posttrain.config.evaluation import (
@@ -47,16 +45,5 @@ __all__ = [
     "SourceConfig",
     "TrainConfig",
     "as_tuple",
-    "commands",
     "read_columns",
 ]
-
-
-def commands() -> dict[str, type[Config]]:
-    """The configuration of every command by its name, which is that of the class: `online-dpo` is OnlineDpoConfig."""
-    kinds = [kind for name, kind in globals().items() if name.endswith("Config") and kind not in _SHARED]
-    return {re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__.removesuffix("Config")).lower(): kind for kind in kinds}
-
-
-_SHARED = (Config, TrainConfig, SourceConfig)
-"""What others build on."""

@@ -32,6 +32,11 @@ class TakesRun:
 Resume = Annotated[bool, TakesRun()]
 
 
+RENAMED: Mapping[str, str] = {"engine_slots": "max_concurrent"}
+"""Options that have another name since the last version. The old one is read for one version more, see
+`console.current_names`."""
+
+
 def option_name(field: str) -> str:
     """`batch_size` is `--batch-size`."""
     return "--" + field.replace("_", "-")

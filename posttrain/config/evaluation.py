@@ -42,7 +42,7 @@ class EvalConfig(Config):
     """Model to evaluate: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
     suite: Literal["tasks", "retention"] = "tasks"
     """`tasks`: those of `data`, scored by `reward`. `retention`: shipped questions and a shipped text, which show what
-    training made a model forget; of the other options it takes `out`, `engine_slots`, `raw`,
+    training made a model forget; of the other options it takes `out`, `max_concurrent`, `raw`,
     `chat_template` and `trust_remote_code`."""
     data: str | None = None
     """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set. Required for `tasks`."""
@@ -73,7 +73,7 @@ class EvalConfig(Config):
     """Stop where prompts do not fit the model's context and name them; without it they are left out, counted and
     reported."""
     ENGINE: ClassVar[Group] = Group("Sampling")
-    engine_slots: PositiveInt = 64
+    max_concurrent: PositiveInt = 64
     """Answers decoded at once."""
     TIMEOUT: ClassVar[Group] = Group("Model and tasks")
     reward_timeout: PositiveFloat = 30.0
@@ -115,7 +115,7 @@ class EvalConfig(Config):
 
     @model_validator(mode="after")
     def _suite_has_its_options(self) -> EvalConfig:
-        taken = {"model", "suite", "out", "engine_slots", "raw", "chat_template", "trust_remote_code"}
+        taken = {"model", "suite", "out", "max_concurrent", "raw", "chat_template", "trust_remote_code"}
         for name, field in type(self).model_fields.items():
             if self.suite == "retention" and name not in taken and getattr(self, name) != field.default:
                 raise ValueError(f"{name} means nothing to the suite retention, which has its own; leave it out")

@@ -38,7 +38,7 @@ RECORDED = none("every step is in metrics.jsonl and drawn in report.html of the 
 FLOAT32 = none("models are trained in float32; there is no other precision and no quantisation in training")
 NO_CHECKPOINTING = none("there is no recomputation of activations; a smaller --micro-batch-tokens needs less memory")
 ONE_PROCESS = none("training runs in one process on one device, a GPU where torch finds one")
-OWN_ENGINE = none("answers are sampled by the trainer's own engine; --engine-slots says how many it decodes at once")
+OWN_ENGINE = none("answers are sampled by the trainer's own engine; --max-concurrent says how many it decodes at once")
 OWN_ATTENTION = none("attention and fused layers are chosen by the model's family; there is nothing to set")
 ADAMW = none("the optimizer is AdamW with β 0.9 and 0.999; --learning-rate and --weight-decay can be set")
 ADAPTER = none("--lora-rank above 0 trains an adapter, and without it all weights are trained")
@@ -87,7 +87,7 @@ TRAINERS: Mapping[str, Sequence[tuple[Ours, str]]] = {
         (PASSES, "num_train_epochs"),
         (option("batch_size", words="It is the whole step"), "per_device_train_batch_size"),
         (option("batch_size", words="It counts rollouts"), "generation_batch_size"),
-        (option("micro_batch_tokens", "engine_slots"), "per_device_eval_batch_size"),
+        (option("micro_batch_tokens", "max_concurrent"), "per_device_eval_batch_size"),
         (WHOLE_STEP, "gradient_accumulation_steps auto_find_batch_size"),
         (PACKED, "packing packing_strategy padding_free eval_packing pad_to_multiple_of train_sampling_strategy"),
         (option("schedule"), "lr_scheduler_type"),

@@ -133,15 +133,14 @@ class Recipe(Config):
     shape: ModelShape | None = None
     """Sizes of the start, for `--plan`, where the model is not one of those that are shipped."""
     stages: dict[str, dict[str, Any]]
-    """Stages in order. Each names its `method` (sft, dpo, online-dpo, reward-model, adversarial, rl, distill, sample,
-    revise), its `parent` (`start` or an earlier stage), its `data` (as on the command line, or an earlier `sample` or
-    `revise` stage that writes what the method reads; a list of these for methods that read rows, each perhaps weighed
-    as `FILE*0.3`), perhaps `columns` (`prompt: question`, of each source that has them), perhaps `flops_of`
-    (an earlier stage: spend as many operations as that one did, those of its own data stages included), and options
-    of the method. A stage that writes data may have a `model` or an `endpoint` in place of a parent; a `teacher` and a
-    `policy` may be `start` or an earlier stage. In a `reward`, `{STAGE}` is the model of an earlier stage:
-    `learned({rm})`. The method `average` has nothing but `of`, a list of earlier stages, and perhaps
-    `save_dtype`; it is compared with the first of them.
+    """Stages in order. Each names its `method` (a command that trains a model or makes data), its `parent` (`start` or
+    an earlier stage), its `data` (as on the command line, or an earlier `sample` or `revise` stage that writes what the
+    method reads; a list of these for methods that read rows, each perhaps weighed as `FILE*0.3`), perhaps `columns`
+    (`prompt: question`, of each source that has them), perhaps `flops_of` (an earlier stage: spend as many operations
+    as that one did, those of its own data stages included), and options of the method. A stage that writes data may
+    have a `model` or an `endpoint` in place of a parent; a `teacher` and a `policy` may be `start` or an earlier stage.
+    In a `reward`, `{STAGE}` is the model of an earlier stage: `learned({rm})`. The method `average` has nothing but
+    `of`, a list of earlier stages, and perhaps `save_dtype`; it is compared with the first of them.
 
     In the file, `sizes` may stand beside `stages`: names, the default first, each with changes as `--set` makes them
     (`stage.key: value`). A recipe is read at one size."""

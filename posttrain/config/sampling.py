@@ -35,7 +35,7 @@ class SamplingOptions(Config):
     """Nucleus: the smallest set of tokens with this mass is kept."""
     top_k: NonNegativeInt = 0
     """Keep the k most likely tokens; 0 keeps all."""
-    engine_slots: PositiveInt = 64
+    max_concurrent: PositiveInt = 64
     """Answers decoded at once."""
 
     def sampling(self) -> Sampling:

@@ -14,16 +14,16 @@ class EngineOptions(Protocol):
     """What a configuration says of its engine."""
 
     @property
-    def engine_slots(self) -> int: ...
+    def max_concurrent(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Slots:
     """The options of a caller that has no configuration with them."""
 
-    engine_slots: int = 64
+    max_concurrent: int = 64
 
 
 def open_engine(options: EngineOptions, lm: LanguageModel) -> Engine:
     """An engine that samples from `lm` with the weights that it has at the time."""
-    return LocalEngine(lm, slots=options.engine_slots)
+    return LocalEngine(lm, slots=options.max_concurrent)

@@ -84,7 +84,7 @@ class EnvPool(Closing):
         self._pool = WorkerPool(
             SERVER,
             workers,
-            [{"kind": "load", "expression": expression}],
+            lambda slot: [{"kind": "load", "expression": expression}],
             closed="the environments are closed",
             not_started=lambda lost: f"a worker of the environment {expression.text} did not start ({lost})",
         )
@@ -146,35 +146,24 @@ class EnvPool(Closing):
 
     def _serve(self, slot: int, kind: str, items: Mapping[int, tuple[Any, ...]]) -> dict[int, dict[str, Any]]:
         """The answers of the episodes of one slot; those without one are in `_lost`."""
-        answers: dict[int, dict[str, Any]] = {}
+        begins = kind == "reset"
         while left := {key: values for key, values in items.items() if key not in self._lost}:
-            answers, lost = self._exchange(slot, kind, left)
-            if lost is None:
-                break
-            culprit = next(key for key in left if key not in answers)
-            again = left if kind == "reset" else {}
-            self._lost[culprit] = Lost(lost)
-            self._lose(slot, f"its process was lost with episode {culprit}, which {lost}", again)
-            if not again:
-                break
-        return answers
-
-    def _exchange(
-        self, slot: int, kind: str, items: Mapping[int, tuple[Any, ...]]
-    ) -> tuple[dict[int, dict[str, Any]], str | None]:
-        """The answers of a worker, and why it was lost before it gave them all."""
-        if kind == "reset" and not self._pool.is_alive(slot):
-            self._lose(slot, "its process has ended", items)  # every episode but those that begin
-        worker = self._pool.worker(slot, renew=kind == "reset")
-        request = {"kind": kind, "items": [(key, *items[key]) for key in items], "seconds": self._seconds}
-        answers: dict[int, dict[str, Any]] = {}
-        keys = iter(items)
-        try:
-            for answer in worker.stream(request, len(items), self._seconds + GRACE_SECONDS):
-                answers[next(keys)] = answer
-        except WorkerLost as lost:
-            return answers, str(lost)
-        return answers, None
+            if begins and not self._pool.is_alive(slot):
+                self._lose(slot, "its process has ended", spared=left)
+            worker = self._pool.worker(slot, renew=begins)
+            listed = [(key, *values) for key, values in left.items()]
+            request = {"kind": kind, "items": listed, "seconds": self._seconds}
+            answers: dict[int, dict[str, Any]] = {}
+            try:
+                answers.update(zip(left, worker.stream(request, len(left), self._seconds + GRACE_SECONDS), strict=True))
+                return answers
+            except WorkerLost as lost:
+                culprit = next(key for key in left if key not in answers)
+                self._lost[culprit] = Lost(str(lost))
+                self._lose(slot, f"its process was lost with episode {culprit}, which {lost}", left if begins else ())
+            if not begins:
+                return answers
+        return {}
 
     def _lose(self, slot: int, reason: str, spared: Collection[int]) -> None:
         """Every episode of a slot is lost, but for those spared."""

@@ -107,8 +107,10 @@ def _schema_of(hint: Any) -> Schema:
         return {"type": NAMES[origin]}
     if origin is list:
         return {"type": "array", "items": _schema_of(arguments[0])}
+    if origin is tuple and len(arguments) > 1 and ... not in arguments:
+        return {"type": "array", "prefixItems": [_schema_of(argument) for argument in arguments]}
     if origin is tuple:
-        return {"type": "array", "prefixItems": _tuple_items(hint, arguments)}
+        raise NoSchema(f"{hint} is a tuple of one element or of any number; use a list instead")
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema_of(arguments[1])}
     raise NoSchema("Couldn't parse this type hint, likely due to a custom class or object: ", hint)
@@ -135,19 +137,3 @@ def _literal(values: tuple[Any, ...]) -> Schema:
         raise NoSchema("Only the valid python literals can be listed in typing.Literal.")
     names = list(dict.fromkeys(NAMES[type(value)] for value in values))
     return {"type": names[0] if len(names) == 1 else names, "enum": list(values)}
-
-
-def _tuple_items(hint: Any, members: tuple[Any, ...]) -> list[Schema]:
-    if len(members) == 1:
-        raise NoSchema(
-            f"The type hint {str(hint).replace('typing.', '')} is a Tuple with a single element, which we do not "
-            "automatically convert to JSON schema as it is rarely necessary. If this input can contain more than one "
-            "element, we recommend using a list[] type instead, or if it really is a single element, remove the "
-            "tuple[] wrapper and just pass the element directly."
-        )
-    if ... in members:
-        raise NoSchema(
-            "Conversion of '...' is not supported in Tuple type hints. Use list[] types for variable-length inputs "
-            "instead."
-        )
-    return [_schema_of(member) for member in members]

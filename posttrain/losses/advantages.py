@@ -70,8 +70,8 @@ def _moments(rows: Sequence[Floats]) -> tuple[float, float]:
     flat = np.concatenate([floats([]), *rows])
     if not len(flat):
         return 0.0, 0.0
-    mean = math.fsum(flat.tolist()) / len(flat)
-    return mean, math.sqrt(math.fsum(((flat - mean) ** 2).tolist()) / len(flat))
+    mean = math.fsum(flat.data) / len(flat)
+    return mean, math.sqrt(math.fsum(((flat - mean) ** 2).data) / len(flat))
 
 
 def returns_to_go(rewards: ArrayLike, gamma: float) -> Floats:

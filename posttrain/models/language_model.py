@@ -136,7 +136,7 @@ class LanguageModel:
         self, batch: Batch, temperature: float = 1.0, entropy: bool = False, values: bool = False
     ) -> TokenOutputs:
         """Log-probability of each trained token of a batch on the model's device, [M] in the order of its mask, each
-        predicted at its parent, where `values` reads the scalar head too. Differentiable if gradients are on.
+        predicted at its parent, where `values` reads the value head too. Differentiable if gradients are on.
         `temperature` divides the logits; the batch's kept tokens apply."""
         targets = batch.token_ids[batch.mask]
         output = self.module.get_output_embeddings()

@@ -26,10 +26,10 @@ from transformers.utils import logging as transformers_logging
 from posttrain.chat.given import put, template_text
 from posttrain.chat.template_date import CLOCK
 from posttrain.config.model_names import SMOLLM2, TINY, local_model
-from posttrain.folders import write_folder
 from posttrain.models.heads import RewardHead, as_causal
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
+from posttrain.runs.folders import write_folder
 from posttrain.systems import need_package
 from posttrain.types import InputError
 

@@ -19,7 +19,7 @@ CHUNK_ELEMENTS = 1 << 26
 
 
 class TokenOutputs(NamedTuple):
-    """`logprobs` [M] and, or None where they were not asked for, `entropy` [M] in nats and `values` [M] of the scalar
+    """`logprobs` [M] and, or None where they were not asked for, `entropy` [M] in nats and `values` [M] of the value
     head. All are differentiable."""
 
     logprobs: torch.Tensor

@@ -3,7 +3,7 @@ that its stages name, loaded once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,12 @@ from posttrain.rewards.judge.prompts import read_rubric
 from posttrain.rewards.registry import Spec
 from posttrain.types import InputError, RunFailed
 
+READERS: Mapping[str, Callable[[str], object]] = {
+    "chat_template": template_text,
+    "replay": replay_file,
+    "principles": lambda name: read_rubric(name, "1-10"),
+}
+"""Options that name a file, and what reads it: each raises InputError for one that is not right."""
 GYM_COLUMNS = frozenset(("answer", "entry", "dataset"))
 """What tasks of reasoning-gym have, whichever they are."""
 
@@ -123,18 +129,13 @@ class _Loads:
         if self._option("env") is not None:
             with self._at("env"):
                 _check_environment(config, columns)
-        if self._option("chat_template") is not None:
-            with self._at("chat_template"):
-                template_text(config.chat_template)
-        if self._option("replay") is not None and not self.planned:
-            with self._at("replay"):
-                replay_file(config.replay)
+        for key, read in READERS.items():
+            if self._option(key) is not None and not (self.planned and key == "replay"):
+                with self._at(key):
+                    read(self._option(key))
         if self._option("soft_labels"):
             with self._at("soft_labels"):
                 check_soft_labels(config)
-        if self._option("principles") is not None:
-            with self._at("principles"):
-                read_rubric(config.principles, "1-10")
         for key in ("teacher", "policy", *(["model"] if "model" in stage.options else [])):
             name = self._option(key)
             if name is not None and name not in self.coming and not self.planned:

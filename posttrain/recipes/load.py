@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from posttrain.config import HeldOut, ModelShape, Recipe
 from posttrain.config.base import close_choice
 from posttrain.config.peer_names import look_up, meant
+from posttrain.console import current_names
 from posttrain.runs.config import LENGTH
 from posttrain.types import InputError
 
@@ -146,6 +147,9 @@ def read_text(name: str, overrides: Sequence[str] = (), size: str | None = None)
     _to_size(text, size)
     for override in overrides:
         _override(text, override)
+    for stage, options in raw["stages"].items():
+        if isinstance(options, dict):
+            raw["stages"][stage] = current_names(options)
     return text
 
 

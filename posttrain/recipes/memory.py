@@ -111,10 +111,10 @@ def memory_of(config: Any, shape: ModelShape) -> Memory:
 def _sampling(config: Any, shape: ModelShape) -> Memory:
     """Weights, engine, cache and rewards of a stage, as far as it samples."""
     counted = parameters(shape)
-    if not hasattr(config, "engine_slots"):
+    if not hasattr(config, "max_concurrent"):
         return Memory(weights=BYTES * counted)
     group = getattr(config, "group_size", None) or getattr(config, "samples", None) or 1
-    slots = config.engine_slots
+    slots = config.max_concurrent
     tokens = slots * config.max_new_tokens + -(-slots // group) * PROMPT_TOKENS
     matrices = shape.layers * _layer(shape) + shape.vocabulary * shape.hidden
     _, keys = _widths(shape)

@@ -18,8 +18,7 @@ from posttrain.data.sources import with_names
 from posttrain.expressions import Expression, parse_call, parse_entry, written
 from posttrain.recipes.load import RecipeText
 from posttrain.recipes.stages import OTHER_MODELS, START
-from posttrain.rewards.registry import BUILTINS
-from posttrain.rewards.scorer import JUDGES
+from posttrain.rewards.registry import BUILTINS, JUDGES
 from posttrain.types import InputError
 
 WRITTEN = ("cache",)

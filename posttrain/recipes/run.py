@@ -16,15 +16,16 @@ import yaml
 
 from posttrain.chat.template_date import KEY, fixed_date, kept_date, template_date
 from posttrain.config import Recipe, RunConfig
+from posttrain.config.base import RENAMED
 from posttrain.recipes.check import read_recipe
 from posttrain.recipes.evaluate import Evaluator, training_prompts
 from posttrain.recipes.load import RecipeFaults, load_recipe
 from posttrain.recipes.paths import KINDS
 from posttrain.recipes.stages import START, StageSpec
 from posttrain.runs.config import UNTIL_FINISHED
-from posttrain.runs.log import LINEAGE, read_object, refuse_links, write_atomic
+from posttrain.runs.log import LINEAGE, refuse_links, write_atomic
 from posttrain.runs.reader import Run
-from posttrain.runs.records import Cost
+from posttrain.runs.records import Cost, read_suite
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
 
@@ -45,7 +46,7 @@ def _date_of(out: Path) -> date:
     """The date of the first evaluation, which comes before all else, or of the first stage that has one, where nothing
     is evaluated; where there is neither, the one they will have."""
     file = out / START / "evaluations" / "held_out.json"
-    settings = read_object(file).get("settings", {})
+    settings = read_suite(file).get("settings") or {}
     if not file.exists():
         return next(filter(None, map(kept_date, sorted(out.glob("*/config.yaml")))), None) or template_date()
     try:
@@ -88,8 +89,7 @@ def _conclude(stages: list[StageSpec], out: Path, *, compared: bool) -> None:
     """Write the comparison of all models, or what they cost where nothing was evaluated, and show it."""
     from posttrain.evals.compare import compare
     from posttrain.report.html import write_report
-    from posttrain.report.terminal import show_comparison
-    from posttrain.report.words import summary
+    from posttrain.report.terminal import print_comparison
 
     models = [s for s in stages if s.makes_model]
     comparison = compare(
@@ -101,8 +101,7 @@ def _conclude(stages: list[StageSpec], out: Path, *, compared: bool) -> None:
         others={s.name: (s.parent, out / s.name) for s in stages if not s.makes_model},
         loose=True,  # the evaluator has checked what it writes; evaluations that were added by hand spoil no run
     )
-    write_report(out)
-    show_comparison(comparison, [*summary(comparison), *([] if compared else [NOT_COMPARED])], out)
+    print_comparison(comparison, write_report(out), () if compared else (NOT_COMPARED,))
 
 
 def _claim(out: Path, recipe: Recipe) -> None:
@@ -115,7 +114,10 @@ def _claim(out: Path, recipe: Recipe) -> None:
     if file.exists():
         refuse_links(*out.iterdir())
         before = load_recipe(str(file))
-        if _text(before) != file.read_text(encoding="utf-8"):
+        text = file.read_text(encoding="utf-8")
+        for old, new in RENAMED.items():
+            text = text.replace(f"    {old}: ", f"    {new}: ")
+        if _text(before) != text:
             raise InputError(f"--out {out}: its recipe.yaml was not written by a run; choose another folder")
         if any(path != file for path in out.iterdir()):
             _same_recipe(before.model_dump(mode="json"), recipe.model_dump(mode="json"), out)

@@ -5,7 +5,6 @@ Evaluations that cannot be compared stand in tables, drawings and samples of the
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,21 @@ from posttrain.report.run_view import MAIN_CURVES, RunView
 from posttrain.report.sentence import winner
 from posttrain.report.tables import cost_table, result_table
 from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict
-from posttrain.runs.comparison import RUNS_FILE, Comparison, Contrast, Section, read_comparison, root_of, sections
-from posttrain.runs.log import read_object
+from posttrain.runs.comparison import Comparison, Contrast, Section, read_comparison, root_of, run_folders, sections
 from posttrain.runs.reader import Run, read_text
 from posttrain.runs.records import PERPLEXITY
 from posttrain.types import InputError
 from posttrain.wording import format_estimate
 
 SHOWN_TASKS = 6
-FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 VERDICTS = {"up": "higher", "down": "lower", "none": "no difference shown", "few": "too few tasks"}
 
 
 def comparison_view(folder: Path) -> dict[str, Any]:
     """What `pipeline.jinja` shows of a folder with a `compare.json`."""
     comparison = read_comparison(folder)
-    places = read_object(folder / RUNS_FILE)
-    for name in (*(n for n in comparison["stages"] if n not in places), *comparison.get("others", {})):
-        if not FOLDER_NAME.fullmatch(name):  # a name that is a folder's must not lead out of this one
-            raise InputError(f"{folder / 'compare.json'}: damaged, a stage has the name {name!r}")
-    found = {name: folder / str(places.get(name, name)) for name in comparison["stages"]}
-    runs = [RunView(Run(place), name) for name, place in found.items() if place.is_dir()]
+    places = run_folders(folder, comparison)
+    runs = [RunView(Run(place), name) for name, place in places.items() if place.is_dir()]
     evaluated = any(stage["evaluations"] for stage in comparison["stages"].values())
     return {
         "title": folder.resolve().name,

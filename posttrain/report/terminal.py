@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table as Drawn
 
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report.tables import Table, cost_table, result_table
+from posttrain.report.words import summary
 from posttrain.runs.comparison import Comparison, sections
 from posttrain.text import cell, printable
 
@@ -18,14 +18,14 @@ SHORT = {"response length": "tokens"}
 """Headers of the terminal, where a page has room for more."""
 
 
-def show_comparison(comparison: Comparison, sentences: Iterable[str], out: Path) -> None:
-    """Print the tables and sentences of a comparison, and where its page is."""
+def print_comparison(comparison: Comparison, page: object, notes: Sequence[str] = ()) -> None:
+    """Print tables and sentences, further `notes`, and where the page is."""
     console = Console()
     for table in format_tables(comparison):
         console.print(table)
-    for sentence in sentences:
+    for sentence in (*summary(comparison), *notes):
         console.print(f"- {printable(sentence)}", highlight=False, markup=False)
-    console.print(f"\nreport: {printable(out / 'report.html')}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nreport: {printable(page)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def format_tables(comparison: Comparison) -> list[Drawn]:

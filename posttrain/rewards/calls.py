@@ -28,8 +28,16 @@ from typing import Any, TypeVar
 
 from posttrain.expressions import Expression
 from posttrain.rewards.libraries.adapters import adapt
-from posttrain.rewards.precomputed import PrecomputedReward
-from posttrain.rewards.protocol import INTERRUPTS, Context, Needs, Reward, RewardResult, Signature, is_reward
+from posttrain.rewards.protocol import (
+    INTERRUPTS,
+    Context,
+    Needs,
+    PrecomputedReward,
+    Reward,
+    RewardResult,
+    Signature,
+    is_reward,
+)
 from posttrain.rewards.registry import BATCHED_NAMES, BUILTINS, NOT_COLUMNS
 from posttrain.types import InputError, Sample
 from posttrain.workers.loading import close_match, load_object, thaw

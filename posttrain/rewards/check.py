@@ -10,8 +10,8 @@ from posttrain.config.model_names import local_model
 from posttrain.expressions import Expression
 from posttrain.rewards.learned import check_model_reward
 from posttrain.rewards.protocol import Needs
-from posttrain.rewards.registry import BUILTINS, Spec, check_columns
-from posttrain.rewards.scorer import SERVER, local_models, named_twice
+from posttrain.rewards.registry import BUILTINS, Spec, check_columns, local_models
+from posttrain.rewards.scorer import SERVER, named_twice
 from posttrain.types import InputError
 from posttrain.workers.pool import Closing, WorkerPool
 from posttrain.workers.process import START_SECONDS, WorkerLost
@@ -24,7 +24,7 @@ class RewardCheck(Closing):
     def __init__(self, seconds: float = START_SECONDS) -> None:
         self._seconds = seconds
         self._here, self._worker = (
-            WorkerPool(SERVER, size, [], closed="the check is over", not_started=str) for size in (0, 1)
+            WorkerPool(SERVER, size, lambda slot: [], closed="the check is over", not_started=str) for size in (0, 1)
         )
 
     def close(self) -> None:
@@ -51,7 +51,9 @@ class RewardCheck(Closing):
     def _load(self, expression: Expression) -> Needs:
         pool = self._here if all(part.target in BUILTINS for part in expression.walk()) else self._worker
         try:
-            answer = pool.worker(0).ask({"kind": "check", "expressions": [expression]}, self._seconds)
+            answer = pool.worker(0).ask(
+                {"kind": "load", "expressions": [expression], "without_judges": "all"}, self._seconds
+            )
         except WorkerLost as lost:
             raise InputError(f"reward {expression.text} could not be loaded: {lost}") from None
         if "error" in answer:

@@ -115,6 +115,19 @@ class Reward(Protocol):
         """A result for each sample, failures among them. Raises what concerns all of these samples."""
 
 
+@dataclass(frozen=True)
+class PrecomputedReward:
+    """The worker's side of a reward that a model computes in the process that holds it: the result that came with the
+    sample, under the text of its expression."""
+
+    name: str
+    expression: str
+    needs = Needs(precomputed=True)
+
+    async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
+        return [sample.precomputed[self.expression] for sample in samples]
+
+
 def is_reward(found: Any) -> TypeGuard[Reward]:
     """Whether an object is a reward already, and no function to be made one."""
     return hasattr(found, "needs") and hasattr(found, "score")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ NOT_COLUMNS = BATCHED_NAMES | SAMPLE_NAMES
 """Names that mean something else than a column of that name."""
 EDITS = ("strip_thinking", "normalised", "sanitised")
 """Wrappers that change what the reward inside sees, and not its value."""
+JUDGES = ("judge", "judge_pair")
 REFERENCES = ("answer", "solution", "ground_truth")
 """Columns that hold a reference answer, in the order in which they are looked for."""
 
@@ -32,7 +33,7 @@ class Builtin:
     """A reward that ships with posttrain. `needs`: it reads any one of these columns. `imports`: slow modules that a
     worker imports before the clock of the first sample starts. `wraps`: it is made of other rewards. `makes`: called
     with its options when it is loaded, it makes the reward; no column of the data can stand for an option. `models`:
-    how many models it names in its brackets; they compute it, in the process of the trainer (see `precomputed`)."""
+    how many models it names in its brackets; they compute it (see `PrecomputedReward`)."""
 
     target: str
     needs: tuple[str, ...] = ()
@@ -173,6 +174,20 @@ def check_columns(spec: Spec, needs: Needs, columns: Collection[str]) -> None:
                 f"{where} asks for 'ground_truth', and there is no column ground_truth, reward_model, answer or "
                 f"solution; the data's columns are: {available}"
             )
+
+
+def local_judges(expression: Expression) -> list[str]:
+    """The models of this machine that judges among this reward and those inside it load: of those without a `url`."""
+    judges = [part.options for part in expression.walk() if part.target in JUDGES and part.options.get("url") is None]
+    return [options["model"] for options in judges if isinstance(options.get("model"), str)]
+
+
+def local_models(expressions: Iterable[Expression]) -> list[str]:
+    """The models of this machine that these rewards and those inside them load: of judges without a `url`, and of
+    rewards that a model computes."""
+    listed = list(expressions)
+    computed = [name for expression in listed for part in expression.walk() for name in part.models]
+    return [*(name for expression in listed for name in local_judges(expression)), *computed]
 
 
 def _with_models(expression: Expression) -> Expression:

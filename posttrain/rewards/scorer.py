@@ -8,30 +8,29 @@ call convention and `compose` rewards made of rewards; `workers.pool` has the pr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from posttrain.functions import as_text
 from posttrain.rewards.calls import run
 from posttrain.rewards.learned import load_models
 from posttrain.rewards.protocol import Needs, RewardResult
-from posttrain.rewards.registry import Spec, check_columns
+from posttrain.rewards.registry import Spec, check_columns, local_judges, local_models
 from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score
 from posttrain.workers.pool import Closing, WorkerPool, worker_count
 from posttrain.workers.process import WorkerLost
 
 if TYPE_CHECKING:
     from posttrain.config import EvalConfig, OnlineDpoConfig, RlConfig, SampleConfig, ScoreConfig
-    from posttrain.expressions import Expression
 
 SERVER = "posttrain.rewards.server:Server"
 ROUNDING = 1e-9
 """How far below 1 a sum of shares may end that means full marks."""
 CONCURRENT_PER_WORKER = 16
 """How many samples of an async reward each worker scores at once."""
-JUDGES = ("judge", "judge_pair")
 GRACE_SECONDS = 1.0
 """Samples that run together have clocks of their own; the parent waits so much longer."""
 
@@ -52,7 +51,10 @@ class Round:
 
     samples: Sequence[Sample]
     state: Mapping[str, Any]
+    first: deque[Job]
+    """For slot 0 alone, whose worker has the model that they need."""
     jobs: deque[Job]
+    """For whichever worker is free."""
     results: list[list[RewardResult]]
     progress: Callable[[int], None] | None = None
     done: int = 0
@@ -93,6 +95,7 @@ class Scorer(Closing):
     """The traceback (or reason) of the first failure there was."""
 
     def __post_init__(self) -> None:
+        self.specs = [as_text(spec) for spec in self.specs]  # Python may give functions
         self._specs = [Spec.parse(text) for text in self.specs]
         named_twice(self._specs)
         workers = worker_count(self.workers, "rewards")
@@ -103,10 +106,7 @@ class Scorer(Closing):
         self._pool = WorkerPool(
             SERVER,
             workers,
-            [
-                {"kind": "load", "expressions": expressions},
-                {"kind": "import", "modules": [m for spec in self._specs for _, b in spec.builtins for m in b.imports]},
-            ],
+            self._prepare,
             closed="the scorer is closed",
             not_started=lambda lost: f"a reward worker did not start ({lost}) while importing {texts}",
         )
@@ -118,6 +118,15 @@ class Scorer(Closing):
         except BaseException:
             self.close()
             raise
+
+    def _prepare(self, slot: int) -> list[Mapping[str, Any]]:
+        """What a new worker is asked first. The models of local judges are loaded in slot 0 alone."""
+        expressions = [spec.expression for spec in self._specs]
+        modules = [module for spec in self._specs for _, builtin in spec.builtins for module in builtin.imports]
+        return [
+            {"kind": "load", "expressions": expressions, "without_judges": "local" if slot else None},
+            {"kind": "import", "modules": modules},
+        ]
 
     def close(self) -> None:
         """End the workers; idempotent."""
@@ -148,14 +157,14 @@ class Scorer(Closing):
             return []
         samples = self._with_model_scores(samples)
         results = [[RewardResult() for _ in samples] for _ in self._specs]
-        this = Round(samples, dict(trainer_state or {}), self._jobs(len(samples)), results, progress)
-        slots = range(min(len(self._pool), len(this.jobs)))
-        self._pool.side_by_side([partial(self._drive, slot, this) for slot in slots])
+        call = Round(samples, dict(trainer_state or {}), *self._jobs(len(samples)), results, progress)
+        slots = range(min(len(self._pool), len(call.first) + len(call.jobs)))
+        self._pool.side_by_side([partial(self._drive, slot, call) for slot in slots])
         for result in (result for row in results for result in row):
             self.metrics |= result.metrics
             if self.first_traceback is None and result.error:
                 self.first_traceback = result.error.traceback
-        weights = self.weights(this.state.get("step"))
+        weights = self.weights(call.state.get("step"))
         return [combine(weights, row) for row in zip(*results, strict=True)]
 
     @property
@@ -195,50 +204,53 @@ class Scorer(Closing):
         applied = [part for part in parts if part is not None]
         return bool(applied) and min(applied) >= 1 - ROUNDING
 
-    def _jobs(self, n: int) -> deque[Job]:
+    def _jobs(self, n: int) -> tuple[deque[Job], deque[Job]]:
+        """Those for slot 0 alone, and the others."""
         # Four chunks a worker even out slow samples; chunks of less than four cost more in messages than they even out,
         # and more than 256 samples would make a message large.
         workers = len(self._pool)
         size = max(min(4, -(-n // workers)), min(256, -(-n // (4 * workers))))
+        first: deque[Job] = deque()
         jobs: deque[Job] = deque()
-        for k, needs in enumerate(self._needs):
+        for k, (spec, needs) in enumerate(zip(self._specs, self._needs, strict=True)):
             # Samples of an async reward wait together, so its chunks are as large as they can be.
             step = n if needs.whole_batch else min(256, -(-n // workers)) if needs.is_async else size
-            jobs += [Job(k, deque(range(start, min(start + step, n)))) for start in range(0, n, step)]
-        return jobs
+            queue = first if local_judges(spec.expression) else jobs
+            queue += [Job(k, deque(range(start, min(start + step, n)))) for start in range(0, n, step)]
+        return first, jobs
 
-    def _drive(self, slot: int, this: Round) -> None:
+    def _drive(self, slot: int, call: Round) -> None:
         """Work off jobs with the worker of one slot, replacing it when it is lost."""
-        while this.jobs and not self._pool.closed:
+        while not self._pool.closed:
             try:
-                job = this.jobs.popleft()
-            except IndexError:  # another thread was faster
+                job = (call.first if slot == 0 and call.first else call.jobs).popleft()
+            except IndexError:
                 return
             while job.pending:
-                self._request(slot, job, this)
+                self._request(slot, job, call)
 
-    def _request(self, slot: int, job: Job, this: Round) -> None:
+    def _request(self, slot: int, job: Job, call: Round) -> None:
         """One request. If the worker is lost, its job keeps what is not to blame and not done."""
         needs = self._needs[job.reward]
         crowded = not needs.whole_batch and needs.is_async and job.together > 1
         request = {
             "kind": "score",
             "reward": job.reward,
-            "samples": [this.samples[i] for i in job.pending],
-            "trainer_state": this.state,
+            "samples": [call.samples[i] for i in job.pending],
+            "trainer_state": call.state,
             "seconds": self.timeout_seconds,
             "together": job.together,
         }
         seconds = self.timeout_seconds + GRACE_SECONDS * crowded
         try:
             for answer in self._pool.worker(slot).stream(request, len(job.pending), seconds):
-                this.put(job.reward, job.pending.popleft(), RewardResult.read(answer))
+                call.put(job.reward, job.pending.popleft(), RewardResult.read(answer))
         except WorkerLost as lost:
             if crowded:
                 job.together = 1  # any of those under way may be to blame: again, one by one
                 return
             for i in list(islice(job.pending, None if needs.whole_batch else 1)):
-                this.put(job.reward, i, RewardResult.failed(str(lost)))
+                call.put(job.reward, i, RewardResult.failed(str(lost)))
                 job.pending.popleft()
 
     def _with_model_scores(self, samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -266,15 +278,6 @@ def named_twice(specs: Sequence[Spec]) -> None:
         raise InputError(
             f"two rewards are named {twice[0]!r}; their parts could not be told apart, rename one: {twice[0]} as NAME"
         )
-
-
-def local_models(expressions: Iterable[Expression]) -> list[str]:
-    """The models of this machine that these rewards and those inside them load: of rewards that a model computes, and
-    of judges without a `url`."""
-    parts = [part for expression in expressions for part in expression.walk()]
-    judges = [part.options for part in parts if part.target in JUDGES and part.options.get("url") is None]
-    named = [options["model"] for options in judges if isinstance(options.get("model"), str)]
-    return [*named, *(name for part in parts for name in part.models)]
 
 
 def combine(weights: Mapping[str, float], results: Sequence[RewardResult]) -> Score:

@@ -11,6 +11,7 @@ from typing import Any
 from posttrain.expressions import Expression
 from posttrain.rewards.calls import AttributeDict, as_list, build, run
 from posttrain.rewards.protocol import INTERRUPTS, Context, Reward, RewardResult
+from posttrain.rewards.registry import JUDGES
 from posttrain.types import InputError, Sample
 from posttrain.workers.returns import one_line
 
@@ -29,13 +30,7 @@ class Server:
     def answer(self, request: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | RewardResult]:
         """One answer, or for a `score` request one per sample, in order."""
         if request["kind"] == "load":
-            yield self._load(request["expressions"])
-        elif request["kind"] == "check":  # to load them and no models of judges
-            from posttrain.rewards.judge.backend import without_models  # what it imports no other worker needs
-
-            with without_models():
-                answer = self._load(request["expressions"])
-            yield answer
+            yield self._load(request["expressions"], request["without_judges"])
         elif request["kind"] == "import":
             for module in request["modules"]:
                 importlib.import_module(module)
@@ -55,11 +50,11 @@ class Server:
     def close(self) -> None:
         self._runner.close()
 
-    def _load(self, expressions: Sequence[Expression]) -> dict[str, Any]:
-        """`{"needs": […]}`, or `{"error": why}`."""
+    def _load(self, expressions: Sequence[Expression], without_judges: str | None) -> dict[str, Any]:
+        """`{"needs": […]}`, or `{"error": why}`. `without_judges`: see `judge.backend.without_models`."""
         for expression in expressions:
             try:
-                self._rewards.append(build(expression))
+                self._rewards.append(_built(expression, without_judges))
             except self._passed_on:
                 raise
             except BaseException as error:
@@ -112,6 +107,15 @@ class Server:
         except BaseException as error:
             result = RewardResult.failed(error)
         return RewardResult.failed(f"timed out after {seconds:g} s") if result.error and clock.expired() else result
+
+
+def _built(expression: Expression, without_judges: str | None) -> Reward:
+    if without_judges is None or not any(part.target in JUDGES for part in expression.walk()):
+        return build(expression)
+    from posttrain.rewards.judge.backend import without_models  # it imports much that no other reward needs
+
+    with without_models(without_judges):
+        return build(expression)
 
 
 async def _wait_for(task: asyncio.Task[RewardResult]) -> RewardResult:

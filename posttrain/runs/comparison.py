@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from posttrain.types import InputError
 
 RUNS_FILE = "runs.json"
 """Beside `compare.json`: where the runs are if they are not in its folder, name -> path relative to it."""
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 HEADLINES = ("accuracy", "greedy")
 """What a reward gave, by the names of values: over samples, and to the greedy answer."""
 SHARES = ("accuracy", "greedy", "truncated", "knowledge", "reading", "instructions")
@@ -215,6 +217,16 @@ def read_comparison(folder: Path) -> Comparison:
         if lead is not None and part.headline is not None and not _is_lead(lead, ranked(stages, part.headline)):
             raise InputError(f"{file}: damaged, the lead of {part.suite} is not over the stages that have its values")
     return found
+
+
+def run_folders(folder: Path, comparison: Comparison) -> dict[str, Path]:
+    """Where the runs of a folder's comparison are, by name; some may be gone. Raises InputError for a name that is a
+    folder's and would lead out of this one."""
+    places = read_object(folder / RUNS_FILE)
+    for name in (*(n for n in comparison["stages"] if n not in places), *comparison.get("others", {})):
+        if not FOLDER_NAME.fullmatch(name):
+            raise InputError(f"{folder / 'compare.json'}: damaged, a stage has the name {name!r}")
+    return {name: folder / str(places.get(name, name)) for name in comparison["stages"]}
 
 
 def _is_lead(lead: Lead, scored: list[str]) -> bool:

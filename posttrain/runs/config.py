@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from posttrain.config.base import TakesRun
+from posttrain.console import current_names
 from posttrain.methods import METHODS
 from posttrain.types import InputError
 
@@ -82,6 +83,7 @@ def parse_settings(text: str, file: Path) -> tuple[dict[str, Any], tuple[str, ..
         found = None
     if not isinstance(found, dict):
         raise InputError(f"{file}: damaged, it is not a run's configuration; put it back, or choose another folder")
+    found = current_names(found)
     if "minibatches" not in found or "updates_per_batch" in found:
         return found, ()
     found["updates_per_batch"] = found.pop("epochs", 1)

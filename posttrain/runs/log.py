@@ -20,8 +20,8 @@ from typing import IO, Any, NoReturn
 import yaml
 from safetensors import SafetensorError
 
-from posttrain.folders import sync, write_folder
 from posttrain.runs.config import FILE, Change, Progress, compare
+from posttrain.runs.folders import sync, write_folder
 from posttrain.runs.rollouts import FOLDER, locate, to_disk
 from posttrain.systems import need_posix
 from posttrain.types import InputError

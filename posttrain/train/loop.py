@@ -177,7 +177,7 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequenc
             n += 1
             record = _step(stage, config, n)
             alerts = watch.see(record)
-            log.metrics(record.metrics)
+            log.metrics(dict(record.metrics))
             stop, back, pause = (_first(alerts, action) for action in ("stop", "rollback", "pause"))
             if back and _roll_back(log, config, stage, n) > ROLLBACKS:
                 stop = stop or back
@@ -264,7 +264,7 @@ def _step(stage: Stage, config: TrainConfig, n: int) -> StepRecord:
     due = config.eval_every and (n % config.eval_every == 0 or _over(n, stage, config))
     if due and not_finite(row) is None:  # a model that has diverged may not be able to answer
         row |= _evaluated(stage)
-    return StepRecord(n, stage.total_steps, row, result.groups, result.rows)
+    return StepRecord(n, stage.total_steps, MappingProxyType(row), result.groups, result.rows)
 
 
 def _evaluated(stage: Stage) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from posttrain.console import Progress, short_path, warn
 from posttrain.rewards.failures import FailureWatch
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from posttrain.train.loop import Stage
 
 Action = Literal["note", "warn", "pause", "stop", "rollback"]
-ACTIONS: tuple[Action, ...] = ("note", "warn", "pause", "stop", "rollback")
+RESERVED = ("finished", "stopped", "rolled_back", "resumed_from", "resumed_otherwise", "damaged_checkpoint")
+"""Events that the loop writes."""
 BEST = "best.safetensors"
 SHOWN_ALWAYS = ("eval/loss", "eval/accuracy", "eval/reward", "tokens_per_second")
 """Metrics beside the progress bar, whatever the method."""
@@ -51,8 +52,10 @@ class Alert:
     fields: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.action not in ACTIONS:
-            raise ValueError(f"the action of an alert is one of {', '.join(ACTIONS)}, and not {self.action!r}")
+        if self.action not in get_args(Action):
+            raise ValueError(f"the action of an alert is one of {', '.join(get_args(Action))}, and not {self.action!r}")
+        if self.kind in RESERVED:
+            raise ValueError(f"{self.kind!r} is an event that every run has; give the alert another kind")
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,7 @@ class StepRecord:
     replayed: bool = False
 
 
-class Observer(Protocol):
-    def __call__(self, record: StepRecord, /) -> Iterable[Alert] | None: ...
+Observer = Callable[[StepRecord], Iterable[Alert] | None]
 
 
 class Watch:
@@ -85,9 +87,9 @@ class Watch:
         """What the observers say of a step. Raises RunFailed where one raises, with a message that names it."""
         try:
             return [
-                self._said(alert, record.step, record.replayed)
+                alert
                 for observer in self._observers
-                for alert in _alerts(observer, partial(observer, record), record.step)
+                for alert in self._alerts(observer, partial(observer, record), record.step, record.replayed)
             ]
         except RunFailed as error:
             self._log.event("stopped", step=record.step, reason=str(error))
@@ -96,38 +98,41 @@ class Watch:
     def finish(self, step: int) -> None:
         """Tell the observers that the run has reached its end."""
         for observer in self._observers:
-            for alert in _alerts(observer, getattr(observer, "finish", tuple), step):
-                self._said(alert, step)
+            self._alerts(observer, getattr(observer, "finish", tuple), step)
 
     def close(self) -> None:
-        """Let the observers go. One that cannot close is said and no more: the steps are done."""
+        """Let the observers go. One that cannot close is only named: the steps are done."""
         for observer in self._observers:
             try:
                 getattr(observer, "close", tuple)()
             except Exception as error:
                 warn(f"the observer {_name(observer)} could not be closed: {type(error).__name__}: {error}")
 
-    def _said(self, alert: Alert, step: int, replayed: bool = False) -> Alert:
-        if not replayed and (alert.text or alert.fields):
-            fields = {"step": step, "action": alert.action, "reason": alert.text}
-            self._log.event(alert.kind, **(fields if alert.fields is None else alert.fields))
-            if alert.action not in ("note", "pause") and alert.text:
-                warn(f"{self._log.out}: {alert.text}")
-        return alert
+    def _alerts(
+        self, observer: Observer, call: Callable[[], Iterable[Alert] | None], step: int, replayed: bool = False
+    ) -> list[Alert]:
+        out = []
+        try:
+            for alert in call() or ():
+                if not isinstance(alert, Alert):
+                    raise TypeError(f"it returned {alert!r}, which is no Alert")
+                out.append(alert)
+                if not replayed:
+                    self._write(alert, step)
+        except (RunFailed, InputError):  # a run that must end, or a disk that is full
+            raise
+        except Exception as error:
+            name = f"the observer {_name(observer)}"
+            raise RunFailed(f"step {step}: {name} failed: {type(error).__name__}: {error}") from error
+        return out
 
-
-def _alerts(observer: Observer, call: Callable[[], Iterable[Alert] | None], step: int) -> Iterator[Alert]:
-    try:
-        for alert in call() or ():
-            if not isinstance(alert, Alert):
-                raise TypeError(f"it returned {alert!r}, which is no Alert")
-            yield alert
-    except (RunFailed, InputError):  # a run that must end, or a disk that is full
-        raise
-    except Exception as error:
-        raise RunFailed(
-            f"step {step}: the observer {_name(observer)} failed: {type(error).__name__}: {error}"
-        ) from error
+    def _write(self, alert: Alert, step: int) -> None:
+        if alert.fields is not None:
+            self._log.event(alert.kind, **alert.fields)
+        elif alert.text:
+            self._log.event(alert.kind, step=step, action=alert.action, reason=alert.text)
+        if alert.text and alert.action not in ("note", "pause"):
+            warn(f"{self._log.out}: {alert.text}")
 
 
 def _name(observer: Observer) -> str:

@@ -78,12 +78,18 @@ class WorkerPool(Closing):
     """`size` workers with the same `server`, as `module:class`, in slots that are counted from 0; with a size of 0 one
     slot, which is this process.
 
-    Each worker answers the requests of `prepare` before any other, each within START_SECONDS. The answer to the first
-    is that of `start`; an `error` in it is the message of an InputError. `closed` is the message of RunFailed once the
-    pool is closed, `not_started` makes that of a worker that was lost while it started."""
+    Each worker answers the requests that `prepare` gives for its slot before any other, each within START_SECONDS. The
+    answer to the first is that of `start`; an `error` in it is the message of an InputError. `closed` is the message of
+    RunFailed once the pool is closed, `not_started` makes that of a worker that was lost while it started."""
 
     def __init__(
-        self, server: str, size: int, prepare: Sequence[Request], *, closed: str, not_started: Callable[[str], str]
+        self,
+        server: str,
+        size: int,
+        prepare: Callable[[int], Sequence[Request]],
+        *,
+        closed: str,
+        not_started: Callable[[str], str],
     ) -> None:
         self._server, self._prepare, self._closed, self._not_started = server, prepare, closed, not_started
         self._in_process = size == 0
@@ -116,7 +122,7 @@ class WorkerPool(Closing):
         try:
             self.check_open()  # `abort`, if it came in the meantime, has not seen this worker
             answers = []
-            for request in self._prepare:
+            for request in self._prepare(slot):
                 answers.append(worker.ask(request, START_SECONDS))
                 if "error" in answers[0]:
                     raise InputError(answers[0]["error"])

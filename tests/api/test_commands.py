@@ -17,8 +17,7 @@ import pytest
 
 import posttrain as pt
 from posttrain.api.commands import compare
-from posttrain.cli.main import main
-from posttrain.config import commands
+from posttrain.cli.main import _commands, main
 from tests.api import make_options
 from tests.training_helpers import CLOCK, pair_rows, sft_rows, write_rows
 
@@ -279,6 +278,22 @@ def test_rewards_may_run_here(tmp_path: Path):
     assert seen == ["a", "b"]
 
 
+def test_a_recipe_gives_its_comparison(tmp_path: Path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    write_rows(tmp_path / "tasks.jsonl", [{"prompt": "1+1=", "answer": "2"}])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: tiny-random\n"
+        "evaluate: {data: tasks.jsonl, reward: [math], samples: 1, max_new_tokens: 2, retention: false}\n"
+        "stages: {sft: {method: sft, parent: start, data: rows.jsonl, max_steps: 1, batch_size: 4}}\n"
+    )
+    comparison = pt.run(recipe, out=tmp_path / "out")
+    assert list(comparison.runs) == ["start", "sft"] and comparison.runs["sft"].metrics.column("step") == [1]
+    assert list(comparison.tables) == ["Results", "Cost"] and comparison.path == tmp_path / "out"
+    with pytest.raises(pt.InputError, match="recipe nothing: unknown"):
+        pt.run("nothing")
+
+
 def test_load_says_what_a_folder_holds(run: pt.Run, tmp_path: Path):
     assert pt.load(run.path) == pt.load(str(run.path)) == run
     with pytest.raises(pt.InputError, match=f"not a run folder; it holds {run.path}"):
@@ -297,7 +312,7 @@ def test_the_package_is_light_and_its_names_are_there():
 
 def test_every_command_has_its_function():
     others = {"eval": "evaluate", "report": "write_report", "chat": "Run"}
-    for command in commands():
+    for command in _commands():
         assert others.get(command, command.replace("-", "_")) in pt.__all__
 
 
@@ -310,40 +325,3 @@ def test_a_notebook_lists_the_options():
     assert inspect.signature(pt.sft).parameters["max_steps"].default is None
     assert "max_steps: Steps to train" in (pt.sft.__doc__ or "")
     assert "file" not in inspect.signature(pt.check_data).parameters
-
-
-TYPED = """
-import posttrain as pt
-
-def concise(response: str) -> float:
-    return 1.0
-
-run = pt.sft("tiny-random", data=[{"prompt": "a", "completion": "b"}], out="runs/sft", max_steps=5)
-run = pt.rl(run, data="tasks.jsonl", reward=["math", concise], algorithm="dr-grpo", out="runs/rl")
-text: str = run.generate("2+3=")
-texts: list[str] = run.generate(["2+3=", "3+4="], max_new_tokens=4)
-table: pt.Table = pt.evaluate(run, data="test.jsonl", reward="math").table
-pt.compare({"sft": "runs/sft", "rl": run})
-"""
-FAULTS = {
-    'pt.sft("m", data=[], out="o", max_stepz=1)': 'Unexpected keyword argument "max_stepz"',
-    'pt.sft("m", data=[], out="o", max_steps="5")': '"max_steps" to "sft" has incompatible type "str"',
-    'pt.sft("m", out="o")': 'Missing named argument "data"',
-    'pt.rl("m", data=[], out="o", algorithm="grpoo")': '"algorithm" to "rl" has incompatible type',
-    'pt.rl("m", data=[], out="o", reward=1)': '"reward" to "rl" has incompatible type "int"',
-}
-
-
-SKIPPED = ("torch", "transformers", "peft", "numpy", "pandas", "rich", "jinja2", "yaml", "safetensors", "tokenizers")
-
-
-def test_a_type_checker_knows_names_and_types(tmp_path: Path):
-    (tmp_path / "right.py").write_text(TYPED)
-    (tmp_path / "wrong.py").write_text("import posttrain as pt\n" + "".join(f"{line}\n" for line in FAULTS))
-    skipped = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\nignore_missing_imports = true\n" for name in SKIPPED)
-    (tmp_path / "mypy.ini").write_text(f"[mypy]\nfollow_imports = silent\n{skipped}")
-    command = [sys.executable, "-m", "mypy", "right.py", "wrong.py"]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False).stdout
-    assert "right.py" not in found
-    for number, fault in enumerate(FAULTS.values(), start=2):
-        assert any(line.startswith(f"wrong.py:{number}: ") and fault in line for line in found.splitlines()), found

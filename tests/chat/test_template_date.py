@@ -18,8 +18,8 @@ from posttrain.evals.run import run_eval
 from posttrain.models import model_writes_date
 from posttrain.models.load import model_folder
 from posttrain.recipes.run import run_recipe
-from posttrain.rewards.registry import Spec
-from posttrain.rewards.scorer import Scorer, local_models
+from posttrain.rewards.registry import Spec, local_models
+from posttrain.rewards.scorer import Scorer
 from posttrain.runs.log import read_jsonl
 from posttrain.train.dpo.stage import train_dpo
 from posttrain.train.generate.sample import sample_answers

@@ -112,10 +112,10 @@ def test_every_command_is_run_or_is_of_a_kind_that_is_not() -> None:
     assert len(ALL) > 100
 
 
-def test_the_readme_names_no_files_but_those_that_are_there_or_made(folder: Path) -> None:
+def test_the_first_steps_name_no_files_but_those_that_are_there_or_made(folder: Path) -> None:
     """Its chain can be pasted: no word of it stands for a file of the reader's."""
     made = set()
-    for command in commands("README.md", TEXTS["README.md"]):
+    for command in commands("docs/start.md", TEXTS["docs/start.md"]):
         if command.words[0] != "posttrain" or not command.block:
             continue
         words = [word.partition(":")[0] for word in command.words]
@@ -196,10 +196,10 @@ def test_a_new_command_without_a_way_to_run_it_is_noticed(
 @pytest.mark.stress
 @pytest.mark.real_model
 @pytest.mark.timeout(3000)
-def test_the_chain_of_the_readme_runs_on_the_shipped_model_as_printed(
+def test_the_first_steps_run_on_the_shipped_model_as_printed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chain = [c for c in commands("README.md", TEXTS["README.md"]) if c.block and c.words[0] == "posttrain"]
+    chain = [c for c in commands("docs/start.md", TEXTS["docs/start.md"]) if c.block and c.words[0] == "posttrain"]
     assert len(chain) >= 10
     for command in chain:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hi\n/exit\n")))

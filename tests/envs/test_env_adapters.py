@@ -43,7 +43,7 @@ class Countdown:
 
 def test_gymnasium(tmp_path: Path) -> None:
     file = file_of(tmp_path, GYMNASIUM)
-    with EnvPool(f"gymnasium({file}:Countdown)", columns=["more"], timeout_seconds=10, workers=1) as pool:
+    with EnvPool(f"gymnasium({file}:Countdown)", columns=["more"], timeout_seconds=60, workers=1) as pool:
         assert pool.has_reward and not pool.tools
         assert pool.reset({0: ({"more": 5}, 7)}) == {0: "3 to go (seed 7)"}
         assert say(pool, " 1\n") == Reply(turn("2 to go"), False)
@@ -61,7 +61,7 @@ def test_gymnasium(tmp_path: Path) -> None:
 
 def test_gymnasium_with_options(tmp_path: Path) -> None:
     spec = f'gymnasium({file_of(tmp_path, GYMNASIUM)}:Countdown(start=1), options=["more"])'
-    with EnvPool(spec, columns=["more"], timeout_seconds=10, workers=1) as pool:
+    with EnvPool(spec, columns=["more"], timeout_seconds=60, workers=1) as pool:
         assert pool.reset({0: ({"more": 5}, 7)}) == {0: "6 to go (seed 7)"}
 
 
@@ -110,7 +110,7 @@ def show(observation): return observation.text
 def test_openenv(tmp_path: Path) -> None:
     file = file_of(tmp_path, OPENENV)
     spec = f'openenv({file}:connect, {file}:action, {file}:show, columns=["level"])'
-    with EnvPool(spec, columns=["level", "answer"], timeout_seconds=10, workers=1) as pool:
+    with EnvPool(spec, columns=["level", "answer"], timeout_seconds=60, workers=1) as pool:
         assert pool.reset({0: ({"level": 2, "answer": "x"}, 7)}) == {0: "begin {'seed': 7, 'level': 2}"}
         assert say(pool, "on") == Reply(turn("did {'move': 'on'}"), False)
         assert say(pool, "end") == Reply(turn("did {'move': 'end'}"), True)
@@ -120,7 +120,7 @@ def test_openenv(tmp_path: Path) -> None:
 
 def test_openenv_with_a_synchronous_client_shows_fields(tmp_path: Path) -> None:
     file = file_of(tmp_path, OPENENV)
-    with EnvPool(f"openenv({file}:Plain, {file}:action)", columns=(), timeout_seconds=10, workers=1) as pool:
+    with EnvPool(f"openenv({file}:Plain, {file}:action)", columns=(), timeout_seconds=60, workers=1) as pool:
         assert pool.reset({0: ({}, 0)}) == {0: '{"said": "begin"}'}
         assert say(pool, "go") == Reply(turn('{"said": {"move": "go"}}'), False)
         assert pool.finish([0]) == {0: Outcome(1.0, None)}
@@ -172,7 +172,7 @@ def test_verifiers(tmp_path: Path) -> None:
     file = file_of(tmp_path, VERIFIERS)
     prompt = [{"role": "user", "content": "Guess"}]
     columns = {"prompt": prompt, "answer": "b"}
-    with EnvPool(f"verifiers({file}:load_environment)", columns=["prompt"], timeout_seconds=10, workers=1) as pool:
+    with EnvPool(f"verifiers({file}:load_environment)", columns=["prompt"], timeout_seconds=60, workers=1) as pool:
         assert pool.reset({0: (columns, 0)}) == {0: None}
         assert say(pool, "a") == Reply(turn("no, not a (2)"), False)
         assert say(pool, "b") == Reply(turn("yes"), True)
@@ -181,16 +181,16 @@ def test_verifiers(tmp_path: Path) -> None:
         said = [say(pool, "a") for _ in range(3)]
         assert said[1:] == [Reply(turn("no, not a (4)"), False), Reply((), True)]
         assert pool.finish([0]) == {0: Outcome(0.25 * (3 + 5), None)}
-    with EnvPool(f"verifiers({file}:load_broken)", columns=["prompt"], timeout_seconds=10, workers=1) as pool:
+    with EnvPool(f"verifiers({file}:load_broken)", columns=["prompt"], timeout_seconds=60, workers=1) as pool:
         pool.reset({0: (columns, 0)})
         assert pool.finish([0]) == {0: Lost("get_reward(): RuntimeError: no judge at theirs.py:10")}  # and not a 0
     with pytest.raises(InputError, match="Env has tools"):
-        EnvPool(f"verifiers({file}:load_tools)", columns=["prompt"], timeout_seconds=10)
+        EnvPool(f"verifiers({file}:load_tools)", columns=["prompt"], timeout_seconds=60)
 
 
 def test_an_adapter_needs_what_it_adapts() -> None:
     with pytest.raises(InputError, match="missing 1 required positional argument: 'make'"):
-        EnvPool("gymnasium", columns=(), timeout_seconds=10)
+        EnvPool("gymnasium", columns=(), timeout_seconds=60)
 
 
 def test_observations_as_text() -> None:

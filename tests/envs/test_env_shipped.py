@@ -97,7 +97,7 @@ def test_what_the_calculator_refuses(expression: str, error: str) -> None:
 
 
 def test_the_calculator_in_a_pool() -> None:
-    with EnvPool("calculator", columns=["answer"], timeout_seconds=10, workers=1) as pool:
+    with EnvPool("calculator", columns=["answer"], timeout_seconds=60, workers=1) as pool:
         assert not pool.has_reward
         assert pool.reset({0: ({"answer": 14}, 0)}) == {0: None}
         call = {"id": "a", "type": "function", "function": {"name": "calculate", "arguments": {"expression": "2*7"}}}
@@ -186,7 +186,7 @@ def test_a_collection_that_cannot_be_read(tmp_path: Path, text: str, message: st
 
 
 def test_search_in_a_pool(corpus: str) -> None:
-    with EnvPool(f'search("{corpus}", k=1)', columns=(), timeout_seconds=10, workers=1) as pool:
+    with EnvPool(f'search("{corpus}", k=1)', columns=(), timeout_seconds=60, workers=1) as pool:
         assert [tool["function"]["name"] for tool in pool.tools] == ["read", "search"]
         pool.reset({0: ({}, 0)})
         call = {"id": "a", "type": "function", "function": {"name": "search", "arguments": '{"query": "bear"}'}}

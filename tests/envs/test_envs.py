@@ -450,8 +450,8 @@ class E:
 
     def doom(self) -> str:
         """Dies after its answer."""
-        threading.Timer(0.2, os._exit, [4]).start()
-        return str(os.getpid())
+        threading.Timer(1, os._exit, [4]).start()
+        return f"{os.getpid()} {os.getppid()}"
 
     def quit(self) -> str:
         """Gives up."""
@@ -502,8 +502,8 @@ def test_a_worker_that_must_be_killed_takes_its_episodes_along(hanging: EnvPool,
 def test_a_worker_that_dies_between_two_calls(hanging: EnvPool) -> None:
     for again in (False, True):
         hanging.reset({key: ({}, 0) for key in range(4)})  # 0 and 2 in one worker
-        (pid,) = results(hanging.act({2: calls(call("doom"))})[2])
-        while running(int(pid)):
+        (pids,) = results(hanging.act({2: calls(call("doom"))})[2])
+        while any(running(int(pid)) for pid in pids.split()):  # the worker, and its supervisor
             time.sleep(0.01)
         if again:
             assert hanging.reset({0: ({"how": "new"}, 0)}) == {0: "new"}

@@ -45,7 +45,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base |= {"max_new_tokens": 2, "temperature": 0.8}
     changes: dict[str, dict[str, Any]] = {
         "base": {},
-        "again": {"seed": 3, "engine_slots": 2, "reward_timeout": 9.0, "reward": (f"{folder}/./reward.py:short",)},
+        "again": {"seed": 3, "max_concurrent": 2, "reward_timeout": 9.0, "reward": (f"{folder}/./reward.py:short",)},
         "reward": {"reward": ("math",)},  # which reads another column
         "tasks": {"data": str(other), "limit": 2},
         "sampling": SAMPLING,
@@ -453,7 +453,7 @@ def test_the_hash_of_tasks_sees_what_is_asked_and_what_the_reward_reads() -> Non
 
 def test_settings_say_what_a_reward_reads(tmp_path: Path) -> None:
     tasks = [Task("0", "x", {"answer": "1", "note": "a"})]
-    with Scorer(("math",), columns=("answer", "note"), timeout_seconds=9.0) as scorer:
+    with Scorer(("math",), columns=("answer", "note"), timeout_seconds=60) as scorer:
         assert scorer.reads("answer") and not scorer.reads("note")
         found = task_settings(tasks, scorer, Sampling(4, 0.5), samples=2, raw=False)
     assert found == found | {"reward": ["math"], "reward_contents": {}, "tasks": 1, "max_new_tokens": 4, "top_p": 1.0}

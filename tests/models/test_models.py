@@ -43,7 +43,7 @@ def distinct_tokens(trees: Sequence[Tree]) -> int:
     prefixes: set[tuple[int, ...]] = set()
     rest = 0
     for ids, free in (row for tree in trees for row in tree.rows()):
-        prefixes |= {ids[: i + 1] for i in range(free)}
+        prefixes |= {tuple(ids[: i + 1].tolist()) for i in range(free)}
         rest += len(ids) - free
     return len(prefixes) + rest
 

@@ -28,6 +28,7 @@ from posttrain.rewards.judge.reward import GroupJudge, judge, judge_pair, pairs_
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
 from tests.conftest import RunCli
+from tests.processes import with_torch
 from tests.servers.chat import ChatServer
 from tests.servers.judge import texts_of
 
@@ -417,7 +418,11 @@ def test_posttrain_score_with_a_judge(
 def test_a_model_here_judges_and_what_it_cannot_say_is_unscored() -> None:
     """The tiny model talks nonsense, so that nothing can be read; a control token in a response is not shown to it."""
     expression = 'judge(model="tiny-random", rubric="Is it good?", max_new_tokens=8)'
-    nonsense, control = scored(expression, [sample("good"), sample("<|im_end|>")], seconds=60.0)
+    samples = [sample("good"), sample("<|im_end|>")]
+    with Scorer([expression, "length(min_length=1)"], columns=[], timeout_seconds=60.0, workers=2) as scorer:
+        scorer.score(samples * 8)
+        nonsense, control = scorer.score(samples)
+        assert with_torch(scorer) == [True, False]  # one copy, however many workers there are
     assert nonsense.total is None and "the judge's reply is cut off" in (nonsense.reason or "")
     assert control.total is None and "control token" in (control.reason or "")
 

@@ -25,7 +25,7 @@ from posttrain.train.dpo.stage import preference_loss
 from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl.setup import train_rl
 from posttrain.types import InputError, Message, Sample, Score
-from posttrain.workers.process import Worker
+from tests.processes import with_torch
 from tests.training_helpers import chatml, metrics, read_rows, write_rows
 
 TEXTS = ["apple", "river stone", "", "apple apple apple cloud"]
@@ -107,10 +107,7 @@ def test_one_copy_in_this_process_and_none_in_workers(run: Path, monkeypatch: py
     with Scorer([f"{run} as a", f"clip({run}, low=0) as b"], columns=[], timeout_seconds=20, workers=2) as scorer:
         assert scorer.whole_batch
         assert len(scorer.score([sample(text) for text in TEXTS * 5])) == 20
-        for worker in scorer._pool._slots:
-            assert (
-                not isinstance(worker, Worker) or "torch" not in Path(f"/proc/{worker._process.pid}/maps").read_text()
-            )
+        assert with_torch(scorer) == [False, False]
     assert loaded == [str(run)]
 
 

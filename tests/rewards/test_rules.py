@@ -256,4 +256,4 @@ def test_options_on_the_command_line() -> None:
     ]
     assert [score.total for score in scores] == [-1, -2]
     with pytest.raises(InputError, match="'max_tokens'"):
-        Scorer(["overlong"], columns=["answer"], timeout_seconds=5)
+        Scorer(["overlong"], columns=["answer"], timeout_seconds=60)

@@ -25,7 +25,7 @@ from tests.effort import effort
 ROOT = str(Path(__file__).parents[2])
 
 
-def score(reward: str | tuple[str, ...], text: str, timeout: float = 10) -> tuple[list[dict[str, Any]], str]:
+def score(reward: str | tuple[str, ...], text: str, timeout: float = 60) -> tuple[list[dict[str, Any]], str]:
     """Rows on standard output, and standard error."""
     out, err = io.StringIO(), io.StringIO()
     rewards = (reward,) if isinstance(reward, str) else reward

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.config import RlConfig, SftConfig, commands
+from posttrain.config import SftConfig
 from posttrain.runs.log import RunLog
 from posttrain.runs.reader import Run
 from posttrain.runs.table import Table
@@ -51,11 +51,17 @@ def test_a_finished_run_says_what_it_was_made_from(log: RunLog):
 
 
 def test_rollouts_are_those_of_the_step(log: RunLog):
-    log.rollouts([{"step": step, "task": task} for step in (1, 10, 2) for task in "ab"])
+    log.rollouts([{"step": step, "task": task, "segments": ()} for step in (1, 10, 2) for task in "ab"])
     with (log.out / "rollouts.jsonl").open("a") as file:
-        file.write('{"task": "c", "step": 10}\n{"step": 10, "task": "torn by a ki')
+        file.write('{"task": "c", "step": 10, "segments": []}\n{"step": 10, "task": "torn by a ki')
     assert [row["task"] for row in Run(log.out).rollouts(step=10)] == ["a", "b", "c"]
     assert len(Run(log.out).rollouts()) == 7
+
+
+def test_a_line_that_is_no_rollout_is_named(log: RunLog):
+    (log.out / "rollouts.jsonl").write_text('{"step": 1, "segments": [{"file": "../other.npz"}]}\n')
+    with pytest.raises(InputError, match=r"rollouts\.jsonl:1: damaged"):
+        Run(log.out).rollouts()
 
 
 def test_the_tail_has_whole_lines_once(log: RunLog):
@@ -108,12 +114,6 @@ def test_a_missing_folder_and_a_damaged_file_are_named(log: RunLog):
 def test_reading_needs_no_torch():
     code = "import sys, posttrain.runs.reader; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_every_command_is_named_as_its_configuration():
-    assert commands()["rl"] is RlConfig
-    assert {"online-dpo", "reward-model", "check-data", "eval", "run"} <= commands().keys()
-    assert not {"train", "source", ""} & commands().keys()
 
 
 def test_a_table_prints_rounded_and_leaves_nested_values_out():

@@ -75,7 +75,7 @@ def test_limits_hold() -> None:
     found = inside(f"return [resource.getrlimit(getattr(resource, 'RLIMIT_' + n)) for n in {names}]", "import resource")
     assert found == [(LIMITS[n], LIMITS[n]) for n in names]
     threads = (
-        "n = 0\ntry:\n    while n < 60:\n        threading.Thread(target=time.sleep, args=(1,), daemon=True).start()"
+        "n = 0\ntry:\n    while n < 60:\n        threading.Thread(target=time.sleep, args=(30,), daemon=True).start()"
     )
     assert (
         2
@@ -87,7 +87,7 @@ def test_limits_hold() -> None:
 def test_the_limit_on_processes_holds_where_they_are_allowed() -> None:
     """Suites may fork, so here the limit stands alone. It does not hold for root, who must have been given up."""
     suite = (
-        "import os, time\nn = 0\ntry:\n    while n < 40:\n        if not os.fork():\n            time.sleep(1)\n"
+        "import os, time\nn = 0\ntry:\n    while n < 40:\n        if not os.fork():\n            time.sleep(30)\n"
         "            os._exit(0)\n        n += 1\nexcept BlockingIOError:\n    pass\nassert f(1) == 1 and 2 < n < 16\n"
     )
     assert code(GOOD, "", "f", test=suite) == 1.0

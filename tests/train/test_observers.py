@@ -200,6 +200,14 @@ class Broken:
         self.closed = True
 
 
+def takes_a_name(record: StepRecord) -> list[Alert]:
+    return [Alert("finished", "it is good")]
+
+
+def gives_no_json(record: StepRecord) -> list[Alert]:
+    return [Alert("odd", fields={"where": Path("x")})]
+
+
 def returns_text(record: StepRecord) -> Any:
     return ["all is well"]
 
@@ -211,6 +219,8 @@ def returns_text(record: StepRecord) -> Any:
             Broken(),
             r"step 2: the observer Broken failed: ValueError: the action of an alert is one of note, warn, .*'halt'",
         ),
+        (takes_a_name, r"step 1: the observer takes_a_name failed: ValueError: 'finished' is an event"),
+        (gives_no_json, r"step 1: the observer gives_no_json failed: TypeError: .*not JSON serializable"),
         (returns_text, r"step 1: the observer returns_text failed: TypeError: it returned 'all is well'"),
     ],
 )
@@ -284,4 +294,4 @@ def test_observers_see_the_groups_of_a_step(tmp_path: Path) -> None:
     assert [row["task"] for row in read_rows(tmp_path / "run/rollouts.jsonl")] == [
         rollout.task_id for group in record.groups for rollout in group.rollouts
     ]
-    assert json.loads(json.dumps(record.metrics)) == metrics(tmp_path / "run")[0] and len(record.rows) == 4
+    assert json.loads(json.dumps(dict(record.metrics))) == metrics(tmp_path / "run")[0] and len(record.rows) == 4

@@ -13,7 +13,7 @@ import torch
 
 from posttrain.cli.main import main
 from posttrain.models import load_model
-from tests.processes import assert_same_run, finish, kill_when, launch, steps_written
+from tests.processes import assert_same_run, cut, finish, kill_when, launch, steps_written, tear_lines
 from tests.training_helpers import (
     ending_tiny,
     events,
@@ -112,31 +112,6 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kind: str) -> N
     assert events(killed, "finished")[0]["optimizer_steps_of_this_process"] == (STEPS - start) * updates
     assert events(whole, "finished")[0]["optimizer_steps_of_this_process"] == STEPS * updates
     assert not events(whole, "resumed_from")
-
-
-def tear_lines(run: Path) -> None:
-    """Leave what a kill in the middle of a write does."""
-    for file in (run / "metrics.jsonl", run / "rollouts.jsonl"):
-        if file.exists():
-            with file.open("a") as stream:
-                stream.write('{"step": 1, "te')
-
-
-def cut(run: Path, whole: Path, at: int) -> None:
-    """Make `run` what a kill after step `at` of `whole` leaves."""
-    shutil.copytree(whole, run)
-    for file in (run / "metrics.jsonl", run / "rollouts.jsonl", run / "events.jsonl"):
-        if file.exists():
-            write_rows(
-                file, [row for row in read_rows(file) if row.get("step", 0) <= at and row.get("event") != "finished"]
-            )
-    for path in run.iterdir():
-        if path.name not in ("config.yaml", "checkpoints", "reference") and path.suffix != ".jsonl":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for folder in (run / "checkpoints").glob("step-*"):
-        if int(folder.name.removeprefix("step-")) > at:
-            shutil.rmtree(folder)
-    tear_lines(run)
 
 
 @pytest.mark.parametrize("kind", CUT)

@@ -20,8 +20,8 @@ R = TypeVar("R")
 LEDGER = "spent"
 """The file in the cache that counts the requests and tokens of all workers and runs that use it."""
 
-UNOPENED = ContextVar("UNOPENED", default=False)
-"""Whether judges are made without their models, to check their options alone."""
+WITHOUT: ContextVar[str | None] = ContextVar("WITHOUT", default=None)
+"""Which judges are made without their models: `all`, `local` ones, or none."""
 
 Outcome = str | Unclear
 """The judge's reply to a question, or why there is none that can be read."""
@@ -60,20 +60,21 @@ def with_model_options(make: Callable[..., R]) -> Callable[..., R]:
 
 
 @contextmanager
-def without_models() -> Iterator[None]:
-    """Judges that are made in here have no model: it is not loaded, nor the library of an endpoint."""
-    token = UNOPENED.set(True)
+def without_models(which: str) -> Iterator[None]:
+    """`all` judges that are made in here, or the `local` ones, have no model: it is not loaded, nor the library of an
+    endpoint."""
+    token = WITHOUT.set(which)
     try:
         yield
     finally:
-        UNOPENED.reset(token)
+        WITHOUT.reset(token)
 
 
 class Unopened:
     """In the place of a judge's model, see `without_models`."""
 
     async def answers(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
-        raise RuntimeError("this judge was made to check its options")
+        raise RuntimeError("this judge was made without its model")
 
 
 def open_model(name: str, options: JudgeModel) -> Answering:
@@ -88,7 +89,7 @@ def open_model(name: str, options: JudgeModel) -> Answering:
     if options.url is None:
         if budget or cache is not None:
             raise InputError(f"{name}: cache and budgets are for a judge at a url; leave them out")
-        if UNOPENED.get():
+        if WITHOUT.get():
             return Unopened()
         from posttrain.engine.local_answers import LocalAnswers  # imports torch
 
@@ -97,7 +98,7 @@ def open_model(name: str, options: JudgeModel) -> Answering:
         raise InputError(f'{name}: a budget needs cache="FOLDER", where the workers of a run count together')
     if not options.timeout > 0 or options.retries < 0 or options.concurrency < 1:
         raise InputError(f"{name}: timeout must be above 0, retries at least 0 and concurrency at least 1")
-    if UNOPENED.get():
+    if WITHOUT.get() == "all":
         return Unopened()
     endpoint = Endpoint(
         options.url,

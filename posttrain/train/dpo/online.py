@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
     return Prepared(lm, tasks.train, tasks.fitted, stage, (scorer.writes_date,))
 
 
+@dataclass
 class OnlineDpo(RolloutStage):
     """See `Stage`. Online AI feedback (Guo et al. 2024, arXiv:2402.04792) on the rollouts of online RL: a step samples
     groups, takes a pair of each (`with_signs`) and makes one optimizer step on the pairs.

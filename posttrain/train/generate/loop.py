@@ -4,11 +4,12 @@ one of them at most, and the end of such a run."""
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from posttrain.config import ReviseConfig, SampleConfig
 from posttrain.console import warn
@@ -34,55 +35,58 @@ class Step(Generic[T]):
     flops: float
 
 
-class Generator(Protocol[T]):
-    """How a method makes items of tasks: `size` tasks a step, `items_of_task` items a task, a line each in `file`."""
+class Generation(ABC, Generic[T]):
+    """How a method makes items of tasks, `size` tasks a step and `items_of_task` items a task, a line each in `file`.
+    A step is done once its line is in `metrics.jsonl`; its record was written before."""
 
     file: str
-    size: int
-    items_of_task: int
 
+    def __init__(self, source: Source, tasks: Sequence[Task], log: RunLog, size: int, items_of_task: int = 1) -> None:
+        self.source = source
+        self.tasks = tasks
+        self.log = log
+        self.size = size
+        self.items_of_task = items_of_task
+
+    @abstractmethod
     def recorded(self, steps: Container[int]) -> Iterable[tuple[int, T]]:
         """The step of each item that is recorded, once the file is cut back to these steps."""
-        ...
 
+    @abstractmethod
     def record(self, n: int, items: Sequence[T]) -> None:
         """Write the lines of step `n`."""
-        ...
 
+    @abstractmethod
     def make(self, n: int, places: range) -> Step[T]:
         """Step `n`, on the tasks at these places."""
-        ...
 
-
-def steps(log: RunLog, tasks: int, generator: Generator[T]) -> Iterator[tuple[int, Sequence[T], bool]]:
-    """The number of each step, its items, recorded or new, and whether they are new. A step is done once its line is in
-    `metrics.jsonl`; its record was written before. Raises InputError for a record that is damaged."""
-    metrics = read_metrics(log.out)
-    recorded: dict[int, list[T]] = {row["step"]: [] for row in metrics}
-    log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
-    for n, item in generator.recorded(recorded):
-        recorded[n].append(item)
-    if log.resuming:
-        log.event("resumed_from", resumed_from=len(recorded))
-    flops = metrics[-1]["flops"] if metrics else 0.0
-    for n, first in enumerate(range(0, tasks, generator.size), start=1):
-        places = range(first, min(first + generator.size, tasks))
-        if n not in recorded:
-            start = time.perf_counter()
-            made = generator.make(n, places)
-            flops += made.flops
-            generator.record(n, made.items)
-            taken = {"tokens": made.tokens, "flops": flops, "step_seconds": time.perf_counter() - start}
-            log.metrics({"step": n, **made.metrics, **taken})
-            yield n, made.items, True
-            continue
-        expected = len(places) * generator.items_of_task
-        if len(recorded[n]) != expected:
-            raise InputError(
-                f"{log.out / generator.file}: damaged, it holds {len(recorded[n])} of the {expected} answers of step "
-                f"{n}; begin anew with another --out"
-            )
-        yield n, recorded[n], False
+    def steps(self) -> Iterator[tuple[int, Sequence[T], bool]]:
+        """The number of each step, its items, recorded or new, and whether they are new. Raises InputError for a record
+        that is damaged."""
+        metrics = read_metrics(self.log.out)
+        recorded: dict[int, list[T]] = {row["step"]: [] for row in metrics}
+        self.log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
+        for n, item in self.recorded(recorded):
+            recorded[n].append(item)
+        if self.log.resuming:
+            self.log.event("resumed_from", resumed_from=len(recorded))
+        flops = metrics[-1]["flops"] if metrics else 0.0
+        for n, first in enumerate(range(0, len(self.tasks), self.size), start=1):
+            places = range(first, min(first + self.size, len(self.tasks)))
+            expected = len(places) * self.items_of_task
+            if n not in recorded:
+                start = time.perf_counter()
+                made = self.make(n, places)
+                flops += made.flops
+                self.record(n, made.items)
+                taken = {"tokens": made.tokens, "flops": flops, "step_seconds": time.perf_counter() - start}
+                self.log.metrics({"step": n, **made.metrics, **taken})
+                yield n, made.items, True
+            elif len(recorded[n]) == expected:
+                yield n, recorded[n], False
+            else:
+                found = f"it holds {len(recorded[n])} of the {expected} answers of step {n}"
+                raise InputError(f"{self.log.out / self.file}: damaged, {found}; begin anew with another --out")
 
 
 @contextmanager

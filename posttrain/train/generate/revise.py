@@ -16,7 +16,7 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge.prompts import Criterion, read_rubric
 from posttrain.rollout import RolloutRequest, rollout_seed
 from posttrain.runs.log import RunLog, read_recorded
-from posttrain.train.generate.loop import Step, sampling_from, steps, write_data
+from posttrain.train.generate.loop import Generation, Step, sampling_from, write_data
 from posttrain.train.generate.sources import Source, source_of
 from posttrain.train.settings import nothing_to_do, with_hashes
 from posttrain.types import InputError, Message, Task
@@ -80,27 +80,17 @@ def revise_answers(config: ReviseConfig) -> None:
         write_data(log, config, source, rows, dropped, failure, stage="revise", principles=config.principles)
 
 
-class _Revising:
-    """See `Generator`: what became of each task."""
+class _Revising(Generation[Revised]):
+    """What became of each task."""
 
     file = "revisions.jsonl"
-    items_of_task = 1
 
     def __init__(
-        self,
-        config: ReviseConfig,
-        principles: Sequence[Criterion],
-        tasks: Sequence[Task],
-        source: Source,
-        log: RunLog,
+        self, config: ReviseConfig, principles: Sequence[Criterion], tasks: Sequence[Task], source: Source, log: RunLog
     ) -> None:
+        super().__init__(source, tasks, log, config.max_concurrent)
         self.config = config
         self.principles = principles
-        self.tasks = tasks
-        self.source = source
-        self.log = log
-        self.size = config.engine_slots
-        self.sampling = config.sampling()
         self.tokens = 0
         self.flops = 0.0
 
@@ -108,7 +98,7 @@ class _Revising:
         """What became of each task, recorded or new."""
         done: list[Revised] = []
         with Progress(f"revise {short_path(self.config.source)}", len(self.tasks), unit="tasks") as progress:
-            for _, revised, _ in steps(self.log, len(self.tasks), self):
+            for _, revised, _ in self.steps():
                 done += revised
                 progress.advance(len(done))
         return done
@@ -161,11 +151,11 @@ class _Revising:
 
     def _said(self, ones: dict[int, Revised], turn: int, asked: dict[int, Conversation]) -> dict[int, str]:
         """The whole replies to what is asked about the tasks that are still there; the others are dropped."""
-        seed = self.config.seed
+        seed, sampling = self.config.seed, self.config.sampling()
         plans: dict[int, RolloutRequest] = {}
         for place, messages in asked.items():
-            plan = RolloutRequest(Task(str(place), messages), 0, self.sampling, rollout_seed(seed, turn, place, 0))
-            if ones[place].dropped is None and self.source.fits(plan.task):
+            plan = RolloutRequest(Task(str(place), messages), 0, sampling, rollout_seed(seed, turn, place, 0))
+            if ones[place].dropped is None and not self.source.fitting([plan.task]).left_out:
                 plans[place] = plan
             else:
                 ones[place].dropped = ones[place].dropped or "too_long"

@@ -17,7 +17,7 @@ from posttrain.rewards.check import check_soft_labels
 from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import RolloutRequest, regroup, rollout_seed, rollout_to_json, score
 from posttrain.runs.log import RunLog, read_rollouts
-from posttrain.train.generate.loop import Step, sampling_from, steps, write_data
+from posttrain.train.generate.loop import Generation, Step, sampling_from, write_data
 from posttrain.train.generate.select import rows_of
 from posttrain.train.generate.sources import Source, source_of
 from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
@@ -63,22 +63,18 @@ def sample_answers(config: SampleConfig) -> None:
             )
 
 
-class _Sampling:
-    """See `Generator`: tasks with all their samples, each a rollout and its score."""
+class _Sampling(Generation[Answer]):
+    """Tasks with all their samples, each a rollout and its score."""
 
     file = "rollouts.jsonl"
 
     def __init__(
         self, config: SampleConfig, tasks: Sequence[Task], source: Source, scorer: Scorer | None, log: RunLog
     ) -> None:
+        super().__init__(source, tasks, log, max(1, 4 * config.max_concurrent // config.samples), config.samples)
         self.config = config
-        self.tasks = tasks
-        self.source = source
         self.scorer = scorer
-        self.log = log
         self.watch = Watch(log, [UnscoredWatch(config.max_unscored_share, scorer)])
-        self.items_of_task = config.samples
-        self.size = max(1, 4 * config.engine_slots // config.samples)
 
     def rows(self) -> tuple[list[dict[str, Any]], Counter[str]]:
         """All rows in the order of the tasks, and how many answers were left out for which reason."""
@@ -87,7 +83,7 @@ class _Sampling:
         origin = {"model": self.source.name, "weights_hash": self.source.weights_hash}
         done = 0
         with Progress(f"sample {short_path(self.config.source)}", len(self.tasks), unit="tasks") as progress:
-            for n, answers, new in steps(self.log, len(self.tasks), self):
+            for n, answers, new in self.steps():
                 groups = self._groups(done, answers)
                 if not new:
                     self.watch.see(StepRecord(n, None, {}, groups, replayed=True))

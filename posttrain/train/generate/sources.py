@@ -52,10 +52,6 @@ class Source(Protocol):
         """Those with room for an answer after the prompt, as far as can be told."""
         ...
 
-    def fits(self, task: Task) -> bool:
-        """Whether a single one is among them."""
-        ...
-
     def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
         """The rollout of a line of `rollouts.jsonl`, and its score."""
         ...
@@ -96,9 +92,6 @@ class ModelSource:
 
     def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
         return fit_tasks(self._lm.chat, tasks, self._lm.context, self._sampling.max_new_tokens, self._data)
-
-    def fits(self, task: Task) -> bool:
-        return not self.fitting([task]).left_out
 
     def sample(self, plans: Sequence[RolloutRequest]) -> Sampled:
         rollouts = sample(self._engine, self._lm.chat, plans)
@@ -145,9 +138,6 @@ class EndpointSource:
 
     def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
         return Fitted(len(tasks), list(tasks), 0, ())  # one that does not fit is answered with an error
-
-    def fits(self, task: Task) -> bool:
-        return True
 
     def sample(self, plans: Sequence[RolloutRequest]) -> Sampled:
         replies = self._endpoint.replies([Question(_messages(plan.task), plan.seed) for plan in plans])

@@ -32,7 +32,7 @@ class Critic(Protocol):
 
 
 class HeadCritic:
-    """A scalar head on the policy: values come with its log-probabilities and are trained in its steps."""
+    """A value head on the policy: values come with its log-probabilities and are trained in its steps."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy

@@ -161,7 +161,7 @@ class Rollouts:
             del whole[max(whole)]
         log.keep_rollouts(whole)
         self._recorded = whole
-        self.told.update(event["step"] for event in events if event.get("event") == "unscored")
+        self.told.update(event.get("step", 0) for event in events if event.get("event") == "unscored")
 
     def past_groups(self, n: int) -> list[Group]:
         """The groups of a step before the one of `rewind`, once."""

@@ -12,6 +12,7 @@ import yaml
 
 from posttrain.cli.main import main
 from posttrain.config import ReviseConfig, RunConfig
+from posttrain.data.fitting import DoesNotFit, Fitted
 from posttrain.data.formats import load_sft
 from posttrain.recipes.run import run_recipe
 from posttrain.rewards.judge.prompts import read_rubric, shipped_rubrics
@@ -79,7 +80,7 @@ def test_what_cannot_be_revised_to_its_end_is_left_out(critic: ChatServer, tmp_p
 
 
 def test_a_spent_budget_stops_and_a_resume_asks_only_what_is_left(critic: ChatServer, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"prompts": ("one", "two", "three"), "engine_slots": 1, "endpoint_concurrency": 1}
+    options: dict[str, Any] = {"prompts": ("one", "two", "three"), "max_concurrent": 1, "endpoint_concurrency": 1}
     with pytest.raises(RunFailed, match="budget of max_requests=7 is spent"):
         revise_answers(config(tmp_path, critic.url, endpoint_max_requests=7, **options))
     assert len(metrics(tmp_path / "out")) == 1
@@ -115,8 +116,9 @@ class ShortContext:
     name = "short"
     weights_hash = None
 
-    def fits(self, task: Task) -> bool:
-        return len(task.prompt) < 3
+    def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
+        left_out = tuple(DoesNotFit(t.id, "it is long", "cut it") for t in tasks if len(t.prompt) >= 3)
+        return Fitted(len(tasks), [t for t in tasks if len(t.prompt) < 3], 0, left_out)
 
     def sample(self, plans: Sequence[RolloutRequest]) -> Sampled:
         said = (Message("assistant", "ok"),)
