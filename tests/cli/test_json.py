@@ -101,7 +101,7 @@ def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 def test_every_command_has_a_line() -> None:
-    assert set(LINES) == set(configs.commands())
+    assert set(LINES) == set(cli._commands())
 
 
 @pytest.mark.parametrize("name", LINES)
