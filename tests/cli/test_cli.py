@@ -252,9 +252,7 @@ def test_sigterm_interrupts_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_a_handler_of_whoever_calls_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        cli, "_method", lambda method: lambda config: cli.Done(signal.getsignal(signal.SIGTERM) != mine)
-    )
+    monkeypatch.setattr(cli, "_method", lambda _: lambda _: cli.Done(signal.getsignal(signal.SIGTERM) != mine))
 
     def mine(*_: object) -> None:
         """Nothing."""

@@ -110,8 +110,8 @@ def test_an_evaluation_that_was_not_kept_says_how_to_keep_it() -> None:
 def test_a_recipe_and_a_comparison_name_a_model_to_talk_to(tmp_path: Path) -> None:
     for name in ("start", "sft", "rl"):
         (tmp_path / name / ("model" if name != "start" else "evaluations")).mkdir(parents=True)
-    spent = {"seconds": 1.0, "tokens": 1, "flops": 1.0, "parent": None, "evaluations": {}}
-    compared = {"stages": dict.fromkeys(("start", "sft", "rl"), spent), "contrasts": []}
+    stage = {"parent": None, "evaluations": {}, "seconds": 1, "tokens": 1, "flops": 1}
+    compared = {"stages": dict.fromkeys(("start", "sft", "rl"), stage), "contrasts": []}
     (tmp_path / "compare.json").write_text(json.dumps(compared))
     recipe = configs.RunConfig(recipe="r", out=tmp_path)
     assert commands(after(recipe)) == [["chat", str(tmp_path / "rl")]]
