@@ -19,7 +19,7 @@ from posttrain.cli.results import trained
 from posttrain.runs.records import Cost, Evaluation
 from posttrain.runs.table import Table
 from posttrain.types import RunFailed, RunPaused
-from tests.servers.chat import serve
+from tests.conftest import serve
 from tests.servers.critic import Critic
 
 TINY = "--model tiny-random --max-steps 1 --batch-size 2"
@@ -105,9 +105,7 @@ def test_every_command_has_a_line() -> None:
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_every_command_answers_with_one_object(
-    name: str, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_answers_with_one_object(name: str, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\n/reset\nagain\n")))
     with serve(Critic) if name == "revise" else nullcontext() as critic:
         found = ask(LINES[name].replace("URL", critic.url if critic else ""))
