@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from posttrain.losses.reward_model import balanced_weights, bootstrap_weights, head_overlap, odin_loss, pair_loss
 from posttrain.rewards.models import of_members
 from posttrain.stats import bootstrap_mean, paired_bootstrap
-from posttrain.train.reward_model.search import climb, gauge
+from posttrain.train.reward_model.search import calibrate, hill_climb
 
 DOC = Path(__file__).parents[1] / "docs" / "reward-models.md"
 START, END = "<!-- figures: python benchmarks/reward_model_toys.py -->\n", "<!-- end of figures -->\n"
@@ -152,21 +152,24 @@ def adversarial(seed: int, strange: float) -> dict[str, float]:
 def fooling(
     rng: np.random.Generator, heads: Array, accepted: Array, rejected: Array, samples: Array
 ) -> tuple[Array, Array]:
-    """Accepted answers, and what fools the ensemble in their place: the most threatening of 16 samples of the policy,
-    and what 8 steps of 8 small edits make of the accepted answer."""
-    measure = gauge(np.concatenate([accepted, rejected]) @ heads, 0.95)
+    """Accepted answers, and what fools the ensemble in their place: of 16 samples of the policy the one with the
+    highest attack score, and what 8 steps of 8 small edits make of the accepted answer."""
+    calibration = calibrate(np.concatenate([accepted, rejected]) @ heads, 0.95)
     scores = accepted @ heads
 
-    def threats(candidates: list[list[Array]]) -> list[Array]:
-        return [measure.threat(np.stack(of) @ heads, own[None]) for of, own in zip(candidates, scores, strict=True)]
+    def attack_scores(candidates: list[list[Array]]) -> list[Array]:
+        return [
+            calibration.attack_score(np.stack(of) @ heads, own[None])
+            for of, own in zip(candidates, scores, strict=True)
+        ]
 
     drawn_for = [list(of) for of in samples.reshape(len(accepted), 16, -1)]
-    best = [of[int(worth.argmax())] for of, worth in zip(drawn_for, threats(drawn_for), strict=True)]
+    best = [of[int(worth.argmax())] for of, worth in zip(drawn_for, attack_scores(drawn_for), strict=True)]
     edits = partial(_edits, rng=rng)
-    climbed = climb(list(accepted), edits, threats, 8)
+    climbed = hill_climb(list(accepted), edits, attack_scores, 8)
     found = np.stack([*best, *climbed])
     twice = np.concatenate([accepted, accepted])
-    fooled = measure.fooled(found @ heads, twice @ heads)
+    fooled = calibration.is_adversarial(found @ heads, twice @ heads)
     return twice[fooled], found[fooled]
 
 
