@@ -107,13 +107,9 @@ def _as_written(value: Any) -> Any:
 
 def _is_ours(item: Any) -> bool:
     """Whether an object is a message, the schema of a tool, or a call."""
-    if not isinstance(item, dict):
-        return False
-    return (
-        bool(item.keys() & {"role", "from", "function"})
-        or item.keys() >= {"name", "parameters"}
-        or (item.keys() >= {"name", "arguments"})
-    )
+    keys = set(item) if isinstance(item, dict) else set()
+    named = "name" in keys and bool(keys & {"parameters", "arguments"})
+    return named or bool(keys & {"role", "from", "function"})
 
 
 def _without_nulls(value: Any) -> Any:

@@ -31,7 +31,7 @@ from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
 from posttrain.runs.folders import write_folder
 from posttrain.systems import need_package
-from posttrain.types import InputError
+from posttrain.types import InputError, located
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -91,12 +91,10 @@ def load_model(
     if chat_template is None or template is None:
         return _language_model(name, module, tokenizer, folder, raw, device)
     put(tokenizer, template)
-    try:
+    with located(f"--chat-template {chat_template}"):
         lm = _language_model(name, module, tokenizer, folder, raw, device)
         lm.check_given_template()
-    except InputError as error:
-        raise InputError(f"--chat-template {chat_template}: {error}") from None
-    return lm
+        return lm
 
 
 def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
