@@ -123,10 +123,14 @@ def split_steps(text: str, separator: str) -> tuple[str, ...]:
     return tuple(part.strip("\r\n") for part in text.split(separator) if part.strip()) or ("",)
 
 
+def fields(row: Row, *names: str) -> list[Prompt | Response]:
+    """What a row has of these fields, which hold text or messages."""
+    return [getattr(row, name) for name in names if hasattr(row, name)]
+
+
 def row_texts(row: Row) -> Iterator[str]:
     """Every piece of text in the row that a tokenizer reads; of a task its prompt alone."""
-    names = ("text", "messages", "prompt", "completion", "chosen", "rejected")
-    pieces: list[Prompt | Response] = [getattr(row, name) for name in names if hasattr(row, name)]
+    pieces = fields(row, "text", "messages", "prompt", "completion", "chosen", "rejected")
     if isinstance(row, StepwiseRow):
         pieces += row.steps
     for piece in pieces:

@@ -17,18 +17,7 @@ from posttrain.data.raw import RawRow
 from posttrain.data.readers import iter_rows
 from posttrain.data.shapes import Names, renamed, standard, standard_rows, standardised
 from posttrain.methods import commands_for
-from posttrain.rows import (
-    CompletionRow,
-    Kind,
-    MessagesRow,
-    PreferenceRow,
-    Response,
-    Row,
-    StepwiseRow,
-    TextRow,
-    UnpairedRow,
-    row_prompts,
-)
+from posttrain.rows import Kind, MessagesRow, PreferenceRow, Response, Row, StepwiseRow, TextRow, fields, row_prompts
 from posttrain.types import InputError, Prompt, Task
 
 SHOWN_PROBLEMS = 20
@@ -264,15 +253,11 @@ def _overlap(valid: Sequence[tuple[str, Row]], other: str, names: Names | None) 
 
 
 def _response_chars(row: Row) -> tuple[int, ...]:
-    if isinstance(row, CompletionRow | UnpairedRow):
-        return (_chars(row.completion),)
-    if isinstance(row, PreferenceRow):
-        return (_chars(row.chosen), _chars(row.rejected))
     if isinstance(row, MessagesRow):
         return tuple(_chars((m,)) for m in row.messages if m.role == "assistant")
     if isinstance(row, StepwiseRow):
         return (sum(map(len, row.steps)),)
-    return () if isinstance(row, Task) else (len(row.text),)
+    return tuple(_chars(text) for text in fields(row, "text", "completion", "chosen", "rejected"))
 
 
 def _chars(text: Prompt | Response) -> int:

@@ -115,13 +115,10 @@ class Loader(Generic[R]):
 load_sft = Loader[SftRow](("messages", "completion", "text"), "posttrain sft")
 """Rows for supervised fine-tuning; of reasoning-gym its tasks with their answers."""
 load_preferences = Loader[PreferenceRow](("preference",), "posttrain dpo")
-"""Rows for DPO and reward models."""
 load_stepwise = Loader[StepwiseRow](("stepwise",), "posttrain reward-model with data in steps")
-"""Rows for process models."""
 load_feedback = Loader[PreferenceRow | UnpairedRow](("unpaired", "preference"), FITS["unpaired"])
 """Rows for KTO: labelled responses, or pairs."""
 load_prompts = Loader[Task | CompletionRow](("task", "completion"), "posttrain distill")
-"""Prompts for on-policy distillation, with or without a completion."""
 load_tasks = Loader[Task](("task",), FITS["task"])
 """Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must be
 unique, else its index."""

@@ -52,16 +52,12 @@ def iter_rows(text: str) -> list[RawRow]:
         if source.weight != 1:
             info_once(f"{part}: {len(taken)} rows of the {len(own)} there are")
         first = len(rows)  # a row keeps its number among those of its source, for the ids of tasks
-        rows += [_copy(own[i], first + i + copy * len(own), copy) for i, copy in taken]
+        for i, copy in taken:
+            columns = own[i].columns
+            if copy and columns.get("id") is not None:  # ids are unique
+                columns = columns | {"id": f"{columns['id']}#{copy + 1}"}
+            rows.append(replace(own[i], columns=columns, index=first + i + copy * len(own)))
     return rows
-
-
-def _copy(row: RawRow, index: int, copy: int) -> RawRow:
-    """A row at a place of its own; a copy has another id, since ids are unique."""
-    columns = row.columns
-    if copy and columns.get("id") is not None:
-        columns = columns | {"id": f"{columns['id']}#{copy + 1}"}
-    return replace(row, columns=columns, index=index)
 
 
 def _source_rows(source: Source, text: str) -> list[RawRow]:
