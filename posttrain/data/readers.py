@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from posttrain.console import info_once
-from posttrain.data.raw import RawRow, checked_row, decode, first_line, read_bytes
+from posttrain.data.raw import RawRow, checked_row, decode, read_bytes
 from posttrain.data.sources import WHOLE, Source, Split, parse_source, split_sources, weighted
 from posttrain.data.tables import csv_rows, from_arrow, parquet_rows
+from posttrain.text import first_line
 from posttrain.types import InputError
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -268,8 +269,8 @@ def _hub_rows(source: Source, text: str) -> list[RawRow]:
         loaded = datasets.load_dataset(source.name, **{HUB_OPTIONS[key]: value for key, value in options.items()})
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"no such file: {text}, and as a hub id it could not be loaded ({first_line(error)}). Check the path, "
-            "or the id, its split, config and revision and the network; a download saved as Parquet or JSONL works "
+            f"no such file: {text}, and as a hub id it could not be loaded ({first_line(error).rstrip('.')}). Check the "
+            "path, or the id, its split, config and revision and the network; a download saved as Parquet or JSONL works "
             "without one"
         ) from None
     rows = [checked_row(f"{source.name}:{i}", from_arrow(row)) for i, row in enumerate(loaded, start=1)]
