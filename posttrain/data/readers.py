@@ -268,9 +268,10 @@ def _hub_rows(source: Source, text: str) -> list[RawRow]:
     try:
         loaded = datasets.load_dataset(source.name, **{HUB_OPTIONS[key]: value for key, value in options.items()})
     except (OSError, ValueError, RuntimeError) as error:
+        reason = first_line(error).rstrip(".")
         raise InputError(
-            f"no such file: {text}, and as a hub id it could not be loaded ({first_line(error).rstrip('.')}). Check the "
-            "path, or the id, its split, config and revision and the network; a download saved as Parquet or JSONL works "
+            f"no such file: {text}, and as a hub id it could not be loaded ({reason}). Check the path, "
+            "or the id, its split, config and revision and the network; a download saved as Parquet or JSONL works "
             "without one"
         ) from None
     rows = [checked_row(f"{source.name}:{i}", from_arrow(row)) for i, row in enumerate(loaded, start=1)]
