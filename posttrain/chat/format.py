@@ -75,9 +75,9 @@ class ChatFormat:
     ) -> None:
         self._tokenizer = tokenizer
         self.raw = raw
-        tokens = max([len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)])
-        self._embeddings = embeddings if embeddings is not None and embeddings < tokens else None
         added = tokenizer.added_tokens_decoder
+        tokens = max([len(tokenizer), *(i + 1 for i in added)])
+        self._embeddings = embeddings if embeddings is not None and embeddings < tokens else None
         # added tokens that are not special, such as <think>, are meant to stand in text
         controls = [re.escape(token.content) for token in added.values() if token.special and token.content]
         self._controls = re.compile("|".join(controls)) if controls else None
@@ -86,6 +86,7 @@ class ChatFormat:
         self.template = Template(tokenizer, self._pieces, [*([] if eos is None else [eos]), *end_ids_extra])
         self._complete = Completeness(self.template)
         self._wraps_strings = self.template.exists and not raw
+        self.writes_date = self.template.writes_date
         self.end_ids = self.template.ends
         self._text_end = self.template.end if eos is None else eos
         self.turn_end = self.template.end if self._wraps_strings else self._text_end
@@ -131,11 +132,6 @@ class ChatFormat:
         """The same for a conversation as it has become in sampling, of which the template may leave out what the model
         itself said. Raises InputError as `prompt_ids` does, but for that."""
         return self.known(self.template.history(messages, tools)[0])
-
-    @property
-    def writes_date(self) -> bool:
-        """Whether prompts may hold the date (see `template_date`)."""
-        return self.template.writes_date
 
     def embeds(self, token: int) -> bool:
         """Whether the model's embedding has a row for the token."""

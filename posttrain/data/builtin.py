@@ -71,8 +71,13 @@ def builtin_tasks(source: str) -> list[Task]:
     if not source.startswith(GYM):
         return _humaneval(source)
     spec = parse_gym(source)
-    items = _draw(spec, source)
     wanted = spec.of or spec.start + spec.size
+    need_package("reasoning_gym", GYM)
+    request = {"name": spec.name, "seed": spec.seed, "count": wanted, "config": spec.config}
+    reply: dict[str, Any] = pickle.loads(_drawn(json.dumps(request), source.partition("?")[0]))
+    if "error" in reply:
+        raise InputError(reply["error"])
+    items = reply["items"]
     if len(items) < wanted:
         asks = "of" if spec.of else "start + size"
         raise InputError(
@@ -111,15 +116,6 @@ def _number(source: str, options: dict[str, str], key: str, default: int) -> int
     if not (text.isascii() and text.isdigit()):
         raise InputError(f"{source}: {key} must be a whole number, not {text!r}")
     return int(text)
-
-
-def _draw(spec: GymSpec, source: str) -> list[dict[str, Any]]:
-    need_package("reasoning_gym", GYM)
-    request = {"name": spec.name, "seed": spec.seed, "count": spec.of or spec.start + spec.size, "config": spec.config}
-    reply: dict[str, Any] = pickle.loads(_drawn(json.dumps(request), source.partition("?")[0]))
-    if "error" in reply:
-        raise InputError(reply["error"])
-    return list(reply["items"])
 
 
 @lru_cache(maxsize=2)  # the stages of a recipe ask for slices of one list
