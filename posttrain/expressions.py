@@ -160,11 +160,12 @@ class _Parser:
         return value
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """The number, also by name as `NaN`. Raises ValueError for one that no double holds."""
     value = float(text)
     if value - value != 0:
         raise ValueError(text)
     return value
 
 
-JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+JSON = json.JSONDecoder(parse_float=finite, parse_constant=finite)

@@ -13,6 +13,7 @@ Tools = tuple[Mapping[str, Any], ...]
 Response = str | tuple[Message, ...]
 """What follows a prompt. A string is taken as it stands: exactly the text the model is to produce. Messages, the first
 from the assistant, go through the chat template."""
+EQUAL = "'chosen' and 'rejected' are equal; drop the row, a preference needs a difference"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class PreferenceRow:
 
     def __post_init__(self) -> None:
         if self.chosen == self.rejected:
-            raise InputError("'chosen' and 'rejected' are equal; drop the row, a preference needs a difference")
+            raise InputError(EQUAL)
         if not 0 < self.probability <= 1:
             raise InputError(
                 f"'probability' is {self.probability}; give one above 0 and at most 1 that 'chosen' is the better, and "
@@ -122,18 +123,16 @@ def split_steps(text: str, separator: str) -> tuple[str, ...]:
     return tuple(part.strip("\r\n") for part in text.split(separator) if part.strip()) or ("",)
 
 
+def fields(row: Row, *names: str) -> list[Prompt | Response]:
+    """What a row has of these fields, which hold text or messages."""
+    return [getattr(row, name) for name in names if hasattr(row, name)]
+
+
 def row_texts(row: Row) -> Iterator[str]:
     """Every piece of text in the row that a tokenizer reads; of a task its prompt alone."""
-    if isinstance(row, TextRow):
-        pieces: tuple[Prompt | Response, ...] = (row.text,)
-    elif isinstance(row, MessagesRow):
-        pieces = (row.messages,)
-    elif isinstance(row, PreferenceRow):
-        pieces = (row.prompt, row.chosen, row.rejected)
-    elif isinstance(row, StepwiseRow):
-        pieces = (row.prompt, *row.steps)
-    else:
-        pieces = (row.prompt,) if isinstance(row, Task) else (row.prompt, row.completion)
+    pieces = fields(row, "text", "messages", "prompt", "completion", "chosen", "rejected")
+    if isinstance(row, StepwiseRow):
+        pieces += row.steps
     for piece in pieces:
         if isinstance(piece, str):
             yield piece

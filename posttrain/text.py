@@ -20,6 +20,11 @@ def printable_json(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text.encode(errors="replace").decode())
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def cell(text: object) -> str:
     """`printable` for a table or line of `rich`, which takes square brackets for its own marks."""
     from rich.markup import escape  # not where a sandbox or worker starts

@@ -60,7 +60,7 @@ def _arguments(function: Mapping[str, Any]) -> Mapping[str, Any]:
 def strict_json(text: str, what: str) -> Any:
     """JSON text, read as strictly as a data file is. Raises ValueError that begins with `what`."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=distinct_keys, parse_constant=no_constant)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # neither 1e999 nor half a character
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else error
@@ -68,14 +68,15 @@ def strict_json(text: str, what: str) -> Any:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a key that it names twice."""
     out = dict(pairs)
     if len(out) < len(pairs):
         raise ValueError("a key stands twice in one object")
     return out
 
 
-def _no_constant(name: str) -> NoReturn:
+def no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 

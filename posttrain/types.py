@@ -9,7 +9,8 @@ This module does not import torch at run time: `--help` and bad options must ans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +31,15 @@ API_FIELDS = ("id", "annotations")
 class InputError(Exception):
     """The user's input is wrong. The message says what was found, where, and what to do; the command line prints it
     without a traceback and exits with 2. Raised on validation only, never for a fault of ours."""
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Have an InputError that is raised in here say first `where` the fault is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 class RunFailed(Exception):

@@ -59,13 +59,13 @@ class CallStyle:
     @staticmethod
     def of(rendered: str, written: bool) -> CallStyle:
         """The style of a call that a template has rendered; Hermes tags where nothing else is recognised."""
-        if "<tool_call>" in rendered:
-            return CallStyle(read_tagged, written)
-        if "[TOOL_CALLS]" in rendered:
-            return CallStyle(read_listed, written)
-        if "```" in rendered:
-            return CallStyle(read_fenced, written)
-        return CallStyle(read_bare if '"parameters"' in rendered else read_tagged, written)
+        readers = {
+            "<tool_call>": read_tagged,
+            "[TOOL_CALLS]": read_listed,
+            "```": read_fenced,
+            '"parameters"': read_bare,
+        }
+        return CallStyle(next((read for mark, read in readers.items() if mark in rendered), read_tagged), written)
 
 
 def read_tagged(text: str) -> tuple[str, list[Call]]:
@@ -126,9 +126,8 @@ def read_declared(
         calls = [_call(call) for call in parsed.get("tool_calls") or ()]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return ParsedTurn(Message("assistant", plain), str(error))
-    reasoning = parsed.get("thinking")
     content = str(parsed.get("content") or "")
-    return ParsedTurn(Message("assistant", content, reasoning, _numbered(calls, first_call)))
+    return ParsedTurn(Message("assistant", content, parsed.get("thinking"), _numbered(calls, first_call)))
 
 
 def _numbered(calls: list[Call], first: int) -> tuple[Mapping[str, Any], ...]:
@@ -160,9 +159,9 @@ def _json(text: str) -> Any:
 def _call(value: Any) -> Call:
     """Name and arguments of a call. Raises ValueError where either is missing, for a number that is not finite, and for
     half a character, which no tokenizer takes."""
-    id_ = value.get("id") if isinstance(value, dict) else None
+    id_ = None
     if isinstance(value, dict):
-        value = value.get("function", value)
+        id_, value = value.get("id"), value.get("function", value)
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
         raise ValueError('a tool call must be an object with "name" and "arguments"')
     call = {"name": value["name"], "arguments": value.get("arguments", value.get("parameters"))}

@@ -19,8 +19,8 @@ from posttrain.chat.calls import ParsedTurn, read_answer, read_declared
 from posttrain.chat.lost import Completeness
 from posttrain.chat.pieces import Ids, Pieces, closed
 from posttrain.chat.template import THINK, Template
-from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, Response, SftRow, TextRow, Tools
-from posttrain.types import InputError, Message, Prompt
+from posttrain.rows import MessagesRow, PreferenceRow, Response, SftRow, TextRow, Tools
+from posttrain.types import InputError, Message, Prompt, located
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,20 +75,21 @@ class ChatFormat:
     ) -> None:
         self._tokenizer = tokenizer
         self.raw = raw
-        tokens = max([len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)])
-        self._embeddings = embeddings if embeddings is not None and embeddings < tokens else None
         added = tokenizer.added_tokens_decoder
+        tokens = max([len(tokenizer), *(i + 1 for i in added)])
+        self._embeddings = embeddings if embeddings is not None and embeddings < tokens else None
         # added tokens that are not special, such as <think>, are meant to stand in text
         controls = [re.escape(token.content) for token in added.values() if token.special and token.content]
         self._controls = re.compile("|".join(controls)) if controls else None
         self._pieces = Pieces(tokenizer, longest)
         eos: int | None = tokenizer.eos_token_id
-        self._template = Template(tokenizer, self._pieces, [*([] if eos is None else [eos]), *end_ids_extra])
-        self._complete = Completeness(self._template)
-        self._wraps_strings = self._template.exists and not raw
-        self.end_ids = self._template.ends
-        self._text_end = self._template.end if eos is None else eos
-        self.turn_end = self._template.end if self._wraps_strings else self._text_end
+        self.template = Template(tokenizer, self._pieces, [*([] if eos is None else [eos]), *end_ids_extra])
+        self._complete = Completeness(self.template)
+        self._wraps_strings = self.template.exists and not raw
+        self.writes_date = self.template.writes_date
+        self.end_ids = self.template.ends
+        self._text_end = self.template.end if eos is None else eos
+        self.turn_end = self.template.end if self._wraps_strings else self._text_end
 
     # Length
 
@@ -100,8 +101,9 @@ class ChatFormat:
     def within(self, longest: int) -> ChatFormat:
         """The same way of writing with another `longest`."""
         out = copy.copy(self)
-        out._pieces = self._pieces.within(longest)
-        out._template = self._template.with_pieces(out._pieces)
+        out._pieces, out.template = copy.copy(self._pieces), copy.copy(self.template)
+        out._pieces.longest = longest
+        out.template.pieces = out._pieces
         return out
 
     def counted(self, tokens: int) -> str:
@@ -129,21 +131,7 @@ class ChatFormat:
     def history_ids(self, messages: tuple[Message, ...], tools: Tools = ()) -> Ids:
         """The same for a conversation as it has become in sampling, of which the template may leave out what the model
         itself said. Raises InputError as `prompt_ids` does, but for that."""
-        return self.known(self._template.history(messages, tools)[0])
-
-    def check_given_template(self) -> None:
-        """See `Template.check_given`."""
-        self._template.check_given()
-
-    @property
-    def template_hash(self) -> str | None:
-        """SHA-256 of the chat template's text; None without one."""
-        return self._template.hash
-
-    @property
-    def writes_date(self) -> bool:
-        """Whether prompts may hold the date (see `template_date`)."""
-        return self._template.writes_date
+        return self.known(self.template.history(messages, tools)[0])
 
     def embeds(self, token: int) -> bool:
         """Whether the model's embedding has a row for the token."""
@@ -154,7 +142,7 @@ class ChatFormat:
         if ids and not self.embeds(worst := max(ids)):
             raise InputError(
                 f"the token {self._tokenizer.convert_ids_to_tokens(worst)!r} has the id {worst}, and the embedding of "
-                f"{self._template.name} has {self._embeddings} rows: its tokenizer got new tokens without it. Resize "
+                f"{self.template.name} has {self._embeddings} rows: its tokenizer got new tokens without it. Resize "
                 f"the model (resize_token_embeddings({len(self._tokenizer)}) in transformers) and save it, or use the "
                 "tokenizer it was trained with"
             )
@@ -177,7 +165,7 @@ class ChatFormat:
         first). None if the template writes what came before differently now that `new` follows (as where it drops
         reasoning, or moves the tools): then the conversation goes on in a new row, from
         `prompt_ids(messages + new)`."""
-        between = self._template.between(messages, sampled, new, tools)
+        between = self.template.between(messages, sampled, new, tools)
         return None if between is None else self.known(between)
 
     def answer(self, ids: Sequence[int], tools: Tools = (), first_call: int = 0) -> ParsedTurn:
@@ -191,13 +179,9 @@ class ChatFormat:
             return ParsedTurn(Message("assistant", plain))
         text = self._pieces.text(body, special=True)  # the marks of a call may be special tokens
         if getattr(self._tokenizer, "response_template", None):
-            prefix = self._template.render((Message("user", "u"),), (), True)
+            prefix = self.template.render((Message("user", "u"),), (), True)
             return read_declared(self._tokenizer, text, plain, prefix, tools, first_call)
-        return read_answer(text, plain, self._template.call_style, first_call)
-
-    def response_messages(self, ids: Sequence[int], tools: Tools = ()) -> tuple[Message, ...]:
-        """The message of `answer`; a call that cannot be read stays text."""
-        return (self.answer(ids, tools).message,)
+        return read_answer(text, plain, self.template.call_style, first_call)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids without special tokens."""
@@ -216,15 +200,18 @@ class ChatFormat:
 
         A row ends with its last trained token. Raises InputError naming the row, as where the template leaves out a
         part of it."""
-        try:
+        with located(row.where):
             if isinstance(row, TextRow):
                 ids = closed(self._raw_ids(row.text, ()), self._text_end)
                 return [EncodedRow(self.known(ids), (False, *[True] * (len(ids) - 1)), row.where)]
             if isinstance(row, MessagesRow):
                 return self._conversation_rows(row.messages, 0, row.tools, row.where)
-            return self._completion_rows(row)
-        except InputError as error:
-            raise InputError(f"{row.where}: {error}") from None
+            if not isinstance(row.completion, str):
+                prompt = _as_messages(row.prompt)
+                return self._conversation_rows(prompt + row.completion, len(prompt), row.tools, row.where)
+            before = self.prompt_ids(row.prompt, row.tools)
+            answer = self._response_ids(row.prompt, row.completion, row.tools)
+            return [EncodedRow(*_answered(before, answer), row.where)]
 
     def encode_steps(
         self, where: str, prompt: Prompt, steps: Sequence[str], separator: str, tools: Tools = ()
@@ -232,7 +219,7 @@ class ChatFormat:
         """One row of an answer in steps, True where a step is scored: at its last token. To a step belongs the
         separator that follows it, and to the last one the end token; each is a piece of its own, so that its tokens do
         not depend on what follows. Raises InputError beginning with `where`."""
-        try:
+        with located(where):
             ids = self.prompt_ids(prompt, tools)
             mask = (False,) * len(ids)
             pieces = [self.known(self._pieces.continuation(step + separator)) for step in steps[:-1]]
@@ -240,12 +227,10 @@ class ChatFormat:
                 ids += piece
                 mask += (False,) * (len(piece) - 1) + (True,)
             return EncodedRow(ids, mask, where)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
 
     def encode_pair(self, row: PreferenceRow) -> EncodedPair:
         """Prompt and responses as tokens; the mask of a response is all of it. Raises InputError naming the row."""
-        try:
+        with located(row.where):
             prompt = row.prompt
             if not (isinstance(row.chosen, str) and isinstance(row.rejected, str)):
                 prompt = _as_messages(prompt)
@@ -253,22 +238,12 @@ class ChatFormat:
             if chosen == rejected and not (self.longest and len(chosen) > self.longest):
                 raise InputError("'chosen' and 'rejected' are the same tokens in this model's chat template")
             return EncodedPair(self.prompt_ids(prompt, row.tools), chosen, rejected, row.where)
-        except InputError as error:
-            raise InputError(f"{row.where}: {error}") from None
-
-    def _completion_rows(self, row: CompletionRow) -> list[EncodedRow]:
-        if not isinstance(row.completion, str):
-            prompt = _as_messages(row.prompt)
-            return self._conversation_rows(prompt + row.completion, len(prompt), row.tools, row.where)
-        before = self.prompt_ids(row.prompt, row.tools)
-        answer = self._response_ids(row.prompt, row.completion, row.tools)
-        return [EncodedRow(*_answered(before, answer), row.where)]
 
     def _conversation_rows(
         self, messages: tuple[Message, ...], first: int, tools: Tools, where: str
     ) -> list[EncodedRow]:
         """Rows that train every assistant turn from index `first` on."""
-        template = self._template
+        template = self.template
         trained = [i for i, m in enumerate(messages) if i >= first and m.role == "assistant"]
         self._complete.check(messages, tools)
         turns = {i: self._complete.trained_turn(messages, i, tools) for i in trained}
@@ -285,17 +260,17 @@ class ChatFormat:
     def _response_ids(self, prompt: Prompt, response: Response, tools: Tools) -> Ids:
         if isinstance(response, str):
             raw = isinstance(prompt, str) and not self._wraps_strings
-            if not raw and response.lstrip().startswith(THINK) and self._template.opens_thinking:
+            if not raw and response.lstrip().startswith(THINK) and self.template.opens_thinking:
                 raise InputError(
-                    f"the answer begins with {THINK}, and so does the chat template of {self._template.name} in every "
+                    f"the answer begins with {THINK}, and so does the chat template of {self.template.name} in every "
                     "answer; begin it after that"
                 )
-            end = self._text_end if raw else self._template.end
+            end = self._text_end if raw else self.template.end
             return self.known(closed(self._pieces.continuation(response), end))
         messages = _as_messages(prompt)
         whole = messages + response
         self._complete.check(whole, tools)
-        return self.known(self._template.turn_ids(self._complete.trained_turn(whole, len(messages), tools)))
+        return self.known(self.template.turn_ids(self._complete.trained_turn(whole, len(messages), tools)))
 
     def _raw_ids(self, text: str, tools: Tools) -> Ids:
         if tools:

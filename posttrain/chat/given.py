@@ -40,11 +40,6 @@ def template_hash(text: str) -> str:
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
-def given_hash(given: str) -> str:
-    """`template_hash` of what `--chat-template` names."""
-    return template_hash(template_text(given))
-
-
 def put(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     """Let the tokenizer write conversations by this template, and be saved with it. What the old one's answers were
     read by goes with the old one."""

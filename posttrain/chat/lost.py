@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,30 +41,27 @@ class Part:
     call: int | None
     words: tuple[tuple[str, ...], ...]
 
-    def is_in(self, text: str) -> bool:
-        return all(any(word in text for word in either) for either in self.words)
-
 
 class Completeness:
     """Checks that a template writes the whole of a conversation."""
 
     def __init__(self, template: Template) -> None:
         self._template = template
-        self._lost: dict[tuple[Any, ...], Part | None] = {}
-        self._ignored: dict[tuple[Any, ...], bool] = {}
+        self._lost: dict[tuple[Any, ...], tuple[bool, Part | None]] = {}
 
     def check(self, messages: Sequence[Message], tools: Tools) -> None:
         """Raise InputError for the first message or call that the template does not write, and for tools that it
         ignores."""
         kind = (tuple(map(_kind, messages)), len(tools))
         if kind not in self._lost:
-            self._ignored[kind], self._lost[kind] = self._look(messages, tools)
-        if self._ignored[kind]:
+            self._lost[kind] = self._look(messages, tools)
+        ignored, lost = self._lost[kind]
+        if ignored:
             raise InputError(
                 f"the chat template of {self._template.name} ignores tools; use one that writes them "
                 f"{OTHER}, or drop 'tools'"
             )
-        if (lost := self._lost[kind]) is not None:
+        if lost is not None:
             raise InputError(f"message {lost.index + 1}: the chat template {self._told(messages[lost.index], lost)}")
         quoting = [i for i, message in enumerate(messages) if END in message.content and message.role != "assistant"]
         if quoting:
@@ -117,7 +114,8 @@ class Completeness:
             ignored = bool(tools) and text == self._template.render(marked, (), generation)
         except InputError:  # it wants other words than these, and what that depends on cannot be found out
             return False, None
-        return ignored, next((part for part in parts if not part.is_in(text)), None)
+        lost = [part for part in parts if not all(any(word in text for word in either) for either in part.words)]
+        return ignored, lost[0] if lost else None
 
     def _told(self, message: Message, lost: Part) -> str:
         if lost.call is not None:
@@ -181,17 +179,12 @@ def _written(parts: Sequence[str], text: str) -> bool:
     """Whether the parts stand in the text in this order, up to whitespace, each as it is or as JSON writes it."""
     squeezed, position = _squeezed(text), 0
     for part in parts:
-        found = [(at, len(form)) for form in _forms(part) if (at := squeezed.find(form, position)) >= 0]
+        forms = (_squeezed(part), _squeezed(json.dumps(part.strip(), ensure_ascii=False)[1:-1]))
+        found = [(at, len(form)) for form in forms if (at := squeezed.find(form, position)) >= 0]
         if not found:
             return False
-        at, length = min(found)
-        position = at + length
+        position = sum(min(found))
     return True
-
-
-def _forms(part: str) -> Iterator[str]:
-    yield _squeezed(part)
-    yield _squeezed(json.dumps(part.strip(), ensure_ascii=False)[1:-1])
 
 
 def _squeezed(text: str) -> str:

@@ -6,7 +6,6 @@ depend on what comes after. A text of far more characters than the tokens that a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,12 +31,6 @@ class Pieces:
         self.longest = longest
         self.special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
         self._anchor = "\n" if self._pads_with_space() else ""
-
-    def within(self, longest: int) -> Pieces:
-        """The same tokenizer with another `longest`."""
-        out = copy.copy(self)
-        out.longest = longest
-        return out
 
     def plain(self, text: str) -> Ids:
         """Text with the special tokens that stand in it and no others."""

@@ -6,7 +6,6 @@ ever compared with the padding.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,7 +86,7 @@ class Template:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: Pieces, other_ends: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._pieces = pieces
+        self.pieces = pieces
         self.name = str(tokenizer.name_or_path or "this model")
         self.exists = bool(tokenizer.chat_template)
         source = str(tokenizer.chat_template or "")
@@ -96,6 +95,8 @@ class Template:
         if _has_powers(source):
             raise InputError(f"the chat template of {self.name} computes powers (**), whose size has no limit")
         self.hash = template_hash(source) if source else None
+        # it may write today's date in some conversations only, so its text decides
+        self.writes_date = CLOCK in source
         self._midnight = datetime.combine(template_date(), time()) if CLOCK in source else None
         self._tail, self.closing = self._probe() if self.exists else ("", None)
         known = [*([] if self.closing is None else [self.closing]), *other_ends]
@@ -112,17 +113,11 @@ class Template:
             raise InputError("it does not write messages; give a Jinja template that goes over `messages`")
         if self.closing is None:
             written = f"{self._tail.strip()!r}, which is no token of {self.name}" if self._tail.strip() else "no token"
-            known = ", ".join(repr(name) for name in dict.fromkeys(self._pieces.special.values()) if name.strip())
+            known = ", ".join(repr(name) for name in dict.fromkeys(self.pieces.special.values()) if name.strip())
             raise InputError(
-                f"it ends an answer by {written}; end it by eos_token, {self._pieces.special.get(self.end, '')!r}, or "
+                f"it ends an answer by {written}; end it by eos_token, {self.pieces.special.get(self.end, '')!r}, or "
                 f"another special token of the model ({known[:300]})"
             )
-
-    def with_pieces(self, pieces: Pieces) -> Template:
-        """The same template, tokenised by other `pieces`."""
-        out = copy.copy(self)
-        out._pieces = pieces
-        return out
 
     def render(self, messages: Sequence[Message], tools: Tools, generation: bool) -> str:
         """The conversation as text, with the generation prompt at its end or without. Raises InputError without a
@@ -133,11 +128,6 @@ class Template:
                 f"(--chat-template {' or '.join(shipped_templates())}, or a Jinja file), or use string prompts"
             )
         return self._render([_template_message(m, self._call_form) for m in messages], tools, generation)
-
-    @property
-    def writes_date(self) -> bool:
-        """Whether the template may write today's date. It may do so in some conversations only, so its text decides."""
-        return self._midnight is not None
 
     @cached_property
     def opens_thinking(self) -> bool:
@@ -182,7 +172,7 @@ class Template:
         part = whole[len(start) :]
         # A turn that calls tools may close with another end token than an answer.
         for id_ in (self.end, *sorted(self.ends)) if self.closing is not None else ():
-            end_text = self._pieces.special.get(id_)
+            end_text = self.pieces.special.get(id_)
             if end_text and (at := part.rfind(end_text)) >= 0:
                 return Turn(start, part[:at], end_text, id_)
         return Turn(start, part.removesuffix(self._tail), "", self.end)
@@ -200,7 +190,7 @@ class Template:
         for index in [i for i, m in enumerate(messages) if m.role == "assistant"]:
             turn = (turns or {}).get(index) or self.turn(messages, index, tools)
             if turn is None or not full.startswith(turn.start + turn.text + turn.end_text):
-                return self._pieces.opening(full), {}
+                return self.pieces.opening(full), {}
             ids += self._context(full[position : len(turn.start)], end_text, first=position == 0)
             answer = self.turn_ids(turn)
             spans[index] = range(len(ids), len(ids) + len(answer))
@@ -217,19 +207,19 @@ class Template:
             return None
         full = self.render(messages + new, tools, True)
         ended = sampled[-1] in self.ends
-        said = self._pieces.text(sampled[:-1] if ended else sampled, special=True)
+        said = self.pieces.text(sampled[:-1] if ended else sampled, special=True)
         end = () if ended else (turn.end_id,)  # a stop string ended the turn: its end token is context
-        end_text = self._pieces.special.get((*sampled, *end)[-1], "") if turn.end_text else ""
+        end_text = self.pieces.special.get((*sampled, *end)[-1], "") if turn.end_text else ""
         # The turn may stand in the history as the template writes it while it is the last one, or as it was sampled.
         for text in (turn.text, said):
             before = turn.start + text + turn.end_text
             if full.startswith(before):
-                return end + self._pieces.context(full[len(before) :], end_text)
+                return end + self.pieces.context(full[len(before) :], end_text)
         return None
 
     def turn_ids(self, turn: Turn) -> Ids:
         """What is sampled in a turn, end token included."""
-        return closed(self._pieces.continuation(turn.text), turn.end_id)
+        return closed(self.pieces.continuation(turn.text), turn.end_id)
 
     def _render(self, messages: list[dict[str, Any]], tools: Tools, generation: bool) -> str:
         try:
@@ -259,13 +249,13 @@ class Template:
         return str(text)
 
     def _context(self, text: str, end_text: str, first: bool) -> Ids:
-        return self._pieces.opening(text) if first else self._pieces.context(text, end_text)
+        return self.pieces.opening(text) if first else self.pieces.context(text, end_text)
 
     def _probe(self) -> tuple[str, int | None]:
         """What the template writes after an assistant turn, and the end token in it, if any."""
         rendered = self.render((Message("user", "u"), Message("assistant", PROBE)), (), False)
         tail = rendered[rendered.rfind(PROBE) + len(PROBE) :]
-        ends = [id_ for id_ in self._pieces.plain(tail) if self._pieces.special.get(id_, "").strip()]
+        ends = [id_ for id_ in self.pieces.plain(tail) if self.pieces.special.get(id_, "").strip()]
         return tail, ends[0] if ends else None
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import date
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -26,28 +26,16 @@ KEY = "template_date"
 """Its name in `config.yaml` and in the settings of evaluations; it stands there only if a template writes the date."""
 
 
-class HasOut(Protocol):
-    """A stage's configuration."""
-
-    @property
-    def out(self) -> Path: ...
-
-
-Config = TypeVar("Config", bound=HasOut)
-P = ParamSpec("P")
+Stage = TypeVar("Stage", bound=Callable[..., None])
 
 
 def template_date() -> date:
     """The date in $POSTTRAIN_TEMPLATE_DATE (YYYY-MM-DD), else today's. Raises InputError for one that is no date."""
     given = os.environ.get(VARIABLE)
     try:
-        return date.fromisoformat(given) if given else today()
+        return date.fromisoformat(given) if given else date.today()
     except ValueError:
         raise InputError(f"{VARIABLE} is {given!r}; give a date as 2025-01-31") from None
-
-
-def today() -> date:
-    return date.today()
 
 
 def dated(settings: dict[str, Any], *written: bool) -> dict[str, Any]:
@@ -69,15 +57,15 @@ def fixed_date(day: date) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def on_one_date(stage: Callable[Concatenate[Config, P], None]) -> Callable[Concatenate[Config, P], None]:
+def on_one_date(stage: Stage) -> Stage:
     """The stage with one date from its beginning to its end: the one that its run folder names, if it does."""
 
     @wraps(stage)
-    def run(config: Config, /, *arguments: P.args, **named: P.kwargs) -> None:
+    def run(config: Any, *arguments: Any, **named: Any) -> None:
         with fixed_date(kept_date(config.out / "config.yaml") or template_date()):
             stage(config, *arguments, **named)
 
-    return run
+    return cast(Stage, run)
 
 
 def kept_date(file: Path) -> date | None:

@@ -64,12 +64,20 @@ def builtin_tasks(source: str) -> list[Task]:
     Raises InputError for anything unknown, and where there are fewer distinct questions than asked for."""
     name, weight = split_weight(source)
     if weight != 1:
-        return _weighed(source, builtin_tasks(name), weight)
+        tasks = builtin_tasks(name)
+        taken = weighted(len(tasks), weight)
+        info_once(f"{source}: {len(taken)} rows of the {len(tasks)} there are")
+        return [tasks[i] if not copy else replace(tasks[i], id=f"{tasks[i].id}#{copy + 1}") for i, copy in taken]
     if not source.startswith(GYM):
         return _humaneval(source)
     spec = parse_gym(source)
-    items = _draw(spec, source)
     wanted = spec.of or spec.start + spec.size
+    need_package("reasoning_gym", GYM)
+    request = {"name": spec.name, "seed": spec.seed, "count": wanted, "config": spec.config}
+    reply: dict[str, Any] = pickle.loads(_drawn(json.dumps(request), source.partition("?")[0]))
+    if "error" in reply:
+        raise InputError(reply["error"])
+    items = reply["items"]
     if len(items) < wanted:
         asks = "of" if spec.of else "start + size"
         raise InputError(
@@ -79,13 +87,6 @@ def builtin_tasks(source: str) -> list[Task]:
     if spec.of:
         random.Random(spec.seed).shuffle(items)
     return [_gym_task(spec, i, items[i]) for i in range(spec.start, spec.start + spec.size)]
-
-
-def _weighed(source: str, tasks: list[Task], weight: float) -> list[Task]:
-    """The tasks that a weight takes, as of a file."""
-    taken = weighted(len(tasks), weight)
-    info_once(f"{source}: {len(taken)} rows of the {len(tasks)} there are")
-    return [tasks[i] if not copy else replace(tasks[i], id=f"{tasks[i].id}#{copy + 1}") for i, copy in taken]
 
 
 def parse_gym(source: str) -> GymSpec:
@@ -115,16 +116,6 @@ def _number(source: str, options: dict[str, str], key: str, default: int) -> int
     if not (text.isascii() and text.isdigit()):
         raise InputError(f"{source}: {key} must be a whole number, not {text!r}")
     return int(text)
-
-
-def _draw(spec: GymSpec, source: str) -> list[dict[str, Any]]:
-    need_package("reasoning_gym", GYM)
-    request = {"name": spec.name, "seed": spec.seed, "count": spec.of or spec.start + spec.size, "config": spec.config}
-    reply: dict[str, Any] = pickle.loads(_drawn(json.dumps(request), source.partition("?")[0]))
-    if "error" in reply:
-        raise InputError(reply["error"])
-    items: list[dict[str, Any]] = reply["items"]
-    return items
 
 
 @lru_cache(maxsize=2)  # the stages of a recipe ask for slices of one list

@@ -12,24 +12,13 @@ from dataclasses import dataclass
 from posttrain.config import CheckDataConfig
 from posttrain.config.base import option_name
 from posttrain.data import builtin
-from posttrain.data.formats import FITS, kind_of, parse_rows
+from posttrain.data.formats import FITS, NEEDS, Loader, kind_of, parse_rows
 from posttrain.data.raw import RawRow
 from posttrain.data.readers import iter_rows
 from posttrain.data.shapes import Names, renamed, standard, standard_rows, standardised
 from posttrain.methods import commands_for
-from posttrain.rows import (
-    CompletionRow,
-    Kind,
-    MessagesRow,
-    PreferenceRow,
-    Response,
-    Row,
-    StepwiseRow,
-    TextRow,
-    UnpairedRow,
-    row_prompts,
-)
-from posttrain.types import InputError, Message, Prompt, Task
+from posttrain.rows import Kind, MessagesRow, PreferenceRow, Response, Row, StepwiseRow, TextRow, fields, row_prompts
+from posttrain.types import InputError, Prompt, Task
 
 SHOWN_PROBLEMS = 20
 SHOWN_PLACES = 3
@@ -112,7 +101,7 @@ def check_data(source: str, against: tuple[str, ...] = (), names: Names | None =
     (no such file, empty, not a list), and for the first bad row of a file in `against`."""
     in_file = [] if builtin.is_builtin(source) else iter_rows(source)
     raw = standardised(renamed(in_file, names))
-    parsed = found_rows(source, names, raw)
+    parsed = found_rows(source) if builtin.is_builtin(source) else list(parse_rows(raw))
     if builtin.is_builtin(source):
         columns = Counter(name for _, task in parsed if isinstance(task, Task) for name in ("prompt", *task.columns))
     else:
@@ -171,12 +160,12 @@ def _as_tasks(rows: Sequence[RawRow]) -> tuple[str, ...]:
         return ()
 
 
-def found_rows(source: str, names: Names | None = None, raw: Sequence[RawRow] | None = None) -> list[Found]:
-    """The rows of a source, of which `raw` may be at hand, with their places and faults. Raises InputError where there
-    is nothing to check row by row."""
+def found_rows(source: str, names: Names | None = None) -> list[Found]:
+    """The rows of a source with their places and faults. Raises InputError where there is nothing to check row by
+    row."""
     if builtin.is_builtin(source):
         return [(f"{source}#{task.id}", task) for task in builtin.builtin_tasks(source)]
-    return list(parse_rows(standard_rows(source, names) if raw is None else raw))
+    return list(parse_rows(standard_rows(source, names)))
 
 
 def grouped(problems: Iterable[tuple[str, str]]) -> list[str]:
@@ -185,14 +174,11 @@ def grouped(problems: Iterable[tuple[str, str]]) -> list[str]:
     places: dict[str, list[str]] = {}
     for where, message in problems:
         places.setdefault(message.removeprefix(f"{where}: "), []).append(where)
-    return [f"{first}: {message}{_others(rest)}" for message, (first, *rest) in places.items()]
-
-
-def _others(places: Sequence[str]) -> str:
-    if not places:
-        return ""
-    more = ", …" if len(places) > SHOWN_PLACES else ""
-    return f" (and {len(places)} more rows: {', '.join(places[:SHOWN_PLACES])}{more})"
+    lines = []
+    for message, (first, *rest) in places.items():
+        shown = ", ".join(rest[:SHOWN_PLACES]) + ", …" * (len(rest) > SHOWN_PLACES)
+        lines.append(f"{first}: {message}" + (f" (and {len(rest)} more rows: {shown})" if rest else ""))
+    return lines
 
 
 def format_report(report: Report) -> str:
@@ -211,11 +197,10 @@ def format_report(report: Report) -> str:
         lines.append("read as: " + _counted(report.columns, report.rows))
     else:
         lines.append("columns: " + _counted(report.columns, report.rows))
-    for name, lengths in (("prompts", report.prompt_chars), ("responses", report.response_chars)):
-        if lengths is not None:
-            lines.append(f"{name}: {lengths.text(' characters')}")
-    if report.probability is not None:
-        lines.append(f"probability: {report.probability.text()}")
+    spreads = {"prompts": report.prompt_chars, "responses": report.response_chars, "probability": report.probability}
+    for name, spread in spreads.items():
+        if spread is not None:
+            lines.append(f"{name}: {spread.text('' if name == 'probability' else ' characters')}")
     if report.empty:
         lines.append(f"empty responses: {len(report.empty)} rows, the first at {report.empty[0]}")
     if report.duplicate_of:
@@ -254,51 +239,30 @@ def _duplicates(valid: Sequence[tuple[str, Row]]) -> Iterator[tuple[str, str]]:
     """(where, where it stood first) of each row whose prompt stood before; a row that was taken twice counts too."""
     seen: dict[str, str] = {}
     for where, row in valid:
-        if (prompt := _identity(row)) in seen:
+        prompt = builtin.prompt_key(row.text if isinstance(row, TextRow) else row_prompts(row)[0])
+        if prompt in seen:
             yield where, seen[prompt]
         seen.setdefault(prompt, where)
 
 
-def _identity(row: Row) -> str:
-    if isinstance(row, TextRow):
-        return builtin.prompt_key(row.text)
-    if isinstance(row, MessagesRow):
-        return builtin.prompt_key(row_prompts(row)[0])
-    return builtin.prompt_key(row.prompt)
-
-
 def _overlap(valid: Sequence[tuple[str, Row]], other: str, names: Names | None) -> Overlap:
-    shown = {builtin.prompt_key(prompt) for prompt in _prompts(other, names)}
+    rows = Loader[Row](tuple(NEEDS), "")(other, names, optional=True)
+    shown = {builtin.prompt_key(prompt) for row in rows for prompt in row_prompts(row)}
     shared = [where for where, row in valid if any(builtin.prompt_key(prompt) in shown for prompt in row_prompts(row))]
     return Overlap(other, len(shared), shared[0] if shared else None)
 
 
-def _prompts(source: str, names: Names | None) -> Iterator[Prompt]:
-    if builtin.is_builtin(source):
-        yield from (task.prompt for task in builtin.builtin_tasks(source))
-        return
-    for _, row in parse_rows(standard_rows(source, names, optional=True)):
-        if isinstance(row, InputError):
-            raise row
-        yield from row_prompts(row)
-
-
 def _response_chars(row: Row) -> tuple[int, ...]:
-    if isinstance(row, CompletionRow | UnpairedRow):
-        return (_chars(row.completion),)
-    if isinstance(row, PreferenceRow):
-        return (_chars(row.chosen), _chars(row.rejected))
     if isinstance(row, MessagesRow):
         return tuple(_chars((m,)) for m in row.messages if m.role == "assistant")
     if isinstance(row, StepwiseRow):
         return (sum(map(len, row.steps)),)
-    return () if isinstance(row, Task) else (len(row.text),)
+    return tuple(_chars(text) for text in fields(row, "text", "completion", "chosen", "rejected"))
 
 
 def _chars(text: Prompt | Response) -> int:
-    return len(text) if isinstance(text, str) else sum(_message_chars(message) for message in text)
-
-
-def _message_chars(message: Message) -> int:
-    calls = sum(len(json.dumps(dict(call), ensure_ascii=False, default=str)) for call in message.tool_calls)
-    return len(message.content) + len(message.reasoning or "") + calls
+    if isinstance(text, str):
+        return len(text)
+    calls = (dict(call) for message in text for call in message.tool_calls)
+    written = sum(len(json.dumps(call, ensure_ascii=False, default=str)) for call in calls)
+    return written + sum(len(message.content) + len(message.reasoning or "") for message in text)

@@ -4,11 +4,11 @@ the column, what stands in it and what should."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from posttrain.rows import Response, Tools
-from posttrain.types import InputError, Message, Prompt
+from posttrain.rows import EQUAL, Response, Tools
+from posttrain.types import InputError, Message, Prompt, located
 
 STEPS = ("steps", "completions")
 """Columns that hold the steps of an answer, with `labels` beside them; the second is TRL's name."""
@@ -70,7 +70,7 @@ def parse_weighted(value: Any, column: str) -> tuple[tuple[Message, ...], tuple[
     for number, item in enumerate(value, start=1):
         if not isinstance(item, dict):
             raise InputError(f"column '{column}', message {number}: must be an object with role and content")
-        try:
+        with located(f"column '{column}', message {number}"):
             if (weight := item.get("weight")) not in (None, 0, 1):
                 raise InputError(f"'weight' must be 0 (not trained) or 1, not {short(weight)}")
             if weight is not None:
@@ -78,8 +78,6 @@ def parse_weighted(value: Any, column: str) -> tuple[tuple[Message, ...], tuple[
             if "from" in item or "value" in item or str(item.get("role")) in ROLES:
                 item = _with_role(item)
             message = Message.from_dict(item)
-        except InputError as error:
-            raise InputError(f"column '{column}', message {number}: {error}") from None
         messages.append(message)
         trained.append(message.role != "assistant" or weight != 0)
     return tuple(messages), tuple(trained)
@@ -233,10 +231,8 @@ def parse_tools(columns: Mapping[str, Any]) -> Tools:
 def _split_messages(
     chosen: tuple[Message, ...], rejected: tuple[Message, ...]
 ) -> tuple[Prompt, tuple[Message, ...], tuple[Message, ...]]:
-    if chosen == rejected:
-        raise InputError("'chosen' and 'rejected' are equal; drop the row, a preference needs a difference")
-    shared = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
-    if shared is None:
+    shared = _alike(chosen, rejected)
+    if shared == min(len(chosen), len(rejected)):
         raise InputError("'chosen' and 'rejected' must differ in their last message; one is the beginning of the other")
     if shared == 0:
         raise InputError("'chosen' and 'rejected' begin with no common message; add a column 'prompt'")
@@ -251,10 +247,7 @@ def _split_messages(
 def _split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
     """The common prefix as prompt. It ends after the last "\\n\\nAssistant:" in it (the HH transcripts) or, where there
     is none, before the word and the space at which the texts part."""
-    if chosen == rejected:
-        raise InputError("'chosen' and 'rejected' are equal; drop the row, a preference needs a difference")
-    pairs = enumerate(zip(chosen, rejected, strict=False))
-    cut = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
+    cut = _alike(chosen, rejected)
     if (at := chosen.rfind(ASSISTANT_MARK, 0, cut)) >= 0:
         cut = at + len(ASSISTANT_MARK)
     else:
@@ -264,6 +257,14 @@ def _split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
     if not chosen[:cut].strip():
         raise InputError("'chosen' and 'rejected' begin with no common text; add a column 'prompt'")
     return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def _alike(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
+    """How many characters or messages both begin with. Raises InputError where they are equal."""
+    if chosen == rejected:
+        raise InputError(EQUAL)
+    pairs = enumerate(zip(chosen, rejected, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
 
 
 def short(value: Any) -> str:

@@ -7,8 +7,9 @@ Their `names` says which columns of the file are which of ours, `optional` that 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from posttrain.data import builtin
@@ -28,7 +29,8 @@ from posttrain.data.columns import (
 )
 from posttrain.data.forms import refuse_what_is_lost
 from posttrain.data.raw import RawRow
-from posttrain.data.shapes import Names, standard_rows
+from posttrain.data.readers import iter_rows
+from posttrain.data.shapes import Names, renamed, standard_rows, standardised
 from posttrain.methods import commands_for
 from posttrain.rows import (
     CompletionRow,
@@ -42,7 +44,7 @@ from posttrain.rows import (
     Tools,
     UnpairedRow,
 )
-from posttrain.types import InputError, Message, Task
+from posttrain.types import InputError, Message, Task, located
 
 NEEDS: dict[Kind, str] = {
     "messages": "a 'messages' column",
@@ -76,28 +78,47 @@ class Loader(Generic[R]):
     ) -> list[R]:
         """The rows of a source; of a built-in one tasks, or their answers as completions. Raises InputError naming file
         and line for the first row that is wrong."""
-        if not builtin.is_builtin(source):
-            return [cast(R, row) for _, row in _load(source, names, optional, self.kinds, method or self.method)]
+        if builtin.is_builtin(source):
+            return cast(list[R], self._of_tasks(source))
+        raw = standard_rows(source, names, tasks=self.kinds == ("task",), optional=optional)
+        columns = raw[0].checked()
+        with located(raw[0].where):
+            kind = kind_of(columns)
+        if kind not in self.kinds:
+            raise InputError(
+                f"{raw[0].where}: {method or self.method} needs {' or '.join(NEEDS[k] for k in self.kinds)}, but the "
+                f"columns are {', '.join(columns)}. Such rows fit {FITS[kind]}{_hint(kind, self.kinds, columns)}"
+            )
+        rows: list[Row] = []
+        for _, row in parse_rows(raw):
+            if isinstance(row, InputError):
+                raise row
+            rows.append(row)
+        return cast(list[R], rows)
+
+    def _of_tasks(self, source: str) -> list[Row]:
         if not {"task", "completion"}.intersection(self.kinds):
             lacking = "steps" if self.kinds == ("stepwise",) else "preferences"
             raise InputError(f"{source} holds tasks without {lacking}; it fits {FITS['task']}")
         rows: list[Row] = []
         for task in builtin.builtin_tasks(source):
-            as_task = "task" in self.kinds and ("completion" not in self.kinds or not _has_answer(task))
-            rows.append(task if as_task else _answered(source, task))
-        return cast(list[R], rows)
+            answer = task.columns.get("answer")
+            if "completion" in self.kinds and isinstance(answer, str):
+                rows.append(CompletionRow(f"{source}#{task.id}", task.prompt, answer))
+            elif "task" in self.kinds:
+                rows.append(task)
+            else:
+                raise InputError(f"{source}: {task.id} has no answer to imitate; it fits {FITS['task']}")
+        return rows
 
 
 load_sft = Loader[SftRow](("messages", "completion", "text"), "posttrain sft")
 """Rows for supervised fine-tuning; of reasoning-gym its tasks with their answers."""
 load_preferences = Loader[PreferenceRow](("preference",), "posttrain dpo")
-"""Rows for DPO and reward models."""
 load_stepwise = Loader[StepwiseRow](("stepwise",), "posttrain reward-model with data in steps")
-"""Rows for process models."""
 load_feedback = Loader[PreferenceRow | UnpairedRow](("unpaired", "preference"), FITS["unpaired"])
 """Rows for KTO: labelled responses, or pairs."""
 load_prompts = Loader[Task | CompletionRow](("task", "completion"), "posttrain distill")
-"""Prompts for on-policy distillation, with or without a completion."""
 load_tasks = Loader[Task](("task",), FITS["task"])
 """Tasks for RL and evaluation: a `prompt`, and columns for the reward. A task's id is its column `id`, which must be
 unique, else its index."""
@@ -163,53 +184,29 @@ def parse_rows(raw: Iterable[RawRow]) -> Iterator[tuple[str, Row | InputError]]:
         index = number if raw_row.index is None else raw_row.index
         try:
             columns = raw_row.checked()
+            with located(where):
+                kind = kind_of(columns)
+                first = first or (kind, where)
+                if kind != first[0]:
+                    raise InputError(
+                        f"the row has {NEEDS[kind]}, but {first[1]} has {NEEDS[first[0]]}; use a file for each"
+                    )
+                row = _parse(kind, columns, where, index)
+                if isinstance(row, Task):
+                    task_columns = task_columns if task_columns is not None else set(row.columns)
+                    _check_task(row, where, ids, task_columns)
         except InputError as error:
             yield where, error
-            continue
-        try:
-            kind = kind_of(columns)
-            first = first or (kind, where)
-            if kind != first[0]:
-                raise InputError(
-                    f"the row has {NEEDS[kind]}, but {first[1]} has {NEEDS[first[0]]}; use a file for each"
-                )
-            row = _parse(kind, columns, where, index)
-            if isinstance(row, Task):
-                task_columns = task_columns if task_columns is not None else set(row.columns)
-                _check_task(row, where, ids, task_columns)
-        except InputError as error:
-            yield where, InputError(f"{where}: {error}")
         else:
             yield where, row
 
 
-def parse_task(columns: Mapping[str, Any], index: int) -> Task:
-    """A task from the columns of a row. Raises InputError for a bad prompt, id or tools."""
+def _task(columns: Mapping[str, Any], where: str, index: int) -> Task:
     id_ = columns.get("id", index)
     if isinstance(id_, bool) or not isinstance(id_, str | int) or id_ == "":
         raise InputError(f"column 'id' must be text or a whole number, not {short(id_)}")
     rest = {name: value for name, value in columns.items() if name not in ("id", "prompt", "tools")}
-    return Task(str(id_), parse_prompt(columns["prompt"]), rest, parse_tools(columns))
-
-
-def _load(
-    source: str, names: Names | None, optional: bool, wanted: Sequence[Kind], method: str
-) -> Iterator[tuple[str, Row]]:
-    raw = standard_rows(source, names, tasks=tuple(wanted) == ("task",), optional=optional)
-    columns = raw[0].checked()
-    try:
-        kind = kind_of(columns)
-    except InputError as error:
-        raise InputError(f"{raw[0].where}: {error}") from None
-    if kind not in wanted:
-        raise InputError(
-            f"{raw[0].where}: {method} needs {' or '.join(NEEDS[k] for k in wanted)}, but the columns are "
-            f"{', '.join(columns)}. Such rows fit {FITS[kind]}{_hint(kind, wanted, columns)}"
-        )
-    for where, row in parse_rows(raw):
-        if isinstance(row, InputError):
-            raise row
-        yield where, row
+    return Task(str(id_), parse_prompt(columns["prompt"]), rest, parse_tools(columns), where)
 
 
 def _hint(kind: Kind, wanted: Sequence[Kind], columns: Mapping[str, Any]) -> str:
@@ -235,7 +232,7 @@ def _hint(kind: Kind, wanted: Sequence[Kind], columns: Mapping[str, Any]) -> str
 def _parse(kind: Kind, columns: Mapping[str, Any], where: str, index: int) -> Row:
     refuse_what_is_lost(columns, kind == "task")
     if kind == "task":
-        return replace(parse_task(columns, index), where=where)
+        return _task(columns, where, index)
     if kind == "text":
         return TextRow(where, parse_text(columns))
     tools = parse_tools(columns)
@@ -287,11 +284,17 @@ def _check_task(task: Task, where: str, ids: dict[str, str], columns: set[str]) 
         raise InputError(f"column '{name}' {side}; give every row the same columns (null where it does not apply)")
 
 
-def _has_answer(task: Task) -> bool:
-    return isinstance(task.columns.get("answer"), str)
-
-
-def _answered(source: str, task: Task) -> CompletionRow:
-    if not _has_answer(task):
-        raise InputError(f"{source}: {task.id} has no answer to imitate; it fits {FITS['task']}")
-    return CompletionRow(f"{source}#{task.id}", task.prompt, task.columns["answer"])
+def pooled_text(sources: Iterable[str], names: Names | None = None, optional: bool = False) -> str:
+    """The rows of all sources as JSONL, in our columns, `names` as in `data.shapes`; of a built-in task its prompt, and
+    its answer as completion. What JSON has no form for, as the date in a column of a Parquet file, becomes text."""
+    pooled: list[RawRow] = []
+    for source in sources:
+        if not builtin.is_builtin(source):
+            pooled += iter_rows(source)
+            continue
+        for task in builtin.builtin_tasks(source):
+            answer = task.columns.get("answer")
+            learnt = {"completion": answer} if isinstance(answer, str) else {}
+            pooled.append(RawRow(f"{source}:{task.id}", {"prompt": task.prompt, **learnt}))
+    rows = standardised(renamed(pooled, names, optional))
+    return "".join(json.dumps(row.checked(), ensure_ascii=False, default=str) + "\n" for row in rows)

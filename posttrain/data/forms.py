@@ -16,7 +16,6 @@ from posttrain.types import InputError
 MESSAGES_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*(?P<quote>["'])(role|content|from|value)(?P=quote)\s*:""")
 """Python quotes with one mark, JSON with two."""
 MEDIA = frozenset({"image", "images", "video", "videos", "audio", "audios"})
-UNREAD = MEDIA | {"chat_template_kwargs"}
 PREFERRED = {"preferred_output": "chosen", "non_preferred_output": "rejected"}
 
 
@@ -59,8 +58,6 @@ def functions(out: dict[str, Any]) -> None:
 def refuse_what_is_lost(columns: Mapping[str, Any], task: bool) -> None:
     """Raise InputError for a column that says that the row is more than its text, or to be written otherwise. In a task
     images may be for the reward."""
-    if UNREAD.isdisjoint(columns):
-        return
     if columns.get("chat_template_kwargs"):
         raise InputError("column 'chat_template_kwargs' is not read, templates get no options; drop the column")
     for name in sorted(MEDIA & columns.keys()):

@@ -74,26 +74,19 @@ def make_dataset(name: str, seed: int, config: Mapping[str, str]) -> Any:
 
 def _typed(name: str, field: dataclasses.Field[Any], text: str) -> Any:
     """A value as JSON (numbers, true, false, null, lists), else as text; checked against the type of the default."""
-    value = _parse(text)
-    default = field.default
-    if isinstance(default, str):
+    plain = {"true": True, "false": False, "none": None}
+    try:
+        value = plain[text.lower()] if text.lower() in plain else json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    default, wanted = field.default, type(field.default)
+    if wanted is str:
         return text
-    wanted = type(default)
     if wanted is float and type(value) is int:
         return float(value)
     if wanted in (bool, int, float) and type(value) is not wanted:
         raise InputError(f"reasoning-gym:{name}: {field.name}={text} must be of type {wanted.__name__}, like {default}")
     return value
-
-
-def _parse(text: str) -> Any:
-    plain = {"true": True, "false": False, "none": None}
-    if text.lower() in plain:
-        return plain[text.lower()]
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def _close(word: str, known: Any) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from posttrain.text import first_line
 from posttrain.types import InputError
 
 UNPACKED_BYTES = 1 << 32
@@ -75,7 +76,7 @@ def read_bytes(path: Path) -> bytes:
         with gzip.open(io.BytesIO(data)) as stream:
             content = stream.read(UNPACKED_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: not a whole gzip file: {first_line(error)}") from None
+        raise InputError(f"{path}: not a whole gzip file: {first_line(error).rstrip('.')}") from None
     if len(content) > UNPACKED_BYTES:
         raise InputError(
             f"{path}: unpacks to more than {UNPACKED_BYTES / 2**30:g} GiB; unpack it yourself if that is meant"
@@ -91,8 +92,3 @@ def decode(data: bytes, name: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         byte = data[error.start]
         raise InputError(f"{name}:{line}: not UTF-8 (byte {byte:#04x}); save the file as UTF-8") from None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -2,7 +2,7 @@
 
 JSONL, JSON, CSV and tab-separated text are read here and in `tables.py`, so that every error names file and line;
 Parquet and the hub go through libraries that are imported only then. A row that cannot be read becomes a `RawRow` with
-a `problem`: `read_rows` raises the first one, `posttrain check-data` collects them.
+a `problem`: a run raises the first one, `posttrain check-data` collects them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from posttrain.console import info_once
-from posttrain.data.raw import RawRow, checked_row, decode, first_line, read_bytes
-from posttrain.data.slices import WHOLE, Split
-from posttrain.data.sources import Source, parse_source, split_sources, weighted
+from posttrain.data.raw import RawRow, checked_row, decode, read_bytes
+from posttrain.data.sources import WHOLE, Source, Split, parse_source, split_sources, weighted
 from posttrain.data.tables import csv_rows, from_arrow, parquet_rows
+from posttrain.text import first_line
 from posttrain.types import InputError
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -35,13 +35,6 @@ ROW_LISTS = {"messages", "conversations", "conversation", "prompt", "completion"
 """Lists of objects that are a column of one row and no list of rows."""
 HUB_OPTIONS = {"split": "split", "config": "name", "revision": "revision"}
 """What follows the ? of a hub id, and the argument of `datasets.load_dataset` that it is."""
-
-
-def read_rows(source: str) -> list[tuple[dict[str, Any], str]]:
-    """All rows of a file or hub id as (columns, where).
-
-    Raises InputError for the first row that cannot be read, and as `iter_rows` does."""
-    return [(row.checked(), row.where) for row in iter_rows(source)]
 
 
 def iter_rows(text: str) -> list[RawRow]:
@@ -60,16 +53,12 @@ def iter_rows(text: str) -> list[RawRow]:
         if source.weight != 1:
             info_once(f"{part}: {len(taken)} rows of the {len(own)} there are")
         first = len(rows)  # a row keeps its number among those of its source, for the ids of tasks
-        rows += [_copy(own[i], first + i + copy * len(own), copy) for i, copy in taken]
+        for i, copy in taken:
+            columns = own[i].columns
+            if copy and columns.get("id") is not None:  # ids are unique
+                columns = columns | {"id": f"{columns['id']}#{copy + 1}"}
+            rows.append(replace(own[i], columns=columns, index=first + i + copy * len(own)))
     return rows
-
-
-def _copy(row: RawRow, index: int, copy: int) -> RawRow:
-    """A row at a place of its own; a copy has another id, since ids are unique."""
-    columns = row.columns
-    if copy and columns.get("id") is not None:
-        columns = columns | {"id": f"{columns['id']}#{copy + 1}"}
-    return replace(row, columns=columns, index=index)
 
 
 def _source_rows(source: Source, text: str) -> list[RawRow]:
@@ -88,7 +77,13 @@ def _source_rows(source: Source, text: str) -> list[RawRow]:
         data = read_bytes(path)
         if not data.strip():
             raise InputError(f"{source.name} is empty")
-        rows = list(_parsed(kind, data, source.name, split))
+        if kind == ".jsonl":
+            parsed = parse_jsonl(data, source.name)
+        elif kind == ".json":
+            parsed = _json_rows(data, source.name, split.name)
+        else:
+            parsed = csv_rows(data, source.name, "\t" if kind == ".tsv" else ",")
+        rows = list(parsed)
     if not rows:
         raise InputError(f"{source.name} has no rows")
     if rows[-1].ends and split.is_part:
@@ -125,14 +120,6 @@ def replay_file(source: str) -> Path:
 def extension(path: Path) -> str:
     """What a name ends in, but for `.gz`."""
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-
-
-def _parsed(kind: str, data: bytes, name: str, split: Split) -> Iterator[RawRow]:
-    if kind == ".jsonl":
-        return parse_jsonl(data, name)
-    if kind == ".json":
-        return _json_rows(data, name, split.name)
-    return csv_rows(data, name, "\t" if kind == ".tsv" else ",")
 
 
 def parse_jsonl(data: bytes, name: str) -> Iterator[RawRow]:
@@ -182,15 +169,12 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_consta
 
 def _object_row(value: Any, where: str, advice: str = "") -> RawRow:
     if not isinstance(value, dict):
-        return RawRow(where, problem=f"a row must be a JSON object like {{...}}, not {_json_name(value)}{advice}")
+        names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+        found = names.get(type(value), "a number")
+        return RawRow(where, problem=f"a row must be a JSON object like {{...}}, not {found}{advice}")
     if not value:
         return RawRow(where, problem="the object has no columns")
     return checked_row(where, value)
-
-
-def _json_name(value: Any) -> str:
-    names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def _json_rows(data: bytes, name: str, split: str | None) -> Iterator[RawRow]:
@@ -284,8 +268,9 @@ def _hub_rows(source: Source, text: str) -> list[RawRow]:
     try:
         loaded = datasets.load_dataset(source.name, **{HUB_OPTIONS[key]: value for key, value in options.items()})
     except (OSError, ValueError, RuntimeError) as error:
+        reason = first_line(error).rstrip(".")
         raise InputError(
-            f"no such file: {text}, and as a hub id it could not be loaded ({first_line(error)}). Check the path, "
+            f"no such file: {text}, and as a hub id it could not be loaded ({reason}). Check the path, "
             "or the id, its split, config and revision and the network; a download saved as Parquet or JSONL works "
             "without one"
         ) from None

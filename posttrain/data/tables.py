@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.raw import RawRow, checked_row, decode, first_line
+from posttrain.data.raw import RawRow, checked_row, decode
 from posttrain.systems import need_package
+from posttrain.text import first_line
 from posttrain.types import InputError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -88,7 +89,7 @@ def parquet_rows(path: Path) -> list[RawRow]:
         parts = (part.to_pylist(maps_as_pydicts=maps) for part in table.to_batches(max_chunksize=1000))
         rows = [from_arrow(row) for part in parts for row in part]
     except (pyarrow.ArrowException, OSError, KeyError) as error:  # KeyError: a map that has a key twice
-        raise InputError(f"{path}: not a Parquet file that can be read: {first_line(error)}") from None
+        raise InputError(f"{path}: not a Parquet file that can be read: {first_line(error).rstrip('.')}") from None
     return [checked_row(f"{path}:{i}", row) for i, row in enumerate(rows, start=1)]
 
 
@@ -107,13 +108,9 @@ def _as_written(value: Any) -> Any:
 
 def _is_ours(item: Any) -> bool:
     """Whether an object is a message, the schema of a tool, or a call."""
-    if not isinstance(item, dict):
-        return False
-    return (
-        bool(item.keys() & {"role", "from", "function"})
-        or item.keys() >= {"name", "parameters"}
-        or (item.keys() >= {"name", "arguments"})
-    )
+    keys = set(item) if isinstance(item, dict) else set()
+    named = "name" in keys and bool(keys & {"parameters", "arguments"})
+    return named or bool(keys & {"role", "from", "function"})
 
 
 def _without_nulls(value: Any) -> Any:

@@ -300,6 +300,6 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
 
 def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult, settings: dict[str, Any]) -> None:
     """`RUN/evaluations/SUITE.jsonl` (a line a task) and, last, `SUITE.json` (what it was and what it cost)."""
-    settings = settings | {"template_hash": lm.chat.template_hash}
+    settings = settings | {"template_hash": lm.chat.template.hash}
     evaluation = Evaluation(suite, Table(result.rows), lm.name, weights_hash(lm.source), settings)
     evaluation.write(run, Cost(seconds=result.seconds, tokens=result.tokens, flops=result.flops))

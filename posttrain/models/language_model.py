@@ -83,7 +83,7 @@ class LanguageModel:
         """Have the model that `save` writes end its answers where the chat template does, now that it was given and did
         not come with the model. Raises InputError for a template that writes no answers, or ends them by no token of
         this model."""
-        self.chat.check_given_template()
+        self.chat.template.check_given()
         generation = self.module.generation_config
         if generation is not None:
             eos = generation.eos_token_id

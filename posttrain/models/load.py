@@ -31,7 +31,8 @@ from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
 from posttrain.runs.folders import write_folder
 from posttrain.systems import need_package
-from posttrain.types import InputError
+from posttrain.text import first_line
+from posttrain.types import InputError, located
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -91,12 +92,10 @@ def load_model(
     if chat_template is None or template is None:
         return _language_model(name, module, tokenizer, folder, raw, device)
     put(tokenizer, template)
-    try:
+    with located(f"--chat-template {chat_template}"):
         lm = _language_model(name, module, tokenizer, folder, raw, device)
         lm.check_given_template()
-    except InputError as error:
-        raise InputError(f"--chat-template {chat_template}: {error}") from None
-    return lm
+        return lm
 
 
 def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
@@ -123,7 +122,7 @@ def _language_model(
     try:
         return LanguageModel(name, module, tokenizer, folder, raw=raw)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(f"--model {name}: cannot be used as it is configured: {_first_line(error)}") from error
+        raise InputError(f"--model {name}: cannot be used as it is configured: {first_line(error)}") from error
 
 
 def _device() -> str:
@@ -154,7 +153,7 @@ def _loaded(name: str, kind: Any, noun: str, trusted: bool) -> tuple[PreTrainedM
                 f"--model {name}: needs Python that it brings along (auto_map in its configuration); that is run only "
                 "with --trust-remote-code, and can do whatever you can: read it first"
             ) from None
-        raise InputError(f"--model {name}: cannot be loaded as a {noun}: {_first_line(error)}") from error
+        raise InputError(f"--model {name}: cannot be loaded as a {noun}: {first_line(error)}") from error
     _check_complete(name, loaded[1], noun)
     _check_numbers(name, loaded[0])
     return loaded[0], tokenizer, Path(folder)
@@ -195,7 +194,7 @@ def _config(name: str, file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"--model {name}: {file.name} cannot be read: {_first_line(error)}") from None
+        raise InputError(f"--model {name}: {file.name} cannot be read: {first_line(error)}") from None
     if not isinstance(found, dict):
         raise InputError(f"--model {name}: {file.name} holds no JSON object")
     return found
@@ -312,11 +311,7 @@ def _from_hub(repository: str, message: str, note: str | None = None, code: bool
         patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", *(["*.py"] if code else [])]
         folder = snapshot_download(repository, allow_patterns=patterns)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{message} ({_first_line(error)})") from error
+        raise InputError(f"{message} ({first_line(error)})") from error
     if note is not None:
         log.warning(note)
     return str(folder)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,8 +11,7 @@ from posttrain.chat.template_date import dated
 from posttrain.config import HeldOut, Recipe
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
 from posttrain.data.builtin import drop_overlap
-from posttrain.data.concat import check_one_kind
-from posttrain.data.formats import Loader, load_tasks
+from posttrain.data.formats import NEEDS, Loader, load_tasks
 from posttrain.methods import METHODS, WRITTEN
 from posttrain.recipes.load import Findings
 from posttrain.recipes.stages import START, StageSpec
@@ -146,7 +145,13 @@ def training_rows(stage: StageSpec) -> list[Row]:
             own = read(source.name, stage.columns, len(stage.data) > 1, name=stage.method)
         kinds[source.name] = KINDS[type(own[0])] if own else made
         rows += own
-    check_one_kind(kinds)
+    first = next(iter(kinds), "")
+    for name, kind in kinds.items():
+        if kind != kinds[first]:
+            raise InputError(
+                f"data: {name} has {NEEDS[kind]}, but {first} has {NEEDS[kinds[first]]}; sources that are pooled must "
+                "be of one kind"
+            )
     if (mix := stage.options.get("ptx_data")) is not None:
         rows += read(mix, name="sft")
     if (held_out := stage.options.get("eval_data")) is not None:

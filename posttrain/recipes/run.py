@@ -193,7 +193,7 @@ def _same_places(file: Path, config: Mapping[str, Any]) -> None:
 
 def _pool(stage: StageSpec, out: Path) -> None:
     """Write the rows of all sources of a stage to the one file that it reads, in the order in which they are named."""
-    from posttrain.data.concat import pooled_text
+    from posttrain.data.formats import pooled_text
 
     file = Path(stage.data_path(out))
     file.parent.mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ from posttrain.data.shapes import renamed, standardised
 from posttrain.rewards.registry import BUILTINS
 from posttrain.rewards.scorer import open_scorer
 from posttrain.text import printable, printable_json
-from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score
+from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score, located
 
 PROGRESS_SECONDS = 5.0
 COMPLETIONS = ("response", "output")
@@ -163,7 +163,5 @@ def _sample(row: Mapping[str, Any], where: str) -> Sample:
 def _messages(value: Any, where: str) -> tuple[Message, ...]:
     if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):
         raise InputError(f"{where} must be a string or a list of messages with 'role' and 'content'")
-    try:
+    with located(where):
         return tuple(Message.from_dict(message) for message in value)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None

@@ -68,7 +68,7 @@ def _rollout(chat: ChatFormat, plan: RolloutRequest, prompt_ids: tuple[int, ...]
         index=plan.index,
         sampling=plan.sampling,
         seed=plan.seed,
-        messages=chat.response_messages(completion.token_ids.tolist(), plan.task.tools),
+        messages=(chat.answer(completion.token_ids.tolist(), plan.task.tools).message,),
         segments=(Segment.of(prompt_ids, completion),),
         status=STATUS[completion.stop_reason],
         error="cancelled at the deadline" if completion.stop_reason == "cancelled" else None,

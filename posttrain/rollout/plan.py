@@ -10,7 +10,7 @@ import numpy as np
 from posttrain.chat import ChatFormat, Ids
 from posttrain.data.fitting import DoesNotFit, Fitted, fit
 from posttrain.rows import Tools
-from posttrain.types import InputError, Sampling, Task
+from posttrain.types import InputError, Sampling, Task, located
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,9 @@ def fitting_prompt(
     Raises DoesNotFit where the prompt leaves less than `new_tokens` of the model's context, and InputError for one that
     cannot be written."""
     where = task.where or f"{source}: task {task.id}"
-    try:
+    with located(where):
         prompt = task.prompt if environment_tools is None else chat.conversation(task.prompt)
         ids = chat.prompt_ids(prompt, environment_tools or task.tools)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
     n = len(ids)
     if n >= context:
         reason = f"the prompt has {chat.counted(n)} and the model's context is {context}"

@@ -42,7 +42,7 @@ def rollout_from_json(row: Mapping[str, Any], sampling: Sampling, chat: ChatForm
     if "messages" in row:
         messages = tuple(Message.from_dict(message) for message in row["messages"])
     else:
-        messages = chat.response_messages(rollout.sampled_ids)
+        messages = (chat.answer(rollout.sampled_ids).message,)
     rollout = replace(rollout, messages=messages, environment_reward=row.get("environment_reward"))
     steps = row.get("step_values")
     return rollout, Score(row["score"], row["parts"], row["reason"], None if steps is None else tuple(steps))

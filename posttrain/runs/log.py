@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import yaml
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from posttrain.runs.config import FILE, Change, Progress, compare
 from posttrain.runs.folders import sync, write_folder
 from posttrain.runs.rollouts import FOLDER, by_step, locate, to_disk
 from posttrain.systems import need_posix
+from posttrain.tool_calls import no_constant
 from posttrain.types import InputError
 
 CLOCK_SUFFIXES = ("_seconds", "_per_second", "_memory_bytes")
@@ -103,16 +104,12 @@ def read_file(path: Path) -> bytes | None:
 def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
     """A JSON object of ours. Raises InputError, which begins with `where`, for anything else."""
     try:
-        value = json.loads(data, parse_constant=_no_constant)
+        value = json.loads(data, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: damaged, it is no JSON ({' '.join(str(error).split())[:100]})") from None
     if not isinstance(value, dict):
         raise InputError(f"{where}: damaged, it holds no JSON object")
     return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def read_object(path: Path) -> dict[str, Any]:

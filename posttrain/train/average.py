@@ -22,6 +22,7 @@ from posttrain.models.load import UNLOADABLE, check_config, model_folder
 from posttrain.models.weights import DTYPES, rounded
 from posttrain.runs.log import RunLog, write_atomic
 from posttrain.runs.records import Cost, Lineage
+from posttrain.text import first_line
 from posttrain.train.settings import nothing_to_do, versions
 from posttrain.types import InputError
 
@@ -103,8 +104,7 @@ def _description(model: str, folder: Path, holds: Mapping[str, Path]) -> tuple[d
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokens = sorted(tokenizer.get_vocab().items())
     except UNLOADABLE as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{model}: configuration or tokenizer cannot be read: {reason}") from error
+        raise InputError(f"{model}: configuration or tokenizer cannot be read: {first_line(error)}") from error
     described: dict[str, Any] = {"the architecture": config.architectures}
     for key in HEADS:  # one shape of weights goes with many numbers of heads
         described[key] = getattr(config.get_text_config(), key, None)

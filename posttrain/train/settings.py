@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posttrain.chat.given import given_hash
+from posttrain.chat.given import template_hash, template_text
 from posttrain.config import TrainConfig
 from posttrain.console import info
 from posttrain.data.sources import data_files
@@ -50,9 +50,9 @@ def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with the hashes of the data files and the chat template they name, so that a resume notices changed
     content. Raises InputError where there is no such template."""
     hashes = {
-        key: (given_hash if source == "chat_template" else data_hash)(settings[source])
+        key: template_hash(template_text(given)) if source == "chat_template" else data_hash(given)
         for key, source in HASHES.items()
-        if settings.get(source) is not None
+        if (given := settings.get(source)) is not None
     }
     return settings | {key: value for key, value in hashes.items() if value is not None}
 

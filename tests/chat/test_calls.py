@@ -92,7 +92,7 @@ def test_the_style_is_what_the_template_writes(style: str, read: Reader) -> None
     """The call in the rendering of a message reads back as that message."""
     tokenizer = styled_tokenizer(style)
     chat = ChatFormat(tokenizer)
-    assert chat._template.call_style == CallStyle(read, True)
+    assert chat.template.call_style == CallStyle(read, True)
     call = {"id": "abcde1234" if style == "mistral" else "call00007", "type": "function", "function": ADD}
     messages = (Message("user", "q"), Message("assistant", "", tool_calls=(call,)))
     before, whole = (

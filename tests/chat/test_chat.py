@@ -263,12 +263,12 @@ def test_responses_decode_without_their_end() -> None:
     tok = tokenizer(CHATML)
     chat = ChatFormat(tok)
     ids = tok("4 <b>\n<|im_end|>", add_special_tokens=False)["input_ids"]
-    assert chat.response_messages(ids) == (Message("assistant", "4 <b>\n"),)
-    assert chat.response_messages(ids[:-1]) == (Message("assistant", "4 <b>\n"),)
-    assert chat.response_messages(()) == (Message("assistant", ""),)
+    assert (chat.answer(ids).message,) == (Message("assistant", "4 <b>\n"),)
+    assert (chat.answer(ids[:-1]).message,) == (Message("assistant", "4 <b>\n"),)
+    assert (chat.answer(()).message,) == (Message("assistant", ""),)
     newline = tok("\n", add_special_tokens=False)["input_ids"][0]
     ends_lines = ChatFormat(tok, end_ids_extra=[newline])
-    assert ends_lines.response_messages(ids[:-1]) == (Message("assistant", "4 <b>"),)
+    assert (ends_lines.answer(ids[:-1]).message,) == (Message("assistant", "4 <b>"),)
 
 
 def test_a_tokenizer_that_puts_a_space_before_text_does_not_put_it_before_answers() -> None:

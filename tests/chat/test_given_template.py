@@ -69,7 +69,7 @@ def test_hermes_writes_system_tools_calls_and_results() -> None:
         Message("tool", "0 left"),
         Message("assistant", "Done."),
     )
-    text = hermes()._template.render(messages, (TOOL,), False)
+    text = hermes().template.render(messages, (TOOL,), False)
     tools, *turns = text.split("<|im_start|>")[1:]
     assert tools.startswith("system\nBe brief.\n\n") and f"<tools>\n{json.dumps(TOOL)}\n</tools>" in tools
     assert turns == [
@@ -83,7 +83,7 @@ def test_hermes_writes_system_tools_calls_and_results() -> None:
 
 def test_hermes_is_plain_chatml_without_tools() -> None:
     messages = (Message("user", "Hi"), Message("assistant", "Ho"), Message("developer", "Stop"), Message("user", "!"))
-    assert hermes()._template.render(messages, (), True) == (
+    assert hermes().template.render(messages, (), True) == (
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n<|im_start|>system\nStop<|im_end|>\n"
         "<|im_start|>user\n!<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -108,9 +108,9 @@ def test_hermes_drops_nothing_and_never_rewrites_a_turn(first: str) -> None:
 
 def test_a_call_in_hermes_is_read_back() -> None:
     chat = hermes()
-    turn = chat._template.turn((Message("user", "u"), Message("assistant", "", tool_calls=(call("fig"),))), 1, (TOOL,))
+    turn = chat.template.turn((Message("user", "u"), Message("assistant", "", tool_calls=(call("fig"),))), 1, (TOOL,))
     assert turn is not None
-    answer = chat.answer(chat._template.turn_ids(turn), (TOOL,))
+    answer = chat.answer(chat.template.turn_ids(turn), (TOOL,))
     assert answer.fault is None and [dict(c) for c in answer.message.tool_calls] == [call("fig")]
 
 

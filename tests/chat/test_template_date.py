@@ -48,7 +48,7 @@ def day(monkeypatch: pytest.MonkeyPatch) -> Callable[[date], None]:
     monkeypatch.delenv(VARIABLE, raising=False)
 
     def turn(to: date) -> None:
-        monkeypatch.setattr(template_date, "today", lambda: to)
+        monkeypatch.setattr(template_date, "date", type("Day", (date,), {"today": staticmethod(lambda: to)}))
 
     turn(MONDAY)
     return turn

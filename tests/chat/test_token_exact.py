@@ -251,7 +251,7 @@ def test_an_answer_that_the_template_writes_differently_stays_as_it_was_sampled(
     """Llama 3 trims contents: the row keeps the blanks that were sampled."""
     tokenizer, chat = made("llama3")
     sampled = (*tokenizer(" a\n", add_special_tokens=False)["input_ids"], chat.turn_end)
-    said = chat.response_messages(sampled)
+    said = (chat.answer(sampled).message,)
     between = chat.continuation_ids((Message("user", "q"), *said), sampled, (Message("user", "r"),))
     assert said == (Message("assistant", " a\n"),) and between is not None
     assert tokenizer.decode(between) == (

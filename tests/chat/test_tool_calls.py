@@ -11,8 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from posttrain.chat import ChatFormat
-from posttrain.data.concat import pooled_text
-from posttrain.data.formats import load_preferences, load_sft
+from posttrain.data.formats import load_preferences, load_sft, pooled_text
 from posttrain.data.tables import from_arrow
 from posttrain.engine.endpoint import _wire
 from posttrain.models.tiny import tiny_tokenizer

@@ -16,11 +16,16 @@ from posttrain.data.builtin import builtin_tasks, drop_overlap, parse_gym
 from posttrain.data.check import Overlap, Spread, check_data, format_report
 from posttrain.data.formats import load_preferences, load_prompts, load_sft, load_tasks
 from posttrain.data.gym_items import distinct_items, make_dataset
-from posttrain.data.readers import read_rows
+from posttrain.data.readers import iter_rows
 from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, TextRow
 from posttrain.types import InputError, Message, Task
 
 DRAWN = builtin._drawn
+
+
+def read_rows(source: str) -> list[tuple[dict[str, Any], str]]:
+    """Columns and place of every row."""
+    return [(row.checked(), row.where) for row in iter_rows(source)]
 
 
 def user(text: str) -> dict[str, str]:

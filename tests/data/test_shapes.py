@@ -19,9 +19,16 @@ from posttrain.config import AdversarialConfig, CheckDataConfig, EvalConfig, Rec
 from posttrain.data import raw
 from posttrain.data.builtin import builtin_tasks
 from posttrain.data.check import check_data
-from posttrain.data.concat import pooled_text
-from posttrain.data.formats import load_feedback, load_judged, load_preferences, load_prompts, load_sft, load_tasks
-from posttrain.data.readers import iter_rows, read_rows
+from posttrain.data.formats import (
+    load_feedback,
+    load_judged,
+    load_preferences,
+    load_prompts,
+    load_sft,
+    load_tasks,
+    pooled_text,
+)
+from posttrain.data.readers import iter_rows
 from posttrain.data.sources import parse_source, split_sources, weighted
 from posttrain.rewards.code.reward import code
 from posttrain.rewards.math.reward import math
@@ -30,6 +37,11 @@ from posttrain.rows import CompletionRow, MessagesRow, PreferenceRow, StepwiseRo
 from posttrain.train.settings import data_hash
 from posttrain.types import InputError, Message
 from tests.recipe_helpers import check_stages
+
+
+def read_rows(source: str) -> list[tuple[dict[str, Any], str]]:
+    """Columns and place of every row."""
+    return [(row.checked(), row.where) for row in iter_rows(source)]
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from posttrain.cli.main import main
 from posttrain.config import AverageConfig, RunConfig
-from posttrain.data.concat import pooled_text
+from posttrain.data.formats import pooled_text
 from posttrain.models import load_model
 from posttrain.models.load import model_folder
 from posttrain.recipes.load import load_recipe

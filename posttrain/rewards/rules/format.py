@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from json import dumps, loads
-from math import isinf
-from typing import Any, NoReturn
+from typing import Any
 
+from posttrain.expressions import finite
 from posttrain.rewards.extract import strip_thinking
+from posttrain.tool_calls import distinct_keys
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 HEADING = re.compile(r"(#+)(.*)")
@@ -142,7 +143,7 @@ def without_invisible(text: str) -> str:
 def strict_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError for none, NaN, Infinity, a number that a double cannot hold and a key
     that occurs twice; RecursionError for what is nested too deeply."""
-    return loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_distinct_keys)
+    return loads(text, parse_constant=finite, parse_float=finite, object_pairs_hook=distinct_keys)
 
 
 def fenced_blocks(text: str) -> list[str]:
@@ -163,22 +164,6 @@ def languages() -> tuple[str, ...]:
     import py3langid
 
     return tuple(sorted(code for code, _ in py3langid.rank("")))
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _finite(number: str) -> float:
-    if isinf(value := float(number)):
-        raise ValueError(f"{number} is too large")
-    return value
-
-
-def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("an object names a key twice")
-    return found
 
 
 @cache
