@@ -125,12 +125,8 @@ async def maybe_await(result: Any) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_wait_for(result))
+        return asyncio.run(maybe_await(result))
     return await result
-
-
-async def _wait_for(awaitable: Any) -> Any:
-    return await awaitable
 
 
 def as_list(returned: Any, length: int) -> list[Any]:

@@ -24,12 +24,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from posttrain.sandbox.bubblewrap import HELP, UNSAFE, bubblewrap_arguments, draw_uid, library_path
 from posttrain.sandbox.seccomp import filter_program
 from posttrain.systems import need_posix, system_name
 from posttrain.types import InputError
+from posttrain.workers.pool import Closing
 from posttrain.workers.supervisor import children_of
 
 START_SECONDS = 20.0
@@ -83,7 +84,7 @@ class Forged(BoxLost):
     """A line that no request asked for, or an answer without the nonce of its call."""
 
 
-class Box:
+class Box(Closing):
     """One sandbox, seen from outside; `side` is `candidate` or `suite`. Not for use by two threads at once.
 
     Raises InputError where it does not start."""
@@ -162,12 +163,6 @@ class Box:
             self._init = _first_process(info, deadline)
             if self._init is not None:
                 self._ours.callback(os.close, self._init)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def send(self, request: Mapping[str, Any], deadline: float) -> None:
         """Raises BoxLost; Forged where something has been said that nobody asked for."""

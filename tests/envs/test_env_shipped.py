@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from posttrain.envs.episode import Episode
 from posttrain.envs.pool import EnvPool, Reply
+from posttrain.envs.server import Episode
 from posttrain.envs.shipped.calculator import MAX_CHARACTERS, Calculator, value_of, written
 from posttrain.envs.shipped.guess_number import GuessNumber, GuessNumberTool
 from posttrain.envs.shipped.python import Python

@@ -9,13 +9,14 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Self
+from typing import Any
 
 from posttrain.data.columns import parsed_list
 from posttrain.rewards.code.blocks import Reading, candidate_sources, finished, python_of
 from posttrain.sandbox.box import Box, BoxLost, Forged, OutOfTime
 from posttrain.sandbox.guest.plain import NotPlain, encode
 from posttrain.sandbox.guest.shown import SECONDS
+from posttrain.workers.pool import Closing
 
 OUTPUT_BYTES = 1 << 20
 """What a program may write to its standard output."""
@@ -139,7 +140,7 @@ class Grader:
         return status == 0 and _lines(output.decode(errors="replace")) == _lines(expected)
 
 
-class Candidate:
+class Candidate(Closing):
     """A function in a box, which is made anew when it is lost."""
 
     def __init__(self, sources: Sequence[Reading], entry_point: str, grader: Grader) -> None:
@@ -148,12 +149,6 @@ class Candidate:
         self._box: Box | None = None
         self._usable = bool(sources)  # False once the code did not load, or has forged a line
         self._forged = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._drop()
 
     def reply(self, args: Any, kwargs: Any) -> list[Any]:
         """What the candidate says to one call, see `inside.candidate.call`; `["lost"]` if nothing. All are trees."""
@@ -201,9 +196,9 @@ class Candidate:
     def _note(self, lost: BoxLost) -> None:
         if isinstance(lost, Forged):
             self._forged, self._usable = True, False
-        self._drop()
+        self.close()
 
-    def _drop(self) -> None:
+    def close(self) -> None:
         if self._box is not None:
             self._box.close()
             self._box = None
