@@ -168,7 +168,6 @@ class Episode:
         return {"messages": [{"role": "user", "content": cut(said)}], "done": self._done()}
 
     def _use(self, call: Mapping[str, Any]) -> str:
-        """The result of one tool call, or what is wrong with it."""
         try:
             name, arguments = read_call(call, self._schemas)
             return result_text(self._call(name, **arguments))
@@ -238,6 +237,5 @@ def reset_arguments(parameters: Mapping[str, inspect.Parameter], columns: Mappin
 
 
 def required_names(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
-    """Parameters that must be filled."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [name for name, p in parameters.items() if p.kind in named and p.default is p.empty]

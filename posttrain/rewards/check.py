@@ -28,7 +28,6 @@ class RewardCheck(Closing):
         )
 
     def close(self) -> None:
-        """End the worker."""
         self._here.close()
         self._worker.close()
 

@@ -140,7 +140,6 @@ class Spec:
 
     @property
     def builtins(self) -> list[tuple[Expression, Builtin]]:
-        """The built-ins inside, with where they stand."""
         return [(part, BUILTINS[part.target]) for part in self.expression.walk() if part.target in BUILTINS]
 
     @property

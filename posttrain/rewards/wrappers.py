@@ -252,7 +252,6 @@ def _residual(rows: Sequence[Values], samples: Sequence[Sample], unit: str) -> l
 
 
 def length_of(sample: Sample, unit: str) -> int:
-    """Raises ValueError where tokens are asked for and not known."""
     return len(units(sample.text, sample.completion_ids, unit))
 
 

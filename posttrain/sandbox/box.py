@@ -39,15 +39,7 @@ END_SECONDS = 2.0
 """What bubblewrap may take to end after its processes have."""
 LINE_BYTES = 1 << 20
 """The longest line that is read from a box."""
-LIMITS: Mapping[str, int] = {
-    "AS": 512 << 20,
-    "CORE": 0,
-    "FSIZE": 16 << 20,
-    "MEMLOCK": 0,
-    "MSGQUEUE": 0,
-    "NOFILE": 64,
-    "NPROC": 16,
-}
+LIMITS = {"AS": 512 << 20, "CORE": 0, "FSIZE": 16 << 20, "MEMLOCK": 0, "MSGQUEUE": 0, "NOFILE": 64, "NPROC": 16}
 """Limits by their names without RLIMIT_: bytes, or counts. NPROC counts threads too."""
 ELSEWHERE = ("CORE", "FSIZE", "NOFILE")
 """Those of them that other systems than Linux have and mean alike."""
@@ -299,7 +291,6 @@ def _first_process(info: int, deadline: float) -> int | None:
 
 @cache
 def compiled(side: str) -> list[tuple[str, Any]]:
-    """The modules that run inside, in the order of their imports."""
     folder = Path(__file__).parent / "guest"
     return [
         (f"{INSIDE}.{name}", compile((folder / f"{name}.py").read_text(), f"<{name}>", "exec", dont_inherit=True))

@@ -62,8 +62,6 @@ def _beside_loop(call: Callable[[], T]) -> T:
 
 
 class Closing:
-    """What is closed at the end of a `with`."""
-
     def __enter__(self) -> Self:
         return self
 
@@ -146,7 +144,6 @@ class WorkerPool(Closing):
                 raise
 
     def check_open(self) -> None:
-        """Raise RunFailed if the pool is closed."""
         if self.closed:
             raise RunFailed(self._closed)
 
@@ -158,7 +155,6 @@ class WorkerPool(Closing):
                 worker.kill()  # wakes the thread that waits for it
 
     def close(self) -> None:
-        """End the workers; idempotent."""
         self.closed = True
         for worker in self._slots:
             if worker is not None:

@@ -21,14 +21,12 @@ class Game:
         self._begin(low)
 
     def reset(self, secret: int | None = None, seed: int = 0) -> str:
-        """Choose the number and say what is asked."""
         self._begin(random.Random(seed).randint(self._low, self._high) if secret is None else int(secret))
         if not self._low <= self._secret <= self._high:
             raise ValueError(f"the secret {self._secret} is not from {self._low} to {self._high}")
         return f"Guess my number from {self._low} to {self._high}. You have {self._left} guesses."
 
     def get_reward(self) -> float:
-        """1.0 if the number was found."""
         return float(self._found)
 
     def _begin(self, secret: int) -> None:
@@ -55,7 +53,6 @@ class GuessNumber(Game):
     ValueError for a secret outside it."""
 
     def reply(self, text: str) -> str:
-        """Judge the guess in an answer."""
         numbers = INTEGER.findall(text)
         return self._judge(int(numbers[-1]) if numbers else None)
 

@@ -13,7 +13,7 @@ from posttrain.types import InputError
 class Gym:
     """The question is the prompt and the item the column `entry`, as `--data reasoning-gym:NAME` gives them.
 
-    Reward: that of `rewards.gym.reasoning_gym` for the last answer, 1.0 or 0.0. With `tries` above 1 a wrong answer is
+    Reward: that of `rewards.reasoning_gym` for the last answer, 1.0 or 0.0. With `tries` above 1 a wrong answer is
     told to be wrong and may be mended. Raises InputError for fewer than one try, and what the verifier raises."""
 
     def __init__(self, *, tries: int = 1) -> None:
@@ -25,15 +25,12 @@ class Gym:
         self._reward = 0.0
 
     def reset(self, entry: Mapping[str, Any]) -> None:
-        """Keep the item."""
         self._entry, self._left, self._reward = entry, self._tries, 0.0
 
     def reply(self, text: str) -> str | None:
-        """Judge an answer; None when it was right or the last."""
         self._reward = reasoning_gym(text, self._entry)
         self._left -= 1
         return None if self._reward or not self._left else "That is not right. Try again."
 
     def get_reward(self) -> float:
-        """What the last answer earned."""
         return self._reward

@@ -30,7 +30,6 @@ class Rooms:
         self._begin((0, 0), (0, 0), (0, 0))
 
     def reset(self, seed: int = 0) -> str:
-        """Place everything and say where the game begins."""
         places = [(x, y) for x in range(self._size[0]) for y in range(self._size[1])]
         self._begin(*random.Random(seed).sample(places, 3))
         return (
@@ -39,7 +38,6 @@ class Rooms:
         )
 
     def reply(self, text: str) -> str:
-        """Do what an answer says and tell what is seen."""
         lines = text.strip().splitlines()
         said = self._do(" ".join(lines[-1].lower().strip(" .!`\"'").split()) if lines else "")
         self._used += 1
@@ -47,7 +45,6 @@ class Rooms:
         return said
 
     def get_reward(self) -> float:
-        """The share of the commands used that were needed, if the door is open."""
         return self._best / self._used if self._open else 0.0
 
     def _begin(self, start: Place, key: Place, door: Place) -> None:
@@ -84,11 +81,12 @@ class Rooms:
         return {way: (x, y) for way, (x, y) in around.items() if 0 <= x < width and 0 <= y < height}
 
     def _look(self) -> str:
-        seen = [
-            *(["There is a key."] if self._here == self._key and not self._has_key else []),
-            *(["There is a locked door."] if self._here == self._door else []),
-        ]
-        return " ".join([f"Exits: {', '.join(self._exits())}.", *seen])
+        seen = [f"Exits: {', '.join(self._exits())}."]
+        if self._here == self._key and not self._has_key:
+            seen.append("There is a key.")
+        if self._here == self._door:
+            seen.append("There is a locked door.")
+        return " ".join(seen)
 
 
 def distance(one: Place, other: Place) -> int:

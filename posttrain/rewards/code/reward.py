@@ -93,8 +93,10 @@ class Grader:
         return box
 
     def functions(self, sources: Sequence[Reading], entry_point: str, cases: Sequence[Mapping[str, Any]]) -> list[bool]:
-        """Which cases the function passes."""
-        tests = [(_tree(_get(case, "args", [])), _tree(case.get("kwargs") or {}), _expected(case)) for case in cases]
+        tests = [
+            (_tree(_get(c, "args", [])), _tree(c.get("kwargs") or {}), canonical(_tree(_get(c, "expected"))))
+            for c in cases
+        ]
         with Candidate(sources, entry_point, self) as candidate:
             passed = [candidate.gives(*test) for test in tests]
             return passed if candidate.honest() else [False] * len(tests)
@@ -107,7 +109,8 @@ class Grader:
     def suite(self, sources: Sequence[Reading], entry_point: str, preamble: str, test: str) -> float:
         """The share of the suite's tests that pass. Raises ValueError for a suite that is at fault, RuntimeError where
         its process is lost."""
-        request = {"prompt": preamble, "test": test, "entry_point": entry_point, "cpu_seconds": int(self._cpu()) + 1}
+        cpu_seconds = int((TOTAL + 1) * self._seconds) + 1
+        request = {"prompt": preamble, "test": test, "entry_point": entry_point, "cpu_seconds": cpu_seconds}
         runner = suite_runner(self._unsafe)
         called = False
         with Candidate(sources, entry_point, self) as candidate:
@@ -125,9 +128,6 @@ class Grader:
             if not called:
                 raise ValueError(f"the column 'test' is at fault: none of its tests calls {entry_point}")
             return passed / total if candidate.honest() else 0.0
-
-    def _cpu(self) -> float:
-        return (TOTAL + 1) * self._seconds
 
     def _program(self, sources: Sequence[Reading], stdin: str, expected: str) -> bool:
         try:
@@ -168,7 +168,6 @@ class Candidate(Closing):
         return ["lost"]
 
     def gives(self, args: Any, kwargs: Any, expected: str) -> bool:
-        """Whether a call returns this canonical text."""
         match self.reply(args, kwargs):
             case ["returned", value, _]:
                 return canonical(value) == expected
@@ -248,7 +247,6 @@ class SuiteRunner:
 
 @cache
 def suite_runner(allow_unsafe: bool) -> SuiteRunner:
-    """The runner of this process."""
     runner = SuiteRunner(allow_unsafe)
     atexit.register(runner.close)
     return runner
@@ -296,10 +294,6 @@ def _get(case: Mapping[str, Any], name: str, *default: Any) -> Any:
     if default:
         return default[0]
     raise ValueError(f"a case has no {name!r} (or '{name}_literal'); it has {', '.join(case) or 'nothing'}")
-
-
-def _expected(case: Mapping[str, Any]) -> str:
-    return canonical(_tree(_get(case, "expected")))
 
 
 def _text(case: Mapping[str, Any], name: str) -> str:

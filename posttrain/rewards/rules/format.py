@@ -54,7 +54,7 @@ def json(response: str, *, schema: Mapping[str, Any] | bool | str | None = None)
     on a schema that is none.
     Source: RFC 8259; JSON Schema (draft 2020-12 unless `$schema` says otherwise), checked by `jsonschema`."""
     text = strip_thinking(response).strip()
-    blocks = fenced_blocks(text)
+    blocks = ["\n".join(block) for block in _split_fences(text)[1]]
     for candidate in [text, *blocks] if len(blocks) == 1 else [text]:
         try:
             value = strict_json(candidate)
@@ -145,11 +145,6 @@ def strict_json(text: str) -> Any:
     return loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_distinct_keys)
 
 
-def fenced_blocks(text: str) -> list[str]:
-    """The contents of every closed code block."""
-    return ["\n".join(block) for block in _split_fences(text)[1]]
-
-
 def detect_language(text: str) -> str:
     """The ISO 639-1 code of the likeliest language."""
     import py3langid  # it reads a model of 4 MB
@@ -159,7 +154,6 @@ def detect_language(text: str) -> str:
 
 @cache
 def languages() -> tuple[str, ...]:
-    """The codes that `detect_language` gives."""
     import py3langid
 
     return tuple(sorted(code for code, _ in py3langid.rank("")))
