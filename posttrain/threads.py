@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import warnings
 
 
 def usable_cores() -> int:
@@ -25,12 +26,15 @@ def configure_threads() -> None:
       does not survive.
     - `HF_HUB_DISABLE_TELEMETRY=1`: nothing about a run leaves the machine.
 
+    tqdm's advice to install widgets in a notebook is silenced: the bars of other libraries are off.
+
     It also lets this process keep memory that it has freed, for its own next step.
     """
     _keep_freed_memory()
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def _keep_freed_memory() -> None:

@@ -127,11 +127,13 @@ class Evaluation(records.Evaluation):
     def __str__(self) -> str:
         return f"{self.table}\n95% intervals over n tasks"
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         return self.table._repr_html_()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Runs side by side. `data` is what `compare.json` holds, `runs` the runs by name, `path` the folder where the
     comparison and its page were written, None where they were not."""
@@ -176,6 +178,8 @@ class Comparison:
     def __str__(self) -> str:
         tables = [f"{title}\n{table}" for title, table in self.tables.items()]
         return "\n\n".join([*tables, "\n".join(f"- {sentence}" for sentence in self.sentences)])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         tables = [f"<h4>{escape(title)}</h4>{table._repr_html_()}" for title, table in self.tables.items()]

@@ -11,7 +11,7 @@ from posttrain.config import EvalConfig
 from posttrain.report.words import summary
 from posttrain.runs.comparison import read_comparison
 from posttrain.runs.reader import Run
-from posttrain.runs.records import is_graded
+from posttrain.runs.records import Lineage, is_graded
 from posttrain.stats import estimate
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def trained(out: Path) -> dict[str, Any]:
 def made_data(out: Path, file: str) -> dict[str, Any]:
     """A run that made data: the file, how many rows it has from how many tasks, and what was left out, by why."""
     run = Run(out)
-    made = run.lineage
+    made = run.lineage or Lineage()
     counts = {name: getattr(made, name) for name in ("rows", "of_tasks", "dropped")}
     return {"out": out, "data": out / file, **counts, "cost": run.cost, "events": run.events}
 
@@ -74,8 +74,8 @@ def compared(out: Path) -> dict[str, Any]:
 def scored(lines: str) -> dict[str, Any]:
     """The scores, which were written as lines, and their mean over the rows that have one."""
     scores = [json.loads(line) for line in lines.splitlines()]
-    values = [row["score"] for row in scores if row["score"] is not None]
-    return {"scores": scores, "mean": estimate(values), "failed": sum(row["error"] is not None for row in scores)}
+    failed = sum(row["error"] is not None for row in scores)
+    return {"scores": scores, "mean": estimate(row["score"] for row in scores), "failed": failed}
 
 
 def checked(report: Report, tokens: TokenReport | None) -> dict[str, Any]:

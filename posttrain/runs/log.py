@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 from posttrain.runs.config import FILE, Change, Progress, compare
 from posttrain.runs.folders import sync, write_folder
-from posttrain.runs.rollouts import FOLDER, locate, to_disk
+from posttrain.runs.rollouts import FOLDER, by_step, locate, to_disk
 from posttrain.systems import need_posix
 from posttrain.types import InputError
 
@@ -78,9 +78,9 @@ def read_recorded(path: Path, read: Callable[[dict[str, Any]], object]) -> list[
     return rows
 
 
-def read_rollouts(out: Path, read: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
-    """`read_recorded` of a run's `rollouts.jsonl`; `segments_of` reads the token rows of each."""
-    return read_recorded(out / ROLLOUTS, lambda row: read(locate(row, out)))
+def read_rollouts(out: Path, read: Callable[[dict[str, Any]], object]) -> dict[int, list[dict[str, Any]]]:
+    """`read_recorded` of a run's `rollouts.jsonl` by step; `segments_of` reads the token rows of each."""
+    return by_step(read_recorded(out / ROLLOUTS, lambda row: read(locate(row, out))))
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:

@@ -67,6 +67,14 @@ def locate(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     return row
 
 
+def by_step(rows: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """The rows of each step, in order."""
+    steps: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        steps.setdefault(row["step"], []).append(row)
+    return steps
+
+
 def segments_of(row: Mapping[str, Any]) -> tuple[Segment, ...]:
     """The token rows of a line that was located. Raises KeyError, TypeError or ValueError for what are none."""
     return tuple(_stored(s) if "file" in s else _listed(s) for s in row["segments"])

@@ -135,9 +135,7 @@ class Distill(Stage):
 
     def rewind(self, log: RunLog, step: int) -> None:
         """Recorded steps past the checkpoint are trained on again as they are, not sampled again."""
-        steps: dict[int, list[dict[str, Any]]] = {}
-        for row in read_rollouts(log.out, self._read):
-            steps.setdefault(row["step"], []).append(row)
+        steps = read_rollouts(log.out, self._read)
         whole = {n: rows for n, rows in steps.items() if len(rows) == len(self._planned(n)[0])}
         log.keep_rollouts(whole)
         self.recorded = {n: rows for n, rows in whole.items() if n > step}

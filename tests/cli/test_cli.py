@@ -252,7 +252,7 @@ def test_sigterm_interrupts_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_a_handler_of_whoever_calls_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_method", lambda method: lambda config: signal.getsignal(signal.SIGTERM) != mine)
+    monkeypatch.setattr(cli, "_method", lambda _: lambda _: cli.Done(signal.getsignal(signal.SIGTERM) != mine))
 
     def mine(*_: object) -> None:
         """Nothing."""
@@ -283,9 +283,9 @@ def test_a_fault_of_ours_shows_its_traceback(
 def test_a_command_that_succeeds_exits_0(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[SftConfig] = []
 
-    def train(config: SftConfig) -> int:
+    def train(config: SftConfig) -> cli.Done:
         seen.append(config)
-        return 0
+        return cli.Done()
 
     monkeypatch.setattr(cli, "_method", lambda method: train)
     assert cli.main(["sft", *STARTS, "--seed", "3"]) == 0

@@ -6,7 +6,7 @@ import io
 import json
 import shlex
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from posttrain.runs.records import Cost, Evaluation
 from posttrain.runs.table import Table
 from posttrain.types import RunFailed, RunPaused
 from tests.conftest import serve
+from tests.servers.critic import Critic
 
 TINY = "--model tiny-random --max-steps 1 --batch-size 2"
-SAMPLED = "--max-new-tokens 2 --engine-slots 8"
+SAMPLED = "--max-new-tokens 2"
 REWARD = "--reward length(max_length=3)"
 SEARCH = "--rounds 1 --samples 2 --prompts 2 --edit-steps 1 --edit-tries 1"
 KEPT = "--truncated keep"
@@ -100,15 +101,13 @@ def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 def test_every_command_has_a_line() -> None:
-    assert set(LINES) == set(configs.commands())
+    assert set(LINES) == set(cli._commands())
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_every_command_answers_with_one_object(
-    name: str, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_answers_with_one_object(name: str, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\n/reset\nagain\n")))
-    with contextmanager(serve)("critic", tmp_path / "requests.jsonl") if name == "revise" else nullcontext() as critic:
+    with serve(Critic) if name == "revise" else nullcontext() as critic:
         found = ask(LINES[name].replace("URL", critic.url if critic else ""))
     assert (found["exit_code"], found["error"], found["command"]) == (0, None, name)
     assert HAS.get(name, TRAINED) <= found.keys()

@@ -110,14 +110,16 @@ def test_an_evaluation_that_was_not_kept_says_how_to_keep_it() -> None:
 def test_a_recipe_and_a_comparison_name_a_model_to_talk_to(tmp_path: Path) -> None:
     for name in ("start", "sft", "rl"):
         (tmp_path / name / ("model" if name != "start" else "evaluations")).mkdir(parents=True)
-    (tmp_path / "compare.json").write_text(json.dumps({"stages": {"start": {}, "sft": {}, "rl": {}}}))
+    stage = {"parent": None, "evaluations": {}, "seconds": 1, "tokens": 1, "flops": 1}
+    compared = {"stages": dict.fromkeys(("start", "sft", "rl"), stage), "contrasts": []}
+    (tmp_path / "compare.json").write_text(json.dumps(compared))
     recipe = configs.RunConfig(recipe="r", out=tmp_path)
     assert commands(after(recipe)) == [["chat", str(tmp_path / "rl")]]
     leads = {"held_out": {"of": "sft", "comparisons": 2, "others": []}}
-    (tmp_path / "compare.json").write_text(json.dumps({"stages": {"start": {}, "sft": {}, "rl": {}}, "leads": leads}))
+    (tmp_path / "compare.json").write_text(json.dumps(compared | {"leads": leads}))
     assert commands(after(recipe)) == [["chat", str(tmp_path / "sft")]]  # it scored highest
-    compared = configs.CompareConfig(runs=(tmp_path / "sft", tmp_path / "rl"), out=tmp_path / "c")
-    assert commands(after(compared)) == [["chat", str(tmp_path / "rl")]]
+    comparison = configs.CompareConfig(runs=(tmp_path / "sft", tmp_path / "rl"), out=tmp_path / "c")
+    assert commands(after(comparison)) == [["chat", str(tmp_path / "rl")]]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_the_data_is_what_the_script_makes(make: ModuleType) -> None:
 def test_a_data_file_is_right_and_used(file: Path) -> None:
     report = check_data(str(file))
     assert report.ok and report.duplicates == 0 and 20 <= report.rows <= 200, report.problems
-    users = [user.read_text(encoding="utf-8") for user in (*EXAMPLES.glob("*.yaml"), ROOT / "README.md")]
+    users = [user.read_text(encoding="utf-8") for user in (*EXAMPLES.glob("*.yaml"), ROOT / "docs" / "start.md")]
     assert any(f"data/{file.name}" in text for text in users)
 
 

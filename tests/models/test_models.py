@@ -42,8 +42,8 @@ def distinct_tokens(trees: Sequence[Tree]) -> int:
     """Distinct prefixes before a row's first trained token, counted in a set, and what follows them in each row."""
     prefixes: set[tuple[int, ...]] = set()
     rest = 0
-    for ids, free in (row for tree in trees for row in tree.rows()):
-        prefixes |= {tuple(ids[: i + 1].tolist()) for i in range(free)}
+    for ids, free in ((tuple(ids.tolist()), free) for tree in trees for ids, free in tree.rows()):
+        prefixes |= {ids[: i + 1] for i in range(free)}
         rest += len(ids) - free
     return len(prefixes) + rest
 

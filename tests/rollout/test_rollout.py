@@ -279,7 +279,7 @@ def test_records_are_read_as_they_were(tiny: LanguageModel, tmp_path: Path) -> N
     pairs = [(rollout, values[k % 3]) for k, rollout in enumerate(rollouts)]
     with RunLog(tmp_path / "run", {}, resume=False) as log:
         log.rollouts(rollout_to_json(7, rollout, value, advantage=-0.7) for rollout, value in pairs)
-    rows = read_rollouts(log.out, lambda row: None)
+    rows = read_rollouts(log.out, lambda row: None)[7]
     assert [rollout_from_json(row, sampling, tiny.chat) for row in rows] == pairs
     assert (rows[0]["step"], rows[0]["task"], rows[0]["text"], rows[0]["advantage"]) == (7, "a", rollouts[0].text, -0.7)
     (row, *_) = Run(log.out).rollouts(step=7)

@@ -46,7 +46,8 @@ def test_what_is_recorded_is_read_back(log: RunLog, vocabulary: int) -> None:
     odd = Segment.of((1,), Completion((2,), (-0.1,), (7,), "stop", KeptTokens.of([[2]])))  # type: ignore[arg-type]
     rows = [row(3, wide, PLAIN), row(3, odd), row(3)]
     log.rollouts(rows)
-    assert [segments_of(line) for line in read_rollouts(log.out, lambda line: None)] == [r["segments"] for r in rows]
+    lines = read_rollouts(log.out, lambda line: None)
+    assert [segments_of(line) for line in lines[3]] == [r["segments"] for r in rows]
     first, second, _ = read_jsonl(log.out / "rollouts.jsonl")
     assert first["segments"][0] == {"file": "rollouts/000003.npz", "start": 0, "stop": 85}
     assert second["segments"] == [{"file": "rollouts/000003.npz", "start": 85, "stop": 87}]
@@ -76,7 +77,7 @@ def test_a_step_that_goes_takes_its_file_with_it(log: RunLog) -> None:
     log.keep_rollouts({1, 10})
     assert sorted(file.name for file in (log.out / "rollouts").iterdir()) == ["000001.npz", "000010.npz"]
     log.rollouts([row(2, truncated(5))])
-    found = {line["step"]: segments_of(line) for line in read_rollouts(log.out, lambda line: None)}
+    found = {n: segments_of(line) for n, (line,) in read_rollouts(log.out, lambda line: None).items()}
     assert found == {1: (truncated(1),), 10: (truncated(10),), 2: (truncated(5),)}
 
 

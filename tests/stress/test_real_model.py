@@ -54,11 +54,11 @@ def test_greedy_takes_the_best_token(smollm2: LanguageModel) -> None:
         with torch.no_grad():
             row = torch.tensor([[*request.prompt_ids, *completion.token_ids.tolist()]])
             logits = smollm2.module(input_ids=row).logits[0, len(request.prompt_ids) - 1 : -1]
-        drawn = torch.tensor(completion.token_ids)
+        drawn = torch.tensor(completion.token_ids.tolist())
         chosen = logits.gather(1, drawn[:, None])[:, 0]
         assert float((logits.amax(-1) - chosen).max()) <= 1e-4, f"prompt {request.id}"
         expected = chosen - logits.logsumexp(-1)
-        torch.testing.assert_close(torch.tensor(completion.sampler_logprobs), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(torch.tensor(completion.sampler_logprobs.tolist()), expected, rtol=0, atol=1e-4)
         ended = completion.token_ids[-1] in smollm2.chat.end_ids
         assert completion.stop_reason == ("stop" if ended else "length")
         assert not smollm2.chat.end_ids & set(completion.token_ids[:-1].tolist())
@@ -69,7 +69,7 @@ def test_greedy_equals_generate(smollm2: LanguageModel, prompt: int) -> None:
     """The same 20 prompts x 64 tokens by `generate` itself; a difference counts unless the two best logits tie there
     to 1e-4."""
     request = Request(0, smollm2.chat.prompt_ids(PROMPTS[prompt]), Sampling(64, temperature=0.0))
-    got = dict(LocalEngine(smollm2).generate([request]))[0].token_ids
+    got = tuple(dict(LocalEngine(smollm2).generate([request]))[0].token_ids.tolist())
     ends = sorted(smollm2.chat.end_ids)
     config = GenerationConfig(do_sample=False, max_new_tokens=64, eos_token_id=ends, pad_token_id=ends[0])
     ids = torch.tensor([request.prompt_ids])
@@ -122,7 +122,7 @@ def test_groups(smollm2: LanguageModel, options: dict[str, float]) -> None:
         assert smollm2.forwarded_tokens - before == tokens
         results.append((torch.cat(logprobs), loss, gradient))
     (shared, shared_loss, shared_gradient), (single, single_loss, single_gradient) = results
-    sampler = torch.tensor([p for r in requests for p in answers[r.id].sampler_logprobs])
+    sampler = torch.tensor([p for r in requests for p in answers[r.id].sampler_logprobs.tolist()])
     torch.testing.assert_close(shared, sampler, rtol=0, atol=1e-4)
     torch.testing.assert_close(shared, single, rtol=0, atol=1e-4)
     assert shared_loss == pytest.approx(single_loss, abs=1e-4)

@@ -320,7 +320,7 @@ def test_settings_of_data_come_back_as_they_were(
 
     for name in ("sample", "revise"):
         monkeypatch.setattr(f"posttrain.train.generate.{name}.source_of", lambda *_: FakeSource())
-        monkeypatch.setattr(f"posttrain.train.generate.{name}.fitting", stopped)
+    monkeypatch.setattr("posttrain.train.generate.loop.warn_fitted", stopped)
     with pytest.raises(RunFailed, match="here"):
         methods.METHODS[method].function(config)
     found = own_settings(tmp_path / "run", {}, method)

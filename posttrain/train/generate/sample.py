@@ -97,8 +97,8 @@ class _Sampling(Generation[Answer]):
 
     def recorded(self, steps: Container[int]) -> Iterator[tuple[int, Answer]]:
         self.log.keep_rollouts(steps)
-        for row in read_rollouts(self.log.out, self.source.replay):
-            yield row["step"], self.source.replay(row)
+        for n, rows in read_rollouts(self.log.out, self.source.replay).items():
+            yield from ((n, self.source.replay(row)) for row in rows)
 
     def record(self, n: int, items: Sequence[Answer]) -> None:
         self.log.rollouts(rollout_to_json(n, rollout, value, None) for rollout, value in items)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,7 @@ from posttrain.runs.log import RunLog, read_object
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.observers import Observer
-from posttrain.train.reward_model.data import encode_pairs, untrained, weighted
-from posttrain.train.reward_model.pairs import LEARNING_RATE, VALIDATION, train_reward_model
+from posttrain.train.reward_model.pairs import LEARNING_RATE, VALIDATION, prepare_reward_model, train_reward_model
 from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
 from posttrain.train.reward_model.search import Scores, calibrate, hill_climb, text_edits
 from posttrain.train.reward_model.validate import mean_interval
@@ -55,7 +55,8 @@ def train_adversarial(config: AdversarialConfig, observers: Sequence[Observer] =
     fitted = fit_policy(config, _tasks(searched), config.data)
     answered = {task.id for task in fitted.checked(config.data, config.strict)}
     searched = [row for row in searched if row.where in answered]
-    _check_training(config, rows)
+    with ExitStack() as stack:  # what the first round would refuse is refused while nothing is written
+        prepare_reward_model(_round(config, 0, config.data), stack)
     judged = None
     if config.gold is not None:
         source = str(config.eval_data)
@@ -84,17 +85,6 @@ def train_adversarial(config: AdversarialConfig, observers: Sequence[Observer] =
         last = config.out / f"round-{config.rounds}" / "model"
         model = log.write_folder("model", partial(_copy, last))
         _finish(given, log, model)
-
-
-def _check_training(config: AdversarialConfig, rows: Sequence[PreferenceRow]) -> None:
-    """Raise InputError for what the first round would refuse, while nothing is written."""
-    lm = untrained(config, config.members)
-    fitted = encode_pairs(lm, rows, config.max_length, config.members)
-    weighted(fitted.checked(config.data, config.strict), config)
-    if config.eval_data is not None:
-        held_out = load_preferences(config.eval_data, config.columns, optional=True)
-        encoded = encode_pairs(lm, held_out, config.max_length, config.members)
-        encoded.checked(config.eval_data, config.strict)
 
 
 def _in_our_columns(config: AdversarialConfig, rows: Sequence[PreferenceRow], log: RunLog) -> AdversarialConfig:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from posttrain.batch.packing import Tree
+from posttrain.batch.packing import Tree, pack
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import RewardModelConfig
@@ -23,6 +23,7 @@ from posttrain.data.shapes import Names
 from posttrain.losses.preference import agreement
 from posttrain.losses.reward_model import correlation, head_overlap, odin_loss, pair_loss
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date
+from posttrain.models.heads import RewardHead
 from posttrain.models.read import SCORES, read
 from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
@@ -48,7 +49,7 @@ def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] 
     written.
 
     Raises InputError for bad input, before anything is written."""
-    train(config, partial(_prepare, config), LEARNING_RATE, observers)
+    train(config, partial(prepare_reward_model, config), LEARNING_RATE, observers)
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():
         lm = load_reward_model(str(config.out))
@@ -87,7 +88,8 @@ def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     return best_of_n(scores[whole], lengths[whole])
 
 
-def _prepare(config: RewardModelConfig, stack: ExitStack) -> Prepared:
+def prepare_reward_model(config: RewardModelConfig, stack: ExitStack) -> Prepared:
+    """See `loop.train`."""
     rows, solutions = load_judged(config.data, config.columns)
     if solutions:
         return prepare_dataset(config, process_method(config, solutions), stack)
@@ -149,24 +151,21 @@ class RewardModel(DatasetStage[Pair]):
         """Loss, accuracy with its interval, and the rest on the held-out pairs, each with weight 1."""
         if not self.held_out:
             return None
-        scores = self._scores(pair_trees(self.held_out))[..., : self.config.members]
-        coefficient = self.config.centre_coefficient
-        n = len(self.held_out)
-        margins, weights, probabilities = labels(self.held_out)
-        loss = float(pair_loss(scores, margins, weights, probabilities, pairs=n, centre_coefficient=coefficient))
-        metrics = step_metrics(scores, probabilities, n)
-        low, high = wilson(round(metrics["accuracy"] * n), n)
-        return {"loss": loss, **metrics, "accuracy_low": low, "accuracy_high": high}
+        trees, n = pair_trees(self.held_out), len(self.held_out)
+        outputs = RewardOutputs(self._scores(trees)[..., : self.config.members].flatten(0, 1))
+        loss = batch_loss(pack(trees), outputs, pairs=n, centre_coefficient=self.config.centre_coefficient)
+        low, high = wilson(round(loss.metrics["accuracy"] * n), n)
+        return {**loss.metrics, "accuracy_low": low, "accuracy_high": high}
 
     def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
         """The gradient of ODIN's loss, whose correlations are over the step: first its slope in each score, then the
         scores' own gradients a micro-batch at a time."""
         scores = self._scores(trees).requires_grad_()
         lengths = torch.tensor([pair.lengths for pair in pairs], dtype=scores.dtype)
-        margins, _, probabilities = labels(pairs)
+        margins, _, probabilities = labels(pack(trees))
         loss = odin_loss(scores, margins, lengths, probabilities)
         (slopes,) = torch.autograd.grad(loss, scores)
-        overlap = head_overlap(self.policy.weights()["score_head.weight"])
+        overlap = head_overlap(self.policy.weights()[f"{RewardHead.NAME}.weight"])
         overlap.backward()
         sloped = [with_slopes(tree, of_pair) for tree, of_pair in zip(trees, slopes.tolist(), strict=True)]
         self.policy.forward_backward(sloped, linear_loss, SCORES)
@@ -186,8 +185,7 @@ class RewardModel(DatasetStage[Pair]):
 def batch_loss(batch: Batch, outputs: RewardOutputs, *, pairs: int, centre_coefficient: float) -> LossOutput:
     """What the pairs of a micro-batch add to the loss of a step of so many `pairs`, and to its metrics."""
     scores = outputs.scores.reshape(batch.sequences // 2, 2, -1)
-    # both responses of a pair carry its label
-    margins, weights, probabilities = (batch.row[name][::2] for name in ("margin", "member_weights", "probability"))
+    margins, weights, probabilities = labels(batch)
     loss = pair_loss(scores, margins, weights, probabilities, pairs=pairs, centre_coefficient=centre_coefficient)
     return LossOutput(loss, {"loss": float(loss.detach()), **step_metrics(scores.detach(), probabilities, pairs)})
 
@@ -203,11 +201,9 @@ def linear_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:
     return LossOutput((batch.row["slopes"] * outputs.scores).sum())
 
 
-def labels(pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Margins [P], weights [P, K] and probabilities [P]."""
-    tensor = partial(torch.tensor, dtype=torch.float32)
-    margins, weights = tensor([pair.margin for pair in pairs]), tensor([pair.weights for pair in pairs])
-    return margins, weights, tensor([pair.probability for pair in pairs])
+def labels(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Margins [P], weights [P, K] and probabilities [P] of a batch of pairs, both responses of which carry them."""
+    return batch.row["margin"][::2], batch.row["member_weights"][::2], batch.row["probability"][::2]
 
 
 def step_metrics(scores: torch.Tensor, probabilities: torch.Tensor, of: int) -> dict[str, float]:

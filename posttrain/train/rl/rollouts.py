@@ -29,7 +29,7 @@ from posttrain.rollout import (
 )
 from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runs.log import RunLog, read_jsonl, read_rollouts
-from posttrain.runs.rollouts import locate
+from posttrain.runs.rollouts import by_step, locate
 from posttrain.train.data_order import rows_between
 from posttrain.train.dataset_stage import Data, fit_rows
 from posttrain.train.events import log_short_batch
@@ -153,7 +153,7 @@ class Rollouts:
         are, not sampled or scored again, but for one that stopped the run: its reward may have been mended."""
         if getattr(self.config, "replay", None) is not None:
             return
-        steps = _by_step(read_rollouts(log.out, self._known))
+        steps = read_rollouts(log.out, self._known)
         whole = {n: rows for n, rows in steps.items() if len(rows) == rows[0].get("of", self.config.batch_size)}
         events = read_jsonl(log.out / "events.jsonl")
         stops = [event.get("step") for event in events if event.get("event") == "stopped"]
@@ -176,7 +176,7 @@ class Rollouts:
         rows = read_jsonl(file)
         for i, row in enumerate(rows, start=1):
             self._check_row(row, file.parent, f"--replay {source}:{i}")
-        steps = _by_step(rows)
+        steps = by_step(rows)
         for n, members in steps.items():
             if len(members) != members[0].get("of", len(members)):
                 raise InputError(f"--replay {source}: step {n} is not whole; cut the file before it")
@@ -319,10 +319,3 @@ def _shown(advantages: Floats | None) -> float | list[float] | None:
     if advantages is None:
         return None
     return float(advantages[0]) if (advantages == advantages[0]).all() else advantages.tolist()
-
-
-def _by_step(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Row]]:
-    steps: dict[int, list[Row]] = {}
-    for row in rows:
-        steps.setdefault(row["step"], []).append(dict(row))
-    return steps

@@ -28,7 +28,7 @@ from posttrain.train.rl.pretraining_mix import PretrainingMix
 from posttrain.train.rl.rollouts import Rollouts, Sources, fit_task_rows
 from posttrain.train.rl.stage import Rl
 from posttrain.train.settings import resolved_settings
-from posttrain.types import InputError, Task
+from posttrain.types import InputError
 
 LEARNING_RATE = 1e-6
 CRITIC_FACTOR = 10
@@ -73,7 +73,15 @@ def _prepare(config: RlConfig, stack: ExitStack) -> Prepared:
     fitted = [*tasks.fitted, (config.ptx_data, mix.fitted, config.max_length)] if mix is not None else tasks.fitted
 
     def stage(log: RunLog, rate: float) -> Rl:
-        return _stage(config, rate, rollouts, tasks.held_out, mix, log, total)
+        updates = total and total * config.updates_per_step
+        has_head = config.baseline == "critic" and config.critic == "head"
+        if has_head:
+            lm.add_value_head()
+        policy = make_policy(lm, config, rate, updates)
+        critic: Critic | None = HeadCritic(policy) if has_head else None
+        if config.baseline == "critic" and not has_head:
+            critic = SeparateCritic(config, policy, config.critic_learning_rate or rate * CRITIC_FACTOR, updates)
+        return Rl(config, policy, rollouts, tasks.held_out, log, total, critic, mix)
 
     judged = sources.scorer is not None and sources.scorer.writes_date
     return Prepared(lm, tasks.train, fitted, stage, (judged,))
@@ -111,26 +119,3 @@ def _total_steps(config: RlConfig, rollouts: Rollouts) -> int | None:
         return bounded_steps(config, len(rollouts.tasks), rollouts.prompts)
     recorded = rollouts.replay(config.replay)
     return recorded if config.max_steps is None else min(recorded, config.max_steps)
-
-
-def _stage(
-    config: RlConfig,
-    rate: float,
-    rollouts: Rollouts,
-    held_out: Sequence[Task],
-    mix: PretrainingMix | None,
-    log: RunLog,
-    total: int | None,
-) -> Rl:
-    """The stage with what its options ask for: a critic, a pre-training mix."""
-    lm = rollouts.lm
-    updates = total and total * config.updates_per_step
-    if config.baseline == "critic" and config.critic == "head":
-        lm.add_value_head()
-    policy = make_policy(lm, config, rate, updates)
-    critic: Critic | None = None
-    if config.baseline == "critic" and config.critic == "head":
-        critic = HeadCritic(policy)
-    elif config.baseline == "critic":
-        critic = SeparateCritic(config, policy, config.critic_learning_rate or rate * CRITIC_FACTOR, updates)
-    return Rl(config, policy, rollouts, held_out, log, total, critic, mix)
