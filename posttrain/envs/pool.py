@@ -47,7 +47,7 @@ class Lost:
 @dataclass(frozen=True)
 class Outcome:
     """What is left at the end. `reward` is that of `get_reward()`; None where there is none or it does not apply.
-    `state` is the instance by `workers.loading.freeze`; None where nobody asks or it cannot be pickled."""
+    `state` is the instance by `workers.user_code.freeze`; None where nobody asks or it cannot be pickled."""
 
     reward: float | None
     state: bytes | None

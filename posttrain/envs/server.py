@@ -23,8 +23,7 @@ from posttrain.envs.tools import BadCall, Schema, cut, read_call, result_text, s
 from posttrain.expressions import Expression
 from posttrain.rewards.calls import maybe_await
 from posttrain.types import InputError
-from posttrain.workers.loading import freeze
-from posttrain.workers.returns import BadReturn, number, one_line
+from posttrain.workers.user_code import BadReturn, freeze, number, one_line
 
 __posttrain_internal__ = True
 

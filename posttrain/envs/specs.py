@@ -14,7 +14,7 @@ from typing import Any
 
 from posttrain.expressions import Expression, parse_call
 from posttrain.types import InputError
-from posttrain.workers.loading import close_match, load_object
+from posttrain.workers.user_code import close_match, load_object
 
 __posttrain_internal__ = True
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from posttrain.envs.adapters import Verifiers
-from posttrain.rewards.libraries.verifiers import NoRuntime, check_task, make_task, make_trace, say
+from posttrain.rewards.libraries.adapters import NoRuntime, check_task, make_task, make_trace, say
 
 OVER = object()
 """Said where the environment has ended."""

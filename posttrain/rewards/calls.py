@@ -40,8 +40,7 @@ from posttrain.rewards.protocol import (
 )
 from posttrain.rewards.registry import BATCHED_NAMES, BUILTINS, NOT_COLUMNS
 from posttrain.types import InputError, Sample
-from posttrain.workers.loading import close_match, load_object, thaw
-from posttrain.workers.returns import BadReturn
+from posttrain.workers.user_code import BadReturn, close_match, load_object, thaw
 
 __posttrain_internal__ = True
 

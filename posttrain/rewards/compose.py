@@ -18,7 +18,7 @@ from posttrain.rewards.calls import Function, as_reward, run, try_score
 from posttrain.rewards.protocol import Context, Needs, Reward, RewardResult, Signature, is_reward
 from posttrain.rewards.registry import NOT_COLUMNS
 from posttrain.types import InputError, Message, Sample
-from posttrain.workers.returns import number
+from posttrain.workers.user_code import number
 
 __posttrain_internal__ = True
 

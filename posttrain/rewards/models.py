@@ -17,7 +17,7 @@ from posttrain.models.read import SCORES, read, read_by
 from posttrain.rewards.protocol import Context, Needs, RewardResult
 from posttrain.rows import CompletionRow, split_steps
 from posttrain.types import InputError, Sample
-from posttrain.workers.returns import BadReturn
+from posttrain.workers.user_code import BadReturn
 
 T = TypeVar("T")
 MICRO_BATCH_TOKENS = 4096

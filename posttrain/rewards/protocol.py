@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
 from posttrain.types import Sample
-from posttrain.workers.returns import BadReturn, Failure, failure, number
+from posttrain.workers.user_code import BadReturn, Failure, failure, number
 
 INTERRUPTS = (KeyboardInterrupt, bdb.BdbQuit)
 """What a user ends the work with, where rewards run in his process. It is no failure of a sample there."""

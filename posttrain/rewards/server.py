@@ -13,7 +13,7 @@ from posttrain.rewards.calls import AttributeDict, as_list, build, maybe_await, 
 from posttrain.rewards.protocol import INTERRUPTS, Context, Reward, RewardResult
 from posttrain.rewards.registry import JUDGES
 from posttrain.types import InputError, Sample
-from posttrain.workers.returns import one_line
+from posttrain.workers.user_code import one_line
 
 __posttrain_internal__ = True
 

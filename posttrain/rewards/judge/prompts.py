@@ -18,8 +18,7 @@ import yaml
 
 from posttrain.data.raw import read_bytes
 from posttrain.types import InputError, Prompt
-from posttrain.workers.loading import close_match
-from posttrain.workers.returns import BadReturn
+from posttrain.workers.user_code import BadReturn, close_match
 
 SHIPPED = Path(__file__).parent / "principles"
 """Rubrics that have a name."""
