@@ -90,8 +90,7 @@ def read_call(call: Mapping[str, Any], schemas: Sequence[Schema]) -> tuple[str, 
 
 def tool_name(call: Mapping[str, Any]) -> str:
     """What a call of a message says is to be called, which some templates write with the result too."""
-    name: str = call["function"]["name"]
-    return name
+    return call["function"]["name"]
 
 
 def result_text(result: Any) -> str:

@@ -83,8 +83,7 @@ class VerifiersEnv:
             await self._playing  # raises what the environment has raised
             self.done = True
             return None
-        text: str | None = said
-        return text
+        return said
 
     async def _play(self, task: Any) -> None:
         from verifiers.v1 import EnvInfo, Episode

@@ -111,8 +111,7 @@ def run(scoring: Coroutine[Any, Any, T]) -> T:
     try:
         scoring.send(None)
     except StopIteration as stop:
-        result: T = stop.value
-        return result
+        return stop.value
     scoring.close()
     raise RuntimeError("a reward waits for something and is not async")
 

@@ -216,8 +216,7 @@ def encoded(answer: Mapping[str, Any] | object) -> bytes:
 
 
 def decoded(payload: bytes) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(payload)
-    return answer
+    return json.loads(payload)
 
 
 def _read(descriptor: int, size: int) -> bytes:

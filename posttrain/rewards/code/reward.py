@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from posttrain.data.columns import parsed_list
@@ -61,10 +61,8 @@ def code(
         suite = test if isinstance(test, str) else "\n".join(test)
         score = grader.suite(sources, entry_point, finished(preamble), suite)
     elif groups := list(filter(None, (_cases(cases, "cases"), _cases(hidden_cases, "hidden_cases")))):
-        if entry_point:
-            score = min(_share(grader.functions(sources, entry_point, group)) for group in groups)
-        else:
-            score = min(_share(grader.programs(sources, group)) for group in groups)
+        run = partial(grader.functions, entry_point=entry_point) if entry_point else grader.programs
+        score = min(sum(passed) / len(passed) for passed in (run(sources, cases=group) for group in groups))
     else:
         raise ValueError("there is nothing to test with; fill the column 'cases' or 'test'")
     return float(score == 1) if all_or_nothing else score
@@ -305,10 +303,6 @@ def _text(case: Mapping[str, Any], name: str) -> str:
 
 def _pairs(sources: Sequence[Reading]) -> list[tuple[str, str]]:
     return [(reading.shown, reading.source) for reading in sources]
-
-
-def _share(passed: Sequence[bool]) -> float:
-    return sum(passed) / len(passed)
 
 
 def _lines(text: str) -> list[str]:

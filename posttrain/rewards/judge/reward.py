@@ -1,7 +1,7 @@
 """Judges: a model that reads a response and says how good it is, or which of two is better.
 
-The model is behind an OpenAI-compatible endpoint (`url` and `model`), or here (`model` alone). What it replies is read
-strictly, see `judge_prompts`; a reply that says nothing in the form asked for leaves the response unscored.
+The model is behind an OpenAI-compatible endpoint (`url` and `model`), or here (`model` alone). A reply that says
+nothing in the form asked for leaves the response unscored.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from posttrain.engine.endpoint import Answering
+from posttrain.rewards.calls import try_score
 from posttrain.rewards.judge.backend import JudgeModel, Outcome, open_model, outcomes_of, text_of, with_model_options
 from posttrain.rewards.judge.prompts import (
     Criterion,
@@ -100,9 +101,10 @@ class Judge:
         outcomes = iter(await outcomes_of(self.model, questions))
         results = []
         for one in asked:
-            replies = [next(outcomes) for _ in one] if isinstance(one, list) else []
-            read = one if isinstance(one, Exception) else _attempt(partial(self.read, replies))
-            results.append(_result(read))
+            if isinstance(one, Exception):
+                results.append(RewardResult.failed(one))
+            else:
+                results.append(await try_score(partial(self.read, [next(outcomes) for _ in one])))
         return results
 
 
@@ -126,7 +128,7 @@ class GroupJudge:
             verdict = _attempt(partial(read_verdict, [next(outcomes) for _ in questions], self.clamp))
             verdicts[i].append(verdict)
             verdicts[j].append(verdict if isinstance(verdict, Exception) else verdict.turned)
-        return [_result(_attempt(partial(_mean_verdict, own))) for own in verdicts]
+        return [await try_score(partial(_mean_verdict, own)) for own in verdicts]
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,6 @@ def _attempt(make: Callable[[], T]) -> T | Exception:
         return make()
     except Exception as error:
         return error
-
-
-def _result(found: RewardResult | Exception) -> RewardResult:
-    return RewardResult.failed(found) if isinstance(found, Exception) else found
 
 
 def _criteria(name: str, rubric: str | None, scale: str) -> tuple[Criterion, ...]:

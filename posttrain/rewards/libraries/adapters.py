@@ -29,8 +29,7 @@ def adapt(found: Any) -> Function:
         return verl_batch(found)
     if not callable(found) and not is_reward(found):
         raise TypeError(f"a reward is a function or a rubric, not a {type(found).__name__}")
-    function: Function = found
-    return function
+    return found
 
 
 def rubric_reward(rubric: Any) -> Function:

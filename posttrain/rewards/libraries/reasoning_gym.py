@@ -57,5 +57,4 @@ def verifier(name: str) -> Callable[[str, dict[str, Any]], float]:
     """The library's verifier of a task, made once a process. Raises ValueError for an unknown name."""
     from reasoning_gym.factory import get_score_answer_fn  # takes seconds, so only in a worker
 
-    function: Callable[[str, dict[str, Any]], float] = get_score_answer_fn(name)
-    return function
+    return get_score_answer_fn(name)

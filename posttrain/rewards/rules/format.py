@@ -1,7 +1,4 @@
-"""Rewards that look at the form of a response alone; those that count its length are in `lengths`.
-
-Each is called once per response. What has no default is given (`regex(pattern="...")`) or is a column of that name.
-"""
+"""Rewards that look at the form of a response alone."""
 
 from __future__ import annotations
 
@@ -231,8 +228,7 @@ def _numbers_rise(lines: Sequence[str]) -> bool:
 def _words(name: str, words: Any) -> Sequence[str]:
     if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words):
         raise ValueError(f"{name} must be a list of words, not {words!r}")
-    found: Sequence[str] = words
-    return found
+    return words
 
 
 def _occurs(word: str, text: str) -> bool:

@@ -254,8 +254,7 @@ def no_comma(text: str) -> bool:
 def _list(words: Any) -> Sequence[str]:
     if isinstance(words, str):
         raise ValueError(f"a list of words is needed, not the text {words!r}")
-    found: Sequence[str] = words
-    return found
+    return words
 
 
 KINDS: Mapping[str, Check] = {
