@@ -1,7 +1,4 @@
-"""Rewards that a model computes: a reward model's score, and the implicit reward of a policy.
-
-What needs torch is imported when a model is loaded.
-"""
+"""Rewards that a model computes: a reward model's score, and the implicit reward of a policy."""
 
 from __future__ import annotations
 

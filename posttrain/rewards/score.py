@@ -126,8 +126,6 @@ def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:
 
 
 class _Progress:
-    """One line on standard error every few seconds."""
-
     def __init__(self, total: int, stderr: TextIO) -> None:
         self._total, self._stderr, self._last = total, stderr, time.monotonic()
 

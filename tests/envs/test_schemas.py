@@ -18,7 +18,7 @@ from transformers.utils.chat_template_utils import (
 )
 
 from posttrain.envs.shipped.calculator import Calculator
-from posttrain.envs.shipped.guess_number import GuessNumberTool
+from posttrain.envs.shipped.games import GuessNumberTool
 from posttrain.envs.shipped.python import Python
 from posttrain.envs.shipped.search import Search
 from posttrain.envs.tools import NoSchema, function_schema
