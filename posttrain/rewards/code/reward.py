@@ -131,7 +131,7 @@ class Grader:
         try:
             with self.box() as box:
                 deadline = self.deadline()
-                box.send({"sources": _pairs(sources), "stdin": stdin.encode()}, deadline)
+                box.send({"sources": list(sources), "stdin": stdin.encode()}, deadline)
                 output, status = box.output(OUTPUT_BYTES, deadline)
         except BoxLost:
             return False
@@ -142,7 +142,7 @@ class Candidate(Closing):
     """A function in a box, which is made anew when it is lost."""
 
     def __init__(self, sources: Sequence[Reading], entry_point: str, grader: Grader) -> None:
-        self._load = {"sources": _pairs(sources), "entry_point": entry_point}
+        self._load = {"sources": list(sources), "entry_point": entry_point}
         self._grader = grader
         self._box: Box | None = None
         self._usable = bool(sources)  # False once the code did not load, or has forged a line
@@ -299,10 +299,6 @@ def _text(case: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"a case of a program needs {name!r}, a string; for functions fill the column 'entry_point'")
     return value
-
-
-def _pairs(sources: Sequence[Reading]) -> list[tuple[str, str]]:
-    return [(reading.shown, reading.source) for reading in sources]
 
 
 def _lines(text: str) -> list[str]:
