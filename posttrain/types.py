@@ -370,7 +370,7 @@ class Group:
 @dataclass(frozen=True)
 class Sample:
     """What a reward sees of one rollout; plain data. `messages` are the turns after the prompt; `environment` is its
-    environment by `workers.loading.freeze`, `precomputed` the results of rewards that a model
+    environment by `workers.user_code.freeze`, `precomputed` the results of rewards that a model
     computes, by the text of their expression."""
 
     prompt: Prompt

@@ -1,5 +1,1 @@
-"""Environments for rollouts of many turns: tools, games, searches, and the processes they live in.
-
-`pool` is what the rollout sees and `server` what a worker does; `specs` is what `--env` names, `episode` one run of an
-instance, `tools` the schemas and calls of its tools, `adapters` environments of other libraries.
-"""
+"""Environments for rollouts of many turns: tools, games, searches, and the processes they live in."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from posttrain.rewards.calls import AttributeDict, maybe_await
@@ -18,7 +17,26 @@ OF_THE_STEP = ("done", "reward", "metadata")
 """Fields of an OpenEnv observation that are no part of what is seen."""
 
 
-class Gymnasium:
+class Steps:
+    """The sum of the steps' rewards, None if there was none, and whether the last step was the end."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def get_reward(self) -> float | None:
+        return self._total
+
+    def _begin(self) -> None:
+        self._total: float | None = None
+        self.done = False
+
+    def _count(self, reward: Any, done: Any) -> None:
+        if reward is not None:
+            self._total = (self._total or 0.0) + float(reward)
+        self.done = bool(done)
+
+
+class Gymnasium(Steps):
     """An environment with Gymnasium's `reset(seed=..., options=...) -> (observation, info)` and
     `step(action) -> (observation, reward, terminated, truncated, info)`, whose observations and actions are text.
 
@@ -26,35 +44,27 @@ class Gymnasium:
     None if no step was made. Source: Gymnasium (arXiv:2407.17032)."""
 
     def __init__(self, make: Callable[[], Any], *, options: Sequence[str] = ()) -> None:
+        super().__init__()
         self._env = make()
         self._options = tuple(options)
-        self._total: float | None = None
-        self.done = False
 
     def reset(self, seed: int = 0, **columns: Any) -> str:
-        """The first observation."""
-        self._total, self.done = None, False
+        self._begin()
         options = {"options": {name: columns[name] for name in self._options}} if self._options else {}
         observation, _ = self._env.reset(seed=seed, **options)
         return shown(observation)
 
     def reply(self, text: str) -> str:
-        """Make one step; the action is the answer without surrounding whitespace."""
         observation, reward, terminated, truncated, _ = self._env.step(text.strip())
-        self._total = (self._total or 0.0) + float(reward)
-        self.done = bool(terminated or truncated)
+        self._count(float(reward), terminated or truncated)
         return shown(observation)
-
-    def get_reward(self) -> float | None:
-        """The sum of the steps' rewards."""
-        return self._total
 
     def _close(self) -> None:
         if hasattr(self._env, "close"):
             self._env.close()
 
 
-class OpenEnv:
+class OpenEnv(Steps):
     """A client of an OpenEnv server: `reset(**kwargs)` and `step(action)`, plain or async, which return an object with
     `observation`, `reward` and `done`, and `close()`.
 
@@ -72,16 +82,14 @@ class OpenEnv:
         *,
         columns: Sequence[str] = (),
     ) -> None:
+        super().__init__()
         self._connect, self._action, self._show = connect, action, show or shown
         self._columns = tuple(columns)
         self._client: Any = None
-        self._total: float | None = None
-        self.done = False
 
     async def reset(self, seed: int = 0, **columns: Any) -> str:
-        """The first observation, over a new connection."""
         await self._close()
-        self._total, self.done = None, False
+        self._begin()
         made = self._connect()
         self._client = made.sync() if hasattr(made, "sync") else await maybe_await(made)
         named = {name: columns[name] for name in self._columns}
@@ -90,16 +98,9 @@ class OpenEnv:
         return self._show(result.observation)
 
     async def reply(self, text: str) -> str:
-        """Make one step."""
         result = await maybe_await(self._client.step(self._action(text)))
-        if result.reward is not None:
-            self._total = (self._total or 0.0) + float(result.reward)
-        self.done = bool(result.done)
+        self._count(result.reward, result.done)
         return self._show(result.observation)
-
-    def get_reward(self) -> float | None:
-        """The sum of the steps' rewards."""
-        return self._total
 
     async def _close(self) -> None:
         client, self._client = self._client, None
@@ -125,17 +126,11 @@ class Verifiers:
         self.done = False
 
     async def reset(self, **columns: Any) -> None:
-        """Prepare the state of a rollout."""
         prompt = columns.get("prompt", "")
         turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         fresh = {"answer": "", "info": {}, "task": "", "trajectory": [], "is_completed": False, "is_truncated": False}
-        state = {
-            **fresh,
-            "error": None,
-            "final_env_response": None,
-            **columns,
-            "prompt": [AttributeDict(turn) for turn in turns],
-        }
+        fresh |= {"error": None, "final_env_response": None}
+        state = {**fresh, **columns, "prompt": [AttributeDict(turn) for turn in turns]}
         self._said, self.done = [], False
         self._state = await maybe_await(self._env.setup_state(state)) or state
 
@@ -150,19 +145,14 @@ class Verifiers:
         if await maybe_await(self._env.is_completed(state)):
             return None
         response = await maybe_await(self._env.env_response([*before, answer], state))
-        final = state.get("final_env_response")
-        self.done = final is not None
-        said = (
-            [AttributeDict(role="user", content=response)]
-            if isinstance(response, str)
-            else [AttributeDict(m) for m in response]
-        )
+        self.done = state.get("final_env_response") is not None
+        turns = [{"role": "user", "content": response}] if isinstance(response, str) else response
+        said = [AttributeDict(turn) for turn in turns]
         self._said += said
         state["completion"] = list(self._said)
         return "\n".join(turn["content"] for turn in said)
 
     async def get_reward(self) -> float:
-        """The weighted sum of the rubric's functions."""
         state = {name: value for name, value in self._state.items() if name not in ("prompt", "completion")}
         prompt = self._state["prompt"]
         scored = await rubric_reward(self._env.rubric)(
@@ -173,12 +163,6 @@ class Verifiers:
             **state,
         )
         return float(scored["score"])
-
-
-@cache
-def loaded(load: Callable[[], Any]) -> Any:
-    """What `load` returns, once a process."""
-    return load()
 
 
 def shown(observation: Any) -> str:

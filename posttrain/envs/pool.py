@@ -47,7 +47,7 @@ class Lost:
 @dataclass(frozen=True)
 class Outcome:
     """What is left at the end. `reward` is that of `get_reward()`; None where there is none or it does not apply.
-    `state` is the instance by `workers.loading.freeze`; None where nobody asks or it cannot be pickled."""
+    `state` is the instance by `workers.user_code.freeze`; None where nobody asks or it cannot be pickled."""
 
     reward: float | None
     state: bytes | None
@@ -91,12 +91,13 @@ class EnvPool(Closing):
         described = self._pool.start(0)
         self.tools: tuple[Mapping[str, Any], ...] = tuple(described["schemas"])
         self.has_reward: bool = described["has_reward"]
-        try:
-            if columns is not None:
-                check_columns(spec, described["name"], described["required"], columns)
-        except InputError:
+        needed = [name for name in described["required"] if name != "seed"]
+        if columns is not None and (missing := [name for name in needed if name not in columns]):
             self.close()
-            raise
+            raise InputError(
+                f"environment {spec}: {described['name']}.reset asks for {missing[0]!r}, which is no column; the "
+                f"data's columns are: {', '.join(sorted(columns)) or 'none'}; always available is: seed"
+            )
 
     def reset(self, episodes: Mapping[int, tuple[Mapping[str, Any], int]]) -> dict[int, str | Lost | None]:
         """Begin episodes: from number to (columns, seed). Returns what each shows first; None for nothing."""
@@ -112,7 +113,6 @@ class EnvPool(Closing):
         return self._ask("reset", items, lambda answer: answer["observation"])
 
     def act(self, answers: Mapping[int, Message]) -> dict[int, Reply | Lost]:
-        """What each environment answers to an assistant message, with tool calls or without."""
         return self._ask("act", {key: (message.to_dict(),) for key, message in answers.items()}, _reply)
 
     def finish(self, keys: Sequence[int]) -> dict[int, Outcome | Lost]:
@@ -124,7 +124,6 @@ class EnvPool(Closing):
         return outcomes
 
     def close(self) -> None:
-        """End the workers; idempotent."""
         self._pool.close()
 
     def _ask(
@@ -136,14 +135,14 @@ class EnvPool(Closing):
         for key, values in items.items():
             if key not in self._lost:
                 by_slot.setdefault(self._slot_of[key], {})[key] = values
-        answers: dict[int, dict[str, Any]] = {}
-        for some in self._pool.side_by_side([partial(self._serve, slot, kind, i) for slot, i in by_slot.items()]):
-            answers |= some
-        for key, answer in answers.items():
-            if "lost" in answer:
-                self._lost[key] = Lost(answer["lost"])
-        told = {key: answer for key, answer in answers.items() if "lost" not in answer}
-        return {key: read(told[key]) if key in told else self._lost[key] for key in items}
+        told: dict[int, T] = {}
+        for answers in self._pool.side_by_side([partial(self._serve, slot, kind, i) for slot, i in by_slot.items()]):
+            for key, answer in answers.items():
+                if "lost" in answer:
+                    self._lost[key] = Lost(answer["lost"])
+                else:
+                    told[key] = read(answer)
+        return {key: told[key] if key in told else self._lost[key] for key in items}
 
     def _serve(self, slot: int, kind: str, items: Mapping[int, tuple[Any, ...]]) -> dict[int, dict[str, Any]]:
         """The answers of the episodes of one slot; those without one are in `_lost`."""
@@ -171,16 +170,6 @@ class EnvPool(Closing):
         for key, its_slot in self._slot_of.items():
             if its_slot == slot and key not in spared:
                 self._lost.setdefault(key, Lost(reason))
-
-
-def check_columns(spec: str, name: str, required: Sequence[str], columns: Collection[str]) -> None:
-    """Raise InputError, naming column and class, for a parameter of `reset` that nothing can fill."""
-    for parameter in required:
-        if parameter != "seed" and parameter not in columns:
-            raise InputError(
-                f"environment {spec}: {name}.reset asks for {parameter!r}, which is no column; the data's columns are: "
-                f"{', '.join(sorted(columns)) or 'none'}; always available is: seed"
-            )
 
 
 def _reply(answer: Mapping[str, Any]) -> Reply:

@@ -1,27 +1,36 @@
-"""What a worker of environments does: make instances, and answer for the episodes that live in it."""
+"""What a worker of environments does: make instances, and answer for the episodes that live in it.
+
+What an episode answers depends on its columns, its seed and what the model said, so the modules `random` and
+`numpy.random` are seeded before every call of the environment: other episodes of the process draw from them too.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
+import random
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
-from types import FrameType
 from typing import Any
 
-from posttrain.envs.episode import EnvReply, Episode, required_names
+import numpy
+
 from posttrain.envs.specs import Factory, factory, files_of
-from posttrain.envs.tools import Schema, schemas_of
+from posttrain.envs.tools import BadCall, Schema, cut, read_call, result_text, schemas_of, tool_name
 from posttrain.expressions import Expression
+from posttrain.rewards.calls import maybe_await
 from posttrain.types import InputError
-from posttrain.workers.returns import one_line
+from posttrain.workers.user_code import BadReturn, freeze, number, one_line
 
 __posttrain_internal__ = True
 
 CLOSE_SECONDS = 1.0
 """What an environment may take to free what it holds."""
+EnvReply = dict[str, Any]
+"""What an environment answers to one request, as JSON."""
 
 
 class Overdue(BaseException):
@@ -46,13 +55,9 @@ class EnvServer:
         environment fails."""
         if request["kind"] == "load":
             yield self._load(request["expression"])
-            return
-        seconds = request["seconds"]
-        verbs: Mapping[str, Callable[..., EnvReply]] = {"reset": self._reset, "act": self._act, "finish": self._finish}
-        for key, *arguments in request["items"]:
-            if request["kind"] == "reset":
-                self._free(key)
-            yield self._timed(key, seconds, partial(verbs[request["kind"]], key, *arguments))
+        else:
+            for key, *arguments in request["items"]:
+                yield self._timed(key, request["kind"], arguments, request["seconds"])
 
     def _load(self, expression: Expression) -> EnvReply:
         """What an instance is like, or `{"error": why}`."""
@@ -68,23 +73,16 @@ class EnvServer:
             return {"error": f"environment {expression.text} cannot be used: {why}"}
         return {**described, "schemas": self._schemas}
 
-    def _reset(self, key: int, columns: Mapping[str, Any], seed: int) -> EnvReply:
-        # A new instance for each episode: nothing that one leaves behind can reach another.
-        episode = self._episodes[key] = Episode(self._factory(), seed, self._schemas, self._settle)
-        return episode.reset(columns)
-
-    def _act(self, key: int, message: Mapping[str, Any]) -> EnvReply:
-        return self._episodes[key].act(message)
-
-    def _finish(self, key: int, keep_state: bool) -> EnvReply:
-        episode = self._episodes[key]
-        answer = episode.finish()
-        return {**answer, "state": episode.state(self._targets) if keep_state else None}
-
-    def _timed(self, key: int, seconds: float, work: Callable[[], EnvReply]) -> EnvReply:
+    def _timed(self, key: int, verb: str, arguments: Sequence[Any], seconds: float) -> EnvReply:
+        if verb == "reset":
+            self._free(key)
         try:
             with clock(seconds):
-                answer = work()
+                if verb == "reset":
+                    # A new instance for each episode: nothing that one leaves behind can reach another.
+                    *arguments, seed = arguments
+                    self._episodes[key] = Episode(self._factory(), seed, self._schemas, self._settle, self._targets)
+                answer: EnvReply = getattr(self._episodes[key], verb)(*arguments)
         except Overdue:
             answer = {"lost": f"timed out after {seconds:g} s"}
         except BaseException as error:
@@ -96,8 +94,7 @@ class EnvServer:
         return answer
 
     def _free(self, key: int) -> None:
-        episode = self._episodes.pop(key, None)
-        if episode is not None:
+        if (episode := self._episodes.pop(key, None)) is not None:
             with suppress(BaseException), clock(CLOSE_SECONDS):  # its answer is given; nobody is helped by this failure
                 episode.close()
 
@@ -105,12 +102,98 @@ class EnvServer:
         """What a method returned, or what that comes to. A task that is cut off does not go on in the next wait."""
         if not inspect.isawaitable(result):
             return result
-        task = self._runner.get_loop().create_task(_wait_for(result))
+        task = self._runner.get_loop().create_task(maybe_await(result))
         try:
-            return self._runner.run(_wait_for(task))
+            return self._runner.run(maybe_await(task))
         except Overdue:
             task.cancel()
             raise
+
+
+class Episode:
+    """An instance from `reset` to its reward. `settle` waits for what an async method returned, `targets` are the files
+    and modules that its state needs.
+
+    Every method returns a JSON-able answer and raises what the environment raises, and BadReturn. `doing` names the
+    call under way."""
+
+    def __init__(
+        self,
+        instance: Any,
+        seed: int,
+        schemas: Sequence[Schema],
+        settle: Callable[[Any], Any],
+        targets: Sequence[str] = (),
+    ) -> None:
+        self._instance, self._seed, self._schemas, self._targets = instance, seed, schemas, targets
+        self._settle = settle
+        self._calls = 0
+        self.doing = ""
+
+    def reset(self, columns: Mapping[str, Any]) -> EnvReply:
+        """`{"observation": str | None}`."""
+        parameters = inspect.signature(self._instance.reset).parameters
+        arguments = reset_arguments(parameters, columns, self._seed)
+        return {"observation": _text_or_none(self._call("reset", **arguments), "reset()")}
+
+    def act(self, message: Mapping[str, Any]) -> EnvReply:
+        """`{"messages": [...], "done": bool}`: the results of tool calls, or the next turn of the user."""
+        calls = message.get("tool_calls") or ()
+        if not calls:
+            return self._reply(message["content"])
+        messages = []
+        for call in calls:
+            content = "error: the episode is over" if self._done() else self._use(call)
+            about = {"tool_call_id": call.get("id"), "name": tool_name(call)}
+            messages.append({"role": "tool", "content": cut(content), **about})
+        return {"messages": messages, "done": self._done()}
+
+    def finish(self, keep_state: bool = False) -> EnvReply:
+        """`{"reward": float | None, "state": str | None}`, the state as the frozen instance in base 64."""
+        earned = self._call("get_reward") if hasattr(self._instance, "get_reward") else None
+        reward = number(earned, "get_reward()")
+        frozen = freeze(self._instance, self._targets) if keep_state else None
+        return {"reward": reward, "state": None if frozen is None else base64.b64encode(frozen).decode()}
+
+    def close(self) -> None:
+        """Let the environment free what it holds, if it defines `_close`."""
+        if hasattr(self._instance, "_close"):
+            self._call("_close")
+
+    def _reply(self, text: str) -> EnvReply:
+        said = _text_or_none(self._call("reply", text) if hasattr(self._instance, "reply") else None, "reply()")
+        if said is None:
+            return {"messages": [], "done": True}
+        return {"messages": [{"role": "user", "content": cut(said)}], "done": self._done()}
+
+    def _use(self, call: Mapping[str, Any]) -> str:
+        try:
+            name, arguments = read_call(call, self._schemas)
+            return result_text(self._call(name, **arguments))
+        except BadCall as fault:
+            return f"error: {fault}"
+        except InputError:
+            raise  # the machine's fault and not the model's, such as a sandbox that does not start
+        except (Exception, SystemExit) as error:
+            return ": ".join(filter(None, ("error", type(error).__name__, " ".join(str(error).split()))))
+
+    def _call(self, method: str, *args: Any, **arguments: Any) -> Any:
+        self.doing = f"{method}()"
+        self._calls += 1
+        mixed = zlib.crc32(f"{self._seed}/{self._calls}".encode())
+        random.seed(mixed)
+        numpy.random.seed(mixed)
+        return self._settle(getattr(self._instance, method)(*args, **arguments))
+
+    def _done(self) -> bool:
+        done = getattr(self._instance, "done", False)
+        return not callable(done) and bool(done)
+
+
+def _text_or_none(value: Any, what: str) -> str | None:
+    if not isinstance(value, str | None):
+        raise BadReturn(f"{what} returned a {type(value).__name__}, not text or None")
+    return value
 
 
 def describe(instance: Any) -> EnvReply:
@@ -132,7 +215,7 @@ def describe(instance: Any) -> EnvReply:
 def clock(seconds: float) -> Iterator[None]:
     """Raise Overdue in here after so many seconds, wherever Python code can be interrupted."""
 
-    def strike(number: int, frame: FrameType | None) -> None:
+    def strike(*_: object) -> None:
         raise Overdue
 
     signal.signal(signal.SIGALRM, strike)
@@ -143,5 +226,15 @@ def clock(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-async def _wait_for(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+def reset_arguments(parameters: Mapping[str, inspect.Parameter], columns: Mapping[str, Any], seed: int) -> EnvReply:
+    """What `reset` is called with: the columns it names, or all for `**columns`; `seed` if it names that; None for a
+    column that only this row lacks."""
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    offered = {"seed": seed, **columns}
+    given = {name: value for name, value in offered.items() if name in parameters or (takes_all and name in columns)}
+    return {**dict.fromkeys(required_names(parameters)), **given}
+
+
+def required_names(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, p in parameters.items() if p.kind in named and p.default is p.empty]

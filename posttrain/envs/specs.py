@@ -14,7 +14,7 @@ from typing import Any
 
 from posttrain.expressions import Expression, parse_call
 from posttrain.types import InputError
-from posttrain.workers.loading import close_match, load_object
+from posttrain.workers.user_code import close_match, load_object
 
 __posttrain_internal__ = True
 
@@ -22,10 +22,10 @@ BUILTINS: Mapping[str, str] = {
     "calculator": "posttrain.envs.shipped.calculator:Calculator",
     "python": "posttrain.envs.shipped.python:Python",
     "search": "posttrain.envs.shipped.search:Search",
-    "guess_number": "posttrain.envs.shipped.guess_number:GuessNumber",
-    "guess_number_tool": "posttrain.envs.shipped.guess_number:GuessNumberTool",
-    "rooms": "posttrain.envs.shipped.rooms:Rooms",
-    "gym": "posttrain.envs.shipped.gym:Gym",
+    "guess_number": "posttrain.envs.shipped.games:GuessNumber",
+    "guess_number_tool": "posttrain.envs.shipped.games:GuessNumberTool",
+    "rooms": "posttrain.envs.shipped.games:Rooms",
+    "gym": "posttrain.envs.shipped.games:Gym",
     "gymnasium": "posttrain.envs.adapters:Gymnasium",
     "openenv": "posttrain.envs.adapters:OpenEnv",
     "verifiers": "posttrain.envs.verifiers_env:verifiers",

@@ -10,14 +10,20 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from posttrain.envs.adapters import Verifiers, loaded
-from posttrain.rewards.libraries.verifiers import NoRuntime, check_task, make_task, make_trace, say
+from posttrain.envs.adapters import Verifiers
+from posttrain.rewards.libraries.adapters import NoRuntime, check_task, make_task, make_trace, say
 
 OVER = object()
 """Said where the environment has ended."""
+
+
+@cache
+def loaded(load: Callable[[], Any]) -> Any:
+    return load()
 
 
 def verifiers(load: Callable[[], Any]) -> Any:
@@ -47,7 +53,6 @@ class VerifiersEnv:
         self.done = False
 
     async def reset(self, **columns: Any) -> str | None:
-        """What the environment says before the first answer."""
         self._playing = asyncio.create_task(self._play(make_task(self._env.taskset, columns)))
         first = await self._next()
         if self.done:
@@ -55,7 +60,6 @@ class VerifiersEnv:
         return first
 
     async def reply(self, text: str) -> str | None:
-        """What the environment says to an answer; None where it has ended."""
         self._answers.put_nowait(text)
         return await self._next()
 
@@ -79,8 +83,7 @@ class VerifiersEnv:
             await self._playing  # raises what the environment has raised
             self.done = True
             return None
-        text: str | None = said
-        return text
+        return said
 
     async def _play(self, task: Any) -> None:
         from verifiers.v1 import EnvInfo, Episode
@@ -105,9 +108,8 @@ class VerifiersEnv:
 
     def _begin(self, task: Any) -> Any:
         if self._traces:
-            raise TypeError(
-                f"{type(self._env).__name__} holds several conversations an episode; only one can be adapted"
-            )
+            name = type(self._env).__name__
+            raise TypeError(f"{name} holds several conversations an episode; only one can be adapted")
         trace = make_trace(task, self._agent)
         trace.agent.name = self._name
         self._traces.append(trace)
@@ -122,14 +124,12 @@ class Agent:
         self._episode = episode
 
     async def run(self, task: Any, **_: Any) -> Any:
-        """One turn, scored."""
         async with self.interaction(task) as talk:
             await talk.turn()
         return talk.trace
 
     @asynccontextmanager
     async def interaction(self, task: Any, **_: Any) -> AsyncIterator[Talk]:
-        """A conversation, scored at its end."""
         from verifiers.v1.utils.decorators import invoke
 
         trace = self._episode._begin(task)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.rewards.contents import reward_contents
+from posttrain.rewards.check import reward_contents
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.records import Evaluation
 from posttrain.types import Sampling, Task

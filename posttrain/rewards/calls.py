@@ -40,8 +40,7 @@ from posttrain.rewards.protocol import (
 )
 from posttrain.rewards.registry import BATCHED_NAMES, BUILTINS, NOT_COLUMNS
 from posttrain.types import InputError, Sample
-from posttrain.workers.loading import close_match, load_object, thaw
-from posttrain.workers.returns import BadReturn
+from posttrain.workers.user_code import BadReturn, close_match, load_object, thaw
 
 __posttrain_internal__ = True
 
@@ -112,8 +111,7 @@ def run(scoring: Coroutine[Any, Any, T]) -> T:
     try:
         scoring.send(None)
     except StopIteration as stop:
-        result: T = stop.value
-        return result
+        return stop.value
     scoring.close()
     raise RuntimeError("a reward waits for something and is not async")
 
@@ -125,12 +123,8 @@ async def maybe_await(result: Any) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_wait_for(result))
+        return asyncio.run(maybe_await(result))
     return await result
-
-
-async def _wait_for(awaitable: Any) -> Any:
-    return await awaitable
 
 
 def as_list(returned: Any, length: int) -> list[Any]:
@@ -155,7 +149,8 @@ def build(expression: Expression) -> Reward:
         given = expression.function.load()
         function = adapt(given() if isinstance(given, type) else given)
     else:
-        function = load_function(builtin.target if builtin else expression.target)
+        target = builtin.target if builtin else expression.target
+        function = adapt(load_object(target, "function", inspect.isfunction))
     check_options(expression, function, len(expression.arguments))
     if expression.arguments or (builtin and builtin.makes):
         function = function(*map(build, expression.arguments), **expression.options)
@@ -191,13 +186,6 @@ def check_options(expression: Expression, function: Function, placed: int) -> No
             raise InputError(f"it has no option {name!r}{hint} it has {', '.join(options) or 'none'}")
 
 
-def load_function(target: str) -> Function:
-    """The function behind `file.py:function` or `package.module:function`.
-
-    Raises what importing raises, LookupError for a missing function, FileNotFoundError for a missing file."""
-    return adapt(load_object(target, "function", inspect.isfunction))
-
-
 def signature_of(function: Function) -> Signature:
     """Which kind of reward a function is, and what it wants. Raises TypeError for positional-only parameters.
 
@@ -207,9 +195,8 @@ def signature_of(function: Function) -> Signature:
     bound = function.keywords if isinstance(function, partial) else {}
     named = [p for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     # a switch is set where the reward is named, never by the data: a column must not turn a sandbox off
-    named = [
-        p for p in named if p.name not in bound and not (p.kind is kinds.KEYWORD_ONLY and isinstance(p.default, bool))
-    ]
+    switches = [p.name for p in named if p.kind is kinds.KEYWORD_ONLY and isinstance(p.default, bool)]
+    named = [p for p in named if p.name not in (*bound, *switches)]
     if positional := [p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY]:
         raise TypeError(f"parameter {positional[0]!r} is positional-only; rewards are called by name")
     names = tuple(p.name for p in named)
@@ -231,7 +218,6 @@ def is_async(function: Function) -> bool:
 
 
 def batch_arguments(signature: Signature, samples: Sequence[Sample], context: Context) -> dict[str, Any]:
-    """Keyword arguments of a batched reward."""
     columns = sorted({name for sample in samples for name in sample.columns} - NOT_COLUMNS)
     arguments: dict[str, Any] = {name: [None] * len(samples) for name in signature.required}  # absent from all of these
     arguments |= {name: [sample.columns.get(name) for sample in samples] for name in columns}
@@ -249,7 +235,6 @@ def batch_arguments(signature: Signature, samples: Sequence[Sample], context: Co
 
 
 def sample_arguments(signature: Signature, sample: Sample) -> dict[str, Any]:
-    """Keyword arguments of a per-sample reward of either kind."""
     columns = sample.columns
     if signature.kind == "verl":
         nested = columns.get("reward_model")
@@ -271,16 +256,12 @@ def sample_arguments(signature: Signature, sample: Sample) -> dict[str, Any]:
             "prompt_messages": None if isinstance(sample.prompt, str) else sample.prompt_argument,
         }
     missing = dict.fromkeys(signature.required)  # a column that only this row lacks
-    return _accepted(signature, {**missing, **_own_copies(columns), **own})
-
-
-def _own_copies(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns, nested ones copied: rollouts of a group share theirs, and a reward may change what it gets."""
-    return {
+    copies = {  # rollouts of a group share their columns, and a reward may change what it gets
         name: copy.deepcopy(value) if isinstance(value, list | dict) else value
         for name, value in columns.items()
         if name not in NOT_COLUMNS
     }
+    return _accepted(signature, {**missing, **copies, **own})
 
 
 def _accepted(signature: Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:

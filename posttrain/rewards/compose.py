@@ -18,7 +18,7 @@ from posttrain.rewards.calls import Function, as_reward, run, try_score
 from posttrain.rewards.protocol import Context, Needs, Reward, RewardResult, Signature, is_reward
 from posttrain.rewards.registry import NOT_COLUMNS
 from posttrain.types import InputError, Message, Sample
-from posttrain.workers.returns import number
+from posttrain.workers.user_code import number
 
 __posttrain_internal__ = True
 
@@ -172,11 +172,7 @@ def product(*rewards: AnyReward) -> Wrapped:
     Range [0, 1] for parts in [0, 1] (two negative parts would make a positive one: shift or clip them first), no unit.
     Null where a part is; fails where one does. Source: the multiplicative form of "task × format" against "task +
     w · format", which pays for format alone."""
-    return wrap("product", rewards, _product)
-
-
-def _product(values: Values, sample: Sample) -> float:
-    return math.prod(values)
+    return wrap("product", rewards, partial(_of_values, rule=math.prod))
 
 
 def minimum(*rewards: AnyReward) -> Wrapped:
@@ -184,11 +180,11 @@ def minimum(*rewards: AnyReward) -> Wrapped:
 
     Range as the parts give it, in their unit. Null where a part is; fails where one does. Source: egalitarian
     (max-min) scalarisation."""
-    return wrap("minimum", rewards, _minimum)
+    return wrap("minimum", rewards, partial(_of_values, rule=min))
 
 
-def _minimum(values: Values, sample: Sample) -> float:
-    return min(values)
+def _of_values(values: Values, sample: Sample, rule: Callable[[Values], float]) -> float:
+    return rule(values)
 
 
 def gate(condition: AnyReward, reward: AnyReward, *, threshold: float = 1.0) -> Wrapped:

@@ -64,7 +64,6 @@ def answer_tags(text: str) -> list[str]:
 
 
 def marked_answers(text: str) -> list[str]:
-    """What the marks of `marks` say."""
     return [mark.text for mark in marks(text)]
 
 

@@ -34,7 +34,6 @@ class FailureWatch:
         self._steps: list[_Step] = []
 
     def add(self, step: int, tasks: Sequence[Sequence[Score]]) -> None:
-        """The scores of a step, task by task."""
         shares = [sum(score.failed for score in scores) / len(scores) for scores in tasks]
         reasons = (score.reason for scores in tasks for score in scores if score.failed)
         self._test.add(shares)

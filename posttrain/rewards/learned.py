@@ -1,7 +1,4 @@
-"""Rewards that a model computes: a reward model's score, and the implicit reward of a policy.
-
-What needs torch is imported when a model is loaded.
-"""
+"""Rewards that a model computes: a reward model's score, and the implicit reward of a policy."""
 
 from __future__ import annotations
 
@@ -65,25 +62,20 @@ def implicit(policy: str, reference: str, *, beta: float = 0.1) -> Reward:
     return Implicit(ours, theirs, beta)
 
 
-def _check_learned(*, use: str = "mean", variance_penalty: float = 0.0, aggregate: str | None = None) -> None:
+def _check_values(
+    use: str = "mean", variance_penalty: float = 0.0, aggregate: str | None = None, beta: float = 0.1
+) -> None:
     if use not in USES:
         raise InputError(f"use is {use!r}; it must be one of {', '.join(USES)}")
     if not 0 <= variance_penalty < float("inf"):
         raise InputError(f"variance_penalty must be a number of at least 0, not {variance_penalty}")
     if aggregate is not None and aggregate not in AGGREGATES:
         raise InputError(f"aggregate is {aggregate!r}; it must be one of {', '.join(AGGREGATES)}")
-
-
-def _check_implicit(*, beta: float = 0.1) -> None:
     if not 0 < beta < float("inf"):
         raise InputError(f"beta must be a number above 0, not {beta}")
 
 
-KINDS: Mapping[str, tuple[Callable[..., Reward], Callable[..., None]]] = {
-    "learned": (learned, _check_learned),
-    "implicit": (implicit, _check_implicit),
-}
-"""What makes a reward of models, and what checks its options."""
+KINDS: Mapping[str, Callable[..., Reward]] = {"learned": learned, "implicit": implicit}
 
 
 def check_model_reward(part: Expression) -> None:
@@ -95,14 +87,13 @@ def load_models(expressions: Iterable[Expression]) -> dict[str, Reward]:
     """The rewards of models among these expressions and inside them, by their text. Raises InputError for one that
     cannot be loaded, and for an option it does not have."""
     parts = {part.text: part for expression in expressions for part in expression.walk() if part.models}
-    return {text: _checked(part, partial(KINDS[part.target][0], *part.models)) for text, part in parts.items()}
+    return {text: _checked(part, partial(KINDS[part.target], *part.models)) for text, part in parts.items()}
 
 
 def _checked(part: Expression, make: Callable[..., T]) -> T:
-    function, check = KINDS[part.target]
     try:
-        check_options(part, function, len(part.models))
-        check(**part.options)
+        check_options(part, KINDS[part.target], len(part.models))
+        _check_values(**part.options)
         return make(**part.options)
     except (InputError, TypeError) as error:
         raise InputError(f"reward {part.text}: {str(error).removeprefix('--model ')}") from error

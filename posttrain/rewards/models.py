@@ -17,7 +17,7 @@ from posttrain.models.read import SCORES, read, read_by
 from posttrain.rewards.protocol import Context, Needs, RewardResult
 from posttrain.rows import CompletionRow, split_steps
 from posttrain.types import InputError, Sample
-from posttrain.workers.returns import BadReturn
+from posttrain.workers.user_code import BadReturn
 
 T = TypeVar("T")
 MICRO_BATCH_TOKENS = 4096
@@ -49,7 +49,6 @@ class Learned:
         return [found if isinstance(found, str) else next(scores)[0].double() for found in rows]
 
     def _result(self, members: torch.Tensor) -> RewardResult:
-        """From the scores [K] of the members."""
         deviation = members.std(correction=0)
         parts = {"mean": float(members.mean()), "deviation": float(deviation)} if len(members) > 1 else {}
         return _checked(float(of_members(members, self.use, self.variance_penalty)), parts)
@@ -72,7 +71,6 @@ class Stepwise:
         return _results(rows, lambda _: self._result(next(scores)))
 
     def _result(self, scores: torch.Tensor) -> RewardResult:
-        """From the scores [n, 1] of n steps."""
         probabilities = torch.sigmoid(scores[:, 0].double())
         steps = tuple(probabilities.tolist())
         return _checked(float(of_steps(probabilities, self.aggregate)), {"steps": len(probabilities)}, steps)
@@ -149,7 +147,6 @@ def encoded(chat: ChatFormat, sample: Sample, context: int) -> list[EncodedRow] 
 
 
 def too_long(chat: ChatFormat, tokens: int, context: int) -> str:
-    """Why a sample has no score."""
     return f"prompt and response have {chat.counted(tokens)}, and the model's context is {context}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
 from posttrain.types import Sample
-from posttrain.workers.returns import BadReturn, Failure, failure, number
+from posttrain.workers.user_code import BadReturn, Failure, failure, number
 
 INTERRUPTS = (KeyboardInterrupt, bdb.BdbQuit)
 """What a user ends the work with, where rewards run in his process. It is no failure of a sample there."""
@@ -28,7 +28,6 @@ class Signature:
     takes_all: bool
 
     def reads(self, column: str) -> bool:
-        """Whether the function may read a column of the data."""
         return self.takes_all or self.kind == "verl" or column in self.names
 
 
@@ -60,7 +59,6 @@ class Needs:
 
     @staticmethod
     def read(row: Mapping[str, Any]) -> Needs:
-        """From its JSON form."""
         return Needs(**{**row, "functions": tuple(Signature(**function) for function in row["functions"])})
 
 
@@ -97,7 +95,6 @@ class RewardResult:
 
     @staticmethod
     def read(row: Mapping[str, Any]) -> RewardResult:
-        """From its JSON form."""
         steps, error = row["step_values"], row["error"]
         return RewardResult(
             row["value"], row["parts"], steps and tuple(steps), error and Failure(**error), row["metrics"]
@@ -105,8 +102,6 @@ class RewardResult:
 
 
 class Reward(Protocol):
-    """What scores samples."""
-
     @property
     def name(self) -> str: ...
     @property

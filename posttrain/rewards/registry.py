@@ -12,7 +12,7 @@ from posttrain.expressions import Expression, parse_entry
 from posttrain.rewards.protocol import Needs
 from posttrain.systems import EXTRAS, need_package
 from posttrain.types import InputError
-from posttrain.workers.loading import close_match
+from posttrain.workers.user_code import close_match
 
 BATCHED_NAMES = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
@@ -140,7 +140,6 @@ class Spec:
 
     @property
     def builtins(self) -> list[tuple[Expression, Builtin]]:
-        """The built-ins inside, with where they stand."""
         return [(part, BUILTINS[part.target]) for part in self.expression.walk() if part.target in BUILTINS]
 
     @property

@@ -102,16 +102,12 @@ def _with_completions(rows: Sequence[RawRow], name: str) -> list[RawRow]:
     if "completion" in columns or len(found) != 1:
         return list(rows)
     info_once(f"{name}: read as completions: {found[0]}")
-    return [
-        replace(row, columns={**_without(row.columns, "response"), "completion": row.columns[found[0]]})
-        if found[0] in row.columns
-        else row
-        for row in rows
-    ]
-
-
-def _without(columns: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in columns.items() if key != name}
+    named = []
+    for row in rows:
+        kept = {column: value for column, value in row.columns.items() if column != "response"}
+        with_it = found[0] in row.columns
+        named.append(replace(row, columns={**kept, "completion": row.columns[found[0]]}) if with_it else row)
+    return named
 
 
 def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:
@@ -130,8 +126,6 @@ def write_scores(scores: Iterable[Score], stdout: TextIO) -> bool:
 
 
 class _Progress:
-    """One line on standard error every few seconds."""
-
     def __init__(self, total: int, stderr: TextIO) -> None:
         self._total, self._stderr, self._last = total, stderr, time.monotonic()
 

@@ -1,9 +1,4 @@
-"""Rewards seen from the trainer: samples in, scores out, failures told apart from low scores.
-
-`expressions` is the grammar of `--reward` and `registry` what it may name, `protocol` what a reward is, `calls` the
-call convention and `compose` rewards made of rewards; `workers.pool` has the processes that functions run in, and
-`server` is what these do.
-"""
+"""Rewards seen from the trainer: samples in, scores out, failures told apart from low scores."""
 
 from __future__ import annotations
 
@@ -129,7 +124,6 @@ class Scorer(Closing):
         ]
 
     def close(self) -> None:
-        """End the workers; idempotent."""
         self._pool.close()
 
     def abort(self) -> None:
@@ -170,11 +164,9 @@ class Scorer(Closing):
 
     @property
     def wants_environments(self) -> bool:
-        """Whether a reward names `environments`, so that samples should carry theirs."""
         return any(needs.environment for needs in self._needs)
 
     def reads(self, column: str) -> bool:
-        """Whether some reward may read a column of the data."""
         needed = [name for spec in self._specs for _, builtin in spec.builtins for name in builtin.needs]
         return column in needed or any(f.reads(column) for needs in self._needs for f in needs.functions)
 
@@ -189,7 +181,6 @@ class Scorer(Closing):
         return any(map(model_writes_date, names))
 
     def weights(self, step: float | None) -> dict[str, float]:
-        """The weight of each part at an optimizer step."""
         return {spec.name: spec.weight.at(step) for spec in self._specs}
 
     def curriculum(self, step: float) -> dict[str, float]:
@@ -206,7 +197,6 @@ class Scorer(Closing):
         return bool(applied) and min(applied) >= 1 - ROUNDING
 
     def _jobs(self, n: int) -> tuple[deque[Job], deque[Job]]:
-        """Those for slot 0 alone, and the others."""
         # Four chunks a worker even out slow samples; chunks of less than four cost more in messages than they even out,
         # and more than 256 samples would make a message large.
         workers = len(self._pool)

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from posttrain.expressions import Expression
-from posttrain.rewards.calls import AttributeDict, as_list, build, run
+from posttrain.rewards.calls import AttributeDict, as_list, build, maybe_await, run
 from posttrain.rewards.protocol import INTERRUPTS, Context, Reward, RewardResult
 from posttrain.rewards.registry import JUDGES
 from posttrain.types import InputError, Sample
-from posttrain.workers.returns import one_line
+from posttrain.workers.user_code import one_line
 
 __posttrain_internal__ = True
 
@@ -85,7 +85,7 @@ class Server:
                 return
             tasks = [self._runner.get_loop().create_task(score(sample)) for sample in samples]
             for task in tasks:
-                yield self._runner.run(_wait_for(task))
+                yield self._runner.run(maybe_await(task))
 
     def _score(self, reward: Reward, samples: Sequence[Sample], context: Context, is_async: bool) -> list[RewardResult]:
         scoring = reward.score(samples, context)
@@ -116,7 +116,3 @@ def _built(expression: Expression, without_judges: str | None) -> Reward:
 
     with without_models(without_judges):
         return build(expression)
-
-
-async def _wait_for(task: asyncio.Task[RewardResult]) -> RewardResult:
-    return await task

@@ -1,9 +1,4 @@
-"""Wrappers: from a reward to a stricter, better shaped or more careful one, in Python and in expressions.
-
-`clip(math, low=0)` is a reward as `math` is. The values inside stand beside that of the wrapper (`clip/math`). A null
-inside stays null and a failure a failure. Two mitigations are no wrappers because every reward has them: quarantine (an
-error is unscored, never 0) and isolation (worker processes with a deadline).
-"""
+"""Wrappers: from a reward to a stricter, better shaped or more careful one, as `clip(math, low=0)` is."""
 
 from __future__ import annotations
 
@@ -252,7 +247,6 @@ def _residual(rows: Sequence[Values], samples: Sequence[Sample], unit: str) -> l
 
 
 def length_of(sample: Sample, unit: str) -> int:
-    """Raises ValueError where tokens are asked for and not known."""
     return len(units(sample.text, sample.completion_ids, unit))
 
 

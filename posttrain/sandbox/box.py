@@ -24,12 +24,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from posttrain.sandbox.bubblewrap import HELP, UNSAFE, bubblewrap_arguments, draw_uid, library_path
 from posttrain.sandbox.seccomp import filter_program
 from posttrain.systems import need_posix, system_name
 from posttrain.types import InputError
+from posttrain.workers.pool import Closing
 from posttrain.workers.supervisor import children_of
 
 START_SECONDS = 20.0
@@ -38,15 +39,7 @@ END_SECONDS = 2.0
 """What bubblewrap may take to end after its processes have."""
 LINE_BYTES = 1 << 20
 """The longest line that is read from a box."""
-LIMITS: Mapping[str, int] = {
-    "AS": 512 << 20,
-    "CORE": 0,
-    "FSIZE": 16 << 20,
-    "MEMLOCK": 0,
-    "MSGQUEUE": 0,
-    "NOFILE": 64,
-    "NPROC": 16,
-}
+LIMITS = {"AS": 512 << 20, "CORE": 0, "FSIZE": 16 << 20, "MEMLOCK": 0, "MSGQUEUE": 0, "NOFILE": 64, "NPROC": 16}
 """Limits by their names without RLIMIT_: bytes, or counts. NPROC counts threads too."""
 ELSEWHERE = ("CORE", "FSIZE", "NOFILE")
 """Those of them that other systems than Linux have and mean alike."""
@@ -83,7 +76,7 @@ class Forged(BoxLost):
     """A line that no request asked for, or an answer without the nonce of its call."""
 
 
-class Box:
+class Box(Closing):
     """One sandbox, seen from outside; `side` is `candidate` or `suite`. Not for use by two threads at once.
 
     Raises InputError where it does not start."""
@@ -162,12 +155,6 @@ class Box:
             self._init = _first_process(info, deadline)
             if self._init is not None:
                 self._ours.callback(os.close, self._init)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def send(self, request: Mapping[str, Any], deadline: float) -> None:
         """Raises BoxLost; Forged where something has been said that nobody asked for."""
@@ -304,7 +291,6 @@ def _first_process(info: int, deadline: float) -> int | None:
 
 @cache
 def compiled(side: str) -> list[tuple[str, Any]]:
-    """The modules that run inside, in the order of their imports."""
     folder = Path(__file__).parent / "guest"
     return [
         (f"{INSIDE}.{name}", compile((folder / f"{name}.py").read_text(), f"<{name}>", "exec", dont_inherit=True))

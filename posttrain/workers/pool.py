@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from posttrain.console import info_once
@@ -65,12 +64,10 @@ def _beside_loop(call: Callable[[], T]) -> T:
 
 
 class Closing:
-    """What is closed at the end of a `with`."""
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -149,7 +146,6 @@ class WorkerPool(Closing):
                 raise
 
     def check_open(self) -> None:
-        """Raise RunFailed if the pool is closed."""
         if self.closed:
             raise RunFailed(self._closed)
 
@@ -161,7 +157,6 @@ class WorkerPool(Closing):
                 worker.kill()  # wakes the thread that waits for it
 
     def close(self) -> None:
-        """End the workers; idempotent."""
         self.closed = True
         for worker in self._slots:
             if worker is not None:

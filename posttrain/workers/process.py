@@ -39,17 +39,10 @@ BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from posttrain.workers.process import work; work(sys.argv[2], *map(int, sys.argv[3:]))"
 )
-ONE_THREAD = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-        "RAYON_NUM_THREADS",
-    ),
-    "1",
-)
+ONE_THREAD = {
+    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")},
+    "VECLIB_MAXIMUM_THREADS": "1",
+}
 
 
 class WorkerLost(Exception):
@@ -156,7 +149,6 @@ class Worker:
         return frame
 
     def _frame(self) -> dict[str, Any] | None:
-        """The next whole frame of the buffer."""
         if len(self._buffer) < HEADER.size:
             return None
         end = HEADER.size + HEADER.unpack_from(self._buffer)[0]
@@ -224,8 +216,7 @@ def encoded(answer: Mapping[str, Any] | object) -> bytes:
 
 
 def decoded(payload: bytes) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(payload)
-    return answer
+    return json.loads(payload)
 
 
 def _read(descriptor: int, size: int) -> bytes:

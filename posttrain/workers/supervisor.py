@@ -105,7 +105,6 @@ def _reap() -> dict[int, int] | None:
 
 
 def children_of(parent: int) -> list[int]:
-    """The processes whose parent this is."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from posttrain.envs.episode import Episode
 from posttrain.envs.pool import EnvPool, Reply
+from posttrain.envs.server import Episode
 from posttrain.envs.shipped.calculator import MAX_CHARACTERS, Calculator, value_of, written
-from posttrain.envs.shipped.guess_number import GuessNumber, GuessNumberTool
+from posttrain.envs.shipped.games import GuessNumber, GuessNumberTool, Rooms
 from posttrain.envs.shipped.python import Python
-from posttrain.envs.shipped.rooms import Rooms
 from posttrain.envs.shipped.search import Search, collection
 from posttrain.envs.tools import schemas_of
 from posttrain.types import InputError, Message

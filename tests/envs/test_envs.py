@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from posttrain.envs.episode import Episode
 from posttrain.envs.pool import EnvPool, Lost, Outcome, Reply
+from posttrain.envs.server import Episode
 from posttrain.envs.tools import RESULT_CHARACTERS, cut, result_text, schemas_of
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Message, RunFailed, Sample

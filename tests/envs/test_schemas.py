@@ -17,11 +17,11 @@ from transformers.utils.chat_template_utils import (
     get_json_schema,
 )
 
-from posttrain.envs.schemas import NoSchema, function_schema
 from posttrain.envs.shipped.calculator import Calculator
-from posttrain.envs.shipped.guess_number import GuessNumberTool
+from posttrain.envs.shipped.games import GuessNumberTool
 from posttrain.envs.shipped.python import Python
 from posttrain.envs.shipped.search import Search
+from posttrain.envs.tools import NoSchema, function_schema
 
 HINTS: list[Any] = [
     *(int, float, str, bool, None, Any, list, tuple, dict, object, bytes, set, complex),

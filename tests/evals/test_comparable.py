@@ -17,7 +17,7 @@ from posttrain.evals.compare import compare
 from posttrain.evals.run import run_eval
 from posttrain.evals.settings import reward_differences, task_settings, tasks_hash
 from posttrain.report.html import write_report
-from posttrain.rewards.contents import reward_contents
+from posttrain.rewards.check import reward_contents
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.comparison import Comparison
 from posttrain.runs.records import Evaluation, is_graded

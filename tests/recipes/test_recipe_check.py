@@ -21,7 +21,7 @@ from posttrain.recipes.run import run_recipe
 from posttrain.rewards.calls import build, run
 from posttrain.rewards.check import RewardCheck
 from posttrain.types import InputError, Message, Sample
-from posttrain.workers.returns import Failure
+from posttrain.workers.user_code import Failure
 from tests.training_helpers import sft_rows, write_rows
 
 FAULTY = """\

@@ -245,7 +245,7 @@ def meant(response: str, prompt: str = "", name: str = "f") -> Any:
     """What `f()` returns by the first reading that compiles; None where there is none, or no `f`."""
     space: dict[str, Any] = {}
     try:
-        load([(r.shown, r.source) for r in candidate_sources(response, name, python_of(prompt))], space)
+        load(candidate_sources(response, name, python_of(prompt)), space)
     except SyntaxError:
         return None
     return eval(f"{name}()", space) if re.split(r"\W", name)[0] in space else None
@@ -317,9 +317,9 @@ def test_the_program_among_blocks() -> None:
     program = "```python\nprint(int(input()) ** 2)\n```"
     for after in ("\n5\n25", "\nO(1)", "text\n25", "\n$ python3 main.py", "\nx = 5"):
         response = f"```python\nprint(0)\n```\nBetter:\n{program}\nA run:\n```{after}\n```"
-        assert candidate_sources(response, None, "")[0].source == "print(int(input()) ** 2)"
+        assert candidate_sources(response, None, "")[0][1] == "print(int(input()) ** 2)"
     nameless = f"{program.replace('python', '')}\nA run:\n```\n5\n25\n```"
-    assert candidate_sources(nameless, None, "")[0].source == "print(int(input()) ** 2)"
+    assert candidate_sources(nameless, None, "")[0][1] == "print(int(input()) ** 2)"
 
 
 def test_many_tags_and_fences_take_no_time() -> None:

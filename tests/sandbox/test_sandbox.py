@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from posttrain.rewards.code.blocks import Reading
 from posttrain.rewards.code.reward import Candidate, Grader, code, suite_runner
 from posttrain.sandbox import box as sandbox
 from posttrain.sandbox import bubblewrap
@@ -33,7 +32,7 @@ CASES = [{"args": [1], "expected": 1}]
 def inside(body: str, imports: str = "import os, sys") -> Any:
     """What `f()` with this body returns in a box."""
     source = f"{imports}\ndef f():\n" + "".join(f"    {line}\n" for line in body.splitlines())
-    with Candidate([Reading("", source)], "f", Grader(30.0, allow_unsafe=False)) as candidate:
+    with Candidate([("", source)], "f", Grader(30.0, allow_unsafe=False)) as candidate:
         answer = candidate.reply(["list", []], ["dict", []])
     assert answer[0] == "returned", answer
     return decode(answer[1])

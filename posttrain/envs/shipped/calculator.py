@@ -24,8 +24,7 @@ class Calculator:
 
     It has no reward of its own."""
 
-    def reset(self) -> None:
-        """Nothing to prepare."""
+    def reset(self) -> None: ...
 
     def calculate(self, expression: str) -> str:
         """Work out an arithmetic expression.
@@ -74,7 +73,10 @@ def _value(node: ast.expr) -> Fraction:
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             return _power(_value(left), _value(right))
         case ast.BinOp(left=left, op=kind, right=right) if type(kind) in BINARY:
-            return _bounded(Fraction(BINARY[type(kind)](_value(left), _value(right))))
+            value = Fraction(BINARY[type(kind)](_value(left), _value(right)))
+            if _bits(value) > MAX_BITS:
+                raise ValueError("the number is too large")
+            return value
     raise ValueError(f"{ast.unparse(node)!r} is no arithmetic; use numbers, + - * / // % ** and brackets")
 
 
@@ -87,12 +89,6 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if _bits(base) * abs(exponent) > MAX_BITS:
         raise ValueError("the power is too large")
     return Fraction(base**exponent.numerator)
-
-
-def _bounded(value: Fraction) -> Fraction:
-    if _bits(value) > MAX_BITS:
-        raise ValueError("the number is too large")
-    return value
 
 
 def _bits(value: Fraction) -> int:

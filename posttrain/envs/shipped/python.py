@@ -35,8 +35,7 @@ class Python:
         self._unsafe = allow_unsafe
         Box("candidate", seconds, allow_unsafe).close()  # where none starts it is no fault of what the model writes
 
-    def reset(self) -> None:
-        """Nothing to prepare."""
+    def reset(self) -> None: ...
 
     def python(self, code: str) -> str:
         """Run a Python program and return what it prints. Nothing is kept from one call to the next.

@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from posttrain.data.raw import read_bytes
 from posttrain.data.readers import parse_jsonl
@@ -22,8 +21,6 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Document:
-    """One text of a collection."""
-
     id: str
     title: str
     text: str
@@ -40,8 +37,7 @@ class Search:
         self._k = k
         collection(corpus)
 
-    def reset(self) -> None:
-        """Nothing to prepare."""
+    def reset(self) -> None: ...
 
     def search(self, query: str) -> list[dict[str, str]]:
         """Find the documents that fit a query best.
@@ -116,7 +112,11 @@ def collection(corpus: str) -> Collection:
         raise InputError(f"there is no file {corpus}; search(FILE) wants JSONL whose rows have 'text'")
     documents: dict[str, Document] = {}
     for number, row in enumerate(parse_jsonl(read_bytes(path), corpus), 1):
-        document = _document(row.checked(), str(number), row.where)
+        columns = row.checked()
+        text, title = columns.get("text"), columns.get("title", "")
+        if not isinstance(text, str) or not isinstance(title, str):
+            raise InputError(f"{row.where}: 'text' (and 'title', if there is one) must be a string")
+        document = Document(str(columns.get("id", number)), title, text)
         if document.id in documents:
             raise InputError(f"{row.where}: the id {document.id!r} was there before")
         documents[document.id] = document
@@ -126,12 +126,4 @@ def collection(corpus: str) -> Collection:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in lower case."""
     return WORD.findall(text.lower())
-
-
-def _document(row: dict[str, Any], number: str, where: str) -> Document:
-    text, title = row.get("text"), row.get("title", "")
-    if not isinstance(text, str) or not isinstance(title, str):
-        raise InputError(f"{where}: 'text' (and 'title', if there is one) must be a string")
-    return Document(str(row.get("id", number)), title, text)

@@ -25,6 +25,8 @@ STARTS = re.compile(r"^([ \t]*)(?:async[ \t]+)?(?:def[ \t]+\w+[ \t]*\(|class[ \t
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 TAGS = 20
 """Of a response with more `</think>` what follows the last is taken, without a look at where they stand."""
+Reading = tuple[str, str]
+"""What a response may mean: the code that the prompt shows, whose errors count for nothing, and what runs after it."""
 LONGER = 3
 """So many later fences are tried as the end of a block that does not compile, for the first may stand in a string; and
 so many blocks before it are tried with those ends."""
@@ -124,15 +126,6 @@ def fenced_blocks(text: str) -> list[Block]:
     return blocks
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What a response may mean: `source`, run after `shown`, the code that the prompt shows, whose errors count for
-    nothing."""
-
-    shown: str
-    source: str
-
-
 def candidate_sources(response: str, entry_point: str | None, preamble: str) -> list[Reading]:
     """What the response may mean, the likeliest first; empty where there is no code.
 
@@ -145,18 +138,18 @@ def candidate_sources(response: str, entry_point: str | None, preamble: str) -> 
     found: list[Reading] = []
     if blocks and name and (whole := _defining(blocks, name)):
         for text in _texts(whole, blocks):
-            found += [Reading(shown, text), Reading(shown, textwrap.dedent(text))]
+            found += [(shown, text), (shown, textwrap.dedent(text))]
     elif blocks:
         for text in _texts(_main(blocks), blocks):
-            found += _continuing(text, preamble) if name and preamble else [Reading("", text)]
+            found += _continuing(text, preamble) if name and preamble else [("", text)]
     else:
         # First with its tags: if that compiles, they stand in strings. Without a fence only the sandbox can tell.
         for text in (response, strip_thinking(response)):
             if not name or _defines(text, name):
-                found.append(Reading(shown if name else "", text))
+                found.append((shown if name else "", text))
             elif preamble:
                 found += _continuing(text, preamble)
-    return [reading for reading in dict.fromkeys(found) if reading.source.strip()]
+    return [(before, source) for before, source in dict.fromkeys(found) if source.strip()]
 
 
 def after_thinking(response: str) -> str:
@@ -240,7 +233,7 @@ def _continuing(body: str, preamble: str) -> list[Reading]:
         *texts,
         *(indent + text.lstrip(" ") for text in texts),
     ]
-    return [Reading("", preamble.rstrip("\n") + "\n" + form) for form in forms]
+    return [("", preamble.rstrip("\n") + "\n" + form) for form in forms]
 
 
 def python_of(prompt: str) -> str:

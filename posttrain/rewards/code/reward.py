@@ -8,14 +8,15 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, Self
+from functools import cache, partial
+from typing import Any
 
 from posttrain.data.columns import parsed_list
 from posttrain.rewards.code.blocks import Reading, candidate_sources, finished, python_of
 from posttrain.sandbox.box import Box, BoxLost, Forged, OutOfTime
 from posttrain.sandbox.guest.plain import NotPlain, encode
 from posttrain.sandbox.guest.shown import SECONDS
+from posttrain.workers.pool import Closing
 
 OUTPUT_BYTES = 1 << 20
 """What a program may write to its standard output."""
@@ -60,10 +61,8 @@ def code(
         suite = test if isinstance(test, str) else "\n".join(test)
         score = grader.suite(sources, entry_point, finished(preamble), suite)
     elif groups := list(filter(None, (_cases(cases, "cases"), _cases(hidden_cases, "hidden_cases")))):
-        if entry_point:
-            score = min(_share(grader.functions(sources, entry_point, group)) for group in groups)
-        else:
-            score = min(_share(grader.programs(sources, group)) for group in groups)
+        run = partial(grader.functions, entry_point=entry_point) if entry_point else grader.programs
+        score = min(sum(passed) / len(passed) for passed in (run(sources, cases=group) for group in groups))
     else:
         raise ValueError("there is nothing to test with; fill the column 'cases' or 'test'")
     return float(score == 1) if all_or_nothing else score
@@ -92,8 +91,10 @@ class Grader:
         return box
 
     def functions(self, sources: Sequence[Reading], entry_point: str, cases: Sequence[Mapping[str, Any]]) -> list[bool]:
-        """Which cases the function passes."""
-        tests = [(_tree(_get(case, "args", [])), _tree(case.get("kwargs") or {}), _expected(case)) for case in cases]
+        tests = [
+            (_tree(_get(c, "args", [])), _tree(c.get("kwargs") or {}), canonical(_tree(_get(c, "expected"))))
+            for c in cases
+        ]
         with Candidate(sources, entry_point, self) as candidate:
             passed = [candidate.gives(*test) for test in tests]
             return passed if candidate.honest() else [False] * len(tests)
@@ -106,7 +107,8 @@ class Grader:
     def suite(self, sources: Sequence[Reading], entry_point: str, preamble: str, test: str) -> float:
         """The share of the suite's tests that pass. Raises ValueError for a suite that is at fault, RuntimeError where
         its process is lost."""
-        request = {"prompt": preamble, "test": test, "entry_point": entry_point, "cpu_seconds": int(self._cpu()) + 1}
+        cpu_seconds = int((TOTAL + 1) * self._seconds) + 1
+        request = {"prompt": preamble, "test": test, "entry_point": entry_point, "cpu_seconds": cpu_seconds}
         runner = suite_runner(self._unsafe)
         called = False
         with Candidate(sources, entry_point, self) as candidate:
@@ -125,35 +127,26 @@ class Grader:
                 raise ValueError(f"the column 'test' is at fault: none of its tests calls {entry_point}")
             return passed / total if candidate.honest() else 0.0
 
-    def _cpu(self) -> float:
-        return (TOTAL + 1) * self._seconds
-
     def _program(self, sources: Sequence[Reading], stdin: str, expected: str) -> bool:
         try:
             with self.box() as box:
                 deadline = self.deadline()
-                box.send({"sources": _pairs(sources), "stdin": stdin.encode()}, deadline)
+                box.send({"sources": list(sources), "stdin": stdin.encode()}, deadline)
                 output, status = box.output(OUTPUT_BYTES, deadline)
         except BoxLost:
             return False
         return status == 0 and _lines(output.decode(errors="replace")) == _lines(expected)
 
 
-class Candidate:
+class Candidate(Closing):
     """A function in a box, which is made anew when it is lost."""
 
     def __init__(self, sources: Sequence[Reading], entry_point: str, grader: Grader) -> None:
-        self._load = {"sources": _pairs(sources), "entry_point": entry_point}
+        self._load = {"sources": list(sources), "entry_point": entry_point}
         self._grader = grader
         self._box: Box | None = None
         self._usable = bool(sources)  # False once the code did not load, or has forged a line
         self._forged = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._drop()
 
     def reply(self, args: Any, kwargs: Any) -> list[Any]:
         """What the candidate says to one call, see `inside.candidate.call`; `["lost"]` if nothing. All are trees."""
@@ -173,7 +166,6 @@ class Candidate:
         return ["lost"]
 
     def gives(self, args: Any, kwargs: Any, expected: str) -> bool:
-        """Whether a call returns this canonical text."""
         match self.reply(args, kwargs):
             case ["returned", value, _]:
                 return canonical(value) == expected
@@ -201,9 +193,9 @@ class Candidate:
     def _note(self, lost: BoxLost) -> None:
         if isinstance(lost, Forged):
             self._forged, self._usable = True, False
-        self._drop()
+        self.close()
 
-    def _drop(self) -> None:
+    def close(self) -> None:
         if self._box is not None:
             self._box.close()
             self._box = None
@@ -253,7 +245,6 @@ class SuiteRunner:
 
 @cache
 def suite_runner(allow_unsafe: bool) -> SuiteRunner:
-    """The runner of this process."""
     runner = SuiteRunner(allow_unsafe)
     atexit.register(runner.close)
     return runner
@@ -303,23 +294,11 @@ def _get(case: Mapping[str, Any], name: str, *default: Any) -> Any:
     raise ValueError(f"a case has no {name!r} (or '{name}_literal'); it has {', '.join(case) or 'nothing'}")
 
 
-def _expected(case: Mapping[str, Any]) -> str:
-    return canonical(_tree(_get(case, "expected")))
-
-
 def _text(case: Mapping[str, Any], name: str) -> str:
     value = case.get(name, "" if name == "stdin" else None)
     if not isinstance(value, str):
         raise ValueError(f"a case of a program needs {name!r}, a string; for functions fill the column 'entry_point'")
     return value
-
-
-def _pairs(sources: Sequence[Reading]) -> list[tuple[str, str]]:
-    return [(reading.shown, reading.source) for reading in sources]
-
-
-def _share(passed: Sequence[bool]) -> float:
-    return sum(passed) / len(passed)
 
 
 def _lines(text: str) -> list[str]:

@@ -127,7 +127,6 @@ async def outcomes_of(model: Answering, questions: Sequence[str]) -> list[Outcom
 
 
 def text_of(outcome: Outcome) -> str:
-    """The reply. Raises Unclear where there is none."""
     if isinstance(outcome, Unclear):
         raise outcome
     return outcome

@@ -18,14 +18,12 @@ import yaml
 
 from posttrain.data.raw import read_bytes
 from posttrain.types import InputError, Prompt
-from posttrain.workers.loading import close_match
-from posttrain.workers.returns import BadReturn
+from posttrain.workers.user_code import BadReturn, close_match
 
 SHIPPED = Path(__file__).parent / "principles"
 """Rubrics that have a name."""
 FILES = (".yaml", ".yml", ".txt", ".md")
 """A rubric that ends like this is the path of a file."""
-MARK_CHARACTERS = 12
 SCALE = re.compile(r"(\d{1,4})-(\d{1,4})")
 SCORE_LINE = re.compile(r"\*{0,2}Score:\*{0,2} ?([0-9]{1,4})\*{0,2}")
 BETTER_LINE = re.compile(r"\*{0,2}Better:\*{0,2} ?(A|B|tie)\*{0,2}")
@@ -115,7 +113,6 @@ def read_rubric(rubric: str, scale: str) -> tuple[Criterion, ...]:
 
 
 def shipped_rubrics() -> list[str]:
-    """The names of the rubrics that come with posttrain."""
     return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
 
 
@@ -141,7 +138,6 @@ def score_question(criterion: Criterion, prompt: Prompt, response: str, referenc
 
 
 def better_question(criteria: Sequence[Criterion], prompt: Prompt, first: str, second: str) -> str:
-    """The question which of two responses is better, with `first` shown as A and `second` as B."""
     material = _material({"PROMPT": spoken(prompt), "RESPONSE A": first, "RESPONSE B": second})
     return material + BETTER.format(criteria="\n".join(f"- {criterion.text}" for criterion in criteria))
 
@@ -152,7 +148,7 @@ def spoken(prompt: Prompt) -> str:
 
 
 def _material(texts: Mapping[str, str]) -> str:
-    mark = hashlib.sha256(repr(list(texts.items())).encode(errors="replace")).hexdigest()[:MARK_CHARACTERS]
+    mark = hashlib.sha256(repr(list(texts.items())).encode(errors="replace")).hexdigest()[:12]
     blocks = [f"<<< {title} {mark} >>>\n{text}\n<<< END {mark} >>>" for title, text in texts.items()]
     return MATERIAL.format(mark=mark, blocks="\n\n".join(blocks))
 
@@ -160,8 +156,7 @@ def _material(texts: Mapping[str, str]) -> str:
 def read_score(reply: str, criterion: Criterion) -> int:
     """The score in the last line of a reply. Raises Unclear where there is none in the form asked for."""
     line = _last_line(reply)
-    match = SCORE_LINE.fullmatch(line)
-    if not match:
+    if not (match := SCORE_LINE.fullmatch(line)):
         raise Unclear(f"the judge's reply does not end with a line 'Score: N' but with {line[:80]!r}")
     if not criterion.low <= int(match[1]) <= criterion.high:
         raise Unclear(f"the judge's score {match[1]} is not from {criterion.low} to {criterion.high}")
@@ -171,8 +166,7 @@ def read_score(reply: str, criterion: Criterion) -> int:
 def read_better(reply: str) -> str:
     """`A`, `B` or `tie` from the last line of a reply. Raises Unclear where it is none of them."""
     line = _last_line(reply)
-    match = BETTER_LINE.fullmatch(line)
-    if not match:
+    if not (match := BETTER_LINE.fullmatch(line)):
         raise Unclear(f"the judge's reply does not end with a line 'Better: A', 'B' or 'tie' but with {line[:80]!r}")
     return match[1]
 

@@ -1,7 +1,7 @@
 """Judges: a model that reads a response and says how good it is, or which of two is better.
 
-The model is behind an OpenAI-compatible endpoint (`url` and `model`), or here (`model` alone). What it replies is read
-strictly, see `judge_prompts`; a reply that says nothing in the form asked for leaves the response unscored.
+The model is behind an OpenAI-compatible endpoint (`url` and `model`), or here (`model` alone). A reply that says
+nothing in the form asked for leaves the response unscored.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from posttrain.engine.endpoint import Answering
+from posttrain.rewards.calls import try_score
 from posttrain.rewards.judge.backend import JudgeModel, Outcome, open_model, outcomes_of, text_of, with_model_options
 from posttrain.rewards.judge.prompts import (
     Criterion,
@@ -27,6 +28,8 @@ from posttrain.rewards.protocol import Context, Needs, RewardResult, Signature
 from posttrain.types import InputError, Sample
 
 T = TypeVar("T")
+Ask = Callable[[Sample], list[str]]
+Read = Callable[[Sequence[Outcome]], RewardResult]
 
 
 @with_model_options
@@ -48,8 +51,7 @@ def judge(
     rubrics with a weight for each criterion (arXiv:2507.17746)."""
     criteria = _criteria("judge", rubric, scale)
     ask = partial(_ask_scores, criteria=criteria, column=reference)
-    model = open_model("judge", judging)
-    return Judge("judge", model, ask, partial(_read_scores, criteria=criteria), _needs("judge", judging, reference))
+    return _judge("judge", judging, reference, ask, partial(_read_scores, criteria=criteria))
 
 
 @with_model_options
@@ -76,13 +78,10 @@ def judge_pair(
     if opponents is not None and (opponents < 1 or reference is not None):
         raise InputError("judge_pair takes opponents=N of at least 1, and none beside a reference")
     criteria = _criteria("judge_pair", rubric, "0-1")
-    model = open_model("judge_pair", judging)
     if reference is None:
-        return GroupJudge("judge_pair", model, criteria, clamp, opponents)
+        return GroupJudge("judge_pair", open_model("judge_pair", judging), criteria, clamp, opponents)
     ask = partial(_ask_better, criteria=criteria, column=reference)
-    return Judge(
-        "judge_pair", model, ask, partial(_read_against, clamp=clamp), _needs("judge_pair", judging, reference)
-    )
+    return _judge("judge_pair", judging, reference, ask, partial(_read_against, clamp=clamp))
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ class Judge:
 
     name: str
     model: Answering
-    ask: Callable[[Sample], list[str]]
-    read: Callable[[Sequence[Outcome]], RewardResult]
+    ask: Ask
+    read: Read
     needs: Needs
 
     async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
@@ -102,9 +101,10 @@ class Judge:
         outcomes = iter(await outcomes_of(self.model, questions))
         results = []
         for one in asked:
-            replies = [next(outcomes) for _ in one] if isinstance(one, list) else []
-            read = one if isinstance(one, Exception) else _attempt(partial(self.read, replies))
-            results.append(_result(read))
+            if isinstance(one, Exception):
+                results.append(RewardResult.failed(one))
+            else:
+                results.append(await try_score(partial(self.read, [next(outcomes) for _ in one])))
         return results
 
 
@@ -121,14 +121,14 @@ class GroupJudge:
 
     async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
         pairs = [pair for members in _groups(samples) for pair in pairs_of(members, self.opponents)]
-        asked = [_both_orders(self.criteria, samples[i], samples[i].text, samples[j].text) for i, j in pairs]
+        asked = [_both_orders(self.criteria, samples[i], samples[j].text) for i, j in pairs]
         outcomes = iter(await outcomes_of(self.model, [question for questions in asked for question in questions]))
         verdicts: list[list[Verdict | Exception]] = [[] for _ in samples]
         for (i, j), questions in zip(pairs, asked, strict=True):
             verdict = _attempt(partial(read_verdict, [next(outcomes) for _ in questions], self.clamp))
             verdicts[i].append(verdict)
             verdicts[j].append(verdict if isinstance(verdict, Exception) else verdict.turned)
-        return [_result(_attempt(partial(_mean_verdict, own))) for own in verdicts]
+        return [await try_score(partial(_mean_verdict, own)) for own in verdicts]
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,6 @@ def pairs_of(members: Sequence[int], opponents: int | None) -> list[tuple[int, i
 
 
 def _groups(samples: Sequence[Sample]) -> list[list[int]]:
-    """The places of samples that answer the same prompt."""
     groups: dict[str, list[int]] = {}
     for i, sample in enumerate(samples):
         groups.setdefault(json.dumps(sample.prompt_argument, sort_keys=True), []).append(i)
@@ -195,13 +194,12 @@ def _read_scores(outcomes: Sequence[Outcome], criteria: Sequence[Criterion]) -> 
 
 
 def _ask_better(sample: Sample, criteria: Sequence[Criterion], column: str) -> list[str]:
-    return _both_orders(criteria, sample, sample.text, _column(sample, column))
+    return _both_orders(criteria, sample, _column(sample, column))
 
 
-def _both_orders(criteria: Sequence[Criterion], sample: Sample, first: str, second: str) -> list[str]:
-    if first == second:
-        return []
-    return [better_question(criteria, sample.prompt, *shown) for shown in ((first, second), (second, first))]
+def _both_orders(criteria: Sequence[Criterion], sample: Sample, other: str) -> list[str]:
+    orders = [] if sample.text == other else [(sample.text, other), (other, sample.text)]
+    return [better_question(criteria, sample.prompt, *shown) for shown in orders]
 
 
 def _read_against(outcomes: Sequence[Outcome], clamp: float) -> RewardResult:
@@ -217,10 +215,11 @@ def _column(sample: Sample, column: str) -> str:
     return text
 
 
-def _needs(name: str, judging: JudgeModel, reference: str | None) -> Needs:
+def _judge(name: str, judging: JudgeModel, reference: str | None, ask: Ask, read: Read) -> Judge:
     columns = () if reference is None else (reference,)
     signature = Signature(name, "sample", columns, columns, takes_all=False)
-    return Needs((signature,), whole_batch=judging.url is None, is_async=True)
+    needs = Needs((signature,), whole_batch=judging.url is None, is_async=True)
+    return Judge(name, open_model(name, judging), ask, read, needs)
 
 
 def _attempt(make: Callable[[], T]) -> T | Exception:
@@ -228,10 +227,6 @@ def _attempt(make: Callable[[], T]) -> T | Exception:
         return make()
     except Exception as error:
         return error
-
-
-def _result(found: RewardResult | Exception) -> RewardResult:
-    return RewardResult.failed(found) if isinstance(found, Exception) else found
 
 
 def _criteria(name: str, rubric: str | None, scale: str) -> tuple[Criterion, ...]:

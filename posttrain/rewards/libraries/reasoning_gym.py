@@ -45,9 +45,8 @@ def source_dataset(entry: Mapping[str, Any]) -> str:
 def final_answer(response: str) -> str | None:
     """The one answer of a response, None if it gives two distinct ones."""
     text = strip_thinking(response)
-    tags = answer_tags(text)
-    outside = ANSWER_TAG.sub("", text)
-    candidates = {candidate for tag in tags for candidate in (boxes(tag) or [tag])} | set(boxes(outside))
+    outside = boxes(ANSWER_TAG.sub("", text))
+    candidates = {candidate for tag in answer_tags(text) for candidate in (boxes(tag) or [tag])} | set(outside)
     if len(candidates) > 1:
         return None
     return candidates.pop() if candidates else text.strip()
@@ -58,5 +57,4 @@ def verifier(name: str) -> Callable[[str, dict[str, Any]], float]:
     """The library's verifier of a task, made once a process. Raises ValueError for an unknown name."""
     from reasoning_gym.factory import get_score_answer_fn  # takes seconds, so only in a worker
 
-    function: Callable[[str, dict[str, Any]], float] = get_score_answer_fn(name)
-    return function
+    return get_score_answer_fn(name)

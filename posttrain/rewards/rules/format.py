@@ -1,7 +1,4 @@
-"""Rewards that look at the form of a response alone; those that count its length are in `lengths`.
-
-Each is called once per response. What has no default is given (`regex(pattern="...")`) or is a column of that name.
-"""
+"""Rewards that look at the form of a response alone."""
 
 from __future__ import annotations
 
@@ -55,7 +52,7 @@ def json(response: str, *, schema: Mapping[str, Any] | bool | str | None = None)
     on a schema that is none.
     Source: RFC 8259; JSON Schema (draft 2020-12 unless `$schema` says otherwise), checked by `jsonschema`."""
     text = strip_thinking(response).strip()
-    blocks = fenced_blocks(text)
+    blocks = ["\n".join(block) for block in _split_fences(text)[1]]
     for candidate in [text, *blocks] if len(blocks) == 1 else [text]:
         try:
             value = strict_json(candidate)
@@ -146,11 +143,6 @@ def strict_json(text: str) -> Any:
     return loads(text, parse_constant=finite, parse_float=finite, object_pairs_hook=distinct_keys)
 
 
-def fenced_blocks(text: str) -> list[str]:
-    """The contents of every closed code block."""
-    return ["\n".join(block) for block in _split_fences(text)[1]]
-
-
 def detect_language(text: str) -> str:
     """The ISO 639-1 code of the likeliest language."""
     import py3langid  # it reads a model of 4 MB
@@ -160,7 +152,6 @@ def detect_language(text: str) -> str:
 
 @cache
 def languages() -> tuple[str, ...]:
-    """The codes that `detect_language` gives."""
     import py3langid
 
     return tuple(sorted(code for code, _ in py3langid.rank("")))
@@ -222,8 +213,7 @@ def _numbers_rise(lines: Sequence[str]) -> bool:
 def _words(name: str, words: Any) -> Sequence[str]:
     if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words):
         raise ValueError(f"{name} must be a list of words, not {words!r}")
-    found: Sequence[str] = words
-    return found
+    return words
 
 
 def _occurs(word: str, text: str) -> bool:

@@ -135,7 +135,6 @@ def response_language(text: str, language: str) -> bool:
 
 
 def number_sentences(text: str, num_sentences: int, relation: str) -> bool:
-    """It has so many sentences."""
     return _holds(len(sentences(text)), relation, num_sentences)
 
 
@@ -183,7 +182,6 @@ def number_bullet_lists(text: str, num_bullets: int) -> bool:
 
 
 def constrained_response(text: str) -> bool:
-    """It contains "My answer is yes.", "My answer is no." or "My answer is maybe."."""
     return any(option in text for option in OPTIONS)
 
 
@@ -222,7 +220,6 @@ def two_responses(text: str) -> bool:
 
 
 def repeat_prompt(text: str, prompt_to_repeat: str) -> bool:
-    """It begins with the prompt, in any case."""
     return text.strip().lower().startswith(prompt_to_repeat.strip().lower())
 
 
@@ -232,7 +229,6 @@ def end_checker(text: str, end_phrase: str) -> bool:
 
 
 def quotation(text: str) -> bool:
-    """It stands in double quotation marks."""
     bare = text.strip()
     return len(bare) > 1 and bare[0] == bare[-1] == '"'
 
@@ -244,25 +240,21 @@ def capital_word_frequency(text: str, capital_frequency: int, capital_relation: 
 
 
 def english_capital(text: str) -> bool:
-    """English, without a small letter."""
     return text.isupper() and detect_language(text) == "en"
 
 
 def english_lowercase(text: str) -> bool:
-    """English, without a capital letter."""
     return text.islower() and detect_language(text) == "en"
 
 
 def no_comma(text: str) -> bool:
-    """Without a comma."""
     return "," not in text
 
 
 def _list(words: Any) -> Sequence[str]:
     if isinstance(words, str):
         raise ValueError(f"a list of words is needed, not the text {words!r}")
-    found: Sequence[str] = words
-    return found
+    return words
 
 
 KINDS: Mapping[str, Check] = {

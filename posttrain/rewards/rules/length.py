@@ -1,7 +1,4 @@
-"""Rewards that count the length of a response and what it repeats.
-
-Tokens are those that the model sampled; `posttrain score` has none, and a rule that needs them fails there.
-"""
+"""Rewards that count the length of a response and what it repeats."""
 
 from __future__ import annotations
 

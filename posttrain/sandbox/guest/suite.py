@@ -90,7 +90,6 @@ def exception(name: str, text: str) -> Exception:
 
 
 def _raised_in(error: BaseException) -> str:
-    """The file whose code raised it."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
