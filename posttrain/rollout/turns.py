@@ -8,42 +8,16 @@ where the template rewrites what came before, the conversation goes on in a new 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from posttrain.chat import ChatFormat, Ids
 from posttrain.engine.base import Engine, Request
+from posttrain.envs.pool import Lost, Outcome, Reply
 from posttrain.rollout.plan import Limits, RolloutRequest, turn_seed
 from posttrain.rows import Tools
 from posttrain.types import Completion, InputError, Message, Prompt, Rollout, Segment, Status
-
-
-class Reply(Protocol):
-    """What an environment says to one answer; `done` ends the conversation."""
-
-    @property
-    def messages(self) -> tuple[Message, ...]: ...
-    @property
-    def done(self) -> bool: ...
-
-
-@runtime_checkable
-class Lost(Protocol):
-    """An environment that died, timed out or raised outside a tool."""
-
-    @property
-    def reason(self) -> str: ...
-
-
-class Outcome(Protocol):
-    """What is left of a conversation that ended: the environment's own reward, and what rewards may look at."""
-
-    @property
-    def reward(self) -> float | None: ...
-    @property
-    def state(self) -> bytes | None: ...
 
 
 class Environment(Protocol):
@@ -77,14 +51,12 @@ def converse(
     """Yield (place in the requests, rollout) as conversations end.
 
     A call that cannot be read is told to the model in a user turn and goes no further. A rollout whose environment is
-    lost, or that runs out of time, has failed. The environment's tools are offered, or without any those of the task.
+    lost has failed. The environment's tools are offered, or without any those of the task.
     Raises InputError for raw prompts, and for a template that ignores the tools."""
-    start = time.monotonic()
     first = environment.reset({i: (_columns(request), request.episode_seed) for i, request in enumerate(requests)})
     active = {i: _begin(chat, request, environment.tools, first[i], limits) for i, request in enumerate(requests)}
     while active:
-        left = None if limits.seconds is None else max(0.0, limits.seconds - (time.monotonic() - start))
-        _sample_turn(engine, chat, active, limits, left)
+        _sample_turn(engine, chat, active, limits)
         _take_replies(environment, chat, active, limits)
         ended = [i for i, conversation in active.items() if conversation.status is not None]
         outcomes = environment.finish(ended) if ended else {}
@@ -125,7 +97,7 @@ class _Conversation:
             sampling = replace(sampling, max_new_tokens=room)
         return Request(key, self.prompt_ids, sampling, turn_seed(self.request.seed, self.turns))
 
-    def add_completion(self, chat: ChatFormat, completion: Completion, limits: Limits) -> None:
+    def add_completion(self, chat: ChatFormat, completion: Completion) -> None:
         """Take what was sampled."""
         self.row = self.row.grown(self.context, completion)
         self.context, self.sampled = (), tuple(completion.token_ids.tolist())
@@ -139,9 +111,6 @@ class _Conversation:
         if self.sampled:
             self.messages.append(Message("assistant", chat.decode(self.sampled)))
         self.status = "truncated"
-        if completion.stop_reason == "cancelled":
-            limit = "" if limits.seconds is None else f" of {limits.seconds:g} s"
-            self.fail(f"the conversation was not over within its time limit{limit}")
 
     def add_messages(self, chat: ChatFormat, new: tuple[Message, ...], limits: Limits) -> None:
         """Take the messages that follow an answer, and make ready for the next one. A conversation that the template
@@ -202,15 +171,13 @@ def _begin(
     return conversation
 
 
-def _sample_turn(
-    engine: Engine, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits, seconds: float | None
-) -> None:
+def _sample_turn(engine: Engine, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits) -> None:
     """One answer in each conversation that goes on."""
     requests = [
         conversation.next_request(i, limits) for i, conversation in conversations.items() if conversation.status is None
     ]
-    for i, completion in engine.generate(requests, seconds) if requests else ():
-        conversations[i].add_completion(chat, completion, limits)
+    for i, completion in engine.generate(requests) if requests else ():
+        conversations[i].add_completion(chat, completion)
 
 
 def _take_replies(

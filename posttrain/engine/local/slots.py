@@ -10,7 +10,7 @@ import torch
 from posttrain.arrays import ints
 from posttrain.batch.packing import Span, nodes_of, prefix_forest
 from posttrain.engine.base import Request
-from posttrain.engine.local.rows import Row, extend
+from posttrain.engine.local.rows import Row, RowDecoder, extend
 from posttrain.models.attention import ForestPlan
 from posttrain.models.language_model import LanguageModel
 
@@ -20,18 +20,13 @@ PREFILL_TOKENS = 2048
 PromptIds = tuple[int, ...]
 
 
-class SlotDecoder:
-    """See `RowDecoder` in engine/local.py. Completions of one prompt read its keys and values together. When a row ends
+class SlotDecoder(RowDecoder):
+    """Completions of one prompt read its keys and values together. When a row ends
     its slot goes to the next request in order, or, once none is left, to the last active row, so that the active slots
     stay dense."""
 
     def __init__(self, lm: LanguageModel, slots: int, version: int) -> None:
-        self.lm = lm
-        self.slots = slots
-        self.version = version
-        self.active: list[Row] = []
-        self.ended: list[Row] = []
-        self.forwarded_tokens = 0
+        super().__init__(lm, slots, version)
         self.prompts: list[PromptIds] = []  # in the order of their slots
         self.first_logits: dict[PromptIds, torch.Tensor] = {}  # [V] after each prompt
         self.of_prompts = _Cache()
@@ -39,7 +34,6 @@ class SlotDecoder:
         self.sharing: _Sharing | None = None  # None once rows or prompts have changed
 
     def admit(self, queue: deque[Request]) -> None:
-        """Fill the free slots from the queue, in order, and draw the first token of every new row."""
         self._forget_prompts(queue)
         while queue and len(self.active) < self.slots:
             new = [queue.popleft() for _ in range(min(len(queue), self.slots - len(self.active)))]
@@ -48,11 +42,10 @@ class SlotDecoder:
             self.active += rows
             self.sharing = None
             extend(self.lm, rows, torch.stack([self.first_logits[r.prompt_ids] for r in new]))
-            self.drop_ended()
+            self._drop_ended()
             self._forget_prompts(queue)
 
     def step(self) -> None:
-        """Forward the newest token of every active row and draw the next."""
         if not self.active:
             return
         if self.sharing is None:
@@ -65,9 +58,9 @@ class SlotDecoder:
         logits = self.lm.next_logits(ids, torch.tensor([row.length for row in self.active]), plan)
         self.forwarded_tokens += len(own)
         extend(self.lm, self.active, logits)
-        self.drop_ended()
+        self._drop_ended()
 
-    def drop_ended(self) -> None:
+    def _drop_ended(self) -> None:
         """Take ended rows out; the last active row moves into each hole."""
         for slot in reversed(range(len(self.active))):
             row = self.active[slot]
@@ -101,9 +94,7 @@ class SlotDecoder:
             part = [todo.popleft()]
             while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
                 part.append(todo.popleft())
-            spans = prefix_forest(
-                [(ints(prompt), len(prompt) - 1) for prompt in part]
-            )  # a prompt's last token is its own
+            spans = prefix_forest([(ints(prompt), len(prompt) - 1) for prompt in part])  # the last token is its own
             plan = _PrefillPlan(ForestPlan(nodes_of(spans), self.lm.device))
             ids = torch.tensor([t for span in spans for t in part[span.row][span.start : span.stop]])
             positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])

@@ -303,7 +303,7 @@ class RolloutStage(Stage):
     def rewind(self, log: RunLog, step: int) -> None:
         """Recorded steps past the checkpoint are trained on again as they are."""
         self.rollouts.rewind(log, step)
-        self.rollouts.engine.update(None, step)
+        self.rollouts.engine.update(step)
 
     def past_groups(self, step: int) -> Sequence[Group]:
         return self.rollouts.past_groups(step)
