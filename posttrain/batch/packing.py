@@ -62,10 +62,8 @@ class Branch(Comparable):
         kept_token_ids: KeptTokens | None = None,
     ) -> Branch:
         """A branch whose trained tokens all have one weight."""
-        trained = bools(mask)
-        numbers = {name: floats(values) for name, values in (token or {}).items()}
-        weights = np.full(np.count_nonzero(trained), weight)
-        return Branch(ints(token_ids), trained, weights, numbers, row or {}, kept_token_ids)
+        weights = np.full(np.count_nonzero(mask), weight)
+        return Branch(ints(token_ids), bools(mask), weights, token or {}, row or {}, kept_token_ids)  # type: ignore[arg-type]
 
     @property
     def trained(self) -> int:

@@ -223,7 +223,6 @@ class Endpoint:
         return self.cache / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
     def _claim(self) -> None:
-        """Count one more request, or say why there must be none."""
         with self._spent() as spent:
             over = None
             if self.max_requests is not None and spent.requests >= self.max_requests:
@@ -242,7 +241,6 @@ class Endpoint:
 
     @contextmanager
     def _spent(self) -> Iterator[Spent]:
-        """What counts against the budget, to be read and added to."""
         if self.ledger is None:
             yield Spent(self.requests, self.tokens)  # these are added to by themselves
             return
@@ -263,7 +261,6 @@ def _kept(file: Path) -> Reply | None:
 
 
 def _keep(file: Path, request: Mapping[str, Any], reply: Reply) -> None:
-    """Raises InputError where the cache cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         own = file.with_suffix(f".{os.getpid()}")  # another process may be writing the same answer
@@ -274,7 +271,6 @@ def _keep(file: Path, request: Mapping[str, Any], reply: Reply) -> None:
 
 
 def _reason(error: Any) -> str:
-    """What an answer with an error status says: its `message`, else all that the library tells of it."""
     told = error.body.get("message") if isinstance(error.body, Mapping) else None
     return str(told or error.message)
 
@@ -288,7 +284,6 @@ def _wire(message: Message) -> dict[str, Any]:
 
 
 def _reply(sent: Any) -> Reply:
-    """Raises EndpointError where what was sent is not a chat completion with text."""
     choices = getattr(sent, "choices", None)
     if not (isinstance(choices, list) and choices and getattr(choices[0], "message", None)):
         raise EndpointError(f"the answer is malformed: no chat completion but {' '.join(str(sent).split())[:100]!r}")

@@ -50,7 +50,6 @@ def _opened(ledger: Path) -> IO[str]:
 
 
 def _read(text: str, ledger: Path) -> Spent:
-    """What a ledger holds; nothing yet where it is empty. Raises InputError for anything but two counts."""
     words = text.split()
     if not words:
         return Spent()

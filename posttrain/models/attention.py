@@ -148,7 +148,6 @@ def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor 
 
 
 def _similar(rows: Sequence[_Row]) -> list[list[_Row]]:
-    """Rows in groups of similar size: first the roots, then those with ancestors, by falling length."""
     groups: list[list[_Row]] = []
     useful, shared = 0, 0
     for row in sorted(rows, key=lambda r: (r.shared > 0, -r.length, -r.shared)):

@@ -85,12 +85,10 @@ class Decoder:
 
 
 def _normalise(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) over the last dimension: RMSNorm without its weight."""
     return x * inverse_rms(x, eps)
 
 
 def _linear(products: Products, parts: Sequence[Any], norm: torch.Tensor | None = None) -> Linear:
-    """The stacked linear layers as one function; `norm` [in] scales their input."""
     weight = torch.cat([_weight(part) for part in parts])
     if norm is not None:
         weight = weight * norm
@@ -104,7 +102,6 @@ def _linear(products: Products, parts: Sequence[Any], norm: torch.Tensor | None 
 
 
 def _weight(part: Any) -> torch.Tensor:
-    """A linear layer's weight [out, in], with the adapters beside it that are on."""
     base = getattr(part, "base_layer", part).weight
     assert isinstance(base, torch.Tensor)
     if not hasattr(part, "base_layer") or part.disable_adapters or part.merged:

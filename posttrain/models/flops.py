@@ -54,7 +54,6 @@ class FlopCounter:
         return replace(self, linear=self.linear - adapter, adapter=adapter, unreached=unreached, merge=merge)
 
     def without_adapter(self) -> FlopCounter:
-        """The same model with its adapter switched off."""
         return replace(self, adapter=0, unreached=0, merge=0)
 
     def forward(self, nodes: Sequence[Node], predicted: int) -> float:
@@ -80,7 +79,6 @@ class FlopCounter:
 
 
 def _tokens_and_pairs(nodes: Sequence[Node]) -> tuple[int, int]:
-    """The tokens of a forest, and how many pairs of a query and a key that it sees they make."""
     tokens = pairs = 0
     depths: list[int] = []  # tokens from the root to the end of each node
     for node in nodes:
@@ -102,7 +100,6 @@ def _matrix_size(module: torch.nn.Module) -> int:
 
 
 def _adapters(layer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """A [r, in] and B [out, r] of the adapters of a layer that are in use."""
     return [(layer.lora_A[name].weight, layer.lora_B[name].weight) for name in layer.active_adapters]
 
 

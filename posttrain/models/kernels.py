@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 from posttrain.models import layers
 from posttrain.models.attention import AttentionPlan
 from posttrain.models.cpu.linear import PRODUCTS as CPU_PRODUCTS
-from posttrain.models.decoding import Decoder
 from posttrain.models.layers import Products
 
 TORCH_PRODUCTS = Products()
@@ -45,10 +44,6 @@ class Kernels:
             plan=plan,
         )
         return outputs.last_hidden_state[0]
-
-    def decoder(self, module: PreTrainedModel) -> Decoder:
-        """The decoding step of a `fused` model, with a copy of its weights as they are now."""
-        return Decoder(module, self.products)
 
 
 def products_for(device: torch.device) -> Products:

@@ -126,7 +126,7 @@ class LanguageModel:
         switches = [(int(m.disable_adapters), int(m.merged)) for m in self.module.modules() if hasattr(m, "lora_A")]
         if self._decoder is None or self._decoder_weights != weights + switches:
             self._decoder = None  # never two copies at a time
-            self._decoder, self._decoder_weights = self.kernels.decoder(self.module), weights + switches
+            self._decoder, self._decoder_weights = Decoder(self.module, self.kernels.products), weights + switches
 
     def release_decoding(self) -> None:
         """Give the memory of `prepare_decoding` back."""
@@ -175,7 +175,6 @@ class LanguageModel:
         return out
 
     def _states(self, batch: Batch, own: bool = False, sparse: bool = False) -> torch.Tensor:
-        """The hidden states [M, H] that the trained tokens are predicted from, or their `own` (packed models only)."""
         plan = ForestPlan(batch.nodes, self.device)
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
         at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
@@ -186,7 +185,6 @@ class LanguageModel:
         return self._padded(batch, False)[0]
 
     def _padded(self, batch: Batch, hidden: bool, own: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `padded_outputs`."""
         logits, states, tokens = padded_outputs(self.module, batch, hidden, own)
         self.forwarded_tokens += tokens
         return logits, states
@@ -226,12 +224,10 @@ class LanguageModel:
 
     @property
     def value_head(self) -> ValueHead:
-        """Raises ValueError for a model without one."""
         return self._head(ValueHead)
 
     @property
     def reward_head(self) -> RewardHead:
-        """Raises ValueError for a model without one."""
         return self._head(RewardHead)
 
     def _head(self, kind: type[Head]) -> Head:
@@ -241,7 +237,6 @@ class LanguageModel:
         return head
 
     def add_value_head(self) -> None:
-        """Put a critic's head beside the language-model head."""
         self.heads[ValueHead.NAME] = ValueHead(self._width).to(self.device)
 
     def add_reward_head(
@@ -257,7 +252,6 @@ class LanguageModel:
 
     @property
     def _width(self) -> int:
-        """Size of the hidden states."""
         return int(self.module.get_output_embeddings().weight.shape[1])
 
     # -- weights --------------------------------------------------------------------------------------------------

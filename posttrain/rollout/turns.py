@@ -98,7 +98,6 @@ class _Conversation:
         return Request(key, self.prompt_ids, sampling, turn_seed(self.request.seed, self.turns))
 
     def add_completion(self, chat: ChatFormat, completion: Completion) -> None:
-        """Take what was sampled."""
         self.row = self.row.grown(self.context, completion)
         self.context, self.sampled = (), tuple(completion.token_ids.tolist())
         self.turns += 1
@@ -172,7 +171,6 @@ def _begin(
 
 
 def _sample_turn(engine: Engine, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits) -> None:
-    """One answer in each conversation that goes on."""
     requests = [
         conversation.next_request(i, limits) for i, conversation in conversations.items() if conversation.status is None
     ]
@@ -183,7 +181,6 @@ def _sample_turn(engine: Engine, chat: ChatFormat, conversations: Mapping[int, _
 def _take_replies(
     environment: Environment, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits
 ) -> None:
-    """What the environment says to each answer."""
     waiting = {i: conversation for i, conversation in conversations.items() if conversation.status is None}
     answers = {i: conversation.messages[-1] for i, conversation in waiting.items() if conversation.fault is None}
     replies = environment.act(answers) if answers else {}
@@ -222,7 +219,6 @@ def _encodable(text: str) -> str:
 
 
 def _columns(request: RolloutRequest) -> dict[str, Any]:
-    """What `reset` may name: the task's columns and its prompt, a string or a list of message dicts."""
     prompt = request.task.prompt
     plain = prompt if isinstance(prompt, str) else [message.to_dict() for message in prompt]
     return {"prompt": plain, **request.task.columns}

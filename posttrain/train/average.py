@@ -60,7 +60,6 @@ def average_models(config: AverageConfig) -> None:
 
 
 def _files(names: tuple[str, ...], folders: list[Path]) -> list[dict[str, Path]]:
-    """Of each model, the file that holds a weight, by the weight's name."""
     out: list[dict[str, Path]] = []
     for name, folder in zip(names, folders, strict=True):
         holds: dict[str, Path] = {}

@@ -29,7 +29,6 @@ class DamagedFile(Exception):
 
 
 def save_checkpoint(log: RunLog, stage: Stage, step: int, keep: int) -> None:
-    """Write what the run needs to go on after `step`."""
     log.checkpoint(step, keep, partial(fill_checkpoint, stage, step))
 
 
@@ -96,7 +95,6 @@ def load_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
 
 
 def read_state(file: Path) -> dict[str, Any]:
-    """What `torch.save` wrote, of plain values and tensors."""
     try:
         state = torch.load(file, weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:

@@ -85,8 +85,6 @@ def _prepare(config: DistillConfig, stack: ExitStack) -> Prepared:
 
 @dataclass
 class Distill(Stage):
-    """See `Stage`."""
-
     config: DistillConfig
     policy: Policy
     student: LanguageModel
@@ -100,12 +98,11 @@ class Distill(Stage):
 
     def __post_init__(self) -> None:
         self.drawn = rows_drawn(self.config, len(self.rows))
-        self.engine = open_engine(self.config, self.student)
+        self.engine = open_engine(self.student, self.config.max_concurrent)
         self.sampling = self.config.sampling()
         self.recorded: dict[int, list[dict[str, Any]]] = {}
 
     def step(self, n: int) -> StepResult:
-        """Sample the step's answers (or take the recorded ones), then train on them and the given ones."""
         plans, given = self._planned(n)
         if n in self.recorded:
             rollouts = [self._read(row) for row in self.recorded[n]]
@@ -126,7 +123,6 @@ class Distill(Stage):
         return StepResult(metrics)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """The same loss on the held-out prompts: answers by the same seeds each time, from the student as it is."""
         if not self.held_out:
             return None
         plans, given = self._plans(0, self.held_out, range(len(self.held_out)))
@@ -134,7 +130,6 @@ class Distill(Stage):
         return self._divergence([*map(_answer, rollouts), *given], train=False)
 
     def rewind(self, log: RunLog, step: int) -> None:
-        """Recorded steps past the checkpoint are trained on again as they are, not sampled again."""
         steps = read_rollouts(log.out, self._read)
         whole = {n: rows for n, rows in steps.items() if len(rows) == len(self._planned(n)[0])}
         log.keep_rollouts(whole)

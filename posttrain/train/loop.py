@@ -17,7 +17,8 @@ from posttrain.chat.template_date import dated
 from posttrain.config import TrainConfig
 from posttrain.console import warn
 from posttrain.data.fitting import Fitted
-from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
+from posttrain.models import LanguageModel, save_dtype, weights_hash
+from posttrain.models.load import load_model_of
 from posttrain.rows import Row
 from posttrain.runs.log import RunLog, progress_of, read_jsonl, read_metrics, tidy
 from posttrain.runs.records import Cost, Lineage
@@ -70,7 +71,6 @@ class Stage(Protocol):
         return
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
         return
 
     def rewind(self, log: RunLog, step: int) -> None:
@@ -133,19 +133,13 @@ def open_stage(
 
 def load_trained(config: TrainConfig) -> LanguageModel:
     """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
-    lm = load_model(
-        config.model,
-        raw=config.raw,
-        trust_remote_code=config.trust_remote_code,
-        chat_template=config.chat_template,
-    )
+    lm = load_model_of(config, config.model)
     if config.lora_rank:
         lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed)
     return lm
 
 
 def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps: int | None) -> Policy:
-    """The policy that trains `lm`, which `load_trained` gave."""
     seed_everything(config.seed)
     optimization = Optimization(
         learning_rate=rate,
@@ -242,7 +236,6 @@ def _forget_end(log: RunLog, config: TrainConfig, step: int) -> None:
 
 
 def _over(n: int, stage: Stage, config: TrainConfig) -> bool:
-    """Whether step n was the last one."""
     return (stage.total_steps is not None and n >= stage.total_steps) or _spent(stage.policy, config)
 
 

@@ -96,7 +96,6 @@ class Watch:
             raise
 
     def finish(self, step: int) -> None:
-        """Tell the observers that the run has reached its end."""
         for observer in self._observers:
             self._alerts(observer, getattr(observer, "finish", tuple), step)
 
@@ -168,7 +167,6 @@ class ProgressLine:
 
 
 def not_finite(metrics: Mapping[str, Any]) -> str | None:
-    """The first of loss and gradient norm that is infinite or no number."""
     return next((n for n in ("loss", "grad_norm") if metrics[n] is not None and not math.isfinite(metrics[n])), None)
 
 
@@ -214,7 +212,6 @@ class EarlyStopping:
         return False
 
     def finish(self) -> Iterator[Alert]:
-        """Put the best weights in the place of the last ones, if they are others."""
         if self._at_end is not None and (self.best is None or self._at_end < self.best):
             self.best, self.best_step = self._at_end, self._last
         elif self.best_step:

@@ -81,7 +81,6 @@ class Policy:
         return self._metrics(trees, loss, what, backward=True)
 
     def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
-        """The metrics of `forward_backward` without gradients."""
         with torch.no_grad():
             return self._metrics(trees, loss, what, backward=False)
 
@@ -129,7 +128,6 @@ class Policy:
         return self.numbers(trees, logprobs_at(temperature))
 
     def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
-        """`read`, as an array a branch in float64."""
         return [values.double().cpu().numpy() for values in self.read(trees, what)]
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:

@@ -51,12 +51,10 @@ class Reference:
             self.weights[name].lerp_(parameter.detach(), mix)
 
     def save(self, folder: Path) -> None:
-        """Write the copy, if it moves: the start stays as it is."""
         if self._moves and self.weights is not None:
             save_weights(self.weights, folder / FILE)
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
         if (folder / FILE).exists():
             self.weights = self._copy()
             load_weights(self.weights, folder / FILE)

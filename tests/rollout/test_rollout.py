@@ -254,7 +254,8 @@ def test_records_are_read_as_they_were(tiny: LanguageModel, tmp_path: Path) -> N
     sampling = Sampling(12, temperature=0.9, top_p=0.8)
     made = [RolloutRequest(t, g, sampling, rollout_seed(0, 1, i, g)) for i, t in enumerate(tasks) for g in range(3)]
     rollouts = sample(LocalEngine(tiny), tiny.chat, made)
-    rollouts += sample(BackwardsEngine(2, frozenset({0})), tiny.chat, [RolloutRequest(tasks[0], 3, sampling, 5)])
+    failed = sample(BackwardsEngine(2), tiny.chat, [RolloutRequest(tasks[0], 3, sampling, 5)])  # type: ignore[arg-type]
+    rollouts += [replace(failed[0], status="failed", error="no port")]
     assert rollouts[-1].status == "failed" and all(r.segments[0].kept_token_ids for r in rollouts[:-1])
     values = [
         Score(0.1 + 0.2, {"math": 0.1 + 0.2, "format": None}),

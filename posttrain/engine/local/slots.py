@@ -61,7 +61,6 @@ class SlotDecoder(RowDecoder):
         self._drop_ended()
 
     def _drop_ended(self) -> None:
-        """Take ended rows out; the last active row moves into each hole."""
         for slot in reversed(range(len(self.active))):
             row = self.active[slot]
             if row.stop_reason is None:
@@ -137,12 +136,10 @@ class _Cache:
         self.keys, self.values = keys, values
 
     def put(self, slot: int, kept: torch.Tensor) -> None:
-        """Fill a slot from keys and values [layers, 2, key heads, tokens, D]."""
         self.keys[:, slot, :, :, : kept.shape[3]] = kept[:, 0].transpose(2, 3)
         self.values[:, slot, :, : kept.shape[3]] = kept[:, 1]
 
     def move(self, source: int, target: int, tokens: int) -> None:
-        """Copy the first tokens of one slot over those of another."""
         if not tokens:
             return  # the slot may not even exist yet
         self.keys[:, target, :, :, :tokens] = self.keys[:, source, :, :, :tokens]

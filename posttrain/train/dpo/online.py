@@ -51,7 +51,7 @@ def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
     scorer = stack.enter_context(open_scorer(config, columns))
     lm = load_trained(config)
     tasks = fit_task_rows(config, lm, rows, held_out)
-    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), Sources(scorer))
+    rollouts = Rollouts(config, tasks.train, lm, open_engine(lm, config.max_concurrent), Sources(scorer))
     total = bounded_steps(config, len(tasks.train), rollouts.prompts)
 
     def stage(log: RunLog, rate: float) -> OnlineDpo:
@@ -107,7 +107,6 @@ class OnlineDpo(RolloutStage):
             self.reference.load(folder)
 
     def _gradient(self, pairs: Sequence[Pair]) -> dict[str, float]:
-        """Add the gradient of the losses over the pairs of the step; there may be none."""
         examples = [pair_example(pair) for pair in pairs]
         given: list[Floats] | None = None
         if self.reference is not None and self.config.draws_the_policy:
@@ -145,7 +144,6 @@ def with_signs(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
 
 
 def pairs_of(rows: Sequence[TrainingRow]) -> list[Pair]:
-    """The pair of a group, if it has one."""
     better = [row for row in rows if row.advantages is not None and row.advantages[0] > 0]
     worse = [row for row in rows if row.advantages is not None and row.advantages[0] < 0]
     return list(zip(better, worse, strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -21,21 +20,6 @@ from posttrain.types import RunFailed
 STORED = "reference.json"
 
 
-class PreferenceReference(Protocol):
-    """What the policy is compared with."""
-
-    def logprobs(self, examples: Sequence[Example]) -> list[Floats]:
-        """The log-probabilities of the tokens of each response, responses in order."""
-        ...
-
-    def follow(self, step: int) -> None:
-        """Called after the policy's update of step `step`."""
-        ...
-
-    def save(self, folder: Path) -> None: ...
-    def load(self, folder: Path) -> None: ...
-
-
 class StoredReference:
     """The start of the stage, of which the log-probabilities of all examples to come were computed once, which took
     `flops`."""
@@ -47,7 +31,8 @@ class StoredReference:
         self._flops = flops
 
     def logprobs(self, examples: Sequence[Example]) -> list[Floats]:
-        """Raises RunFailed where the file does not hold those of every token."""
+        """The log-probabilities of the tokens of each response, responses in order. Raises RunFailed where the file
+        does not hold those of every token."""
         out: list[Floats] = []
         for name, tokens in (pair for example in examples for pair in _names(example).items()):
             value = self._values.get(name)
@@ -57,7 +42,7 @@ class StoredReference:
         return out
 
     def follow(self, step: int) -> None:
-        """It stays where it is."""
+        """Called after the policy's update of step `step`; it stays where it is."""
 
     def save(self, folder: Path) -> None:
         """It has a folder of its own in the run; only what it took is part of what the checkpoint has counted."""

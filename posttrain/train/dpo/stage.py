@@ -26,7 +26,7 @@ from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runs.log import RunLog
 from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
 from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, shuffled_for_kl
-from posttrain.train.dpo.reference import MovingReference, PreferenceReference, stored_reference
+from posttrain.train.dpo.reference import MovingReference, StoredReference, stored_reference
 from posttrain.train.loop import train
 from posttrain.train.observers import Observer
 from posttrain.types import InputError
@@ -70,7 +70,6 @@ def train_dpo(config: DpoConfig, observers: Sequence[Observer] = ()) -> None:
 
 
 def described(terms: Sequence[Term]) -> dict[str, Any]:
-    """The losses as `config.yaml` has them."""
     return {"terms": [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]}
 
 
@@ -141,9 +140,7 @@ class StepLoss:
 
 
 class Dpo(DatasetStage[Example]):
-    """See `DatasetStage`."""
-
-    reference: PreferenceReference | None = None
+    reference: StoredReference | MovingReference | None = None
     _steps_done = 0
     _step_baseline = 0.0
     """The baseline of the last step."""
@@ -196,7 +193,6 @@ class Dpo(DatasetStage[Example]):
             self.reference.load(folder)
 
     def _problem(self, examples: Sequence[Example], baseline: float) -> tuple[list[Tree], StepLoss]:
-        """What is minimised in a step over these examples."""
         reference = None if self.reference is None else self.reference.logprobs(examples)
         loss = StepLoss(self.terms, counts_of(examples), baseline)
         return example_trees(examples, reference, self.config.ld_alpha), loss

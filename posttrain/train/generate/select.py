@@ -136,7 +136,6 @@ def _task_fields(group: Group) -> dict[str, Any]:
 
 
 def _response(group: Group, rollout: Rollout) -> str | list[dict[str, Any]]:
-    """A string after a string prompt, else the messages after the prompt."""
     return rollout.text if isinstance(group.task.prompt, str) else [m.to_dict() for m in rollout.messages]
 
 

@@ -83,7 +83,7 @@ def train_adversarial(config: AdversarialConfig, observers: Sequence[Observer] =
         log.write_json("adversarial.json", found)
         print_numbers(found)
         last = config.out / f"round-{config.rounds}" / "model"
-        model = log.write_folder("model", partial(_copy, last))
+        model = log.write_folder("model", partial(shutil.copytree, last, dirs_exist_ok=True))
         _finish(given, log, model)
 
 
@@ -102,7 +102,6 @@ def _in_our_columns(config: AdversarialConfig, rows: Sequence[PreferenceRow], lo
 
 
 def _round(config: AdversarialConfig, k: int, data: str) -> RewardModelConfig:
-    """The configuration of the round k."""
     own = {name: getattr(config, name) for name in RewardModelConfig.model_fields}
     own |= {"data": data, "out": config.out / f"round-{k}", "resume": True}
     own |= {"policy": config.policy if config.best_of else None}
@@ -221,17 +220,12 @@ def _gold(config: AdversarialConfig, tasks: Sequence[Task]) -> dict[str, Any] | 
 
 
 def _tasks(rows: Sequence[PreferenceRow]) -> list[Task]:
-    """What the policy is asked in the search, each row for itself."""
     return [Task(row.where, row.prompt, where=row.where) for row in rows]
 
 
 def _truth(gold: str, tasks: Sequence[Task]) -> Scorer:
     columns = set.intersection(*(set(task.columns) for task in tasks))
     return Scorer((gold,), columns=columns, timeout_seconds=60.0)
-
-
-def _copy(folder: Path, out: Path) -> None:
-    shutil.copytree(folder, out, dirs_exist_ok=True)
 
 
 def _finish(config: AdversarialConfig, log: RunLog, model: Path) -> None:

@@ -92,7 +92,6 @@ def untrained(
 
 
 def pair_trees(pairs: Sequence[Pair]) -> list[Tree]:
-    """A tree a pair, whose responses weigh 1/(responses of the step) each and carry what the pair's label says."""
     weight = 1 / max(1, 2 * len(pairs))
     return [response_tree(pair.prompt_ids, pair.responses, weight, _label(pair)) for pair in pairs]
 

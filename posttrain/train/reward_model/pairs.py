@@ -61,7 +61,6 @@ def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] 
 
 
 def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
-    """The numbers of a model on the held-out pairs."""
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
@@ -89,7 +88,6 @@ def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
 
 
 def prepare_reward_model(config: RewardModelConfig, stack: ExitStack) -> Prepared:
-    """See `loop.train`."""
     rows, solutions = load_judged(config.data, config.columns)
     if solutions:
         return prepare_dataset(config, process_method(config, solutions), stack)
@@ -131,8 +129,6 @@ def pairs_method(config: RewardModelConfig, rows: Sequence[PreferenceRow]) -> Da
 
 
 class RewardModel(DatasetStage[Pair]):
-    """See `DatasetStage`."""
-
     def prepare(self, log: RunLog) -> None:
         if self.config.length_balanced and not log.resuming:
             used = sum(1 for pair in self.examples if any(pair.weights))
@@ -148,7 +144,6 @@ class RewardModel(DatasetStage[Pair]):
         return metrics, sum(tree.size for tree in trees)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Loss, accuracy with its interval, and the rest on the held-out pairs, each with weight 1."""
         if not self.held_out:
             return None
         trees, n = pair_trees(self.held_out), len(self.held_out)
@@ -178,7 +173,6 @@ class RewardModel(DatasetStage[Pair]):
         }
 
     def _scores(self, trees: Sequence[Tree]) -> torch.Tensor:
-        """Scores [P, 2, K] without gradients."""
         return torch.cat(self.policy.read(trees, SCORES)).reshape(len(trees), 2, -1)
 
 

@@ -32,7 +32,6 @@ from posttrain.runs.log import RunLog, read_jsonl, read_rollouts
 from posttrain.runs.rollouts import by_step, locate
 from posttrain.train.data_order import rows_between
 from posttrain.train.dataset_stage import Data, fit_rows
-from posttrain.train.events import log_short_batch
 from posttrain.train.loop import Stage
 from posttrain.train.observers import Observer, UnscoredWatch
 from posttrain.train.policy import Policy
@@ -140,7 +139,8 @@ class Rollouts:
         if scorer is not None and scorer.metrics:
             log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in scorer.metrics.items()})
         if sum(step.used) < self.prompts:
-            log_short_batch(log, n, sum(step.used), self.prompts, len(step.all))
+            found = {"groups": sum(step.used), "wanted": self.prompts, "sampled": len(step.all)}
+            log.event("short_batch", step=n, **found)  # it trains on those there are
 
     def go_to(self, position: int) -> None:
         """Go on from a `position` of the stream. Raises ValueError for what is none."""
@@ -236,7 +236,6 @@ class Rollouts:
         return collect(self.engine, self.lm.chat, sources.scorer, plans, trainer_state, sources.environment, limits)
 
     def evaluate(self, held_out: Sequence[Task]) -> dict[str, Any] | None:
-        """Mean score of the greedy answers to held-out tasks; None where nothing has a score."""
         greedy = Sampling(self.config.max_new_tokens, temperature=0)
         groups = self.collect([RolloutRequest(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
         scores = [s.total for g in groups for s in g.scores if s.total is not None]
@@ -294,14 +293,12 @@ class RolloutStage(Stage):
         return (UnscoredWatch(self.config.max_unscored_share, self.rollouts.sources.scorer, self.rollouts.told),)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Mean score of the greedy answers to the held-out tasks."""
         return self.rollouts.evaluate(self.held_out) if self.held_out else None
 
     def objective(self, metrics: Mapping[str, Any]) -> float | None:
         return None if metrics.get("eval/reward") is None else -metrics["eval/reward"]
 
     def rewind(self, log: RunLog, step: int) -> None:
-        """Recorded steps past the checkpoint are trained on again as they are."""
         self.rollouts.rewind(log, step)
         self.rollouts.engine.update(step)
 

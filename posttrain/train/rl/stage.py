@@ -26,7 +26,7 @@ from posttrain.train.rl.batch import (
     with_numbers,
 )
 from posttrain.train.rl.controllers import AdaptiveKl, Constraints, restore, state
-from posttrain.train.rl.critic import Critic, HeadCritic
+from posttrain.train.rl.critic import Critic
 from posttrain.train.rl.dry_run import describe
 from posttrain.train.rl.pretraining_mix import PretrainingMix
 from posttrain.train.rl.rollouts import RolloutStage
@@ -147,7 +147,7 @@ class Rl(RolloutStage):
         config = self.config
         choices = loss_choices(config, self.kl.beta)
         loss = partial(batch_loss, config=config, choices=choices, mismatch=self.mismatch)
-        with_values = isinstance(self.critic, HeadCritic)
+        with_values = type(self.critic) is Critic
         what = logprobs_at(config.temperature, entropy=True, values=with_values)
         metrics = self.policy.forward_backward(trees, loss, what)
         covered = sum(w for tree in trees for b in tree.branches for w in b.weights.tolist())
