@@ -123,8 +123,7 @@ def response_tree(
 
 @dataclass(frozen=True)
 class Span:
-    """A node of a forest before it is packed: tokens [start, stop) of row `row`, after the span `parent` (-1: a root).
-    `leaf` marks the one span in which the row ends."""
+    """Tokens [start, stop) of row `row` after the span `parent` (-1: a root). In a `leaf` the row ends."""
 
     parent: int
     row: int

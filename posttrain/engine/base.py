@@ -33,8 +33,7 @@ class Engine(Protocol):
     """Completions that are decoded at once."""
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        """Yield (request id, completion) as each finishes. Raises InputError for a prompt that leaves no room in the
-        model's context."""
+        """(Request id, completion) as each finishes. Raises InputError for a prompt without room in the context."""
         ...
 
     def pause(self) -> None:

@@ -63,8 +63,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, why it ended, and the tokens it used as the endpoint counts them (0 where it does not, or says what
-    no count can be)."""
+    """An answer, why it ended, and the tokens it used as the endpoint counts them (0 where it does not)."""
 
     text: str
     stop_reason: Literal["stop", "length"]
@@ -118,8 +117,7 @@ class Endpoint:
         return asyncio.run(self.answers(questions))
 
     async def answers(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
-        """See `Answering`. Calls in one event loop share connections and `concurrency`, and once one had to stop, so
-        have the later ones."""
+        """See `Answering`. Calls in one event loop share connections, `concurrency`, and what stopped one of them."""
         client, slots = await self._connection()
         outcomes = list(await asyncio.gather(*(self._answer(client, slots, question) for question in questions)))
         if self._stopped is not None:
@@ -249,8 +247,7 @@ class Endpoint:
 
 
 def _kept(file: Path) -> Reply | None:
-    """The answer in a file of the cache; None where there is none, or none that can be read, so that it is asked for
-    again."""
+    """The answer in a file of the cache; None where there is none that can be read: it is asked for again."""
     try:
         reply = Reply(**json.loads(file.read_text(encoding="utf-8") if file.is_file() else "")["reply"])
     except (OSError, KeyError, TypeError, ValueError, RecursionError):
@@ -300,6 +297,5 @@ def _reply(sent: Any) -> Reply:
 
 
 def _count(sent: Any) -> int:
-    """A count that an endpoint sent. The client library does not check it: it may be any JSON, or too large a number
-    to be the tokens of one answer."""
+    """A count that an endpoint sent, which the client library does not check; 0 for what can be none."""
     return sent if type(sent) is int and 0 <= sent <= MOST_TOKENS else 0

@@ -33,8 +33,7 @@ BLOCK_LIMIT = 1 << 22
 
 
 class AttentionPlan(Protocol):
-    """How one forward pass attends. `query` is [1, heads, N, D], `key` and `value` [1, key heads, N, D]; the result is
-    [N, heads, D]."""
+    """One pass: `query` [1, heads, N, D], `key` and `value` [1, key heads, N, D]; the result is [N, heads, D]."""
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float

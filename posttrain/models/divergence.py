@@ -1,8 +1,4 @@
-"""How far one model's next-token distributions are from another's, over the whole vocabulary.
-
-The logits of all tokens x the whole vocabulary never exist at once: those of both models are made in chunks, and made
-again in the backward pass. Where one chunk holds them all they are kept for it instead.
-"""
+"""How far one model's next-token distributions are from another's: logits are made in chunks as in `token_logprobs`."""
 
 from __future__ import annotations
 
@@ -28,8 +24,7 @@ class Divergence(NamedTuple):
 
 
 class Head(NamedTuple):
-    """Hidden states [M, H] at which tokens are predicted, and the weight [V, H] and bias [V] that make logits of
-    them."""
+    """Hidden states [M, H] at which tokens are predicted; the weight [V, H] and bias [V] of their logits."""
 
     hidden: torch.Tensor
     weight: torch.Tensor
@@ -88,8 +83,7 @@ def batch_divergence(
 def batch_sampling_kl(
     policy: LanguageModel, reference: LanguageModel, batch: Batch, temperature: float = 1.0
 ) -> torch.Tensor:
-    """`sampling_kl` at each trained token of the batch, [M] in the order of its mask, each predicted at its parent; the
-    policy keeps the batch's kept tokens. Without gradients."""
+    """`sampling_kl` at each trained token, [M] by its mask; the batch's kept tokens apply. Without gradients."""
     with torch.no_grad():
         if not (policy.packed and reference.packed):
             return sampling_kl(_logits(policy, batch), _logits(reference, batch), temperature, batch.kept_token_ids)
@@ -183,8 +177,7 @@ def _at_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def _blocks(student: torch.Tensor, teacher: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """The student's logits, and log-probabilities of both, over a few rows at a time, so that the passes over them find
-    them in a cache and make no large temporary."""
+    """The student's logits and both log-probabilities, a few rows at a time, which stay in a cache."""
     blocks = products_for(student.device).blocks
     for q, p in zip(blocks(student), blocks(teacher), strict=True):
         yield q, q.log_softmax(-1), p.log_softmax(-1)

@@ -73,8 +73,7 @@ class FlopCounter:
         return 3.0 * once - 2.0 * (self.linear + self.unreached) * tokens - 2.0 * self.head * predicted
 
     def sampling(self, nodes: Sequence[Node], decoded: int, predicted: int) -> float:
-        """A forward pass over a forest of prompts and answers, of whose tokens `decoded` go through the model
-        one at a time, by merged weights where there is a `merge`."""
+        """A forest's forward pass of which `decoded` tokens go one at a time, by merged weights with a `merge`."""
         return self.forward(nodes, predicted) - (2.0 * self.adapter * decoded if self.merge else 0.0)
 
 

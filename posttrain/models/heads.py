@@ -55,8 +55,7 @@ class RewardHead(nn.Linear):
         self.step_separator = step_separator
 
     def draw(self, seed: int) -> None:
-        """Make the weights normal with variance 1/(H+1) (Stiennon et al. 2020, arXiv:2009.01325), each output's from
-        (seed, its number)."""
+        """Normal weights of variance 1/(H+1) (Stiennon et al. 2020, arXiv:2009.01325), each output's from (seed, k)."""
         rows = [np.random.default_rng([seed, k]).standard_normal(self.in_features) for k in range(self.out_features)]
         with torch.no_grad():
             self.weight.copy_(torch.from_numpy(np.stack(rows)) / (self.in_features + 1) ** 0.5)
@@ -121,8 +120,7 @@ def as_classifier(module: PreTrainedModel, rows: torch.Tensor) -> Any:
 
 
 def as_causal(classifier: Any, folder: Path) -> PreTrainedModel:
-    """A causal model around the trunk of a classifier, for a forward pass like any other's; its language-model head is
-    the embedding, and never used."""
+    """A causal model around a classifier's trunk; its language-model head is the embedding, and never used."""
     config = copy.deepcopy(classifier.config)
     config.get_text_config().tie_word_embeddings = config.tie_word_embeddings = True
     with torch.device("meta"):
@@ -135,8 +133,7 @@ def as_causal(classifier: Any, folder: Path) -> PreTrainedModel:
 
 
 def padding_apart(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> int | None:
-    """A token for padding that ends no response and that the model has: the tokenizer's own, else one of its special
-    tokens."""
+    """A token of the model that ends no response: the tokenizer's padding, else one of its special tokens."""
     choices = [tokenizer.pad_token_id, tokenizer.unk_token_id, *tokenizer.all_special_ids]
     known = [token for token in choices if token is not None and chat.embeds(token)]
     return next((token for token in known if token not in chat.end_ids), None)

@@ -18,8 +18,7 @@ TORCH_PRODUCTS = Products()
 
 @dataclass(frozen=True)
 class Kernels:
-    """What computes a model: the products with its weights, and with `fused` the layers and the decoding step of this
-    package in place of the model's own."""
+    """What computes a model: the products with its weights, and if `fused` this package's layers and decoding."""
 
     products: Products
     fused: bool
@@ -32,8 +31,7 @@ class Kernels:
         plan: AttentionPlan,
         sparse: bool = False,
     ) -> torch.Tensor:
-        """Last hidden states [N, H] of N packed tokens that attend as `plan` says. `sparse`: see
-        `layers.hidden_states`; it is for `fused` models."""
+        """Last hidden states [N, H]; `sparse`, for `fused` models: see `layers.hidden_states`."""
         if self.fused:
             return layers.hidden_states(module.model, token_ids, position_ids, plan, self.products, sparse)
         outputs = module.base_model(

@@ -100,8 +100,7 @@ class LanguageModel:
     def hidden_states(
         self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan, sparse: bool = False
     ) -> torch.Tensor:
-        """Last hidden states [N, H] of N packed tokens that attend as `plan` says (packed models only); see
-        `Kernels.hidden_states`."""
+        """Last hidden states [N, H] of packed tokens (packed models only); see `Kernels.hidden_states`."""
         self.forwarded_tokens += len(token_ids)
         token_ids, position_ids = token_ids.to(self.device), position_ids.to(self.device)
         return self.kernels.hidden_states(self.module, token_ids, position_ids, plan, sparse)
@@ -242,8 +241,7 @@ class LanguageModel:
     def add_reward_head(
         self, outputs: int, seed: int, saved: int | None = None, step_separator: str | None = None
     ) -> RewardHead:
-        """Put a head that scores responses beside the language-model head; see `RewardHead`. Raises InputError for a
-        model that could not be written with it."""
+        """Put a `RewardHead` beside the language-model head. Raises InputError for a model of another form."""
         head = RewardHead(self._width, outputs, saved, step_separator)
         head.draw(seed)
         as_classifier(self.module, head.weight)

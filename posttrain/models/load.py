@@ -236,8 +236,7 @@ def _check_complete(name: str, loading: Mapping[str, Any], noun: str) -> None:
 
 
 def model_folder(name: str, trusted: bool = False) -> str:
-    """The folder (or hub id) that `name` stands for; converts or builds the shipped models on first use. Of a model on
-    the hub its Python comes along only where it is `trusted`."""
+    """The folder or hub id of `name`, built on first use if shipped; a hub model's Python only where `trusted`."""
     if name == TINY:
         return str(_cached("tiny-random-v2", build_tiny))
     if name == SMOLLM2:

@@ -19,8 +19,7 @@ SELF_CHECK_TOLERANCE = 1e-3
 
 
 class PaddedOutputs(NamedTuple):
-    """`logits` [M, V], `hidden` [M, H] (or [0] where it was not asked for), and the tokens that went through the
-    model."""
+    """`logits` [M, V], `hidden` [M, H] ([0] if not asked for), and the tokens that went through the model."""
 
     logits: torch.Tensor
     hidden: torch.Tensor
@@ -50,8 +49,7 @@ def padded_outputs(module: Any, batch: Batch, hidden: bool, own: bool = False) -
 
 
 def padded_rows(batch: Batch) -> tuple[list[list[int]], torch.Tensor]:
-    """Every path of the forest that ends in a trained node as a row of its own, and where each trained token is
-    predicted: [M, 2] row, column."""
+    """Every path that ends in a trained node as a row; [M, 2] row and column that predict each trained token."""
     ids, mask = batch.token_ids.tolist(), batch.mask.tolist()
     paths: list[list[int]] = []
     rows: list[list[int]] = []

@@ -9,9 +9,10 @@ from typing import Any
 
 from posttrain.chat import ChatFormat
 from posttrain.engine.base import Engine, Request
+from posttrain.envs.pool import EnvPool
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout.plan import Limits, RolloutRequest
-from posttrain.rollout.turns import Environment, converse
+from posttrain.rollout.turns import converse
 from posttrain.types import Completion, Group, InputError, Rollout, Sample, Score, Segment, Status, Task
 
 ENVIRONMENT_PART = "environment"
@@ -24,7 +25,7 @@ def sample(
     engine: Engine,
     chat: ChatFormat,
     plans: Sequence[RolloutRequest],
-    environment: Environment | None = None,
+    environment: EnvPool | None = None,
     limits: Limits | None = None,
 ) -> list[Rollout]:
     """Rollouts in the order of the plans, whatever order they finish in: an answer to each prompt, or with an
@@ -37,7 +38,7 @@ def _finished(
     engine: Engine,
     chat: ChatFormat,
     plans: Sequence[RolloutRequest],
-    environment: Environment | None,
+    environment: EnvPool | None,
     limits: Limits | None,
 ) -> Iterator[tuple[int, Rollout]]:
     """(Place in the plans, rollout) as each is finished."""
@@ -103,7 +104,7 @@ def collect(
     scorer: Scorer | None,
     plans: Sequence[RolloutRequest],
     trainer_state: Mapping[str, Any] | None = None,
-    environment: Environment | None = None,
+    environment: EnvPool | None = None,
     limits: Limits | None = None,
 ) -> list[Group]:
     """Sample and score; rollouts of one task that stand next to each other in the plans form its group.

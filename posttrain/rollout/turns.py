@@ -10,34 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from posttrain.chat import ChatFormat, Ids
 from posttrain.engine.base import Engine, Request
-from posttrain.envs.pool import Lost, Outcome, Reply
+from posttrain.envs.pool import EnvPool, Lost, Outcome
 from posttrain.rollout.plan import Limits, RolloutRequest, turn_seed
 from posttrain.rows import Tools
 from posttrain.types import Completion, InputError, Message, Prompt, Rollout, Segment, Status
-
-
-class Environment(Protocol):
-    """The side of the environments, all of them at once; a conversation is named by its place in the requests."""
-
-    @property
-    def tools(self) -> tuple[Mapping[str, Any], ...]: ...
-
-    def reset(self, episodes: Mapping[int, tuple[Mapping[str, Any], int]]) -> Mapping[int, str | Lost | None]:
-        """Begin episodes from the task's columns and a seed, and return the first observation of each."""
-        ...
-
-    def act(self, answers: Mapping[int, Message]) -> Mapping[int, Reply | Lost]:
-        """Run the tool calls of each answer, or take it as an action."""
-        ...
-
-    def finish(self, keys: Sequence[int]) -> Mapping[int, Outcome | Lost]:
-        """End episodes, lost ones too, and judge them."""
-        ...
-
 
 UNREADABLE = "The tool call could not be read: {fault}. Write the call again."
 """Sent as a user turn, because a tool message would need the id of a call."""
@@ -46,7 +26,7 @@ NOTHING = Segment.of(())
 
 
 def converse(
-    engine: Engine, chat: ChatFormat, requests: Sequence[RolloutRequest], environment: Environment, limits: Limits
+    engine: Engine, chat: ChatFormat, requests: Sequence[RolloutRequest], environment: EnvPool, limits: Limits
 ) -> Iterator[tuple[int, Rollout]]:
     """Yield (place in the requests, rollout) as conversations end.
 
@@ -66,8 +46,7 @@ def converse(
 
 @dataclass
 class _Conversation:
-    """A conversation under way: `row` is the segment that grows, and `context` what goes into it before the next
-    answer. It goes on while `status` is None."""
+    """`row` is the segment that grows, `context` what precedes the next answer; it goes on while `status` is None."""
 
     request: RolloutRequest
     tools: Tools
@@ -179,7 +158,7 @@ def _sample_turn(engine: Engine, chat: ChatFormat, conversations: Mapping[int, _
 
 
 def _take_replies(
-    environment: Environment, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits
+    environment: EnvPool, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits
 ) -> None:
     waiting = {i: conversation for i, conversation in conversations.items() if conversation.status is None}
     answers = {i: conversation.messages[-1] for i, conversation in waiting.items() if conversation.fault is None}
@@ -201,8 +180,7 @@ def _take_replies(
 
 
 def with_observation(prompt: Prompt, observation: str) -> Prompt:
-    """The prompt with an environment's first words behind the last user message (a new one if there is none), or behind
-    a string on a line of their own."""
+    """The prompt with an observation behind the last user message (or a new one), or on a line after a string."""
     observation = _encodable(observation)
     if isinstance(prompt, str):
         return f"{prompt}\n{observation}"

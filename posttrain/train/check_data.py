@@ -52,8 +52,7 @@ class TokenReport:
 
 
 def check_tokens(config: CheckDataConfig) -> TokenReport:
-    """Encode every row of `config.file` that can be read as a run with `config.model` would. Raises InputError for a
-    model that cannot be loaded."""
+    """Encode every row of `config.file` as a run would. Raises InputError for a model that cannot be loaded."""
     rows = [(where, row) for where, row in found_rows(config.file, config.columns) if not isinstance(row, InputError)]
     lm = load_model_of(config, str(config.model))
     limit = Limit.of(config.max_length, lm.context)

@@ -82,8 +82,7 @@ def save_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
 
 
 def load_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
-    """The inverse of `save_weights`. Raises DamagedFile, before anything is changed, for a file that does not hold
-    exactly these names with these shapes and types."""
+    """The inverse of `save_weights`. Raises DamagedFile, before any change, for other names, shapes or types."""
     try:
         saved = load_file(file)
     except (OSError, SafetensorError) as error:

@@ -69,7 +69,10 @@ def train_distill(config: DistillConfig, observers: Sequence[Observer] = ()) -> 
 def _prepare(config: DistillConfig, stack: ExitStack) -> Prepared:
     rows, held_out = load_rows(config, load_prompts)
     lm = load_trained(config)
-    teacher = _load_teacher(config)
+    try:
+        teacher = load_model(config.teacher, raw=config.raw, trust_remote_code=config.trust_remote_code)
+    except InputError as error:
+        raise InputError(str(error).replace("--model", "--teacher", 1)) from None
     _check_vocabulary(lm, teacher)
     data = fit_rows(config, rows, held_out, partial(_encoded, config, lm, teacher), config.max_length)
     total = bounded_steps(config, len(data.train), config.batch_size)
@@ -109,7 +112,8 @@ class Distill(Stage):
         else:
             rollouts = self._sample(plans)
             self.log.rollouts(rollout_to_json(n, rollout, Score(None), None) for rollout in rollouts)
-        self._count_sampling(plans, rollouts)
+        if groups := regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts)):
+            self.policy.flops += sampling_flops(self.student.flops, groups)
         answers = [*map(_answer, rollouts), *given]
         metrics: dict[str, Any] = self._divergence(answers, train=True) | self.policy.step()
         self.engine.update(n)
@@ -166,11 +170,6 @@ class Distill(Stage):
         self.engine.pause()
         return rollouts
 
-    def _count_sampling(self, plans: Sequence[RolloutRequest], rollouts: Sequence[Rollout]) -> None:
-        groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts))
-        if groups:
-            self.policy.flops += sampling_flops(self.student.flops, groups)
-
     def _divergence(self, answers: Sequence[EncodedRow], train: bool) -> dict[str, float]:
         """The step's loss, with its gradient if `train`, a micro-batch at a time. `jsd` is the divergence a token, all
         tokens alike; `entropy` the student's, weighed as the loss is."""
@@ -193,25 +192,14 @@ class Distill(Stage):
 
 
 def distillation_trees(answers: Sequence[EncodedRow]) -> list[Tree]:
-    """A tree an answer, each of its trained tokens weighing 1/(answers x its trained tokens): the mean over answers of
-    their token means."""
-    trees = []
-    for answer in answers:
-        n = sum(answer.mask)
-        trees.append(share_prefix([Branch.of(answer.token_ids, answer.mask, 1.0 / (len(answers) * n))]))
-    return trees
+    """A tree an answer; a trained token weighs 1/(answers x its trained tokens): the mean over answers of means."""
+    n = len(answers)
+    return [share_prefix([Branch.of(a.token_ids, a.mask, 1.0 / (n * sum(a.mask)))]) for a in answers]
 
 
 def _answer(rollout: Rollout) -> EncodedRow:
     (segment,) = rollout.segments
     return EncodedRow(tuple(segment.token_ids.tolist()), tuple(segment.sampled.tolist()), rollout.task_id)
-
-
-def _load_teacher(config: DistillConfig) -> LanguageModel:
-    try:
-        return load_model(config.teacher, raw=config.raw, trust_remote_code=config.trust_remote_code)
-    except InputError as error:
-        raise InputError(str(error).replace("--model", "--teacher", 1)) from None
 
 
 def _check_vocabulary(student: LanguageModel, teacher: LanguageModel) -> None:

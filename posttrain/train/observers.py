@@ -76,8 +76,7 @@ Observer = Callable[[StepRecord], Iterable[Alert] | None]
 
 
 class Watch:
-    """The observers of a run, in order: writes what they say to `events.jsonl` and the console, and ends a run whose
-    observer fails."""
+    """The observers of a run: writes what they say to `events.jsonl` and console; ends a run whose observer fails."""
 
     def __init__(self, log: RunLog, observers: Sequence[Observer]) -> None:
         self._log = log
@@ -226,8 +225,7 @@ class EarlyStopping:
 
 
 class UnscoredWatch:
-    """Notes how many answers of a step could not be scored, and ends a run with too many (see `FailureWatch`).
-    Steps in `told` have their note already."""
+    """Notes answers that could not be scored, but in steps `told`; ends a run with too many (see `FailureWatch`)."""
 
     def __init__(self, limit: float, scorer: Scorer | None, told: Collection[int] = ()) -> None:
         self._failures = FailureWatch(limit)

@@ -159,8 +159,7 @@ class Policy:
             raise OSError(f"optimizer.pt is not whole: {error}") from error
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`. Raises DamagedFile, before anything is changed by it, for a file that is not of this
-        policy's weights and optimizer."""
+        """The inverse of `save`. Raises DamagedFile, before any change, for a file that is not of this policy."""
         file = folder / "optimizer.pt"
         state = read_state(file)
         check_like(state.get("optimizer"), self.optimizer.state_dict(), file)

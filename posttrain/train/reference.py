@@ -40,8 +40,7 @@ class Reference:
             self._exchange()
 
     def follow(self, mix: float = 1.0) -> None:
-        """θ_ref ← mix · θ + (1 − mix) · θ_ref of the trained weights; 1 makes it the policy as it is. Raises ValueError
-        for a share of an adapter that was never copied."""
+        """θ_ref ← mix · θ + (1 − mix) · θ_ref. Raises ValueError for a share of an adapter that was never copied."""
         if mix == 1.0:
             self.weights = self._copy()
             return

@@ -50,8 +50,7 @@ def encode_rows(lm: LanguageModel, rows: Sequence[SftRow], max_length: int) -> F
 
 
 def encode_row(chat: ChatFormat, row: SftRow, limit: Limit) -> tuple[list[EncodedRow], bool]:
-    """The token rows of one row (see `ChatFormat.encode_sft`) without those of which nothing would be trained, and
-    whether anything was cut off."""
+    """The token rows of a row (see `ChatFormat.encode_sft`) that have a trained token, and whether any was cut."""
     encoded, n = chat.encode_sft(row), limit.tokens
     kept = [EncodedRow(e.token_ids[:n], e.mask[:n], e.where) for e in encoded if any(e.mask[:n])]
     if not kept:

@@ -13,8 +13,7 @@ from posttrain.engine.local.rows import Row, RowDecoder, extend
 
 
 class GroupDecoder(RowDecoder):
-    """The rows of one prompt at a time, in step, so that no row is ever padded (recurrent and sliding-window layers
-    stay right)."""
+    """The rows of one prompt, in step, never padded: recurrent and sliding-window layers stay right."""
 
     cache: Any = None
 

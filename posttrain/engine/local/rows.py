@@ -45,8 +45,7 @@ class Row:
 
 
 class RowDecoder(ABC):
-    """Rows being decoded: `active` ones, and `ended` ones until the engine has taken them. `forwarded_tokens` counts
-    what went through the model."""
+    """Rows being decoded: `active`, and `ended` until they are taken. `forwarded_tokens` went through the model."""
 
     def __init__(self, lm: LanguageModel, slots: int, version: int) -> None:
         self.lm = lm

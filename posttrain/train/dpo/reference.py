@@ -21,8 +21,7 @@ STORED = "reference.json"
 
 
 class StoredReference:
-    """The start of the stage, of which the log-probabilities of all examples to come were computed once, which took
-    `flops`."""
+    """The start of the stage: the log-probabilities of all examples, computed once, which took `flops`."""
 
     def __init__(self, policy: Policy, values: Mapping[str, torch.Tensor], file: Path, flops: float) -> None:
         self._policy = policy
@@ -31,8 +30,7 @@ class StoredReference:
         self._flops = flops
 
     def logprobs(self, examples: Sequence[Example]) -> list[Floats]:
-        """The log-probabilities of the tokens of each response, responses in order. Raises RunFailed where the file
-        does not hold those of every token."""
+        """Log-probabilities of each response's tokens, in order. Raises RunFailed where the file lacks some."""
         out: list[Floats] = []
         for name, tokens in (pair for example in examples for pair in _names(example).items()):
             value = self._values.get(name)

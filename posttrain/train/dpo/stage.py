@@ -119,8 +119,7 @@ def preference_loss(
 
 
 class StepLoss:
-    """`preference_loss` of the micro-batches of a step, which keeps DPO's weight of each pair for the step's mean and
-    95th percentile."""
+    """`preference_loss` over micro-batches; keeps DPO's weight of each pair for the step's mean and 95th percentile."""
 
     def __init__(self, terms: Sequence[Term], counts: Counts, baseline: float = 0.0) -> None:
         self._loss = partial(preference_loss, terms=terms, counts=counts, baseline=baseline)

@@ -36,8 +36,7 @@ Conversation = tuple[Message, ...]
 
 @dataclass
 class Revised:
-    """A task on its way: its answer so far, and which principle led to which critique and revision. `dropped` says why
-    there is no row of it, `error` what an endpoint said."""
+    """A task on its way. `dropped` says why there is no row of it, `error` what an endpoint said."""
 
     task: str
     first_answer: str = ""

@@ -27,7 +27,7 @@ from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.observers import Observer
 from posttrain.train.reward_model.pairs import LEARNING_RATE, VALIDATION, prepare_reward_model, train_reward_model
-from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
+from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled
 from posttrain.train.reward_model.search import Scores, calibrate, hill_climb, text_edits
 from posttrain.train.reward_model.validate import mean_interval
 from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
@@ -60,8 +60,7 @@ def train_adversarial(config: AdversarialConfig, observers: Sequence[Observer] =
     judged = None
     if config.gold is not None:
         source = str(config.eval_data)
-        tasks = prompts_of(load_preferences(source, config.columns, optional=True))
-        judged = fit_policy(config, tasks, source)
+        judged = fit_policy(config, held_out_prompts(config), source)
         # a reward that is none is told now and not after the rounds
         _truth(config.gold, judged.checked(source, config.strict)).close()
     start = model_writes_date(config.model, config.chat_template)
@@ -88,8 +87,7 @@ def train_adversarial(config: AdversarialConfig, observers: Sequence[Observer] =
 
 
 def _in_our_columns(config: AdversarialConfig, rows: Sequence[PreferenceRow], log: RunLog) -> AdversarialConfig:
-    """The configuration of the rounds: with `columns`, its data is written to the run folder in the columns that the
-    pairs of later rounds have too."""
+    """The configuration of the rounds: `columns` are renamed, in files of the run folder, to those of later pairs."""
     if config.columns is None:
         return config
     data: dict[str, Any] = {"columns": None, "data": str(config.out / "data.jsonl")}
@@ -259,8 +257,7 @@ def _sample(row: PreferenceRow, text: str) -> Sample:
 
 
 def _pair(row: PreferenceRow, rejected: str | None = None, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The row as a line of a data file; or the pair of its prompt and chosen answer with another rejected one, which
-    has no column but `found`."""
+    """The row as a line of a data file; with another `rejected` answer it has no column but `found`."""
     prompt, chosen = _json(row.prompt), _json(row.chosen)
     if rejected is not None:
         other = rejected if isinstance(row.chosen, str) else [Message("assistant", rejected).to_dict()]

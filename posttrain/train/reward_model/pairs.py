@@ -34,7 +34,7 @@ from posttrain.train.loop import Prepared, train
 from posttrain.train.observers import Observer
 from posttrain.train.reward_model.data import SHOWN, Pair, encode_pairs, pair_trees, untrained, weighted
 from posttrain.train.reward_model.process import process_method, validate_process_model
-from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
+from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled
 from posttrain.train.reward_model.validate import best_of_n, validation
 from posttrain.types import InputError, RunFailed
 
@@ -71,11 +71,9 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
 
 
 def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
-    """The curve over answers to the held-out prompts; a prompt with an answer that does not fit the model is left
-    out. Raises RunFailed where none is left."""
+    """The curve over prompts whose answers all fit the model. Raises RunFailed where there is none."""
     source = str(config.eval_data)
-    tasks = prompts_of(load_preferences(source, config.columns, optional=True))
-    tasks = fit_policy(config, tasks, source).checked(source, config.strict)
+    tasks = fit_policy(config, held_out_prompts(config), source).checked(source, config.strict)
     answers = sampled(config, tasks, config.best_of, config.seed)
     scores = np.stack([member_scores(lm, of) for of in answers])
     whole = ~np.isnan(scores).any((1, 2))
@@ -95,8 +93,7 @@ def prepare_reward_model(config: RewardModelConfig, stack: ExitStack) -> Prepare
     if not config.best_of:
         return prepared
     source = str(config.eval_data)
-    tasks = prompts_of(load_preferences(source, config.columns, optional=True))
-    fitted = fit_policy(config, tasks, source)
+    fitted = fit_policy(config, held_out_prompts(config), source)
     fitted.checked(source, config.strict)
     policy_date = bool(config.policy) and model_writes_date(str(config.policy))
     return replace(prepared, fitted=[*prepared.fitted, (source, fitted, None)], writes_date=(policy_date,))
@@ -153,8 +150,7 @@ class RewardModel(DatasetStage[Pair]):
         return {**loss.metrics, "accuracy_low": low, "accuracy_high": high}
 
     def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
-        """The gradient of ODIN's loss, whose correlations are over the step: first its slope in each score, then the
-        scores' own gradients a micro-batch at a time."""
+        """ODIN's gradient, with correlations over the step: its slope in each score, then the scores' own gradients."""
         scores = self._scores(trees).requires_grad_()
         lengths = torch.tensor([pair.lengths for pair in pairs], dtype=scores.dtype)
         margins, _, probabilities = labels(pack(trees))

@@ -38,8 +38,7 @@ class Critic:
 
 
 class SeparateCritic(Critic):
-    """A model of its own with an optimizer of its own, which begins as the policy does. Its operations are charged to
-    the policy's account."""
+    """A model and optimizer of its own, which begins as the policy does and is charged to its account."""
 
     def __init__(self, config: RlConfig, policy: Policy, rate: float, total_updates: int | None) -> None:
         lm = load_trained(config)

@@ -43,8 +43,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class StepGroups:
-    """The groups of a step, and which of them are `used`: a refill has replaced the others. `new` says that they were
-    sampled just now and are not recorded yet."""
+    """The groups of a step and which are `used`: a refill replaced the others. `new`: not recorded yet."""
 
     all: list[Group]
     used: list[bool]
@@ -58,8 +57,7 @@ class StepGroups:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where scores come from, and what the model talks to, in at most `max_turns` answers. At least one of them is
-    there."""
+    """Where scores come from, and what the model talks to, in at most `max_turns` answers; one of them at least."""
 
     scorer: Scorer | None
     environment: EnvPool | None = None
@@ -122,8 +120,7 @@ class Rollouts:
         return StepGroups(groups, used, new=True)
 
     def record(self, log: RunLog, n: int, step: StepGroups, rows: Rows) -> None:
-        """Write the step's rollouts and what their rewards measured, unless that was done before; `rows` are those of
-        the groups to train on."""
+        """Write the step's rollouts and its rewards' metrics, if it is new; `rows` are those of the trained groups."""
         if not step.new:
             return
         of = sum(len(g.rollouts) for g in step.all)
@@ -206,8 +203,7 @@ class Rollouts:
             raise InputError(f"{where}: was sampled at temperature {row['temperature']}; give --temperature that")
 
     def _asks(self, rollout: Rollout, task: Task) -> bool:
-        """Whether a recorded prompt holds what the task asks last, whatever a template puts around it. Ids alone may be
-        row numbers of another file."""
+        """Whether a recorded prompt holds what the task asks last: ids alone may be row numbers of another file."""
         asked = task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content
         chat = self.lm.chat
         encoded = chat.decode(self.lm.tokenizer(asked, add_special_tokens=False)["input_ids"])
