@@ -1,10 +1,6 @@
-"""From token rows to packed forests.
-
-A `Branch` is one trained sequence (or what follows a shared trunk of it); a `Tree` is a trunk with its branches, the
-unit that is never divided; `pack` puts trees into one `Batch`. Whatever tokens the rows have in common before their
-first trained one are held once, across trees too: the system prompt of a whole batch, the prompt of a group. Nothing is
-padded here, and nothing is cut: the caller decides on lengths.
-"""
+"""From token rows to packed forests: a `Branch` is a trained sequence, or what follows a shared trunk of it; a `Tree`
+is a trunk with its branches and never divided; `pack` puts trees into a `Batch`. Tokens that rows have in common before
+their first trained one are held once, across trees too. Nothing is padded or cut here."""
 
 from __future__ import annotations
 
@@ -188,10 +184,8 @@ def nodes_of(spans: Sequence[Span]) -> tuple[Node, ...]:
 
 
 def pack(trees: Sequence[Tree]) -> Batch:
-    """One row of N tokens: the nodes of the trees' forest one after the other (see `prefix_forest`).
-
-    A node's position ids go on from its parent's; its first token's parent is its parent's last token. Trained tokens
-    keep the order of the branches."""
+    """One row of N tokens: the nodes of the trees' forest one after the other (see `prefix_forest`). A node goes on
+    from its parent's last token; trained tokens keep the order of the branches."""
     rows = [row for tree in trees for row in tree.rows()]
     branches = [branch for tree in trees for branch in tree.branches]
     masks = [np.concatenate([np.zeros(len(t.trunk), bool), b.mask]) for t in trees for b in t.branches]

@@ -1,13 +1,8 @@
-"""Attention over a packed forest, and over the slots of a decoding batch.
+"""Attention over a packed forest: transformers' attention function `posttrain`, which reads the argument `plan`, and
+without a plan is transformers' own SDPA.
 
-transformers lets a model call any registered attention function and passes unknown keyword arguments of `forward`
-down to it. posttrain registers one, `posttrain`, which reads the argument `plan`. Without a plan it is transformers'
-own SDPA, so that the model stays an ordinary transformers model.
-
-A forest is computed as a few rectangular blocks of rows, a row a node: roots, each causal in itself, and nodes that see
-their ancestors and themselves. Rows of similar length share a block, so the padding inside is small and no
-tensor of tokens x tokens exists; everything outside attention runs on the packed tokens without any padding.
-"""
+A forest is computed as a few rectangular blocks of rows, a row a node that sees its ancestors and itself. Rows of
+similar length share a block: little padding, and no tensor of tokens x tokens. All else runs on the packed tokens."""
 
 from __future__ import annotations
 

@@ -1,10 +1,6 @@
-"""A decoding step of the common decoder families with few, large operations.
-
-One token of each row goes through the model at a time, so matrix products are small and their inputs' overheads count:
-queries, keys and values come from one product, gate and up from another, the weights of the norms before them are
-multiplied into the matrices, and the matrices are laid out once (`Products.prepack_linear`). The result is the model's
-own up to rounding; models of other families decode through transformers' own layers.
-"""
+"""A decoding step of the common decoder families with few, large operations: one product for queries, keys and values,
+one for gate and up, norms multiplied into the matrices, matrices laid out once (`Products.prepack_linear`). The result
+is the model's own up to rounding; other families decode through transformers' layers."""
 
 from __future__ import annotations
 

@@ -66,9 +66,8 @@ def token_divergence(student: Head, teacher: Head, *, beta: float, temperature: 
 def batch_divergence(
     student: LanguageModel, teacher: LanguageModel, batch: Batch, *, beta: float, temperature: float = 1.0
 ) -> Divergence:
-    """The divergence at each trained token of the batch, [M] in the order of its mask, each predicted at its parent.
-
-    Differentiable in the student if gradients are on."""
+    """The divergence at each trained token of the batch, [M] by its mask; differentiable in the student if gradients
+    are on."""
     if student.packed and teacher.packed:
         own = _head(student, batch)
         with torch.no_grad():
@@ -107,12 +106,9 @@ def sampling_kl(
 ) -> torch.Tensor:
     """KL(π ‖ π_ref) = Σ_v π(v) (log π(v) − log π_ref(v)) of each row, in nats, from logits [M, V]: [M].
 
-    π is what tokens were sampled from: softmax(logits / temperature) over the row's `kept` tokens, those that top-p
-    and top-k left. π_ref has the same temperature and the whole vocabulary: cut to its own most likely tokens it would
-    give none to some that π draws, and the divergence would be infinite.
-
-    The sum of these over the prefixes of an answer sampled from π, the one before its end token included, is without
-    bias for the KL of whole answers, and its variance is at most that of Σ log π/π_ref (Amini et al. 2025,
+    π = softmax(logits / temperature) over the row's `kept` tokens; π_ref has the same temperature and the whole
+    vocabulary, else it may give none to a token that π draws. Summed over the prefixes of an answer sampled from π it
+    is without bias for the KL of whole answers, with at most the variance of Σ log π/π_ref (Amini et al. 2025,
     arXiv:2504.10637)."""
     out = []
     blocks, start = products_for(policy.device).blocks, 0

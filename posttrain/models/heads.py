@@ -40,11 +40,9 @@ class ValueHead(nn.Linear):
 
 
 class RewardHead(nn.Linear):
-    """Hidden states [.., H] to the scores [.., K] of K outputs in float32. No bias: comparisons do not see one, and
-    transformers' classifiers have none.
-
-    `saved` is how many outputs, the first ones, a saved model has. `step_separator` is, of a process reward model, what
-    stands between the steps of an answer, each of which is scored."""
+    """Hidden states [.., H] to the scores [.., K] of K outputs in float32, without a bias, as transformers'
+    classifiers. The first `saved` outputs are saved. `step_separator` stands between the steps that a process reward
+    model scores."""
 
     NOUN, NAME = "reward head", "score_head"
     """What people and what checkpoints call it."""
@@ -76,13 +74,11 @@ class RewardHead(nn.Linear):
 def save_classifier(
     module: PreTrainedModel, head: RewardHead, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, folder: Path
 ) -> None:
-    """Write the trunk of a causal model and the K saved rows of a head so that `AutoModelForSequenceClassification`
-    gives the same scores: `num_labels` is K, and label k the score of member k. What a score depends on beside the
-    weights, `raw_prompts` and `step_separator`, stands in its configuration.
+    """Write trunk and saved rows so that `AutoModelForSequenceClassification` gives the same scores, label k those of
+    member k; `raw_prompts` and `step_separator` stand in its configuration.
 
-    transformers scores the last token that is not padding. Where the padding is an end token, as SmolLM2's is, it would
-    read the token before the end, so that another special token becomes the padding; where there is none, none is set,
-    and transformers takes single rows only."""
+    transformers scores the last token that is not padding, so padding must be no end token: another special token
+    becomes the padding, or none where there is none, and transformers takes single rows only."""
     model = as_classifier(module, head.weight[: head.saved])
     padding = padding_apart(tokenizer, chat)
     model.config.get_text_config().pad_token_id = padding

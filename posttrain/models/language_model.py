@@ -80,9 +80,8 @@ class LanguageModel:
         return self.chat.within(min(self.context, COUNTED * limit))
 
     def check_given_template(self) -> None:
-        """Have the model that `save` writes end its answers where the chat template does, now that it was given and did
-        not come with the model. Raises InputError for a template that writes no answers, or ends them by no token of
-        this model."""
+        """Let a saved model end its answers where a given chat template does. Raises InputError for a template that
+        writes no answers, or ends them by no token of this model."""
         self.chat.check_given_template()
         generation = self.module.generation_config
         if generation is not None:

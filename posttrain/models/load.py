@@ -108,10 +108,8 @@ def load_model_of(config: TrainConfig | SourceConfig | CheckDataConfig | EvalCon
 
 
 def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
-    """Load a reward model in float32: a run folder of `posttrain reward-model`, or any sequence classifier that is a
-    linear layer on a causal model; its reward head has an output a label.
-
-    Raises InputError where there is no such model."""
+    """Load a reward model in float32: a run folder of `posttrain reward-model`, or a sequence classifier that is a
+    linear layer on a causal model, an output a label. Raises InputError where there is no such model."""
     classifier: Any
     classifier, tokenizer, folder = _loaded(name, AutoModelForSequenceClassification, REWARD_MODEL, trusted=False)
     head = getattr(classifier, "score", None)

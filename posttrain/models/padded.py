@@ -68,9 +68,8 @@ def padded_rows(batch: Batch) -> tuple[list[list[int]], torch.Tensor]:
 
 
 def can_pack(name: str, module: Any, logprobs: Callable[[Batch, bool], torch.Tensor]) -> bool:
-    """Whether forests give this model's own numbers: plain full attention in every layer, a plain linear head, and a
-    small tree that agrees with padded rows. `logprobs` are those of a batch, packed or not. A model that can is left
-    with our attention function."""
+    """Whether forests give this model's own numbers: full attention in every layer, a plain linear head, and a small
+    tree that agrees with padded rows. `logprobs` are a batch's, packed or not. A model that can keeps our attention."""
     shown = printable(name)
     config = module.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

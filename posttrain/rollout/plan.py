@@ -27,9 +27,8 @@ class RolloutRequest:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one conversation may take: `max_turns` answers of the model, `max_tokens` in a row (prompt, answers and all
-    between them). `Sampling.max_new_tokens` is for each answer. At a limit a rollout is truncated, and scored as it is.
-    """
+    """`max_turns` answers of the model and `max_tokens` in a row (prompt, answers and all between), at which a rollout
+    is truncated and scored as it is. `Sampling.max_new_tokens` is for each answer."""
 
     max_turns: int
     max_tokens: int
@@ -69,10 +68,9 @@ def fit_tasks(
 def fitting_prompt(
     chat: ChatFormat, task: Task, context: int, new_tokens: int, source: str, environment_tools: Tools | None = None
 ) -> Ids:
-    """The tokens of a task's prompt. With an environment (whose tools may be none) it must be a conversation too.
-
-    Raises DoesNotFit where the prompt leaves less than `new_tokens` of the model's context, and InputError for one that
-    cannot be written."""
+    """The tokens of a task's prompt, a conversation where there is an environment (its tools may be none). Raises
+    DoesNotFit where less than `new_tokens` of the context is left, and InputError for a prompt that cannot be
+    written."""
     where = task.where or f"{source}: task {task.id}"
     try:
         prompt = task.prompt if environment_tools is None else chat.conversation(task.prompt)

@@ -1,10 +1,6 @@
-"""Conversations of a model with an environment, all in step.
-
-In every round all conversations that go on are sampled together, in the order of the requests; then the environment
-answers all of them. So which rollouts share a decoding batch follows from the configuration alone, however long an
-environment takes. A row holds what was sampled, token for token, and between its turns what the template writes there;
-where the template rewrites what came before, the conversation goes on in a new row (a segment).
-"""
+"""Conversations of a model with an environment, in rounds: all that go on are sampled together in the order of
+requests, then the environment answers, so that decoding batches follow from the configuration alone. A row holds what
+was sampled and what the template writes between; where the template rewrites what came before, a new segment begins."""
 
 from __future__ import annotations
 

@@ -220,9 +220,8 @@ def _encoded(
     rows: Sequence[Task | CompletionRow],
     held_out: bool,
 ) -> Fitted[Prompted]:
-    """The prompts with their completions as tokens, cut at `max_length`. A prompt that leaves no room for an answer
-    does not fit, nor does a completion of which nothing is left. Raises InputError where the data lacks completions
-    that are asked for."""
+    """Prompts and completions as tokens, cut at `max_length`; those without room for an answer or a trained token do
+    not fit. Raises InputError where the data lacks completions that are asked for."""
     source = str(config.eval_data) if held_out else config.data
     context = min(lm.context, teacher.context)
     limit = Limit.of(config.max_length, context)

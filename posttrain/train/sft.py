@@ -26,10 +26,8 @@ LEARNING_RATE = 2e-5
 
 @on_one_date
 def train_sft(config: SftConfig, observers: Sequence[Observer] = ()) -> None:
-    """Fine-tune `config.model` on examples and write the run folder `config.out`.
-
-    The loss of a step is the mean negative log-likelihood over its trained tokens. Raises InputError for bad input,
-    before anything is written."""
+    """Fine-tune `config.model` on examples and write the run folder `config.out`: the mean negative log-likelihood over
+    the trained tokens of a step. Raises InputError for bad input, before anything is written."""
     method = DatasetMethod(
         kind="sft",
         shown=("loss", "grad_norm"),

@@ -1,8 +1,5 @@
-"""The local engine: batched decoding on the training weights.
-
-Rows of different lengths decode together. A prompt is prefilled once for all requests that share it; prefills are
-packed like training rows.
-"""
+"""The local engine: batched decoding on the training weights. Rows of different lengths decode together; a prompt is
+prefilled once for all requests that share it."""
 
 from __future__ import annotations
 

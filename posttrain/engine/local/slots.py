@@ -21,9 +21,8 @@ PromptIds = tuple[int, ...]
 
 
 class SlotDecoder(RowDecoder):
-    """Completions of one prompt read its keys and values together. When a row ends
-    its slot goes to the next request in order, or, once none is left, to the last active row, so that the active slots
-    stay dense."""
+    """Completions of one prompt read its keys and values together. The slot of a row that ends goes to the next
+    request, or once none is left to the last active row: active slots stay dense."""
 
     def __init__(self, lm: LanguageModel, slots: int, version: int) -> None:
         super().__init__(lm, slots, version)
@@ -190,10 +189,8 @@ class _PrefillPlan:
 
 
 class _DecodePlan:
-    """One new token for each of the first R slots, attending to its prompt, its own tokens so far, and itself.
-
-    Scores against the prompts are worked out a prompt at a time for all of its rows, those against the rows' own tokens
-    a row at a time; one softmax goes over both."""
+    """One new token for each of the first R slots, attending to its prompt, its own tokens and itself: scores against a
+    prompt for all its rows together, against own tokens a row at a time; one softmax goes over both."""
 
     def __init__(self, of_prompts: _Cache, of_rows: _Cache, sharing: _Sharing, own: Sequence[int]) -> None:
         self.of_prompts, self.of_rows, self.sharing = of_prompts, of_rows, sharing

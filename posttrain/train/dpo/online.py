@@ -37,10 +37,8 @@ Pair = tuple[TrainingRow, TrainingRow]
 
 @on_one_date
 def train_online_dpo(config: OnlineDpoConfig, observers: Sequence[Observer] = ()) -> None:
-    """Train `config.model` on pairs of its own samples and write the run folder `config.out`.
-
-    Raises InputError for bad input, before anything is written, and RunFailed when surely too many rollouts could not
-    be scored."""
+    """Train `config.model` on pairs of its own samples and write the run folder `config.out`. Raises InputError for bad
+    input, before anything is written, and RunFailed when surely too many rollouts could not be scored."""
     terms = config.terms()
     train(config, partial(_prepare, config), primary_term(terms).spec.learning_rate, observers, described(terms))
 
@@ -128,9 +126,8 @@ class OnlineDpo(RolloutStage):
 
 
 def with_signs(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-    """The rows of a group with advantages: +1 for the tokens of the first with the highest score, −1 for those of the
-    first with the lowest, 0 for the others. All are 0 where the two are equal in score or tokens, and there are none
-    where fewer than two could be scored: such a group gives no pair."""
+    """The rows of a group with advantages: +1 on the first with the highest score, −1 on the first with the lowest, 0
+    on others and where the two are equal in score or tokens; none where fewer than two have a score."""
     scored = [(row.reward, i) for i, row in enumerate(rows) if row.reward is not None]
     if len(scored) < 2:
         return list(rows)

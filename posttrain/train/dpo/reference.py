@@ -53,11 +53,8 @@ class StoredReference:
 
 
 def stored_reference(log: RunLog, policy: Policy, groups: Callable[[], list[list[Example]]]) -> StoredReference:
-    """The reference of a run folder, computed from the policy as it is now where the folder has none yet. What that
-    cost is counted in `policy.flops`.
-
-    A group goes through the model by itself, as it will in its step: how numbers are rounded depends on what is
-    computed together, and must not depend on how long the run is."""
+    """The reference of a run folder, computed first where it has none; its cost is counted in `policy.flops`. A group
+    goes through by itself, as in its step: rounding depends on what is computed together."""
     file = log.out / "reference" / FILE
     if not file.exists():
         todo = groups()

@@ -38,10 +38,8 @@ DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl", "dpo_weight", "dpo_weigh
 
 @on_one_date
 def train_dpo(config: DpoConfig, observers: Sequence[Observer] = ()) -> None:
-    """Train `config.model` on preferences and write the run folder `config.out`.
-
-    The reference is the start of the stage, unless it is told to follow the policy. Raises InputError for bad input,
-    before anything is written."""
+    """Train `config.model` on preferences and write the run folder `config.out`. The reference is the start of the
+    stage, unless told to follow the policy. Raises InputError for bad input, before anything is written."""
     terms = config.terms()
     single = any(term.spec.reads == "labels" for term in terms)
 
@@ -92,10 +90,8 @@ def primary_term(terms: Sequence[Term]) -> Term:
 def preference_loss(
     batch: Batch, outputs: TokenOutputs, *, terms: Sequence[Term], counts: Counts, baseline: float
 ) -> LossOutput:
-    """The losses over the responses of a micro-batch (see `step_loss`), with their diagnostics.
-
-    `beta_kl` is β x the mean over responses of Σ_t k3(log π, log π_ref): never negative, 0 at the start. It would
-    estimate β KL(π‖π_ref) a response without bias if π had drawn the responses; on given ones it is a distance to
+    """The losses over the responses of a micro-batch (see `step_loss`), with their diagnostics. `beta_kl` is β x the
+    mean over responses of Σ_t k3(log π, log π_ref): β KL(π‖π_ref) if π had drawn them; on given ones a distance to
     watch."""
     logprobs, share, reference = outputs.logprobs, batch.token["share"], batch.token.get("ref_logprobs")
     sums = partial(sequence_sums, sequence=batch.sequence[batch.mask], sequences=batch.sequences)

@@ -48,12 +48,11 @@ class Revised:
 
 @on_one_date
 def revise_answers(config: ReviseConfig) -> None:
-    """Answer each task, then `config.revisions` times: draw a principle, criticise the answer by it, rewrite it. Write
-    prompt and last answer to `OUT/sft.jsonl`, with the first answer, principles and critiques. Each critique sees the
-    prompt and the answer so far alone. Source: Constitutional AI (arXiv:2212.08073, section 3).
+    """Answer each task, then `config.revisions` times: draw a principle, criticise the answer by it, rewrite it; write
+    `OUT/sft.jsonl`. A critique sees prompt and answer alone. Source: Constitutional AI (arXiv:2212.08073, section 3).
 
-    Every step is recorded, and a resume goes on from there. Raises InputError for bad input and RunFailed where an
-    endpoint's budget is spent or no row is left."""
+    A resume goes on from the recorded steps. Raises InputError for bad input and RunFailed where an endpoint's budget
+    is spent or no row is left."""
     principles = read_rubric(config.principles, "1-10")
     settings = with_hashes(config.model_dump(mode="json"))
     settings["criteria"] = {principle.name: principle.text for principle in principles}

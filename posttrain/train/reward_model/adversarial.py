@@ -190,9 +190,9 @@ def _rounds(config: AdversarialConfig) -> list[dict[str, Any]]:
 
 
 def _gold(config: AdversarialConfig, tasks: Sequence[Task]) -> dict[str, Any] | None:
-    """The mean gold score of the best of n answers to each held-out prompt by the model of every round, beside one
-    answer at random and the best there is, and what the last round gained on the first; with bootstrap intervals over
-    prompts. Prompts with an answer that gold or a model could not score are left out."""
+    """The mean gold score of each round's best of n answers to held-out prompts, of a random one and of the best there
+    is, and the gain of the last round on the first, with bootstrap intervals; prompts without all scores are left
+    out."""
     if config.gold is None:
         return None
     answers = sampled(config, tasks, config.samples, config.seed + GOLD_SEED)

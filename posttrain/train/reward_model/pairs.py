@@ -44,11 +44,9 @@ VALIDATION = "reward_model.json"
 
 @on_one_date
 def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] = ()) -> None:
-    """Train a reward model from `config.model` on pairs, or a process model on answers in steps, and write the run
-    folder `config.out`; with held-out data its `evaluations/reward_model.json` too, measured on the model as it was
-    written.
-
-    Raises InputError for bad input, before anything is written."""
+    """Train a reward model on pairs, or a process model on answers in steps, and write the run folder `config.out`;
+    with held-out data `evaluations/reward_model.json` too. Raises InputError for bad input, before anything is
+    written."""
     train(config, partial(prepare_reward_model, config), LEARNING_RATE, observers)
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():

@@ -37,11 +37,9 @@ CRITIC_FACTOR = 10
 
 @on_one_date
 def train_rl(config: RlConfig, observers: Sequence[Observer] = ()) -> None:
-    """Train `config.model` on rewards of its own samples and write the run folder `config.out`; with `dry_run` only
-    print what the first rollouts would be trained on.
-
-    Raises InputError for bad input, before anything is written, and RunFailed when surely too many rollouts could not
-    be scored."""
+    """Train `config.model` on rewards of its own samples and write the run folder `config.out`; with `dry_run` print
+    what would be trained on. Raises InputError for bad input, before anything is written, and RunFailed when surely too
+    many rollouts could not be scored."""
     if config.epochs is not None:
         info_once(
             "note: epochs counts passes over the tasks; the optimizer's passes over a batch of rollouts, which older "
