@@ -163,7 +163,7 @@ def fooling(
         ]
 
     drawn_for = [list(of) for of in samples.reshape(len(accepted), 16, -1)]
-    best = [of[int(worth.argmax())] for of, worth in zip(drawn_for, attack_scores(drawn_for), strict=True)]
+    best = [of[int(worth.argmax())] for of, worth in zip(drawn_for, threats(drawn_for), strict=True)]
     edits = partial(_edits, rng=rng)
     climbed = hill_climb(list(accepted), edits, threats, 8)
     found = np.stack([*best, *climbed])

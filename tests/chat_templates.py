@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from posttrain.engine.base import Request
+from posttrain.envs.pool import Lost, Outcome, Reply
 from posttrain.types import Completion, Message
 
 STYLES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -91,14 +92,9 @@ class ScriptedEngine:
     rounds: list[list[int]] = field(default_factory=list)
     version: int = 3
 
-    def generate(
-        self, requests: Sequence[Request], deadline_seconds: float | None = None
-    ) -> Iterator[tuple[int, Completion]]:
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         self.rounds.append([r.id for r in requests])
         for r in reversed(requests) if self.backwards else requests:
-            if deadline_seconds is not None and deadline_seconds <= 0:
-                yield r.id, Completion((), (), (), "cancelled")
-                continue
             turn = len(self.asked.setdefault(r.id, []))
             self.asked[r.id].append(r)
             whole = self.tokens(r.id, turn)
@@ -106,31 +102,11 @@ class ScriptedEngine:
             logprobs = tuple(-(1 + turn) / (2 + i) for i in range(len(ids)))
             yield r.id, Completion(ids, logprobs, (3,) * len(ids), "stop" if ids == whole else "length")
 
-    def cancel(self, request_id: int) -> None:
-        raise AssertionError("nothing here cancels")
-
     def pause(self) -> None:
         raise AssertionError("nothing here pauses")
 
-    def update(self, weights: object, version: int) -> None:
+    def update(self, version: int) -> None:
         self.version = version
-
-
-@dataclass(frozen=True)
-class Reply:
-    messages: tuple[Message, ...]
-    done: bool
-
-
-@dataclass(frozen=True)
-class Lost:
-    reason: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    reward: float | None
-    state: bytes | None
 
 
 @dataclass

@@ -1,10 +1,6 @@
-"""From token rows to packed forests.
-
-A `Branch` is one trained sequence (or what follows a shared trunk of it); a `Tree` is a trunk with its branches, the
-unit that is never divided; `pack` puts trees into one `Batch`. Whatever tokens the rows have in common before their
-first trained one are held once, across trees too: the system prompt of a whole batch, the prompt of a group. Nothing is
-padded here, and nothing is cut: the caller decides on lengths.
-"""
+"""From token rows to packed forests: a `Branch` is a trained sequence, or what follows a shared trunk of it; a `Tree`
+is a trunk with its branches and never divided; `pack` puts trees into a `Batch`. Tokens that rows have in common before
+their first trained one are held once, across trees too. Nothing is padded or cut here."""
 
 from __future__ import annotations
 
@@ -62,10 +58,8 @@ class Branch(Comparable):
         kept_token_ids: KeptTokens | None = None,
     ) -> Branch:
         """A branch whose trained tokens all have one weight."""
-        trained = bools(mask)
-        numbers = {name: floats(values) for name, values in (token or {}).items()}
-        weights = np.full(np.count_nonzero(trained), weight)
-        return Branch(ints(token_ids), trained, weights, numbers, row or {}, kept_token_ids)
+        weights = np.full(np.count_nonzero(mask), weight)
+        return Branch(ints(token_ids), bools(mask), weights, token or {}, row or {}, kept_token_ids)  # type: ignore[arg-type]
 
     @property
     def trained(self) -> int:
@@ -125,8 +119,7 @@ def response_tree(
 
 @dataclass(frozen=True)
 class Span:
-    """A node of a forest before it is packed: tokens [start, stop) of row `row`, after the span `parent` (-1: a root).
-    `leaf` marks the one span in which the row ends."""
+    """Tokens [start, stop) of row `row` after the span `parent` (-1: a root). In a `leaf` the row ends."""
 
     parent: int
     row: int
@@ -191,10 +184,8 @@ def nodes_of(spans: Sequence[Span]) -> tuple[Node, ...]:
 
 
 def pack(trees: Sequence[Tree]) -> Batch:
-    """One row of N tokens: the nodes of the trees' forest one after the other (see `prefix_forest`).
-
-    A node's position ids go on from its parent's; its first token's parent is its parent's last token. Trained tokens
-    keep the order of the branches."""
+    """One row of N tokens: the nodes of the trees' forest one after the other (see `prefix_forest`). A node goes on
+    from its parent's last token; trained tokens keep the order of the branches."""
     rows = [row for tree in trees for row in tree.rows()]
     branches = [branch for tree in trees for branch in tree.branches]
     masks = [np.concatenate([np.zeros(len(t.trunk), bool), b.mask]) for t in trees for b in t.branches]

@@ -37,12 +37,6 @@ REFUSED = {401: "set the key in ${key}", 403: "use a key in ${key} that may", 40
 """What no further try can mend, and what to do about it."""
 
 
-class TextModel(Protocol):
-    """Whatever answers a conversation in text."""
-
-    def complete(self, messages: Sequence[Message]) -> str: ...
-
-
 class Answering(Protocol):
     """Whatever answers many questions: an `Endpoint`, or `local_answers.LocalAnswers`."""
 
@@ -69,8 +63,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, why it ended, and the tokens it used as the endpoint counts them (0 where it does not, or says what
-    no count can be)."""
+    """An answer, why it ended, and the tokens it used as the endpoint counts them (0 where it does not)."""
 
     text: str
     stop_reason: Literal["stop", "length"]
@@ -84,7 +77,7 @@ class Reply:
 
 @dataclass
 class Endpoint:
-    """See `TextModel`. Answers by `model` at `url`, drawn as `sampling` says (temperature, top-p, most new tokens).
+    """Answers by `model` at `url`, drawn as `sampling` says (temperature, top-p, most new tokens).
 
     `concurrency` requests are under way at once. A try may take `timeout_seconds`; one that times out or gets 429 or
     5xx is followed by up to `retries` more, each after a longer wait. With `cache`, a folder, the same request (URL,
@@ -118,21 +111,13 @@ class Endpoint:
         self._stopped: InputError | RunFailed | None = None
         self._connections: dict[asyncio.AbstractEventLoop, Connection] = {}
 
-    def complete(self, messages: Sequence[Message]) -> str:
-        """The text of one answer. Raises EndpointError where there is none."""
-        (reply,) = self.replies([Question(tuple(messages))])
-        if isinstance(reply, EndpointError):
-            raise reply
-        return reply.text
-
     def replies(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
         """`answers`, for callers without an event loop."""
         self._stopped = None
         return asyncio.run(self.answers(questions))
 
     async def answers(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
-        """See `Answering`. Calls in one event loop share connections and `concurrency`, and once one had to stop, so
-        have the later ones."""
+        """See `Answering`. Calls in one event loop share connections, `concurrency`, and what stopped one of them."""
         client, slots = await self._connection()
         outcomes = list(await asyncio.gather(*(self._answer(client, slots, question) for question in questions)))
         if self._stopped is not None:
@@ -236,7 +221,6 @@ class Endpoint:
         return self.cache / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
     def _claim(self) -> None:
-        """Count one more request, or say why there must be none."""
         with self._spent() as spent:
             over = None
             if self.max_requests is not None and spent.requests >= self.max_requests:
@@ -255,7 +239,6 @@ class Endpoint:
 
     @contextmanager
     def _spent(self) -> Iterator[Spent]:
-        """What counts against the budget, to be read and added to."""
         if self.ledger is None:
             yield Spent(self.requests, self.tokens)  # these are added to by themselves
             return
@@ -264,8 +247,7 @@ class Endpoint:
 
 
 def _kept(file: Path) -> Reply | None:
-    """The answer in a file of the cache; None where there is none, or none that can be read, so that it is asked for
-    again."""
+    """The answer in a file of the cache; None where there is none that can be read: it is asked for again."""
     try:
         reply = Reply(**json.loads(file.read_text(encoding="utf-8") if file.is_file() else "")["reply"])
     except (OSError, KeyError, TypeError, ValueError, RecursionError):
@@ -276,7 +258,6 @@ def _kept(file: Path) -> Reply | None:
 
 
 def _keep(file: Path, request: Mapping[str, Any], reply: Reply) -> None:
-    """Raises InputError where the cache cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         own = file.with_suffix(f".{os.getpid()}")  # another process may be writing the same answer
@@ -287,7 +268,6 @@ def _keep(file: Path, request: Mapping[str, Any], reply: Reply) -> None:
 
 
 def _reason(error: Any) -> str:
-    """What an answer with an error status says: its `message`, else all that the library tells of it."""
     told = error.body.get("message") if isinstance(error.body, Mapping) else None
     return str(told or error.message)
 
@@ -301,7 +281,6 @@ def _wire(message: Message) -> dict[str, Any]:
 
 
 def _reply(sent: Any) -> Reply:
-    """Raises EndpointError where what was sent is not a chat completion with text."""
     choices = getattr(sent, "choices", None)
     if not (isinstance(choices, list) and choices and getattr(choices[0], "message", None)):
         raise EndpointError(f"the answer is malformed: no chat completion but {' '.join(str(sent).split())[:100]!r}")
@@ -318,6 +297,5 @@ def _reply(sent: Any) -> Reply:
 
 
 def _count(sent: Any) -> int:
-    """A count that an endpoint sent. The client library does not check it: it may be any JSON, or too large a number
-    to be the tokens of one answer."""
+    """A count that an endpoint sent, which the client library does not check; 0 for what can be none."""
     return sent if type(sent) is int and 0 <= sent <= MOST_TOKENS else 0

@@ -24,8 +24,7 @@ class Spent:
 
 @contextmanager
 def counted(ledger: Path) -> Iterator[Spent]:
-    """What the file holds, to be read and added to; nobody else counts meanwhile, so keep it short. Raises InputError
-    for a file that is none of ours."""
+    """What the file holds, to be read and added to, locked meanwhile. Raises InputError for a file not ours."""
     need_posix("Counting requests and tokens together")
     import fcntl  # Windows has none
 
@@ -37,8 +36,7 @@ def counted(ledger: Path) -> Iterator[Spent]:
 
 
 def _opened(ledger: Path) -> IO[str]:
-    """A ledger to read and write; never through a symbolic link, which somebody else may have put there, or a pipe.
-    Raises InputError."""
+    """A ledger to read and write; never through a symbolic link (somebody else's) or a pipe. Raises InputError."""
     try:
         ledger.parent.mkdir(parents=True, exist_ok=True)
         if ledger.exists() and not ledger.is_file():
@@ -50,7 +48,6 @@ def _opened(ledger: Path) -> IO[str]:
 
 
 def _read(text: str, ledger: Path) -> Spent:
-    """What a ledger holds; nothing yet where it is empty. Raises InputError for anything but two counts."""
     words = text.split()
     if not words:
         return Spent()

@@ -83,7 +83,9 @@ def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dic
     """The model, its results and what they depend on."""
     lm = _loaded(config)
     _make_folder(config)
-    result = evaluate_retention(open_engine(config, lm), lm, title=f"retention {short_path(config.model)}")
+    result = evaluate_retention(
+        open_engine(lm, config.max_concurrent), lm, title=f"retention {short_path(config.model)}"
+    )
     settings = config.model_dump(mode="json", include={"suite", "model", "raw", "chat_template"}) | result.settings
     settings = dated(settings, lm.chat.writes_date)
     return lm, replace(result, settings=settings), settings
@@ -101,7 +103,7 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
         tasks, left_out = fitting_tasks(lm, tasks, config.max_new_tokens, config.data, config.strict)
         _make_folder(config)
         settings = dated(settings, lm.chat.writes_date, scorer.writes_date)
-        engine, title = open_engine(config, lm), f"eval {short_path(config.model)}"
+        engine, title = open_engine(lm, config.max_concurrent), f"eval {short_path(config.model)}"
         result = evaluate_tasks(
             engine, lm.chat, lm.flops, tasks, scorer, config.samples, sampling, config.seed, title=title
         )

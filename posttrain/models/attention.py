@@ -1,13 +1,8 @@
-"""Attention over a packed forest, and over the slots of a decoding batch.
+"""Attention over a packed forest: transformers' attention function `posttrain`, which reads the argument `plan`, and
+without a plan is transformers' own SDPA.
 
-transformers lets a model call any registered attention function and passes unknown keyword arguments of `forward`
-down to it. posttrain registers one, `posttrain`, which reads the argument `plan`. Without a plan it is transformers'
-own SDPA, so that the model stays an ordinary transformers model.
-
-A forest is computed as a few rectangular blocks of rows, a row a node: roots, each causal in itself, and nodes that see
-their ancestors and themselves. Rows of similar length share a block, so the padding inside is small and no
-tensor of tokens x tokens exists; everything outside attention runs on the packed tokens without any padding.
-"""
+A forest is computed as a few rectangular blocks of rows, a row a node that sees its ancestors and itself. Rows of
+similar length share a block: little padding, and no tensor of tokens x tokens. All else runs on the packed tokens."""
 
 from __future__ import annotations
 
@@ -33,8 +28,7 @@ BLOCK_LIMIT = 1 << 22
 
 
 class AttentionPlan(Protocol):
-    """How one forward pass attends. `query` is [1, heads, N, D], `key` and `value` [1, key heads, N, D]; the result is
-    [N, heads, D]."""
+    """One pass: `query` [1, heads, N, D], `key` and `value` [1, key heads, N, D]; the result is [N, heads, D]."""
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
@@ -148,7 +142,6 @@ def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor 
 
 
 def _similar(rows: Sequence[_Row]) -> list[list[_Row]]:
-    """Rows in groups of similar size: first the roots, then those with ancestors, by falling length."""
     groups: list[list[_Row]] = []
     useful, shared = 0, 0
     for row in sorted(rows, key=lambda r: (r.shared > 0, -r.length, -r.shared)):

@@ -1,10 +1,6 @@
-"""A decoding step of the common decoder families with few, large operations.
-
-One token of each row goes through the model at a time, so matrix products are small and their inputs' overheads count:
-queries, keys and values come from one product, gate and up from another, the weights of the norms before them are
-multiplied into the matrices, and the matrices are laid out once (`Products.prepack_linear`). The result is the model's
-own up to rounding; models of other families decode through transformers' own layers.
-"""
+"""A decoding step of the common decoder families with few, large operations: one product for queries, keys and values,
+one for gate and up, norms multiplied into the matrices, matrices laid out once (`Products.prepack_linear`). The result
+is the model's own up to rounding; other families decode through transformers' layers."""
 
 from __future__ import annotations
 
@@ -85,12 +81,10 @@ class Decoder:
 
 
 def _normalise(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) over the last dimension: RMSNorm without its weight."""
     return x * inverse_rms(x, eps)
 
 
 def _linear(products: Products, parts: Sequence[Any], norm: torch.Tensor | None = None) -> Linear:
-    """The stacked linear layers as one function; `norm` [in] scales their input."""
     weight = torch.cat([_weight(part) for part in parts])
     if norm is not None:
         weight = weight * norm
@@ -104,7 +98,6 @@ def _linear(products: Products, parts: Sequence[Any], norm: torch.Tensor | None 
 
 
 def _weight(part: Any) -> torch.Tensor:
-    """A linear layer's weight [out, in], with the adapters beside it that are on."""
     base = getattr(part, "base_layer", part).weight
     assert isinstance(base, torch.Tensor)
     if not hasattr(part, "base_layer") or part.disable_adapters or part.merged:

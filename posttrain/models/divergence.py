@@ -1,8 +1,4 @@
-"""How far one model's next-token distributions are from another's, over the whole vocabulary.
-
-The logits of all tokens x the whole vocabulary never exist at once: those of both models are made in chunks, and made
-again in the backward pass. Where one chunk holds them all they are kept for it instead.
-"""
+"""How far one model's next-token distributions are from another's: logits are made in chunks as in `token_logprobs`."""
 
 from __future__ import annotations
 
@@ -28,8 +24,7 @@ class Divergence(NamedTuple):
 
 
 class Head(NamedTuple):
-    """Hidden states [M, H] at which tokens are predicted, and the weight [V, H] and bias [V] that make logits of
-    them."""
+    """Hidden states [M, H] at which tokens are predicted; the weight [V, H] and bias [V] of their logits."""
 
     hidden: torch.Tensor
     weight: torch.Tensor
@@ -71,9 +66,8 @@ def token_divergence(student: Head, teacher: Head, *, beta: float, temperature: 
 def batch_divergence(
     student: LanguageModel, teacher: LanguageModel, batch: Batch, *, beta: float, temperature: float = 1.0
 ) -> Divergence:
-    """The divergence at each trained token of the batch, [M] in the order of its mask, each predicted at its parent.
-
-    Differentiable in the student if gradients are on."""
+    """The divergence at each trained token of the batch, [M] by its mask; differentiable in the student if gradients
+    are on."""
     if student.packed and teacher.packed:
         own = _head(student, batch)
         with torch.no_grad():
@@ -88,8 +82,7 @@ def batch_divergence(
 def batch_sampling_kl(
     policy: LanguageModel, reference: LanguageModel, batch: Batch, temperature: float = 1.0
 ) -> torch.Tensor:
-    """`sampling_kl` at each trained token of the batch, [M] in the order of its mask, each predicted at its parent; the
-    policy keeps the batch's kept tokens. Without gradients."""
+    """`sampling_kl` at each trained token, [M] by its mask; the batch's kept tokens apply. Without gradients."""
     with torch.no_grad():
         if not (policy.packed and reference.packed):
             return sampling_kl(_logits(policy, batch), _logits(reference, batch), temperature, batch.kept_token_ids)
@@ -113,12 +106,9 @@ def sampling_kl(
 ) -> torch.Tensor:
     """KL(π ‖ π_ref) = Σ_v π(v) (log π(v) − log π_ref(v)) of each row, in nats, from logits [M, V]: [M].
 
-    π is what tokens were sampled from: softmax(logits / temperature) over the row's `kept` tokens, those that top-p
-    and top-k left. π_ref has the same temperature and the whole vocabulary: cut to its own most likely tokens it would
-    give none to some that π draws, and the divergence would be infinite.
-
-    The sum of these over the prefixes of an answer sampled from π, the one before its end token included, is without
-    bias for the KL of whole answers, and its variance is at most that of Σ log π/π_ref (Amini et al. 2025,
+    π = softmax(logits / temperature) over the row's `kept` tokens; π_ref has the same temperature and the whole
+    vocabulary, else it may give none to a token that π draws. Summed over the prefixes of an answer sampled from π it
+    is without bias for the KL of whole answers, with at most the variance of Σ log π/π_ref (Amini et al. 2025,
     arXiv:2504.10637)."""
     out = []
     blocks, start = products_for(policy.device).blocks, 0
@@ -183,8 +173,7 @@ def _at_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def _blocks(student: torch.Tensor, teacher: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """The student's logits, and log-probabilities of both, over a few rows at a time, so that the passes over them find
-    them in a cache and make no large temporary."""
+    """The student's logits and both log-probabilities, a few rows at a time, which stay in a cache."""
     blocks = products_for(student.device).blocks
     for q, p in zip(blocks(student), blocks(teacher), strict=True):
         yield q, q.log_softmax(-1), p.log_softmax(-1)

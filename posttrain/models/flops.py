@@ -54,7 +54,6 @@ class FlopCounter:
         return replace(self, linear=self.linear - adapter, adapter=adapter, unreached=unreached, merge=merge)
 
     def without_adapter(self) -> FlopCounter:
-        """The same model with its adapter switched off."""
         return replace(self, adapter=0, unreached=0, merge=0)
 
     def forward(self, nodes: Sequence[Node], predicted: int) -> float:
@@ -74,13 +73,11 @@ class FlopCounter:
         return 3.0 * once - 2.0 * (self.linear + self.unreached) * tokens - 2.0 * self.head * predicted
 
     def sampling(self, nodes: Sequence[Node], decoded: int, predicted: int) -> float:
-        """A forward pass over a forest of prompts and answers, of whose tokens `decoded` go through the model
-        one at a time, by merged weights where there is a `merge`."""
+        """A forest's forward pass of which `decoded` tokens go one at a time, by merged weights with a `merge`."""
         return self.forward(nodes, predicted) - (2.0 * self.adapter * decoded if self.merge else 0.0)
 
 
 def _tokens_and_pairs(nodes: Sequence[Node]) -> tuple[int, int]:
-    """The tokens of a forest, and how many pairs of a query and a key that it sees they make."""
     tokens = pairs = 0
     depths: list[int] = []  # tokens from the root to the end of each node
     for node in nodes:
@@ -102,7 +99,6 @@ def _matrix_size(module: torch.nn.Module) -> int:
 
 
 def _adapters(layer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """A [r, in] and B [out, r] of the adapters of a layer that are in use."""
     return [(layer.lora_A[name].weight, layer.lora_B[name].weight) for name in layer.active_adapters]
 
 

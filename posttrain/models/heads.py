@@ -40,11 +40,9 @@ class ValueHead(nn.Linear):
 
 
 class RewardHead(nn.Linear):
-    """Hidden states [.., H] to the scores [.., K] of K outputs in float32. No bias: comparisons do not see one, and
-    transformers' classifiers have none.
-
-    `saved` is how many outputs, the first ones, a saved model has. `step_separator` is, of a process reward model, what
-    stands between the steps of an answer, each of which is scored."""
+    """Hidden states [.., H] to the scores [.., K] of K outputs in float32, without a bias, as transformers'
+    classifiers. The first `saved` outputs are saved. `step_separator` stands between the steps that a process reward
+    model scores."""
 
     NOUN, NAME = "reward head", "score_head"
     """What people and what checkpoints call it."""
@@ -55,8 +53,7 @@ class RewardHead(nn.Linear):
         self.step_separator = step_separator
 
     def draw(self, seed: int) -> None:
-        """Make the weights normal with variance 1/(H+1) (Stiennon et al. 2020, arXiv:2009.01325), each output's from
-        (seed, its number)."""
+        """Normal weights of variance 1/(H+1) (Stiennon et al. 2020, arXiv:2009.01325), each output's from (seed, k)."""
         rows = [np.random.default_rng([seed, k]).standard_normal(self.in_features) for k in range(self.out_features)]
         with torch.no_grad():
             self.weight.copy_(torch.from_numpy(np.stack(rows)) / (self.in_features + 1) ** 0.5)
@@ -77,13 +74,11 @@ class RewardHead(nn.Linear):
 def save_classifier(
     module: PreTrainedModel, head: RewardHead, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, folder: Path
 ) -> None:
-    """Write the trunk of a causal model and the K saved rows of a head so that `AutoModelForSequenceClassification`
-    gives the same scores: `num_labels` is K, and label k the score of member k. What a score depends on beside the
-    weights, `raw_prompts` and `step_separator`, stands in its configuration.
+    """Write trunk and saved rows so that `AutoModelForSequenceClassification` gives the same scores, label k those of
+    member k; `raw_prompts` and `step_separator` stand in its configuration.
 
-    transformers scores the last token that is not padding. Where the padding is an end token, as SmolLM2's is, it would
-    read the token before the end, so that another special token becomes the padding; where there is none, none is set,
-    and transformers takes single rows only."""
+    transformers scores the last token that is not padding, so padding must be no end token: another special token
+    becomes the padding, or none where there is none, and transformers takes single rows only."""
     model = as_classifier(module, head.weight[: head.saved])
     padding = padding_apart(tokenizer, chat)
     model.config.get_text_config().pad_token_id = padding
@@ -121,8 +116,7 @@ def as_classifier(module: PreTrainedModel, rows: torch.Tensor) -> Any:
 
 
 def as_causal(classifier: Any, folder: Path) -> PreTrainedModel:
-    """A causal model around the trunk of a classifier, for a forward pass like any other's; its language-model head is
-    the embedding, and never used."""
+    """A causal model around a classifier's trunk; its language-model head is the embedding, and never used."""
     config = copy.deepcopy(classifier.config)
     config.get_text_config().tie_word_embeddings = config.tie_word_embeddings = True
     with torch.device("meta"):
@@ -135,8 +129,7 @@ def as_causal(classifier: Any, folder: Path) -> PreTrainedModel:
 
 
 def padding_apart(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> int | None:
-    """A token for padding that ends no response and that the model has: the tokenizer's own, else one of its special
-    tokens."""
+    """A token of the model that ends no response: the tokenizer's padding, else one of its special tokens."""
     choices = [tokenizer.pad_token_id, tokenizer.unk_token_id, *tokenizer.all_special_ids]
     known = [token for token in choices if token is not None and chat.embeds(token)]
     return next((token for token in known if token not in chat.end_ids), None)

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 from posttrain.models import layers
 from posttrain.models.attention import AttentionPlan
 from posttrain.models.cpu.linear import PRODUCTS as CPU_PRODUCTS
-from posttrain.models.decoding import Decoder
 from posttrain.models.layers import Products
 
 TORCH_PRODUCTS = Products()
@@ -19,8 +18,7 @@ TORCH_PRODUCTS = Products()
 
 @dataclass(frozen=True)
 class Kernels:
-    """What computes a model: the products with its weights, and with `fused` the layers and the decoding step of this
-    package in place of the model's own."""
+    """What computes a model: the products with its weights, and if `fused` this package's layers and decoding."""
 
     products: Products
     fused: bool
@@ -33,8 +31,7 @@ class Kernels:
         plan: AttentionPlan,
         sparse: bool = False,
     ) -> torch.Tensor:
-        """Last hidden states [N, H] of N packed tokens that attend as `plan` says. `sparse`: see
-        `layers.hidden_states`; it is for `fused` models."""
+        """Last hidden states [N, H]; `sparse`, for `fused` models: see `layers.hidden_states`."""
         if self.fused:
             return layers.hidden_states(module.model, token_ids, position_ids, plan, self.products, sparse)
         outputs = module.base_model(
@@ -45,10 +42,6 @@ class Kernels:
             plan=plan,
         )
         return outputs.last_hidden_state[0]
-
-    def decoder(self, module: PreTrainedModel) -> Decoder:
-        """The decoding step of a `fused` model, with a copy of its weights as they are now."""
-        return Decoder(module, self.products)
 
 
 def products_for(device: torch.device) -> Products:

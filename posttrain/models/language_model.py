@@ -80,9 +80,8 @@ class LanguageModel:
         return self.chat.within(min(self.context, COUNTED * limit))
 
     def check_given_template(self) -> None:
-        """Have the model that `save` writes end its answers where the chat template does, now that it was given and did
-        not come with the model. Raises InputError for a template that writes no answers, or ends them by no token of
-        this model."""
+        """Let a saved model end its answers where a given chat template does. Raises InputError for a template that
+        writes no answers, or ends them by no token of this model."""
         self.chat.template.check_given()
         generation = self.module.generation_config
         if generation is not None:
@@ -100,8 +99,7 @@ class LanguageModel:
     def hidden_states(
         self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan, sparse: bool = False
     ) -> torch.Tensor:
-        """Last hidden states [N, H] of N packed tokens that attend as `plan` says (packed models only); see
-        `Kernels.hidden_states`."""
+        """Last hidden states [N, H] of packed tokens (packed models only); see `Kernels.hidden_states`."""
         self.forwarded_tokens += len(token_ids)
         token_ids, position_ids = token_ids.to(self.device), position_ids.to(self.device)
         return self.kernels.hidden_states(self.module, token_ids, position_ids, plan, sparse)
@@ -126,7 +124,7 @@ class LanguageModel:
         switches = [(int(m.disable_adapters), int(m.merged)) for m in self.module.modules() if hasattr(m, "lora_A")]
         if self._decoder is None or self._decoder_weights != weights + switches:
             self._decoder = None  # never two copies at a time
-            self._decoder, self._decoder_weights = self.kernels.decoder(self.module), weights + switches
+            self._decoder, self._decoder_weights = Decoder(self.module, self.kernels.products), weights + switches
 
     def release_decoding(self) -> None:
         """Give the memory of `prepare_decoding` back."""
@@ -175,7 +173,6 @@ class LanguageModel:
         return out
 
     def _states(self, batch: Batch, own: bool = False, sparse: bool = False) -> torch.Tensor:
-        """The hidden states [M, H] that the trained tokens are predicted from, or their `own` (packed models only)."""
         plan = ForestPlan(batch.nodes, self.device)
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
         at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
@@ -186,7 +183,6 @@ class LanguageModel:
         return self._padded(batch, False)[0]
 
     def _padded(self, batch: Batch, hidden: bool, own: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `padded_outputs`."""
         logits, states, tokens = padded_outputs(self.module, batch, hidden, own)
         self.forwarded_tokens += tokens
         return logits, states
@@ -226,12 +222,10 @@ class LanguageModel:
 
     @property
     def value_head(self) -> ValueHead:
-        """Raises ValueError for a model without one."""
         return self._head(ValueHead)
 
     @property
     def reward_head(self) -> RewardHead:
-        """Raises ValueError for a model without one."""
         return self._head(RewardHead)
 
     def _head(self, kind: type[Head]) -> Head:
@@ -241,14 +235,12 @@ class LanguageModel:
         return head
 
     def add_value_head(self) -> None:
-        """Put a critic's head beside the language-model head."""
         self.heads[ValueHead.NAME] = ValueHead(self._width).to(self.device)
 
     def add_reward_head(
         self, outputs: int, seed: int, saved: int | None = None, step_separator: str | None = None
     ) -> RewardHead:
-        """Put a head that scores responses beside the language-model head; see `RewardHead`. Raises InputError for a
-        model that could not be written with it."""
+        """Put a `RewardHead` beside the language-model head. Raises InputError for a model of another form."""
         head = RewardHead(self._width, outputs, saved, step_separator)
         head.draw(seed)
         as_classifier(self.module, head.weight)
@@ -257,7 +249,6 @@ class LanguageModel:
 
     @property
     def _width(self) -> int:
-        """Size of the hidden states."""
         return int(self.module.get_output_embeddings().weight.shape[1])
 
     # -- weights --------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from posttrain.chat.given import put, template_text
 from posttrain.chat.template_date import CLOCK
+from posttrain.config import CheckDataConfig, EvalConfig, SourceConfig, TrainConfig
 from posttrain.config.model_names import SMOLLM2, TINY, local_model
 from posttrain.models.heads import RewardHead, as_causal
 from posttrain.models.language_model import LanguageModel
@@ -98,11 +99,16 @@ def load_model(
         return lm
 
 
-def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
-    """Load a reward model in float32: a run folder of `posttrain reward-model`, or any sequence classifier that is a
-    linear layer on a causal model; its reward head has an output a label.
+def load_model_of(config: TrainConfig | SourceConfig | CheckDataConfig | EvalConfig, name: str) -> LanguageModel:
+    """`load_model` with the options of a configuration."""
+    return load_model(
+        name, raw=config.raw, trust_remote_code=config.trust_remote_code, chat_template=config.chat_template
+    )
 
-    Raises InputError where there is no such model."""
+
+def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
+    """Load a reward model in float32: a run folder of `posttrain reward-model`, or a sequence classifier that is a
+    linear layer on a causal model, an output a label. Raises InputError where there is no such model."""
     classifier: Any
     classifier, tokenizer, folder = _loaded(name, AutoModelForSequenceClassification, REWARD_MODEL, trusted=False)
     head = getattr(classifier, "score", None)
@@ -130,7 +136,6 @@ def _device() -> str:
 
 
 def _loaded(name: str, kind: Any, noun: str, trusted: bool) -> tuple[PreTrainedModel, Any, Path]:
-    """Model, tokenizer and folder of a name. Raises InputError where it is no whole model of the `kind`."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     folder = model_folder(name, trusted)
@@ -182,7 +187,6 @@ def check_config(name: str, folder: Path, trusted: bool = False) -> None:
 
 
 def _settings(found: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every setting of a configuration, with the names that lead to it."""
     for key, value in found.items():
         if isinstance(value, dict):
             yield from _settings(value, (*above, key))
@@ -201,7 +205,6 @@ def _config(name: str, file: Path) -> dict[str, Any]:
 
 
 def _check_numbers(name: str, module: PreTrainedModel) -> None:
-    """Refuse weights that are not finite: everything computed with them would be NaN."""
     for key, weight in module.named_parameters():
         values = weight.detach()
         if not values.sum().isfinite() and not values.isfinite().all():  # a sum alone may overflow
@@ -230,8 +233,7 @@ def _check_complete(name: str, loading: Mapping[str, Any], noun: str) -> None:
 
 
 def model_folder(name: str, trusted: bool = False) -> str:
-    """The folder (or hub id) that `name` stands for; converts or builds the shipped models on first use. Of a model on
-    the hub its Python comes along only where it is `trusted`."""
+    """The folder or hub id of `name`, built on first use if shipped; a hub model's Python only where `trusted`."""
     if name == TINY:
         return str(_cached("tiny-random-v2", build_tiny))
     if name == SMOLLM2:
@@ -290,7 +292,6 @@ def _smollm2() -> str:
 
 
 def _convert_gguf(gguf: Path, out: Path) -> None:
-    """Dequantise once to float32 safetensors."""
     module = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # a dequantised model still says that it is quantised, and would refuse to be saved or trained

@@ -19,8 +19,7 @@ SELF_CHECK_TOLERANCE = 1e-3
 
 
 class PaddedOutputs(NamedTuple):
-    """`logits` [M, V], `hidden` [M, H] (or [0] where it was not asked for), and the tokens that went through the
-    model."""
+    """`logits` [M, V], `hidden` [M, H] ([0] if not asked for), and the tokens that went through the model."""
 
     logits: torch.Tensor
     hidden: torch.Tensor
@@ -50,8 +49,7 @@ def padded_outputs(module: Any, batch: Batch, hidden: bool, own: bool = False) -
 
 
 def padded_rows(batch: Batch) -> tuple[list[list[int]], torch.Tensor]:
-    """Every path of the forest that ends in a trained node as a row of its own, and where each trained token is
-    predicted: [M, 2] row, column."""
+    """Every path that ends in a trained node as a row; [M, 2] row and column that predict each trained token."""
     ids, mask = batch.token_ids.tolist(), batch.mask.tolist()
     paths: list[list[int]] = []
     rows: list[list[int]] = []
@@ -70,9 +68,8 @@ def padded_rows(batch: Batch) -> tuple[list[list[int]], torch.Tensor]:
 
 
 def can_pack(name: str, module: Any, logprobs: Callable[[Batch, bool], torch.Tensor]) -> bool:
-    """Whether forests give this model's own numbers: plain full attention in every layer, a plain linear head, and a
-    small tree that agrees with padded rows. `logprobs` are those of a batch, packed or not. A model that can is left
-    with our attention function."""
+    """Whether forests give this model's own numbers: full attention in every layer, a plain linear head, and a small
+    tree that agrees with padded rows. `logprobs` are a batch's, packed or not. A model that can keeps our attention."""
     shown = printable(name)
     config = module.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

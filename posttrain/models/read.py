@@ -15,8 +15,7 @@ from posttrain.models.token_logprobs import RewardOutputs, TokenOutputs, ValueOu
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read at each trained token: a forward pass, and whether it goes through the language-model head, whose
-    operations are counted then."""
+    """A forward pass, and whether it goes through the language-model head, whose operations then count."""
 
     forward: Callable[[LanguageModel, Batch], TokenOutputs | RewardOutputs | ValueOutputs]
     head: bool = True

@@ -19,8 +19,7 @@ CHUNK_ELEMENTS = 1 << 26
 
 
 class TokenOutputs(NamedTuple):
-    """`logprobs` [M] and, or None where they were not asked for, `entropy` [M] in nats and `values` [M] of the value
-    head. All are differentiable."""
+    """`logprobs` [M]; `entropy` [M] in nats and `values` [M] of the value head if asked for. All differentiable."""
 
     logprobs: torch.Tensor
     entropy: torch.Tensor | None = None
@@ -95,8 +94,7 @@ def restrict(logits: torch.Tensor, kept: KeptTokens | None) -> torch.Tensor:
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """d log p(y) / d logits = onehot(y) - p and dH / d logits = -p (log p + H), with the logits made again chunk by
-    chunk."""
+    """d log p(y) / d logits = onehot(y) - p and dH / d logits = -p (log p + H); logits are made again in chunks."""
 
     @staticmethod
     def forward(

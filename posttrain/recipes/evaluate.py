@@ -70,7 +70,7 @@ class Evaluator:
                 )
 
     def evaluate(self, name: str, model: str) -> None:
-        from posttrain.engine.open import Slots, open_engine
+        from posttrain.engine.open import open_engine
         from posttrain.evals.kl import kl_of_answers
         from posttrain.evals.run import evaluate_retention, evaluate_tasks, fitting_tasks, write_suite
         from posttrain.models import load_model, weights_hash
@@ -85,7 +85,7 @@ class Evaluator:
         trusted = self.recipe.trust_remote_code
         template = self.recipe.chat_template if name == START else None
         lm = load_model(model, trust_remote_code=trusted, chat_template=template)
-        engine = open_engine(Slots(), lm)
+        engine = open_engine(lm)
         writes_date = lm.chat.writes_date, self.scorer.writes_date
         if MAIN_SUITE in todo:
             kl = None

@@ -1,17 +1,12 @@
-"""engine x environment x rewards -> groups: where tasks become scored rollouts.
-
-`plan` says what is to be sampled, `turns` leads conversations with an environment, `collect` scores groups while others
-are being sampled, `cost` counts operations, and `record` is the JSON form.
-"""
+"""engine x environment x rewards -> groups: where tasks become scored rollouts."""
 
 from posttrain.rollout.collect import collect, regroup, sample, score
 from posttrain.rollout.cost import sampling_flops
 from posttrain.rollout.plan import Limits, RolloutRequest, fit_tasks, fitting_prompt, rollout_seed
 from posttrain.rollout.record import rollout_from_json, rollout_to_json
-from posttrain.rollout.turns import Environment, converse
+from posttrain.rollout.turns import converse
 
 __all__ = [
-    "Environment",
     "Limits",
     "RolloutRequest",
     "collect",

@@ -9,28 +9,28 @@ from typing import Any
 
 from posttrain.chat import ChatFormat
 from posttrain.engine.base import Engine, Request
+from posttrain.envs.pool import EnvPool
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout.plan import Limits, RolloutRequest
-from posttrain.rollout.turns import Environment, converse
+from posttrain.rollout.turns import converse
 from posttrain.types import Completion, Group, InputError, Rollout, Sample, Score, Segment, Status, Task
 
 ENVIRONMENT_PART = "environment"
 """The part of a score that is the environment's own reward, with weight 1."""
 
-STATUS: Mapping[str, Status] = {"stop": "ok", "length": "truncated", "cancelled": "failed"}
+STATUS: Mapping[str, Status] = {"stop": "ok", "length": "truncated"}
 
 
 def sample(
     engine: Engine,
     chat: ChatFormat,
     plans: Sequence[RolloutRequest],
-    deadline_seconds: float | None = None,
-    environment: Environment | None = None,
+    environment: EnvPool | None = None,
     limits: Limits | None = None,
 ) -> list[Rollout]:
     """Rollouts in the order of the plans, whatever order they finish in: an answer to each prompt, or with an
     environment a conversation within the limits. Raises InputError for a prompt that is too long for the model."""
-    done = dict(_finished(engine, chat, plans, deadline_seconds, environment, limits))
+    done = dict(_finished(engine, chat, plans, environment, limits))
     return [done[i] for i in range(len(plans))]
 
 
@@ -38,27 +38,22 @@ def _finished(
     engine: Engine,
     chat: ChatFormat,
     plans: Sequence[RolloutRequest],
-    deadline_seconds: float | None,
-    environment: Environment | None,
+    environment: EnvPool | None,
     limits: Limits | None,
 ) -> Iterator[tuple[int, Rollout]]:
     """(Place in the plans, rollout) as each is finished."""
     if environment is None:
-        return _single_turns(engine, chat, plans, deadline_seconds)
+        return _single_turns(engine, chat, plans)
     if limits is None:
         raise ValueError("conversations with an environment need limits")
-    if deadline_seconds is not None and (limits.seconds is None or deadline_seconds < limits.seconds):
-        limits = replace(limits, seconds=deadline_seconds)
     return converse(engine, chat, plans, environment, limits)
 
 
-def _single_turns(
-    engine: Engine, chat: ChatFormat, plans: Sequence[RolloutRequest], deadline_seconds: float | None
-) -> Iterator[tuple[int, Rollout]]:
+def _single_turns(engine: Engine, chat: ChatFormat, plans: Sequence[RolloutRequest]) -> Iterator[tuple[int, Rollout]]:
     tasks = {id(p.task): p.task for p in plans}
     prompts = {i: chat.prompt_ids(task.prompt, task.tools) for i, task in tasks.items()}
     requests = [Request(i, prompts[id(p.task)], p.sampling, p.seed) for i, p in enumerate(plans)]
-    for i, completion in engine.generate(requests, deadline_seconds):
+    for i, completion in engine.generate(requests):
         yield i, _rollout(chat, plans[i], requests[i].prompt_ids, completion)
 
 
@@ -71,7 +66,6 @@ def _rollout(chat: ChatFormat, plan: RolloutRequest, prompt_ids: tuple[int, ...]
         messages=(chat.answer(completion.token_ids.tolist(), plan.task.tools).message,),
         segments=(Segment.of(prompt_ids, completion),),
         status=STATUS[completion.stop_reason],
-        error="cancelled at the deadline" if completion.stop_reason == "cancelled" else None,
     )
 
 
@@ -97,15 +91,11 @@ def score(
     ]
     values = [Score(None) for _ in samples] if scorer is None else scorer.score(samples, trainer_state)
     for i, value in zip(alive, values, strict=True):
-        scores[i] = _with_environment(value, rollouts[i].environment_reward)
+        scores[i], reward = value, rollouts[i].environment_reward
+        if reward is not None:
+            total = None if value.failed else (value.total or 0.0) + reward
+            scores[i] = replace(value, total=total, parts={**value.parts, ENVIRONMENT_PART: reward})
     return scores
-
-
-def _with_environment(value: Score, reward: float | None) -> Score:
-    if reward is None:
-        return value
-    total = None if value.failed else (value.total or 0.0) + reward
-    return replace(value, total=total, parts={**value.parts, ENVIRONMENT_PART: reward})
 
 
 def collect(
@@ -114,7 +104,7 @@ def collect(
     scorer: Scorer | None,
     plans: Sequence[RolloutRequest],
     trainer_state: Mapping[str, Any] | None = None,
-    environment: Environment | None = None,
+    environment: EnvPool | None = None,
     limits: Limits | None = None,
 ) -> list[Group]:
     """Sample and score; rollouts of one task that stand next to each other in the plans form its group.
@@ -125,7 +115,7 @@ def collect(
     if environment is not None and scorer is not None and ENVIRONMENT_PART in scorer.weights(None):
         raise InputError(f"a reward cannot be named {ENVIRONMENT_PART!r} beside an environment; write REWARD as NAME")
     tasks = [p.task for p in plans]
-    finished = _finished(engine, chat, plans, None, environment, limits)
+    finished = _finished(engine, chat, plans, environment, limits)
     if scorer is not None and not scorer.whole_batch:
         rollouts, scores = _score_as_finished(finished, scorer, plans, trainer_state)
     else:
@@ -142,7 +132,7 @@ def _score_as_finished(
     trainer_state: Mapping[str, Any] | None,
 ) -> tuple[list[Rollout], list[Score]]:
     """Rollouts and scores in the order of the plans. An exception on either side ends both, and closes the scorer."""
-    groups = _group_ranges(plans)
+    groups = _group_ranges([plan.task for plan in plans], plans)
     group_of = {i: members for members in groups for i in members}
     rollouts: dict[int, Rollout] = {}
     scores: dict[range, Future[list[Score]]] = {}
@@ -165,18 +155,13 @@ def _score_as_finished(
     return [rollouts[i] for i in range(len(plans))], values
 
 
-def _group_ranges(plans: Sequence[RolloutRequest]) -> list[range]:
-    """Where the groups lie in the plans: consecutive ones of the same task; index 0 begins a new group."""
-    starts = [i for i, p in enumerate(plans) if i == 0 or plans[i - 1].task.id != p.task.id or p.index == 0]
-    return [range(a, b) for a, b in zip(starts, [*starts[1:], len(plans)], strict=True)]
+def _group_ranges(tasks: Sequence[Task], members: Sequence[RolloutRequest | Rollout]) -> list[range]:
+    """Where the groups lie: consecutive members of the same task; index 0 begins a new group."""
+    starts = [i for i, m in enumerate(members) if i == 0 or tasks[i - 1].id != tasks[i].id or m.index == 0]
+    return [range(a, b) for a, b in zip(starts, [*starts[1:], len(members)], strict=True)]
 
 
 def regroup(tasks: Sequence[Task], rollouts: Sequence[Rollout], scores: Sequence[Score]) -> list[Group]:
     """Groups of consecutive rollouts of the same task. A rollout of index 0 begins a new group."""
-    groups: list[tuple[Task, list[Rollout], list[Score]]] = []
-    for task, rollout, value in zip(tasks, rollouts, scores, strict=True):
-        if not groups or groups[-1][0].id != task.id or rollout.index == 0:
-            groups.append((task, [], []))
-        groups[-1][1].append(rollout)
-        groups[-1][2].append(value)
-    return [Group(task, tuple(members), tuple(values)) for task, members, values in groups]
+    groups = _group_ranges(tasks, rollouts)
+    return [Group(tasks[g.start], tuple(rollouts[g.start : g.stop]), tuple(scores[g.start : g.stop])) for g in groups]

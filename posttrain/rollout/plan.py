@@ -27,18 +27,15 @@ class RolloutRequest:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one conversation may take: `max_turns` answers of the model, `max_tokens` in a row (prompt, answers and all
-    between them), `seconds` from the start of all (None: no limit). `Sampling.max_new_tokens` is for each answer.
-
-    At the limit of turns or tokens a rollout is truncated, and scored as it is; at that of time it has failed."""
+    """`max_turns` answers of the model and `max_tokens` in a row (prompt, answers and all between), at which a rollout
+    is truncated and scored as it is. `Sampling.max_new_tokens` is for each answer."""
 
     max_turns: int
     max_tokens: int
-    seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_turns < 1 or self.max_tokens < 1 or (self.seconds is not None and not self.seconds > 0):
-            raise InputError(f"the limits of turns, tokens and seconds must be above 0, not {self}")
+        if self.max_turns < 1 or self.max_tokens < 1:
+            raise InputError(f"the limits of turns and tokens must be above 0, not {self}")
 
 
 def rollout_seed(run_seed: int, step: int, task: int, index: int) -> int:
@@ -71,10 +68,9 @@ def fit_tasks(
 def fitting_prompt(
     chat: ChatFormat, task: Task, context: int, new_tokens: int, source: str, environment_tools: Tools | None = None
 ) -> Ids:
-    """The tokens of a task's prompt. With an environment (whose tools may be none) it must be a conversation too.
-
-    Raises DoesNotFit where the prompt leaves less than `new_tokens` of the model's context, and InputError for one that
-    cannot be written."""
+    """The tokens of a task's prompt, a conversation where there is an environment (its tools may be none). Raises
+    DoesNotFit where less than `new_tokens` of the context is left, and InputError for a prompt that cannot be
+    written."""
     where = task.where or f"{source}: task {task.id}"
     with located(where):
         prompt = task.prompt if environment_tools is None else chat.conversation(task.prompt)

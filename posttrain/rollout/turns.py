@@ -1,69 +1,19 @@
-"""Conversations of a model with an environment, all in step.
-
-In every round all conversations that go on are sampled together, in the order of the requests; then the environment
-answers all of them. So which rollouts share a decoding batch follows from the configuration alone, however long an
-environment takes. A row holds what was sampled, token for token, and between its turns what the template writes there;
-where the template rewrites what came before, the conversation goes on in a new row (a segment).
-"""
+"""Conversations of a model with an environment, in rounds: all that go on are sampled together in the order of
+requests, then the environment answers, so that decoding batches follow from the configuration alone. A row holds what
+was sampled and what the template writes between; where the template rewrites what came before, a new segment begins."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from posttrain.chat import ChatFormat, Ids
 from posttrain.engine.base import Engine, Request
+from posttrain.envs.pool import EnvPool, Lost, Outcome
 from posttrain.rollout.plan import Limits, RolloutRequest, turn_seed
 from posttrain.rows import Tools
 from posttrain.types import Completion, InputError, Message, Prompt, Rollout, Segment, Status
-
-
-class Reply(Protocol):
-    """What an environment says to one answer; `done` ends the conversation."""
-
-    @property
-    def messages(self) -> tuple[Message, ...]: ...
-    @property
-    def done(self) -> bool: ...
-
-
-@runtime_checkable
-class Lost(Protocol):
-    """An environment that died, timed out or raised outside a tool."""
-
-    @property
-    def reason(self) -> str: ...
-
-
-class Outcome(Protocol):
-    """What is left of a conversation that ended: the environment's own reward, and what rewards may look at."""
-
-    @property
-    def reward(self) -> float | None: ...
-    @property
-    def state(self) -> bytes | None: ...
-
-
-class Environment(Protocol):
-    """The side of the environments, all of them at once; a conversation is named by its place in the requests."""
-
-    @property
-    def tools(self) -> tuple[Mapping[str, Any], ...]: ...
-
-    def reset(self, episodes: Mapping[int, tuple[Mapping[str, Any], int]]) -> Mapping[int, str | Lost | None]:
-        """Begin episodes from the task's columns and a seed, and return the first observation of each."""
-        ...
-
-    def act(self, answers: Mapping[int, Message]) -> Mapping[int, Reply | Lost]:
-        """Run the tool calls of each answer, or take it as an action."""
-        ...
-
-    def finish(self, keys: Sequence[int]) -> Mapping[int, Outcome | Lost]:
-        """End episodes, lost ones too, and judge them."""
-        ...
-
 
 UNREADABLE = "The tool call could not be read: {fault}. Write the call again."
 """Sent as a user turn, because a tool message would need the id of a call."""
@@ -72,19 +22,17 @@ NOTHING = Segment.of(())
 
 
 def converse(
-    engine: Engine, chat: ChatFormat, requests: Sequence[RolloutRequest], environment: Environment, limits: Limits
+    engine: Engine, chat: ChatFormat, requests: Sequence[RolloutRequest], environment: EnvPool, limits: Limits
 ) -> Iterator[tuple[int, Rollout]]:
     """Yield (place in the requests, rollout) as conversations end.
 
     A call that cannot be read is told to the model in a user turn and goes no further. A rollout whose environment is
-    lost, or that runs out of time, has failed. The environment's tools are offered, or without any those of the task.
+    lost has failed. The environment's tools are offered, or without any those of the task.
     Raises InputError for raw prompts, and for a template that ignores the tools."""
-    start = time.monotonic()
     first = environment.reset({i: (_columns(request), request.episode_seed) for i, request in enumerate(requests)})
     active = {i: _begin(chat, request, environment.tools, first[i], limits) for i, request in enumerate(requests)}
     while active:
-        left = None if limits.seconds is None else max(0.0, limits.seconds - (time.monotonic() - start))
-        _sample_turn(engine, chat, active, limits, left)
+        _sample_turn(engine, chat, active, limits)
         _take_replies(environment, chat, active, limits)
         ended = [i for i, conversation in active.items() if conversation.status is not None]
         outcomes = environment.finish(ended) if ended else {}
@@ -94,8 +42,7 @@ def converse(
 
 @dataclass
 class _Conversation:
-    """A conversation under way: `row` is the segment that grows, and `context` what goes into it before the next
-    answer. It goes on while `status` is None."""
+    """`row` is the segment that grows, `context` what precedes the next answer; it goes on while `status` is None."""
 
     request: RolloutRequest
     tools: Tools
@@ -125,8 +72,7 @@ class _Conversation:
             sampling = replace(sampling, max_new_tokens=room)
         return Request(key, self.prompt_ids, sampling, turn_seed(self.request.seed, self.turns))
 
-    def add_completion(self, chat: ChatFormat, completion: Completion, limits: Limits) -> None:
-        """Take what was sampled."""
+    def add_completion(self, chat: ChatFormat, completion: Completion) -> None:
         self.row = self.row.grown(self.context, completion)
         self.context, self.sampled = (), tuple(completion.token_ids.tolist())
         self.turns += 1
@@ -139,9 +85,6 @@ class _Conversation:
         if self.sampled:
             self.messages.append(Message("assistant", chat.decode(self.sampled)))
         self.status = "truncated"
-        if completion.stop_reason == "cancelled":
-            limit = "" if limits.seconds is None else f" of {limits.seconds:g} s"
-            self.fail(f"the conversation was not over within its time limit{limit}")
 
     def add_messages(self, chat: ChatFormat, new: tuple[Message, ...], limits: Limits) -> None:
         """Take the messages that follow an answer, and make ready for the next one. A conversation that the template
@@ -202,21 +145,17 @@ def _begin(
     return conversation
 
 
-def _sample_turn(
-    engine: Engine, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits, seconds: float | None
-) -> None:
-    """One answer in each conversation that goes on."""
+def _sample_turn(engine: Engine, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits) -> None:
     requests = [
         conversation.next_request(i, limits) for i, conversation in conversations.items() if conversation.status is None
     ]
-    for i, completion in engine.generate(requests, seconds) if requests else ():
-        conversations[i].add_completion(chat, completion, limits)
+    for i, completion in engine.generate(requests) if requests else ():
+        conversations[i].add_completion(chat, completion)
 
 
 def _take_replies(
-    environment: Environment, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits
+    environment: EnvPool, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits
 ) -> None:
-    """What the environment says to each answer."""
     waiting = {i: conversation for i, conversation in conversations.items() if conversation.status is None}
     answers = {i: conversation.messages[-1] for i, conversation in waiting.items() if conversation.fault is None}
     replies = environment.act(answers) if answers else {}
@@ -237,8 +176,7 @@ def _take_replies(
 
 
 def with_observation(prompt: Prompt, observation: str) -> Prompt:
-    """The prompt with an environment's first words behind the last user message (a new one if there is none), or behind
-    a string on a line of their own."""
+    """The prompt with an observation behind the last user message (or a new one), or on a line after a string."""
     observation = _encodable(observation)
     if isinstance(prompt, str):
         return f"{prompt}\n{observation}"
@@ -255,7 +193,6 @@ def _encodable(text: str) -> str:
 
 
 def _columns(request: RolloutRequest) -> dict[str, Any]:
-    """What `reset` may name: the task's columns and its prompt, a string or a list of message dicts."""
     prompt = request.task.prompt
     plain = prompt if isinstance(prompt, str) else [message.to_dict() for message in prompt]
     return {"prompt": plain, **request.task.columns}

@@ -61,7 +61,6 @@ def average_models(config: AverageConfig) -> None:
 
 
 def _files(names: tuple[str, ...], folders: list[Path]) -> list[dict[str, Path]]:
-    """Of each model, the file that holds a weight, by the weight's name."""
     out: list[dict[str, Path]] = []
     for name, folder in zip(names, folders, strict=True):
         holds: dict[str, Path] = {}
@@ -96,8 +95,7 @@ def _check_alike(names: tuple[str, ...], folders: list[Path], files: list[dict[s
 
 
 def _description(model: str, folder: Path, holds: Mapping[str, Path]) -> tuple[dict[str, Any], Any]:
-    """What models that are averaged have in common (architecture, shapes by the names of weights, vocabulary), and the
-    chat template, which they need not."""
+    """What averaged models have in common (architecture, shapes of weights, vocabulary), and the chat template."""
     check_config(model, folder)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -116,8 +114,7 @@ def _description(model: str, folder: Path, holds: Mapping[str, Path]) -> tuple[d
 
 
 def _write(out: Path, first: Path, files: list[dict[str, Path]], dtype: torch.dtype | None) -> None:
-    """Shards of the same names as those of the first model, a shard at a time; in the finest of the types that a weight
-    has where there is no `dtype`."""
+    """Shards named as the first model's, one at a time; without `dtype` in the finest type that a weight has."""
     for file in first.iterdir():
         if file.suffix in BESIDE_WEIGHTS and file.is_file():
             shutil.copyfile(file, out / file.name)

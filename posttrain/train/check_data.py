@@ -11,7 +11,8 @@ from posttrain.config import CheckDataConfig
 from posttrain.console import Progress, short_path
 from posttrain.data.check import SHOWN_PROBLEMS, Spread, found_rows, grouped
 from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
-from posttrain.models import LanguageModel, load_model
+from posttrain.models import LanguageModel
+from posttrain.models.load import load_model_of
 from posttrain.rollout import fitting_prompt
 from posttrain.rows import PreferenceRow, Row, StepwiseRow, UnpairedRow, row_texts
 from posttrain.train.dpo.data import encode_example
@@ -51,15 +52,9 @@ class TokenReport:
 
 
 def check_tokens(config: CheckDataConfig) -> TokenReport:
-    """Encode every row of `config.file` that can be read as a run with `config.model` would. Raises InputError for a
-    model that cannot be loaded."""
+    """Encode every row of `config.file` as a run would. Raises InputError for a model that cannot be loaded."""
     rows = [(where, row) for where, row in found_rows(config.file, config.columns) if not isinstance(row, InputError)]
-    lm = load_model(
-        str(config.model),
-        raw=config.raw,
-        trust_remote_code=config.trust_remote_code,
-        chat_template=config.chat_template,
-    )
+    lm = load_model_of(config, str(config.model))
     limit = Limit.of(config.max_length, lm.context)
     chat = lm.chat_within(limit.tokens)
     longest = chat.longest or lm.context
@@ -104,7 +99,6 @@ def check_tokens(config: CheckDataConfig) -> TokenReport:
 
 
 def format_tokens(report: TokenReport) -> str:
-    """The report as text for a terminal."""
     fitted = report.fitted
     lines = [f"with {report.model}, where {report.limit.text}:"]
     if report.tokens is not None:

@@ -29,7 +29,6 @@ class DamagedFile(Exception):
 
 
 def save_checkpoint(log: RunLog, stage: Stage, step: int, keep: int) -> None:
-    """Write what the run needs to go on after `step`."""
     log.checkpoint(step, keep, partial(fill_checkpoint, stage, step))
 
 
@@ -83,8 +82,7 @@ def save_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
 
 
 def load_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
-    """The inverse of `save_weights`. Raises DamagedFile, before anything is changed, for a file that does not hold
-    exactly these names with these shapes and types."""
+    """The inverse of `save_weights`. Raises DamagedFile, before any change, for other names, shapes or types."""
     try:
         saved = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -96,7 +94,6 @@ def load_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
 
 
 def read_state(file: Path) -> dict[str, Any]:
-    """What `torch.save` wrote, of plain values and tensors."""
     try:
         state = torch.load(file, weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:

@@ -51,7 +51,6 @@ class Data(Generic[T]):
 
 
 def load_rows(config: TrainConfig, load: Callable[..., list[R]]) -> tuple[list[R], list[R]]:
-    """The rows of `data` and of `eval_data`."""
     rows = load(config.data, config.columns)
     return rows, load(config.eval_data, config.columns, optional=True) if config.eval_data else []
 
@@ -73,7 +72,6 @@ def fit_rows(
 
 
 def prepare_dataset(config: TrainConfig, method: DatasetMethod[R, T], stack: ExitStack) -> Prepared:
-    """See `loop.train`."""
     rows, held_out = load_rows(config, method.load)
     lm = method.model(rows) if method.model else load_trained(config)
     data = fit_rows(config, rows, held_out, partial(method.encode, lm), config.max_length)
@@ -122,7 +120,6 @@ class DatasetStage(Stage, Generic[T]):
         return {}
 
     def gradient(self, examples: Sequence[T]) -> tuple[dict[str, Any], int]:
-        """Add the gradient of the loss over the examples of a step; its metrics, and the tokens."""
         assert self.method.loss is not None
         trees = self.method.trees(examples)
         metrics = self.policy.forward_backward(trees, self.method.loss, self.method.what)
@@ -132,7 +129,6 @@ class DatasetStage(Stage, Generic[T]):
         return self.method.evaluate(self.policy, self.held_out) if self.held_out and self.method.evaluate else None
 
     def step_examples(self, n: int) -> list[T]:
-        """The examples of step n."""
         config = self.config
         chosen = step_rows(len(self.examples), config.seed, n, config.batch_size, self._drawn)
         return [self.examples[i] for i in chosen]

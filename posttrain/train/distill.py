@@ -69,7 +69,10 @@ def train_distill(config: DistillConfig, observers: Sequence[Observer] = ()) -> 
 def _prepare(config: DistillConfig, stack: ExitStack) -> Prepared:
     rows, held_out = load_rows(config, load_prompts)
     lm = load_trained(config)
-    teacher = _load_teacher(config)
+    try:
+        teacher = load_model(config.teacher, raw=config.raw, trust_remote_code=config.trust_remote_code)
+    except InputError as error:
+        raise InputError(str(error).replace("--model", "--teacher", 1)) from None
     _check_vocabulary(lm, teacher)
     data = fit_rows(config, rows, held_out, partial(_encoded, config, lm, teacher), config.max_length)
     total = bounded_steps(config, len(data.train), config.batch_size)
@@ -85,8 +88,6 @@ def _prepare(config: DistillConfig, stack: ExitStack) -> Prepared:
 
 @dataclass
 class Distill(Stage):
-    """See `Stage`."""
-
     config: DistillConfig
     policy: Policy
     student: LanguageModel
@@ -100,22 +101,22 @@ class Distill(Stage):
 
     def __post_init__(self) -> None:
         self.drawn = rows_drawn(self.config, len(self.rows))
-        self.engine = open_engine(self.config, self.student)
+        self.engine = open_engine(self.student, self.config.max_concurrent)
         self.sampling = self.config.sampling()
         self.recorded: dict[int, list[dict[str, Any]]] = {}
 
     def step(self, n: int) -> StepResult:
-        """Sample the step's answers (or take the recorded ones), then train on them and the given ones."""
         plans, given = self._planned(n)
         if n in self.recorded:
             rollouts = [self._read(row) for row in self.recorded[n]]
         else:
             rollouts = self._sample(plans)
             self.log.rollouts(rollout_to_json(n, rollout, Score(None), None) for rollout in rollouts)
-        self._count_sampling(plans, rollouts)
+        if groups := regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts)):
+            self.policy.flops += sampling_flops(self.student.flops, groups)
         answers = [*map(_answer, rollouts), *given]
         metrics: dict[str, Any] = self._divergence(answers, train=True) | self.policy.step()
-        self.engine.update(None, n)
+        self.engine.update(n)
         lengths = [sum(answer.mask) for answer in answers]
         metrics |= {
             "response_length": sum(lengths) / len(lengths),
@@ -126,7 +127,6 @@ class Distill(Stage):
         return StepResult(metrics)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """The same loss on the held-out prompts: answers by the same seeds each time, from the student as it is."""
         if not self.held_out:
             return None
         plans, given = self._plans(0, self.held_out, range(len(self.held_out)))
@@ -134,12 +134,11 @@ class Distill(Stage):
         return self._divergence([*map(_answer, rollouts), *given], train=False)
 
     def rewind(self, log: RunLog, step: int) -> None:
-        """Recorded steps past the checkpoint are trained on again as they are, not sampled again."""
         steps = read_rollouts(log.out, self._read)
         whole = {n: rows for n, rows in steps.items() if len(rows) == len(self._planned(n)[0])}
         log.keep_rollouts(whole)
         self.recorded = {n: rows for n, rows in whole.items() if n > step}
-        self.engine.update(None, step)
+        self.engine.update(step)
 
     def _read(self, row: Mapping[str, Any]) -> Rollout:
         rollout = rollout_from_json(row, self.sampling, self.student.chat)[0]
@@ -171,11 +170,6 @@ class Distill(Stage):
         self.engine.pause()
         return rollouts
 
-    def _count_sampling(self, plans: Sequence[RolloutRequest], rollouts: Sequence[Rollout]) -> None:
-        groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts))
-        if groups:
-            self.policy.flops += sampling_flops(self.student.flops, groups)
-
     def _divergence(self, answers: Sequence[EncodedRow], train: bool) -> dict[str, float]:
         """The step's loss, with its gradient if `train`, a micro-batch at a time. `jsd` is the divergence a token, all
         tokens alike; `entropy` the student's, weighed as the loss is."""
@@ -198,25 +192,14 @@ class Distill(Stage):
 
 
 def distillation_trees(answers: Sequence[EncodedRow]) -> list[Tree]:
-    """A tree an answer, each of its trained tokens weighing 1/(answers x its trained tokens): the mean over answers of
-    their token means."""
-    trees = []
-    for answer in answers:
-        n = sum(answer.mask)
-        trees.append(share_prefix([Branch.of(answer.token_ids, answer.mask, 1.0 / (len(answers) * n))]))
-    return trees
+    """A tree an answer; a trained token weighs 1/(answers x its trained tokens): the mean over answers of means."""
+    n = len(answers)
+    return [share_prefix([Branch.of(a.token_ids, a.mask, 1.0 / (n * sum(a.mask)))]) for a in answers]
 
 
 def _answer(rollout: Rollout) -> EncodedRow:
     (segment,) = rollout.segments
     return EncodedRow(tuple(segment.token_ids.tolist()), tuple(segment.sampled.tolist()), rollout.task_id)
-
-
-def _load_teacher(config: DistillConfig) -> LanguageModel:
-    try:
-        return load_model(config.teacher, raw=config.raw, trust_remote_code=config.trust_remote_code)
-    except InputError as error:
-        raise InputError(str(error).replace("--model", "--teacher", 1)) from None
 
 
 def _check_vocabulary(student: LanguageModel, teacher: LanguageModel) -> None:
@@ -237,9 +220,8 @@ def _encoded(
     rows: Sequence[Task | CompletionRow],
     held_out: bool,
 ) -> Fitted[Prompted]:
-    """The prompts with their completions as tokens, cut at `max_length`. A prompt that leaves no room for an answer
-    does not fit, nor does a completion of which nothing is left. Raises InputError where the data lacks completions
-    that are asked for."""
+    """Prompts and completions as tokens, cut at `max_length`; those without room for an answer or a trained token do
+    not fit. Raises InputError where the data lacks completions that are asked for."""
     source = str(config.eval_data) if held_out else config.data
     context = min(lm.context, teacher.context)
     limit = Limit.of(config.max_length, context)

@@ -42,8 +42,3 @@ def warn_special_tokens(log: RunLog, chat: ChatFormat, source: str, rows: Sequen
             f"{len(found)} of {len(rows)} rows hold special tokens of the tokenizer in their text, first {token!r} in "
             f"{where}; the model reads control tokens there. Take them out unless that is meant"
         )
-
-
-def log_short_batch(log: RunLog, n: int, groups: int, wanted: int, sampled: int) -> None:
-    """A step whose refills did not bring enough groups of differing scores; it trains on those there are."""
-    log.event("short_batch", step=n, groups=groups, wanted=wanted, sampled=sampled)

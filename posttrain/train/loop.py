@@ -17,14 +17,15 @@ from posttrain.chat.template_date import dated
 from posttrain.config import TrainConfig
 from posttrain.console import warn
 from posttrain.data.fitting import Fitted
-from posttrain.models import LanguageModel, load_model, save_dtype, weights_hash
+from posttrain.models import LanguageModel, save_dtype, weights_hash
+from posttrain.models.load import load_model_of
 from posttrain.rows import Row
 from posttrain.runs.log import RunLog, progress_of, read_jsonl, read_metrics, tidy
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.checkpoints import load_last, save_checkpoint
 from posttrain.train.events import warn_fitted, warn_special_tokens
 from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
-from posttrain.train.policy import LocalPolicy, Optimization, Policy, seed_everything
+from posttrain.train.policy import Optimization, Policy, seed_everything
 from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
 from posttrain.types import Group, RunFailed, RunPaused
 
@@ -70,7 +71,6 @@ class Stage(Protocol):
         return
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
         return
 
     def rewind(self, log: RunLog, step: int) -> None:
@@ -133,19 +133,13 @@ def open_stage(
 
 def load_trained(config: TrainConfig) -> LanguageModel:
     """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
-    lm = load_model(
-        config.model,
-        raw=config.raw,
-        trust_remote_code=config.trust_remote_code,
-        chat_template=config.chat_template,
-    )
+    lm = load_model_of(config, config.model)
     if config.lora_rank:
         lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed)
     return lm
 
 
-def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps: int | None) -> LocalPolicy:
-    """The policy that trains `lm`, which `load_trained` gave."""
+def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps: int | None) -> Policy:
     seed_everything(config.seed)
     optimization = Optimization(
         learning_rate=rate,
@@ -155,7 +149,7 @@ def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
     )
-    return LocalPolicy(lm, optimization, config.micro_batch_tokens)
+    return Policy(lm, optimization, config.micro_batch_tokens)
 
 
 def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequence[Observer] = ()) -> None:
@@ -242,7 +236,6 @@ def _forget_end(log: RunLog, config: TrainConfig, step: int) -> None:
 
 
 def _over(n: int, stage: Stage, config: TrainConfig) -> bool:
-    """Whether step n was the last one."""
     return (stage.total_steps is not None and n >= stage.total_steps) or _spent(stage.policy, config)
 
 
@@ -280,22 +273,22 @@ def _evaluated(stage: Stage) -> dict[str, Any]:
 
 
 def _finish(log: RunLog, config: TrainConfig, stage: Stage, steps: int, ended_by: str) -> None:
-    policy = stage.policy
-    parent = weights_hash(policy.source)
-    dtype = save_dtype(config.save_dtype, policy.source)
-    if policy.has_adapter:
-        log.write_folder("adapter", lambda out: policy.save_adapter(out, dtype))
+    lm = stage.policy.lm
+    parent = weights_hash(lm.source)
+    dtype = save_dtype(config.save_dtype, lm.source)
+    if lm.adapter is not None:
+        log.write_folder("adapter", lambda out: lm.save_adapter(out, dtype))
     if progress_of(log.out).ended_by is not None:  # a shorter run had finished, and its model is replaced now
         shutil.rmtree(log.out / "evaluations", ignore_errors=True)
-    folder = log.write_folder("model", lambda out: policy.save_model(out, dtype))
+    folder = log.write_folder("model", lambda out: lm.save(out, dtype))
     rows = read_metrics(log.out)
     Cost(
         steps=steps,
         seconds=sum(row["step_seconds"] + row.get(EVALUATION_SECONDS, 0.0) for row in rows),
         tokens=sum(row["tokens"] for row in rows),
-        flops=policy.flops,
+        flops=stage.policy.flops,
     ).save(log)
-    log.event("finished", steps=steps, ended_by=ended_by, optimizer_steps_of_this_process=policy.optimizer_steps)
+    log.event("finished", steps=steps, ended_by=ended_by, optimizer_steps_of_this_process=stage.policy.optimizer_steps)
     Lineage(
         stage=stage.kind,
         parents=[config.model],

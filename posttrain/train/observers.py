@@ -76,8 +76,7 @@ Observer = Callable[[StepRecord], Iterable[Alert] | None]
 
 
 class Watch:
-    """The observers of a run, in order: writes what they say to `events.jsonl` and the console, and ends a run whose
-    observer fails."""
+    """The observers of a run: writes what they say to `events.jsonl` and console; ends a run whose observer fails."""
 
     def __init__(self, log: RunLog, observers: Sequence[Observer]) -> None:
         self._log = log
@@ -96,7 +95,6 @@ class Watch:
             raise
 
     def finish(self, step: int) -> None:
-        """Tell the observers that the run has reached its end."""
         for observer in self._observers:
             self._alerts(observer, getattr(observer, "finish", tuple), step)
 
@@ -168,7 +166,6 @@ class ProgressLine:
 
 
 def not_finite(metrics: Mapping[str, Any]) -> str | None:
-    """The first of loss and gradient norm that is infinite or no number."""
     return next((n for n in ("loss", "grad_norm") if metrics[n] is not None and not math.isfinite(metrics[n])), None)
 
 
@@ -184,7 +181,7 @@ class EarlyStopping:
 
     def __init__(self, log: RunLog, config: TrainConfig, stage: Stage) -> None:
         self._log = log
-        self._weights = stage.policy.weights
+        self._weights = stage.policy.parameters
         self._objective = stage.objective
         self._every = config.eval_every or 1
         self._patience = config.patience or 1
@@ -201,7 +198,7 @@ class EarlyStopping:
         if objective is not None and record.step % self._every:
             self._at_end = objective
         elif objective is not None and self.update(record.step, objective) and not record.replayed:
-            self._log.write_folder("best", lambda out: save_weights(self._weights(), out / BEST))
+            self._log.write_folder("best", lambda out: save_weights(self._weights, out / BEST))
         if self.evaluations_without_gain >= self._patience:
             yield Alert("patience", action="stop")
 
@@ -214,12 +211,11 @@ class EarlyStopping:
         return False
 
     def finish(self) -> Iterator[Alert]:
-        """Put the best weights in the place of the last ones, if they are others."""
         if self._at_end is not None and (self.best is None or self._at_end < self.best):
             self.best, self.best_step = self._at_end, self._last
         elif self.best_step:
             try:
-                load_weights(self._weights(), self._log.out / "best" / BEST)
+                load_weights(self._weights, self._log.out / "best" / BEST)
             except DamagedFile as error:
                 raise RunFailed(
                     f"the weights of the best step cannot be used: {error}; begin anew with another --out"
@@ -229,8 +225,7 @@ class EarlyStopping:
 
 
 class UnscoredWatch:
-    """Notes how many answers of a step could not be scored, and ends a run with too many (see `FailureWatch`).
-    Steps in `told` have their note already."""
+    """Notes answers that could not be scored, but in steps `told`; ends a run with too many (see `FailureWatch`)."""
 
     def __init__(self, limit: float, scorer: Scorer | None, told: Collection[int] = ()) -> None:
         self._failures = FailureWatch(limit)

@@ -40,8 +40,7 @@ class Reference:
             self._exchange()
 
     def follow(self, mix: float = 1.0) -> None:
-        """θ_ref ← mix · θ + (1 − mix) · θ_ref of the trained weights; 1 makes it the policy as it is. Raises ValueError
-        for a share of an adapter that was never copied."""
+        """θ_ref ← mix · θ + (1 − mix) · θ_ref. Raises ValueError for a share of an adapter that was never copied."""
         if mix == 1.0:
             self.weights = self._copy()
             return
@@ -51,12 +50,10 @@ class Reference:
             self.weights[name].lerp_(parameter.detach(), mix)
 
     def save(self, folder: Path) -> None:
-        """Write the copy, if it moves: the start stays as it is."""
         if self._moves and self.weights is not None:
             save_weights(self.weights, folder / FILE)
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
         if (folder / FILE).exists():
             self.weights = self._copy()
             load_weights(self.weights, folder / FILE)

@@ -18,8 +18,7 @@ from posttrain.types import InputError
 
 
 def resolved_settings(config: TrainConfig, learning_rate: float) -> dict[str, Any]:
-    """The configuration as written to `config.yaml`: defaults filled in, and hashes of the data files. LoRA takes ten
-    times the full-weight rate."""
+    """The configuration for `config.yaml`: defaults filled in, hashes of data; LoRA takes ten times the full rate."""
     out = with_hashes(config.model_dump(mode="json"))
     if config.learning_rate is None:
         out["learning_rate"] = learning_rate * (10 if config.lora_rank else 1)
@@ -27,8 +26,7 @@ def resolved_settings(config: TrainConfig, learning_rate: float) -> dict[str, An
 
 
 def nothing_to_do(out: Path, settings: Mapping[str, Any], resume: bool) -> bool:
-    """Whether `out` holds this very run, finished: then it says so, and ends what a kill at the very end left undone.
-    Raises what `is_finished_run` raises."""
+    """Whether `out` holds this very run, finished; then it is tidied. Raises what `is_finished_run` raises."""
     if not is_finished_run(out, settings, resume):
         return False
     tidy(out, read_settings(out / FILE)[0].get("keep", 1))
@@ -37,8 +35,7 @@ def nothing_to_do(out: Path, settings: Mapping[str, Any], resume: bool) -> bool:
 
 
 def data_hash(source: str) -> str | None:
-    """SHA-256 of a data file, or of the hashes of several; None for built-in sets and hub ids, which their name and the
-    versions pin, and where there is nothing to read."""
+    """SHA-256 of a data file, or of several; None for built-in sets and hub ids, and where nothing can be read."""
     try:
         hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in data_files(source)]
     except (OSError, InputError):  # for its reader to tell

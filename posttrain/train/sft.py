@@ -26,10 +26,8 @@ LEARNING_RATE = 2e-5
 
 @on_one_date
 def train_sft(config: SftConfig, observers: Sequence[Observer] = ()) -> None:
-    """Fine-tune `config.model` on examples and write the run folder `config.out`.
-
-    The loss of a step is the mean negative log-likelihood over its trained tokens. Raises InputError for bad input,
-    before anything is written."""
+    """Fine-tune `config.model` on examples and write the run folder `config.out`: the mean negative log-likelihood over
+    the trained tokens of a step. Raises InputError for bad input, before anything is written."""
     method = DatasetMethod(
         kind="sft",
         shown=("loss", "grad_norm"),
@@ -50,8 +48,7 @@ def encode_rows(lm: LanguageModel, rows: Sequence[SftRow], max_length: int) -> F
 
 
 def encode_row(chat: ChatFormat, row: SftRow, limit: Limit) -> tuple[list[EncodedRow], bool]:
-    """The token rows of one row (see `ChatFormat.encode_sft`) without those of which nothing would be trained, and
-    whether anything was cut off."""
+    """The token rows of a row (see `ChatFormat.encode_sft`) that have a trained token, and whether any was cut."""
     encoded, n = chat.encode_sft(row), limit.tokens
     kept = [EncodedRow(e.token_ids[:n], e.mask[:n], e.where) for e in encoded if any(e.mask[:n])]
     if not kept:

@@ -1,48 +1,18 @@
-"""The local engine: batched decoding on the training weights.
-
-Rows of different lengths decode together. A prompt is prefilled once for all requests that share it; prefills are
-packed like training rows.
-"""
+"""The local engine: batched decoding on the training weights. Rows of different lengths decode together; a prompt is
+prefilled once for all requests that share it."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from posttrain.arrays import floats, ints
 from posttrain.engine.base import Request
 from posttrain.engine.local.groups import GroupDecoder
-from posttrain.engine.local.rows import Row
 from posttrain.engine.local.slots import SlotDecoder
-from posttrain.engine.local.weights import copy_weights
 from posttrain.models.language_model import LanguageModel
 from posttrain.types import Completion, InputError
-
-
-class RowDecoder(Protocol):
-    """Rows being decoded: `active` ones, and `ended` ones until the engine has taken them. `forwarded_tokens` counts
-    what went through the model."""
-
-    active: list[Row]
-    ended: list[Row]
-    forwarded_tokens: int
-
-    def admit(self, queue: deque[Request]) -> None:
-        """Take requests from the front of the queue while there is room, and draw their first tokens."""
-        ...
-
-    def step(self) -> None:
-        """Forward the newest token of every active row and draw the next."""
-        ...
-
-    def drop_ended(self) -> None:
-        """Move rows that have a stop reason from `active` to `ended`."""
-        ...
 
 
 class LocalEngine:
@@ -56,30 +26,16 @@ class LocalEngine:
         self.slots = slots
         self.version = 0
         self.forwarded_tokens = 0
-        self._cancelled: set[int] = set()
 
-    def generate(
-        self, requests: Sequence[Request], deadline_seconds: float | None = None
-    ) -> Iterator[tuple[int, Completion]]:
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         for request in requests:
             self._check(request)
-        self._cancelled.clear()
-        end = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.lm.prepare_decoding()
         kind = SlotDecoder if self.lm.packed else GroupDecoder
-        decoder: RowDecoder = kind(self.lm, self.slots, self.version)
+        decoder: SlotDecoder | GroupDecoder = kind(self.lm, self.slots, self.version)
         queue = deque(requests)
         while queue or decoder.active:
-            if end is not None and time.monotonic() > end:
-                self._cancelled |= {r.id for r in queue} | {row.request.id for row in decoder.active}
-            for row in list(decoder.active):
-                if row.request.id in self._cancelled:
-                    row.stop_reason = "cancelled"
-            for request in [r for r in queue if r.id in self._cancelled]:
-                queue.remove(request)
-                yield request.id, Completion(ints([]), floats([]), ints([]), "cancelled")
             with torch.inference_mode():
-                decoder.drop_ended()
                 decoder.admit(queue)
                 decoder.step()
             ended, decoder.ended = decoder.ended, []
@@ -87,15 +43,10 @@ class LocalEngine:
             for row in ended:
                 yield row.request.id, row.completion()
 
-    def cancel(self, request_id: int) -> None:
-        self._cancelled.add(request_id)
-
     def pause(self) -> None:
         self.lm.release_decoding()
 
-    def update(self, weights: Mapping[str, torch.Tensor] | Path | None, version: int) -> None:
-        if weights is not None:
-            copy_weights(self.lm.module, weights)
+    def update(self, version: int) -> None:
         self.version = version
 
     def _check(self, request: Request) -> None:

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from posttrain.engine.base import Request
-from posttrain.engine.local.rows import Row, extend
-from posttrain.models.language_model import LanguageModel
+from posttrain.engine.local.rows import Row, RowDecoder, extend
 
 
-class GroupDecoder:
-    """See `RowDecoder` in engine/local.py. The rows of one prompt at a time, in step, so that
-    no row is ever padded (recurrent and sliding-window layers stay right)."""
+class GroupDecoder(RowDecoder):
+    """The rows of one prompt, in step, never padded: recurrent and sliding-window layers stay right."""
 
-    def __init__(self, lm: LanguageModel, slots: int, version: int) -> None:
-        self.lm = lm
-        self.slots = slots
-        self.version = version
-        self.active: list[Row] = []
-        self.ended: list[Row] = []
-        self.forwarded_tokens = 0
-        self.cache: object = None
+    cache: Any = None
 
     def admit(self, queue: deque[Request]) -> None:
         if self.active or not queue:
@@ -39,7 +31,7 @@ class GroupDecoder:
             self._keep_rows([0] * len(new))
         self.active = [Row(request, self.version) for request in new]
         extend(self.lm, self.active, outputs.logits[:, -1].expand(len(new), -1))
-        self.drop_ended()
+        self._drop_ended()
 
     def step(self) -> None:
         if not self.active:
@@ -48,9 +40,9 @@ class GroupDecoder:
         outputs = self.lm.module(input_ids=ids, past_key_values=self.cache, use_cache=True)
         self.forwarded_tokens += len(self.active)
         extend(self.lm, self.active, outputs.logits[:, -1])
-        self.drop_ended()
+        self._drop_ended()
 
-    def drop_ended(self) -> None:
+    def _drop_ended(self) -> None:
         keep = [i for i, row in enumerate(self.active) if row.stop_reason is None]
         if len(keep) == len(self.active):
             return
@@ -62,4 +54,4 @@ class GroupDecoder:
     def _keep_rows(self, rows: Sequence[int]) -> None:
         """The cache with these of its rows, perhaps repeated. What beam search uses is the one way that every kind of
         layer has; recurrent ones cannot repeat or select rows by transformers' functions of that name."""
-        self.cache.reorder_cache(torch.tensor(rows, device=self.lm.device))  # type: ignore[attr-defined]
+        self.cache.reorder_cache(torch.tensor(rows, device=self.lm.device))

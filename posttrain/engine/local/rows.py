@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +42,26 @@ class Row:
             self.stop_reason,
             KeptTokens.of(self.kept) if self.request.sampling.truncated else None,
         )
+
+
+class RowDecoder(ABC):
+    """Rows being decoded: `active`, and `ended` until they are taken. `forwarded_tokens` went through the model."""
+
+    def __init__(self, lm: LanguageModel, slots: int, version: int) -> None:
+        self.lm = lm
+        self.slots = slots
+        self.version = version
+        self.active: list[Row] = []
+        self.ended: list[Row] = []
+        self.forwarded_tokens = 0
+
+    @abstractmethod
+    def admit(self, queue: deque[Request]) -> None:
+        """Take requests from the front of the queue while there is room, and draw their first tokens."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Forward the newest token of every active row and draw the next."""
 
 
 def extend(lm: LanguageModel, rows: Sequence[Row], logits: torch.Tensor) -> None:

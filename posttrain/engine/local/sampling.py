@@ -18,8 +18,7 @@ BLOCK = 1024
 
 
 class Draw(NamedTuple):
-    """`tokens` [R], `logprobs` [R] of the distribution drawn from, and the kept token ids of each row if some were
-    left out."""
+    """`tokens` [R], `logprobs` [R] of the distribution drawn from; each row's kept token ids if some were cut."""
 
     tokens: torch.Tensor
     logprobs: torch.Tensor

@@ -10,7 +10,7 @@ import torch
 from posttrain.arrays import ints
 from posttrain.batch.packing import Span, nodes_of, prefix_forest
 from posttrain.engine.base import Request
-from posttrain.engine.local.rows import Row, extend
+from posttrain.engine.local.rows import Row, RowDecoder, extend
 from posttrain.models.attention import ForestPlan
 from posttrain.models.language_model import LanguageModel
 
@@ -20,18 +20,12 @@ PREFILL_TOKENS = 2048
 PromptIds = tuple[int, ...]
 
 
-class SlotDecoder:
-    """See `RowDecoder` in engine/local.py. Completions of one prompt read its keys and values together. When a row ends
-    its slot goes to the next request in order, or, once none is left, to the last active row, so that the active slots
-    stay dense."""
+class SlotDecoder(RowDecoder):
+    """Completions of one prompt read its keys and values together. The slot of a row that ends goes to the next
+    request, or once none is left to the last active row: active slots stay dense."""
 
     def __init__(self, lm: LanguageModel, slots: int, version: int) -> None:
-        self.lm = lm
-        self.slots = slots
-        self.version = version
-        self.active: list[Row] = []
-        self.ended: list[Row] = []
-        self.forwarded_tokens = 0
+        super().__init__(lm, slots, version)
         self.prompts: list[PromptIds] = []  # in the order of their slots
         self.first_logits: dict[PromptIds, torch.Tensor] = {}  # [V] after each prompt
         self.of_prompts = _Cache()
@@ -39,7 +33,6 @@ class SlotDecoder:
         self.sharing: _Sharing | None = None  # None once rows or prompts have changed
 
     def admit(self, queue: deque[Request]) -> None:
-        """Fill the free slots from the queue, in order, and draw the first token of every new row."""
         self._forget_prompts(queue)
         while queue and len(self.active) < self.slots:
             new = [queue.popleft() for _ in range(min(len(queue), self.slots - len(self.active)))]
@@ -48,11 +41,10 @@ class SlotDecoder:
             self.active += rows
             self.sharing = None
             extend(self.lm, rows, torch.stack([self.first_logits[r.prompt_ids] for r in new]))
-            self.drop_ended()
+            self._drop_ended()
             self._forget_prompts(queue)
 
     def step(self) -> None:
-        """Forward the newest token of every active row and draw the next."""
         if not self.active:
             return
         if self.sharing is None:
@@ -65,10 +57,9 @@ class SlotDecoder:
         logits = self.lm.next_logits(ids, torch.tensor([row.length for row in self.active]), plan)
         self.forwarded_tokens += len(own)
         extend(self.lm, self.active, logits)
-        self.drop_ended()
+        self._drop_ended()
 
-    def drop_ended(self) -> None:
-        """Take ended rows out; the last active row moves into each hole."""
+    def _drop_ended(self) -> None:
         for slot in reversed(range(len(self.active))):
             row = self.active[slot]
             if row.stop_reason is None:
@@ -101,9 +92,7 @@ class SlotDecoder:
             part = [todo.popleft()]
             while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
                 part.append(todo.popleft())
-            spans = prefix_forest(
-                [(ints(prompt), len(prompt) - 1) for prompt in part]
-            )  # a prompt's last token is its own
+            spans = prefix_forest([(ints(prompt), len(prompt) - 1) for prompt in part])  # the last token is its own
             plan = _PrefillPlan(ForestPlan(nodes_of(spans), self.lm.device))
             ids = torch.tensor([t for span in spans for t in part[span.row][span.start : span.stop]])
             positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])
@@ -146,12 +135,10 @@ class _Cache:
         self.keys, self.values = keys, values
 
     def put(self, slot: int, kept: torch.Tensor) -> None:
-        """Fill a slot from keys and values [layers, 2, key heads, tokens, D]."""
         self.keys[:, slot, :, :, : kept.shape[3]] = kept[:, 0].transpose(2, 3)
         self.values[:, slot, :, : kept.shape[3]] = kept[:, 1]
 
     def move(self, source: int, target: int, tokens: int) -> None:
-        """Copy the first tokens of one slot over those of another."""
         if not tokens:
             return  # the slot may not even exist yet
         self.keys[:, target, :, :, :tokens] = self.keys[:, source, :, :, :tokens]
@@ -202,10 +189,8 @@ class _PrefillPlan:
 
 
 class _DecodePlan:
-    """One new token for each of the first R slots, attending to its prompt, its own tokens so far, and itself.
-
-    Scores against the prompts are worked out a prompt at a time for all of its rows, those against the rows' own tokens
-    a row at a time; one softmax goes over both."""
+    """One new token for each of the first R slots, attending to its prompt, its own tokens and itself: scores against a
+    prompt for all its rows together, against own tokens a row at a time; one softmax goes over both."""
 
     def __init__(self, of_prompts: _Cache, of_rows: _Cache, sharing: _Sharing, own: Sequence[int]) -> None:
         self.of_prompts, self.of_rows, self.sharing = of_prompts, of_rows, sharing

@@ -24,8 +24,6 @@ BLOCK_ROWS = 64
 
 
 class CpuProducts(Products):
-    """See `Products`."""
-
     def linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         if not (_by_onednn(weight) and x.numel()):
             return super().linear(x, weight, bias)
@@ -55,8 +53,6 @@ PRODUCTS = CpuProducts()
 
 
 class OneDnnLinear(nn.Linear):
-    """`torch.nn.Linear` that computes and differentiates by these products."""
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = _Linear.apply(x, self.weight, self.bias)
         return out

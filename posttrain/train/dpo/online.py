@@ -37,10 +37,8 @@ Pair = tuple[TrainingRow, TrainingRow]
 
 @on_one_date
 def train_online_dpo(config: OnlineDpoConfig, observers: Sequence[Observer] = ()) -> None:
-    """Train `config.model` on pairs of its own samples and write the run folder `config.out`.
-
-    Raises InputError for bad input, before anything is written, and RunFailed when surely too many rollouts could not
-    be scored."""
+    """Train `config.model` on pairs of its own samples and write the run folder `config.out`. Raises InputError for bad
+    input, before anything is written, and RunFailed when surely too many rollouts could not be scored."""
     terms = config.terms()
     train(config, partial(_prepare, config), primary_term(terms).spec.learning_rate, observers, described(terms))
 
@@ -51,7 +49,7 @@ def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
     scorer = stack.enter_context(open_scorer(config, columns))
     lm = load_trained(config)
     tasks = fit_task_rows(config, lm, rows, held_out)
-    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), Sources(scorer))
+    rollouts = Rollouts(config, tasks.train, lm, open_engine(lm, config.max_concurrent), Sources(scorer))
     total = bounded_steps(config, len(tasks.train), rollouts.prompts)
 
     def stage(log: RunLog, rate: float) -> OnlineDpo:
@@ -93,7 +91,7 @@ class OnlineDpo(RolloutStage):
             self.log.event("no_loss_token", step=n)
         if self.reference is not None:
             self.reference.follow(n)
-        self.rollouts.engine.update(None, n)
+        self.rollouts.engine.update(n)
         return StepResult(metrics, step.all, [row for group in rows for row in group])
 
     def save(self, folder: Path) -> None:
@@ -107,7 +105,6 @@ class OnlineDpo(RolloutStage):
             self.reference.load(folder)
 
     def _gradient(self, pairs: Sequence[Pair]) -> dict[str, float]:
-        """Add the gradient of the losses over the pairs of the step; there may be none."""
         examples = [pair_example(pair) for pair in pairs]
         given: list[Floats] | None = None
         if self.reference is not None and self.config.draws_the_policy:
@@ -129,9 +126,8 @@ class OnlineDpo(RolloutStage):
 
 
 def with_signs(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
-    """The rows of a group with advantages: +1 for the tokens of the first with the highest score, −1 for those of the
-    first with the lowest, 0 for the others. All are 0 where the two are equal in score or tokens, and there are none
-    where fewer than two could be scored: such a group gives no pair."""
+    """The rows of a group with advantages: +1 on the first with the highest score, −1 on the first with the lowest, 0
+    on others and where the two are equal in score or tokens; none where fewer than two have a score."""
     scored = [(row.reward, i) for i, row in enumerate(rows) if row.reward is not None]
     if len(scored) < 2:
         return list(rows)
@@ -145,7 +141,6 @@ def with_signs(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
 
 
 def pairs_of(rows: Sequence[TrainingRow]) -> list[Pair]:
-    """The pair of a group, if it has one."""
     better = [row for row in rows if row.advantages is not None and row.advantages[0] > 0]
     worse = [row for row in rows if row.advantages is not None and row.advantages[0] < 0]
     return list(zip(better, worse, strict=True))

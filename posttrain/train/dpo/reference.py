@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -21,24 +20,8 @@ from posttrain.types import RunFailed
 STORED = "reference.json"
 
 
-class PreferenceReference(Protocol):
-    """What the policy is compared with."""
-
-    def logprobs(self, examples: Sequence[Example]) -> list[Floats]:
-        """The log-probabilities of the tokens of each response, responses in order."""
-        ...
-
-    def follow(self, step: int) -> None:
-        """Called after the policy's update of step `step`."""
-        ...
-
-    def save(self, folder: Path) -> None: ...
-    def load(self, folder: Path) -> None: ...
-
-
 class StoredReference:
-    """The start of the stage, of which the log-probabilities of all examples to come were computed once, which took
-    `flops`."""
+    """The start of the stage: the log-probabilities of all examples, computed once, which took `flops`."""
 
     def __init__(self, policy: Policy, values: Mapping[str, torch.Tensor], file: Path, flops: float) -> None:
         self._policy = policy
@@ -47,7 +30,7 @@ class StoredReference:
         self._flops = flops
 
     def logprobs(self, examples: Sequence[Example]) -> list[Floats]:
-        """Raises RunFailed where the file does not hold those of every token."""
+        """Log-probabilities of each response's tokens, in order. Raises RunFailed where the file lacks some."""
         out: list[Floats] = []
         for name, tokens in (pair for example in examples for pair in _names(example).items()):
             value = self._values.get(name)
@@ -57,7 +40,7 @@ class StoredReference:
         return out
 
     def follow(self, step: int) -> None:
-        """It stays where it is."""
+        """Called after the policy's update of step `step`; it stays where it is."""
 
     def save(self, folder: Path) -> None:
         """It has a folder of its own in the run; only what it took is part of what the checkpoint has counted."""
@@ -70,11 +53,8 @@ class StoredReference:
 
 
 def stored_reference(log: RunLog, policy: Policy, groups: Callable[[], list[list[Example]]]) -> StoredReference:
-    """The reference of a run folder, computed from the policy as it is now where the folder has none yet. What that
-    cost is counted in `policy.flops`.
-
-    A group goes through the model by itself, as it will in its step: how numbers are rounded depends on what is
-    computed together, and must not depend on how long the run is."""
+    """The reference of a run folder, computed first where it has none; its cost is counted in `policy.flops`. A group
+    goes through by itself, as in its step: rounding depends on what is computed together."""
     file = log.out / "reference" / FILE
     if not file.exists():
         todo = groups()

@@ -26,7 +26,7 @@ from posttrain.rows import PreferenceRow, UnpairedRow
 from posttrain.runs.log import RunLog
 from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
 from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, shuffled_for_kl
-from posttrain.train.dpo.reference import MovingReference, PreferenceReference, stored_reference
+from posttrain.train.dpo.reference import MovingReference, StoredReference, stored_reference
 from posttrain.train.loop import train
 from posttrain.train.observers import Observer
 from posttrain.types import InputError
@@ -38,10 +38,8 @@ DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl", "dpo_weight", "dpo_weigh
 
 @on_one_date
 def train_dpo(config: DpoConfig, observers: Sequence[Observer] = ()) -> None:
-    """Train `config.model` on preferences and write the run folder `config.out`.
-
-    The reference is the start of the stage, unless it is told to follow the policy. Raises InputError for bad input,
-    before anything is written."""
+    """Train `config.model` on preferences and write the run folder `config.out`. The reference is the start of the
+    stage, unless told to follow the policy. Raises InputError for bad input, before anything is written."""
     terms = config.terms()
     single = any(term.spec.reads == "labels" for term in terms)
 
@@ -70,7 +68,6 @@ def train_dpo(config: DpoConfig, observers: Sequence[Observer] = ()) -> None:
 
 
 def described(terms: Sequence[Term]) -> dict[str, Any]:
-    """The losses as `config.yaml` has them."""
     return {"terms": [{**asdict(term), "numbers": dict(term.numbers)} for term in terms]}
 
 
@@ -93,10 +90,8 @@ def primary_term(terms: Sequence[Term]) -> Term:
 def preference_loss(
     batch: Batch, outputs: TokenOutputs, *, terms: Sequence[Term], counts: Counts, baseline: float
 ) -> LossOutput:
-    """The losses over the responses of a micro-batch (see `step_loss`), with their diagnostics.
-
-    `beta_kl` is β x the mean over responses of Σ_t k3(log π, log π_ref): never negative, 0 at the start. It would
-    estimate β KL(π‖π_ref) a response without bias if π had drawn the responses; on given ones it is a distance to
+    """The losses over the responses of a micro-batch (see `step_loss`), with their diagnostics. `beta_kl` is β x the
+    mean over responses of Σ_t k3(log π, log π_ref): β KL(π‖π_ref) if π had drawn them; on given ones a distance to
     watch."""
     logprobs, share, reference = outputs.logprobs, batch.token["share"], batch.token.get("ref_logprobs")
     sums = partial(sequence_sums, sequence=batch.sequence[batch.mask], sequences=batch.sequences)
@@ -120,8 +115,7 @@ def preference_loss(
 
 
 class StepLoss:
-    """`preference_loss` of the micro-batches of a step, which keeps DPO's weight of each pair for the step's mean and
-    95th percentile."""
+    """`preference_loss` over micro-batches; keeps DPO's weight of each pair for the step's mean and 95th percentile."""
 
     def __init__(self, terms: Sequence[Term], counts: Counts, baseline: float = 0.0) -> None:
         self._loss = partial(preference_loss, terms=terms, counts=counts, baseline=baseline)
@@ -141,9 +135,7 @@ class StepLoss:
 
 
 class Dpo(DatasetStage[Example]):
-    """See `DatasetStage`."""
-
-    reference: PreferenceReference | None = None
+    reference: StoredReference | MovingReference | None = None
     _steps_done = 0
     _step_baseline = 0.0
     """The baseline of the last step."""
@@ -196,7 +188,6 @@ class Dpo(DatasetStage[Example]):
             self.reference.load(folder)
 
     def _problem(self, examples: Sequence[Example], baseline: float) -> tuple[list[Tree], StepLoss]:
-        """What is minimised in a step over these examples."""
         reference = None if self.reference is None else self.reference.logprobs(examples)
         loss = StepLoss(self.terms, counts_of(examples), baseline)
         return example_trees(examples, reference, self.config.ld_alpha), loss

@@ -1,5 +1,4 @@
-"""What the methods share that sample answers and write data: steps of a few tasks each, recorded so that a kill costs
-one of them at most, and the end of such a run."""
+"""The steps that methods which write data share, each recorded so that a kill costs one at most, and their end."""
 
 from __future__ import annotations
 
@@ -61,8 +60,7 @@ class Generation(ABC, Generic[T]):
         """Step `n`, on the tasks at these places."""
 
     def steps(self) -> Iterator[tuple[int, Sequence[T], bool]]:
-        """The number of each step, its items, recorded or new, and whether they are new. Raises InputError for a record
-        that is damaged."""
+        """Each step's number, its items, and whether they are new. Raises InputError for a damaged record."""
         metrics = read_metrics(self.log.out)
         recorded: dict[int, list[T]] = {row["step"]: [] for row in metrics}
         self.log.keep_lines("metrics.jsonl", lambda row: True)  # but for a torn one
@@ -109,8 +107,7 @@ def write_data(
     failure: str,
     **lineage: Any,
 ) -> None:
-    """Write the rows, cost and lineage of a run that is over, and say what was left out. Raises RunFailed with the
-    `failure` where there is no row."""
+    """Write rows, cost and lineage, and say what was left out. Raises RunFailed with `failure` for no row."""
     left_out = format_counts(dropped)
     if dropped:
         log.event("dropped", **dropped)

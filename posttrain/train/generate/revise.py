@@ -17,7 +17,7 @@ from posttrain.rewards.judge.prompts import Criterion, read_rubric
 from posttrain.rollout import RolloutRequest, rollout_seed
 from posttrain.runs.log import RunLog, read_recorded
 from posttrain.train.generate.loop import Generation, Step, sampling_from, write_data
-from posttrain.train.generate.sources import Source, source_of
+from posttrain.train.generate.sources import Source, messages_of, source_of
 from posttrain.train.settings import nothing_to_do, with_hashes
 from posttrain.types import InputError, Message, Task
 
@@ -36,8 +36,7 @@ Conversation = tuple[Message, ...]
 
 @dataclass
 class Revised:
-    """A task on its way: its answer so far, and which principle led to which critique and revision. `dropped` says why
-    there is no row of it, `error` what an endpoint said."""
+    """A task on its way. `dropped` says why there is no row of it, `error` what an endpoint said."""
 
     task: str
     first_answer: str = ""
@@ -49,12 +48,11 @@ class Revised:
 
 @on_one_date
 def revise_answers(config: ReviseConfig) -> None:
-    """Answer each task, then `config.revisions` times: draw a principle, criticise the answer by it, rewrite it. Write
-    prompt and last answer to `OUT/sft.jsonl`, with the first answer, principles and critiques. Each critique sees the
-    prompt and the answer so far alone. Source: Constitutional AI (arXiv:2212.08073, section 3).
+    """Answer each task, then `config.revisions` times: draw a principle, criticise the answer by it, rewrite it; write
+    `OUT/sft.jsonl`. A critique sees prompt and answer alone. Source: Constitutional AI (arXiv:2212.08073, section 3).
 
-    Every step is recorded, and a resume goes on from there. Raises InputError for bad input and RunFailed where an
-    endpoint's budget is spent or no row is left."""
+    A resume goes on from the recorded steps. Raises InputError for bad input and RunFailed where an endpoint's budget
+    is spent or no row is left."""
     principles = read_rubric(config.principles, "1-10")
     settings = with_hashes(config.model_dump(mode="json"))
     settings["criteria"] = {principle.name: principle.text for principle in principles}
@@ -65,7 +63,7 @@ def revise_answers(config: ReviseConfig) -> None:
         if task.tools:
             raise InputError(f"{config.data}: task {task.id} has tools, and a revision is text alone; drop them")
     source = source_of(config, tasks)
-    fitted = source.fitting([replace(task, prompt=_opening(task)) for task in tasks])
+    fitted = source.fitting([replace(task, prompt=messages_of(task)) for task in tasks])
     asked = fitted.checked(config.data, config.strict)
     tasks = [task for task in tasks if task.id in {fits.id for fits in asked}]
     with RunLog(config.out, dated(settings, source.writes_date), config.resume) as log:
@@ -81,8 +79,6 @@ def revise_answers(config: ReviseConfig) -> None:
 
 
 class _Revising(Generation[Revised]):
-    """What became of each task."""
-
     file = "revisions.jsonl"
 
     def __init__(
@@ -95,7 +91,6 @@ class _Revising(Generation[Revised]):
         self.flops = 0.0
 
     def all(self) -> list[Revised]:
-        """What became of each task, recorded or new."""
         done: list[Revised] = []
         with Progress(f"revise {short_path(self.config.source)}", len(self.tasks), unit="tasks") as progress:
             for _, revised, _ in self.steps():
@@ -112,22 +107,19 @@ class _Revising(Generation[Revised]):
         self.log.revisions({"step": n, **asdict(one)} for one in items)
 
     def make(self, n: int, places: range) -> Step[Revised]:
-        """Answer, criticise and rewrite."""
         self.tokens, self.flops = 0, 0.0
         ones = {place: Revised(self.tasks[place].id) for place in places}
-        self._say(ones, 0, {place: _opening(self.tasks[place]) for place in ones})
-        for one in ones.values():
-            one.first_answer = one.answer
+        for place, text in self._said(ones, 0, {i: messages_of(self.tasks[i]) for i in ones}).items():
+            ones[place].answer = ones[place].first_answer = text
         for turn in range(1, self.config.revisions + 1):
             self._revise(ones, turn)
         return Step(list(ones.values()), {}, self.tokens, self.flops)
 
     def _revise(self, ones: dict[int, Revised], turn: int) -> None:
-        """One critique and one revision of each answer."""
         drawn = {place: self._principle(place, turn) for place in ones}
         asked = {
             place: (
-                *_opening(self.tasks[place]),
+                *messages_of(self.tasks[place]),
                 Message("assistant", one.answer),
                 Message("user", CRITIQUE.format(principle=drawn[place].text)),
             )
@@ -138,16 +130,10 @@ class _Revising(Generation[Revised]):
             place: (*asked[place], Message("assistant", critique), Message("user", REVISE))
             for place, critique in critiques.items()
         }
-        self._say(ones, 2 * turn, again)
-        for place, critique in critiques.items():
-            round_ = {"principle": drawn[place].name, "critique": critique, "revision": ones[place].answer}
-            if ones[place].dropped is None:
-                ones[place].rounds.append(round_)
-
-    def _say(self, ones: dict[int, Revised], turn: int, asked: dict[int, Conversation]) -> None:
-        """The replies become the answers of the tasks."""
-        for place, text in self._said(ones, turn, asked).items():
+        for place, text in self._said(ones, 2 * turn, again).items():
             ones[place].answer = text
+            round_ = {"principle": drawn[place].name, "critique": critiques[place], "revision": text}
+            ones[place].rounds.append(round_)
 
     def _said(self, ones: dict[int, Revised], turn: int, asked: dict[int, Conversation]) -> dict[int, str]:
         """The whole replies to what is asked about the tasks that are still there; the others are dropped."""
@@ -178,10 +164,6 @@ class _Revising(Generation[Revised]):
 
 def _read(row: Mapping[str, Any]) -> Revised:
     return Revised(**{name: value for name, value in row.items() if name != "step"})
-
-
-def _opening(task: Task) -> Conversation:
-    return (Message("user", task.prompt),) if isinstance(task.prompt, str) else task.prompt
 
 
 def _row(task: Task, one: Revised, source: Source) -> dict[str, Any]:

@@ -64,8 +64,6 @@ def sample_answers(config: SampleConfig) -> None:
 
 
 class _Sampling(Generation[Answer]):
-    """Tasks with all their samples, each a rollout and its score."""
-
     file = "rollouts.jsonl"
 
     def __init__(
@@ -77,7 +75,6 @@ class _Sampling(Generation[Answer]):
         self.watch = Watch(log, [UnscoredWatch(config.max_unscored_share, scorer)])
 
     def rows(self) -> tuple[list[dict[str, Any]], Counter[str]]:
-        """All rows in the order of the tasks, and how many answers were left out for which reason."""
         rows: list[dict[str, Any]] = []
         dropped: Counter[str] = Counter()
         origin = {"model": self.source.name, "weights_hash": self.source.weights_hash}
@@ -104,7 +101,6 @@ class _Sampling(Generation[Answer]):
         self.log.rollouts(rollout_to_json(n, rollout, value, None) for rollout, value in items)
 
     def make(self, n: int, places: range) -> Step[Answer]:
-        """Sample and score."""
         sampling, seed = self.config.sampling(), self.config.seed
         plans = [
             RolloutRequest(self.tasks[i], k, sampling, rollout_seed(seed, 0, i, k))
@@ -127,6 +123,5 @@ class _Sampling(Generation[Answer]):
         return Step(answers, metrics, sampled.tokens, sampled.flops)
 
     def _groups(self, first: int, answers: Sequence[Answer]) -> list[Group]:
-        """The answers in groups, of the task at the place `first` and those after it."""
         tasks = [self.tasks[first + i // self.items_of_task] for i in range(len(answers))]
         return regroup(tasks, [rollout for rollout, _ in answers], [value for _, value in answers])

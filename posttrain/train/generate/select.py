@@ -15,8 +15,7 @@ Answers = list[tuple[Rollout, Score]]
 
 
 def rows_of(group: Group, config: SampleConfig, rng: np.random.Generator) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """The rows that a task gives, and how many of its answers were left out for which reason (`tasks_…`: how many
-    tasks). `rng` decides between equals."""
+    """A task's rows, and how many answers (`tasks_…`: tasks) were left out why. `rng` decides between equals."""
     if config.write == "pairs":
         return _pair(group, rng, config.soft_labels)
     usable, dropped = _usable(group, config)
@@ -49,8 +48,7 @@ def _usable(group: Group, config: SampleConfig) -> tuple[Answers, Counter[str]]:
 
 
 def _best(answers: Answers, keep: int, rng: np.random.Generator) -> tuple[Answers, int]:
-    """The `keep` answers of the highest scores that differ in text, and how many were passed over for saying what a
-    better one says."""
+    """The `keep` best answers that differ in text, and how many were passed over as duplicates of a better one."""
     order = [answers[i] for i in rng.permutation(len(answers))]
     chosen: Answers = []
     duplicates = 0
@@ -136,7 +134,6 @@ def _task_fields(group: Group) -> dict[str, Any]:
 
 
 def _response(group: Group, rollout: Rollout) -> str | list[dict[str, Any]]:
-    """A string after a string prompt, else the messages after the prompt."""
     return rollout.text if isinstance(group.task.prompt, str) else [m.to_dict() for m in rollout.messages]
 
 

@@ -10,7 +10,8 @@ from posttrain.config import SourceConfig
 from posttrain.data.fitting import Fitted
 from posttrain.engine.endpoint import Endpoint, EndpointError, Question, Reply
 from posttrain.engine.open import open_engine
-from posttrain.models import load_model, weights_hash
+from posttrain.models import weights_hash
+from posttrain.models.load import load_model_of
 from posttrain.rollout import (
     RolloutRequest,
     fit_tasks,
@@ -39,30 +40,25 @@ class Source(Protocol):
     """Samples answers. The same plans give the same answers."""
 
     name: str
-    weights_hash: str | None
-
-    @property
-    def writes_date(self) -> bool:
-        """Whether its prompts may hold the date, as far as that is decided here (see `template_date`)."""
-        ...
+    weights_hash: str | None = None
+    writes_date: bool = False
+    """Whether its prompts may hold the date, as far as that is decided here (see `template_date`)."""
 
     def sample(self, plans: Sequence[RolloutRequest]) -> Sampled: ...
 
     def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
         """Those with room for an answer after the prompt, as far as can be told."""
-        ...
 
     def replay(self, row: Mapping[str, Any]) -> tuple[Rollout, Score]:
         """The rollout of a line of `rollouts.jsonl`, and its score."""
-        ...
 
     def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
         """Tell what is worth telling of the tasks once the run folder is open."""
-        ...
+        return
 
     def ended(self, log: RunLog) -> None:
-        """Tell what this process used."""
-        ...
+        """Tell what this process used, where `cost.json` does not."""
+        return
 
 
 def source_of(config: SourceConfig, tasks: Sequence[Task]) -> Source:
@@ -70,25 +66,15 @@ def source_of(config: SourceConfig, tasks: Sequence[Task]) -> Source:
     return ModelSource(config, config.model) if config.model is not None else EndpointSource(config, tasks)
 
 
-class ModelSource:
-    """See `Source`."""
-
+class ModelSource(Source):
     def __init__(self, config: SourceConfig, model: str) -> None:
         self.name = model
         self._data = config.data
         self._sampling = config.sampling()
-        self._lm = load_model(
-            model,
-            raw=config.raw,
-            trust_remote_code=config.trust_remote_code,
-            chat_template=config.chat_template,
-        )
-        self._engine = open_engine(config, self._lm)
-        self.weights_hash: str | None = weights_hash(self._lm.source)
-
-    @property
-    def writes_date(self) -> bool:
-        return self._lm.chat.writes_date
+        self._lm = load_model_of(config, model)
+        self._engine = open_engine(self._lm, config.max_concurrent)
+        self.weights_hash = weights_hash(self._lm.source)
+        self.writes_date = self._lm.chat.writes_date
 
     def fitting(self, tasks: Sequence[Task]) -> Fitted[Task]:
         return fit_tasks(self._lm.chat, tasks, self._lm.context, self._sampling.max_new_tokens, self._data)
@@ -105,16 +91,10 @@ class ModelSource:
     def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
         warn_special_tokens(log, self._lm.chat, self._data, tasks)
 
-    def ended(self, log: RunLog) -> None:
-        """What a model here used stands in `cost.json`."""
 
-
-class EndpointSource:
-    """See `Source`. Operations at an endpoint cannot be counted; its tokens are those it says it used. Which of its
+class EndpointSource(Source):
+    """Operations at an endpoint cannot be counted; its tokens are those it says it used. Which of its
     answers are new and which come from the cache makes no difference to what is written."""
-
-    weights_hash: str | None = None
-    writes_date = False
 
     def __init__(self, config: SourceConfig, tasks: Sequence[Task]) -> None:
         assert config.endpoint is not None and config.endpoint_model is not None
@@ -140,7 +120,7 @@ class EndpointSource:
         return Fitted(len(tasks), list(tasks), 0, ())  # one that does not fit is answered with an error
 
     def sample(self, plans: Sequence[RolloutRequest]) -> Sampled:
-        replies = self._endpoint.replies([Question(_messages(plan.task), plan.seed) for plan in plans])
+        replies = self._endpoint.replies([Question(messages_of(plan.task), plan.seed) for plan in plans])
         rollouts = tuple(self._rollout(plan, reply) for plan, reply in zip(plans, replies, strict=True))
         return Sampled(rollouts, sum(reply.tokens for reply in replies if isinstance(reply, Reply)), 0.0)
 
@@ -150,9 +130,6 @@ class EndpointSource:
             row["task"], row["index"], self._sampling, row["seed"], messages, (), row["status"], row["error"]
         )
         return rollout, Score(row["score"], row["parts"], row["reason"])
-
-    def began(self, log: RunLog, tasks: Sequence[Task]) -> None:
-        """The tokens of an endpoint's prompts are not ours to look at."""
 
     def ended(self, log: RunLog) -> None:
         log.event("endpoint", requests=self._endpoint.requests, tokens=self._endpoint.tokens)
@@ -165,5 +142,5 @@ class EndpointSource:
         return Rollout(plan.task.id, plan.index, plan.sampling, plan.seed, messages, (), status)  # type: ignore[arg-type]
 
 
-def _messages(task: Task) -> tuple[Message, ...]:
+def messages_of(task: Task) -> tuple[Message, ...]:
     return (Message("user", task.prompt),) if isinstance(task.prompt, str) else task.prompt

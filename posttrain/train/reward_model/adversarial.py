@@ -27,7 +27,7 @@ from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.observers import Observer
 from posttrain.train.reward_model.pairs import LEARNING_RATE, VALIDATION, prepare_reward_model, train_reward_model
-from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
+from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled
 from posttrain.train.reward_model.search import Scores, calibrate, hill_climb, text_edits
 from posttrain.train.reward_model.validate import mean_interval
 from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
@@ -60,8 +60,7 @@ def train_adversarial(config: AdversarialConfig, observers: Sequence[Observer] =
     judged = None
     if config.gold is not None:
         source = str(config.eval_data)
-        tasks = prompts_of(load_preferences(source, config.columns, optional=True))
-        judged = fit_policy(config, tasks, source)
+        judged = fit_policy(config, held_out_prompts(config), source)
         # a reward that is none is told now and not after the rounds
         _truth(config.gold, judged.checked(source, config.strict)).close()
     start = model_writes_date(config.model, config.chat_template)
@@ -83,13 +82,12 @@ def train_adversarial(config: AdversarialConfig, observers: Sequence[Observer] =
         log.write_json("adversarial.json", found)
         print_numbers(found)
         last = config.out / f"round-{config.rounds}" / "model"
-        model = log.write_folder("model", partial(_copy, last))
+        model = log.write_folder("model", partial(shutil.copytree, last, dirs_exist_ok=True))
         _finish(given, log, model)
 
 
 def _in_our_columns(config: AdversarialConfig, rows: Sequence[PreferenceRow], log: RunLog) -> AdversarialConfig:
-    """The configuration of the rounds: with `columns`, its data is written to the run folder in the columns that the
-    pairs of later rounds have too."""
+    """The configuration of the rounds: `columns` are renamed, in files of the run folder, to those of later pairs."""
     if config.columns is None:
         return config
     data: dict[str, Any] = {"columns": None, "data": str(config.out / "data.jsonl")}
@@ -102,7 +100,6 @@ def _in_our_columns(config: AdversarialConfig, rows: Sequence[PreferenceRow], lo
 
 
 def _round(config: AdversarialConfig, k: int, data: str) -> RewardModelConfig:
-    """The configuration of the round k."""
     own = {name: getattr(config, name) for name in RewardModelConfig.model_fields}
     own |= {"data": data, "out": config.out / f"round-{k}", "resume": True}
     own |= {"policy": config.policy if config.best_of else None}
@@ -193,9 +190,9 @@ def _rounds(config: AdversarialConfig) -> list[dict[str, Any]]:
 
 
 def _gold(config: AdversarialConfig, tasks: Sequence[Task]) -> dict[str, Any] | None:
-    """The mean gold score of the best of n answers to each held-out prompt by the model of every round, beside one
-    answer at random and the best there is, and what the last round gained on the first; with bootstrap intervals over
-    prompts. Prompts with an answer that gold or a model could not score are left out."""
+    """The mean gold score of each round's best of n answers to held-out prompts, of a random one and of the best there
+    is, and the gain of the last round on the first, with bootstrap intervals; prompts without all scores are left
+    out."""
     if config.gold is None:
         return None
     answers = sampled(config, tasks, config.samples, config.seed + GOLD_SEED)
@@ -221,17 +218,12 @@ def _gold(config: AdversarialConfig, tasks: Sequence[Task]) -> dict[str, Any] | 
 
 
 def _tasks(rows: Sequence[PreferenceRow]) -> list[Task]:
-    """What the policy is asked in the search, each row for itself."""
     return [Task(row.where, row.prompt, where=row.where) for row in rows]
 
 
 def _truth(gold: str, tasks: Sequence[Task]) -> Scorer:
     columns = set.intersection(*(set(task.columns) for task in tasks))
     return Scorer((gold,), columns=columns, timeout_seconds=60.0)
-
-
-def _copy(folder: Path, out: Path) -> None:
-    shutil.copytree(folder, out, dirs_exist_ok=True)
 
 
 def _finish(config: AdversarialConfig, log: RunLog, model: Path) -> None:
@@ -265,8 +257,7 @@ def _sample(row: PreferenceRow, text: str) -> Sample:
 
 
 def _pair(row: PreferenceRow, rejected: str | None = None, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The row as a line of a data file; or the pair of its prompt and chosen answer with another rejected one, which
-    has no column but `found`."""
+    """The row as a line of a data file; with another `rejected` answer it has no column but `found`."""
     prompt, chosen = _json(row.prompt), _json(row.chosen)
     if rejected is not None:
         other = rejected if isinstance(row.chosen, str) else [Message("assistant", rejected).to_dict()]

@@ -56,8 +56,7 @@ def encode_pairs(lm: LanguageModel, rows: Sequence[PreferenceRow], max_length: i
 
 
 def encode_pair(chat: ChatFormat, row: PreferenceRow, limit: Limit, members: int = 1) -> tuple[Pair, bool]:
-    """A row as a pair, and whether it was cut. Raises what `encode_example` raises, and InputError naming the row for a
-    margin or gold score that is no number."""
+    """A row as a pair, and whether it was cut. Raises what `encode_example` and `_number` raise."""
     margin = _number(row, MARGIN)
     chosen, rejected = (_number(row, name) for name in GOLD)
     gold = None if chosen is None or rejected is None else (chosen, rejected)
@@ -67,8 +66,7 @@ def encode_pair(chat: ChatFormat, row: PreferenceRow, limit: Limit, members: int
 
 
 def weighted(pairs: Sequence[Pair], config: RewardModelConfig) -> list[Pair]:
-    """The pairs with the weights that the configuration asks for. Raises InputError where lengths cannot be
-    balanced."""
+    """The pairs with the weights asked for. Raises InputError where lengths cannot be balanced."""
     weights = bootstrap_weights(len(pairs), config.members, config.seed)
     if config.length_balanced:
         differences = [chosen - rejected for chosen, rejected in (pair.lengths for pair in pairs)]
@@ -92,7 +90,6 @@ def untrained(
 
 
 def pair_trees(pairs: Sequence[Pair]) -> list[Tree]:
-    """A tree a pair, whose responses weigh 1/(responses of the step) each and carry what the pair's label says."""
     weight = 1 / max(1, 2 * len(pairs))
     return [response_tree(pair.prompt_ids, pair.responses, weight, _label(pair)) for pair in pairs]
 

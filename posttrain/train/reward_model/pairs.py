@@ -34,7 +34,7 @@ from posttrain.train.loop import Prepared, train
 from posttrain.train.observers import Observer
 from posttrain.train.reward_model.data import SHOWN, Pair, encode_pairs, pair_trees, untrained, weighted
 from posttrain.train.reward_model.process import process_method, validate_process_model
-from posttrain.train.reward_model.samples import fit_policy, member_scores, prompts_of, sampled
+from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled
 from posttrain.train.reward_model.validate import best_of_n, validation
 from posttrain.types import InputError, RunFailed
 
@@ -44,11 +44,9 @@ VALIDATION = "reward_model.json"
 
 @on_one_date
 def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] = ()) -> None:
-    """Train a reward model from `config.model` on pairs, or a process model on answers in steps, and write the run
-    folder `config.out`; with held-out data its `evaluations/reward_model.json` too, measured on the model as it was
-    written.
-
-    Raises InputError for bad input, before anything is written."""
+    """Train a reward model on pairs, or a process model on answers in steps, and write the run folder `config.out`;
+    with held-out data `evaluations/reward_model.json` too. Raises InputError for bad input, before anything is
+    written."""
     train(config, partial(prepare_reward_model, config), LEARNING_RATE, observers)
     file = config.out / "evaluations" / VALIDATION
     if config.eval_data is not None and not file.exists():
@@ -61,7 +59,6 @@ def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] 
 
 
 def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
-    """The numbers of a model on the held-out pairs."""
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
@@ -72,11 +69,9 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
 
 
 def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
-    """The curve over answers to the held-out prompts; a prompt with an answer that does not fit the model is left
-    out. Raises RunFailed where none is left."""
+    """The curve over prompts whose answers all fit the model. Raises RunFailed where there is none."""
     source = str(config.eval_data)
-    tasks = prompts_of(load_preferences(source, config.columns, optional=True))
-    tasks = fit_policy(config, tasks, source).checked(source, config.strict)
+    tasks = fit_policy(config, held_out_prompts(config), source).checked(source, config.strict)
     answers = sampled(config, tasks, config.best_of, config.seed)
     scores = np.stack([member_scores(lm, of) for of in answers])
     whole = ~np.isnan(scores).any((1, 2))
@@ -89,7 +84,6 @@ def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
 
 
 def prepare_reward_model(config: RewardModelConfig, stack: ExitStack) -> Prepared:
-    """See `loop.train`."""
     rows, solutions = load_judged(config.data, config.columns)
     if solutions:
         return prepare_dataset(config, process_method(config, solutions), stack)
@@ -97,8 +91,7 @@ def prepare_reward_model(config: RewardModelConfig, stack: ExitStack) -> Prepare
     if not config.best_of:
         return prepared
     source = str(config.eval_data)
-    tasks = prompts_of(load_preferences(source, config.columns, optional=True))
-    fitted = fit_policy(config, tasks, source)
+    fitted = fit_policy(config, held_out_prompts(config), source)
     fitted.checked(source, config.strict)
     policy_date = bool(config.policy) and model_writes_date(str(config.policy))
     return replace(prepared, fitted=[*prepared.fitted, (source, fitted, None)], writes_date=(policy_date,))
@@ -131,8 +124,6 @@ def pairs_method(config: RewardModelConfig, rows: Sequence[PreferenceRow]) -> Da
 
 
 class RewardModel(DatasetStage[Pair]):
-    """See `DatasetStage`."""
-
     def prepare(self, log: RunLog) -> None:
         if self.config.length_balanced and not log.resuming:
             used = sum(1 for pair in self.examples if any(pair.weights))
@@ -148,7 +139,6 @@ class RewardModel(DatasetStage[Pair]):
         return metrics, sum(tree.size for tree in trees)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Loss, accuracy with its interval, and the rest on the held-out pairs, each with weight 1."""
         if not self.held_out:
             return None
         trees, n = pair_trees(self.held_out), len(self.held_out)
@@ -158,14 +148,13 @@ class RewardModel(DatasetStage[Pair]):
         return {**loss.metrics, "accuracy_low": low, "accuracy_high": high}
 
     def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
-        """The gradient of ODIN's loss, whose correlations are over the step: first its slope in each score, then the
-        scores' own gradients a micro-batch at a time."""
+        """ODIN's gradient, with correlations over the step: its slope in each score, then the scores' own gradients."""
         scores = self._scores(trees).requires_grad_()
         lengths = torch.tensor([pair.lengths for pair in pairs], dtype=scores.dtype)
         margins, _, probabilities = labels(pack(trees))
         loss = odin_loss(scores, margins, lengths, probabilities)
         (slopes,) = torch.autograd.grad(loss, scores)
-        overlap = head_overlap(self.policy.weights()[f"{RewardHead.NAME}.weight"])
+        overlap = head_overlap(self.policy.parameters[f"{RewardHead.NAME}.weight"])
         overlap.backward()
         sloped = [with_slopes(tree, of_pair) for tree, of_pair in zip(trees, slopes.tolist(), strict=True)]
         self.policy.forward_backward(sloped, linear_loss, SCORES)
@@ -178,7 +167,6 @@ class RewardModel(DatasetStage[Pair]):
         }
 
     def _scores(self, trees: Sequence[Tree]) -> torch.Tensor:
-        """Scores [P, 2, K] without gradients."""
         return torch.cat(self.policy.read(trees, SCORES)).reshape(len(trees), 2, -1)
 
 

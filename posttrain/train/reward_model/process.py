@@ -93,10 +93,8 @@ def encode_solutions(
 
 
 def encode_solution(chat: ChatFormat, row: StepwiseRow, limit: Limit, separator: str) -> tuple[Solution, bool]:
-    """A row as tokens, without the steps that end beyond the limit, and whether it lost some.
-
-    Raises DoesNotFit where no step is left, and InputError naming a row whose steps the separator would not find again
-    in the answer."""
+    """A row as tokens, without the steps that end beyond the limit, and whether it lost some. Raises DoesNotFit where
+    none is left, and InputError naming a row whose steps the separator would not find again."""
     if split_steps(separator.join(row.steps), separator) != row.steps:
         raise InputError(
             f"{row.where}: a step holds the separator {separator!r}, and would be taken for several; give another by "

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from posttrain.config import RewardModelConfig
 from posttrain.data.fitting import Fitted
-from posttrain.engine.open import Slots, open_engine
+from posttrain.data.formats import load_preferences
+from posttrain.engine.open import open_engine
 from posttrain.models import LanguageModel, load_model
 from posttrain.rewards.models import Learned
 from posttrain.rollout import RolloutRequest, fit_tasks, regroup, rollout_seed, sample
@@ -17,8 +18,9 @@ from posttrain.rows import PreferenceRow
 from posttrain.types import Sample, Sampling, Score, Task
 
 
-def prompts_of(rows: Sequence[PreferenceRow]) -> list[Task]:
-    """The different prompts of the rows as tasks, each with the columns of the first row that has it."""
+def held_out_prompts(config: RewardModelConfig) -> list[Task]:
+    """The different prompts of the held-out pairs as tasks, each with the columns of the first row that has it."""
+    rows = load_preferences(str(config.eval_data), config.columns, optional=True)
     first: dict[str, PreferenceRow] = {}
     for row in rows:
         first.setdefault(repr((row.prompt, row.tools)), row)  # messages with calls in them cannot be hashed
@@ -26,8 +28,7 @@ def prompts_of(rows: Sequence[PreferenceRow]) -> list[Task]:
 
 
 def fit_policy(config: RewardModelConfig, tasks: Sequence[Task], source: str) -> Fitted[Task]:
-    """The tasks that leave the model to sample from room for an answer. Raises InputError where there is no such
-    model."""
+    """The tasks that leave the policy room for an answer. Raises InputError where there is no such model."""
     lm = _policy(config)
     return fit_tasks(lm.chat, tasks, lm.context, config.max_new_tokens, source)
 
@@ -39,7 +40,7 @@ def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int)
     plans = [
         RolloutRequest(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)
     ]
-    rollouts = sample(open_engine(Slots(), lm), lm.chat, plans)
+    rollouts = sample(open_engine(lm), lm.chat, plans)
     groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
     return [
         [Sample(group.task.prompt, r.messages, r.sampled_ids, group.task.columns) for r in group.rollouts]
@@ -58,8 +59,7 @@ def _policy(config: RewardModelConfig) -> LanguageModel:
 
 
 def member_scores(lm: LanguageModel, samples: Sequence[Sample], longest: int | None = None) -> NDArray[np.float64]:
-    """Scores [n, K] by the members of a reward model; NaN where prompt and answer have more than `longest` tokens, or
-    do not fit its context."""
+    """Members' scores [n, K]; NaN where a sample has more than `longest` tokens or exceeds the context."""
     out = np.full((len(samples), lm.reward_head.out_features), np.nan)
     for i, found in enumerate(Learned(lm, "mean", 0.0).members(samples, longest)):
         if not isinstance(found, str):

@@ -54,9 +54,8 @@ def calibrate(scores: Scores, quantile: float) -> Calibration:
 
 
 def disagreement(z: Scores) -> tuple[Scores, NDArray[np.intp]]:
-    """max_i (z_i − mean of the other members), which is K/(K−1) · (max z − mean z), and the member i: the objective
-    R₁ − λ R₂ of Adv-RM (Bukharin et al. 2025, arXiv:2504.06141) with λ = 1, any member as the target, and the rest of
-    the ensemble as the second model."""
+    """max_i (z_i − mean of the other members) = K/(K−1) · (max z − mean z), and i: R₁ − λ R₂ of Adv-RM (Bukharin et al.
+    2025, arXiv:2504.06141) with λ = 1, any member as target, the others as the second model."""
     members = z.shape[1]
     return members / (members - 1) * (z.max(1) - z.mean(1)), z.argmax(1)
 
@@ -81,9 +80,8 @@ def hill_climb(
 
 
 def text_edits(text: str, words: Sequence[str], tries: int, rng: np.random.Generator) -> list[str]:
-    """At most `tries` different texts a small edit away: a word left out, said twice, exchanged with the next, replaced
-    or followed by one of `words`, or the second half said again. Words part at spaces alone, so that lines stay lines:
-    their loss would mark what was edited."""
+    """At most `tries` different texts a small edit away: a word left out, doubled, exchanged, replaced or followed by
+    one of `words`, or the second half repeated. Words part at spaces alone: lines stay lines."""
     out = dict.fromkeys(_edited(text.split(" "), words, rng) for _ in range(tries))
     return [edited for edited in out if edited.strip() and edited != text]
 

@@ -176,8 +176,7 @@ def _decoupled(groups: Rows, weights: Mapping[str, float]) -> list[TrainingRow]:
 
 
 def trainable(rollout: Rollout, vocabulary: int) -> bool:
-    """Whether what a line held can be trained on: tokens of a vocabulary of this size, drawn with a probability of at
-    most 1 but for rounding; none only where sampling failed."""
+    """Whether a line can be trained on: known tokens, drawn with a probability of at most 1 but for rounding."""
     ids = np.concatenate([ints([]), *(segment.token_ids for segment in rollout.segments)])
     drawn = rollout.sampler_logprobs
     known = bool(((ids >= 0) & (ids < vocabulary)).all())

@@ -95,10 +95,8 @@ def with_numbers(rows: Rows, name: str, read: Callable[[list[Tree]], list[Floats
 def batch_loss(
     batch: Batch, outputs: TokenOutputs, *, config: RlConfig, choices: PolicyLoss, mismatch: str
 ) -> LossOutput:
-    """The policy loss of a micro-batch, and the value loss where a head on the policy gives values.
-
-    Without proximal log-probabilities the step is the only one on its batch, so the ratio is 1 by construction and the
-    policy's own values, detached, stand for them."""
+    """The policy loss of a micro-batch, and the value loss of a head on the policy. Without proximal log-probabilities
+    the step is the only one on its batch: the ratio is 1, and the policy's own values, detached, stand for them."""
     proximal = batch.token.get("proximal_logprobs", outputs.logprobs.detach())
     sampler, sequence = batch.token["sampler_logprobs"], batch.sequence[batch.mask]
     importance = None

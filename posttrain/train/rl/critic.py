@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree
@@ -16,48 +15,35 @@ from posttrain.train.policy import Policy
 from posttrain.train.rl.batch import critic_loss
 
 
-class Critic(Protocol):
-    """Values of tokens, read before each."""
-
-    def values(self, trees: Sequence[Tree]) -> list[Floats]:
-        """V of every trained token, an array a branch in order."""
-        ...
-
-    def train(self, trees: Sequence[Tree]) -> dict[str, float]:
-        """An optimizer step on the returns that the trees carry; its metrics. Nothing where another's step does it."""
-        ...
-
-    def save(self, folder: Path) -> None: ...
-    def load(self, folder: Path) -> None: ...
-
-
-class HeadCritic:
-    """A value head on the policy: values come with its log-probabilities and are trained in its steps."""
+class Critic:
+    """Values of tokens, read before each, by a value head on the policy: they come with its log-probabilities and are
+    trained in its steps, and its checkpoint holds the head."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
     def values(self, trees: Sequence[Tree]) -> list[Floats]:
+        """V of every trained token, an array a branch in order."""
         return self.policy.numbers(trees, VALUES)
 
     def train(self, trees: Sequence[Tree]) -> dict[str, float]:
+        """An optimizer step on the returns that the trees carry; its metrics. Nothing where the policy's does it."""
         return {}
 
     def save(self, folder: Path) -> None:
-        """The policy's own checkpoint holds the head."""
+        """Write what the policy's checkpoint does not hold."""
 
     def load(self, folder: Path) -> None:
-        """The policy's own checkpoint holds the head."""
+        """The inverse of `save`."""
 
 
-class SeparateCritic:
-    """A model of its own with an optimizer of its own, which begins as the policy does. Its operations are charged to
-    the policy's account."""
+class SeparateCritic(Critic):
+    """A model and optimizer of its own, which begins as the policy does and is charged to its account."""
 
     def __init__(self, config: RlConfig, policy: Policy, rate: float, total_updates: int | None) -> None:
         lm = load_trained(config)
         lm.add_value_head()
-        self.policy = policy
+        super().__init__(policy)
         self.own = make_policy(lm, config, rate, total_updates)
         self.loss = partial(critic_loss, clip=config.value_clip)
 

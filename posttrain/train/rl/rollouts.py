@@ -32,7 +32,6 @@ from posttrain.runs.log import RunLog, read_jsonl, read_rollouts
 from posttrain.runs.rollouts import by_step, locate
 from posttrain.train.data_order import rows_between
 from posttrain.train.dataset_stage import Data, fit_rows
-from posttrain.train.events import log_short_batch
 from posttrain.train.loop import Stage
 from posttrain.train.observers import Observer, UnscoredWatch
 from posttrain.train.policy import Policy
@@ -44,8 +43,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class StepGroups:
-    """The groups of a step, and which of them are `used`: a refill has replaced the others. `new` says that they were
-    sampled just now and are not recorded yet."""
+    """The groups of a step and which are `used`: a refill replaced the others. `new`: not recorded yet."""
 
     all: list[Group]
     used: list[bool]
@@ -59,8 +57,7 @@ class StepGroups:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where scores come from, and what the model talks to, in at most `max_turns` answers. At least one of them is
-    there."""
+    """Where scores come from, and what the model talks to, in at most `max_turns` answers; one of them at least."""
 
     scorer: Scorer | None
     environment: EnvPool | None = None
@@ -123,8 +120,7 @@ class Rollouts:
         return StepGroups(groups, used, new=True)
 
     def record(self, log: RunLog, n: int, step: StepGroups, rows: Rows) -> None:
-        """Write the step's rollouts and what their rewards measured, unless that was done before; `rows` are those of
-        the groups to train on."""
+        """Write the step's rollouts and its rewards' metrics, if it is new; `rows` are those of the trained groups."""
         if not step.new:
             return
         of = sum(len(g.rollouts) for g in step.all)
@@ -140,7 +136,8 @@ class Rollouts:
         if scorer is not None and scorer.metrics:
             log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in scorer.metrics.items()})
         if sum(step.used) < self.prompts:
-            log_short_batch(log, n, sum(step.used), self.prompts, len(step.all))
+            found = {"groups": sum(step.used), "wanted": self.prompts, "sampled": len(step.all)}
+            log.event("short_batch", step=n, **found)  # it trains on those there are
 
     def go_to(self, position: int) -> None:
         """Go on from a `position` of the stream. Raises ValueError for what is none."""
@@ -206,8 +203,7 @@ class Rollouts:
             raise InputError(f"{where}: was sampled at temperature {row['temperature']}; give --temperature that")
 
     def _asks(self, rollout: Rollout, task: Task) -> bool:
-        """Whether a recorded prompt holds what the task asks last, whatever a template puts around it. Ids alone may be
-        row numbers of another file."""
+        """Whether a recorded prompt holds what the task asks last: ids alone may be row numbers of another file."""
         asked = task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content
         chat = self.lm.chat
         encoded = chat.decode(self.lm.tokenizer(asked, add_special_tokens=False)["input_ids"])
@@ -236,7 +232,6 @@ class Rollouts:
         return collect(self.engine, self.lm.chat, sources.scorer, plans, trainer_state, sources.environment, limits)
 
     def evaluate(self, held_out: Sequence[Task]) -> dict[str, Any] | None:
-        """Mean score of the greedy answers to held-out tasks; None where nothing has a score."""
         greedy = Sampling(self.config.max_new_tokens, temperature=0)
         groups = self.collect([RolloutRequest(t, 0, greedy, 0, i) for i, t in enumerate(held_out)])
         scores = [s.total for g in groups for s in g.scores if s.total is not None]
@@ -294,16 +289,14 @@ class RolloutStage(Stage):
         return (UnscoredWatch(self.config.max_unscored_share, self.rollouts.sources.scorer, self.rollouts.told),)
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Mean score of the greedy answers to the held-out tasks."""
         return self.rollouts.evaluate(self.held_out) if self.held_out else None
 
     def objective(self, metrics: Mapping[str, Any]) -> float | None:
         return None if metrics.get("eval/reward") is None else -metrics["eval/reward"]
 
     def rewind(self, log: RunLog, step: int) -> None:
-        """Recorded steps past the checkpoint are trained on again as they are."""
         self.rollouts.rewind(log, step)
-        self.rollouts.engine.update(None, step)
+        self.rollouts.engine.update(step)
 
     def past_groups(self, step: int) -> Sequence[Group]:
         return self.rollouts.past_groups(step)

@@ -23,7 +23,7 @@ from posttrain.train.dataset_stage import load_rows
 from posttrain.train.loop import Prepared, load_trained, make_policy, open_stage, train
 from posttrain.train.observers import Observer
 from posttrain.train.rl.controllers import Constraints
-from posttrain.train.rl.critic import Critic, HeadCritic, SeparateCritic
+from posttrain.train.rl.critic import Critic, SeparateCritic
 from posttrain.train.rl.pretraining_mix import PretrainingMix
 from posttrain.train.rl.rollouts import Rollouts, Sources, fit_task_rows
 from posttrain.train.rl.stage import Rl
@@ -37,11 +37,9 @@ CRITIC_FACTOR = 10
 
 @on_one_date
 def train_rl(config: RlConfig, observers: Sequence[Observer] = ()) -> None:
-    """Train `config.model` on rewards of its own samples and write the run folder `config.out`; with `dry_run` only
-    print what the first rollouts would be trained on.
-
-    Raises InputError for bad input, before anything is written, and RunFailed when surely too many rollouts could not
-    be scored."""
+    """Train `config.model` on rewards of its own samples and write the run folder `config.out`; with `dry_run` print
+    what would be trained on. Raises InputError for bad input, before anything is written, and RunFailed when surely too
+    many rollouts could not be scored."""
     if config.epochs is not None:
         info_once(
             "note: epochs counts passes over the tasks; the optimizer's passes over a batch of rollouts, which older "
@@ -65,7 +63,7 @@ def _prepare(config: RlConfig, stack: ExitStack) -> Prepared:
     lm = load_trained(config)
     tools = sources.environment.tools if sources.environment is not None else None
     tasks = fit_task_rows(config, lm, rows, held_out, tools)
-    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), sources)
+    rollouts = Rollouts(config, tasks.train, lm, open_engine(lm, config.max_concurrent), sources)
     total = _total_steps(config, rollouts)
     names = rollouts.recorded_parts or set(sources.weights(1))
     Constraints(config.constraint, config.constraint_rate).check(names)
@@ -78,7 +76,7 @@ def _prepare(config: RlConfig, stack: ExitStack) -> Prepared:
         if has_head:
             lm.add_value_head()
         policy = make_policy(lm, config, rate, updates)
-        critic: Critic | None = HeadCritic(policy) if has_head else None
+        critic = Critic(policy) if has_head else None
         if config.baseline == "critic" and not has_head:
             critic = SeparateCritic(config, policy, config.critic_learning_rate or rate * CRITIC_FACTOR, updates)
         return Rl(config, policy, rollouts, tasks.held_out, log, total, critic, mix)

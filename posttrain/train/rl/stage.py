@@ -6,14 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree
+from posttrain.models import LanguageModel
 from posttrain.models.read import logprobs_at
 from posttrain.rollout import sampling_flops
 from posttrain.train.loop import StepResult
-from posttrain.train.rl.advantages import Rows, overlong_penalty, scored_rows, with_advantages
+from posttrain.train.rl.advantages import Rows, TrainingRow, overlong_penalty, scored_rows, with_advantages
 from posttrain.train.rl.batch import (
     SHARES,
     batch_loss,
@@ -26,13 +29,15 @@ from posttrain.train.rl.batch import (
     with_numbers,
 )
 from posttrain.train.rl.controllers import AdaptiveKl, Constraints, restore, state
-from posttrain.train.rl.critic import Critic, HeadCritic
-from posttrain.train.rl.dry_run import describe
+from posttrain.train.rl.critic import Critic
 from posttrain.train.rl.pretraining_mix import PretrainingMix
 from posttrain.train.rl.rollouts import RolloutStage
-from posttrain.types import Group, Rollout, Score
+from posttrain.types import Group, Rollout, Score, Segment
 
 STATE = "rl.json"
+DESCRIBED = 10
+"""Rollouts that a dry run shows."""
+LEGEND = "What stands between « and » was sampled, and is trained where there is an advantage."
 
 
 @dataclass
@@ -76,7 +81,7 @@ class Rl(RolloutStage):
         self.constraints.update(groups)
         if self.reference is not None and config.reference_every and n % config.reference_every == 0:
             self.reference.follow()
-        self.rollouts.engine.update(None, n)
+        self.rollouts.engine.update(n)
         return StepResult(metrics, step.all, [row for group in rows for row in group])
 
     def save(self, folder: Path) -> None:
@@ -104,7 +109,8 @@ class Rl(RolloutStage):
         length = (
             f"The run would take {steps} of {self.config.batch_size} rollouts, from {len(self.rollouts.tasks)} tasks."
         )
-        return f"{length}\n\n{describe(self.rollouts.lm, rows)}"
+        blocks = [_described(self.rollouts.lm, row, len(group)) for group in rows for row in group]
+        return "\n\n".join([length, LEGEND, *blocks[:DESCRIBED]])
 
     def _rows(self, n: int, groups: Sequence[Group]) -> Rows:
         """The rollouts of a step with their advantages, and what those and the loss need of other models."""
@@ -147,7 +153,7 @@ class Rl(RolloutStage):
         config = self.config
         choices = loss_choices(config, self.kl.beta)
         loss = partial(batch_loss, config=config, choices=choices, mismatch=self.mismatch)
-        with_values = isinstance(self.critic, HeadCritic)
+        with_values = type(self.critic) is Critic
         what = logprobs_at(config.temperature, entropy=True, values=with_values)
         metrics = self.policy.forward_backward(trees, loss, what)
         covered = sum(w for tree in trees for b in tree.branches for w in b.weights.tolist())
@@ -163,3 +169,35 @@ def _averaged(updates: Sequence[dict[str, float]]) -> dict[str, Any]:
     always = ("loss", "clip_fraction", "entropy", "grad_norm", "learning_rate")
     names = dict.fromkeys((*always, *(name for u in updates for name in u)))
     return {name: mean([u[name] for u in updates if name in u]) for name in names}
+
+
+def _described(lm: LanguageModel, row: TrainingRow, group_size: int) -> str:
+    rollout, score = row.rollout, row.score
+    parts = ", ".join(f"{name} {'–' if value is None else f'{value:.4g}'}" for name, value in score.parts.items())
+    worth = (
+        f"score {score.total:.4g}" if score.total is not None else f"no score: {score.reason or 'no reward applied'}"
+    )
+    head = [
+        f"task {rollout.task_id}, rollout {rollout.index + 1} of {group_size}",
+        rollout.status,
+        f"{worth} ({parts})" if parts else worth,
+        _advantage(row.advantages),
+        f"{rollout.response_length} tokens sampled",
+    ]
+    return "\n".join([" · ".join(head), *(_marked(lm, segment) for segment in rollout.segments)])
+
+
+def _advantage(advantages: Floats | None) -> str:
+    if advantages is None:
+        return "not trained on"
+    low, high = advantages.min(), advantages.max()
+    return f"advantage {low:+.3f}" if low == high else f"advantages {low:+.3f} to {high:+.3f}"
+
+
+def _marked(lm: LanguageModel, segment: Segment) -> str:
+    out = []
+    tokens = zip(segment.token_ids.tolist(), segment.sampled.tolist(), strict=True)
+    for sampled, run in groupby(tokens, key=lambda pair: pair[1]):
+        text = lm.tokenizer.decode([token for token, _ in run], skip_special_tokens=False)
+        out.append(f"«{text}»" if sampled else str(text))
+    return "".join(out)
