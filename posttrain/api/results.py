@@ -45,8 +45,7 @@ class Run(reader.Run):
     """A run folder (see `runs.reader.Run`), whose model can be asked and whose page can be written."""
 
     def __str__(self) -> str:
-        from posttrain.report.run_opening import run_opening
-        from posttrain.report.run_view import RunView
+        from posttrain.report.run_view import RunView, run_opening
 
         return f"{self.path}: {run_opening(RunView(self, self.name)).sentence}"
 

@@ -13,8 +13,7 @@ import yaml
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report import charts
 from posttrain.report.opening import comparison_opening
-from posttrain.report.run_opening import run_opening
-from posttrain.report.run_view import MAIN_CURVES, RunView
+from posttrain.report.run_view import MAIN_CURVES, RunView, run_opening
 from posttrain.report.sentence import winner
 from posttrain.report.tables import cost_table, result_table
 from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict

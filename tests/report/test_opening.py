@@ -12,8 +12,7 @@ import pytest
 from posttrain.evals.compare import compare
 from posttrain.report.html import write_report
 from posttrain.report.opening import Opening, comparison_opening, format_flop
-from posttrain.report.run_opening import run_opening
-from posttrain.report.run_view import RunView
+from posttrain.report.run_view import RunView, run_opening
 from posttrain.report.sentence import winner
 from posttrain.runs.comparison import Comparison, sections
 from posttrain.runs.reader import Run
