@@ -155,7 +155,7 @@ class Comparison:
         """A table a suite of evaluations, shares in per cent and intervals in brackets; and what each run cost."""
         from posttrain.report.tables import cost_table, result_table
 
-        drawn = [*(result_table(self.data, part) for part in sections(self.data)), cost_table(self.data)]
+        drawn = [*map(result_table, sections(self.data)), cost_table(self.data)]
         return {
             t.title: Table({"run": row.name, **dict(zip(t.head, row.cells, strict=True))} for row in t.rows)
             for t in drawn

@@ -23,7 +23,6 @@ from posttrain.runs.comparison import (
     Spent,
     StageResult,
     label,
-    ranked,
     root_of,
     sections,
 )
@@ -211,7 +210,7 @@ def transform_of(key: str) -> Transform | None:
     return np.exp if key == PERPLEXITY else None
 
 
-def leads(comparison: Comparison, found: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, Lead]:
+def leads(comparison: Comparison, found: Mapping[str, Suites]) -> dict[str, Lead]:
     """The highest stage of every suite that has a headline and whose evaluations can all be compared.
 
     With K stages there are K - 1 differences to the highest. To call a stage best that is not, it must be separated
@@ -221,15 +220,12 @@ def leads(comparison: Comparison, found: Mapping[str, Mapping[str, Evaluation]])
         part.suite: lead
         for part in sections(comparison)
         if part.headline and part.suite != RETENTION_SUITE and not part.apart
-        if (lead := _lead(comparison, part, part.headline, found)) is not None
+        if (lead := _lead(part, part.headline, found)) is not None
     }
 
 
-def _lead(
-    comparison: Comparison, part: Section, headline: str, found: Mapping[str, Mapping[str, Evaluation]]
-) -> Lead | None:
-    stages = comparison["stages"]
-    order = ranked(stages, headline)
+def _lead(part: Section, headline: str, found: Mapping[str, Suites]) -> Lead | None:
+    stages, order = part.comparison["stages"], part.ranked
     if not order:
         return None
     suites = {name: found[name][part.suite] for name in order}

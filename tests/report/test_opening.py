@@ -62,7 +62,7 @@ def opened(out: Path, accuracy: Mapping[str, Scores | None], **rest: Any) -> Ope
 
 
 def best(comparison: Comparison) -> str | None:
-    return winner(comparison, sections(comparison)[0])
+    return winner(sections(comparison)[0])
 
 
 def test_a_clear_winner_is_called_best(tmp_path: Path) -> None:
