@@ -82,8 +82,7 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
             check_place(files.folder.parent, config.resume)  # type: ignore[attr-defined]
         files.write(begun=is_run and (files.folder.parent / FILE).exists())
         try:
-            if kind.__name__ not in ("RunConfig", "CompareConfig", "ScoreConfig"):
-                check_named(config)
+            check_named(config)
             yield config
         except BaseException as error:
             if not (is_run and (files.folder.parent / FILE).exists()):

@@ -1,7 +1,4 @@
-"""What a command names, looked for before torch is imported, so that a misspelt file gets its message at once.
-
-Nothing is opened or loaded here, and nothing imports torch. Recipes are checked in `recipes.check`.
-"""
+"""What a command names, looked for before torch is imported, so that a misspelt file gets its message at once."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.config import ChatConfig, CheckDataConfig, Config, EvalConfig
+from posttrain.config import ChatConfig, CheckDataConfig, CompareConfig, Config, EvalConfig, RunConfig, ScoreConfig
 from posttrain.config.model_names import local_model
 from posttrain.data.builtin import is_builtin
 from posttrain.data.readers import check_source
@@ -28,7 +25,10 @@ MODELS = ("model", "teacher", "policy")
 
 def check_named(config: Config) -> None:
     """Raise InputError where the folder to write cannot be written, or data, recorded rollouts, a chat template, a
-    reward's file, an environment's or a model's folder that the configuration of a command names is not there."""
+    reward's file, an environment's or a model's folder that the configuration of a command names is not there. What a
+    recipe, a comparison and a score name is looked for by themselves, without torch."""
+    if isinstance(config, RunConfig | CompareConfig | ScoreConfig):
+        return
     given: Mapping[str, Any] = dict(config)
     out = given.get("out")
     if "resume" in given and out is not None and not given.get("dry_run"):

@@ -45,8 +45,7 @@ class Run(reader.Run):
     """A run folder (see `runs.reader.Run`), whose model can be asked and whose page can be written."""
 
     def __str__(self) -> str:
-        from posttrain.report.run_opening import run_opening
-        from posttrain.report.run_view import RunView
+        from posttrain.report.run_view import RunView, run_opening
 
         return f"{self.path}: {run_opening(RunView(self, self.name)).sentence}"
 
@@ -156,7 +155,7 @@ class Comparison:
         """A table a suite of evaluations, shares in per cent and intervals in brackets; and what each run cost."""
         from posttrain.report.tables import cost_table, result_table
 
-        drawn = [*(result_table(self.data, part) for part in sections(self.data)), cost_table(self.data)]
+        drawn = [*map(result_table, sections(self.data)), cost_table(self.data)]
         return {
             t.title: Table({"run": row.name, **dict(zip(t.head, row.cells, strict=True))} for row in t.rows)
             for t in drawn

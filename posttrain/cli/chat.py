@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from posttrain.config import ChatConfig
 from posttrain.engine.base import Engine, Request
-from posttrain.engine.open import open_engine
+from posttrain.engine.open import Slots, open_engine
 from posttrain.models import LanguageModel, load_model
 from posttrain.text import printable
 from posttrain.types import InputError, Message, Sampling
@@ -39,7 +39,7 @@ def chat(config: ChatConfig, stdin: TextIO | None = None, stdout: TextIO | None 
     fits is dropped with a message."""
     source, sink = stdin or sys.stdin, stdout or sys.stdout
     lm = load_model(config.model, trust_remote_code=config.trust_remote_code, chat_template=config.chat_template)
-    talk = _Talk(lm, open_engine(lm, 1), config)
+    talk = _Talk(lm, open_engine(Slots(1), lm), config)
     typed = source is sys.stdin and source.isatty()
     if typed:
         _say(talk.banner())

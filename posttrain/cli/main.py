@@ -165,7 +165,9 @@ def _dispatch(args: list[str]) -> Done:
         return settings
 
     config = parse_options(command.config, rest, f"posttrain {name}", command.positional, _owners(commands), completed)
-    _check_named(config)
+    from posttrain.api.named_files import check_named
+
+    check_named(config)
     configure_threads()
     done = command.run(config)
     if done.code == DONE and not getattr(config, "plan", False) and not getattr(config, "dry_run", False):
@@ -190,15 +192,6 @@ def _owners(commands: Mapping[str, Command]) -> dict[str, list[str]]:
         for option in command.config.model_fields.keys() - command.positional.keys():
             owners.setdefault(option, []).append(name)
     return owners
-
-
-def _check_named(config: Config) -> None:
-    """See `named_files`. What a recipe, a comparison and a score name is looked for by themselves, without torch."""
-    if isinstance(config, configs.RunConfig | configs.CompareConfig | configs.ReportConfig | configs.ScoreConfig):
-        return
-    from posttrain.api.named_files import check_named
-
-    check_named(config)
 
 
 def _overview(commands: Mapping[str, Command]) -> str:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType, UnionType
@@ -32,8 +33,7 @@ from posttrain.types import InputError
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", dict[str, str]: "FIELD=COLUMN,..."}
-EMPTY: Mapping[str, str] = MappingProxyType({})
-EMPTY_OTHERS: Mapping[str, Sequence[str]] = MappingProxyType({})
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 ALIKE = 0.7
 """From which likeness on an option is taken for a misspelt one: below it, `--streaming` would be `--strict`."""
 NOT_GIVEN = "\0"
@@ -45,7 +45,7 @@ def parse_options(
     args: Sequence[str],
     prog: str,
     positional: Mapping[str, str] = EMPTY,
-    others: Mapping[str, Sequence[str]] = EMPTY_OTHERS,
+    others: Mapping[str, Sequence[str]] = EMPTY,
     completed: Callable[[Path, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> ConfigT:
     """The config that `args` describe. `positional` maps the fields that are given by place to what they are called
@@ -75,16 +75,16 @@ def parse_options(
     except SystemExit:  # how tyro ends after an option without its value
         name = next(iter(re.findall(r"'(--[\w-]+)'", told.getvalue())), "an option")
         raise InputError(f"{name} needs a value; {prog} --help lists the options") from None
+    options = _Options(config_class, prog, positional, others)
     if unknown:
-        raise InputError(_unknown_message(config_class, unknown, positional, others, prog))
+        raise InputError(options.unknown_words(unknown))
     absent = (NOT_GIVEN, (), False)
     given = {name: value for name, value in cast("dict[str, Any]", parsed).items() if value not in absent}
     if run is not None and completed is not None:
         given = completed(run, given)
     settings = {} if file is None else file_settings(file, prog.rpartition(" ")[2], given)
-    fields = list(config_class.model_fields)
-    if strange := [key for key in settings if key not in fields]:
-        raise InputError("\n".join(f"{file}: {_unknown_key(key, fields, others, prog)}" for key in strange))
+    if strange := [key for key in settings if key not in config_class.model_fields]:
+        raise InputError("\n".join(f"{file}: {options.unknown_key(key)}" for key in strange))
     try:
         return config_class(**settings | given)
     except ValidationError as error:
@@ -167,70 +167,70 @@ def _refuse_repeats(config_class: type[Config], args: Sequence[str], positional:
             raise InputError(f"{option_name(field)} was given {names[option_name(field)]} times; give it once")
 
 
-def _unknown_message(
-    config_class: type[Config],
-    unknown: Sequence[str],
-    positional: Mapping[str, str],
-    others: Mapping[str, Sequence[str]],
-    prog: str,
-) -> str:
-    """A line for each option that is not known, or for the first word that belongs to none."""
-    fields = [field for field in config_class.model_fields if field not in positional]
-    options = dict.fromkeys(arg.partition("=")[0] for arg in unknown if arg.startswith("-"))
-    if not options:
-        return f"unexpected argument {unknown[0]!r}{_instead_of_word(unknown[0], fields)}"
-    return "\n".join(_unknown_option(name, fields, positional, others, prog) for name in options)
+@dataclass(frozen=True)
+class _Options:
+    """The options of a command, for messages about words that are none of them. `others` as in `parse_options`."""
 
+    config_class: type[Config]
+    prog: str
+    positional: Mapping[str, str]
+    others: Mapping[str, Sequence[str]]
 
-def _unknown_option(
-    name: str,
-    fields: Sequence[str],
-    positional: Mapping[str, str],
-    others: Mapping[str, Sequence[str]],
-    prog: str,
-) -> str:
-    key = name.lstrip("-").replace("-", "_")
-    ours = look_up(key)
-    for field in (key, *(ours.fields if ours else ())):
-        if field in positional:
-            return f"unknown option {name}; write {positional[field]} without it"
-    return f"unknown option {name}; {_suggestion(key, fields, others, prog)}"
+    @property
+    def fields(self) -> list[str]:
+        return [field for field in self.config_class.model_fields if field not in self.positional]
 
+    def unknown_words(self, unknown: Sequence[str]) -> str:
+        """A line for each option that is not known, or for the first word that belongs to none."""
+        options = dict.fromkeys(arg.partition("=")[0] for arg in unknown if arg.startswith("-"))
+        if not options:
+            return f"unexpected argument {unknown[0]!r}{self._instead_of_word(unknown[0])}"
+        return "\n".join(f"unknown option {name}; {self._instead_of_option(name)}" for name in options)
 
-def _instead_of_word(word: str, fields: Sequence[str]) -> str:
-    """What to write in place of a word that is no option, such as verl's `data.train_files=FILE`."""
-    name, equals, value = word.partition("=")
-    key = name.lstrip("+").replace("-", "_")
-    if not equals:
-        return f"; posttrain run {word} runs a recipe" if word.endswith((".yaml", ".yml")) else ""
-    field = key if key in fields else meant(key, fields)
-    if field is None:
-        return ""
-    return f"; write {option_name(field)} {value}" if field in fields else f"; {field}"
+    def unknown_key(self, key: str) -> str:
+        """The same of a key in a file, where `--batch-size` is `batch_size`."""
+        words = self._suggestion(key, list(self.config_class.model_fields))
+        words = words.replace("--help lists", f"{self.prog} --help lists")
+        return f"unknown key {key!r}; " + re.sub(
+            r"(?<!\S)--([a-z][a-z-]+)(?=\?)", lambda m: m[1].replace("-", "_"), words
+        )
 
+    def _instead_of_option(self, name: str) -> str:
+        key = name.lstrip("-").replace("-", "_")
+        ours = look_up(key)
+        for field in (key, *(ours.fields if ours else ())):
+            if field in self.positional:
+                return f"write {self.positional[field]} without it"
+        return self._suggestion(key, self.fields)
 
-def _suggestion(key: str, fields: Sequence[str], others: Mapping[str, Sequence[str]], prog: str) -> str:
-    """What to write in place of the option `key`: the option of this command that another trainer calls so, the
-    command that has it, what there is instead, or the option that resembles it."""
-    ours = look_up(key)
-    for field in (*(ours.fields if ours else ()), key.rpartition(".")[2]):
-        if field in fields:
-            return f"did you mean {option_name(field)}?" + (f" {ours.words}" if ours and ours.words else "")
-    if key in others:
-        return f"it is an option of {_commands(others[key])}, not of {prog}"
-    for field in ours.fields if ours else ():
-        if field in others:
-            return f"that would be {option_name(field)}, an option of {_commands(others[field])}, not of {prog}"
-    if ours is not None:
-        return ours.words
-    close = difflib.get_close_matches(key.removeprefix("no_"), fields, n=1, cutoff=ALIKE)
-    return f"did you mean {option_name(close[0])}?" if close else "--help lists the options"
+    def _instead_of_word(self, word: str) -> str:
+        """What to write in place of a word that is no option, such as verl's `data.train_files=FILE`."""
+        name, equals, value = word.partition("=")
+        key = name.lstrip("+").replace("-", "_")
+        if not equals:
+            return f"; posttrain run {word} runs a recipe" if word.endswith((".yaml", ".yml")) else ""
+        field = key if key in self.fields else meant(key, self.fields)
+        if field is None:
+            return ""
+        return f"; write {option_name(field)} {value}" if field in self.fields else f"; {field}"
 
-
-def _unknown_key(key: str, fields: Sequence[str], others: Mapping[str, Sequence[str]], prog: str) -> str:
-    """The same of a key in a file, where `--batch-size` is `batch_size`."""
-    words = _suggestion(key, fields, others, prog).replace("--help lists", f"{prog} --help lists")
-    return f"unknown key {key!r}; " + re.sub(r"(?<!\S)--([a-z][a-z-]+)(?=\?)", lambda m: m[1].replace("-", "_"), words)
+    def _suggestion(self, key: str, fields: Sequence[str]) -> str:
+        """What to write in place of the option `key`: the option of this command that another trainer calls so, the
+        command that has it, what there is instead, or the option that resembles it."""
+        ours, others = look_up(key), self.others
+        for field in (*(ours.fields if ours else ()), key.rpartition(".")[2]):
+            if field in fields:
+                return f"did you mean {option_name(field)}?" + (f" {ours.words}" if ours and ours.words else "")
+        if key in others:
+            return f"it is an option of {_commands(others[key])}, not of {self.prog}"
+        for field in ours.fields if ours else ():
+            if field in others:
+                owners = _commands(others[field])
+                return f"that would be {option_name(field)}, an option of {owners}, not of {self.prog}"
+        if ours is not None:
+            return ours.words
+        close = difflib.get_close_matches(key.removeprefix("no_"), fields, n=1, cutoff=ALIKE)
+        return f"did you mean {option_name(close[0])}?" if close else "--help lists the options"
 
 
 def _commands(names: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ The command line, recipes and Python share these classes; nothing here imports t
 """
 
 from posttrain.config.base import Config, as_tuple, read_columns
-from posttrain.config.distill import DistillConfig
 from posttrain.config.evaluation import (
     ChatConfig,
     CheckDataConfig,
@@ -18,32 +17,4 @@ from posttrain.config.recipe import AverageConfig, HeldOut, ModelShape, Recipe, 
 from posttrain.config.reward_model import AdversarialConfig, RewardModelConfig
 from posttrain.config.rl import RlConfig
 from posttrain.config.sampling import ReviseConfig, SampleConfig, SourceConfig
-from posttrain.config.training import SftConfig, TrainConfig
-
-__all__ = [
-    "AdversarialConfig",
-    "AverageConfig",
-    "ChatConfig",
-    "CheckDataConfig",
-    "CompareConfig",
-    "Config",
-    "DistillConfig",
-    "DpoConfig",
-    "EvalConfig",
-    "HeldOut",
-    "ModelShape",
-    "OnlineDpoConfig",
-    "Recipe",
-    "ReportConfig",
-    "ReviseConfig",
-    "RewardModelConfig",
-    "RlConfig",
-    "RunConfig",
-    "SampleConfig",
-    "ScoreConfig",
-    "SftConfig",
-    "SourceConfig",
-    "TrainConfig",
-    "as_tuple",
-    "read_columns",
-]
+from posttrain.config.training import DistillConfig, SftConfig, TrainConfig

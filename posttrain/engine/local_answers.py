@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from posttrain.engine.base import Request
 from posttrain.engine.endpoint import EndpointError, Question, Reply
-from posttrain.engine.open import open_engine
+from posttrain.engine.open import Slots, open_engine
 from posttrain.models import load_model
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class LocalAnswers:
     def __init__(self, model: str, sampling: Sampling, slots: int = 32) -> None:
         self._lm = load_model(model)
         self._sampling = sampling
-        self._engine = open_engine(self._lm, slots)
+        self._engine = open_engine(Slots(slots), self._lm)
 
     async def answers(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
         requests: list[Request] = []

@@ -6,19 +6,35 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import cast
+
+import numpy as np
 
 from posttrain.chat.template_date import KEY as TEMPLATE_DATE
 from posttrain.chat.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE
-from posttrain.evals.contrasts import contrast, kept_from, leads, transform_of
-from posttrain.evals.settings import grouped, setting_difference
-from posttrain.runs.comparison import Apart, Comparison, Contrast, Spent, StageResult, label, root_of
-from posttrain.runs.log import write_atomic
+from posttrain.config.evaluation import RETENTION_SUITE
+from posttrain.evals.settings import grouped, setting_difference, value_difference
+from posttrain.runs.comparison import (
+    Apart,
+    Comparison,
+    Contrast,
+    Lead,
+    Section,
+    Spent,
+    StageResult,
+    label,
+    root_of,
+    sections,
+)
+from posttrain.runs.log import make_folder, write_atomic
 from posttrain.runs.reader import Run
-from posttrain.runs.records import Cost, Evaluation
-from posttrain.stats import estimate
+from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation
+from posttrain.stats import Transform, difference, estimate
 from posttrain.types import InputError
 
 Suites = Mapping[str, Evaluation]
+Named = tuple[str, Evaluation]
+"""A run's name and its evaluation of one suite."""
 
 
 def compare(
@@ -75,10 +91,7 @@ def compare(
             for name, (parent, folder) in others.items()
         }
         comparison["total"] = _cost([*runs.values(), *(folder for _, folder in others.values())])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from error
+    make_folder(out)
     write_atomic(out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return comparison
 
@@ -167,3 +180,68 @@ def _notes(pairs: Sequence[tuple[str, str]], found: Mapping[str, Suites], apart:
                 if value in b.values and (why := kept_from(value, a, b))
             ]
     return notes
+
+
+# -- contrasts ---------------------------------------------------------------------------------------------------------
+
+
+def contrast(of: Named, against: Named, value: str, comparisons: int = 1) -> Contrast | None:
+    """The difference in one value of a suite; None where they cannot be subtracted or have scored no task in common.
+    `comparisons` as in `paired_bootstrap`."""
+    (name, a), (other, b) = of, against
+    theirs = b.values.get(value, {})
+    paired = [(v, w) for t, v in a.values.get(value, {}).items() if v is not None and (w := theirs.get(t)) is not None]
+    if not paired or kept_from(value, a, b):
+        return None
+    key = a.name(value)
+    shown = difference([v for v, _ in paired], [w for _, w in paired], transform_of(key), comparisons)
+    return cast(Contrast, {"of": name, "against": other, "evaluation": key, **shown})
+
+
+def kept_from(value: str, a: Evaluation, b: Evaluation) -> str | None:
+    """Why this value of two evaluations that were otherwise made alike cannot be subtracted."""
+    if value == TEXT_NLL and a.values[value].keys() != b.values[value].keys():
+        return f"windows ({len(a.values[value])} and {len(b.values[value])})"
+    return value_difference(value, a.settings, b.settings)
+
+
+def transform_of(key: str) -> Transform | None:
+    """Perplexity is exp of the mean negative log-likelihood over the windows of the text."""
+    return np.exp if key == PERPLEXITY else None
+
+
+def leads(comparison: Comparison, found: Mapping[str, Suites]) -> dict[str, Lead]:
+    """The highest stage of every suite that has a headline and whose evaluations can all be compared.
+
+    With K stages there are K - 1 differences to the highest. To call a stage best that is not, it must be separated
+    from the truly best one, which each of the K - 1 others is with a probability of at most 2.5%/(K - 1): together at
+    most 2.5%, and at most 5% where several are equally good."""
+    return {
+        part.suite: lead
+        for part in sections(comparison)
+        if part.headline and part.suite != RETENTION_SUITE and not part.apart
+        if (lead := _lead(part, part.headline, found)) is not None
+    }
+
+
+def _lead(part: Section, headline: str, found: Mapping[str, Suites]) -> Lead | None:
+    stages, order = part.comparison["stages"], part.ranked
+    if not order:
+        return None
+    suites = {name: found[name][part.suite] for name in order}
+    comparisons = max(len(order) - 1, 1)
+
+    def minus(of: str, against: str) -> Contrast | None:
+        value = headline.rpartition("/")[2]
+        return contrast((of, suites[of]), (against, suites[against]), value, comparisons)
+
+    lead: Lead = {
+        "of": order[0],
+        "comparisons": comparisons,
+        "others": [c for name in order[1:] if (c := minus(order[0], name)) is not None],
+    }
+    trained = next((name for name in order if stages[name]["parent"] is not None), None)
+    start = root_of(stages, trained) if trained is not None else None
+    if trained is not None and start in suites and (gain := minus(trained, start)) is not None:
+        lead["gain"] = gain
+    return lead

@@ -14,7 +14,7 @@ from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Node
 from posttrain.chat import ChatFormat
 from posttrain.chat.template_date import dated, fixed_date, template_date
-from posttrain.config import EvalConfig
+from posttrain.config import EvalConfig, HeldOut
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.engine.base import Engine
@@ -44,7 +44,7 @@ from posttrain.rollout import (
     score,
 )
 from posttrain.runs.comparison import label
-from posttrain.runs.log import refuse_links
+from posttrain.runs.log import make_folder, refuse_links
 from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation, is_graded
 from posttrain.runs.table import Table
 from posttrain.stats import Estimate, estimate, pass_at_k
@@ -73,26 +73,22 @@ def run_eval(config: EvalConfig) -> SuiteResult:
     """`posttrain eval`: evaluate a model and write `OUT/evaluations/NAME.json[l]`."""
     check_free(config)
     with fixed_date(template_date()):
-        lm, result, settings = _eval_retention(config) if config.suite == "retention" else _eval_tasks(config)
+        lm, result = _eval_retention(config) if config.suite == "retention" else _eval_tasks(config)
     if config.out is not None:
-        write_suite(config.out, config.file, lm, result, settings)
+        write_suite(config.out, config.file, lm, result)
     return result
 
 
-def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
-    """The model, its results and what they depend on."""
+def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult]:
     lm = _loaded(config)
     _make_folder(config)
-    result = evaluate_retention(
-        open_engine(lm, config.max_concurrent), lm, title=f"retention {short_path(config.model)}"
-    )
+    result = evaluate_retention(open_engine(config, lm), lm, title=f"retention {short_path(config.model)}")
     settings = config.model_dump(mode="json", include={"suite", "model", "raw", "chat_template"}) | result.settings
-    settings = dated(settings, lm.chat.writes_date)
-    return lm, replace(result, settings=settings), settings
+    return lm, replace(result, settings=dated(settings, lm.chat.writes_date))
 
 
-def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[str, Any]]:
-    """The model, its results and what they depend on. Raises RunFailed where no answer could be scored."""
+def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult]:
+    """Raises RunFailed where no answer could be scored."""
     assert config.data is not None
     tasks = load_tasks(config.data, config.columns)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
@@ -100,10 +96,10 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         lm = _loaded(config)
         settings = task_settings(tasks, scorer, sampling, samples=config.samples, raw=config.raw)
-        tasks, left_out = fitting_tasks(lm, tasks, config.max_new_tokens, config.data, config.strict)
+        tasks, left_out = fitting_tasks(lm, tasks, config)
         _make_folder(config)
         settings = dated(settings, lm.chat.writes_date, scorer.writes_date)
-        engine, title = open_engine(lm, config.max_concurrent), f"eval {short_path(config.model)}"
+        engine, title = open_engine(config, lm), f"eval {short_path(config.model)}"
         result = evaluate_tasks(
             engine, lm.chat, lm.flops, tasks, scorer, config.samples, sampling, config.seed, title=title
         )
@@ -113,17 +109,17 @@ def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult, dict[st
         print(f"unscored         {len(failed)} of {of}: {printable(failed[0])}")
     if all(s["score"] is None for row in result.rows for s in row["samples"]):
         raise RunFailed(f"no answer could be scored: {(failed or ['no reward applied'])[0]}")
-    settings = config.model_dump(mode="json") | settings | {"left_out": left_out}
-    return lm, replace(result, settings=settings), settings
+    return lm, replace(result, settings=config.model_dump(mode="json") | settings | {"left_out": left_out})
 
 
 def fitting_tasks(
-    lm: LanguageModel, tasks: Sequence[Task], new_tokens: int, source: str, strict: bool, quiet: bool = False
+    lm: LanguageModel, tasks: Sequence[Task], config: EvalConfig | HeldOut, quiet: bool = False
 ) -> tuple[list[Task], int]:
     """The tasks whose prompt leaves the model room for an answer, and how many do not and are left out, which is told
     unless `quiet`. Raises InputError where none does, and with `strict` where one does not."""
-    fitted = fit_tasks(lm.chat, tasks, lm.context, new_tokens, source)
-    kept = fitted.checked(source, strict)
+    assert config.data is not None
+    fitted = fit_tasks(lm.chat, tasks, lm.context, config.max_new_tokens, config.data)
+    kept = fitted.checked(config.data, config.strict)
     if fitted.left_out and not quiet:
         warn(fitted.told())
     return kept, len(fitted.left_out)
@@ -147,13 +143,9 @@ def _loaded(config: EvalConfig) -> LanguageModel:
 
 def _make_folder(config: EvalConfig) -> None:
     """Make the folder once the input is known to be good, and before the work."""
-    if config.out is None:
-        return
-    refuse_links(config.out / "evaluations")
-    try:
-        (config.out / "evaluations").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {config.out}: cannot be made ({error.strerror}); choose another folder") from error
+    if config.out is not None:
+        refuse_links(config.out / "evaluations")
+        make_folder(config.out, "evaluations")
 
 
 def print_result(result: SuiteResult) -> None:
@@ -300,8 +292,8 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
     return [share_prefix([Branch.of(w, (False,) + (True,) * (WINDOW - 1), 0.0)]) for w in windows]
 
 
-def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult, settings: dict[str, Any]) -> None:
-    """`RUN/evaluations/SUITE.jsonl` (a line a task) and, last, `SUITE.json` (what it was and what it cost)."""
-    settings = settings | {"template_hash": lm.chat.template.hash}
+def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult) -> None:
+    """See `Evaluation.write`."""
+    settings = result.settings | {"template_hash": lm.chat.template.hash}
     evaluation = Evaluation(suite, Table(result.rows), lm.name, weights_hash(lm.source), settings)
     evaluation.write(run, Cost(seconds=result.seconds, tokens=result.tokens, flops=result.flops))

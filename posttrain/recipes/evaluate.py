@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Evaluator:
                 )
 
     def evaluate(self, name: str, model: str) -> None:
-        from posttrain.engine.open import open_engine
+        from posttrain.engine.open import Slots, open_engine
         from posttrain.evals.kl import kl_of_answers
         from posttrain.evals.run import evaluate_retention, evaluate_tasks, fitting_tasks, write_suite
         from posttrain.models import load_model, weights_hash
@@ -85,33 +86,24 @@ class Evaluator:
         trusted = self.recipe.trust_remote_code
         template = self.recipe.chat_template if name == START else None
         lm = load_model(model, trust_remote_code=trusted, chat_template=template)
-        engine = open_engine(lm)
+        engine = open_engine(Slots(), lm)
         writes_date = lm.chat.writes_date, self.scorer.writes_date
         if MAIN_SUITE in todo:
             kl = None
             if name != START and settings.samples > 0 and settings.temperature > 0:
                 kl = partial(kl_of_answers, lm, load_model(self.recipe.model, trust_remote_code=trusted))
             start = Path(model_folder(self.recipe.model))
-            source, new_tokens, again = settings.data, settings.max_new_tokens, name != START
-            tasks, left_out = fitting_tasks(lm, self.tasks, new_tokens, source, settings.strict, quiet=again)
+            tasks, left_out = fitting_tasks(lm, self.tasks, settings, quiet=name != START)
+            samples, seed, title = settings.samples, settings.seed, f"evaluate {name}"
             result = evaluate_tasks(
-                engine,
-                lm.chat,
-                lm.flops,
-                tasks,
-                self.scorer,
-                settings.samples,
-                self.sampling,
-                settings.seed,
-                kl,
-                title=f"evaluate {name}",
+                engine, lm.chat, lm.flops, tasks, self.scorer, samples, self.sampling, seed, kl, title
             )
             told = self.settings | {"reference": weights_hash(start), "left_out": left_out, "chat_template": template}
-            write_suite(folder, MAIN_SUITE, lm, result, dated(told, *writes_date))
+            write_suite(folder, MAIN_SUITE, lm, replace(result, settings=dated(told, *writes_date)))
         if RETENTION_SUITE in todo:
             result = evaluate_retention(engine, lm, title=f"retention {name}")
             told = {"raw": False, "chat_template": template} | result.settings
-            write_suite(folder, RETENTION_SUITE, lm, result, dated(told, lm.chat.writes_date))
+            write_suite(folder, RETENTION_SUITE, lm, replace(result, settings=dated(told, lm.chat.writes_date)))
 
     def close(self) -> None:
         self.scorer.close()

@@ -6,7 +6,8 @@ What a recipe writes is no such path: `--out`, and the caches of endpoints and j
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,13 +33,14 @@ def placed(recipe: Recipe, text: RecipeText) -> Recipe:
     A setting that `--set` gives is looked for in the current directory first. Shipped recipes name no files."""
     if text.folder is None:
         return recipe
-    paths = _Paths(os.path.join(text.folder, "") if text.folder.name or text.folder.is_absolute() else "")
+    folder = os.path.join(text.folder, "") if text.folder.name or text.folder.is_absolute() else ""
+    paths = _Paths(folder, recipe.stages)
 
     def moved(place: tuple[str, ...], settings: Mapping[str, Any]) -> dict[str, Any]:
-        given = {key: value for key, value in settings.items() if key in KINDS and value is not None}
         return {
-            key: KINDS[key](replace(paths, here_first=isinstance(text.lines.get((*place, key)), str)), value, recipe)
-            for key, value in given.items()
+            key: KINDS[key](replace(paths, here_first=isinstance(text.lines.get((*place, key)), str)), value)
+            for key, value in settings.items()
+            if key in KINDS and value is not None
         }
 
     changes = moved((), {"model": recipe.model})
@@ -60,10 +62,52 @@ class _Paths:
     directory. `elsewhere` collects what was found in the current directory alone."""
 
     folder: str
+    stages: Collection[str]
     elsewhere: list[str] = field(default_factory=list)
     here_first: bool = False
 
-    def path(self, name: str, exists: Callable[[str], bool] = os.path.exists) -> str:
+    def data(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.data(part) for part in value]
+        if not isinstance(value, str) or value.partition("*")[0] in self.stages or is_builtin(value):
+            return value
+        with suppress(InputError):  # whoever reads it tells what is wrong
+            return with_names(value, "" if self.here_first else self.folder, self._path)
+        return value
+
+    def rewards(self, value: Any) -> Any:
+        entries = as_tuple(value)
+        return type(entries)(map(self.reward, entries)) if isinstance(entries, list | tuple) else value
+
+    def reward(self, entry: Any) -> Any:
+        """The entry as it is where nothing in it moves, so that its text stays the one that was written."""
+        if not isinstance(entry, str):
+            return entry
+        with suppress(InputError):  # as above
+            expression, weight = parse_entry(entry)
+            moved = self._expression(expression)
+            return entry if moved == expression else written(moved) + ("" if weight == "1" else f"={weight}")
+        return entry
+
+    def environment(self, value: Any) -> Any:
+        """Arguments by place are files or other texts, or classes of a file."""
+        with suppress(InputError, TypeError):
+            given = parse_call(value, "environment")
+            arguments = tuple(replace(part, target=self._target(part.target, self.file)) for part in given.arguments)
+            options = {name: self.file(option) for name, option in given.options.items()}
+            target = self._target(given.target, lambda name: name)
+            moved = replace(given, target=target, arguments=arguments, options=options)
+            return value if moved == given else written(moved)
+        return value
+
+    def model(self, value: Any) -> Any:
+        named = not isinstance(value, str) or value in (*self.stages, START, TINY, SMOLLM2)
+        return value if named else self._path(value, os.path.isdir)
+
+    def file(self, value: Any) -> Any:
+        return self._path(value, os.path.isfile) if isinstance(value, str) else value
+
+    def _path(self, name: str, exists: Callable[[str], bool] = os.path.exists) -> str:
         at_home = os.path.expanduser(name)
         if at_home != name and exists(at_home):
             return at_home
@@ -76,99 +120,38 @@ class _Paths:
             self.elsewhere.append(name)
         return name
 
-    def file(self, name: str) -> str:
-        return self.path(name, os.path.isfile)
-
-    def model(self, name: str) -> str:
-        return name if name in (TINY, SMOLLM2) else self.path(name, os.path.isdir)
-
-    def expression(self, given: Expression) -> Expression:
+    def _expression(self, given: Expression) -> Expression:
         """A reward with the files of functions, the folders of models and the files that options name."""
         builtin = BUILTINS.get(given.target)
         target, arguments, options = given.target, given.arguments, dict(given.options)
         if builtin is not None and builtin.models:
-            arguments = tuple(replace(part, target=self.model(part.target)) for part in arguments)
+            arguments = tuple(replace(part, target=self._folder(part.target)) for part in arguments)
         else:
-            arguments = tuple(map(self.expression, arguments))
-            target = target if builtin is not None else self.target(target)
+            arguments = tuple(map(self._expression, arguments))
+            target = target if builtin is not None else self._target(target, self._folder)
         judge = given.target in JUDGES
         for name, value in given.options.items():
             if isinstance(value, str) and not (judge and name in WRITTEN):
-                options[name] = self.model(value) if judge and name == "model" else self.file(value)
+                options[name] = self._folder(value) if judge and name == "model" else self.file(value)
         return replace(given, target=target, arguments=arguments, options=options)
 
-    def target(self, name: str) -> str:
-        """`file.py:function`, a folder, or the name of something else, which stays."""
+    def _folder(self, name: str) -> str:
+        return name if name in (TINY, SMOLLM2) else self._path(name, os.path.isdir)
+
+    def _target(self, name: str, plain: Callable[[str], str]) -> str:
+        """`file.py:function`, the name of something else, which stays, or without a colon what is `plain`."""
         file, colon, function = name.rpartition(":")
         if not colon:
-            return self.model(name)
+            return plain(name)
         return f"{self.file(file)}:{function}" if file.endswith(".py") else name
 
-    def environment(self, given: Expression) -> Expression:
-        """Arguments by place are files or other texts, or classes of a file."""
-        arguments = tuple(
-            replace(part, target=self.target(part.target) if ":" in part.target else self.file(part.target))
-            for part in given.arguments
-        )
-        options = {name: self.file(value) if isinstance(value, str) else value for name, value in given.options.items()}
-        target = self.target(given.target) if ":" in given.target else given.target
-        return replace(given, target=target, arguments=arguments, options=options)
 
-
-def _data(paths: _Paths, value: Any, recipe: Recipe) -> Any:
-    if isinstance(value, list):
-        return [_data(paths, part, recipe) for part in value]
-    if not isinstance(value, str) or value.partition("*")[0] in recipe.stages or is_builtin(value):
-        return value
-    try:
-        return with_names(value, "" if paths.here_first else paths.folder, paths.path)
-    except InputError:
-        return value  # whoever reads it tells what is wrong
-
-
-def _rewards(paths: _Paths, value: Any, recipe: Recipe) -> Any:
-    entries = as_tuple(value)
-    if not isinstance(entries, list | tuple):
-        return value
-    return type(entries)(_reward(paths, entry, recipe) for entry in entries)
-
-
-def _reward(paths: _Paths, entry: Any, recipe: Recipe) -> Any:
-    """The entry as it is where nothing in it moves, so that its text stays the one that was written."""
-    if not isinstance(entry, str):
-        return entry
-    try:
-        expression, weight = parse_entry(entry)
-    except InputError:
-        return entry
-    moved = paths.expression(expression)
-    return entry if moved == expression else written(moved) + ("" if weight == "1" else f"={weight}")
-
-
-def _environment(paths: _Paths, value: Any, recipe: Recipe) -> Any:
-    try:
-        expression = parse_call(value, "environment")
-    except (InputError, TypeError):
-        return value
-    moved = paths.environment(expression)
-    return value if moved == expression else written(moved)
-
-
-def _model(paths: _Paths, value: Any, recipe: Recipe) -> Any:
-    named = not isinstance(value, str) or value in recipe.stages or value == START
-    return value if named else paths.model(value)
-
-
-def _file(paths: _Paths, value: Any, recipe: Recipe) -> Any:
-    return paths.file(value) if isinstance(value, str) else value
-
-
-KINDS: Mapping[str, Callable[[_Paths, Any, Recipe], Any]] = {
-    **dict.fromkeys(("data", "eval_data", "ptx_data"), _data),
-    **dict.fromkeys(("replay", "principles", "chat_template"), _file),
-    **dict.fromkeys(("model", *OTHER_MODELS), _model),
-    "reward": _rewards,
-    "gold": _reward,
-    "env": _environment,
+KINDS: Mapping[str, Callable[[_Paths, Any], Any]] = {
+    **dict.fromkeys(("data", "eval_data", "ptx_data"), _Paths.data),
+    **dict.fromkeys(("replay", "principles", "chat_template"), _Paths.file),
+    **dict.fromkeys(("model", *OTHER_MODELS), _Paths.model),
+    "reward": _Paths.rewards,
+    "gold": _Paths.reward,
+    "env": _Paths.environment,
 }
 """How the settings that name files are read."""

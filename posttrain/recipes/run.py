@@ -23,7 +23,7 @@ from posttrain.recipes.load import RecipeFaults, load_recipe
 from posttrain.recipes.paths import KINDS
 from posttrain.recipes.stages import START, StageSpec
 from posttrain.runs.config import UNTIL_FINISHED
-from posttrain.runs.log import LINEAGE, refuse_links, write_atomic
+from posttrain.runs.log import LINEAGE, make_folder, refuse_links, write_atomic
 from posttrain.runs.reader import Run
 from posttrain.runs.records import Cost, read_suite
 from posttrain.types import InputError
@@ -125,10 +125,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: not empty and not a pipeline; choose another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from error
+    make_folder(out)
     write_atomic(file, _text(recipe))
 
 

@@ -13,12 +13,11 @@ import yaml
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report import charts
 from posttrain.report.opening import comparison_opening
-from posttrain.report.run_opening import run_opening
-from posttrain.report.run_view import MAIN_CURVES, RunView
+from posttrain.report.run_view import MAIN_CURVES, RunView, run_opening
 from posttrain.report.sentence import winner
 from posttrain.report.tables import cost_table, result_table
 from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict
-from posttrain.runs.comparison import Comparison, Contrast, Section, read_comparison, root_of, run_folders, sections
+from posttrain.runs.comparison import Contrast, Section, read_comparison, root_of, run_folders, sections
 from posttrain.runs.reader import Run, read_text
 from posttrain.runs.records import PERPLEXITY
 from posttrain.types import InputError
@@ -42,7 +41,7 @@ def comparison_view(folder: Path) -> dict[str, Any]:
         "caveats": [*caveats(comparison), *(not_evaluated(comparison) if evaluated else ())],
         "costs": cost_table(comparison),
         "others": bool(comparison.get("others")),
-        "sections": [_section_view(comparison, part, runs) for part in sections(comparison)],
+        "sections": [_section_view(part, runs) for part in sections(comparison)],
         "runs": runs,
         "trained": [(run.name, run_opening(run), run.curves(MAIN_CURVES)) for run in runs if run.metrics],
     }
@@ -56,37 +55,33 @@ def _description(recipe: Path) -> str:
     return str(found.get("description", "")) if isinstance(found, dict) else ""
 
 
-def _section_view(comparison: Comparison, part: Section, runs: list[RunView]) -> dict[str, Any]:
-    contrasts = [c for c in comparison["contrasts"] if part.holds(c)]
-    main, best = part.headline, winner(comparison, part)
+def _section_view(part: Section, runs: list[RunView]) -> dict[str, Any]:
+    contrasts = [c for c in part.comparison["contrasts"] if part.holds(c)]
+    main, best = part.headline, winner(part)
     return {
         "title": part.title,
         "retention": part.suite == RETENTION_SUITE,
-        "table": result_table(comparison, part),
+        "table": result_table(part),
         "headline": part.label_of_suite(main) if main else "",
         "best": best,
-        "contested": main is not None
-        and part.suite in comparison.get("leads", {})
-        and best is None
-        and len(part.stages) > 1,
-        "by_stage": _stage_forest(comparison, part, main, best) if main else None,
+        "contested": main is not None and part.lead is not None and best is None and len(part.stages) > 1,
+        "by_stage": _stage_forest(part, best) if main else None,
         "differences": _forest(
             [(f"{c['of']} − {c['against']}", c) for c in contrasts if c["evaluation"] == main], part
         ),
-        "against_start": _forest(_kept(comparison, contrasts, part), part),
+        "against_start": _forest(_kept(contrasts, part), part),
         "contrasts": [_contrast_row(c, part) for c in contrasts],
         "samples": [] if part.suite == RETENTION_SUITE else _samples(part, runs),
     }
 
 
-def _stage_forest(comparison: Comparison, part: Section, main: str, best: str | None) -> charts.Forest | None:
-    rows = []
+def _stage_forest(part: Section, best: str | None) -> charts.Forest | None:
+    rows, share = [], part.headline in part.shares
+    scale = 100 if share else 1
     for stage in part.stages:
-        e = comparison["stages"][stage]["evaluations"].get(main)
+        e = part.estimate(stage)
         if e is not None and e["value"] is not None and e["low"] is not None and e["high"] is not None:
-            scale = 100 if main in part.shares else 1
-            words = format_estimate(e, main in part.shares)
-            rows.append((stage, e["value"] * scale, e["low"] * scale, e["high"] * scale, words))
+            rows.append((stage, e["value"] * scale, e["low"] * scale, e["high"] * scale, format_estimate(e, share)))
     return charts.forest(rows, differences=False, best=best)
 
 
@@ -102,14 +97,14 @@ def _forest(contrasts: list[tuple[str, Contrast]], part: Section) -> charts.Fore
     return charts.forest(rows, differences=True)
 
 
-def _kept(comparison: Comparison, contrasts: list[Contrast], part: Section) -> list[tuple[str, Contrast]]:
+def _kept(contrasts: list[Contrast], part: Section) -> list[tuple[str, Contrast]]:
     """Retention of every stage against its start, in points; perplexity has another unit and is in the table alone."""
     return [
         (f"{c['of']}: {part.label(c['evaluation'])}", c)
         for c in contrasts
         if part.suite == RETENTION_SUITE
         and c["evaluation"] != PERPLEXITY
-        and c["against"] == root_of(comparison["stages"], c["of"])
+        and c["against"] == root_of(part.comparison["stages"], c["of"])
     ]
 
 

@@ -12,8 +12,7 @@ from markupsafe import Markup, escape
 
 from posttrain.report import charts
 from posttrain.report.comparison_view import comparison_view
-from posttrain.report.run_opening import run_opening
-from posttrain.report.run_view import MAIN_CURVES, RunView
+from posttrain.report.run_view import MAIN_CURVES, RunView, run_opening
 from posttrain.runs.comparison import label
 from posttrain.runs.log import write_atomic
 from posttrain.runs.reader import Run

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report.sentence import MAY_BE_CHANCE, Sentence, highest_trained, value_of, winner
 from posttrain.report.words import format_difference, is_loss, verdict
-from posttrain.runs.comparison import Comparison, Contrast, Lead, Section, Spent, ranked, root_of, sections
+from posttrain.runs.comparison import Comparison, Contrast, Lead, Section, Spent, root_of, sections
 from posttrain.runs.records import Cost
 from posttrain.wording import format_estimate, format_interval, format_quantity
 
@@ -44,16 +44,15 @@ def comparison_opening(comparison: Comparison) -> Opening:
     if part.apart:
         sentence = "No run can be called best: their evaluations were not made alike, so a difference says nothing."
         return Opening(sentence, (total,))
-    lead = comparison.get("leads", {}).get(part.suite)
+    lead = part.lead
     if lead is None:
         sentence = "Which stage is best was not worked out: compare.json holds no lead. Run the comparison again."
         return Opening(sentence, (total,))
-    trained = highest_trained(comparison, part)
-    warnings, reassurance = _forgetting(comparison, trained)
+    warnings, reassurance = _forgetting(comparison, highest_trained(part))
     return Opening(
-        Sentence(comparison, part, lead).text(),
-        _numbers(comparison, part, lead, trained),
-        (*warnings, *_other_suites(comparison, part, others)),
+        Sentence(part, lead).text(),
+        _numbers(part, lead),
+        (*warnings, *_other_suites(part, others)),
         reassurance,
         _note(lead),
     )
@@ -62,34 +61,30 @@ def comparison_opening(comparison: Comparison) -> Opening:
 # -- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def _numbers(comparison: Comparison, part: Section, lead: Lead, trained: str | None) -> tuple[Number, ...]:
-    shown = trained or lead["of"]
-    assert part.headline is not None
-    e = comparison["stages"][shown]["evaluations"][part.headline]
-    share = part.headline in part.shares
-    name = part.label_of_suite(part.headline)
-    best = winner(comparison, part) == shown
+def _numbers(part: Section, lead: Lead) -> tuple[Number, ...]:
+    shown = highest_trained(part) or lead["of"]
+    e = part.estimate(shown)
+    assert part.headline is not None and e is not None
+    interval = format_interval(e["low"], e["high"], part.headline in part.shares)
+    best = winner(part) == shown
     kind = "Best" if best else "Highest" if shown == lead["of"] else "Highest trained"
-    if len(ranked(comparison["stages"], part.headline)) == 1:
+    if len(part.ranked) == 1:
         kind = "Score"
-    score = Number(
-        f"{kind}: {shown}",
-        value_of(comparison, part, shown),
-        f"{name} {format_interval(e['low'], e['high'], share)}" + ("" if best or kind == "Score" else ", no winner"),
-    )
-    return score, _gain(comparison, part, lead, shown), _cost(comparison, shown)
+    note = f"{part.label_of_suite(part.headline)} {interval}" + ("" if best or kind == "Score" else ", no winner")
+    score = Number(f"{kind}: {shown}", value_of(part, shown), note)
+    return score, _gain(part, lead, shown), _cost(part.comparison, shown)
 
 
-def _gain(comparison: Comparison, part: Section, lead: Lead, shown: str) -> Number:
+def _gain(part: Section, lead: Lead, shown: str) -> Number:
     gain = lead.get("gain")
     if gain is None:
-        start = root_of(comparison["stages"], shown)
+        start = root_of(part.comparison["stages"], shown)
         return Number(
             "Gain over its start", "–", "its start is not here" if start == shown else f"{start} not measured"
         )
     value, _, interval = format_difference(gain, part.headline in part.shares).partition(" [")
     said = f", {MAY_BE_CHANCE}" if verdict(gain) == "none" else ""
-    start = f"from {value_of(comparison, part, gain['against'])}"
+    start = f"from {value_of(part, gain['against'])}"
     return Number(f"Gain over {gain['against']}", value, f"[{interval}{said}, {start}")
 
 
@@ -143,7 +138,7 @@ def _forgetting(comparison: Comparison, shown: str | None) -> tuple[list[str], s
             if part.suite == RETENTION_SUITE and part.holds(c) and c["against"] == start:
                 measured.setdefault(c["of"], []).append(c)
                 if is_loss(c):
-                    losses.setdefault(c["of"], []).append(_lost(comparison, part, c))
+                    losses.setdefault(c["of"], []).append(_lost(part, c))
     if shown in losses:
         also = [f"{name} lost {'; '.join(lost)}" for name, lost in losses.items() if name != shown]
         of_shown = f"{shown} lost some of what it was not trained on: {'; '.join(losses[shown])}"
@@ -157,19 +152,19 @@ def _forgetting(comparison: Comparison, shown: str | None) -> tuple[list[str], s
     return [], f"No forgetting of {shown} is shown by the retention suite."
 
 
-def _lost(comparison: Comparison, part: Section, c: Contrast) -> str:
+def _lost(part: Section, c: Contrast) -> str:
     share = c["evaluation"] in part.shares
     unit = "%" if share else ""
-    values = [comparison["stages"][s]["evaluations"].get(c["evaluation"]) for s in (c["against"], c["of"])]
+    values = [part.comparison["stages"][s]["evaluations"].get(c["evaluation"]) for s in (c["against"], c["of"])]
     before, after = (format_estimate(e, share).partition(" ")[0] for e in values)
     return f"{part.label(c['evaluation'])} {before}{unit} → {after}{unit} ({format_difference(c, share)})"
 
 
-def _other_suites(comparison: Comparison, first: Section, others: list[Section]) -> Iterator[str]:
+def _other_suites(first: Section, others: list[Section]) -> Iterator[str]:
     """A word on further suites: who is best there, where the first one shows nobody to be or another one."""
-    ahead = winner(comparison, first)
+    ahead = winner(first)
     for part in others:
-        best = winner(comparison, part)
+        best = winner(part)
         if best is not None and ahead is None:
             yield f"On {part.suite} {best} is best."
         elif best is not None and best != ahead:

@@ -1,12 +1,18 @@
-"""What a page shows of a run."""
+"""What a page shows of one run, and how it opens: what was trained, from where, how far its main number moved, whether
+it stopped."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
+from posttrain.methods import METHODS
 from posttrain.report import charts
+from posttrain.report.opening import Number, Opening, cost_number
 from posttrain.runs.reader import Run
-from posttrain.wording import described
+from posttrain.runs.records import Lineage
+from posttrain.wording import described, format_number
 
 MAIN_CURVES = (
     "reward",
@@ -22,6 +28,19 @@ MAIN_CURVES = (
 )
 """What a reader looks at first, in this order: what the run is to raise or lower, then what it may do on the way."""
 NOT_CURVES = ("step",)
+MAIN_METRICS = {
+    "eval/reward": "held-out reward",
+    "eval/accuracy": "held-out accuracy",
+    "eval/loss": "held-out loss",
+    "reward": "mean reward",
+    "accuracy": "accuracy",
+    "loss": "training loss",
+}
+"""What a run is about, the first that it has: a number on held-out data before one on what was trained."""
+AS_PLANNED = "as planned"
+LONGEST_NAME = 60
+WINDOW = 0.2
+"""A training step's number is of its own rows alone, so the first and the last fifth of the steps are averaged."""
 
 
 class RunView:
@@ -59,3 +78,126 @@ def finite(value: object) -> float | None:
     except OverflowError:
         return None
     return float(value) if known else None  # type: ignore[arg-type]
+
+
+# -- how the page opens ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Move:
+    """From where to where the main number of a run went, and of which steps both are."""
+
+    name: str
+    before: float
+    after: float
+    steps: str
+
+    @property
+    def text(self) -> str:
+        return f"{_words(self.before)} → {_words(self.after)}"
+
+    @property
+    def words(self) -> str:
+        if self.before == self.after:
+            return f"{self.name} {_words(self.after)}"
+        return f"{self.name} went from {_words(self.before)} to {_words(self.after)}"
+
+
+def run_opening(run: RunView) -> Opening:
+    """The opening of a run's page."""
+    config, lineage = run.config, run.lineage
+    move = _move(run)
+    subject = _subject(run, config, lineage)
+    steps = _steps(run, config, finished=lineage is not None)
+    numbers = [Number(_capital(move.name), move.text, move.steps)] if move else []
+    if run.metrics:
+        numbers.append(Number("Steps", steps.value, steps.note))
+    if run.cost:
+        numbers.append(cost_number("Cost", run.cost))
+    return Opening(
+        _sentence(run, subject, move, steps, finished=lineage is not None), tuple(numbers), tuple(_warnings(run))
+    )
+
+
+def _sentence(run: RunView, subject: str, move: Move | None, steps: Number, *, finished: bool) -> str:
+    if not run.metrics:
+        if run.evaluations:
+            return f"{subject} was evaluated here; this folder holds no training steps."
+        return f"{subject}: finished, without training steps." if finished else f"{subject}: no training steps yet."
+    made = f"{len(run.metrics)} {'step' if len(run.metrics) == 1 else 'steps'}"
+    if not finished:
+        state = "did not finish: it stopped after" if _stopped(run) else "has not finished: this is after"
+        return f"{subject} {state} {made}{'; ' + move.words if move else ''}."
+    early = f", {steps.note}" if steps.note not in ("", AS_PLANNED) else ""
+    return f"{subject}: {move.words} in {made}{early}." if move else f"{subject} trained for {made}{early}."
+
+
+def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> str:
+    """`GRPO from sft/model`."""
+    kind = str(config.get("algorithm") or (lineage and lineage.stage) or "")
+    title = METHODS[kind].title or kind if kind in METHODS else kind.upper() if "algorithm" in config else kind
+    method = title or run.name
+    model = config.get("model")
+    return f"{method} from {_short(str(model))}" if isinstance(model, str) else method
+
+
+def _steps(run: RunView, config: dict[str, Any], *, finished: bool) -> Number:
+    """How many of the planned steps were made, and what cut them short."""
+    made, planned = len(run.metrics), config.get("max_steps")
+    last = int(run.metrics[-1]["step"]) if run.metrics else 0
+    best = next((e for e in reversed(run.events) if e["event"] == "best_step"), None)
+    notes = []
+    if finished and isinstance(planned, int) and last < planned:
+        notes.append("stopped early" if best else "stopped by its budget" if config.get("max_flops") else "cut short")
+    if best is not None:
+        notes.append(f"the weights are those of step {best.get('step')}, the best on held-out data")
+    if not notes and made == planned:
+        notes.append(AS_PLANNED)
+    of = f" of {planned}" if isinstance(planned, int) and planned != made else ""
+    return Number("Steps", f"{made}{of}", "; ".join(notes))
+
+
+def _move(run: RunView) -> Move | None:
+    for name, words in MAIN_METRICS.items():
+        numbers = [(int(row["step"]), finite(row.get(name))) for row in run.metrics]
+        known = [(step, v) for step, v in numbers if v is not None]
+        if not known:
+            continue
+        if name.startswith("eval/"):
+            best = next((e["step"] for e in reversed(run.events) if e["event"] == "best_step" and "step" in e), None)
+            first, last = known[0], next((k for k in known if k[0] == best), known[-1])
+            if len(known) == 1:
+                return Move(words, first[1], last[1], f"measured once, at step {first[0]}")
+            return Move(words, first[1], last[1], f"step {first[0]} to step {last[0]}")
+        n = max(1, int(len(known) * WINDOW))
+        means = [sum(v for _, v in part) / n for part in (known[:n], known[-n:])]
+        low, high = (pick(v for _, v in known) for pick in (min, max))
+        steps = f"first and last {n} of {len(known)} steps" if n > 1 else "first and last step"
+        return Move(words, means[0], means[1], f"{steps}; single steps lie between {_words(low)} and {_words(high)}")
+    return None
+
+
+def _warnings(run: RunView) -> list[str]:
+    """What a reader of the curves must know: why the run stopped, and that nothing was learnt."""
+    stopped = _stopped(run)
+    learnt = [str(e.get("reason", "")) for e in run.events if e["event"] == "nothing_learnt"]
+    return [_capital(text) for text in [*([f"stopped: {stopped}"] if stopped else []), *learnt] if text]
+
+
+def _stopped(run: RunView) -> str:
+    """Why a run gave up; "" where it finished, or went on since."""
+    last = next((e for e in reversed(run.events) if e["event"] in ("stopped", "resumed_from", "finished")), None)
+    return str(last.get("reason") or "no reason was written") if last and last["event"] == "stopped" else ""
+
+
+def _words(value: float) -> str:
+    return format_number(value, share=False)
+
+
+def _short(model: str) -> str:
+    """The last two parts of a path: `sft/model`; the end of what is long."""
+    return "/".join(model.rstrip("/").split("/")[-2:])[-LONGEST_NAME:]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

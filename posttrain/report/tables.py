@@ -29,10 +29,10 @@ class Table:
     texts: int = 0
 
 
-def result_table(comparison: Comparison, part: Section) -> Table:
+def result_table(part: Section) -> Table:
     """The values of a suite with their intervals, shares in per cent."""
     head = tuple(part.label(name) + (" %" if name in part.shares else "") for name in part.names)
-    found = {stage: comparison["stages"][stage]["evaluations"] for stage in part.stages}
+    found = {stage: part.comparison["stages"][stage]["evaluations"] for stage in part.stages}
     rows = (
         Row(stage, tuple(format_estimate(values.get(name), name in part.shares) for name in part.names))
         for stage, values in found.items()

@@ -33,7 +33,7 @@ def format_tables(comparison: Comparison) -> list[Drawn]:
     be compared has several. Shares are in per cent; brackets hold 95% intervals."""
     drawn = []
     for part in sections(comparison):
-        table = _drawn(result_table(comparison, part), ": what was not trained" * (part.suite == RETENTION_SUITE))
+        table = _drawn(result_table(part), ": what was not trained" * (part.suite == RETENTION_SUITE))
         table.caption, table.caption_justify = "95% intervals in brackets", "left"
         drawn.append(table)
     return [*drawn, _drawn(cost_table(comparison))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired
@@ -107,13 +107,6 @@ def root_of(stages: dict[str, StageResult], name: str) -> str:
     raise ValueError(f"stage {name} descends from itself")
 
 
-def ranked(stages: Mapping[str, StageResult], evaluation: str) -> list[str]:
-    """The stages that have a value of this evaluation, the highest first."""
-    values = {name: e["value"] for name, s in stages.items() if (e := s["evaluations"].get(evaluation)) is not None}
-    scored = {name: value for name, value in values.items() if value is not None}
-    return sorted(scored, key=lambda name: -scored[name])
-
-
 def suite_of(evaluation: str) -> str:
     """`retention` of `retention/reading`; `held_out` of `accuracy`."""
     suite, slash, _ = evaluation.partition("/")
@@ -125,6 +118,7 @@ class Section:
     """The evaluations of one suite that may stand in one table. `names` are those of its values, the headline first;
     `apart` says that further sections hold the same suite of other stages."""
 
+    comparison: Comparison
     suite: str
     stages: tuple[str, ...]
     names: tuple[str, ...]
@@ -142,6 +136,21 @@ class Section:
     def headline(self) -> str | None:
         """The value that verdicts are about: what the reward gave the samples, else the greedy answer."""
         return next((name for name in self.names if _value_name(name) in HEADLINES), None)
+
+    @property
+    def lead(self) -> Lead | None:
+        return self.comparison.get("leads", {}).get(self.suite)
+
+    @property
+    def ranked(self) -> list[str]:
+        """The stages that have a headline value, the highest first."""
+        values = {stage: e["value"] for stage in self.comparison["stages"] if (e := self.estimate(stage)) is not None}
+        scored = {stage: value for stage, value in values.items() if value is not None}
+        return sorted(scored, key=lambda stage: -scored[stage])
+
+    def estimate(self, stage: str) -> Estimate | None:
+        """The headline value of a stage."""
+        return self.comparison["stages"][stage]["evaluations"].get(self.headline or "")
 
     def label(self, evaluation: str) -> str:
         return label(evaluation, self.graded)
@@ -183,7 +192,7 @@ def _section(comparison: Comparison, suite: str, stages: Sequence[str], apart: b
         return HEADLINES.index(value) if value in HEADLINES else len(HEADLINES)
 
     ordered = tuple(sorted(names, key=place))
-    return Section(suite, tuple(stages), ordered, graded, frozenset(filter(is_share, ordered)), apart)
+    return Section(comparison, suite, tuple(stages), ordered, graded, frozenset(filter(is_share, ordered)), apart)
 
 
 def _value_name(evaluation: str) -> str:
@@ -213,8 +222,7 @@ def read_comparison(folder: Path) -> Comparison:
     if unknown := [name for name in named if name not in stages]:
         raise InputError(f"{file}: damaged, a contrast is of {unknown[0]!r}, which is no stage")
     for part in sections(found):
-        lead = found.get("leads", {}).get(part.suite)
-        if lead is not None and part.headline is not None and not _is_lead(lead, ranked(stages, part.headline)):
+        if part.lead is not None and part.headline is not None and not _is_lead(part.lead, part.ranked):
             raise InputError(f"{file}: damaged, the lead of {part.suite} is not over the stages that have its values")
     return found
 

@@ -159,6 +159,14 @@ def check_place(out: Path, resume: bool) -> None:
         check_writable(out, "cannot be written")
 
 
+def make_folder(out: Path, of_out: str = "") -> None:
+    """Make the folder of an output, or `of_out` in it. Raises InputError where that cannot be."""
+    try:
+        (out / of_out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from error
+
+
 def check_writable(out: Path, fault: str) -> None:
     """Raise InputError, saying that the folder has this `fault`, where neither it nor the first folder above it that is
     there can be written to."""

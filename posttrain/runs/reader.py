@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.runs.config import FILE, method_of, parse_settings
-from posttrain.runs.log import LINEAGE, numbered_jsonl, parse_object, read_file, read_object
+from posttrain.runs.log import LINEAGE, ROLLOUTS, numbered_jsonl, parse_object, read_file, read_object
 from posttrain.runs.records import Cost, Evaluation, EventLine, Lineage, RolloutLine, StepLine, checked
 from posttrain.runs.rollouts import locate, with_lists
 from posttrain.runs.table import Table
@@ -123,20 +123,13 @@ class Run:
 
     def first_and_last_rollouts(self, n: int) -> tuple[Table, Table]:
         """At most `n` of each. Only these lines are parsed: the file can be large."""
-        path = self.path / "rollouts.jsonl"
-        first: list[tuple[int, bytes]] = []
-        last: deque[tuple[int, bytes]] = deque(maxlen=n)
-        if path.exists():
-            if not path.is_file():
-                raise InputError(f"{path}: damaged, it is no file")
-            with path.open("rb") as lines:
-                for number, line in enumerate(lines, start=1):
-                    if line.endswith(b"\n"):  # else torn by a kill
-                        (first if len(first) < n else last).append((number, line))
+        first: list[tuple[str, bytes]] = []
+        last: deque[tuple[str, bytes]] = deque(maxlen=n)
+        for line in self._rollout_lines():
+            (first if len(first) < n else last).append(line)
 
-        def rows(lines: Iterable[tuple[int, bytes]]) -> Table:
-            places = ((f"{path}:{number}", line) for number, line in lines)
-            return Table(checked(parse_object(line, where), RolloutLine, where) for where, line in places)
+        def rows(lines: Iterable[tuple[str, bytes]]) -> Table:
+            return Table(checked(parse_object(line, where), RolloutLine, where) for where, line in lines)
 
         return rows(first), rows(last)
 
@@ -151,19 +144,23 @@ class Run:
         return Table(checked(row, form, where) for where, row in numbered_jsonl(self.path / name))
 
     def _rollouts(self, step: int | None) -> Iterator[dict[str, Any]]:
-        path = self.path / "rollouts.jsonl"
-        if not path.is_file():
-            return
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                begins = OF_A_STEP.match(line)
-                other = step is not None and begins is not None and int(begins.group(1)) != step
-                if line.endswith(b"\n") and not other:  # else torn by a kill, or of another step
-                    row = parse_object(line, f"{path}:{number}")
-                    try:
-                        yield with_lists(locate(row, self.path))
-                    except (KeyError, TypeError, ValueError) as error:
-                        raise InputError(f"{path}:{number}: damaged, {error}") from None
+        for where, line in self._rollout_lines():
+            begins = OF_A_STEP.match(line)
+            if step is None or begins is None or int(begins.group(1)) == step:
+                row = parse_object(line, where)
+                try:
+                    yield with_lists(locate(row, self.path))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise InputError(f"{where}: damaged, {error}") from None
+
+    def _rollout_lines(self) -> Iterator[tuple[str, bytes]]:
+        """The whole lines of `rollouts.jsonl` with their places."""
+        path = self.path / ROLLOUTS
+        if path.exists():
+            if not path.is_file():
+                raise InputError(f"{path}: damaged, it is no file")
+            with path.open("rb") as lines:
+                yield from ((f"{path}:{i}", line) for i, line in enumerate(lines, start=1) if line.endswith(b"\n"))
 
     def _since(self, name: str, before: Position) -> tuple[Table, bool, Position]:
         path = self.path / name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from html import escape
 from itertools import chain
 from typing import Any
@@ -34,7 +34,7 @@ class Table(list[dict[str, Any]]):
     def __str__(self) -> str:
         names = self._shown()
         head, more = names[:TEXT_COLUMNS], len(names) - TEXT_COLUMNS
-        lines = [head, *(["…"] * len(head) if row is None else _cells(row, head, TEXT_WIDTH) for row in self._ends())]
+        lines = [head, *self._cells(head, TEXT_WIDTH)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
         return (text or "no rows") + (f"\nand {more} more columns" if more > 0 else "")
@@ -43,14 +43,14 @@ class Table(list[dict[str, Any]]):
 
     def _repr_markdown_(self) -> str:
         names = self._shown()
-        rows = (["…"] * len(names) if row is None else _cells(row, names, HTML_WIDTH) for row in self._ends())
-        lines = [names, ["---"] * len(names), *([c.replace("|", "\\|") for c in row] for row in rows)]
+        rows = ([c.replace("|", "\\|") for c in row] for row in self._cells(names, HTML_WIDTH))
+        lines = [names, ["---"] * len(names), *rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def _repr_html_(self) -> str:
         names = self._shown()
-        rows = (["…"] * len(names) if row is None else _cells(row, names, HTML_WIDTH) for row in self._ends())
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self._cells(names, HTML_WIDTH))
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
         head = "".join(f"<th>{escape(name)}</th>" for name in names)
         return f'<div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>'
 
@@ -58,16 +58,12 @@ class Table(list[dict[str, Any]]):
         nested = {name for row in self for name, value in row.items() if isinstance(value, list | tuple | Mapping)}
         return [name for name in self.columns if name not in nested]
 
-    def _ends(self) -> Iterator[dict[str, Any] | None]:
-        """The rows, of a long table both ends with None between."""
-        if len(self) <= 2 * ENDS + 1:
-            yield from self
-        else:
-            yield from (*self[:ENDS], None, *self[-ENDS:])
-
-
-def _cells(row: Mapping[str, Any], names: list[str], width: int) -> list[str]:
-    return [_cell(row.get(name), width) for name in names]
+    def _cells(self, names: list[str], width: int) -> list[list[str]]:
+        """The rows as texts, of a long table both ends with dots between."""
+        long = len(self) > 2 * ENDS + 1
+        shown = [*self[:ENDS], *self[-ENDS:]] if long else self
+        cells = [[_cell(row.get(name), width) for name in names] for row in shown]
+        return [*cells[:ENDS], ["…"] * len(names), *cells[ENDS:]] if long else cells
 
 
 def _cell(value: Any, width: int) -> str:

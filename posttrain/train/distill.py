@@ -101,7 +101,7 @@ class Distill(Stage):
 
     def __post_init__(self) -> None:
         self.drawn = rows_drawn(self.config, len(self.rows))
-        self.engine = open_engine(self.student, self.config.max_concurrent)
+        self.engine = open_engine(self.config, self.student)
         self.sampling = self.config.sampling()
         self.recorded: dict[int, list[dict[str, Any]]] = {}
 

@@ -7,11 +7,11 @@ import re
 import pytest
 
 from posttrain.cli import main as cli
-from posttrain.config.peer_names import NAMES, look_up, meant, meant_command
-from posttrain.config.peer_tables import COMMANDS, TRAINERS, Ours
+from posttrain.config.peer_names import Ours, look_up, meant, meant_command, peer_options, peers
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "from-trl.md"
+TRAINERS, COMMANDS = peers()
 FIELDS = {field for command in cli._commands().values() for field in command.config.model_fields}
 
 
@@ -29,7 +29,8 @@ def _code(match: re.Match[str]) -> str:
 def table(trainer: str) -> str:
     """The names of a trainer as the page shows them."""
     rows = [
-        f"| {', '.join(f'`{name}`' for name in names.split())} | {shown(ours)} |" for ours, names in TRAINERS[trainer]
+        f"| {', '.join(f'`{name}`' for name in names.split())} | {shown(ours)} |"
+        for names, ours in TRAINERS[trainer].items()
     ]
     return "\n".join(["| there | here |", "| --- | --- |", *rows])
 
@@ -40,7 +41,7 @@ def test_the_page_for_their_users_has_the_same_table(trainer: str) -> None:
 
 
 def test_every_name_leads_to_an_option_or_to_words() -> None:
-    for name, ours in NAMES.items():
+    for name, ours in peer_options().items():
         assert ours.words or FIELDS.intersection(ours.fields), name
         for mentioned in re.findall(r"(?<!posttrain )--([a-z-]+)", ours.words):
             assert mentioned.replace("-", "_") in FIELDS, name
@@ -49,14 +50,14 @@ def test_every_name_leads_to_an_option_or_to_words() -> None:
 def test_a_name_that_two_trainers_share_means_one_thing() -> None:
     meanings: dict[str, set[Ours]] = {}
     for trainer in TRAINERS.values():
-        for ours, names in trainer:
+        for names, ours in trainer.items():
             for name in names.split():
                 meanings.setdefault(name, set()).add(ours)
     assert [name for name, of in meanings.items() if len(of) > 1] == []
 
 
 def test_no_name_hides_an_option_of_ours() -> None:
-    assert FIELDS.isdisjoint(NAMES)
+    assert FIELDS.isdisjoint(peer_options())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from posttrain.cli.main import main
 from posttrain.config import EvalConfig
-from posttrain.evals.retention import as_tasks, retention_tasks
+from posttrain.evals.retention.retention import as_tasks, retention_tasks
 from posttrain.evals.run import run_eval
 from posttrain.evals.settings import differences
 from posttrain.runs.reader import Run

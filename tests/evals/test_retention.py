@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from posttrain.evals.retention import KINDS, RetentionItem, as_tasks, retention_tasks, retention_text, score_retention
+from posttrain.evals.retention.retention import (
+    KINDS,
+    RetentionItem,
+    as_tasks,
+    retention_tasks,
+    retention_text,
+    score_retention,
+)
 
 
 def knowledge(*accept: str) -> RetentionItem:

@@ -12,8 +12,7 @@ import pytest
 from posttrain.evals.compare import compare
 from posttrain.report.html import write_report
 from posttrain.report.opening import Opening, comparison_opening, format_flop
-from posttrain.report.run_opening import run_opening
-from posttrain.report.run_view import RunView
+from posttrain.report.run_view import RunView, run_opening
 from posttrain.report.sentence import winner
 from posttrain.runs.comparison import Comparison, sections
 from posttrain.runs.reader import Run
@@ -63,7 +62,7 @@ def opened(out: Path, accuracy: Mapping[str, Scores | None], **rest: Any) -> Ope
 
 
 def best(comparison: Comparison) -> str | None:
-    return winner(comparison, sections(comparison)[0])
+    return winner(sections(comparison)[0])
 
 
 def test_a_clear_winner_is_called_best(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
     scorer = stack.enter_context(open_scorer(config, columns))
     lm = load_trained(config)
     tasks = fit_task_rows(config, lm, rows, held_out)
-    rollouts = Rollouts(config, tasks.train, lm, open_engine(lm, config.max_concurrent), Sources(scorer))
+    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), Sources(scorer))
     total = bounded_steps(config, len(tasks.train), rollouts.prompts)
 
     def stage(log: RunLog, rate: float) -> OnlineDpo:

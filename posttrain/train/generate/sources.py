@@ -72,7 +72,7 @@ class ModelSource(Source):
         self._data = config.data
         self._sampling = config.sampling()
         self._lm = load_model_of(config, model)
-        self._engine = open_engine(self._lm, config.max_concurrent)
+        self._engine = open_engine(config, self._lm)
         self.weights_hash = weights_hash(self._lm.source)
         self.writes_date = self._lm.chat.writes_date
 

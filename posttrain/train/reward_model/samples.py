@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from posttrain.config import RewardModelConfig
 from posttrain.data.fitting import Fitted
 from posttrain.data.formats import load_preferences
-from posttrain.engine.open import open_engine
+from posttrain.engine.open import Slots, open_engine
 from posttrain.models import LanguageModel, load_model
 from posttrain.rewards.models import Learned
 from posttrain.rollout import RolloutRequest, fit_tasks, regroup, rollout_seed, sample
@@ -40,7 +40,7 @@ def sampled(config: RewardModelConfig, tasks: Sequence[Task], n: int, seed: int)
     plans = [
         RolloutRequest(task, k, how, rollout_seed(seed, 0, i, k)) for i, task in enumerate(tasks) for k in range(n)
     ]
-    rollouts = sample(open_engine(lm), lm.chat, plans)
+    rollouts = sample(open_engine(Slots(), lm), lm.chat, plans)
     groups = regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(plans))
     return [
         [Sample(group.task.prompt, r.messages, r.sampled_ids, group.task.columns) for r in group.rollouts]

@@ -63,7 +63,7 @@ def _prepare(config: RlConfig, stack: ExitStack) -> Prepared:
     lm = load_trained(config)
     tools = sources.environment.tools if sources.environment is not None else None
     tasks = fit_task_rows(config, lm, rows, held_out, tools)
-    rollouts = Rollouts(config, tasks.train, lm, open_engine(lm, config.max_concurrent), sources)
+    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), sources)
     total = _total_steps(config, rollouts)
     names = rollouts.recorded_parts or set(sources.weights(1))
     Constraints(config.constraint, config.constraint_rate).check(names)
