@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.rewards.rules.format import format, json, keywords, language, markdown, regex
+from posttrain.rewards.rules.format import fenced_blocks, format, json, keywords, language, markdown, regex
 from posttrain.rewards.rules.ifeval import constraints
 from posttrain.rewards.rules.length import length, overlong, repetition
 from posttrain.rewards.scorer import Scorer
@@ -137,6 +137,7 @@ def test_markdown_is_well_formed(response: str, wanted: float) -> None:
 def test_markdown_counts() -> None:
     assert markdown(GOOD, min_headings=2, min_items=4, min_blocks=1) == 1
     assert markdown(GOOD, min_headings=3) == markdown(GOOD, min_items=5) == markdown(GOOD, min_blocks=2) == 0
+    assert fenced_blocks(GOOD) == ["#x\n- "]
 
 
 def test_keywords_are_whole_words() -> None:

@@ -52,7 +52,7 @@ def json(response: str, *, schema: Mapping[str, Any] | bool | str | None = None)
     on a schema that is none.
     Source: RFC 8259; JSON Schema (draft 2020-12 unless `$schema` says otherwise), checked by `jsonschema`."""
     text = strip_thinking(response).strip()
-    blocks = ["\n".join(block) for block in _split_fences(text)[1]]
+    blocks = fenced_blocks(text)
     for candidate in [text, *blocks] if len(blocks) == 1 else [text]:
         try:
             value = strict_json(candidate)
@@ -141,6 +141,10 @@ def strict_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError for none, NaN, Infinity, a number that a double cannot hold and a key
     that occurs twice; RecursionError for what is nested too deeply."""
     return loads(text, parse_constant=finite, parse_float=finite, object_pairs_hook=distinct_keys)
+
+
+def fenced_blocks(text: str) -> list[str]:
+    return ["\n".join(block) for block in _split_fences(text)[1]]
 
 
 def detect_language(text: str) -> str:
