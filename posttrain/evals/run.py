@@ -86,7 +86,6 @@ def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult]:
 
 
 def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult]:
-    """Raises RunFailed where no answer could be scored."""
     assert config.data is not None
     tasks = load_tasks(config.data, config.columns)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
@@ -216,7 +215,6 @@ def evaluate_tasks(
 
 
 def _task_row(group: Group, scorer: Scorer, kls: Sequence[float]) -> dict[str, Any]:
-    """The first rollout is the greedy one, the others are samples."""
     totals = [s.total for s in group.scores]
     sampled = [t for t in totals[1:] if t is not None]
     rollouts = group.rollouts[1:] or group.rollouts

@@ -143,7 +143,6 @@ class _Loads:
                     local_model(name)
 
     def _option(self, name: str) -> Any:
-        """None where the method has no such option."""
         return getattr(self.config, name, None)
 
     def _at(self, key: str) -> AbstractContextManager[None]:

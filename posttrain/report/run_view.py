@@ -133,7 +133,6 @@ def _sentence(run: RunView, subject: str, move: Move | None, steps: Number, *, f
 
 
 def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> str:
-    """`GRPO from sft/model`."""
     kind = str(config.get("algorithm") or (lineage and lineage.stage) or "")
     title = METHODS[kind].title or kind if kind in METHODS else kind.upper() if "algorithm" in config else kind
     method = title or run.name
@@ -142,7 +141,6 @@ def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> s
 
 
 def _steps(run: RunView, config: dict[str, Any], *, finished: bool) -> Number:
-    """How many of the planned steps were made, and what cut them short."""
     made, planned = len(run.metrics), config.get("max_steps")
     last = int(run.metrics[-1]["step"]) if run.metrics else 0
     best = next((e for e in reversed(run.events) if e["event"] == "best_step"), None)
@@ -195,7 +193,6 @@ def _words(value: float) -> str:
 
 
 def _short(model: str) -> str:
-    """The last two parts of a path: `sft/model`; the end of what is long."""
     return "/".join(model.rstrip("/").split("/")[-2:])[-LONGEST_NAME:]
 
 
