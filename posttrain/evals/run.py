@@ -123,10 +123,7 @@ def fitting_tasks(
 def _loaded(config: EvalConfig) -> LanguageModel:
     """The model. Raises InputError where the folder to write to is of other weights."""
     lm = load_model(
-        config.model,
-        raw=config.raw,
-        trust_remote_code=config.trust_remote_code,
-        chat_template=config.chat_template,
+        config.model, raw=config.raw, trust_remote_code=config.trust_remote_code, chat_template=config.chat_template
     )
     if config.out is not None and (place := other_weights(config.out, weights_hash(lm.source))):
         raise InputError(

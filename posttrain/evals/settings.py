@@ -22,15 +22,7 @@ from posttrain.types import Sampling, Task
 
 Settings = Mapping[str, Any]
 
-ALIKE = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "samples",
-    "max_new_tokens",
-    "max_answer_words",
-    "raw",
-)
+ALIKE = ("temperature", "top_p", "top_k", "samples", "max_new_tokens", "max_answer_words", "raw")
 """Settings that must be equal by value wherever both evaluations have them; tasks and rewards are compared by more."""
 OF_ONE_VALUE = {
     "kl": ("reference", "the model it is measured from"),

@@ -150,11 +150,7 @@ class _Loads:
 
 
 def _check_rewards(
-    check: RewardCheck,
-    texts: Sequence[str],
-    columns: Collection[str] | None,
-    coming: Collection[str],
-    planned: bool,
+    check: RewardCheck, texts: Sequence[str], columns: Collection[str] | None, coming: Collection[str], planned: bool
 ) -> None:
     specs = [Spec.parse(text) for text in texts]
     named = [model for spec in specs for part in spec.expression.walk() for model in part.models]
