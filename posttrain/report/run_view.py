@@ -27,7 +27,6 @@ MAIN_CURVES = (
     "entropy",
 )
 """What a reader looks at first, in this order: what the run is to raise or lower, then what it may do on the way."""
-NOT_CURVES = ("step",)
 MAIN_METRICS = {
     "eval/reward": "held-out reward",
     "eval/accuracy": "held-out accuracy",
@@ -60,7 +59,7 @@ class RunView:
         """Drawings of the metrics `names`, or of all."""
         if not self.metrics:
             return []
-        known = [name for name in self.metrics.columns if name not in NOT_CURVES]
+        known = [name for name in self.metrics.columns if name != "step"]
         drawn = (self._curve(n) for n in (names or known) if n in known)
         return [c for c in drawn if c is not None]
 
