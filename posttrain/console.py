@@ -35,20 +35,13 @@ def info(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
-@cache
-def info_once(text: str) -> None:
-    """Say on standard error, once a process: stages of a recipe read the same files."""
-    info(text)
-
-
 def warn(text: str) -> None:
     """Say on standard error what a user should know though the work goes on."""
     print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
-@cache
-def _warn_once(text: str) -> None:
-    warn(text)
+info_once, _warn_once = cache(info), cache(warn)
+"""The same, once a process: stages of a recipe read the same files."""
 
 
 def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,10 +94,7 @@ def clustered_share(successes: Sequence[int], sizes: Sequence[int]) -> Estimate:
 
 
 def bootstrap_mean(
-    values: Sequence[float] | Floats,
-    seed: int = SEED,
-    resamples: int = RESAMPLES,
-    transform: Transform | None = None,
+    values: Sequence[float] | Floats, seed: int = SEED, resamples: int = RESAMPLES, transform: Transform | None = None
 ) -> Estimate:
     """The mean over tasks with its percentile bootstrap interval: tasks are drawn with putting back, each with all
     its samples (a value is one task's mean), and the interval spans the 2.5th to 97.5th percentile of the means.

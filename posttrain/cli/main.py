@@ -70,7 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(work: Callable[[list[str]], Done], args: list[str]) -> Done:
-    """Do it, and tell what went wrong on standard error."""
     try:
         return work(args)
     except InputError as error:
@@ -186,7 +185,6 @@ def _tell(text: str) -> None:
 
 
 def _owners(commands: Mapping[str, Command]) -> dict[str, list[str]]:
-    """The commands that have an option, by its field."""
     owners: dict[str, list[str]] = {}
     for name, command in commands.items():
         for option in command.config.model_fields.keys() - command.positional.keys():

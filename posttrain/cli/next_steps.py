@@ -54,16 +54,12 @@ def _after_training(config: Any, made: str) -> Lines:
         note = "   # tasks.jsonl: rows with a prompt; --reward is as good in posttrain rl"
         yield "next", _command("sample", "--model", model, "--data", "tasks.jsonl", *reward, *_flags(config)) + note
         return
-    if _can_measure(getattr(config, "reward", ())):
+    rewards = getattr(config, "reward", ())
+    if rewards and not any("judge_pair" in reward for reward in rewards):  # which compares answers with each other
         yield from _evaluation(config)
     elif not (run / "evaluations" / "retention.json").exists():
         yield "next", _command("eval", run, "--suite", "retention", "--out", run, *_flags(config))
     yield "next", _command("chat", run, *_flags(config, "trust_remote_code"))
-
-
-def _can_measure(rewards: Sequence[str]) -> bool:
-    """Whether an evaluation can use them: `judge_pair` compares answers with each other."""
-    return bool(rewards) and not any("judge_pair" in reward for reward in rewards)
 
 
 def _evaluation(config: Any) -> Lines:

@@ -150,7 +150,6 @@ def choices(field: FieldInfo) -> tuple[Any, ...]:
 
 
 def _leaf_types(kind: Any) -> list[Any]:
-    """The types in a union, without `Annotated` and `None`."""
     origin = get_origin(kind)
     if origin is Annotated:
         return _leaf_types(get_args(kind)[0])

@@ -151,7 +151,6 @@ class DpoConfig(TrainConfig):
         return self
 
     def _used(self, option: str, terms: tuple[Term, ...]) -> None:
-        """Raises ValueError for an option that none of the chosen losses reads."""
         if any(option in term.spec.numbers or option in term.spec.takes for term in terms):
             return
         users = [name for name, spec in LOSSES.items() if option in spec.numbers or option in spec.takes]

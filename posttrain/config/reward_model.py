@@ -56,19 +56,11 @@ class RewardModelConfig(TrainConfig):
         return None if separator is None else separator.replace(r"\n", "\n")
 
     @model_validator(mode="after")
-    def _can_be_cross_scored(self) -> RewardModelConfig:
+    def _fits_together(self) -> RewardModelConfig:
         if self.best_of and (self.members < 2 or self.eval_data is None or self.best_of < 4):
             raise ValueError("best_of needs at least 4 answers, eval_data with prompts, and members that cross-score")
         if self.policy is not None and not self.samples_answers:
             raise ValueError("policy is sampled from for best_of; give that too")
-        return self
-
-    @property
-    def samples_answers(self) -> bool:
-        return self.best_of > 0
-
-    @model_validator(mode="after")
-    def _one_way_at_a_time(self) -> RewardModelConfig:
         if self.length_head and self.members > 1:
             raise ValueError("length_head trains one scoring head; use it with members 1")
         if self.length_head and self.length_balanced:
@@ -76,6 +68,10 @@ class RewardModelConfig(TrainConfig):
         if self.length_head and self.batch_size < 4:
             raise ValueError("length_head measures correlations over a step; use batch_size 4 or more")
         return self
+
+    @property
+    def samples_answers(self) -> bool:
+        return self.best_of > 0
 
 
 class AdversarialConfig(RewardModelConfig):

@@ -37,16 +37,7 @@ class RlConfig(SamplingOptions, TrainConfig):
     `=0.5` weighs it, `=0:1,200:0.5` goes from weight 1 to 0.5 in 200 steps; `as NAME` renames it."""
     ALGORITHM: ClassVar[Group] = Group("Algorithm")
     algorithm: Literal[
-        "reinforce",
-        "ppo",
-        "rloo",
-        "reinforce++",
-        "reinforce++-baseline",
-        "grpo",
-        "dr-grpo",
-        "dapo",
-        "gspo",
-        "cispo",
+        "reinforce", "ppo", "rloo", "reinforce++", "reinforce++-baseline", "grpo", "dr-grpo", "dapo", "gspo", "cispo"
     ] = "grpo"
     """The algorithm: how scores become advantages, and the policy loss."""
     baseline: Baseline = "group"

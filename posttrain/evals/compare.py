@@ -97,7 +97,6 @@ def compare(
 
 
 def _apart(found: Mapping[str, Suites]) -> list[Apart]:
-    """The suites whose evaluations cannot all be compared."""
     apart: list[Apart] = []
     for suite in dict.fromkeys(suite for suites in found.values() for suite in suites):
         groups, words = grouped({name: suites[suite] for name, suites in found.items() if suite in suites})
@@ -126,7 +125,6 @@ def _graded(found: Mapping[str, Suites]) -> dict[str, list[str]]:
 
 
 def _cost(folders: Sequence[Path]) -> Spent:
-    """The sum over the folders' `cost.json`."""
     total = Cost.total(map(Cost.read, folders))
     return {"seconds": total.seconds, "tokens": total.tokens, "flops": total.flops}
 
@@ -147,7 +145,6 @@ def _pairs(stages: dict[str, StageResult]) -> Iterator[tuple[str, str]]:
 def _comparable(
     of: str, against: str, found: Mapping[str, Suites], apart: Sequence[Apart]
 ) -> Iterator[tuple[Evaluation, Evaluation]]:
-    """The evaluations that both stages have and that were made alike."""
     for suite in found[of]:
         groups = next((entry["groups"] for entry in apart if entry["suite"] == suite), None)
         if suite in found[against] and (groups is None or any(of in g and against in g for g in groups)):

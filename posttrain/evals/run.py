@@ -88,7 +88,6 @@ def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult]:
 
 
 def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult]:
-    """Raises RunFailed where no answer could be scored."""
     assert config.data is not None
     tasks = load_tasks(config.data, config.columns)[: config.limit]
     columns = set.intersection(*(set(t.columns) for t in tasks))
@@ -128,10 +127,7 @@ def fitting_tasks(
 def _loaded(config: EvalConfig) -> LanguageModel:
     """The model. Raises InputError where the folder to write to is of other weights."""
     lm = load_model(
-        config.model,
-        raw=config.raw,
-        trust_remote_code=config.trust_remote_code,
-        chat_template=config.chat_template,
+        config.model, raw=config.raw, trust_remote_code=config.trust_remote_code, chat_template=config.chat_template
     )
     if config.out is not None and (place := other_weights(config.out, weights_hash(lm.source))):
         raise InputError(
@@ -221,7 +217,6 @@ def evaluate_tasks(
 
 
 def _task_row(group: Group, scorer: Scorer, kls: Sequence[float]) -> dict[str, Any]:
-    """The first rollout is the greedy one, the others are samples."""
     totals = [s.total for s in group.scores]
     sampled = [t for t in totals[1:] if t is not None]
     rollouts = group.rollouts[1:] or group.rollouts

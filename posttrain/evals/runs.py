@@ -130,11 +130,7 @@ def _began_with(run: _Origin, other: _Origin) -> bool:
 
 
 def _descends(parents: Mapping[str, str | None], name: str | None, ancestor: str) -> bool:
-    while name is not None:
-        if name == ancestor:
-            return True
-        name = parents.get(name)
-    return False
+    return name is not None and (name == ancestor or _descends(parents, parents.get(name), ancestor))
 
 
 def _origin(folder: Path) -> _Origin:

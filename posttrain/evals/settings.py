@@ -22,15 +22,7 @@ from posttrain.types import Sampling, Task
 
 Settings = Mapping[str, Any]
 
-ALIKE = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "samples",
-    "max_new_tokens",
-    "max_answer_words",
-    "raw",
-)
+ALIKE = ("temperature", "top_p", "top_k", "samples", "max_new_tokens", "max_answer_words", "raw")
 """Settings that must be equal by value wherever both evaluations have them; tasks and rewards are compared by more."""
 OF_ONE_VALUE = {
     "kl": ("reference", "the model it is measured from"),
@@ -154,7 +146,6 @@ def grouped(evaluations: Mapping[str, Evaluation]) -> tuple[list[list[str]], lis
 
 
 def _first_pair(earlier: Sequence[str], later: Sequence[str], evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """The first two of two groups that differ, and in what."""
     for a in earlier:
         for b in later:
             if found := differences(evaluations[a], evaluations[b]):
@@ -169,7 +160,7 @@ def hash_of(text: str) -> str:
 def _without_folders(settings: Settings) -> list[str]:
     texts = list(settings["reward"])
     for name in sorted(settings["reward_contents"], key=len, reverse=True):
-        texts = [text.replace(name, _last(name)) for text in texts]
+        texts = [text.replace(name, Path(name).name) for text in texts]
     return texts
 
 
@@ -177,16 +168,11 @@ def _hashes(contents: Mapping[str, str]) -> dict[str, str]:
     """The content of every file by the last part of its name, which several may share: all, in the rewards' order."""
     found: dict[str, list[str]] = {}
     for name, hash_ in contents.items():
-        found.setdefault(_last(name), []).append(hash_)
+        found.setdefault(Path(name).name, []).append(hash_)
     return {name: ", ".join(map(_short, dict.fromkeys(hashes))) for name, hashes in found.items()}
 
 
-def _last(name: str) -> str:
-    return Path(name).name
-
-
 def _short(value: Any) -> str:
-    """A hash in eight digits."""
     return value[:8] if isinstance(value, str) and len(value) == 64 else str(value)
 
 

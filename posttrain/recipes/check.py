@@ -143,7 +143,6 @@ class _Loads:
                     local_model(name)
 
     def _option(self, name: str) -> Any:
-        """None where the method has no such option."""
         return getattr(self.config, name, None)
 
     def _at(self, key: str) -> AbstractContextManager[None]:
@@ -151,11 +150,7 @@ class _Loads:
 
 
 def _check_rewards(
-    check: RewardCheck,
-    texts: Sequence[str],
-    columns: Collection[str] | None,
-    coming: Collection[str],
-    planned: bool,
+    check: RewardCheck, texts: Sequence[str], columns: Collection[str] | None, coming: Collection[str], planned: bool
 ) -> None:
     specs = [Spec.parse(text) for text in texts]
     named = [model for spec in specs for part in spec.expression.walk() for model in part.models]

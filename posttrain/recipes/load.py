@@ -154,7 +154,6 @@ def read_text(name: str, overrides: Sequence[str] = (), size: str | None = None)
 
 
 def _no_recipe(raw: Any) -> str:
-    """What to say of YAML without stages."""
     if isinstance(raw, dict) and raw.get("stages") is not None:
         return "stages is a mapping: the name of each stage, and under it method, parent and the rest"
     theirs = [str(key) for key in raw if look_up(str(key))] if isinstance(raw, dict) else []

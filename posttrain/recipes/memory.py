@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from posttrain.config import ModelShape
@@ -87,7 +87,6 @@ def memory_of(config: Any, shape: ModelShape) -> Memory:
     rank = config.lora_rank
     trained = adapters(shape, rank) if rank else counted
     own = counted + (trained if rank else 0)
-    sampling = _sampling(config, shape)
     reference = critic = 0.0
     if (config.keeps_reference and not rank) or getattr(config, "reference_every", None):
         reference = trained
@@ -95,15 +94,13 @@ def memory_of(config: Any, shape: ModelShape) -> Memory:
         reference = counted
     if config.trains_critic:
         critic = own + 3 * trained
-    return Memory(
+    return replace(
+        _sampling(config, shape),
         weights=BYTES * own,
         gradients=BYTES * trained,
         optimizer=2 * BYTES * trained,
         reference=BYTES * reference,
         critic=BYTES * critic,
-        rewards=sampling.rewards,
-        engine=sampling.engine,
-        cache=sampling.cache,
         activations=_activations(config, shape),
     )
 

@@ -86,7 +86,6 @@ def _run_recipe(config: RunConfig) -> None:
 
 
 def _conclude(stages: list[StageSpec], out: Path, *, compared: bool) -> None:
-    """Write the comparison of all models, or what they cost where nothing was evaluated, and show it."""
     from posttrain.evals.compare import compare
     from posttrain.report.html import write_report
     from posttrain.report.terminal import print_comparison
@@ -141,7 +140,6 @@ def _text(recipe: Recipe) -> str:
 
 
 def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    """Raise InputError naming the first thing that differs and must not."""
     changed = [key for key in ("model", "seed", "chat_template") if before[key] != now[key]]
     if before["evaluate"] not in (None, now["evaluate"]):  # what was not evaluated can be yet
         changed.append("evaluate")
@@ -163,7 +161,6 @@ def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None
 
 
 def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: Path) -> None:
-    """Run one stage, with the budget of the stage whose operations it copies."""
     if len(stage.data) > 1 and not (out / stage.name / "lineage.json").exists():
         _pool(stage, out)
     model = recipe.model if stage.parent in (START, None) else str(out / str(stage.parent) / "model")

@@ -141,7 +141,6 @@ def forest(
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
-    """The range of the values with some room at both ends; never empty."""
     low, high = min(values), max(values)
     room = (high - low) * 0.06 or abs(low) * 0.1 or 0.5
     return low - room, high + room

@@ -14,9 +14,8 @@ from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report import charts
 from posttrain.report.opening import comparison_opening
 from posttrain.report.run_view import MAIN_CURVES, RunView, run_opening
-from posttrain.report.sentence import winner
 from posttrain.report.tables import cost_table, result_table
-from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict
+from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict, winner
 from posttrain.runs.comparison import Contrast, Section, read_comparison, root_of, run_folders, sections
 from posttrain.runs.reader import Run, read_text
 from posttrain.runs.records import PERPLEXITY
@@ -86,7 +85,6 @@ def _stage_forest(part: Section, best: str | None) -> charts.Forest | None:
 
 
 def _forest(contrasts: list[tuple[str, Contrast]], part: Section) -> charts.Forest | None:
-    """The contrasts that have an interval, under the names they are given."""
     rows = []
     for name, c in contrasts:
         if c["low"] is not None and c["high"] is not None and verdict(c) != "few":

@@ -6,8 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from posttrain.config.evaluation import RETENTION_SUITE
-from posttrain.report.sentence import MAY_BE_CHANCE, Sentence, highest_trained, value_of, winner
-from posttrain.report.words import format_difference, is_loss, verdict
+from posttrain.report.words import (
+    MAY_BE_CHANCE,
+    Sentence,
+    format_difference,
+    highest_trained,
+    is_loss,
+    value_of,
+    verdict,
+    winner,
+)
 from posttrain.runs.comparison import Comparison, Contrast, Lead, Section, Spent, root_of, sections
 from posttrain.runs.records import Cost
 from posttrain.wording import format_estimate, format_interval, format_quantity

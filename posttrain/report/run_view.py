@@ -27,7 +27,6 @@ MAIN_CURVES = (
     "entropy",
 )
 """What a reader looks at first, in this order: what the run is to raise or lower, then what it may do on the way."""
-NOT_CURVES = ("step",)
 MAIN_METRICS = {
     "eval/reward": "held-out reward",
     "eval/accuracy": "held-out accuracy",
@@ -60,7 +59,7 @@ class RunView:
         """Drawings of the metrics `names`, or of all."""
         if not self.metrics:
             return []
-        known = [name for name in self.metrics.columns if name not in NOT_CURVES]
+        known = [name for name in self.metrics.columns if name != "step"]
         drawn = (self._curve(n) for n in (names or known) if n in known)
         return [c for c in drawn if c is not None]
 
@@ -133,7 +132,6 @@ def _sentence(run: RunView, subject: str, move: Move | None, steps: Number, *, f
 
 
 def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> str:
-    """`GRPO from sft/model`."""
     kind = str(config.get("algorithm") or (lineage and lineage.stage) or "")
     title = METHODS[kind].title or kind if kind in METHODS else kind.upper() if "algorithm" in config else kind
     method = title or run.name
@@ -142,7 +140,6 @@ def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> s
 
 
 def _steps(run: RunView, config: dict[str, Any], *, finished: bool) -> Number:
-    """How many of the planned steps were made, and what cut them short."""
     made, planned = len(run.metrics), config.get("max_steps")
     last = int(run.metrics[-1]["step"]) if run.metrics else 0
     best = next((e for e in reversed(run.events) if e["event"] == "best_step"), None)
@@ -195,7 +192,6 @@ def _words(value: float) -> str:
 
 
 def _short(model: str) -> str:
-    """The last two parts of a path: `sft/model`; the end of what is long."""
     return "/".join(model.rstrip("/").split("/")[-2:])[-LONGEST_NAME:]
 
 

@@ -238,7 +238,6 @@ def run_folders(folder: Path, comparison: Comparison) -> dict[str, Path]:
 
 
 def _is_lead(lead: Lead, scored: list[str]) -> bool:
-    """Whether a lead is of one scored stage over others, each once."""
     over = [c["against"] for c in lead["others"]]
     named = {lead["of"], *over, *(c["of"] for c in lead["others"])}
     if "gain" in lead:

@@ -187,7 +187,6 @@ def _length(settings: Mapping[str, Any]) -> tuple[str, float] | None:
 
 
 def _check_longer(file: Path, before: Mapping[str, Any], now: Mapping[str, Any], progress: Progress) -> None:
-    """Raise InputError unless the run can go on to the length of `now`."""
     then, wanted = _length(before), _length(now)
     key = "max_steps" if before.get("max_steps") != now.get("max_steps") else "epochs"
     if then is None or wanted is None or "rounds" in before:
@@ -223,7 +222,6 @@ def _check_longer(file: Path, before: Mapping[str, Any], now: Mapping[str, Any],
 
 
 def _unlike_one_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
-    """Why the run will not be what one long run would have been."""
     then, wanted = _length(before), _length(now)
     assert then is not None and wanted is not None
     notes = []

@@ -374,7 +374,6 @@ def _lock(out: Path) -> IO[str]:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cut a file back to its last whole line."""
     if path.exists():
         data = path.read_bytes()
         end = data.rfind(b"\n") + 1

@@ -74,12 +74,7 @@ class Cost(Record):
     def total(cls, costs: Iterable[Cost | None]) -> Cost:
         """The sum; None stands for a run that cost nothing."""
         known = [cost for cost in costs if cost is not None]
-        return cls(
-            steps=sum(cost.steps for cost in known),
-            seconds=sum(cost.seconds for cost in known),
-            tokens=sum(cost.tokens for cost in known),
-            flops=sum(cost.flops for cost in known),
-        )
+        return cls.model_validate({name: sum(getattr(cost, name) for cost in known) for name in cls.model_fields})
 
     @classmethod
     def sampled(cls, metrics: Sequence[Mapping[str, Any]]) -> Cost:

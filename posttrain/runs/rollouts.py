@@ -157,7 +157,6 @@ def _stored(place: Mapping[str, Any]) -> Segment:
 
 @lru_cache(maxsize=1)
 def _arrays(path: Path, inode: int, changed: int) -> Arrays:
-    """The arrays of a file as it is now."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*FIELDS, "kept_counts")}

@@ -13,7 +13,7 @@ from posttrain.evals.compare import compare
 from posttrain.report.html import write_report
 from posttrain.report.opening import Opening, comparison_opening, format_flop
 from posttrain.report.run_view import RunView, run_opening
-from posttrain.report.sentence import winner
+from posttrain.report.words import winner
 from posttrain.runs.comparison import Comparison, sections
 from posttrain.runs.reader import Run
 from posttrain.stats import paired_bootstrap
