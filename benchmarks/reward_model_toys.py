@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from posttrain.losses.reward_model import balanced_weights, bootstrap_weights, head_overlap, odin_loss, pair_loss
 from posttrain.rewards.models import of_members
 from posttrain.stats import bootstrap_mean, paired_bootstrap
-from posttrain.train.reward_model.search import climb, gauge
+from posttrain.train.reward_model.search import calibrate, hill_climb
 
 DOC = Path(__file__).parents[1] / "docs" / "reward-models.md"
 START, END = "<!-- figures: python benchmarks/reward_model_toys.py -->\n", "<!-- end of figures -->\n"
@@ -154,19 +154,21 @@ def fooling(
 ) -> tuple[Array, Array]:
     """Accepted answers, and what fools the ensemble in their place: the most threatening of 16 samples of the policy,
     and what 8 steps of 8 small edits make of the accepted answer."""
-    measure = gauge(np.concatenate([accepted, rejected]) @ heads, 0.95)
+    measure = calibrate(np.concatenate([accepted, rejected]) @ heads, 0.95)
     scores = accepted @ heads
 
     def threats(candidates: list[list[Array]]) -> list[Array]:
-        return [measure.threat(np.stack(of) @ heads, own[None]) for of, own in zip(candidates, scores, strict=True)]
+        return [
+            measure.attack_score(np.stack(of) @ heads, own[None]) for of, own in zip(candidates, scores, strict=True)
+        ]
 
     drawn_for = [list(of) for of in samples.reshape(len(accepted), 16, -1)]
     best = [of[int(worth.argmax())] for of, worth in zip(drawn_for, threats(drawn_for), strict=True)]
     edits = partial(_edits, rng=rng)
-    climbed = climb(list(accepted), edits, threats, 8)
+    climbed = hill_climb(list(accepted), edits, threats, 8)
     found = np.stack([*best, *climbed])
     twice = np.concatenate([accepted, accepted])
-    fooled = measure.fooled(found @ heads, twice @ heads)
+    fooled = measure.is_adversarial(found @ heads, twice @ heads)
     return twice[fooled], found[fooled]
 
 
