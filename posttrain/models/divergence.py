@@ -157,12 +157,6 @@ def _entropy(logprobs: torch.Tensor) -> torch.Tensor:
     return -(logprobs.exp() * logprobs).sum(-1)
 
 
-def _tempered(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float
-) -> torch.Tensor:
-    return _at_temperature(_linear(hidden, weight, bias), temperature)
-
-
 def _linear(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return products_for(weight.device).linear(hidden, weight, bias)
 
@@ -200,8 +194,8 @@ class _ChunkedDivergence(torch.autograd.Function):
         kept = None
         for i in range(0, len(hidden), chunk):
             part = slice(i, i + chunk)
-            student = _tempered(hidden[part], weight, bias, temperature)
-            teacher = _tempered(teacher_hidden[part], teacher_weight, teacher_bias, temperature)
+            student = _at_temperature(_linear(hidden[part], weight, bias), temperature)
+            teacher = _at_temperature(_linear(teacher_hidden[part], teacher_weight, teacher_bias), temperature)
             blocks = [(generalised_jsd(q, p, beta), _entropy(q)) for _, q, p in _blocks(student, teacher)]
             values[part] = torch.cat([value for value, _ in blocks])
             entropies[part] = torch.cat([entropy for _, entropy in blocks])
@@ -223,8 +217,8 @@ class _ChunkedDivergence(torch.autograd.Function):
         for i in range(0, len(hidden), ctx.chunk):
             part = slice(i, i + ctx.chunk)
             student, teacher = kept or (
-                _tempered(hidden[part], weight, bias, ctx.temperature),
-                _tempered(teacher_hidden[part], teacher_weight, teacher_bias, ctx.temperature),
+                _at_temperature(_linear(hidden[part], weight, bias), ctx.temperature),
+                _at_temperature(_linear(teacher_hidden[part], teacher_weight, teacher_bias), ctx.temperature),
             )
             scale = products.blocks(grad[part, None] / ctx.temperature)
             for (logits, q, p), s in zip(_blocks(student, teacher), scale, strict=True):

@@ -124,15 +124,11 @@ def _language_model(
     name: str, module: Any, tokenizer: Any, folder: Path, raw: bool, device: str | None
 ) -> LanguageModel:
     """Raises InputError for settings of a model or tokenizer that make no sense."""
-    module.to(torch.device(device or _device()))
+    module.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     try:
         return LanguageModel(name, module, tokenizer, folder, raw=raw)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"--model {name}: cannot be used as it is configured: {first_line(error)}") from error
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _loaded(name: str, kind: Any, noun: str, trusted: bool) -> tuple[PreTrainedModel, Any, Path]:

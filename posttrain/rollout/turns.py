@@ -32,7 +32,9 @@ def converse(
     first = environment.reset({i: (_columns(request), request.episode_seed) for i, request in enumerate(requests)})
     active = {i: _begin(chat, request, environment.tools, first[i], limits) for i, request in enumerate(requests)}
     while active:
-        _sample_turn(engine, chat, active, limits)
+        turns = [conversation.next_request(i, limits) for i, conversation in active.items() if not conversation.status]
+        for i, completion in engine.generate(turns) if turns else ():
+            active[i].add_completion(chat, completion)
         _take_replies(environment, chat, active, limits)
         ended = [i for i, conversation in active.items() if conversation.status is not None]
         outcomes = environment.finish(ended) if ended else {}
@@ -143,14 +145,6 @@ def _begin(
             f"{limits.max_tokens}"
         )
     return conversation
-
-
-def _sample_turn(engine: Engine, chat: ChatFormat, conversations: Mapping[int, _Conversation], limits: Limits) -> None:
-    requests = [
-        conversation.next_request(i, limits) for i, conversation in conversations.items() if conversation.status is None
-    ]
-    for i, completion in engine.generate(requests) if requests else ():
-        conversations[i].add_completion(chat, completion)
 
 
 def _take_replies(

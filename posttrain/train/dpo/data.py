@@ -45,7 +45,9 @@ def encode_examples(
 
     def ready(row: PreferenceRow | UnpairedRow) -> tuple[list[Example], bool]:
         example, cut = encode_example(chat, row, limit, mask_formatting)
-        return (_singles(example) if single else [example]), cut
+        parts = zip(example.responses, example.desirable, strict=True)
+        singles = [replace(example, responses=(ids,), desirable=(good,)) for ids, good in parts]
+        return singles if single else [example], cut
 
     fitted = fit(rows, ready)
     named = [replace(example, key=f"{prefix}{i}") for i, example in enumerate(fitted.kept)]
@@ -64,7 +66,8 @@ def encode_example(
     example = _fitted(chat, whole, limit)
     cut = example.responses != whole.responses
     if mask_formatting:
-        example = replace(example, responses=tuple(_without_end(ids, chat.end_ids) for ids in example.responses))
+        responses = (ids[:-1] if ids and ids[-1] in chat.end_ids else ids for ids in example.responses)
+        example = replace(example, responses=tuple(responses))
         if not all(example.responses):
             raise InputError(f"{row.where}: a response is empty and --mask-formatting leaves nothing of it to train")
     return example, cut
@@ -143,12 +146,3 @@ def _fitted(chat: ChatFormat, example: Example, limit: Limit) -> Example:
             limit.advice,
         )
     return replace(example, responses=responses)
-
-
-def _without_end(ids: Ids, end_ids: frozenset[int]) -> Ids:
-    return ids[:-1] if ids and ids[-1] in end_ids else ids
-
-
-def _singles(example: Example) -> list[Example]:
-    parts = zip(example.responses, example.desirable, strict=True)
-    return [replace(example, responses=(ids,), desirable=(good,)) for ids, good in parts]

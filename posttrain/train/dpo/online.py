@@ -105,7 +105,11 @@ class OnlineDpo(RolloutStage):
             self.reference.load(folder)
 
     def _gradient(self, pairs: Sequence[Pair]) -> dict[str, float]:
-        examples = [pair_example(pair) for pair in pairs]
+        rollouts = [(chosen.rollout, rejected.rollout) for chosen, rejected in pairs]
+        examples = [
+            Example("", chosen.prompt_ids, (chosen.sampled_ids, rejected.sampled_ids), (True, False), chosen.task_id)
+            for chosen, rejected in rollouts
+        ]
         given: list[Floats] | None = None
         if self.reference is not None and self.config.draws_the_policy:
             given = [row.ref_logprobs for pair in pairs for row in pair if row.ref_logprobs is not None]
@@ -144,9 +148,3 @@ def pairs_of(rows: Sequence[TrainingRow]) -> list[Pair]:
     better = [row for row in rows if row.advantages is not None and row.advantages[0] > 0]
     worse = [row for row in rows if row.advantages is not None and row.advantages[0] < 0]
     return list(zip(better, worse, strict=True))
-
-
-def pair_example(pair: Pair) -> Example:
-    chosen, rejected = (row.rollout for row in pair)
-    responses = (chosen.sampled_ids, rejected.sampled_ids)
-    return Example("", chosen.prompt_ids, responses, (True, False), chosen.task_id)

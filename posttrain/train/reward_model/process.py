@@ -69,7 +69,7 @@ def validate_process_model(config: RewardModelConfig, lm: LanguageModel, separat
     rows = load_stepwise(str(config.eval_data), config.columns, optional=True)
     fitted = encode_solutions(lm, rows, config.max_length, separator)
     solutions = fitted.checked(str(config.eval_data), config.strict)
-    scores = step_scores(lm, solutions, config.micro_batch_tokens)
+    scores = _first(read(lm, solution_trees(solutions), config.micro_batch_tokens, SCORES))
     return stepwise_validation([np.array(solution.labels) for solution in solutions], scores)
 
 
@@ -115,12 +115,8 @@ def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:
     return [share_prefix([Branch.of(s.token_ids, s.ends, weight, {"label": s.labels})]) for s in solutions]
 
 
-def step_scores(lm: LanguageModel, solutions: Sequence[Solution], micro_batch_tokens: int) -> list[Scores]:
-    """The scores of each answer's steps."""
-    return _first(read(lm, solution_trees(solutions), micro_batch_tokens, SCORES))
-
-
 def _first(found: Iterable[torch.Tensor]) -> list[Scores]:
+    """The scores of each answer's steps."""
     return [scores[:, 0].double().cpu().numpy() for scores in found]
 
 

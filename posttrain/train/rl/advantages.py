@@ -114,12 +114,6 @@ def _by_token(config: RlConfig, row: TrainingRow, beta: float) -> Floats:
     return out
 
 
-def _whole(config: RlConfig, row: TrainingRow, beta: float) -> float:
-    """The reward of the response, less all penalties."""
-    assert row.reward is not None
-    return row.reward - sum(_penalties(config, row, beta).tolist())
-
-
 def _noise(config: RlConfig, beta: float) -> float:
     return beta * KL_PRECISION if config.kl_in == "reward" else 0.0
 
@@ -140,7 +134,7 @@ def _by_group(config: RlConfig, groups: Rows, beta: float) -> list[TrainingRow]:
 def _by_response(config: RlConfig, group: Sequence[TrainingRow], beta: float) -> list[float]:
     if not group:
         return []
-    rewards = [_whole(config, row, beta) for row in group]
+    rewards = [(row.reward or 0.0) - sum(_penalties(config, row, beta).tolist()) for row in group]
     noise = _noise(config, beta)
     if noise and pstdev(rewards) < noise:
         rewards = [0.0] * len(rewards)

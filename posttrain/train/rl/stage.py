@@ -10,7 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree
 from posttrain.models import LanguageModel
 from posttrain.models.read import logprobs_at
@@ -177,21 +176,18 @@ def _described(lm: LanguageModel, row: TrainingRow, group_size: int) -> str:
     worth = (
         f"score {score.total:.4g}" if score.total is not None else f"no score: {score.reason or 'no reward applied'}"
     )
+    advantage = "not trained on"
+    if row.advantages is not None:
+        low, high = row.advantages.min(), row.advantages.max()
+        advantage = f"advantage {low:+.3f}" if low == high else f"advantages {low:+.3f} to {high:+.3f}"
     head = [
         f"task {rollout.task_id}, rollout {rollout.index + 1} of {group_size}",
         rollout.status,
         f"{worth} ({parts})" if parts else worth,
-        _advantage(row.advantages),
+        advantage,
         f"{rollout.response_length} tokens sampled",
     ]
     return "\n".join([" · ".join(head), *(_marked(lm, segment) for segment in rollout.segments)])
-
-
-def _advantage(advantages: Floats | None) -> str:
-    if advantages is None:
-        return "not trained on"
-    low, high = advantages.min(), advantages.max()
-    return f"advantage {low:+.3f}" if low == high else f"advantages {low:+.3f} to {high:+.3f}"
 
 
 def _marked(lm: LanguageModel, segment: Segment) -> str:
