@@ -195,7 +195,7 @@ class RlConfig(SamplingOptions, TrainConfig):
             raise ValueError("reward is required; only an environment with one of its own does without")
         if self.has_kl and self.kl_in == "loss" and self.kl_estimator == "k1":
             raise ValueError(
-                "kl_estimator 'k1' has an expected gradient of 0 in the loss and would leash nothing; use k2 or k3 "
+                "kl_estimator 'k1' has an expected gradient of 0 in the loss and would hold nothing back; use k2 or k3 "
                 "there, or kl_in 'reward'"
             )
         if self.has_kl and self.kl_in == "reward" and self.kl_estimator != "k1":
