@@ -12,14 +12,7 @@ from posttrain.engine.endpoint import Endpoint, EndpointError, Question, Reply
 from posttrain.engine.open import open_engine
 from posttrain.models import weights_hash
 from posttrain.models.load import load_model_of
-from posttrain.rollout import (
-    RolloutRequest,
-    fit_tasks,
-    regroup,
-    rollout_from_json,
-    sample,
-    sampling_flops,
-)
+from posttrain.rollout import RolloutRequest, fit_tasks, regroup, rollout_from_json, sample, sampling_flops
 from posttrain.runs.log import RunLog
 from posttrain.train.events import warn_special_tokens
 from posttrain.types import InputError, Message, Rollout, Score, Task
