@@ -143,7 +143,8 @@ def evaluated(policy: LanguageModel, start: LanguageModel, samples: int, samplin
     tasks = [Task(f"t{i}", f"Say {i}") for i in range(3)]
     with Scorer(("length=0",), columns=(), timeout_seconds=30.0) as scorer:
         kl = partial(kl_of_answers, policy, start)
-        result = evaluate_tasks(LocalEngine(policy), policy, tasks, scorer, samples, sampling, 0, kl)
+        chat, flops = policy.chat, policy.flops
+        result = evaluate_tasks(LocalEngine(policy), chat, flops, tasks, scorer, samples, sampling, 0, kl)
     return [row["values"] for row in result.rows]
 
 

@@ -34,7 +34,7 @@ def both_logits(lm: LanguageModel) -> tuple[torch.Tensor, torch.Tensor]:
     ids, positions, plan = torch.arange(5, 12), torch.tensor([0, 1, 2, 3, 50, 51, 200]), ForestPlan([Node(-1, 7)])
     with torch.no_grad():
         hidden = lm.hidden_states(ids, positions, plan)
-        return lm.head(hidden), lm.kernels.decoder(lm.module).logits(ids, positions, plan)
+        return lm.head(hidden), decoder.Decoder(lm.module, lm.kernels.products).logits(ids, positions, plan)
 
 
 def test_what_is_known() -> None:

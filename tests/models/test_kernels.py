@@ -10,6 +10,7 @@ import torch
 from posttrain.batch.types import Node
 from posttrain.models.attention import ForestPlan
 from posttrain.models.cpu import linear as cpu
+from posttrain.models.decoding import Decoder
 from posttrain.models.kernels import kernels_for, products_for
 from posttrain.models.token_logprobs import token_logprobs
 from tests.model_helpers import small_model
@@ -43,6 +44,6 @@ def test_what_is_tuned_for_a_cpu_runs_on_no_other_device(monkeypatch: pytest.Mon
     hidden = kernels.hidden_states(module, ids, positions, plan)
     weight = module.lm_head.weight
     token_logprobs(hidden, weight, ids).logprobs.sum().backward()
-    assert kernels.decoder(module).logits(ids, positions, plan).shape == (7, len(weight))
+    assert Decoder(module, kernels.products).logits(ids, positions, plan).shape == (7, len(weight))
     with pytest.raises(AssertionError, match="for a CPU"):
         products_for(CPU).blocks(hidden)
