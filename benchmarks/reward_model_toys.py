@@ -152,24 +152,23 @@ def adversarial(seed: int, strange: float) -> dict[str, float]:
 def fooling(
     rng: np.random.Generator, heads: Array, accepted: Array, rejected: Array, samples: Array
 ) -> tuple[Array, Array]:
-    """Accepted answers, and what fools the ensemble in their place: of 16 samples of the policy the one with the
-    highest attack score, and what 8 steps of 8 small edits make of the accepted answer."""
-    calibration = calibrate(np.concatenate([accepted, rejected]) @ heads, 0.95)
+    """Accepted answers, and what fools the ensemble in their place: the most threatening of 16 samples of the policy,
+    and what 8 steps of 8 small edits make of the accepted answer."""
+    measure = calibrate(np.concatenate([accepted, rejected]) @ heads, 0.95)
     scores = accepted @ heads
 
-    def attack_scores(candidates: list[list[Array]]) -> list[Array]:
+    def threats(candidates: list[list[Array]]) -> list[Array]:
         return [
-            calibration.attack_score(np.stack(of) @ heads, own[None])
-            for of, own in zip(candidates, scores, strict=True)
+            measure.attack_score(np.stack(of) @ heads, own[None]) for of, own in zip(candidates, scores, strict=True)
         ]
 
     drawn_for = [list(of) for of in samples.reshape(len(accepted), 16, -1)]
-    best = [of[int(worth.argmax())] for of, worth in zip(drawn_for, attack_scores(drawn_for), strict=True)]
+    best = [of[int(worth.argmax())] for of, worth in zip(drawn_for, threats(drawn_for), strict=True)]
     edits = partial(_edits, rng=rng)
-    climbed = hill_climb(list(accepted), edits, attack_scores, 8)
+    climbed = hill_climb(list(accepted), edits, threats, 8)
     found = np.stack([*best, *climbed])
     twice = np.concatenate([accepted, accepted])
-    fooled = calibration.is_adversarial(found @ heads, twice @ heads)
+    fooled = measure.is_adversarial(found @ heads, twice @ heads)
     return twice[fooled], found[fooled]
 
 

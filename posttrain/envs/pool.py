@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from posttrain.envs.specs import parse_spec
 from posttrain.types import InputError, Message
-from posttrain.workers.pool import Closing, WorkerPool, worker_count
+from posttrain.workers.pool import Closing, WorkerPool, say_workers, worker_count
 from posttrain.workers.process import WorkerLost
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class EnvPool(Closing):
         workers: int | None = None,
         keep_state: bool = False,
     ) -> None:
-        workers = worker_count(workers, "environments")
+        self._wanted, workers = workers, worker_count(workers)
         if workers < 1 or not timeout_seconds > 0:
             raise InputError("an environment needs at least one worker and a timeout above 0")
         expression = parse_spec(spec)
@@ -100,6 +100,7 @@ class EnvPool(Closing):
 
     def reset(self, episodes: Mapping[int, tuple[Mapping[str, Any], int]]) -> dict[int, str | Lost | None]:
         """Begin episodes: from number to (columns, seed). Returns what each shows first; None for nothing."""
+        say_workers("environments", self._wanted)
         for key in episodes:
             self._slot_of.pop(key, None)
             self._lost.pop(key, None)

@@ -20,7 +20,7 @@ from posttrain.rewards.learned import load_models
 from posttrain.rewards.protocol import Needs, RewardResult
 from posttrain.rewards.registry import Spec, check_columns, local_judges, local_models
 from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score
-from posttrain.workers.pool import Closing, WorkerPool, worker_count
+from posttrain.workers.pool import Closing, WorkerPool, say_workers, worker_count
 from posttrain.workers.process import WorkerLost
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Scorer(Closing):
         self.specs = [as_text(spec) for spec in self.specs]  # Python may give functions
         self._specs = [Spec.parse(text) for text in self.specs]
         named_twice(self._specs)
-        workers = worker_count(self.workers, "rewards")
+        workers = worker_count(self.workers)
         if workers < 0 or not self.timeout_seconds > 0:
             raise InputError("a scorer needs a number of workers of at least 0 and a timeout above 0")
         expressions = [spec.expression for spec in self._specs]
@@ -155,6 +155,7 @@ class Scorer(Closing):
         self.metrics = {}
         if not samples:
             return []
+        say_workers("rewards", self.workers)
         samples = self._with_model_scores(samples)
         results = [[RewardResult() for _ in samples] for _ in self._specs]
         call = Round(samples, dict(trainer_state or {}), *self._jobs(len(samples)), results, progress)

@@ -115,7 +115,11 @@ class DatasetStage(Stage, Generic[T]):
 
     def step(self, n: int) -> StepResult:
         metrics, tokens = self.gradient(self.step_examples(n))
-        return StepResult({**metrics, **self.policy.step(), "tokens": tokens})
+        return StepResult({**metrics, **self.policy.step(), **self.after_step(n), "tokens": tokens})
+
+    def after_step(self, n: int) -> dict[str, Any]:
+        """What follows the optimizer's step, and metrics of it: by default nothing."""
+        return {}
 
     def gradient(self, examples: Sequence[T]) -> tuple[dict[str, Any], int]:
         """Add the gradient of the loss over the examples of a step; its metrics, and the tokens."""

@@ -18,13 +18,16 @@ T = TypeVar("T")
 Request = Mapping[str, Any]
 
 
-def worker_count(wanted: int | None, what: str) -> int:
-    """How many processes to use: those wanted, or one less than the usable cores, at least 1, which is said once."""
-    if wanted is not None:
-        return wanted
-    count = max(1, usable_cores() - 1)
-    info_once(f"{what} run in {count} worker process{'es' if count > 1 else ''}")
-    return count
+def worker_count(wanted: int | None) -> int:
+    """How many processes to use: those wanted, or one less than the usable cores, at least 1."""
+    return max(1, usable_cores() - 1) if wanted is None else wanted
+
+
+def say_workers(what: str, wanted: int | None) -> None:
+    """Say once, where work begins, how many processes it has, unless the user said it."""
+    if wanted is None:
+        count = worker_count(None)
+        info_once(f"{what} run in {count} worker process{'es' if count > 1 else ''}")
 
 
 class InProcess:

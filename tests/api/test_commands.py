@@ -260,6 +260,7 @@ def test_a_class_of_python_is_an_environment(tmp_path: Path):
     def told(environments: list[Any], completions: list[Any]) -> list[float]:
         return [float(type(environment).__name__ == "Echo") for environment in environments]
 
+    Echo.__module__ = told.__module__ = "__main__"  # as in a notebook, which no worker can import
     options: dict[str, Any] = {**SHORT, **SAMPLED, "group_size": 2, "max_turns": 2, "env_workers": 1}
     run = pt.rl("tiny-random", data=TASKS, env=Echo, reward=told, out=tmp_path / "run", **options)
     assert re.fullmatch(r"<class Echo sha256=[0-9a-f]{64}>", run.config["env"])

@@ -30,12 +30,22 @@ def small(code: str) -> str:
     return code
 
 
+def run_python(page: str) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
+        exec(compile(small(code), page, "exec"), names)
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_python("README.md")
+    assert (tmp_path / "runs" / "sums-rl" / "lineage.json").exists()
+
+
 def test_the_page_s_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "api.md").read_text()
-    names: dict[str, object] = {"__name__": "__main__"}
-    for code in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
-        exec(compile(small(code), "docs/api.md", "exec"), names)
+    run_python("docs/api.md")
     printed = capsys.readouterr().out
     assert "unknown option batch_sise; did you mean batch_size?" in printed
     for name in re.findall(r"`pt\.(\w+)", page):

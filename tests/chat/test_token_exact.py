@@ -131,7 +131,7 @@ def test_rows_are_what_was_sampled(style: str, data: st.DataObject, seed: int) -
         row += before is None or not prompt.startswith(before)
         before = text
         ids = request.prompt_ids + sampled[turn]
-        assert list(rows[row].token_ids[: len(ids)]) == list(ids)
+        assert tuple(rows[row].token_ids[: len(ids)].tolist()) == ids
         assert tokenizer.decode(ids) == text
         expected[row].append(range(len(request.prompt_ids), len(ids)))
     assert row == len(rows) - 1

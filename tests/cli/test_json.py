@@ -23,7 +23,7 @@ from tests.conftest import serve
 from tests.servers.critic import Critic
 
 TINY = "--model tiny-random --max-steps 1 --batch-size 2"
-SAMPLED = "--max-new-tokens 2 --engine-slots 8"
+SAMPLED = "--max-new-tokens 2"
 REWARD = "--reward length(max_length=3)"
 SEARCH = "--rounds 1 --samples 2 --prompts 2 --edit-steps 1 --edit-tries 1"
 KEPT = "--truncated keep"

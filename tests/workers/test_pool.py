@@ -14,7 +14,7 @@ from posttrain.config import ScoreConfig
 from posttrain.envs.pool import EnvPool
 from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.types import InputError, Message, RunFailed, Sample, Score
-from posttrain.workers.pool import worker_count
+from posttrain.workers.pool import say_workers, worker_count
 
 CODE = """
 import asyncio, os
@@ -118,8 +118,11 @@ def test_the_default_is_one_less_than_the_cores_and_said_once(
     console.info_once.cache_clear()
     for cores, workers in ((1, 1), (2, 1), (64, 63)):
         monkeypatch.setattr("posttrain.workers.pool.usable_cores", lambda cores=cores: cores)
-        assert worker_count(None, "rewards") == worker_count(None, "rewards") == workers
-    assert worker_count(5, "rewards") == 5 and worker_count(0, "rewards") == 0
+        assert worker_count(None) == workers
+        for _ in range(2):
+            say_workers("rewards", None)
+    assert worker_count(5) == 5 and worker_count(0) == 0
+    say_workers("rewards", 5)  # the user knows
     said = ["rewards run in 1 worker process", "rewards run in 63 worker processes"]
     assert capsys.readouterr().err.splitlines() == said
 

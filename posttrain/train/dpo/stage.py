@@ -27,7 +27,7 @@ from posttrain.runs.log import RunLog
 from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
 from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, shuffled_for_kl
 from posttrain.train.dpo.reference import MovingReference, PreferenceReference, stored_reference
-from posttrain.train.loop import StepResult, train
+from posttrain.train.loop import train
 from posttrain.train.observers import Observer
 from posttrain.types import InputError
 
@@ -145,6 +145,8 @@ class Dpo(DatasetStage[Example]):
 
     reference: PreferenceReference | None = None
     _steps_done = 0
+    _step_baseline = 0.0
+    """The baseline of the last step."""
 
     def prepare(self, log: RunLog) -> None:
         """Make the reference, if a loss needs one."""
@@ -162,18 +164,16 @@ class Dpo(DatasetStage[Example]):
         else:
             self.reference = MovingReference(self.policy, self.config.reference_every, self.config.reference_mix or 1.0)
 
-    def step(self, n: int) -> StepResult:
-        result = super().step(n)
+    def after_step(self, n: int) -> dict[str, Any]:
         if self.reference is not None:
             self.reference.follow(n)
         self._steps_done = n
-        return result
+        return {"baseline": self._step_baseline} if self.single else {}
 
     def gradient(self, examples: Sequence[Example]) -> tuple[dict[str, Any], int]:
-        baseline = self._baseline(examples)
-        trees, loss = self._problem(examples, baseline)
+        self._step_baseline = self._baseline(examples)
+        trees, loss = self._problem(examples, self._step_baseline)
         metrics = dict.fromkeys(DIAGNOSTICS) | self.policy.forward_backward(trees, loss) | loss.weights()
-        metrics |= {"baseline": baseline} if self.single else {}
         return metrics, sum(tree.size for tree in trees)
 
     def evaluate(self) -> dict[str, Any] | None:
