@@ -11,7 +11,7 @@ from posttrain.types import Sampling
 
 
 def test_a_configuration_says_how_many_answers_are_decoded_at_once(tiny: LanguageModel) -> None:
-    config = EvalConfig(model="tiny-random", data="d", reward=("math",), engine_slots=3)
+    config = EvalConfig(model="tiny-random", data="d", reward=("math",), max_concurrent=3)
     assert open_engine(config, tiny).slots == 3 and open_engine(Slots(), tiny).slots == 64
 
 
@@ -22,4 +22,4 @@ def test_sampling_options_are_read_in_one_place(tmp_path: Path) -> None:
         SampleConfig(**shared, write="all", **options),  # type: ignore[arg-type]
         DistillConfig(**shared, teacher="t", **options),  # type: ignore[arg-type]
     ):
-        assert config.sampling() == Sampling(7, 0.5, 4, 0.9) and config.engine_slots == 64
+        assert config.sampling() == Sampling(7, 0.5, 4, 0.9) and config.max_concurrent == 64
