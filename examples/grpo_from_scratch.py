@@ -60,7 +60,7 @@ def sample_groups(engine: LocalEngine, lm: LanguageModel, tasks: list[Task], ste
                     index=g,
                     sampling=SAMPLING,
                     seed=requests[i * GROUP_SIZE + g].seed,
-                    messages=lm.chat.response_messages(completion.token_ids),
+                    messages=(lm.chat.answer(completion.token_ids).message,),
                     segments=(Segment.of(prompts[i], completion),),
                 )
             )
