@@ -158,7 +158,7 @@ def _score_as_finished(
 def _group_ranges(tasks: Sequence[Task], members: Sequence[RolloutRequest | Rollout]) -> list[range]:
     """Where the groups lie: consecutive members of the same task; index 0 begins a new group."""
     starts = [i for i, m in enumerate(members) if i == 0 or tasks[i - 1].id != tasks[i].id or m.index == 0]
-    return [range(a, b) for a, b in zip(starts, [*starts[1:], len(members)], strict=True)]
+    return [range(a, b) for a, b in zip(starts, [*starts[1:], len(members)], strict=False)]  # none of none
 
 
 def regroup(tasks: Sequence[Task], rollouts: Sequence[Rollout], scores: Sequence[Score]) -> list[Group]:
