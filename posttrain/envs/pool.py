@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 from posttrain.envs.specs import parse_spec
 from posttrain.types import InputError, Message
-from posttrain.workers.pool import Closing, WorkerPool, say_workers, worker_count
-from posttrain.workers.process import WorkerLost
+from posttrain.workers.pool import WorkerPool, say_workers, worker_count
+from posttrain.workers.process import Closing, WorkerLost
 
 T = TypeVar("T")
 SERVER = "posttrain.envs.server:EnvServer"

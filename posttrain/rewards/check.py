@@ -19,8 +19,8 @@ from posttrain.rewards.protocol import Needs
 from posttrain.rewards.registry import BUILTINS, Spec, check_columns, local_models
 from posttrain.rewards.scorer import SERVER, named_twice
 from posttrain.types import InputError
-from posttrain.workers.pool import Closing, WorkerPool
-from posttrain.workers.process import START_SECONDS, WorkerLost
+from posttrain.workers.pool import WorkerPool
+from posttrain.workers.process import START_SECONDS, Closing, WorkerLost
 
 
 class RewardCheck(Closing):

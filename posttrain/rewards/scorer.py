@@ -15,8 +15,8 @@ from posttrain.rewards.learned import load_models
 from posttrain.rewards.protocol import Needs, RewardResult
 from posttrain.rewards.registry import Spec, check_columns, local_judges, local_models
 from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score
-from posttrain.workers.pool import Closing, WorkerPool, say_workers, worker_count
-from posttrain.workers.process import WorkerLost
+from posttrain.workers.pool import WorkerPool, say_workers, worker_count
+from posttrain.workers.process import Closing, WorkerLost
 
 if TYPE_CHECKING:
     from posttrain.config import EvalConfig, OnlineDpoConfig, RlConfig, SampleConfig, ScoreConfig

@@ -30,7 +30,7 @@ from posttrain.sandbox.bubblewrap import HELP, UNSAFE, bubblewrap_arguments, dra
 from posttrain.sandbox.seccomp import filter_program
 from posttrain.systems import need_posix, system_name
 from posttrain.types import InputError
-from posttrain.workers.pool import Closing
+from posttrain.workers.process import Closing
 from posttrain.workers.supervisor import children_of
 
 START_SECONDS = 20.0

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from posttrain.console import info_once
 from posttrain.threads import usable_cores
 from posttrain.types import InputError, RunFailed
-from posttrain.workers.process import START_SECONDS, Worker, WorkerLost, decoded, encoded, load_server
+from posttrain.workers.process import START_SECONDS, Closing, Worker, WorkerLost, decoded, encoded, load_server
 
 T = TypeVar("T")
 Request = Mapping[str, Any]
@@ -61,17 +61,6 @@ def _beside_loop(call: Callable[[], T]) -> T:
         return call()
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(call).result()
-
-
-class Closing:
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        raise NotImplementedError
 
 
 class WorkerPool(Closing):

@@ -16,7 +16,7 @@ from posttrain.rewards.code.blocks import Reading, candidate_sources, finished, 
 from posttrain.sandbox.box import Box, BoxLost, Forged, OutOfTime
 from posttrain.sandbox.guest.plain import NotPlain, encode
 from posttrain.sandbox.guest.shown import SECONDS
-from posttrain.workers.pool import Closing
+from posttrain.workers.process import Closing
 
 OUTPUT_BYTES = 1 << 20
 """What a program may write to its standard output."""
