@@ -195,7 +195,7 @@ class Sampling:
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
 
 
-StopReason = Literal["stop", "length"]
+StopReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +205,7 @@ class Completion(Comparable):
     `token_ids` includes the end token. `sampler_logprobs[i]` is the natural log of the probability with which token i
     was drawn: after temperature and truncation (greedy: at temperature 1). `kept_token_ids` has the token ids that
     truncation kept for each token, and is None when nothing can be left out. `versions[i]` is the policy version that
-    drew token i. `stop_reason` is `stop` (an end token or a stop string) or `length`.
+    drew token i. `stop_reason` is `stop` (an end token or a stop string), `length`, or `cancelled`.
 
     Raises TypeError for what are no numbers, and ValueError for fields that differ in length."""
 

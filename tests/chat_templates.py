@@ -92,9 +92,14 @@ class ScriptedEngine:
     rounds: list[list[int]] = field(default_factory=list)
     version: int = 3
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def generate(
+        self, requests: Sequence[Request], deadline_seconds: float | None = None
+    ) -> Iterator[tuple[int, Completion]]:
         self.rounds.append([r.id for r in requests])
         for r in reversed(requests) if self.backwards else requests:
+            if deadline_seconds is not None and deadline_seconds <= 0:
+                yield r.id, Completion((), (), (), "cancelled")
+                continue
             turn = len(self.asked.setdefault(r.id, []))
             self.asked[r.id].append(r)
             whole = self.tokens(r.id, turn)
@@ -102,10 +107,13 @@ class ScriptedEngine:
             logprobs = tuple(-(1 + turn) / (2 + i) for i in range(len(ids)))
             yield r.id, Completion(ids, logprobs, (3,) * len(ids), "stop" if ids == whole else "length")
 
+    def cancel(self, request_id: int) -> None:
+        raise AssertionError("nothing here cancels")
+
     def pause(self) -> None:
         raise AssertionError("nothing here pauses")
 
-    def update(self, version: int) -> None:
+    def update(self, weights: object, version: int) -> None:
         self.version = version
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from posttrain.types import Completion, Sampling
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,22 @@ class Engine(Protocol):
     slots: int
     """Completions that are decoded at once."""
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        """(Request id, completion) as each finishes. Raises InputError for a prompt without room in the context."""
+    def generate(
+        self, requests: Sequence[Request], deadline_seconds: float | None = None
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (request id, completion) as each finishes. Past the deadline the rest comes back `cancelled`, with the
+        tokens it has. Raises InputError for a prompt that leaves no room in the model's context."""
+        ...
+
+    def cancel(self, request_id: int) -> None:
+        """End a request early; it comes back `cancelled` with the tokens it has."""
         ...
 
     def pause(self) -> None:
         """Give back the memory that only sampling needs; the next `generate` takes it again."""
         ...
 
-    def update(self, version: int) -> None:
-        """Take the weights as they are now in the module that engine and trainer share. Call it between two `generate`
-        calls, not within one: rows under way keep keys and values of the old weights."""
+    def update(self, weights: Mapping[str, torch.Tensor] | Path | None, version: int) -> None:
+        """Take new weights: tensors by name, a safetensors folder, or None where engine and trainer share the module.
+        Call it between two `generate` calls, not within one: rows under way keep keys and values of the old weights."""
         ...

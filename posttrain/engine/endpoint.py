@@ -37,6 +37,12 @@ REFUSED = {401: "set the key in ${key}", 403: "use a key in ${key} that may", 40
 """What no further try can mend, and what to do about it."""
 
 
+class TextModel(Protocol):
+    """Whatever answers a conversation in text."""
+
+    def complete(self, messages: Sequence[Message]) -> str: ...
+
+
 class Answering(Protocol):
     """Whatever answers many questions: an `Endpoint`, or `local_answers.LocalAnswers`."""
 
@@ -77,7 +83,7 @@ class Reply:
 
 @dataclass
 class Endpoint:
-    """Answers by `model` at `url`, drawn as `sampling` says (temperature, top-p, most new tokens).
+    """See `TextModel`. Answers by `model` at `url`, drawn as `sampling` says (temperature, top-p, most new tokens).
 
     `concurrency` requests are under way at once. A try may take `timeout_seconds`; one that times out or gets 429 or
     5xx is followed by up to `retries` more, each after a longer wait. With `cache`, a folder, the same request (URL,
@@ -110,6 +116,13 @@ class Endpoint:
             raise InputError("an endpoint takes neither top_k nor stop strings; leave them out")
         self._stopped: InputError | RunFailed | None = None
         self._connections: dict[asyncio.AbstractEventLoop, Connection] = {}
+
+    def complete(self, messages: Sequence[Message]) -> str:
+        """The text of one answer. Raises EndpointError where there is none."""
+        (reply,) = self.replies([Question(tuple(messages))])
+        if isinstance(reply, EndpointError):
+            raise reply
+        return reply.text
 
     def replies(self, questions: Sequence[Question]) -> list[Reply | EndpointError]:
         """`answers`, for callers without an event loop."""

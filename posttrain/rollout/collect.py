@@ -18,19 +18,20 @@ from posttrain.types import Completion, Group, InputError, Rollout, Sample, Scor
 ENVIRONMENT_PART = "environment"
 """The part of a score that is the environment's own reward, with weight 1."""
 
-STATUS: Mapping[str, Status] = {"stop": "ok", "length": "truncated"}
+STATUS: Mapping[str, Status] = {"stop": "ok", "length": "truncated", "cancelled": "failed"}
 
 
 def sample(
     engine: Engine,
     chat: ChatFormat,
     plans: Sequence[RolloutRequest],
+    deadline_seconds: float | None = None,
     environment: EnvPool | None = None,
     limits: Limits | None = None,
 ) -> list[Rollout]:
     """Rollouts in the order of the plans, whatever order they finish in: an answer to each prompt, or with an
     environment a conversation within the limits. Raises InputError for a prompt that is too long for the model."""
-    done = dict(_finished(engine, chat, plans, environment, limits))
+    done = dict(_finished(engine, chat, plans, deadline_seconds, environment, limits))
     return [done[i] for i in range(len(plans))]
 
 
@@ -38,22 +39,27 @@ def _finished(
     engine: Engine,
     chat: ChatFormat,
     plans: Sequence[RolloutRequest],
+    deadline_seconds: float | None,
     environment: EnvPool | None,
     limits: Limits | None,
 ) -> Iterator[tuple[int, Rollout]]:
     """(Place in the plans, rollout) as each is finished."""
     if environment is None:
-        return _single_turns(engine, chat, plans)
+        return _single_turns(engine, chat, plans, deadline_seconds)
     if limits is None:
         raise ValueError("conversations with an environment need limits")
+    if deadline_seconds is not None and (limits.seconds is None or deadline_seconds < limits.seconds):
+        limits = replace(limits, seconds=deadline_seconds)
     return converse(engine, chat, plans, environment, limits)
 
 
-def _single_turns(engine: Engine, chat: ChatFormat, plans: Sequence[RolloutRequest]) -> Iterator[tuple[int, Rollout]]:
+def _single_turns(
+    engine: Engine, chat: ChatFormat, plans: Sequence[RolloutRequest], deadline_seconds: float | None
+) -> Iterator[tuple[int, Rollout]]:
     tasks = {id(p.task): p.task for p in plans}
     prompts = {i: chat.prompt_ids(task.prompt, task.tools) for i, task in tasks.items()}
     requests = [Request(i, prompts[id(p.task)], p.sampling, p.seed) for i, p in enumerate(plans)]
-    for i, completion in engine.generate(requests):
+    for i, completion in engine.generate(requests, deadline_seconds):
         yield i, _rollout(chat, plans[i], requests[i].prompt_ids, completion)
 
 
@@ -66,6 +72,7 @@ def _rollout(chat: ChatFormat, plan: RolloutRequest, prompt_ids: tuple[int, ...]
         messages=(chat.answer(completion.token_ids.tolist(), plan.task.tools).message,),
         segments=(Segment.of(prompt_ids, completion),),
         status=STATUS[completion.stop_reason],
+        error="cancelled at the deadline" if completion.stop_reason == "cancelled" else None,
     )
 
 
@@ -115,7 +122,7 @@ def collect(
     if environment is not None and scorer is not None and ENVIRONMENT_PART in scorer.weights(None):
         raise InputError(f"a reward cannot be named {ENVIRONMENT_PART!r} beside an environment; write REWARD as NAME")
     tasks = [p.task for p in plans]
-    finished = _finished(engine, chat, plans, environment, limits)
+    finished = _finished(engine, chat, plans, None, environment, limits)
     if scorer is not None and not scorer.whole_batch:
         rollouts, scores = _score_as_finished(finished, scorer, plans, trainer_state)
     else:

@@ -27,15 +27,18 @@ class RolloutRequest:
 
 @dataclass(frozen=True)
 class Limits:
-    """`max_turns` answers of the model and `max_tokens` in a row (prompt, answers and all between), at which a rollout
-    is truncated and scored as it is. `Sampling.max_new_tokens` is for each answer."""
+    """What one conversation may take: `max_turns` answers of the model, `max_tokens` in a row (prompt, answers and all
+    between them), `seconds` from the start of all (None: no limit). `Sampling.max_new_tokens` is for each answer.
+
+    At the limit of turns or tokens a rollout is truncated, and scored as it is; at that of time it has failed."""
 
     max_turns: int
     max_tokens: int
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_turns < 1 or self.max_tokens < 1:
-            raise InputError(f"the limits of turns and tokens must be above 0, not {self}")
+        if self.max_turns < 1 or self.max_tokens < 1 or (self.seconds is not None and not self.seconds > 0):
+            raise InputError(f"the limits of turns, tokens and seconds must be above 0, not {self}")
 
 
 def rollout_seed(run_seed: int, step: int, task: int, index: int) -> int:

@@ -4,6 +4,7 @@ was sampled and what the template writes between; where the template rewrites wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,14 +28,16 @@ def converse(
     """Yield (place in the requests, rollout) as conversations end.
 
     A call that cannot be read is told to the model in a user turn and goes no further. A rollout whose environment is
-    lost has failed. The environment's tools are offered, or without any those of the task.
+    lost, or that runs out of time, has failed. The environment's tools are offered, or without any those of the task.
     Raises InputError for raw prompts, and for a template that ignores the tools."""
+    start = time.monotonic()
     first = environment.reset({i: (_columns(request), request.episode_seed) for i, request in enumerate(requests)})
     active = {i: _begin(chat, request, environment.tools, first[i], limits) for i, request in enumerate(requests)}
     while active:
+        left = None if limits.seconds is None else max(0.0, limits.seconds - (time.monotonic() - start))
         turns = [conversation.next_request(i, limits) for i, conversation in active.items() if not conversation.status]
-        for i, completion in engine.generate(turns) if turns else ():
-            active[i].add_completion(chat, completion)
+        for i, completion in engine.generate(turns, left) if turns else ():
+            active[i].add_completion(chat, completion, limits)
         _take_replies(environment, chat, active, limits)
         ended = [i for i, conversation in active.items() if conversation.status is not None]
         outcomes = environment.finish(ended) if ended else {}
@@ -74,7 +77,7 @@ class _Conversation:
             sampling = replace(sampling, max_new_tokens=room)
         return Request(key, self.prompt_ids, sampling, turn_seed(self.request.seed, self.turns))
 
-    def add_completion(self, chat: ChatFormat, completion: Completion) -> None:
+    def add_completion(self, chat: ChatFormat, completion: Completion, limits: Limits) -> None:
         self.row = self.row.grown(self.context, completion)
         self.context, self.sampled = (), tuple(completion.token_ids.tolist())
         self.turns += 1
@@ -87,6 +90,9 @@ class _Conversation:
         if self.sampled:
             self.messages.append(Message("assistant", chat.decode(self.sampled)))
         self.status = "truncated"
+        if completion.stop_reason == "cancelled":
+            limit = "" if limits.seconds is None else f" of {limits.seconds:g} s"
+            self.fail(f"the conversation was not over within its time limit{limit}")
 
     def add_messages(self, chat: ChatFormat, new: tuple[Message, ...], limits: Limits) -> None:
         """Take the messages that follow an answer, and make ready for the next one. A conversation that the template

@@ -116,7 +116,7 @@ class Distill(Stage):
             self.policy.flops += sampling_flops(self.student.flops, groups)
         answers = [*map(_answer, rollouts), *given]
         metrics: dict[str, Any] = self._divergence(answers, train=True) | self.policy.step()
-        self.engine.update(n)
+        self.engine.update(None, n)
         lengths = [sum(answer.mask) for answer in answers]
         metrics |= {
             "response_length": sum(lengths) / len(lengths),
@@ -138,7 +138,7 @@ class Distill(Stage):
         whole = {n: rows for n, rows in steps.items() if len(rows) == len(self._planned(n)[0])}
         log.keep_rollouts(whole)
         self.recorded = {n: rows for n, rows in whole.items() if n > step}
-        self.engine.update(step)
+        self.engine.update(None, step)
 
     def _read(self, row: Mapping[str, Any]) -> Rollout:
         rollout = rollout_from_json(row, self.sampling, self.student.chat)[0]

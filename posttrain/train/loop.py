@@ -25,7 +25,7 @@ from posttrain.runs.records import Cost, Lineage
 from posttrain.train.checkpoints import load_last, save_checkpoint
 from posttrain.train.events import warn_fitted, warn_special_tokens
 from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
-from posttrain.train.policy import Optimization, Policy, seed_everything
+from posttrain.train.policy import LocalPolicy, Optimization, Policy, seed_everything
 from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
 from posttrain.types import Group, RunFailed, RunPaused
 
@@ -139,7 +139,7 @@ def load_trained(config: TrainConfig) -> LanguageModel:
     return lm
 
 
-def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps: int | None) -> Policy:
+def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps: int | None) -> LocalPolicy:
     seed_everything(config.seed)
     optimization = Optimization(
         learning_rate=rate,
@@ -149,7 +149,7 @@ def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
     )
-    return Policy(lm, optimization, config.micro_batch_tokens)
+    return LocalPolicy(lm, optimization, config.micro_batch_tokens)
 
 
 def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequence[Observer] = ()) -> None:
@@ -273,22 +273,22 @@ def _evaluated(stage: Stage) -> dict[str, Any]:
 
 
 def _finish(log: RunLog, config: TrainConfig, stage: Stage, steps: int, ended_by: str) -> None:
-    lm = stage.policy.lm
-    parent = weights_hash(lm.source)
-    dtype = save_dtype(config.save_dtype, lm.source)
-    if lm.adapter is not None:
-        log.write_folder("adapter", lambda out: lm.save_adapter(out, dtype))
+    policy = stage.policy
+    parent = weights_hash(policy.source)
+    dtype = save_dtype(config.save_dtype, policy.source)
+    if policy.has_adapter:
+        log.write_folder("adapter", lambda out: policy.save_adapter(out, dtype))
     if progress_of(log.out).ended_by is not None:  # a shorter run had finished, and its model is replaced now
         shutil.rmtree(log.out / "evaluations", ignore_errors=True)
-    folder = log.write_folder("model", lambda out: lm.save(out, dtype))
+    folder = log.write_folder("model", lambda out: policy.save_model(out, dtype))
     rows = read_metrics(log.out)
     Cost(
         steps=steps,
         seconds=sum(row["step_seconds"] + row.get(EVALUATION_SECONDS, 0.0) for row in rows),
         tokens=sum(row["tokens"] for row in rows),
-        flops=stage.policy.flops,
+        flops=policy.flops,
     ).save(log)
-    log.event("finished", steps=steps, ended_by=ended_by, optimizer_steps_of_this_process=stage.policy.optimizer_steps)
+    log.event("finished", steps=steps, ended_by=ended_by, optimizer_steps_of_this_process=policy.optimizer_steps)
     Lineage(
         stage=stage.kind,
         parents=[config.model],

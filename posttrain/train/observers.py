@@ -181,7 +181,7 @@ class EarlyStopping:
 
     def __init__(self, log: RunLog, config: TrainConfig, stage: Stage) -> None:
         self._log = log
-        self._weights = stage.policy.parameters
+        self._weights = stage.policy.weights
         self._objective = stage.objective
         self._every = config.eval_every or 1
         self._patience = config.patience or 1
@@ -198,7 +198,7 @@ class EarlyStopping:
         if objective is not None and record.step % self._every:
             self._at_end = objective
         elif objective is not None and self.update(record.step, objective) and not record.replayed:
-            self._log.write_folder("best", lambda out: save_weights(self._weights, out / BEST))
+            self._log.write_folder("best", lambda out: save_weights(self._weights(), out / BEST))
         if self.evaluations_without_gain >= self._patience:
             yield Alert("patience", action="stop")
 
@@ -215,7 +215,7 @@ class EarlyStopping:
             self.best, self.best_step = self._at_end, self._last
         elif self.best_step:
             try:
-                load_weights(self._weights, self._log.out / "best" / BEST)
+                load_weights(self._weights(), self._log.out / "best" / BEST)
             except DamagedFile as error:
                 raise RunFailed(
                     f"the weights of the best step cannot be used: {error}; begin anew with another --out"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -47,9 +47,62 @@ class Optimization:
         return self.learning_rate * (0.1 + 0.9 * shape)
 
 
-class Policy:
-    """The model that a stage trains, with AdamW (β 0.9 and 0.999, ε 1e-8; Loshchilov & Hutter, arXiv:1711.05101).
-    `flops` counts what was spent, `optimizer_steps` the steps this process has executed, `updates` those of the run."""
+class Policy(Protocol):
+    """The model that a stage trains. `flops` counts what was spent, `optimizer_steps` the steps this process has
+    executed, `updates` those of the run."""
+
+    flops: float
+    updates: int
+    optimizer_steps: int
+
+    @property
+    def source(self) -> Path:
+        """The folder of the model that it began as."""
+
+    @property
+    def has_adapter(self) -> bool: ...
+
+    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
+        """Add the gradient of `loss`, which sees `what` of the model; the metrics are summed over the micro-batches."""
+
+    def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
+        """The metrics of `forward_backward` without gradients."""
+
+    def step(self) -> dict[str, float]:
+        """Clip the gradient, take an optimizer step, clear the gradient; without any, no weight changes. `grad_norm` is
+        the norm before clipping."""
+
+    def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
+        """What is read at every trained token, a tensor a branch in order, without gradients."""
+
+    def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
+        """`read`, as an array a branch in float64."""
+
+    def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
+        """`numbers` of the log-probability of every trained token."""
+
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """The trained weights by name."""
+
+    def reference(self, moves: bool = False) -> Reference:
+        """The policy as it is now, to compare with later; `moves` says that it will follow the policy."""
+
+    def save(self, folder: Path) -> None:
+        """Write trained weights, optimizer state, counters and random states, for an exact resume."""
+
+    def load(self, folder: Path) -> None:
+        """The inverse of `save`. Raises DamagedFile, before any change, for a file that is not of this policy."""
+
+    def save_model(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the model; see `LanguageModel.save`."""
+
+    def save_adapter(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the adapter alone."""
+
+
+class LocalPolicy:
+    """The policy in one process, with AdamW (β 0.9 and 0.999, ε 1e-8; Loshchilov & Hutter, arXiv:1711.05101). See
+    `Policy` for its functions."""
 
     def __init__(self, lm: LanguageModel, optimization: Optimization, micro_batch_tokens: int) -> None:
         self.lm = lm
@@ -74,10 +127,15 @@ class Policy:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
 
-    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
-        """Add the gradient of `loss` over the trees, a micro-batch at a time; the metrics are summed over them.
+    @property
+    def source(self) -> Path:
+        return self.lm.source
 
-        `what` says what of the model the loss sees. With entropy, `entropy` is its mean over tokens by weight."""
+    @property
+    def has_adapter(self) -> bool:
+        return self.lm.adapter is not None
+
+    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
         return self._metrics(trees, loss, what, backward=True)
 
     def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
@@ -104,8 +162,6 @@ class Policy:
         return totals
 
     def step(self) -> dict[str, float]:
-        """Clip the gradient to the global norm, take an AdamW step, clear the gradient. `grad_norm` is before
-        clipping. Without any gradient nothing changes and the norm is 0."""
         rate = self.optimization.rate(self.updates + 1)
         gradients = [p for p in self.parameters.values() if p.grad is not None]
         for parameter in gradients:  # sparse is an embedding's, where no loss was of the head
@@ -124,15 +180,12 @@ class Policy:
         return {"grad_norm": float(norm) if norm is not None else 0.0, "learning_rate": rate}
 
     def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
-        """Log-probability of every trained token, an array a branch in order, without gradients."""
         return self.numbers(trees, logprobs_at(temperature))
 
     def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
         return [values.double().cpu().numpy() for values in self.read(trees, what)]
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
-        """What is read at every trained token, a tensor a branch in order, without gradients."""
-
         def counted(batch: Batch) -> torch.Tensor:
             values = what.forward(self.lm, batch)[0]
             self.flops += self.lm.flops.forward(batch.nodes, len(values) * what.head)
@@ -140,12 +193,19 @@ class Policy:
 
         return list(read_by(trees, self.micro_batch_tokens, self.lm.device, counted))
 
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        return self.parameters
+
     def reference(self, moves: bool = False) -> Reference:
-        """The policy as it is now, to compare with later; `moves` says that it will follow the policy."""
         return Reference(self.lm, self.parameters, moves)
 
+    def save_model(self, folder: Path, dtype: torch.dtype) -> None:
+        self.lm.save(folder, dtype)
+
+    def save_adapter(self, folder: Path, dtype: torch.dtype) -> None:
+        self.lm.save_adapter(folder, dtype)
+
     def save(self, folder: Path) -> None:
-        """Trained weights, optimizer state, counters and random states, for an exact resume."""
         save_weights(self.parameters, folder / "weights.safetensors")
         state = {
             "optimizer": self.optimizer.state_dict(),
@@ -159,7 +219,6 @@ class Policy:
             raise OSError(f"optimizer.pt is not whole: {error}") from error
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`. Raises DamagedFile, before any change, for a file that is not of this policy."""
         file = folder / "optimizer.pt"
         state = read_state(file)
         check_like(state.get("optimizer"), self.optimizer.state_dict(), file)

@@ -147,7 +147,7 @@ def test_an_observation_that_is_far_too_long_fails_its_rollout_alone(tiny: Langu
     answer = (*chat.prompt_ids("x")[:3], tiny.chat.turn_end)
     environment = ScriptedEnvironment({1: [Reply((), True)]}, first={0: "y" * 3_000_000, 1: "z"})
     plans = [RolloutRequest(Task(str(i), "q"), 0, Sampling(8), i) for i in range(2)]
-    lost, fine = sample(ScriptedEngine(lambda i, n: answer), chat, plans, environment, Limits(2, 200))
+    lost, fine = sample(ScriptedEngine(lambda i, n: answer), chat, plans, None, environment, Limits(2, 200))
     assert lost.status == "failed" and "has more than 200 tokens" in (lost.error or "")
     assert len(lost.segments[0].token_ids) < 20_000
     assert fine.status == "ok"

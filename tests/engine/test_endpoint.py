@@ -24,13 +24,9 @@ def ask(text: str, seed: int | None = None) -> Question:
     return Question((Message("system", "Be brief."), Message("user", text)), seed)
 
 
-def texts(model: Endpoint, text: str) -> list[str]:
-    return [reply.text for reply in model.replies([Question((Message("user", text),))]) if isinstance(reply, Reply)]
-
-
 def test_a_request_says_what_was_asked_and_the_answer_comes_back(server: ChatServer) -> None:
     model = endpoint(server)
-    assert texts(model, "hello") == ["hello 0"]
+    assert model.complete([Message("user", "hello")]) == "hello 0"
     assert model.replies([ask("hi", seed=4), ask("long", seed=(1 << 40) + 5)]) == [
         Reply("hi 4", "stop", 7, 3),
         Reply("long 5", "length", 7, 3),
@@ -63,7 +59,7 @@ def test_answers_come_in_order_and_few_at_a_time(server: ChatServer) -> None:
 
 def test_a_busy_server_is_asked_again(server: ChatServer) -> None:
     model = endpoint(server)
-    assert texts(model, "busy") == ["busy 0"]
+    assert model.complete([Message("user", "busy")]) == "busy 0"
     assert len(server.requests()) == 2
     assert model.requests == 1
 
@@ -104,7 +100,7 @@ def test_a_refused_key_stops_at_once(server: ChatServer, monkeypatch: pytest.Mon
 def test_questions_go_to_the_named_address_alone(server: ChatServer) -> None:
     model = endpoint(server, concurrency=1)
     with pytest.raises(InputError, match=r"answers 307: it redirects to .*/v1/elsewhere, which is not followed"):
-        texts(model, "redirect")
+        model.complete([Message("user", "redirect")])
     assert {row["path"] for row in server.requests()} == {"/v1/chat/completions"}
 
 
@@ -171,7 +167,7 @@ def test_a_message_of_no_form_is_an_error_of_its_request(message: Any) -> None:
 def test_a_server_that_is_not_there(server: ChatServer) -> None:
     nowhere = Endpoint("http://127.0.0.1:9/v1", "m", Sampling(4), retries=1)
     with pytest.raises(RunFailed, match=r"http://127.0.0.1:9/v1 cannot be reached in 2 tries"):
-        texts(nowhere, "hello")
+        nowhere.complete([Message("user", "hello")])
 
 
 def test_the_cache_answers_the_second_time(server: ChatServer, tmp_path: Path) -> None:

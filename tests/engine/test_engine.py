@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from posttrain.batch.types import Batch
 from posttrain.engine.base import Request
 from posttrain.engine.local.engine import LocalEngine
 from posttrain.engine.local.sampling import BLOCK, draw
-from posttrain.models import LanguageModel
+from posttrain.models import LanguageModel, load_model
 from posttrain.types import Completion, InputError, Sampling, Segment
 from tests.model_helpers import ARCHITECTURES, plain_copy, plain_logprobs, small_model
 
@@ -355,7 +358,7 @@ def test_different_sampling_in_one_batch(tiny: LanguageModel) -> None:
         )
 
 
-# -- what is forwarded, refused -----------------------------------------------------------------------------
+# -- what is forwarded, cancelled, refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("slots", [2, 64])
@@ -378,6 +381,44 @@ def test_long_and_many_prompts(tiny: LanguageModel) -> None:
     answers = run(tiny, requests)
     for i in (0, 17, 39, 40):
         assert_logprobs_are_those_of_a_full_forward(tiny, prompts[i], [answers[i]], 1.0)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma-3"])
+def test_cancel(architecture: str) -> None:
+    """Once the first completion is out, one request that is being decoded and one that waits are called off."""
+    lm = small_model(architecture)
+    engine = LocalEngine(lm, slots=2)
+    same = prompt_ids(lm, "Name a river.")
+    sizes = [1, 60, 5, 6]
+    stream = engine.generate([Request(i, same, Sampling(n, temperature=0.0)) for i, n in enumerate(sizes)])
+    first, _ = next(stream)
+    assert first == 0
+    engine.cancel(1)
+    engine.cancel(3)
+    answers = dict(stream)
+    assert {i: c.stop_reason for i, c in answers.items()} == {1: "cancelled", 2: "length", 3: "cancelled"}
+    assert 1 <= len(answers[1].token_ids) < 60 and not len(answers[3].token_ids) and len(answers[2].token_ids) == 5
+    # what was cancelled once is not cancelled for ever
+    again = dict(engine.generate([Request(1, same, Sampling(2, temperature=0.0))]))
+    assert again[1].stop_reason == "length"
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma-3"])
+def test_deadline(monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    """Time for 20 of 200 tokens: the two active rows of 400 come back with what they have, the waiting ones empty, and
+    every request is answered."""
+    clock = SimpleNamespace(monotonic=itertools.count().__next__)
+    monkeypatch.setattr("posttrain.engine.local.engine.time", clock)
+    lm = small_model(architecture)
+    prompt = prompt_ids(lm, "a")
+    requests = [Request(i, prompt, Sampling(200), seed=i) for i in range(400)]
+    answers = dict(LocalEngine(lm, slots=2).generate(requests, deadline_seconds=20))
+    assert sorted(answers) == list(range(400))
+    cancelled = [c for c in answers.values() if c.stop_reason == "cancelled"]
+    assert (
+        len([c for c in cancelled if len(c.token_ids)]) <= 2
+        and len([c for c in cancelled if not len(c.token_ids)]) > 300
+    )
 
 
 def test_prompts_without_room_are_refused(tiny: LanguageModel) -> None:
@@ -419,11 +460,48 @@ def test_update_takes_new_weights_and_counts_versions(tmp_path: Path) -> None:
 
     first = answer()
     assert first.versions.tolist() == [0] * 12
+    other = copy.deepcopy(lm)
     new = changed(lm)
-    with torch.no_grad():
-        for name, parameter in lm.module.named_parameters():
-            parameter.copy_(new[name])
-    engine.update(version=3)
+    engine.update(new, version=3)
     second = answer()
     assert second.versions.tolist() == [3] * 12 and ids_of(second) != ids_of(first)
     assert_logprobs_are_those_of_a_full_forward(lm, request.prompt_ids, [second], 1.0)
+    engine.update(None, version=4)  # engine and trainer share the module
+    assert ids_of(answer()) == ids_of(second) and answer().versions.tolist() == [4] * 12
+    # a folder gives the same weights
+    lm.save(tmp_path / "model")
+    engine = LocalEngine(other)
+    assert ids_of(answer()) == ids_of(first)
+    engine.update(tmp_path / "model", version=5)
+    assert ids_of(answer()) == ids_of(second)
+
+
+def test_update_from_a_folder_with_tied_weights(tiny: LanguageModel, tmp_path: Path) -> None:
+    """The head that is the embedding stands in the file once."""
+    lm = load_model("tiny-random")
+    lm.save(tmp_path)
+    LocalEngine(lm).update(tmp_path, version=1)
+    assert all(torch.equal(a, b) for a, b in zip(lm.module.parameters(), tiny.module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("unknown", "hold 'model.norm.weights', which"),
+        ("shape", r"'model.norm.weight' has the shape \(1,\), but this model needs \(32,\)"),
+        ("empty folder", "lack 'lm_head.weight'"),
+    ],
+)
+def test_wrong_weights_are_refused_whole(fault: str, message: str, tmp_path: Path) -> None:
+    """Nothing has changed afterwards, the version neither."""
+    lm = small_model("qwen3")
+    before = {n: p.detach().clone() for n, p in lm.module.named_parameters()}
+    engine = LocalEngine(lm)
+    weights: dict[str, torch.Tensor] | Path = tmp_path
+    if fault != "empty folder":
+        name = "model.norm.weights" if fault == "unknown" else "model.norm.weight"
+        weights = {"model.embed_tokens.weight": before["model.embed_tokens.weight"] + 1, name: torch.ones(1)}
+    with pytest.raises(InputError, match=message):
+        engine.update(weights, version=1)
+    assert engine.version == 0
+    assert all(torch.equal(p, before[n]) for n, p in lm.module.named_parameters())

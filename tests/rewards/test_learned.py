@@ -22,7 +22,7 @@ from posttrain.rewards.scorer import Scorer
 from posttrain.rows import PreferenceRow
 from posttrain.train.dpo.data import counts_of, encode_examples, example_trees
 from posttrain.train.dpo.stage import preference_loss
-from posttrain.train.policy import Optimization, Policy
+from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl.setup import train_rl
 from posttrain.types import InputError, Message, Sample, Score
 from tests.processes import with_torch
@@ -141,7 +141,7 @@ def test_implicit_rewards_differ_by_the_margin_of_dpo(other: Path) -> None:
     rows = [ids_of("Say it", "apple river", "stone"), ids_of("And now", "cloud", "cloud cloud!")]
     policy, reference = load_model(str(other)), load_model("tiny-random")
     examples = encode_examples(policy, rows, 1024, single=False).kept
-    runner = Policy(reference, Optimization(1e-3), 4096)
+    runner = LocalPolicy(reference, Optimization(1e-3), 4096)
     batch = pack(example_trees(examples, runner.logprobs(example_trees(examples))))
     terms = DpoConfig(model="m", data="d", out=Path("o"), beta=0.3).terms()
     with torch.no_grad():

@@ -7,11 +7,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from posttrain.chat import ChatFormat
 from posttrain.engine.base import Request
@@ -36,19 +36,28 @@ from posttrain.types import Completion, InputError, Message, Rollout, RunFailed,
 
 
 class BackwardsEngine:
-    """Answers the last request first, each with two tokens made of its seed."""
+    """Answers the last request first, each with two tokens made of its seed, and cancels those of `cancelled`."""
 
-    def __init__(self, end: int) -> None:
+    def __init__(self, end: int, cancelled: frozenset[int] = frozenset()) -> None:
         self.version = 4
         self.end = end
+        self.cancelled = cancelled
         self.asked: list[Request] = []
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def generate(
+        self, requests: Sequence[Request], deadline_seconds: float | None = None
+    ) -> Iterator[tuple[int, Completion]]:
         self.asked = list(requests)
         for r in reversed(requests):
-            yield r.id, Completion((40 + r.seed, self.end), (-0.5, -0.25), (4, 4), "stop")
+            if r.id in self.cancelled:
+                yield r.id, Completion((), (), (), "cancelled")
+            else:
+                yield r.id, Completion((40 + r.seed, self.end), (-0.5, -0.25), (4, 4), "stop")
 
-    def update(self, version: int) -> None:
+    def cancel(self, request_id: int) -> None:
+        raise AssertionError("nothing here cancels")
+
+    def update(self, weights: Mapping[str, torch.Tensor] | Path | None, version: int) -> None:
         self.version = version
 
 
@@ -94,17 +103,17 @@ def test_order_is_that_of_the_plans(tiny: LanguageModel) -> None:
 
 
 def test_failed_rollouts_are_unscored_and_never_zero(tiny: LanguageModel) -> None:
-    """Rollouts 1 and 4 have failed: the reward does not see them, the others keep their own scores."""
+    """Rollouts 1 and 4 are cancelled: the reward does not see them, the others keep their own scores."""
     made = plans(3, 2)
     scorer = LengthScorer()
-    rollouts = sample(BackwardsEngine(tiny.chat.turn_end), tiny.chat, made)  # type: ignore[arg-type]
-    for i in (1, 4):
-        rollouts[i] = replace(rollouts[i], status="failed", error="no port")
-    scores = score(scorer, [plan.task for plan in made], rollouts)  # type: ignore[arg-type]
-    assert [s.total for s in scores] == [0.0, None, 1.0, 1.0, None, 2.0]
-    assert scores[1].failed and scores[1].reason == "no port"
-    assert [s.columns["n"] for s in scorer.seen] == [0, 1, 1, 2]
-    assert scorer.seen[0].prompt == "prompt 0" and scorer.seen[0].completion_ids == (40, tiny.chat.turn_end)
+    groups = collect(BackwardsEngine(tiny.chat.turn_end, frozenset({1, 4})), tiny.chat, scorer, made)  # type: ignore[arg-type]
+    assert [g.task.id for g in groups] == ["t0", "t1", "t2"]
+    assert [[s.total for s in g.scores] for g in groups] == [[0.0, None], [1.0, 1.0], [None, 2.0]]
+    failed = groups[0].rollouts[1]
+    assert (failed.status, failed.error, failed.response_length) == ("failed", "cancelled at the deadline", 0)
+    assert groups[0].scores[1].failed and groups[0].scores[1].reason == "cancelled at the deadline"
+    assert [s.columns["n"] for s in scorer.seen] == [2, 1, 1, 0]  # in the order in which groups were whole
+    assert scorer.seen[-1].prompt == "prompt 0" and scorer.seen[-1].completion_ids == (40, tiny.chat.turn_end)
 
 
 class SlowScorer(LengthScorer):
@@ -133,8 +142,10 @@ class WaitingEngine(BackwardsEngine):
         super().__init__(end)
         self.scorer, self.then = scorer, then
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        *early, last = super().generate(requests)
+    def generate(
+        self, requests: Sequence[Request], deadline_seconds: float | None = None
+    ) -> Iterator[tuple[int, Completion]]:
+        *early, last = super().generate(requests, deadline_seconds)
         yield from early
         assert self.scorer.scored.wait(0.2 if self.scorer.whole_batch else 60) != self.scorer.whole_batch
         if self.then is not None:
@@ -173,8 +184,10 @@ def test_what_goes_wrong_while_scoring_is_raised_before_all_is_sampled(tiny: Lan
             raise RunFailed("no worker")
 
     class Patient(BackwardsEngine):
-        def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-            for n, answer in enumerate(super().generate(requests)):
+        def generate(
+            self, requests: Sequence[Request], deadline_seconds: float | None = None
+        ) -> Iterator[tuple[int, Completion]]:
+            for n, answer in enumerate(super().generate(requests, deadline_seconds)):
                 time.sleep(0.02)
                 assert n < 1000, "went on sampling"
                 yield answer
@@ -193,8 +206,10 @@ def test_an_interrupt_does_not_wait_for_a_reward(tiny: LanguageModel, tmp_path: 
     )
 
     class Interrupted(BackwardsEngine):
-        def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-            *early, _ = super().generate(requests)
+        def generate(
+            self, requests: Sequence[Request], deadline_seconds: float | None = None
+        ) -> Iterator[tuple[int, Completion]]:
+            *early, _ = super().generate(requests, deadline_seconds)
             yield from early
             while not begun.exists():
                 time.sleep(0.01)
@@ -254,8 +269,7 @@ def test_records_are_read_as_they_were(tiny: LanguageModel, tmp_path: Path) -> N
     sampling = Sampling(12, temperature=0.9, top_p=0.8)
     made = [RolloutRequest(t, g, sampling, rollout_seed(0, 1, i, g)) for i, t in enumerate(tasks) for g in range(3)]
     rollouts = sample(LocalEngine(tiny), tiny.chat, made)
-    failed = sample(BackwardsEngine(2), tiny.chat, [RolloutRequest(tasks[0], 3, sampling, 5)])  # type: ignore[arg-type]
-    rollouts += [replace(failed[0], status="failed", error="no port")]
+    rollouts += sample(BackwardsEngine(2, frozenset({0})), tiny.chat, [RolloutRequest(tasks[0], 3, sampling, 5)])
     assert rollouts[-1].status == "failed" and all(r.segments[0].kept_token_ids for r in rollouts[:-1])
     values = [
         Score(0.1 + 0.2, {"math": 0.1 + 0.2, "format": None}),

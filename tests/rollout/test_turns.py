@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +112,25 @@ def test_an_answer_without_its_end_ends_the_conversation() -> None:
     assert (rollout.status, rollout.text) == ("truncated", "xyz") and environment.heard == {}
 
 
+def test_out_of_time_is_failed_and_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds, of which the first replies take eleven."""
+    now = [0.0]
+    monkeypatch.setattr("posttrain.rollout.turns.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Slow(ScriptedEnvironment):
+        def act(self, answers: Mapping[int, Message]) -> dict[int, Reply | Lost]:
+            now[0] += 11
+            return super().act(answers)
+
+    engine = ScriptedEngine(lambda key, turn: (*tokens("a"), CHAT.turn_end))
+    environment = Slow({0: [MORE] * 9, 1: [DONE]})
+    slow, quick = sample(engine, CHAT, plans(2), None, environment, Limits(9, 4096, seconds=10))
+    assert (slow.status, slow.error) == ("failed", "the conversation was not over within its time limit of 10 s")
+    assert slow.environment_reward is None and slow.response_length == 2
+    assert (quick.status, quick.environment_reward) == ("ok", 1.0)
+    assert environment.finished == [1, 0]
+
+
 def test_a_lost_environment_fails_its_rollout_alone() -> None:
     replies = {0: [], 1: [MORE, Lost("worker died")], 2: [MORE, DONE]}
     rollouts, engine, environment = talk(replies, "a", "b", first={0: Lost("no port")})
@@ -131,7 +151,7 @@ def test_an_environment_lost_at_the_end_fails_too() -> None:
             return {key: Lost("no verdict") for key in keys}
 
     engine = ScriptedEngine(lambda key, turn: (*tokens("a"), CHAT.turn_end))
-    (rollout,) = sample(engine, CHAT, plans(1), LostAtTheEnd({0: [DONE]}), LIMITS)
+    (rollout,) = sample(engine, CHAT, plans(1), None, LostAtTheEnd({0: [DONE]}), LIMITS)
     assert (rollout.status, rollout.error, rollout.environment_reward) == ("failed", "no verdict", None)
 
 
@@ -189,7 +209,7 @@ def test_a_conversation_that_the_template_refuses_fails_its_rollout() -> None:
     chat = ChatFormat(styled_tokenizer("gemma"))
     engine = ScriptedEngine(lambda key, turn: (chat.turn_end,))
     environment = ScriptedEnvironment({0: [Reply((Message("tool", "2"),), False)], 1: [DONE]})
-    refused, fine = sample(engine, chat, plans(2), environment, LIMITS)
+    refused, fine = sample(engine, chat, plans(2), None, environment, LIMITS)
     assert refused.status == "failed" and "there is no role tool" in (refused.error or "")
     assert fine.status == "ok"
 
@@ -201,8 +221,8 @@ def test_prompts_are_checked_for_conversations_before_anything_is_sampled(tiny: 
         fit_tasks(ChatFormat(styled_tokenizer("gemma")), [task], 2048, 48, "data.jsonl", (TOOL,))
     with pytest.raises(InputError, match=r"data.jsonl: task t: raw text has no turns"):
         fit_tasks(ChatFormat(styled_tokenizer("chatml"), raw=True), [task], 2048, 48, "data.jsonl", ())
-    with pytest.raises(InputError, match="limits of turns and tokens must be above 0"):
-        Limits(0, 10)
+    with pytest.raises(InputError, match="limits of turns, tokens and seconds must be above 0"):
+        Limits(1, 10, 0.0)
 
 
 def test_the_environments_reward_is_a_part_beside_others() -> None:
@@ -236,7 +256,7 @@ def test_json_holds_a_conversation_exactly() -> None:
     texts = [call, " so</s>", " bye</s>"]
     engine = ScriptedEngine(lambda key, turn: tuple(tokenizer(texts[turn], add_special_tokens=False)["input_ids"]))
     replies = [Reply((Message("tool", "2", tool_call_id="call00000"),), False), MORE, DONE]
-    (rollout,) = sample(engine, chat, plans(1), ScriptedEnvironment({0: replies}, (TOOL,)), LIMITS)
+    (rollout,) = sample(engine, chat, plans(1), None, ScriptedEnvironment({0: replies}, (TOOL,)), LIMITS)
     assert len(rollout.segments) == 2 and rollout.messages[0].tool_calls
     (line,), _ = to_disk([rollout_to_json(1, rollout, Score(3.0, {"environment": 3.0}), 0.5)])
     again, value = rollout_from_json(json.loads(json.dumps(line, allow_nan=False)), rollout.sampling, chat)

@@ -27,7 +27,7 @@ from posttrain.train.dpo.data import Example
 from posttrain.train.dpo.reference import StoredReference
 from posttrain.train.generate.sample import sample_answers
 from posttrain.train.loop import make_policy
-from posttrain.train.policy import Policy
+from posttrain.train.policy import LocalPolicy
 from posttrain.train.rl.advantages import trainable
 from posttrain.train.rl.controllers import AdaptiveKl, Constraints, restore, state
 from posttrain.types import InputError, Rollout, RunFailed, Sampling, Segment
@@ -38,14 +38,14 @@ WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+def policy(tmp_path_factory: pytest.TempPathFactory) -> LocalPolicy:
     """A small policy: LoRA keeps its checkpoints small."""
     config = SftConfig(model="tiny-random", data="x", out=Path("x"), lora_rank=1)
     return make_policy(load_model("tiny-random"), config, 1e-3, None)
 
 
 @pytest.fixture
-def checkpoint(policy: Policy, tmp_path: Path) -> Path:
+def checkpoint(policy: LocalPolicy, tmp_path: Path) -> Path:
     folder = tmp_path / NAME
     folder.mkdir()
     policy.save(folder)
@@ -111,7 +111,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-def test_a_checkpoint_without_one_of_its_files_is_refused(policy: Policy, tmp_path: Path) -> None:
+def test_a_checkpoint_without_one_of_its_files_is_refused(policy: LocalPolicy, tmp_path: Path) -> None:
     """Such as the copy of a reference that has moved: without it the start would be taken for it."""
     folder = tmp_path / NAME
     folder.mkdir()
@@ -134,7 +134,7 @@ def test_damaged_coefficients_are_refused(saved: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_refused(policy: Policy, checkpoint: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_refused(policy: LocalPolicy, checkpoint: Path, damage: str) -> None:
     before = [p.detach().clone() for p in policy.parameters.values()]
     DAMAGES[damage](checkpoint)
     stage: Any = SimpleNamespace(policy=policy, total_steps=4, load=lambda folder: None)
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_refused(policy: Policy, checkpoint: Path, damag
     assert all(torch.equal(p, b) for p, b in zip(policy.parameters.values(), before, strict=True))
 
 
-def test_a_whole_checkpoint_is_taken(policy: Policy, checkpoint: Path) -> None:
+def test_a_whole_checkpoint_is_taken(policy: LocalPolicy, checkpoint: Path) -> None:
     stage: Any = SimpleNamespace(policy=policy, total_steps=4, load=lambda folder: None)
     assert load_checkpoint(checkpoint, stage) == 2
 

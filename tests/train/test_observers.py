@@ -27,22 +27,26 @@ STEPS, SAVE_EVERY = 8, 2
 class Counter:
     """A policy whose one weight is the sum of the steps it was trained on."""
 
-    adapter = None
+    has_adapter = False
     updates = optimizer_steps = 0
 
     def __init__(self, source: Path) -> None:
         self.flops = 0.0
         self.source = source
         self.weight = torch.zeros(1)
-        self.parameters = {"weight": self.weight}
-        self.lm = self
 
-    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        save_weights(self.parameters | {"flops": torch.tensor([self.flops])}, folder / "weights.safetensors")
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {"weight": self.weight}
+
+    def save(self, folder: Path) -> None:
+        save_weights(self.weights() | {"flops": torch.tensor([self.flops])}, folder / "weights.safetensors")
 
     def load(self, folder: Path) -> None:
-        load_weights(self.parameters | {"flops": (flops := torch.zeros(1))}, folder / "weights.safetensors")
+        load_weights(self.weights() | {"flops": (flops := torch.zeros(1))}, folder / "weights.safetensors")
         self.flops = float(flops)
+
+    def save_model(self, folder: Path, dtype: torch.dtype) -> None:
+        self.save(folder)
 
 
 class Sum(Stage):

@@ -3,14 +3,19 @@ prefilled once for all requests that share it."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
+from posttrain.arrays import floats, ints
 from posttrain.engine.base import Request
 from posttrain.engine.local.groups import GroupDecoder
+from posttrain.engine.local.rows import RowDecoder
 from posttrain.engine.local.slots import SlotDecoder
+from posttrain.engine.local.weights import copy_weights
 from posttrain.models.language_model import LanguageModel
 from posttrain.types import Completion, InputError
 
@@ -26,16 +31,30 @@ class LocalEngine:
         self.slots = slots
         self.version = 0
         self.forwarded_tokens = 0
+        self._cancelled: set[int] = set()
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def generate(
+        self, requests: Sequence[Request], deadline_seconds: float | None = None
+    ) -> Iterator[tuple[int, Completion]]:
         for request in requests:
             self._check(request)
+        self._cancelled.clear()
+        end = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.lm.prepare_decoding()
         kind = SlotDecoder if self.lm.packed else GroupDecoder
-        decoder: SlotDecoder | GroupDecoder = kind(self.lm, self.slots, self.version)
+        decoder: RowDecoder = kind(self.lm, self.slots, self.version)
         queue = deque(requests)
         while queue or decoder.active:
+            if end is not None and time.monotonic() > end:
+                self._cancelled |= {r.id for r in queue} | {row.request.id for row in decoder.active}
+            for row in list(decoder.active):
+                if row.request.id in self._cancelled:
+                    row.stop_reason = "cancelled"
+            for request in [r for r in queue if r.id in self._cancelled]:
+                queue.remove(request)
+                yield request.id, Completion(ints([]), floats([]), ints([]), "cancelled")
             with torch.inference_mode():
+                decoder.drop_ended()
                 decoder.admit(queue)
                 decoder.step()
             ended, decoder.ended = decoder.ended, []
@@ -43,10 +62,15 @@ class LocalEngine:
             for row in ended:
                 yield row.request.id, row.completion()
 
+    def cancel(self, request_id: int) -> None:
+        self._cancelled.add(request_id)
+
     def pause(self) -> None:
         self.lm.release_decoding()
 
-    def update(self, version: int) -> None:
+    def update(self, weights: Mapping[str, torch.Tensor] | Path | None, version: int) -> None:
+        if weights is not None:
+            copy_weights(self.lm.module, weights)
         self.version = version
 
     def _check(self, request: Request) -> None:

@@ -31,7 +31,7 @@ class GroupDecoder(RowDecoder):
             self._keep_rows([0] * len(new))
         self.active = [Row(request, self.version) for request in new]
         extend(self.lm, self.active, outputs.logits[:, -1].expand(len(new), -1))
-        self._drop_ended()
+        self.drop_ended()
 
     def step(self) -> None:
         if not self.active:
@@ -40,9 +40,9 @@ class GroupDecoder(RowDecoder):
         outputs = self.lm.module(input_ids=ids, past_key_values=self.cache, use_cache=True)
         self.forwarded_tokens += len(self.active)
         extend(self.lm, self.active, outputs.logits[:, -1])
-        self._drop_ended()
+        self.drop_ended()
 
-    def _drop_ended(self) -> None:
+    def drop_ended(self) -> None:
         keep = [i for i, row in enumerate(self.active) if row.stop_reason is None]
         if len(keep) == len(self.active):
             return

@@ -63,6 +63,10 @@ class RowDecoder(ABC):
     def step(self) -> None:
         """Forward the newest token of every active row and draw the next."""
 
+    @abstractmethod
+    def drop_ended(self) -> None:
+        """Move rows that have a stop reason from `active` to `ended`."""
+
 
 def extend(lm: LanguageModel, rows: Sequence[Row], logits: torch.Tensor) -> None:
     """Draw the next token of every row from logits [R, V], and mark the rows that end with it."""

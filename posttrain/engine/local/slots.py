@@ -41,7 +41,7 @@ class SlotDecoder(RowDecoder):
             self.active += rows
             self.sharing = None
             extend(self.lm, rows, torch.stack([self.first_logits[r.prompt_ids] for r in new]))
-            self._drop_ended()
+            self.drop_ended()
             self._forget_prompts(queue)
 
     def step(self) -> None:
@@ -57,9 +57,9 @@ class SlotDecoder(RowDecoder):
         logits = self.lm.next_logits(ids, torch.tensor([row.length for row in self.active]), plan)
         self.forwarded_tokens += len(own)
         extend(self.lm, self.active, logits)
-        self._drop_ended()
+        self.drop_ended()
 
-    def _drop_ended(self) -> None:
+    def drop_ended(self) -> None:
         for slot in reversed(range(len(self.active))):
             row = self.active[slot]
             if row.stop_reason is None:

@@ -91,7 +91,7 @@ class OnlineDpo(RolloutStage):
             self.log.event("no_loss_token", step=n)
         if self.reference is not None:
             self.reference.follow(n)
-        self.rollouts.engine.update(n)
+        self.rollouts.engine.update(None, n)
         return StepResult(metrics, step.all, [row for group in rows for row in group])
 
     def save(self, folder: Path) -> None:

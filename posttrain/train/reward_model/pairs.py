@@ -154,7 +154,7 @@ class RewardModel(DatasetStage[Pair]):
         margins, _, probabilities = labels(pack(trees))
         loss = odin_loss(scores, margins, lengths, probabilities)
         (slopes,) = torch.autograd.grad(loss, scores)
-        overlap = head_overlap(self.policy.parameters[f"{RewardHead.NAME}.weight"])
+        overlap = head_overlap(self.policy.weights()[f"{RewardHead.NAME}.weight"])
         overlap.backward()
         sloped = [with_slopes(tree, of_pair) for tree, of_pair in zip(trees, slopes.tolist(), strict=True)]
         self.policy.forward_backward(sloped, linear_loss, SCORES)

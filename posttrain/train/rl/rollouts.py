@@ -296,7 +296,7 @@ class RolloutStage(Stage):
 
     def rewind(self, log: RunLog, step: int) -> None:
         self.rollouts.rewind(log, step)
-        self.rollouts.engine.update(step)
+        self.rollouts.engine.update(None, step)
 
     def past_groups(self, step: int) -> Sequence[Group]:
         return self.rollouts.past_groups(step)

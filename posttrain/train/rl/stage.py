@@ -80,7 +80,7 @@ class Rl(RolloutStage):
         self.constraints.update(groups)
         if self.reference is not None and config.reference_every and n % config.reference_every == 0:
             self.reference.follow()
-        self.rollouts.engine.update(n)
+        self.rollouts.engine.update(None, n)
         return StepResult(metrics, step.all, [row for group in rows for row in group])
 
     def save(self, folder: Path) -> None:

@@ -21,7 +21,7 @@ from posttrain.train.data_order import epoch_order
 from posttrain.train.dpo.data import counts_of, encode_examples, example_trees, shuffled_for_kl
 from posttrain.train.dpo.reference import MovingReference
 from posttrain.train.dpo.stage import StepLoss, train_dpo
-from posttrain.train.policy import Optimization, Policy
+from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.types import InputError
 from tests.training_helpers import (
     chatml,
@@ -114,7 +114,7 @@ def test_micro_batches_never_change_the_gradient(
     gradients, losses = [], []
     for budget in (1, 120, 1 << 20):
         lm = load_model("tiny-random")
-        policy = Policy(lm, Optimization(1e-3), budget)
+        policy = LocalPolicy(lm, Optimization(1e-3), budget)
         examples = encode_examples(lm, data, 256, single=single, mask_formatting=config.mask_formatting).kept
         reference = [
             tuple(v - 0.3 * (i % 3) for v in t) for i, t in enumerate(policy.logprobs(example_trees(examples)))
@@ -315,7 +315,7 @@ def test_a_reference_moves_after_every_so_many_steps(tmp_path: Path, lora: int) 
 
 def test_a_soft_update_mixes_the_weights() -> None:
     lm = load_model("tiny-random")
-    policy = Policy(lm, Optimization(1e-3), 1000)
+    policy = LocalPolicy(lm, Optimization(1e-3), 1000)
     start = {name: p.detach().clone() for name, p in policy.parameters.items()}
     reference = MovingReference(policy, every=2, mix=0.25)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import rollout_from_json, score
 from posttrain.runs.reader import Run
-from posttrain.train.policy import Optimization, Policy
+from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl.advantages import Rows, scored_rows, with_advantages
 from posttrain.train.rl.batch import batch_loss, branches_of, group_metrics, loss_choices, step_trees, with_numbers
 from posttrain.train.rl.setup import train_rl
@@ -261,7 +261,7 @@ def test_loss_and_gradient_equal_a_padded_reference(
 
     groups = our_groups(rows, lm)
     flat = [r for g in groups for r in g.rollouts]
-    start_policy = Policy(load_model("tiny-random"), Optimization(1e-4), 4096)
+    start_policy = LocalPolicy(load_model("tiny-random"), Optimization(1e-4), 4096)
     from_start = start_policy.logprobs([share_prefix(branches_of(r)) for r in flat], temperature)
     config = rl_config(beta=beta, temperature=temperature, **({"kl_in": kl_in} if beta else {}))
     references = iter(from_start)
@@ -272,7 +272,7 @@ def test_loss_and_gradient_equal_a_padded_reference(
     trained = trained_rows(with_advantages(config, rows_of, beta=beta, weights={}))
     assert [len(group) for group in trained] == [3, 0, 4, 4]
     trees = step_trees(config, trained, keep_zero or (beta > 0 and kl_in == "loss"))
-    policy = Policy(lm, Optimization(1e-4), 200)
+    policy = LocalPolicy(lm, Optimization(1e-4), 200)
     result = policy.forward_backward(trees, plain_loss(config), logprobs_at(temperature))
 
     fixed = {id(row): torch.tensor(drawn_logprobs(row)) for row in rows}
@@ -363,7 +363,7 @@ def test_policy_over_proximal_is_exactly_one_at_the_start_of_a_batch() -> None:
     rows = [row for row in sampled_rows(1.0, 1.0, seed=2) if row["task"] in "03"]
     lm = load_model("tiny-random")
     groups = [g for g in our_groups(rows, lm) if g.rollouts]
-    policy = Policy(lm, Optimization(1e-4), 4096)
+    policy = LocalPolicy(lm, Optimization(1e-4), 4096)
     config = rl_config(clip=1e-9)
     rows_of = trained_rows(with_advantages(config, scored_rows(groups), weights={}))
     trees = step_trees(config, rows_of, keep_zero_advantage=False)

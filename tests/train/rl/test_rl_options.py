@@ -22,7 +22,7 @@ from posttrain.engine.local.engine import LocalEngine
 from posttrain.losses.policy import PolicyLoss, policy_loss
 from posttrain.models import load_model
 from posttrain.models.read import logprobs_at
-from posttrain.train.policy import Optimization, Policy
+from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl.advantages import TrainingRow
 from posttrain.train.rl.batch import batch_loss, branches_of, loss_choices, step_trees
 from posttrain.train.rl.setup import train_rl
@@ -247,7 +247,7 @@ def test_the_reference_moves_when_it_is_told_to(start: Callable[..., Path], lora
 
 def test_a_reference_is_put_in_place_and_taken_out_again() -> None:
     lm = load_model("tiny-random")
-    policy = Policy(lm, Optimization(1e-3), 1000)
+    policy = LocalPolicy(lm, Optimization(1e-3), 1000)
     reference = policy.reference(moves=True)
     tree = [Tree((), (Branch((5, 6, 7), (False, True, True), (1.0, 1.0)),))]
     (start,) = policy.logprobs(tree)
@@ -334,7 +334,7 @@ def test_the_ratio_is_unbiased_under_truncated_sampling() -> None:
     rng = np.random.default_rng(0)
     rows = [[row_of(r, float(rng.normal())) for r in rollouts]]
     config = RlConfig(model="m", data="d", out="o", reward=("r",), temperature=0.7, top_p=0.8)
-    policy = Policy(lm, Optimization(3e-5), 4096)
+    policy = LocalPolicy(lm, Optimization(3e-5), 4096)
     loss = partial(batch_loss, config=config, choices=loss_choices(config, 0.0), mismatch="off")
     policy.forward_backward(step_trees(config, rows, False), loss, logprobs_at(0.7))
     policy.step()
