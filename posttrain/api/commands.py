@@ -9,7 +9,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -56,8 +56,17 @@ def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Func
 
 
 def _made(method: str, given: Mapping[str, Any], observers: Sequence[Observer] = ()) -> Run:
+    observers = _checked(observers)
     with configured(METHODS[method].config, given, inputs_of(given)) as config:
         return train(method, config, observers)
+
+
+def _checked(observers: Sequence[Observer]) -> Sequence[Observer]:
+    """Raises InputError for what is no list of functions."""
+    found = [*observers] if isinstance(observers, Iterable) else [] if observers is None else [None]
+    if not all(map(callable, found)):
+        raise InputError("observers: give a list of functions, as observers=[my_monitor]")
+    return found
 
 
 def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
@@ -74,7 +83,12 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
     next record is asked for; a loop that is left early leaves a run that `resume` continues.
 
     Training runs in a thread of its own, and raises here what it raises."""
-    method = next(name for name, method in METHODS.items() if type(config) is method.config)
+    observers = _checked(observers)
+    method = next((name for name, method in METHODS.items() if type(config) is method.config), None)
+    if method is None or not isinstance(config, TrainConfig):
+        raise InputError(
+            f"pt.steps: {type(config).__name__} has no steps; give the configuration of what trains a model"
+        )
     records: Queue[StepRecord | None] = Queue()
     turns: Queue[bool] = Queue()
 

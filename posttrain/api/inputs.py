@@ -55,7 +55,14 @@ INPUTS = "inputs"
 
 def reward(function: Callable[..., Any], *, weight: float = 1.0, name: str | None = None) -> str:
     """A function or class as a reward with a weight and a name for its part of the score, which without them it may
-    stand for by itself: `reward=["math", pt.reward(concise, weight=0.2)]`."""
+    stand for by itself: `reward=["math", pt.reward(concise, weight=0.2)]`. Raises InputError for what is neither, and
+    for a weight that is no number."""
+    if not callable(function):
+        raise InputError(f"pt.reward: {function!r} is no function; write an expression with its weight, as 'math=0.5'")
+    try:
+        weight = float(weight)
+    except (TypeError, ValueError):
+        raise InputError(f"pt.reward: the weight {weight!r} is not a number") from None
     return FunctionText.of(function, f"{f' as {name}' if name else ''}={weight!r}")
 
 
@@ -129,7 +136,7 @@ class _Inputs:
         """Write the files. Raises InputError where a run that has `begun` did so with others."""
         run = self.folder.parent
         for file, text in self.rows.items():
-            if begun and (not file.exists() or file.read_text(encoding="utf-8") != text):
+            if begun and (not file.exists() or file.read_bytes() != text.encode(errors="replace")):
                 raise InputError(
                     f"resume: {file.stem} has other rows than when the run in {run} began; give the same rows, or "
                     "begin anew with another out"
@@ -161,6 +168,9 @@ class _Inputs:
 
     def _rows(self, name: str, value: Any) -> str:
         if hasattr(value, "to_dict") and hasattr(value, "columns"):
+            columns = [*value.columns]
+            if twice := [column for column in columns if columns.count(column) > 1]:
+                raise InputError(f"{name}: has several columns {twice[0]!r}; rename all but one")
             value = value.astype(object).where(value.notna(), None).to_dict("records")
         if isinstance(value, Mapping):
             raise InputError(f"{name}: has the keys {', '.join(map(str, value))}; give the rows of one of them")
@@ -197,7 +207,7 @@ def _line(name: str, number: int, row: Any) -> str:
         raise InputError(f"{name}: row {number} is a {type(row).__name__}; give each row as a dict")
     try:
         return json.dumps(dict(row), ensure_ascii=False, default=_plain) + "\n"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{name}: row {number} cannot be written as JSON: {error}") from None
 
 

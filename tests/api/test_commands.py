@@ -162,6 +162,9 @@ def test_completions_are_scored(capsys: pytest.CaptureFixture[str]):
         pt.score([{"prompt": "?"}], reward="math")
 
 
+NESTED: list[Any] = []
+for _ in range(2000):
+    NESTED = [NESTED]
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelt option": ({"max_stepz": 1}, "unknown option max_stepz; did you mean max_steps?"),
     "the name of a peer": ({"num_train_epochs": 1}, "unknown option num_train_epochs; did you mean epochs?"),
@@ -169,6 +172,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "two lengths": ({"epochs": 1}, "epochs and max_steps both say how long to train"),
     "a bad row": ({"data": [{"prompt": 1}]}, "data:1: posttrain sft needs a 'messages' column"),
     "no row": ({"data": [1]}, "data: row 1 is a int; give each row as a dict"),
+    "rows without end": ({"data": [{"prompt": NESTED}]}, "data: row 1 cannot be written as JSON: maximum recursion"),
+    "two columns of a name": (
+        {"data": pd.DataFrame([["a", "b", "c"]], columns=["prompt", "completion", "prompt"])},
+        "data: has several columns 'prompt'; rename all but one",
+    ),
+    "one observer": ({"observers": print}, "observers: give a list of functions"),
+    "no observer": ({"observers": ["print"]}, "observers: give a list of functions"),
     "no JSON": ({"data": [{"prompt": object()}]}, "data: row 1 cannot be written as JSON: it holds a object"),
     "no data": ({"data": 7}, "data: a int is no data"),
     "no file": ({"data": "none.jsonl"}, "no such file: none.jsonl"),
@@ -191,6 +201,11 @@ def test_a_run_is_not_overwritten_nor_continued_with_other_rows(run: pt.Run):
     with pytest.raises(pt.InputError, match="resume: data has other rows"):
         pt.sft("tiny-random", data=ROWS[1:], out=out, resume=True, **SHORT)
     assert pt.sft("tiny-random", data=ROWS, out=out, resume=True, **SHORT).metrics == run.metrics
+
+
+def test_rows_that_utf_8_cannot_hold_are_the_same_rows_again(tmp_path: Path):
+    options: dict[str, Any] = {"data": [{**ROWS[0], "note": "\ud800\r\n\u2028"}] * 4, "out": tmp_path / "run", **SHORT}
+    assert pt.sft("tiny-random", **options).metrics == pt.sft("tiny-random", **options, resume=True).metrics
 
 
 def test_a_function_of_python_is_a_reward_and_its_run_goes_on_from_python_alone(
@@ -232,6 +247,8 @@ def test_steps_wait_for_each_other_and_may_be_left(tmp_path: Path):
     assert [record.step for record in rest] == [1, 2, 3][-len(rest) :] and pt.load(tmp_path / "run").is_finished
     with pytest.raises(pt.InputError, match="no such file"):
         next(pt.steps(config.model_copy(update={"data": "none.jsonl", "out": tmp_path / "other"})))
+    with pytest.raises(pt.InputError, match="EvalConfig has no steps"):
+        next(pt.steps(pt.EvalConfig(model="tiny-random", data="x")))  # type: ignore[arg-type]
 
 
 def test_an_observer_may_end_a_run(tmp_path: Path):
