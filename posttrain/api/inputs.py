@@ -18,9 +18,10 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from posttrain.config import Config
+from posttrain.config import Config, EvalConfig
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import meant
+from posttrain.evals.runs import check_free
 from posttrain.functions import FunctionText
 from posttrain.runs.config import FILE
 from posttrain.runs.folders import write_folder
@@ -87,6 +88,8 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
         configure_threads()
         if is_run:
             check_place(files.folder.parent, config.resume)  # type: ignore[attr-defined]
+        elif isinstance(config, EvalConfig):
+            check_free(config)
         files.write(begun=is_run and (files.folder.parent / FILE).exists())
         try:
             check_named(config)
@@ -117,6 +120,7 @@ class _Inputs:
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder, self.scratch = folder, scratch
+        self.made = [place for place in (folder, *folder.parents) if not place.exists()]
         self.rows: dict[Path, str] = {}
         self.models: dict[Path, Path] = {}
 
@@ -156,7 +160,7 @@ class _Inputs:
         """Remove what was written, and the folders that are empty then."""
         for path in (*self.rows, *self.models):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        for folder in (self.folder, self.folder.parent):
+        for folder in self.made:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 

@@ -110,6 +110,15 @@ def test_an_evaluation_of_a_run_is_the_command_s_and_is_compared(run: pt.Run, tm
     assert pt.Comparison.load(tmp_path / "compared").data == kept.data
     with pytest.raises(pt.InputError, match="holds a run"):
         compare([run], out=run.path)
+    for wrong in ([], str(run.path), run):
+        with pytest.raises(pt.InputError, match="compare: give a list of runs"):
+            pt.compare(wrong)  # type: ignore[arg-type]
+    with pytest.raises(pt.InputError, match="already holds an evaluation held_out"):
+        pt.evaluate(run, data=TASKS[:1], **options)
+    assert (run.path / "inputs/held_out/data.jsonl").read_text().count("\n") == len(TASKS)
+    with pytest.raises(pt.InputError, match="data:1: "):
+        pt.evaluate(run, data=[{"completion": "?"}], out=tmp_path / "none", **options)
+    assert not (tmp_path / "none").exists()
 
 
 def test_rows_are_kept_where_the_run_is(run: pt.Run):
@@ -242,13 +251,14 @@ def test_steps_wait_for_each_other_and_may_be_left(tmp_path: Path):
     for record in pt.steps(config, observers=[lambda record: seen.append(record.step)]):
         assert seen == [record.step] and record.metrics["loss"] > 0
         break
-    assert not pt.load(tmp_path / "run").is_finished
+    left = pt.load(tmp_path / "run")
+    assert not left.is_finished and left.metrics.column("step") == [1] and left.events[0]["event"] == "left"
     rest = list(pt.steps(config.model_copy(update={"resume": True})))
-    assert [record.step for record in rest] == [1, 2, 3][-len(rest) :] and pt.load(tmp_path / "run").is_finished
+    assert [record.step for record in rest] == [2, 3] and left.is_finished
     with pytest.raises(pt.InputError, match="no such file"):
         next(pt.steps(config.model_copy(update={"data": "none.jsonl", "out": tmp_path / "other"})))
     with pytest.raises(pt.InputError, match="EvalConfig has no steps"):
-        next(pt.steps(pt.EvalConfig(model="tiny-random", data="x")))  # type: ignore[arg-type]
+        next(pt.steps(pt.EvalConfig(model="tiny-random", data="x", reward=("math",))))  # type: ignore[arg-type]
 
 
 def test_an_observer_may_end_a_run(tmp_path: Path):
