@@ -24,7 +24,7 @@ _HOMES = {
     "posttrain.rewards.scorer": ("Scorer",),
     "posttrain.runs.table": ("Table",),
     "posttrain.train.observers": ("Alert", "Observer", "StepRecord"),
-    "posttrain.types": ("InputError", "Message", "RunFailed", "Sample", "Score"),
+    "posttrain.types": ("InputError", "Message", "RunFailed", "RunPaused", "Sample", "Score"),
 }
 """Where each name is; `__init__.pyi` says the same to editors."""
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

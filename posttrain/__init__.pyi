@@ -52,6 +52,7 @@ from posttrain.types import (
     InputError as InputError,
     Message as Message,
     RunFailed as RunFailed,
+    RunPaused as RunPaused,
     Sample as Sample,
     Score as Score,
 )

@@ -3,12 +3,15 @@ workers. They travel in memory alone, and no run folder holds one."""
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import inspect
+import io
 import re
 import textwrap
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -19,6 +22,8 @@ WRITTEN = re.compile(r"<(?:function|class|object) [^<>]+ sha256=[0-9a-f]{64}>")
 LARGEST_BYTES = 16 << 20
 """What a captured value may take on its way to a worker."""
 CONSTANTS = (int, float, complex, str, bytes, type(None))
+Cached: Any = type(lru_cache(lambda: None))
+"""What `functools.lru_cache` makes of a function."""
 
 
 class FunctionText(str):
@@ -102,6 +107,7 @@ class _Content:
         self.within.add(id(value))
         yield type(value).__qualname__
         yield from self._parts(value)
+        yield "end"  # or [[1, 2], 3] would be [[1, 2, 3]]
         self.within.discard(id(value))
 
     def _parts(self, value: Any) -> Iterator[str]:
@@ -111,13 +117,17 @@ class _Content:
             case FunctionType() | type() | ModuleType():
                 yield value.__name__
                 if isinstance(value, type) and value.__module__ == self.module:
+                    yield from self.of(value.__bases__)
                     yield from self.of({k: v for k, v in vars(value).items() if inspect.isroutine(v) or k[:2] != "__"})
             case partial():
                 yield from self.of((value.func, value.args, value.keywords))
             case MethodType() | staticmethod() | classmethod():
                 yield from self.of((value.__func__, getattr(value, "__self__", None)))
             case CodeType():
-                yield from self.of((value.co_code, value.co_names, value.co_consts))
+                names = (value.co_varnames, value.co_freevars, value.co_cellvars, value.co_names)
+                yield from self.of((value.co_code, value.co_flags, names, value.co_consts))
+            case property():
+                yield from self.of((value.fget, value.fset, value.fdel))
             case Mapping():
                 yield from self.of([*value.items()])
             case set() | frozenset():
@@ -126,27 +136,58 @@ class _Content:
                 for part in value:
                     yield from self.of(part)
             case _ if hasattr(value, "__array__"):
-                array = (value.detach().cpu().double() if hasattr(value, "detach") else value).__array__()
+                array = _array(value)
                 content = hashlib.sha256(array.tobytes()).hexdigest() if array.dtype.kind != "O" else ""
                 yield from (f"{array.dtype} {array.shape} {content}", *self.of(None if content else array.tolist()))
+                labels = (getattr(value, name, None) for name in ("columns", "index"))  # those of pandas
+                yield from self.of([list(axis) for axis in labels if hasattr(axis, "__array__")])
             case _ if hasattr(value, "__dict__"):
                 yield from self.of((type(value), vars(value)))
             case _:
-                yield re.sub(" at 0x[0-9a-f]+", "", repr(value))
+                yield from self.of(_reduced(value))
 
     def _of_function(self, function: FunctionType) -> Iterator[str]:
         try:
-            if function.__name__ == "<lambda>":  # whose source is the line it stands in
+            if function.__code__.co_name == "<lambda>":  # whose source is the line it stands in
                 raise OSError
-            yield textwrap.dedent(inspect.getsource(function))
+            yield textwrap.dedent(inspect.getsource(function.__code__))  # a decorator's, not of what it wraps
         except (OSError, TypeError):
             yield from self.of(function.__code__)
         yield from self.of((function.__defaults__, function.__kwdefaults__))
         for name, value in _captured(function).items():
-            own = isinstance(value, FunctionType | type) and value.__module__ == self.module
-            if own or isinstance(value, CONSTANTS) or name in function.__code__.co_freevars:
+            inner = _unwrapped(value)
+            own = isinstance(inner, FunctionType | type) and inner.__module__ == self.module
+            if own or _is_constant(value) or name in function.__code__.co_freevars:
                 yield name
                 yield from self.of(value)
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, CONSTANTS) or (isinstance(value, tuple | frozenset) and all(map(_is_constant, value)))
+
+
+def _unwrapped(value: Any) -> Any:
+    """The function or class in what `functools` makes of it."""
+    while isinstance(value, partial | Cached):
+        value = value.func if isinstance(value, partial) else value.__wrapped__
+    return value
+
+
+def _array(value: Any) -> Any:
+    """The numbers of an array or tensor; numpy has no bfloat16."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().resolve_conj()
+        value = value.double() if value.is_floating_point() else value
+    return value.__array__()
+
+
+def _reduced(value: Any) -> Any:
+    """What pickle would keep of a value, or else its text."""
+    registered = copyreg.dispatch_table.get(type(value))
+    try:
+        return registered(value) if registered is not None else value.__reduce_ex__(4)
+    except Exception:
+        return re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _captured(function: Any) -> dict[str, Any]:
@@ -169,12 +210,10 @@ def _names(code: CodeType) -> Iterator[str]:
 
 def _pickled(function: Any) -> bytes:
     """By value where its module cannot be imported, as that of a notebook. Raises InputError for what cannot travel."""
-    import cloudpickle
-
     try:
-        data: bytes = cloudpickle.dumps(function)
+        data = _dumps(function)
         large = len(data) > LARGEST_BYTES or b"torch" in data
-        why = _too_much(function, cloudpickle.dumps, []) if large else None
+        why = _too_much(function, []) if large else None
     except Exception as error:
         why = f"cannot be sent to a worker ({error})"
     if why is not None:
@@ -182,18 +221,38 @@ def _pickled(function: Any) -> bytes:
     return data
 
 
-def _too_much(function: Any, dumps: Any, seen: list[Any]) -> str | None:
+def _dumps(value: Any) -> bytes:
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table = ChainMap({Cached: _of_cached}, cloudpickle.Pickler.dispatch_table)
+
+    Pickler(out := io.BytesIO()).dump(value)
+    return out.getvalue()
+
+
+def _of_cached(value: Any) -> str | tuple[Any, ...]:
+    """Where a notebook defines it by what it caches, which pickle would look for by name."""
+    again = (_cached, (value.__wrapped__, value.cache_parameters()))
+    return again if value.__module__ == "__main__" else str(value.__qualname__)
+
+
+def _cached(function: Any, parameters: Mapping[str, Any]) -> Any:
+    return lru_cache(**parameters)(function)
+
+
+def _too_much(function: Any, seen: list[Any]) -> str | None:
     """Why something that a function captures cannot travel, by its name."""
     seen.append(function)
     for name, value in _captured(function).items():
         if isinstance(value, ModuleType) or any(value is other for other in seen):
             continue
         if isinstance(value, FunctionType | type):
-            if value.__module__ == "__main__" and (why := _too_much(value, dumps, seen)):
+            if value.__module__ == "__main__" and (why := _too_much(value, seen)):
                 return why
         elif (device := _device(value)) is not None:
             return f"captures {name}, which has a tensor on {device}"
-        elif len(dumps(value)) > LARGEST_BYTES:
+        elif len(_dumps(value)) > LARGEST_BYTES:
             return f"captures {name}, which takes more than {LARGEST_BYTES >> 20} MB"
     return None
 

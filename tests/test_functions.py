@@ -7,14 +7,17 @@ import re
 import subprocess
 import sys
 import threading
-from functools import partial
+from functools import lru_cache, partial, wraps
 from types import FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from posttrain import functions
+from posttrain.api.inputs import reward
 from posttrain.config import RlConfig
 from posttrain.functions import FunctionText, identity
 from posttrain.rewards.registry import Spec
@@ -66,6 +69,57 @@ def test_the_identity_is_of_code_defaults_and_values():
     assert identity(shorter) != identity(longer)
 
 
+def twice(function: Any) -> Any:
+    return wraps(function)(lambda *given, **named: 2 * function(*given, **named))
+
+
+def doubled(function: Any) -> Any:
+    @wraps(function)
+    def inner(*given: Any, **named: Any) -> Any:
+        return function(*given, **named) + function(*given, **named)
+
+    return inner
+
+
+class Slotted:
+    __slots__ = ("limit",)
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (closing([[1, 2], 3]), closing([[1, 2, 3]])),
+        (lambda response: len(response), lambda prompt: len(prompt)),
+        (twice(concise), doubled(concise)),
+        (closing(Slotted(1)), closing(Slotted(2))),
+        (closing(re.compile("a" * 300)), closing(re.compile("a" * 301))),
+        (closing(torch.tensor([1 + 1j])), closing(torch.tensor([1 + 2j]))),
+        (closing(pd.DataFrame({"a": [1]})), closing(pd.DataFrame({"b": [1]}))),
+    ],
+)
+def test_what_does_something_else_has_another_identity(one: Any, other: Any):
+    assert identity(one) != identity(other)
+
+
+CHANGED = {
+    "a cached helper": "@lru_cache\ndef helper(x): return 1\ndef reward(response): return helper(response)",
+    "a partial helper": "helper = partial(lambda a, b: 1, 2)\ndef reward(response): return helper(response)",
+    "a tuple": "LIMITS = (1, 2)\ndef reward(response): return LIMITS[0]",
+    "a base": "class Base:\n def f(self): return 1\nclass Reward(Base):\n def __call__(self, response): return self.f()",
+    "a property": "class Reward:\n @property\n def w(self): return 1\n def __call__(self, response): return self.w",
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_what_it_uses_of_the_notebook_is_part_of_it(case: str):
+    code, other = CHANGED[case], CHANGED[case].replace("1", "3", 1)
+    one, same, changed = (cell(text, lru_cache=lru_cache, partial=partial) for text in (code, code, other))
+    assert identity(one) == identity(same) != identity(changed)
+
+
 def test_a_constant_or_helper_of_the_notebook_is_part_of_it_and_its_state_is_not():
     reads = "def reward(response): return helper(response) * SCALE"
     helper, other = cell("def helper(x): return len(x)"), cell("def helper(x): return 2 * len(x)")
@@ -101,6 +155,8 @@ def test_the_identity_is_the_same_in_every_process():
         "def reward(response): return float(len(response))",
         "reward = lambda response: 3.0\ndef named(): pass\nnamed = reward",
         "class Reward:\n    def __call__(self, response): return 3.0",
+        "from functools import lru_cache\n@lru_cache\ndef size(text): return 1.0 + size(text[1:]) if text else 0.0\n"
+        "def reward(response): return size(response)",
     ],
 )
 def test_what_a_notebook_defines_scores_in_a_worker(code: str):
@@ -111,6 +167,10 @@ def test_a_weight_and_a_name_may_follow():
     spec = Spec.parse(FunctionText.of(concise, " as short=0.5"))
     assert (spec.name, spec.weight.at(None)) == ("short", 0.5)
     assert Spec.parse(FunctionText.of(concise)).name == "concise"
+    assert reward(concise, weight=np.float32(0.5)).endswith("=0.5")
+    for given, weight, fault in (("math", 1.0, "'math' is no function"), (concise, "much", "'much' is not a number")):
+        with pytest.raises(InputError, match=fault):
+            reward(given, weight=weight)  # type: ignore[arg-type]
 
 
 def test_a_function_that_is_not_there_is_named():

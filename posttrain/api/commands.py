@@ -9,11 +9,11 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from posttrain import config as configs
@@ -27,13 +27,13 @@ from posttrain.runs.comparison import RUNS_FILE
 from posttrain.runs.log import write_atomic
 from posttrain.runs.table import Table
 from posttrain.threads import configure_threads
-from posttrain.types import InputError, RunFailed
+from posttrain.types import InputError
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from posttrain.api import options as of
-    from posttrain.train.observers import Observer, StepRecord
+    from posttrain.train.observers import Alert, Observer, StepRecord
 
 OURS = {"compare.json", RUNS_FILE, "report.html"}
 """What a comparison writes, and may replace."""
@@ -56,8 +56,17 @@ def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Func
 
 
 def _made(method: str, given: Mapping[str, Any], observers: Sequence[Observer] = ()) -> Run:
+    observers = _checked(observers)
     with configured(METHODS[method].config, given, inputs_of(given)) as config:
         return train(method, config, observers)
+
+
+def _checked(observers: Sequence[Observer]) -> Sequence[Observer]:
+    """Raises InputError for what is no list of functions."""
+    found = [*observers] if isinstance(observers, Iterable) else [] if observers is None else [None]
+    if not all(map(callable, found)):
+        raise InputError("observers: give a list of functions, as observers=[my_monitor]")
+    return found
 
 
 def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
@@ -71,39 +80,47 @@ def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
 
 def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterator[StepRecord]:
     """The run of a configuration step by step: `for step in pt.steps(pt.RlConfig(...))`. The next step begins when the
-    next record is asked for; a loop that is left early leaves a run that `resume` continues.
+    next record is asked for; a loop that is left early pauses the run, which `resume` continues with the next step.
 
     Training runs in a thread of its own, and raises here what it raises."""
-    method = next(name for name, method in METHODS.items() if type(config) is method.config)
+    observers = _checked(observers)
+    method = next((name for name, method in METHODS.items() if type(config) is method.config), None)
+    if method is None or not isinstance(config, TrainConfig):
+        raise InputError(
+            f"pt.steps: {type(config).__name__} has no steps; give the configuration of what trains a model"
+        )
     records: Queue[StepRecord | None] = Queue()
     turns: Queue[bool] = Queue()
+    failed: list[BaseException] = []
 
-    def wait(record: StepRecord) -> None:
+    def wait(record: StepRecord) -> Iterator[Alert]:
+        from posttrain.train.observers import Alert
+
         if not record.replayed:
             records.put(record)
             if not turns.get():
-                raise _Left("the loop over its steps was left")
+                yield Alert("left", "the loop over its steps was left", "pause")
 
     def work() -> None:
         try:
             train(method, config, [*observers, wait])
+        except BaseException as error:
+            failed.append(error)
         finally:
             records.put(None)
 
     configure_threads()
-    with ThreadPoolExecutor(1, thread_name_prefix="posttrain") as thread:
-        done = thread.submit(work)
-        try:
-            while (record := records.get()) is not None:
-                yield record
-                turns.put(True)
-        finally:
-            turns.put(False)
-        done.result()
-
-
-class _Left(RunFailed):
-    """Nobody asks for the next step."""
+    thread = Thread(target=work, name="posttrain", daemon=True)  # or a program that forgets the loop could not end
+    thread.start()
+    try:
+        while (record := records.get()) is not None:
+            yield record
+            turns.put(True)
+    finally:
+        turns.put(False)
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 @_listed(configs.SftConfig)
@@ -190,6 +207,8 @@ def compare(
     from posttrain.evals.compare import compare as measure
     from posttrain.evals.runs import check_run, find_parents, name_runs
 
+    if isinstance(runs, str | Path | reader.Run) or not runs:
+        raise InputError("compare: give a list of runs, or a dict from name to run")
     folders = [
         Path(str(run.path if isinstance(run, reader.Run) else run))
         for run in (runs.values() if isinstance(runs, Mapping) else runs)

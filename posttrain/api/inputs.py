@@ -18,9 +18,10 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from posttrain.config import Config
+from posttrain.config import Config, EvalConfig
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import meant
+from posttrain.evals.runs import check_free
 from posttrain.functions import FunctionText
 from posttrain.runs.config import FILE
 from posttrain.runs.folders import write_folder
@@ -55,7 +56,14 @@ INPUTS = "inputs"
 
 def reward(function: Callable[..., Any], *, weight: float = 1.0, name: str | None = None) -> str:
     """A function or class as a reward with a weight and a name for its part of the score, which without them it may
-    stand for by itself: `reward=["math", pt.reward(concise, weight=0.2)]`."""
+    stand for by itself: `reward=["math", pt.reward(concise, weight=0.2)]`. Raises InputError for what is neither, and
+    for a weight that is no number."""
+    if not callable(function):
+        raise InputError(f"pt.reward: {function!r} is no function; write an expression with its weight, as 'math=0.5'")
+    try:
+        weight = float(weight)
+    except (TypeError, ValueError):
+        raise InputError(f"pt.reward: the weight {weight!r} is not a number") from None
     return FunctionText.of(function, f"{f' as {name}' if name else ''}={weight!r}")
 
 
@@ -80,6 +88,8 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
         configure_threads()
         if is_run:
             check_place(files.folder.parent, config.resume)  # type: ignore[attr-defined]
+        elif isinstance(config, EvalConfig):
+            check_free(config)
         files.write(begun=is_run and (files.folder.parent / FILE).exists())
         try:
             check_named(config)
@@ -110,6 +120,7 @@ class _Inputs:
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder, self.scratch = folder, scratch
+        self.made = [place for place in (folder, *folder.parents) if not place.exists()]
         self.rows: dict[Path, str] = {}
         self.models: dict[Path, Path] = {}
 
@@ -129,7 +140,7 @@ class _Inputs:
         """Write the files. Raises InputError where a run that has `begun` did so with others."""
         run = self.folder.parent
         for file, text in self.rows.items():
-            if begun and (not file.exists() or file.read_text(encoding="utf-8") != text):
+            if begun and (not file.exists() or file.read_bytes() != text.encode(errors="replace")):
                 raise InputError(
                     f"resume: {file.stem} has other rows than when the run in {run} began; give the same rows, or "
                     "begin anew with another out"
@@ -149,7 +160,7 @@ class _Inputs:
         """Remove what was written, and the folders that are empty then."""
         for path in (*self.rows, *self.models):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        for folder in (self.folder, self.folder.parent):
+        for folder in self.made:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
@@ -161,6 +172,9 @@ class _Inputs:
 
     def _rows(self, name: str, value: Any) -> str:
         if hasattr(value, "to_dict") and hasattr(value, "columns"):
+            columns = [*value.columns]
+            if twice := [column for column in columns if columns.count(column) > 1]:
+                raise InputError(f"{name}: has several columns {twice[0]!r}; rename all but one")
             value = value.astype(object).where(value.notna(), None).to_dict("records")
         if isinstance(value, Mapping):
             raise InputError(f"{name}: has the keys {', '.join(map(str, value))}; give the rows of one of them")
@@ -197,7 +211,7 @@ def _line(name: str, number: int, row: Any) -> str:
         raise InputError(f"{name}: row {number} is a {type(row).__name__}; give each row as a dict")
     try:
         return json.dumps(dict(row), ensure_ascii=False, default=_plain) + "\n"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{name}: row {number} cannot be written as JSON: {error}") from None
 
 

@@ -270,7 +270,7 @@ class RunLog:
     def revisions(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._append("revisions.jsonl", rows)
 
-    def event(self, kind: str, **fields: Any) -> None:
+    def event(self, kind: str, /, **fields: Any) -> None:
         """An alarm, a restart, a stop: `{"event": kind, …}`."""
         self._append("events.jsonl", [{"event": kind, **fields}])
 

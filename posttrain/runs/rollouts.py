@@ -143,6 +143,8 @@ def _narrow(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def _stored(place: Mapping[str, Any]) -> Segment:
     path, start, stop = Path(place["file"]), place["start"], place["stop"]
+    if type(start) is not int or type(stop) is not int:
+        raise ValueError(f"its tokens are {start!r} to {stop!r}")
     if not path.is_file():
         raise ValueError(f"{path} is missing, which belongs beside its rollouts.jsonl")
     stat = path.stat()
@@ -163,6 +165,9 @@ def _arrays(path: Path, inode: int, changed: int) -> Arrays:
             kept = np.stack([file[f"kept_{i}"] for i in range(8) if f"kept_{i}" in file], axis=1)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:100]})") from None
+    counts = arrays["kept_counts"]
+    if counts.dtype.kind not in "iu" or (counts < 0).any() or counts.sum() != len(kept):
+        raise ValueError(f"{path} is damaged (its counts of kept tokens do not fit them)")
     arrays["kept_steps"] = kept.view(f"<u{kept.shape[1]}")[:, 0]
-    arrays["kept_offsets"] = np.concatenate([[0], np.cumsum(arrays["kept_counts"], dtype=np.int64)])
+    arrays["kept_offsets"] = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     return arrays

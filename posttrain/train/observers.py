@@ -54,6 +54,10 @@ class Alert:
     def __post_init__(self) -> None:
         if self.action not in get_args(Action):
             raise ValueError(f"the action of an alert is one of {', '.join(get_args(Action))}, and not {self.action!r}")
+        if not isinstance(self.kind, str) or not isinstance(self.text, str):
+            raise TypeError(f"the kind and text of an alert are texts, and not {self.kind!r} and {self.text!r}")
+        if "event" in (self.fields or ()):
+            raise ValueError("'event' in an event is the kind of its alert; give the field another name")
         if self.kind in RESERVED:
             raise ValueError(f"{self.kind!r} is an event that every run has; give the alert another kind")
 
@@ -111,7 +115,10 @@ class Watch:
     ) -> list[Alert]:
         out = []
         try:
-            for alert in call() or ():
+            found = call()
+            if not isinstance(found, Iterable | None):
+                raise TypeError(f"it returned {found!r}; return a list of alerts, or nothing")
+            for alert in found or ():
                 if not isinstance(alert, Alert):
                     raise TypeError(f"it returned {alert!r}, which is no Alert")
                 out.append(alert)

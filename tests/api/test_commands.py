@@ -110,6 +110,15 @@ def test_an_evaluation_of_a_run_is_the_command_s_and_is_compared(run: pt.Run, tm
     assert pt.Comparison.load(tmp_path / "compared").data == kept.data
     with pytest.raises(pt.InputError, match="holds a run"):
         compare([run], out=run.path)
+    for wrong in ([], str(run.path), run):
+        with pytest.raises(pt.InputError, match="compare: give a list of runs"):
+            pt.compare(wrong)  # type: ignore[arg-type]
+    with pytest.raises(pt.InputError, match="already holds an evaluation held_out"):
+        pt.evaluate(run, data=TASKS[:1], **options)
+    assert (run.path / "inputs/held_out/data.jsonl").read_text().count("\n") == len(TASKS)
+    with pytest.raises(pt.InputError, match="data:1: "):
+        pt.evaluate(run, data=[{"completion": "?"}], out=tmp_path / "none", **options)
+    assert not (tmp_path / "none").exists()
 
 
 def test_rows_are_kept_where_the_run_is(run: pt.Run):
@@ -162,6 +171,9 @@ def test_completions_are_scored(capsys: pytest.CaptureFixture[str]):
         pt.score([{"prompt": "?"}], reward="math")
 
 
+NESTED: list[Any] = []
+for _ in range(2000):
+    NESTED = [NESTED]
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelt option": ({"max_stepz": 1}, "unknown option max_stepz; did you mean max_steps?"),
     "the name of a peer": ({"num_train_epochs": 1}, "unknown option num_train_epochs; did you mean epochs?"),
@@ -169,6 +181,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "two lengths": ({"epochs": 1}, "epochs and max_steps both say how long to train"),
     "a bad row": ({"data": [{"prompt": 1}]}, "data:1: posttrain sft needs a 'messages' column"),
     "no row": ({"data": [1]}, "data: row 1 is a int; give each row as a dict"),
+    "rows without end": ({"data": [{"prompt": NESTED}]}, "data: row 1 cannot be written as JSON: maximum recursion"),
+    "two columns of a name": (
+        {"data": pd.DataFrame([["a", "b", "c"]], columns=["prompt", "completion", "prompt"])},
+        "data: has several columns 'prompt'; rename all but one",
+    ),
+    "one observer": ({"observers": print}, "observers: give a list of functions"),
+    "no observer": ({"observers": ["print"]}, "observers: give a list of functions"),
     "no JSON": ({"data": [{"prompt": object()}]}, "data: row 1 cannot be written as JSON: it holds a object"),
     "no data": ({"data": 7}, "data: a int is no data"),
     "no file": ({"data": "none.jsonl"}, "no such file: none.jsonl"),
@@ -191,6 +210,11 @@ def test_a_run_is_not_overwritten_nor_continued_with_other_rows(run: pt.Run):
     with pytest.raises(pt.InputError, match="resume: data has other rows"):
         pt.sft("tiny-random", data=ROWS[1:], out=out, resume=True, **SHORT)
     assert pt.sft("tiny-random", data=ROWS, out=out, resume=True, **SHORT).metrics == run.metrics
+
+
+def test_rows_that_utf_8_cannot_hold_are_the_same_rows_again(tmp_path: Path):
+    options: dict[str, Any] = {"data": [{**ROWS[0], "note": "\ud800\r\n\u2028"}] * 4, "out": tmp_path / "run", **SHORT}
+    assert pt.sft("tiny-random", **options).metrics == pt.sft("tiny-random", **options, resume=True).metrics
 
 
 def test_a_function_of_python_is_a_reward_and_its_run_goes_on_from_python_alone(
@@ -227,11 +251,14 @@ def test_steps_wait_for_each_other_and_may_be_left(tmp_path: Path):
     for record in pt.steps(config, observers=[lambda record: seen.append(record.step)]):
         assert seen == [record.step] and record.metrics["loss"] > 0
         break
-    assert not pt.load(tmp_path / "run").is_finished
+    left = pt.load(tmp_path / "run")
+    assert not left.is_finished and left.metrics.column("step") == [1] and left.events[0]["event"] == "left"
     rest = list(pt.steps(config.model_copy(update={"resume": True})))
-    assert [record.step for record in rest] == [1, 2, 3][-len(rest) :] and pt.load(tmp_path / "run").is_finished
+    assert [record.step for record in rest] == [2, 3] and left.is_finished
     with pytest.raises(pt.InputError, match="no such file"):
         next(pt.steps(config.model_copy(update={"data": "none.jsonl", "out": tmp_path / "other"})))
+    with pytest.raises(pt.InputError, match="EvalConfig has no steps"):
+        next(pt.steps(pt.EvalConfig(model="tiny-random", data="x", reward=("math",))))  # type: ignore[arg-type]
 
 
 def test_an_observer_may_end_a_run(tmp_path: Path):

@@ -88,6 +88,18 @@ def test_a_step_that_goes_takes_its_file_with_it(log: RunLog) -> None:
         (lambda file: file.write_bytes(file.read_bytes()[:200]), "is damaged"),
         (lambda file: file.write_bytes(file.read_bytes().replace(b"PK", b"XX")), "is damaged"),
         (lambda file: np.savez(file, token_ids=np.zeros(3)), "is damaged"),
+        (
+            lambda file: np.savez(
+                file, **(fields := dict(np.load(file))) | {"kept_counts": fields["kept_counts"][::-1] * 2}
+            ),
+            "counts",
+        ),
+        (
+            lambda file: np.savez(
+                file, **(fields := dict(np.load(file))) | {"kept_counts": -1.0 * fields["kept_counts"]}
+            ),
+            "counts",
+        ),
     ],
 )
 def test_a_damaged_file_is_told_with_the_line(log: RunLog, damage: Any, message: str) -> None:
@@ -101,7 +113,16 @@ def test_a_damaged_file_is_told_with_the_line(log: RunLog, damage: Any, message:
 
 
 @pytest.mark.parametrize(
-    "place", [{"file": "../../secret.npz"}, {"file": "rollouts/../x.npz"}, {"start": -1}, {"stop": 86}, {"start": "a"}]
+    "place",
+    [
+        {"file": "../../secret.npz"},
+        {"file": "rollouts/../x.npz"},
+        {"start": -1},
+        {"stop": 86},
+        {"start": "a"},
+        {"start": 1.5},
+        {"stop": True},
+    ],
 )
 def test_a_place_that_is_none_is_refused(log: RunLog, place: dict[str, Any]) -> None:
     log.rollouts([row(1, truncated(1))])
@@ -110,3 +131,5 @@ def test_a_place_that_is_none_is_refused(log: RunLog, place: dict[str, Any]) -> 
     log.write_lines("rollouts.jsonl", [line])
     with pytest.raises(InputError, match="rollouts.jsonl:1: damaged"):
         read_rollouts(log.out, segments_of)
+    with pytest.raises(InputError, match="rollouts.jsonl:1: damaged"):
+        Run(log.out).rollouts()

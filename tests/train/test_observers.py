@@ -114,10 +114,10 @@ def test_an_alert_is_an_event_and_a_warning_is_said(
 
 def test_the_fields_of_an_alert_are_its_event(tmp_path: Path) -> None:
     def observer(record: StepRecord) -> list[Alert]:
-        return [Alert("odd", "x", "note", {"share": 0.5})] if record.step == 2 else []
+        return [Alert("odd", "x", "note", {"share": 0.5, "kind": 1, "self": 2})] if record.step == 2 else []
 
     train(tmp_path / "run", observer)
-    assert events(tmp_path / "run", "odd") == [{"event": "odd", "share": 0.5}]
+    assert events(tmp_path / "run", "odd") == [{"event": "odd", "share": 0.5, "kind": 1, "self": 2}]
 
 
 def test_a_stop_ends_the_run_with_its_model(tmp_path: Path) -> None:
@@ -221,6 +221,9 @@ def returns_text(record: StepRecord) -> Any:
         ),
         (takes_a_name, r"step 1: the observer takes_a_name failed: ValueError: 'finished' is an event"),
         (gives_no_json, r"step 1: the observer gives_no_json failed: TypeError: .*not JSON serializable"),
+        (lambda record: Alert(5), "failed: TypeError: the kind and text of an alert are texts, and not 5 and ''"),  # type: ignore[arg-type]
+        (lambda record: [Alert("a", fields={"event": "finished"})], "ValueError: 'event' in an event is the kind"),
+        (lambda record: Alert("alone"), r"TypeError: it returned Alert\(kind='alone'.*; return a list of alerts"),
         (returns_text, r"step 1: the observer returns_text failed: TypeError: it returned 'all is well'"),
     ],
 )
