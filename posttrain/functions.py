@@ -13,7 +13,7 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from posttrain.types import InputError
 
@@ -225,7 +225,7 @@ def _dumps(value: Any) -> bytes:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table = ChainMap({Cached: _of_cached}, cloudpickle.Pickler.dispatch_table)
+        dispatch_table: ClassVar[Any] = ChainMap({Cached: _of_cached}, cloudpickle.Pickler.dispatch_table)
 
     Pickler(out := io.BytesIO()).dump(value)
     return out.getvalue()

@@ -108,7 +108,7 @@ CHANGED = {
     "a cached helper": "@lru_cache\ndef helper(x): return 1\ndef reward(response): return helper(response)",
     "a partial helper": "helper = partial(lambda a, b: 1, 2)\ndef reward(response): return helper(response)",
     "a tuple": "LIMITS = (1, 2)\ndef reward(response): return LIMITS[0]",
-    "a base": "class Base:\n def f(self): return 1\nclass Reward(Base):\n def __call__(self, response): return self.f()",
+    "a base": "class Base:\n def f(self): return 1\nclass Reward(Base):\n def __call__(self, x): return self.f()",
     "a property": "class Reward:\n @property\n def w(self): return 1\n def __call__(self, response): return self.w",
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from posttrain.config import Config
 from posttrain.console import current_names
 from posttrain.recipes.load import UniqueKeys
 from posttrain.runs.config import DERIVED, FILE, LENGTH, read_settings
@@ -33,9 +34,10 @@ def without_config(args: Sequence[str]) -> tuple[list[str], Path | None]:
     return words[:i] + words[i + 2 :], Path(words[i + 1])
 
 
-def file_settings(file: Path, method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def file_settings(file: Path, method: str, given: Mapping[str, Any], config_class: type[Config]) -> dict[str, Any]:
     """The options in a file, by field, less those that are `given` on the command line. A run's own `config.yaml` is
-    read without what is derived from other files (hashes), and its `out` must be given anew. Relative paths are from
+    read without what is derived from other files (hashes) and what is the default anyway, which an option may change
+    (as `--algorithm` does), and its `out` must be given anew. Relative paths are from
     the current folder, as on the command line. Raises InputError for a file that holds no options, or those of another
     method."""
     of_a_run = file.name == FILE and any((file.parent / name).exists() for name in ("metrics.jsonl", LINEAGE))
@@ -44,7 +46,8 @@ def file_settings(file: Path, method: str, given: Mapping[str, Any]) -> dict[str
     if (meant := found.pop("method", method)) != method:
         raise InputError(f"{FLAG} {file}: is for posttrain {meant}, not for posttrain {method}")
     if of_a_run:
-        found = {key: value for key, value in found.items() if key not in DERIVED}
+        usual = config_class.defaults(found)
+        found = {k: v for k, v in found.items() if k not in DERIVED and (k not in usual or v != usual[k])}
         if "out" not in given:
             raise InputError(f"{FLAG} {file}: is of the run in {file.parent}; add --out for the new one")
     hidden = {*ASKED_ANEW, *given, *(LENGTH if given.keys() & LENGTH else ())}

@@ -82,7 +82,7 @@ def parse_options(
     given = {name: value for name, value in cast("dict[str, Any]", parsed).items() if value not in absent}
     if run is not None and completed is not None:
         given = completed(run, given)
-    settings = {} if file is None else file_settings(file, prog.rpartition(" ")[2], given)
+    settings = {} if file is None else file_settings(file, prog.rpartition(" ")[2], given, config_class)
     if strange := [key for key in settings if key not in config_class.model_fields]:
         raise InputError("\n".join(f"{file}: {options.unknown_key(key)}" for key in strange))
     try:

@@ -101,6 +101,11 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     @classmethod
+    def defaults(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What the fields are that are not given beside these settings."""
+        return {name: field.get_default() for name, field in cls.model_fields.items() if not field.is_required()}
+
+    @classmethod
     def groups(cls) -> dict[str, list[str]]:
         """The fields under the titles of their groups, in order. A field that a subclass declares anew stays where it
         was."""

@@ -156,6 +156,11 @@ class RlConfig(SamplingOptions, TrainConfig):
     """Processes that rewards run in. Default: one less than the usable cores, at least 1. With 0 they run in the
     process of the command, as a debugger wants it: without limits of time and memory."""
 
+    @classmethod
+    def defaults(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        algorithm = ALGORITHMS.get(settings.get("algorithm", "grpo"))
+        return super().defaults(settings) | (asdict(algorithm) if algorithm is not None else {})
+
     @model_validator(mode="wrap")
     @classmethod
     def _by_algorithm(cls, data: Any, handler: ModelWrapValidatorHandler[RlConfig]) -> RlConfig:

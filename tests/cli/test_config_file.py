@@ -11,6 +11,7 @@ import yaml
 from posttrain.cli.main import main
 from posttrain.cli.options import parse_options
 from posttrain.config import RlConfig, SftConfig
+from posttrain.config.algorithms import ALGORITHMS
 from posttrain.types import InputError
 
 
@@ -92,3 +93,18 @@ def test_a_run_again_from_its_own_settings(file: Path, capsys: pytest.CaptureFix
     assert o | {"out": "p"} == p
     weights = [(Path(name) / "model" / "model.safetensors").read_bytes() for name in "op"]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS])
+def test_the_settings_of_every_algorithm_can_be_given_again(file: Path, algorithm: str) -> None:
+    """A run writes what the algorithm filled in too, which nobody asked for; another algorithm fills in its own."""
+    kl = {"beta": 0.1, "kl_in": "reward"} if algorithm == "grpo" else {}
+    asked = RlConfig(model="m", data="d", reward=("math",), out=Path("r"), algorithm=algorithm, seed=5, **kl)  # type: ignore[arg-type]
+    Path("r").mkdir()
+    Path("r/metrics.jsonl").touch()
+    Path("r/config.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json")))
+    words = ["--config", "r/config.yaml", "--out", "r"]
+    assert parse_options(RlConfig, words, "posttrain rl") == asked
+    if not kl:
+        other = parse_options(RlConfig, [*words, "--algorithm", "ppo"], "posttrain rl")
+        assert other == RlConfig(model="m", data="d", reward=("math",), out=Path("r"), algorithm="ppo", seed=5)
