@@ -140,7 +140,7 @@ class _Content:
                 content = hashlib.sha256(array.tobytes()).hexdigest() if array.dtype.kind != "O" else ""
                 yield from (f"{array.dtype} {array.shape} {content}", *self.of(None if content else array.tolist()))
                 labels = (getattr(value, name, None) for name in ("columns", "index"))  # those of pandas
-                yield from self.of([list(axis) for axis in labels if hasattr(axis, "__array__")])
+                yield from self.of([list(axis) for axis in labels if axis is not None and hasattr(axis, "__array__")])
             case _ if hasattr(value, "__dict__"):
                 yield from self.of((type(value), vars(value)))
             case _:
@@ -224,7 +224,7 @@ def _pickled(function: Any) -> bytes:
 def _dumps(value: Any) -> bytes:
     import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class Pickler(cloudpickle.Pickler):
         dispatch_table: ClassVar[Any] = ChainMap({Cached: _of_cached}, cloudpickle.Pickler.dispatch_table)
 
     Pickler(out := io.BytesIO()).dump(value)
