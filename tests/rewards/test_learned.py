@@ -107,7 +107,8 @@ def test_one_copy_in_this_process_and_none_in_workers(run: Path, monkeypatch: py
     with Scorer([f"{run} as a", f"clip({run}, low=0) as b"], columns=[], timeout_seconds=20, workers=2) as scorer:
         assert scorer.whole_batch
         assert len(scorer.score([sample(text) for text in TEXTS * 5])) == 20
-        assert with_torch(scorer) == [False, False]
+        found = with_torch(scorer)  # one worker may have done it all before the other began
+        assert found and not any(found)
     assert loaded == [str(run)]
 
 
