@@ -422,7 +422,7 @@ def test_a_model_here_judges_and_what_it_cannot_say_is_unscored() -> None:
     with Scorer([expression, "length(min_length=1)"], columns=[], timeout_seconds=60.0, workers=2) as scorer:
         scorer.score(samples * 8)
         nonsense, control = scorer.score(samples)
-        assert with_torch(scorer) == [True, False]  # one copy, however many workers there are
+        assert with_torch(scorer).count(True) == 1  # one copy, however many workers there are
     assert nonsense.total is None and "the judge's reply is cut off" in (nonsense.reason or "")
     assert control.total is None and "control token" in (control.reason or "")
 
