@@ -24,7 +24,7 @@ from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.methods import METHODS
 from posttrain.runs import reader
 from posttrain.runs.comparison import RUNS_FILE
-from posttrain.runs.log import write_atomic
+from posttrain.runs.files import write_atomic
 from posttrain.runs.table import Table
 from posttrain.threads import configure_threads
 from posttrain.types import InputError

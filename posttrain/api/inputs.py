@@ -24,8 +24,9 @@ from posttrain.config.peer_names import meant
 from posttrain.evals.runs import check_free
 from posttrain.functions import FunctionText
 from posttrain.runs.config import FILE
+from posttrain.runs.files import write_atomic
 from posttrain.runs.folders import write_folder
-from posttrain.runs.log import check_place, write_atomic
+from posttrain.runs.log import check_place
 from posttrain.runs.reader import Run
 from posttrain.threads import configure_threads
 from posttrain.types import InputError

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from posttrain.engine.ledger import Spent, counted
-from posttrain.runs.log import write_atomic
+from posttrain.runs.files import write_atomic
 from posttrain.systems import need_package
 from posttrain.tool_calls import with_text_arguments
 from posttrain.types import InputError, Message, RunFailed, Sampling

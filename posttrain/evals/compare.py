@@ -26,7 +26,8 @@ from posttrain.runs.comparison import (
     root_of,
     sections,
 )
-from posttrain.runs.log import make_folder, write_atomic
+from posttrain.runs.files import write_atomic
+from posttrain.runs.log import make_folder
 from posttrain.runs.reader import Run
 from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation
 from posttrain.stats import Transform, difference, estimate

@@ -44,7 +44,8 @@ from posttrain.rollout import (
     score,
 )
 from posttrain.runs.comparison import label
-from posttrain.runs.log import make_folder, refuse_links
+from posttrain.runs.files import refuse_links
+from posttrain.runs.log import make_folder
 from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation, is_graded
 from posttrain.runs.table import Table
 from posttrain.stats import Estimate, estimate, pass_at_k

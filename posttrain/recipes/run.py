@@ -23,7 +23,8 @@ from posttrain.recipes.load import RecipeFaults, load_recipe
 from posttrain.recipes.paths import KINDS
 from posttrain.recipes.stages import START, StageSpec
 from posttrain.runs.config import UNTIL_FINISHED
-from posttrain.runs.log import LINEAGE, make_folder, refuse_links, write_atomic
+from posttrain.runs.files import refuse_links, write_atomic
+from posttrain.runs.log import LINEAGE, make_folder
 from posttrain.runs.reader import Run
 from posttrain.runs.records import Cost, read_suite
 from posttrain.types import InputError

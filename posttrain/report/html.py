@@ -14,7 +14,7 @@ from posttrain.report import charts
 from posttrain.report.comparison_view import comparison_view
 from posttrain.report.run_view import MAIN_CURVES, RunView, run_opening
 from posttrain.runs.comparison import label
-from posttrain.runs.log import write_atomic
+from posttrain.runs.files import write_atomic
 from posttrain.runs.reader import Run
 from posttrain.types import InputError
 from posttrain.wording import format_number, format_quantity

@@ -11,7 +11,7 @@ from typing import NotRequired
 from typing_extensions import TypedDict  # the one that pydantic reads before Python 3.12
 
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
-from posttrain.runs.log import read_object
+from posttrain.runs.files import read_object
 from posttrain.runs.records import checked
 from posttrain.stats import Estimate
 from posttrain.types import InputError

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.runs.config import FILE, method_of, parse_settings
-from posttrain.runs.log import LINEAGE, ROLLOUTS, numbered_jsonl, parse_object, read_file, read_object
+from posttrain.runs.files import ROLLOUTS, numbered_jsonl, parse_object, read_file, read_object
+from posttrain.runs.log import LINEAGE
 from posttrain.runs.records import Cost, Evaluation, EventLine, Lineage, RolloutLine, StepLine, checked
 from posttrain.runs.rollouts import locate, with_lists
 from posttrain.runs.table import Table

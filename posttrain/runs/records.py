@@ -17,7 +17,7 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict, PlainValidator, TypeAda
 from typing_extensions import TypedDict  # the one that pydantic reads before Python 3.12
 
 from posttrain.config.evaluation import MAIN_SUITE, RETENTION_SUITE
-from posttrain.runs.log import numbered_jsonl, read_object, write_atomic
+from posttrain.runs.files import numbered_jsonl, read_object, write_atomic
 from posttrain.runs.table import Table
 from posttrain.types import InputError
 

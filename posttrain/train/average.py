@@ -20,7 +20,8 @@ from posttrain.console import warn
 from posttrain.models import weights_hash
 from posttrain.models.load import UNLOADABLE, check_config, model_folder
 from posttrain.models.weights import DTYPES, rounded
-from posttrain.runs.log import RunLog, write_atomic
+from posttrain.runs.files import write_atomic
+from posttrain.runs.log import RunLog
 from posttrain.runs.records import Cost, Lineage
 from posttrain.text import first_line
 from posttrain.train.settings import nothing_to_do, versions

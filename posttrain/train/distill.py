@@ -33,7 +33,8 @@ from posttrain.rollout import (
     sampling_flops,
 )
 from posttrain.rows import CompletionRow
-from posttrain.runs.log import RunLog, read_rollouts
+from posttrain.runs.files import read_rollouts
+from posttrain.runs.log import RunLog
 from posttrain.train.data_order import bounded_steps, rows_drawn, step_rows
 from posttrain.train.dataset_stage import fit_rows, load_rows
 from posttrain.train.loop import Prepared, Stage, StepResult, load_trained, make_policy, train

@@ -20,7 +20,8 @@ from posttrain.data.fitting import Fitted
 from posttrain.models import LanguageModel, save_dtype, weights_hash
 from posttrain.models.load import load_model_of
 from posttrain.rows import Row
-from posttrain.runs.log import RunLog, progress_of, read_jsonl, read_metrics, tidy
+from posttrain.runs.files import read_jsonl, read_metrics
+from posttrain.runs.log import RunLog, progress_of, tidy
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.checkpoints import load_last, save_checkpoint
 from posttrain.train.events import warn_fitted, warn_special_tokens

@@ -20,7 +20,7 @@ from posttrain.models.load import model_folder
 from posttrain.recipes.run import run_recipe
 from posttrain.rewards.registry import Spec, local_models
 from posttrain.rewards.scorer import Scorer
-from posttrain.runs.log import read_jsonl
+from posttrain.runs.files import read_jsonl
 from posttrain.train.dpo.stage import train_dpo
 from posttrain.train.generate.sample import sample_answers
 from posttrain.train.rl.setup import train_rl

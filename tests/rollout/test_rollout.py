@@ -30,7 +30,8 @@ from posttrain.rollout import (
     sample,
     score,
 )
-from posttrain.runs.log import RunLog, read_rollouts
+from posttrain.runs.files import read_rollouts
+from posttrain.runs.log import RunLog
 from posttrain.runs.reader import Run
 from posttrain.types import Completion, InputError, Message, Rollout, RunFailed, Sample, Sampling, Score, Task
 

@@ -21,7 +21,8 @@ from posttrain.cli.main import main
 from posttrain.cli.options import parse_options
 from posttrain.config import SampleConfig, SftConfig
 from posttrain.models import load_model
-from posttrain.runs.log import RunLog, is_finished_run, read_jsonl, read_metrics, write_atomic
+from posttrain.runs.files import read_jsonl, read_metrics, write_atomic
+from posttrain.runs.log import RunLog, is_finished_run
 from posttrain.train.checkpoints import DamagedFile, fill_checkpoint, load_checkpoint
 from posttrain.train.dpo.data import Example
 from posttrain.train.dpo.reference import StoredReference

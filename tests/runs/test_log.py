@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from posttrain.runs.log import RunLog, is_finished_run, read_jsonl, write_atomic
+from posttrain.runs.files import read_jsonl, write_atomic
+from posttrain.runs.log import RunLog, is_finished_run
 from posttrain.types import InputError
 
 CONFIG: dict[str, Any] = {"model": "m", "seed": 1, "out": "x", "resume": False}

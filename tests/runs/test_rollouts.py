@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from posttrain.arrays import KeptTokens
-from posttrain.runs.log import RunLog, read_jsonl, read_rollouts
+from posttrain.runs.files import read_jsonl, read_rollouts
+from posttrain.runs.log import RunLog
 from posttrain.runs.reader import Run
 from posttrain.runs.rollouts import segments_of
 from posttrain.types import Completion, InputError, Segment

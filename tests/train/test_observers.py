@@ -12,7 +12,8 @@ import torch
 
 from posttrain.cli import main as cli
 from posttrain.config import RlConfig, SftConfig
-from posttrain.runs.log import LINEAGE, RunLog, read_metrics
+from posttrain.runs.files import read_metrics
+from posttrain.runs.log import LINEAGE, RunLog
 from posttrain.train.checkpoints import load_weights, save_weights
 from posttrain.train.loop import ROLLBACKS, Stage, StepResult, run_stage
 from posttrain.train.observers import Alert, Observer, StepRecord

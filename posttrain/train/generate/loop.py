@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 from posttrain.config import ReviseConfig, SampleConfig
 from posttrain.console import warn
 from posttrain.data.fitting import Fitted
-from posttrain.runs.log import RunLog, read_metrics
+from posttrain.runs.files import read_metrics
+from posttrain.runs.log import RunLog
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.generate.select import format_counts

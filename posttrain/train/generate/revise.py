@@ -15,7 +15,8 @@ from posttrain.console import Progress, short_path
 from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge.prompts import Criterion, read_rubric
 from posttrain.rollout import RolloutRequest, rollout_seed
-from posttrain.runs.log import RunLog, read_recorded
+from posttrain.runs.files import read_recorded
+from posttrain.runs.log import RunLog
 from posttrain.train.generate.loop import Generation, Step, sampling_from, write_data
 from posttrain.train.generate.sources import Source, messages_of, source_of
 from posttrain.train.settings import nothing_to_do, with_hashes

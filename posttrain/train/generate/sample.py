@@ -16,7 +16,8 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.check import check_soft_labels
 from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import RolloutRequest, regroup, rollout_seed, rollout_to_json, score
-from posttrain.runs.log import RunLog, read_rollouts
+from posttrain.runs.files import read_rollouts
+from posttrain.runs.log import RunLog
 from posttrain.train.generate.loop import Generation, Step, sampling_from, write_data
 from posttrain.train.generate.select import rows_of
 from posttrain.train.generate.sources import Source, source_of

@@ -22,7 +22,8 @@ from posttrain.data.formats import load_preferences
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date, weights_hash
 from posttrain.rewards.scorer import Scorer
 from posttrain.rows import PreferenceRow, Response
-from posttrain.runs.log import RunLog, read_object
+from posttrain.runs.files import read_object
+from posttrain.runs.log import RunLog
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.observers import Observer

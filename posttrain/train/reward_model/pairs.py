@@ -27,7 +27,8 @@ from posttrain.models.heads import RewardHead
 from posttrain.models.read import SCORES, read
 from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
-from posttrain.runs.log import RunLog, write_atomic
+from posttrain.runs.files import write_atomic
+from posttrain.runs.log import RunLog
 from posttrain.stats import wilson
 from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
 from posttrain.train.loop import Prepared, train

@@ -28,7 +28,8 @@ from posttrain.rollout import (
     rollout_to_json,
 )
 from posttrain.rollout.collect import ENVIRONMENT_PART
-from posttrain.runs.log import RunLog, read_jsonl, read_rollouts
+from posttrain.runs.files import read_jsonl, read_rollouts
+from posttrain.runs.log import RunLog
 from posttrain.runs.rollouts import by_step, locate
 from posttrain.train.data_order import rows_between
 from posttrain.train.dataset_stage import Data, fit_rows

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.runs.log import RunLog, read_recorded
+from posttrain.runs.files import read_recorded
+from posttrain.runs.log import RunLog
 from posttrain.train.generate.loop import Generation, Step
 from posttrain.types import InputError, Task
 from tests.training_helpers import events, metrics, read_rows
