@@ -17,7 +17,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from posttrain import config as configs
-from posttrain.api.inputs import Data, Folder, Model, configured, inputs_of
+from posttrain.api.inputs import PRINTED_ONLY, Data, Folder, Model, configured, inputs_of
 from posttrain.api.results import Comparison, DataReport, Evaluation, Run, write_report
 from posttrain.config import Config, TrainConfig
 from posttrain.config.evaluation import MAIN_SUITE
@@ -45,8 +45,10 @@ def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Func
 
     def listed(function: Function) -> Function:
         own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        named = {by_place, *(p.name for p in own)}
-        fields = [p for p in inspect.signature(kind).parameters.values() if p.name not in named]
+        named = {by_place, *PRINTED_ONLY, *(p.name for p in own)}
+        fields = [  # `options.pyi` has their types
+            p.replace(annotation=p.empty) for p in inspect.signature(kind).parameters.values() if p.name not in named
+        ]
         function.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
         about = (f"{p.name}: {' '.join((kind.model_fields[p.name].description or '').split())}" for p in fields)
         function.__doc__ = "\n\n".join([inspect.cleandoc(function.__doc__ or ""), "Options:", *about])

@@ -53,6 +53,8 @@ MODELS = ("model", "teacher", "policy", "models")
 SEVERAL = ("reward", "constraint", "set")
 DATA = ("data", "eval_data", "ptx_data", "file")
 INPUTS = "inputs"
+PRINTED_ONLY = {"dry_run", "plan", "list"}
+"""Options of commands that only print, which Python's functions do not take."""
 
 
 def reward(function: Callable[..., Any], *, weight: float = 1.0, name: str | None = None) -> str:
@@ -99,12 +101,14 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
             if not (is_run and (files.folder.parent / FILE).exists()):
                 files.remove()
             if isinstance(error, InputError):
-                raise InputError(files.by_option(str(error))) from error
+                raise InputError(files.by_option(str(error))) from None
             raise
 
 
 def checked_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """The configuration of these options. Raises InputError for one that is unknown or wrong."""
+    for name in sorted(values.keys() & PRINTED_ONLY):
+        raise InputError(f"{name} only prints, and is for the command line: --{name.replace('_', '-')}")
     for name in values.keys() - kind.model_fields.keys():
         known = [*kind.model_fields]
         close = meant(name, known) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
@@ -113,7 +117,7 @@ def checked_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise InputError("\n".join(messages(kind, error, str, str))) from error
+        raise InputError("\n".join(messages(kind, error, str, str))) from None
 
 
 class _Inputs:

@@ -84,7 +84,7 @@ class Run(reader.Run):
 
     def _loaded(self, chat_template: str | None, trusted: bool) -> tuple[Any, Any]:
         """The model and an engine for it, kept for the next prompt."""
-        from posttrain.engine.local.engine import LocalEngine
+        from posttrain.engine.open import Slots, open_engine
         from posttrain.models import load_model
 
         kept: dict[Any, Any] = self.__dict__.setdefault("_kept", {})
@@ -92,7 +92,7 @@ class Run(reader.Run):
             configure_threads()
             raw = bool(self.config.get("raw"))
             lm = load_model(str(self.path), raw=raw, trust_remote_code=trusted, chat_template=chat_template)
-            kept[chat_template, trusted] = lm, LocalEngine(lm, slots=64)
+            kept[chat_template, trusted] = lm, open_engine(Slots(), lm)
         found: tuple[Any, Any] = kept[chat_template, trusted]
         return found
 

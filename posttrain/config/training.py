@@ -49,7 +49,7 @@ class TrainConfig(Config):
     """Stop once this many floating-point operations are spent (sampling and reference passes included), or with
     `max_steps` or `epochs` at whichever comes first."""
     learning_rate: PositiveFloat | None = None
-    """Peak learning rate; the default depends on the method and on LoRA (see above)."""
+    """Peak learning rate; the default depends on the method, and with LoRA is ten times as high."""
     warmup_steps: NonNegativeInt = 0
     """Steps of linear warm-up: step i of n uses i/n of the rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"

@@ -18,6 +18,8 @@ from posttrain.runs.rollouts import locate, with_lists
 from posttrain.runs.table import Table
 from posttrain.types import InputError
 
+SHOWN_FIRST = ("step", "task", "text", "score", "advantage", "status", "parts")
+"""The keys that a row of a rollout begins with: a table shows its first columns."""
 OF_A_STEP = re.compile(rb'\{"step": (\d+)[,}]')
 """How a line of `rollouts.jsonl` begins, so that lines of other steps need not be parsed."""
 
@@ -150,9 +152,10 @@ class Run:
             if step is None or begins is None or int(begins.group(1)) == step:
                 row = parse_object(line, where)
                 try:
-                    yield with_lists(locate(row, self.path))
+                    row = with_lists(locate(row, self.path))
                 except (KeyError, TypeError, ValueError) as error:
                     raise InputError(f"{where}: damaged, {error}") from None
+                yield {key: row[key] for key in SHOWN_FIRST if key in row} | row
 
     def _rollout_lines(self) -> Iterator[tuple[str, bytes]]:
         """The whole lines of `rollouts.jsonl` with their places."""

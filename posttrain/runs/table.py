@@ -17,8 +17,8 @@ HTML_WIDTH = 300
 
 
 class Table(list[dict[str, Any]]):
-    """A list of rows, as pandas and json take it, that prints as a table. Nested values are left out where it is shown,
-    and numbers rounded to four digits; the rows themselves have everything."""
+    """A list of rows, as pandas and json take it, that prints as a table: a mapping as a column a key (`parts/math`),
+    lists left out, numbers rounded to four digits. The rows themselves have everything."""
 
     @property
     def columns(self) -> list[str]:
@@ -55,15 +55,24 @@ class Table(list[dict[str, Any]]):
         return f'<div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>'
 
     def _shown(self) -> list[str]:
-        nested = {name for row in self for name, value in row.items() if isinstance(value, list | tuple | Mapping)}
-        return [name for name in self.columns if name not in nested]
+        flat = [_flat(row) for row in self]
+        lists = {name for row in flat for name, value in row.items() if isinstance(value, list | tuple | Mapping)}
+        return [name for name in dict.fromkeys(chain.from_iterable(flat)) if name not in lists]
 
     def _cells(self, names: list[str], width: int) -> list[list[str]]:
         """The rows as texts, of a long table both ends with dots between."""
         long = len(self) > 2 * ENDS + 1
-        shown = [*self[:ENDS], *self[-ENDS:]] if long else self
+        shown = [_flat(row) for row in ([*self[:ENDS], *self[-ENDS:]] if long else self)]
         cells = [[_cell(row.get(name), width) for name in names] for row in shown]
         return [*cells[:ENDS], ["…"] * len(names), *cells[ENDS:]] if long else cells
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the keys of a mapping in its place."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        flat |= {f"{name}/{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def _cell(value: Any, width: int) -> str:

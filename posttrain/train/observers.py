@@ -232,18 +232,23 @@ class EarlyStopping:
 
 
 class UnscoredWatch:
-    """Notes answers that could not be scored, but in steps `told`; ends a run with too many (see `FailureWatch`)."""
+    """Notes answers without a score in every step but `told`, and warns of the first; ends a run with too many (see
+    `FailureWatch`)."""
 
     def __init__(self, limit: float, scorer: Scorer | None, told: Collection[int] = ()) -> None:
         self._failures = FailureWatch(limit)
         self._scorer = scorer
         self._told = told
+        self._warned = False
 
     def __call__(self, record: StepRecord) -> Iterator[Alert]:
-        failed = [score for group in record.groups for score in group.scores if score.failed]
+        scores = [score for group in record.groups for score in group.scores]
+        failed = [score for score in scores if score.failed]
         if failed and record.step not in self._told:
             fields = {"step": record.step, "count": len(failed), "first_reason": failed[0].reason}
-            yield Alert("unscored", action="note", fields=fields)
+            text = f"step {record.step}: {len(failed)} of {len(scores)} answers have no score ({failed[0].reason})"
+            yield Alert("unscored", text, "note" if self._warned else "warn", fields)
+            self._warned |= not record.replayed
         self._failures.add(record.step, [group.scores for group in record.groups])
         self._failures.check(self._scorer.first_traceback if self._scorer is not None else None)
 
@@ -255,18 +260,22 @@ class NoLearningSignal:
         self._steps = 0
         self._learnt = False
         self._scores: list[float] = []
+        self._unscored: list[float] = []
 
     def __call__(self, record: StepRecord) -> None:
         row = record.metrics
         self._steps += 1
         self._learnt |= row.get("loss") is not None
         self._scores += [row["reward"]] if row.get("reward") is not None else []
+        self._unscored.append(row.get("unscored") or 0.0)
 
     def finish(self) -> Iterator[Alert]:
         if self._learnt or not self._steps:
             return
         scores = self._scores
         scored = f"the mean score was {sum(scores) / len(scores):.3g}" if scores else "no answer had a score"
+        if scores and any(self._unscored):
+            scored += f", and {sum(self._unscored) / self._steps:.0%} of the answers had none"
         reason = (
             f"nothing was learnt: in none of {self._steps} steps was there a group of answers whose scores differ "
             f"({scored}), so the model is still the one it began with. See rollouts.jsonl, then use a reward that "

@@ -21,6 +21,7 @@ import struct
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -45,15 +46,17 @@ ONE_THREAD = {
 }
 
 
-class Closing:
+class Closing(ABC):
+    """What is closed at the end of a `with`."""
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
 
 class WorkerLost(Exception):

@@ -15,15 +15,13 @@ from pydantic.fields import FieldInfo
 
 import posttrain
 from posttrain import config as configs
-from posttrain.api.inputs import DATA, MODELS
+from posttrain.api.inputs import DATA, MODELS, PRINTED_ONLY
 from posttrain.config import Config
 
 PACKAGE = Path(posttrain.__file__).parent
 OPTIONS, NAMES = PACKAGE / "api" / "options.pyi", PACKAGE / "__init__.pyi"
 BY_PLACE = {"models", "file", "run", "runs", "recipe"}
 """Given by place, as `model` is where a function has one, and the data of `score`."""
-COMMAND_LINE = {"dry_run", "plan", "list"}
-"""What only prints."""
 KINDS = ("Sft", "Dpo", "OnlineDpo", "RewardModel", "Adversarial", "Rl", "Distill", "Sample", "Revise", "Average")
 OTHERS = ("Eval", "Score", "CheckData", "Run", "Chat")
 WIDER = {
@@ -77,7 +75,7 @@ def _write(kind: type[Config], written: dict[type[Config], list[str]]) -> None:
             _write(base, written)
     inherited = {name for base in parents for name in base.model_fields}
     own = [n for n in inspect.get_annotations(kind) if n in kind.model_fields and n not in inherited]
-    left_out = BY_PLACE | COMMAND_LINE | ({"data"} if kind is configs.ScoreConfig else set())
+    left_out = BY_PLACE | PRINTED_ONLY | ({"data"} if kind is configs.ScoreConfig else set())
     left_out |= set() if kind is configs.CheckDataConfig else {"model"}
     lines = [f"    {n}: {_field(n, kind.model_fields[n])}" for n in own if n not in left_out]
     bases = ", ".join([_name(base) for base in parents] or ["TypedDict"])

@@ -186,6 +186,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"data": pd.DataFrame([["a", "b", "c"]], columns=["prompt", "completion", "prompt"])},
         "data: has several columns 'prompt'; rename all but one",
     ),
+    "what only prints": ({"dry_run": True}, "dry_run only prints, and is for the command line: --dry-run"),
     "one observer": ({"observers": print}, "observers: give a list of functions"),
     "no observer": ({"observers": ["print"]}, "observers: give a list of functions"),
     "no JSON": ({"data": [{"prompt": object()}]}, "data: row 1 cannot be written as JSON: it holds a object"),
@@ -353,3 +354,5 @@ def test_a_notebook_lists_the_options():
     assert inspect.signature(pt.sft).parameters["max_steps"].default is None
     assert "max_steps: Steps to train" in (pt.sft.__doc__ or "")
     assert "file" not in inspect.signature(pt.check_data).parameters
+    assert "dry_run" not in inspect.signature(pt.rl).parameters
+    assert "Annotated" not in str(inspect.signature(pt.rl))

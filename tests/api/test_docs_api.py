@@ -42,6 +42,13 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "runs" / "sums-rl" / "lineage.json").exists()
 
 
+def test_the_example_of_an_observer_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    run_python("docs/observers.md")
+    assert (tmp_path / "runs" / "watched" / "lineage.json").exists()
+
+
 def test_the_page_s_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "api.md").read_text()

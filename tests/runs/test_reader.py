@@ -116,11 +116,11 @@ def test_reading_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_table_prints_rounded_and_leaves_nested_values_out():
-    table = Table([{"step": 1, "loss": 1 / 3, "parts": {"a": 1}}, {"step": 2, "note": "a|b"}])
-    assert str(table) == "step  loss    note\n1     0.3333\n2             a|b"
-    assert table._repr_markdown_().splitlines()[-1] == "| 2 |  | a\\|b |"
-    assert "<td>0.3333</td>" in table._repr_html_() and "parts" not in table._repr_html_()
+def test_a_table_prints_rounded_with_the_keys_of_mappings_and_without_lists():
+    table = Table([{"step": 1, "loss": 1 / 3, "parts": {"a": 1}, "ids": [1]}, {"step": 2, "note": "a|b"}])
+    assert str(table) == "step  loss    parts/a  note\n1     0.3333  1\n2                      a|b"
+    assert table._repr_markdown_().splitlines()[-1] == "| 2 |  |  | a\\|b |"
+    assert "<td>0.3333</td>" in table._repr_html_() and "ids" not in table._repr_html_()
     assert table.column("loss") == [1 / 3, None]
     with pytest.raises(KeyError, match="step, loss"):
         table.column("lost")

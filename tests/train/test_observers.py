@@ -16,10 +16,10 @@ from posttrain.runs.files import read_metrics
 from posttrain.runs.log import LINEAGE, RunLog
 from posttrain.train.checkpoints import load_weights, save_weights
 from posttrain.train.loop import ROLLBACKS, Stage, StepResult, run_stage
-from posttrain.train.observers import Alert, Observer, StepRecord
+from posttrain.train.observers import Alert, NoLearningSignal, Observer, StepRecord, UnscoredWatch
 from posttrain.train.rl.setup import train_rl
 from posttrain.train.sft import train_sft
-from posttrain.types import RunFailed, RunPaused
+from posttrain.types import Group, Rollout, RunFailed, RunPaused, Sampling, Score, Task
 from tests.training_helpers import events, metrics, read_rows, sft_rows, write_rows
 
 STEPS, SAVE_EVERY = 8, 2
@@ -299,3 +299,20 @@ def test_observers_see_the_groups_of_a_step(tmp_path: Path) -> None:
         rollout.task_id for group in record.groups for rollout in group.rollouts
     ]
     assert json.loads(json.dumps(dict(record.metrics))) == metrics(tmp_path / "run")[0] and len(record.rows) == 4
+
+
+def test_a_run_that_learnt_nothing_says_how_many_answers_had_no_score() -> None:
+    signal = NoLearningSignal()
+    for n, unscored in ((1, 0.5), (2, 0.25)):
+        signal(StepRecord(n, 2, {"loss": None, "reward": 1.0, "unscored": unscored}))
+    (alert,) = signal.finish()
+    assert "(the mean score was 1, and 38% of the answers had none)" in alert.text
+
+
+def test_answers_without_a_score_are_warned_of_once_and_noted_each_time() -> None:
+    sampled = Rollout("0", 0, Sampling(1), 0, (), ())
+    group = Group(Task("0", "?"), (sampled, sampled), (Score(1.0), Score(None, reason="it raised")))
+    watch = UnscoredWatch(1.0, None)
+    alerts = [alert for n in (1, 2) for alert in watch(StepRecord(n, 2, {}, [group]))]
+    assert [alert.action for alert in alerts] == ["warn", "note"]
+    assert alerts[0].text == "step 1: 1 of 2 answers have no score (it raised)"

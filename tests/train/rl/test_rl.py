@@ -448,7 +448,9 @@ def test_it_learns_from_a_reward_and_not_from_noise(start: Callable[..., Path]) 
     assert last(noise) < 0.15
 
 
-def test_a_reward_that_fails_now_and_then_leaves_rollouts_unscored(start: Callable[..., Path]) -> None:
+def test_a_reward_that_fails_now_and_then_leaves_rollouts_unscored(
+    start: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [{"prompt": f"{p} {i}", "bad": "x" if i == 3 else ""} for i, p in enumerate(PROMPTS * 5)]
     out = start("picky", rows=rows, group_size=2, batch_size=40, max_steps=1)
     failed = [row for row in read_rows(out / "rollouts.jsonl") if row["score"] is None]
@@ -458,6 +460,9 @@ def test_a_reward_that_fails_now_and_then_leaves_rollouts_unscored(start: Callab
     (event,) = events(out, "unscored")
     assert (event["step"], event["count"]) == (1, 2)
     assert "KeyError" in event["first_reason"]
+    assert f"step 1: 2 of 40 answers have no score ({event['first_reason']})" in capsys.readouterr().err
+    shown = str(Run(out).rollouts(1)).splitlines()
+    assert shown[0].split() == ["step", "task", "text", "score", "advantage", "status", "parts/picky", "index", "seed"]
     (row,) = metrics(out)
     assert row["unscored"] == 2 / 40
     assert row["reward"] == pytest.approx(
