@@ -45,7 +45,7 @@ info_once, _warn_once = cache(info), cache(warn)
 
 
 def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by the names that options have now; that one had another is told once a process."""
+    """Settings by the names that options have now; a warning names an old one once a process."""
     for old, new in RENAMED.items():
         if old in settings:
             _warn_once(f"{old} is called {new} now; the old name is read for one version more")

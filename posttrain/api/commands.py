@@ -290,7 +290,7 @@ def run(recipe: str | Path, **options: Unpack[of.RunOptions]) -> Comparison:
 
 
 def load(folder: Folder) -> Run:
-    """The run in a folder, old or new, finished or not. Raises InputError where there is none."""
+    """The run in a folder, old or new, finished or not. Raises InputError for a folder that is no run."""
     found = Run(folder.path if isinstance(folder, reader.Run) else Path(folder))
     if not any((found.path / name).exists() for name in ("config.yaml", "lineage.json", "evaluations")):
         stages = ", ".join(sorted(str(place.parent) for place in found.path.glob("*/config.yaml")))

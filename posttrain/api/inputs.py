@@ -58,9 +58,9 @@ PRINTED_ONLY = {"dry_run", "plan", "list"}
 
 
 def reward(function: Callable[..., Any], *, weight: float = 1.0, name: str | None = None) -> str:
-    """A function or class as a reward with a weight and a name for its part of the score, which without them it may
-    stand for by itself: `reward=["math", pt.reward(concise, weight=0.2)]`. Raises InputError for what is neither, and
-    for a weight that is no number."""
+    """A function or class as a reward, with a weight and a name for its part of the score:
+    `reward=["math", pt.reward(concise, weight=0.2)]`. A function by itself has the weight 1 and its own name. Raises
+    InputError for anything else, and for a weight that is no number."""
     if not callable(function):
         raise InputError(f"pt.reward: {function!r} is no function; write an expression with its weight, as 'math=0.5'")
     try:
@@ -78,8 +78,8 @@ def inputs_of(given: Mapping[str, Any]) -> Path | None:
 
 @contextmanager
 def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | None) -> Iterator[ConfigT]:
-    """The configuration that these options describe, with what they hold that is no name written into the folder
-    `inputs`, or into one that is removed after use where there is none.
+    """The configuration that these options describe. Rows and loaded models among them are written into the folder
+    `inputs`; without one into a temporary folder, which is removed at the end.
 
     Raises InputError as the command does, before anything is written."""
     from posttrain.api.named_files import check_named

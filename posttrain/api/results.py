@@ -143,7 +143,7 @@ class Comparison:
 
     @classmethod
     def load(cls, folder: Path) -> Comparison:
-        """That of a folder with a `compare.json`. Raises InputError where there is none."""
+        """Read a comparison from the `compare.json` of a folder. Raises InputError if that is missing."""
         if not (folder / "compare.json").exists():
             raise InputError(f"{folder}: holds no comparison (compare.json is missing)")
         data = read_comparison(folder)

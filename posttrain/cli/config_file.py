@@ -17,7 +17,7 @@ from posttrain.types import InputError
 
 FLAG = "--config"
 ASKED_ANEW = ("resume", "trust_remote_code")
-"""Options that a file does not set: whether to run the code of a model is asked of every command anew."""
+"""Options that a file does not set: the user says for each command whether to run the code of a model."""
 
 
 def without_config(args: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -35,11 +35,10 @@ def without_config(args: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def file_settings(file: Path, method: str, given: Mapping[str, Any], config_class: type[Config]) -> dict[str, Any]:
-    """The options in a file, by field, less those that are `given` on the command line. A run's own `config.yaml` is
-    read without what is derived from other files (hashes) and what is the default anyway, which an option may change
-    (as `--algorithm` does), and its `out` must be given anew. Relative paths are from
-    the current folder, as on the command line. Raises InputError for a file that holds no options, or those of another
-    method."""
+    """The options in a file, by field, without those that are `given` on the command line. Relative paths start at the
+    current folder, as on the command line. Of a run's own `config.yaml`, hashes of files and values that equal a
+    default are left out, since another option may change a default (as `--algorithm` does); the command line must name
+    a new `--out`. Raises InputError for a file without options, or with those of another method."""
     of_a_run = file.name == FILE and any((file.parent / name).exists() for name in ("metrics.jsonl", LINEAGE))
     found = read_settings(file)[0] if of_a_run else _read(file)
     found = current_names({str(key).replace("-", "_"): value for key, value in found.items()})

@@ -260,7 +260,7 @@ class Endpoint:
 
 
 def _kept(file: Path) -> Reply | None:
-    """The answer in a file of the cache; None where there is none that can be read: it is asked for again."""
+    """The answer in a file of the cache; None if no file can be read, and the endpoint is asked again."""
     try:
         reply = Reply(**json.loads(file.read_text(encoding="utf-8") if file.is_file() else "")["reply"])
     except (OSError, KeyError, TypeError, ValueError, RecursionError):

@@ -66,7 +66,7 @@ def divided_by_deviation(rows: Sequence[ArrayLike]) -> list[Floats]:
 
 
 def _moments(rows: Sequence[Floats]) -> tuple[float, float]:
-    """Mean and population σ over all numbers of all rows; 0 where there is none."""
+    """Mean and population σ over all numbers of all rows; 0 for no numbers."""
     flat = np.concatenate([floats([]), *rows])
     if not len(flat):
         return 0.0, 0.0

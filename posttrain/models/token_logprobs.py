@@ -48,7 +48,7 @@ def token_logprobs(
     kept: KeptTokens | None = None,
     entropy: bool = False,
 ) -> TokenOutputs:
-    """log softmax(W h / temperature)[target] for each row, over the kept tokens where some are given.
+    """log softmax(W h / temperature)[target] for each row, over the kept tokens if there are some.
 
     hidden [M, H], weight [V, H], bias [V], targets [M] int64; results in float32 [M]. `kept` are the token ids
     that sampling kept for each row, so that the ratio to the sampler's logprob is right under top-k and top-p.

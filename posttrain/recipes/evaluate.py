@@ -112,7 +112,7 @@ class Evaluator:
 def training_prompts(stages: Sequence[StageSpec]) -> list[Prompt]:
     """The prompts of every stage's data and pre-training mix; a data stage's own tasks stand for what it makes.
 
-    All that stages read is looked at, held-out data too, so that what is wrong with it is told now and not when a stage
+    Everything that stages read is checked, held-out data too: the user hears of a fault now and not when a stage
     begins. Raises InputError for a row that is wrong, and for pooled sources that are not of one kind."""
     found, rows = Findings(), list[Row]()
     for stage in stages:

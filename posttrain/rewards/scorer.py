@@ -142,7 +142,7 @@ class Scorer(Closing):
         trainer_state: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Score]:
-        """One score per sample, in order. `progress` is told how many samples are done.
+        """One score per sample, in order. Calls `progress` with the number of samples done.
 
         Raises RunFailed where a reward does: it cannot go on, as a judge whose budget is spent."""
         self._pool.check_open()

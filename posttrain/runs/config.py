@@ -125,7 +125,7 @@ def own_settings(run: Path, given: Mapping[str, Any], method: str) -> dict[str, 
 
 def method_of(settings: Mapping[str, Any]) -> str | None:
     """The method that a run folder with these settings is of: among those that have all of them, the one with the
-    fewest others. None where there is none."""
+    fewest others. None if no command has them."""
     found = settings.keys() - DERIVED
     fitting = {
         name: len(fields)

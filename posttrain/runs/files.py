@@ -68,7 +68,7 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
 
 
 def read_file(path: Path) -> bytes | None:
-    """The content of a file of ours, None where there is none. Raises InputError for what is no file, as a folder or a
+    """The content of a file, None if it is missing. Raises InputError for what is no file, as a folder or a
     pipe, from which nothing may ever come."""
     if not path.exists():
         return None
@@ -89,7 +89,7 @@ def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of ours; {} where there is none. Raises InputError for anything else."""
+    """The object in a JSON file; {} if the file is missing. Raises InputError for anything else."""
     data = read_file(path)
     return {} if data is None else parse_object(data, str(path))
 

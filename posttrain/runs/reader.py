@@ -116,7 +116,7 @@ class Run:
         return {file.stem: found for file in (*files, self.path / "adversarial.json") if (found := read_object(file))}
 
     def text(self, name: str) -> str:
-        """The text of one of its files as it stands, "" where there is none. Raises InputError where it is not
+        """The text of one of its files, "" if it is missing. Raises InputError where it is not
         UTF-8."""
         return read_text(self.path / name)
 
@@ -182,7 +182,7 @@ class Run:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, "" where there is none. Raises InputError where it is not UTF-8."""
+    """The text of a file, "" if it is missing. Raises InputError where it is not UTF-8."""
     try:
         return (read_file(path) or b"").decode()
     except UnicodeDecodeError:

@@ -48,7 +48,7 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The record of a run folder; None where there is none. Raises InputError for a damaged file."""
+        """The record of a run folder; None if its file is missing. Raises InputError for a damaged file."""
         file = folder / cls.FILE
         found = read_object(file)
         try:

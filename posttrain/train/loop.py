@@ -190,7 +190,7 @@ def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequenc
 
 
 def _resume(log: RunLog, config: TrainConfig, stage: Stage) -> int:
-    """Go back to the last checkpoint; the step it was written after, 0 where there is none."""
+    """Go back to the last checkpoint; the step it was written after, 0 without a checkpoint."""
     step = load_last(log, stage)
     if read_metrics(log.out) or step:
         log.event("resumed_from", resumed_from=step)

@@ -137,7 +137,7 @@ def number(value: Any, what: str) -> float | None:
 
 
 def failure(error: BaseException) -> Failure:
-    """What is said of an error, with the traceback from where the reward begins. RunFailed stops the run."""
+    """The message for an error, with the traceback from where the reward begins. RunFailed stops the run."""
     lines = traceback.TracebackException.from_exception(error)
     frames = _frames(error)
     lines.stack = traceback.StackSummary.from_list([] if _refused(error, frames) else frames)

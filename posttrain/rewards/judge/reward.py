@@ -155,7 +155,7 @@ def read_verdict(outcomes: Sequence[Outcome], clamp: float) -> Verdict:
 
 
 def _mean_verdict(verdicts: Sequence[Verdict | Exception]) -> RewardResult:
-    """Raises what came in the way of the first comparison where there is none that could be read."""
+    """Raises the error of the first comparison if none could be read."""
     read = [verdict for verdict in verdicts if not isinstance(verdict, Exception)]
     if not verdicts:
         raise Unclear("there is no other response to this prompt to compare it with")

@@ -70,7 +70,7 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
 
 
 def _best_of_n(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
-    """The curve over prompts whose answers all fit the model. Raises RunFailed where there is none."""
+    """The curve over prompts whose answers all fit the model. Raises RunFailed without such a prompt."""
     source = str(config.eval_data)
     tasks = fit_policy(config, held_out_prompts(config), source).checked(source, config.strict)
     answers = sampled(config, tasks, config.best_of, config.seed)

@@ -32,7 +32,7 @@ from posttrain.types import InputError
 
 LEARNING_RATE = 1e-6
 CRITIC_FACTOR = 10
-"""A separate critic's learning rate by the policy's, where none is given."""
+"""A separate critic's learning rate by the policy's, unless the user sets one."""
 
 
 @on_one_date
