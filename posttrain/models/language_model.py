@@ -264,6 +264,8 @@ class LanguageModel:
         """Write the adapter in the format of peft, its weights rounded to `dtype`."""
         assert self.adapter is not None
         weights = {name: rounded(p, dtype) for name, p in self.adapter.state_dict().items() if "lora_" in name}
+        for config in self.adapter.peft_config.values():
+            vars(config)["target_modules"] = sorted(vars(config)["target_modules"])  # a set differs between processes
         self.adapter.save_pretrained(str(folder), state_dict=weights)
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:

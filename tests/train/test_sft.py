@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,8 @@ def test_lora_merges_what_the_adapter_computes(tmp_path: Path) -> None:
         merged = plain_model(out)[0](ids).logits
         adapted = PeftModel.from_pretrained(start, str(out / "adapter")).eval()(ids).logits
     assert torch.allclose(merged, adapted, atol=1e-4)
+    modules = json.loads((out / "adapter" / "adapter_config.json").read_text())["target_modules"]
+    assert modules == sorted(modules)  # the same file in every process
     assert not torch.allclose(merged, before, atol=0.05)
     embeddings = [load_file(f / "model.safetensors")["model.embed_tokens.weight"] for f in (out / "model",)]
     assert torch.equal(embeddings[0], start.get_input_embeddings().weight)  # the head and the embeddings stay
