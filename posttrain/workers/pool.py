@@ -113,8 +113,8 @@ class WorkerPool(Closing):
             answers = []
             for request in self._prepare(slot):
                 answers.append(worker.ask(request, START_SECONDS))
-                if "error" in answers[0]:
-                    raise InputError(answers[0]["error"])
+                if "error" in answers[-1]:
+                    raise InputError(answers[-1]["error"])
         except WorkerLost as lost:
             self.check_open()
             raise RunFailed(self._not_started(str(lost))) from None
