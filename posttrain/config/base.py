@@ -118,3 +118,15 @@ class Config(BaseModel):
                 elif name in cls.model_fields and title is not None:
                     titles.setdefault(name, title)
         return {t: [name for name in titles if titles[name] == t] for t in dict.fromkeys(titles.values())}
+
+
+class ComputeOptions(Config):
+    """Where models run and in which type."""
+
+    DEVICE: ClassVar[Group] = Group("Device")
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where models run; `auto` takes a CUDA card if there is one, then Apple's GPU (`mps`), else the CPU."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type in which matrix products and attention take their inputs. What is trained, its gradients, norms, logits and
+    losses are float32 always; models that are only read are held in this type. `auto` is bfloat16 on CUDA cards of
+    compute capability 8.0 and up, and float32 elsewhere."""

@@ -15,6 +15,7 @@ from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.models import attention
 from posttrain.models.attention import AttentionPlan, ForestPlan
+from posttrain.models.compute import Compute
 from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.heads import RewardHead, ValueHead, as_classifier, save_classifier
@@ -39,12 +40,19 @@ class LanguageModel:
     with the same results. `module` is always an ordinary transformers model."""
 
     def __init__(
-        self, name: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, raw: bool = False
+        self,
+        name: str,
+        module: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        source: Path,
+        raw: bool = False,
+        compute: Compute | None = None,
     ) -> None:
         attention.register()
         self.name = name
         self.module = module.eval()
-        self.kernels = kernels_for(module, self.device)
+        self.compute = compute or Compute.of(next(module.parameters()))
+        self.kernels = kernels_for(module, self.compute)
         self.kernels.products.use_in(module)
         self.tokenizer = tokenizer
         self.source = source
@@ -92,7 +100,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        return self.compute.device
 
     # -- forward passes -------------------------------------------------------------------------------------------
 
