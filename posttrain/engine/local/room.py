@@ -26,8 +26,8 @@ log = logging.getLogger("posttrain")
 
 @dataclass(frozen=True)
 class Room:
-    """`slots` completions at once, of `row_tokens` tokens each after prompts of `prompt_tokens`; `like`: keys and values
-    of one token [layers, 2, key heads, 1, D]."""
+    """`slots` completions at once, of `row_tokens` tokens each after prompts of `prompt_tokens`; `like`: keys and
+    values of one token [layers, 2, key heads, 1, D]."""
 
     slots: int
     prompt_tokens: int
@@ -57,7 +57,7 @@ def room_for(lm: LanguageModel, requests: Sequence[Request], slots: int, memory:
         prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
         if needed(prompt, new) > memory:
             raise InputError(
-                f"request {request.id}: the keys and values of a prompt of {prompt} tokens and max_new_tokens={new} need "
+                f"request {request.id}: keys and values of a prompt of {prompt} tokens and max_new_tokens={new} need "
                 f"{needed(prompt, new) / 1e9:.3g} GB in {lm.name}, but {memory / 1e9:.3g} GB are free on {lm.device}; "
                 "shorten the prompt, lower max_new_tokens or use a smaller model"
             )
@@ -66,8 +66,8 @@ def room_for(lm: LanguageModel, requests: Sequence[Request], slots: int, memory:
     fit = max(1, memory // needed(longest, most))
     if fit < min(slots, len(requests)):
         log.info(
-            f"decodes {fit} completions at once and not {slots}: {memory / 1e9:.3g} GB hold no more of {longest} prompt "
-            f"tokens and {most} new ones"
+            f"decodes {fit} completions at once and not {slots}: {memory / 1e9:.3g} GB hold no more of {longest} "
+            f"prompt tokens and {most} new ones"
         )
     return Room(min(slots, fit, len(requests)), _rounded(longest), _rounded(most), like)
 
