@@ -134,7 +134,7 @@ def open_stage(
 
 def load_trained(config: TrainConfig) -> LanguageModel:
     """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
-    lm = load_model_of(config, config.model)
+    lm = load_model_of(config, config.model, trained=not config.lora_rank)
     if config.lora_rank:
         lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed)
     return lm
@@ -150,7 +150,7 @@ def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
     )
-    return LocalPolicy(lm, optimization, config.micro_batch_tokens)
+    return LocalPolicy(lm, optimization, config.tokens_at_once(lm.device.type))
 
 
 def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequence[Observer] = ()) -> None:
