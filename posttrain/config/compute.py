@@ -23,6 +23,11 @@ class ComputeOptions(Config):
     float32 in both; models that are only read are held in this type. `auto`: bfloat16 on NVIDIA GPUs that have it
     (compute capability 8.0 and up), float32 elsewhere. docs/gpu.md says more."""
 
+    @property
+    def asks_bfloat16(self) -> bool:
+        """Whether it names bfloat16, or a kind of device that takes it by itself."""
+        return self.dtype == "bfloat16" or (self.dtype == "auto" and self.device == "cuda")
+
     def within(self, outer: ComputeOptions) -> tuple[str, str]:
         """Device and type inside a command that runs by `outer`: what is `auto` here is as there."""
         if self.device not in ("auto", outer.device):

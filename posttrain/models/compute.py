@@ -93,6 +93,19 @@ def repeatable(wanted: bool, compute: Compute) -> Iterator[None]:
         fill.fill_uninitialized_memory = before[1]
 
 
+def reset_peak_memory(compute: Compute) -> None:
+    """Begin to measure for `peak_memory`."""
+    if compute.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(compute.device)
+
+
+def peak_memory(compute: Compute) -> dict[str, int]:
+    """The most bytes that tensors have taken on a card since `reset_peak_memory`, as a metric; elsewhere nothing."""
+    if compute.device.type != "cuda":
+        return {}
+    return {"peak_memory_bytes": torch.cuda.max_memory_allocated(compute.device)}
+
+
 @cache
 def _resolved(device_name: str, dtype_name: str, enclosing: Compute | None) -> Compute:
     device = enclosing.device if enclosing is not None and device_name == "auto" else _device(device_name)

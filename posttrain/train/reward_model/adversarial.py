@@ -244,6 +244,9 @@ def _finish(config: AdversarialConfig, log: RunLog, model: Path) -> None:
         data=config.data,
         data_hash=data_hash(config.data),
         versions=versions(),
+        device=first.device,
+        card=first.card,
+        dtype=first.dtype,
     ).save(log)
 
 
