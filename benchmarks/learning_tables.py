@@ -119,7 +119,7 @@ def grpo_lines(results: Results) -> list[str]:
         *(f"- {side} − start, accuracy: {_interval(found[f'gain {side}'])}" for side in (OURS, TRL)),
         *(f"- posttrain − TRL, {m}: {_interval(found[m])}" for m in MEASURES),
         "",
-        f"The interval of posttrain − TRL in accuracy is {'' if found['alike'] else 'NOT '}within ±{MARGIN:.0f} points.",
+        f"The interval of posttrain − TRL, accuracy, is {'' if found['alike'] else 'NOT '}within ±{MARGIN:.0f} points.",
         "TRL takes {:.2f} [{:.2f}, {:.2f}] times as many seconds as posttrain.".format(*found["seconds ratio"]),
         "The built-in reward gives another score to {} of {} completions of TRL.".format(*results.rewards_differ),
     ]
