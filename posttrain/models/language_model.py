@@ -20,6 +20,7 @@ from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.heads import RewardHead, ValueHead, as_classifier, save_classifier
 from posttrain.models.kernels import kernels_for
+from posttrain.models.merging import merged
 from posttrain.models.padded import can_pack, padded_outputs
 from posttrain.models.token_logprobs import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.models.weights import rounded
@@ -281,7 +282,7 @@ class LanguageModel:
         adapter is merged into the weights first, and ends with that. With a `dtype` the weights are rounded to it, in
         the model too. Raises RunFailed for a weight that is beyond its range."""
         if self.adapter is not None:
-            self.module = self.adapter.merge_and_unload()
+            self.module = merged(self.adapter, self.source)
             self.adapter = None
             self.flops = self.flops.without_adapter()
         reward_head = self.heads.get(RewardHead.NAME)
