@@ -149,7 +149,7 @@ class LanguageModel:
         output = self.module.get_output_embeddings()
         if self.packed:
             tied = output.weight is self.module.get_input_embeddings().weight
-            hidden = self._states(batch, sparse=tied)
+            hidden = self._states(batch, sparse=tied and self.device.type == "cpu")
             out = token_logprobs(
                 hidden,
                 output.weight,
