@@ -104,9 +104,8 @@ class TrainConfig(Config):
     """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
     MORE_OF_RUN_FOLDER: ClassVar[Group] = Group("Run folder")
     resume: Resume = False
-    """Continue the run in `out`: from its last checkpoint, or from the beginning where there is none. On the command
-    line --resume RUN alone continues the run in the folder RUN with its own settings; options beside it must be the
-    run's, but for a larger `max_steps` or `epochs`, and `keep` and `save_dtype` until it has finished."""
+    """Continue the run in `out`: from its last checkpoint, or from the beginning where there is none. Options
+    must be the run's, but for a larger `max_steps` or `epochs`, and `keep` and `save_dtype` until it has finished."""
 
     @property
     def keeps_reference(self) -> bool:

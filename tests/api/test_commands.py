@@ -17,6 +17,7 @@ import pytest
 
 import posttrain as pt
 from posttrain.api.commands import compare
+from posttrain.api.words import FUNCTIONS
 from posttrain.cli.main import _commands, main
 from tests.api import make_options
 from tests.training_helpers import benchmark_module, ending_tiny, pair_rows, read_rows, sft_rows, write_rows
@@ -62,7 +63,7 @@ def words(command: str, first: Any, options: dict[str, Any]) -> list[str]:
 
 def call(command: str, first: Any, options: dict[str, Any]) -> Any:
     """The same from Python."""
-    function: Callable[..., Any] = getattr(pt, {"eval": "evaluate"}.get(command, command.replace("-", "_")))
+    function: Callable[..., Any] = getattr(pt, FUNCTIONS[command])
     return function(first, **options)
 
 
@@ -214,7 +215,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "the name of a peer": ({"num_train_epochs": 1}, "unknown option num_train_epochs; did you mean epochs?"),
     "a wrong value": ({"batch_size": 0}, "batch_size must be greater than or equal to 1, not 0"),
     "two lengths": ({"epochs": 1}, "epochs and max_steps both say how long to train"),
-    "a bad row": ({"data": [{"prompt": 1}]}, "data:1: posttrain sft needs a 'messages' column"),
+    "a bad row": ({"data": [{"prompt": 1}]}, "data:1: pt.sft needs a 'messages' column"),
     "no row": ({"data": [1]}, "data: row 1 is a int; give each row as a dict"),
     "rows without end": ({"data": [{"prompt": NESTED}]}, "data: row 1 cannot be written as JSON: maximum recursion"),
     "two columns of a name": (
@@ -371,13 +372,13 @@ def test_the_package_is_light_and_its_names_are_there():
 
 
 def test_every_command_has_its_function():
-    others = {"eval": "evaluate", "report": "write_report", "chat": "Run"}
     for command in _commands():
-        assert others.get(command, command.replace("-", "_")) in pt.__all__
+        assert FUNCTIONS[command].partition(".")[0] in pt.__all__
 
 
 def test_what_editors_read_is_what_the_configurations_say():
     assert make_options.OPTIONS.read_text() == make_options.options(), make_options.__doc__
+    assert make_options.METHOD_FUNCTIONS.read_text() == make_options.functions(), make_options.__doc__
     assert make_options.NAMES.read_text() == make_options.names(), make_options.__doc__
 
 
