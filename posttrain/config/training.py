@@ -108,9 +108,8 @@ class TrainConfig(ComputeOptions):
     """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
     MORE_OF_RUN_FOLDER: ClassVar[Group] = Group("Run folder")
     resume: Resume = False
-    """Continue the run in `out`: from its last checkpoint, or from the beginning where there is none. On the command
-    line --resume RUN alone continues the run in the folder RUN with its own settings; options beside it must be the
-    run's, but for a larger `max_steps` or `epochs`, and `keep` and `save_dtype` until it has finished."""
+    """Continue the run in `out`: from its last checkpoint, or from the beginning where there is none. Options
+    must be the run's, but for a larger `max_steps` or `epochs`, and `keep` and `save_dtype` until it has finished."""
 
     MORE_OF_DEVICE: ClassVar[Group] = Group("Device", last=True)
     checkpoint_activations: bool = False

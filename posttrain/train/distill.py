@@ -114,7 +114,8 @@ class Distill(Stage):
             rollouts = [self._read(row) for row in self.recorded[n]]
         else:
             rollouts = self._sample(plans)
-            self.log.rollouts(rollout_to_json(n, rollout, Score(None), None) for rollout in rollouts)
+            asked = zip([plan.task for plan in plans], rollouts, strict=True)
+            self.log.rollouts(rollout_to_json(n, task, rollout, Score(None), None) for task, rollout in asked)
         if groups := regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts)):
             self.policy.flops += sampling_flops(self.student.flops, groups)
         answers = [*map(_answer, rollouts), *given]
