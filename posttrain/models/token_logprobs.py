@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from posttrain.arrays import KeptTokens
+from posttrain.batch.types import KeptPlaces
 from posttrain.models.kernels import products_for
 
 CHUNK_ELEMENTS = 1 << 26
@@ -45,7 +44,7 @@ def token_logprobs(
     *,
     bias: torch.Tensor | None = None,
     temperature: float = 1.0,
-    kept: KeptTokens | None = None,
+    kept: KeptPlaces | None = None,
     entropy: bool = False,
 ) -> TokenOutputs:
     """log softmax(W h / temperature)[target] for each row, over the kept tokens if there are some.
@@ -62,7 +61,7 @@ def logprobs_from_logits(
     targets: torch.Tensor,
     *,
     temperature: float = 1.0,
-    kept: KeptTokens | None = None,
+    kept: KeptPlaces | None = None,
     entropy: bool = False,
 ) -> TokenOutputs:
     """The same numbers as `token_logprobs` from logits [M, V] that a model has already made: the plain form."""
@@ -74,7 +73,7 @@ def logprobs_from_logits(
 
 
 def _logits(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, kept: KeptTokens | None
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, kept: KeptPlaces | None
 ) -> torch.Tensor:
     logits = products_for(weight.device).linear(hidden, weight, bias).float()
     if temperature != 1.0:
@@ -82,14 +81,12 @@ def _logits(
     return restrict(logits, kept)
 
 
-def restrict(logits: torch.Tensor, kept: KeptTokens | None) -> torch.Tensor:
+def restrict(logits: torch.Tensor, kept: KeptPlaces | None) -> torch.Tensor:
     """Minus infinity for the tokens that truncated sampling left out."""
     if kept is None:
         return logits
     left_out = torch.ones(logits.shape, dtype=torch.bool, device=logits.device)
-    places = np.stack([np.repeat(np.arange(len(kept)), kept.counts), kept.values])
-    rows, columns = torch.from_numpy(places).to(logits.device)
-    left_out[rows, columns] = False
+    left_out[kept.indices()] = False
     return logits.masked_fill(left_out, float("-inf"))
 
 
@@ -104,7 +101,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         temperature: float,
-        kept: KeptTokens | None,
+        kept: KeptPlaces | None,
         entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         products = products_for(weight.device)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from posttrain.batch.types import read_numbers
 from posttrain.chat.template_date import dated
 from posttrain.config import TrainConfig
 from posttrain.console import warn
@@ -39,7 +40,8 @@ ROLLBACKS = 3
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave: its metrics, `tokens` (not padding) among them, and what else observers see of it."""
+    """What a step gave: its metrics, `tokens` (not padding) among them, and what else observers see of it. The loop
+    reads metrics that are tensors."""
 
     metrics: dict[str, Any]
     groups: Sequence[Group] = ()
@@ -247,13 +249,14 @@ def _spent(policy: Policy, config: TrainConfig) -> bool:
 def _step(stage: Stage, config: TrainConfig, n: int) -> StepRecord:
     start = time.perf_counter()
     result = stage.step(n)
+    metrics = read_numbers(result.metrics)  # waits for the device
     seconds = time.perf_counter() - start
     row = {
         "step": n,
-        **result.metrics,
+        **metrics,
         "flops": stage.policy.flops,
         "step_seconds": seconds,
-        "tokens_per_second": result.metrics["tokens"] / seconds,
+        "tokens_per_second": metrics["tokens"] / seconds,
     }
     due = config.eval_every and (n % config.eval_every == 0 or _over(n, stage, config))
     if due and not_finite(row) is None:  # a model that has diverged may not be able to answer
@@ -269,7 +272,7 @@ def _evaluated(stage: Stage) -> dict[str, Any]:
     stage.policy.flops = spent  # evaluation is not counted in max_flops
     if evaluation is None:
         return {}
-    row = {f"{EVALUATION}{name}": value for name, value in evaluation.items()}
+    row = {f"{EVALUATION}{name}": value for name, value in read_numbers(evaluation).items()}
     return row | {EVALUATION_SECONDS: time.perf_counter() - start}
 
 

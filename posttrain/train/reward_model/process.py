@@ -117,7 +117,7 @@ def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:
 
 def _first(found: Iterable[torch.Tensor]) -> list[Scores]:
     """The scores of each answer's steps."""
-    return [scores[:, 0].double().cpu().numpy() for scores in found]
+    return [scores[:, 0].double().numpy() for scores in found]
 
 
 def evaluate_steps(policy: Policy, solutions: Sequence[Solution]) -> dict[str, Any]:
@@ -142,5 +142,5 @@ def batch_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:
     loss = stepwise_loss(scores, labels, weights)
     said = scores.detach()
     numbers = {"accuracy": (said >= 0) == (labels >= RIGHT), "probability": torch.sigmoid(said), "label": labels}
-    metrics = {name: float((weights * values).sum()) for name, values in numbers.items()}
-    return LossOutput(loss, {"loss": float(loss.detach()), **metrics})
+    metrics = {name: (weights * values).sum() for name, values in numbers.items()}
+    return LossOutput(loss, {"loss": loss.detach(), **metrics})
