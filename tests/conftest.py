@@ -21,6 +21,8 @@ from tests.servers.chat import ChatServer, serve
 from tests.servers.judge import Judge
 
 if TYPE_CHECKING:
+    import torch
+
     from posttrain.models import LanguageModel
 
 # Read when torch is imported, here and in child processes: sums depend on the number of threads.
@@ -37,8 +39,33 @@ MEMORY_KIB = 12 << 20
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device", choices=["cpu", "cuda", "mps"], default="cpu", help="device of the tests that have a `device`"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compute_of_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Models run on the device of `--device`, in float32 where a test says nothing else."""
+    import torch
+
+    from posttrain.models.compute import Compute, use
+
+    with use(Compute(torch.device(request.config.getoption("--device")), torch.float32)):
+        yield
+
+
 @pytest.fixture(scope="session")
-def tiny() -> LanguageModel:
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device of `--device`: a test that takes it holds on every one."""
+    import torch
+
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def tiny(_compute_of_tests: None) -> LanguageModel:
     """The model `tiny-random`, shared: a test that changes its weights loads its own."""
     from posttrain.models import load_model
 

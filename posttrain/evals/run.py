@@ -15,6 +15,7 @@ from posttrain.batch.types import Node
 from posttrain.chat import ChatFormat
 from posttrain.chat.template_date import dated, fixed_date, template_date
 from posttrain.config import EvalConfig, HeldOut
+from posttrain.config.compute import on_its_device
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.engine.base import Engine
@@ -70,6 +71,7 @@ class SuiteResult:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+@on_its_device
 def run_eval(config: EvalConfig) -> SuiteResult:
     """`posttrain eval`: evaluate a model and write `OUT/evaluations/NAME.json[l]`."""
     check_free(config)

@@ -10,6 +10,7 @@ import torch
 
 from posttrain.batch.types import Batch, KeptPlaces
 from posttrain.models.attention import ForestPlan
+from posttrain.models.compute import Compute
 from posttrain.models.kernels import products_for
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.token_logprobs import CHUNK_ELEMENTS, restrict
@@ -110,7 +111,7 @@ def sampling_kl(
     is without bias for the KL of whole answers, with at most the variance of Σ log π/π_ref (Amini et al. 2025,
     arXiv:2504.10637)."""
     out = []
-    blocks, start = products_for(policy.device).blocks, 0
+    blocks, start = products_for(Compute.of(policy)).blocks, 0
     for logits in zip(blocks(policy), blocks(reference), strict=True):
         own, other = (_at_temperature(block, temperature) for block in logits)
         part = slice(start, start + len(own))
@@ -157,7 +158,7 @@ def _entropy(logprobs: torch.Tensor) -> torch.Tensor:
 
 
 def _linear(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return products_for(weight.device).linear(hidden, weight, bias)
+    return products_for(Compute.of(weight)).linear(hidden, weight, bias)
 
 
 def _at_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -167,7 +168,7 @@ def _at_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
 def _blocks(student: torch.Tensor, teacher: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """The student's logits and both log-probabilities, a few rows at a time, which stay in a cache."""
-    blocks = products_for(student.device).blocks
+    blocks = products_for(Compute.of(student)).blocks
     for q, p in zip(blocks(student), blocks(teacher), strict=True):
         yield q, q.log_softmax(-1), p.log_softmax(-1)
 
@@ -212,7 +213,7 @@ class _ChunkedDivergence(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         kept, ctx.kept = ctx.kept, None  # overwritten below
-        products = products_for(weight.device)
+        products = products_for(Compute.of(weight))
         for i in range(0, len(hidden), ctx.chunk):
             part = slice(i, i + ctx.chunk)
             student, teacher = kept or (

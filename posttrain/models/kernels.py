@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from posttrain.models import layers
 from posttrain.models.attention import AttentionPlan
+from posttrain.models.compute import Compute
 from posttrain.models.cpu.linear import PRODUCTS as CPU_PRODUCTS
 from posttrain.models.layers import Products
 
@@ -44,10 +45,10 @@ class Kernels:
         return outputs.last_hidden_state[0]
 
 
-def products_for(device: torch.device) -> Products:
+def products_for(compute: Compute) -> Products:
     """What is tuned for one kind of device runs on no other."""
-    return CPU_PRODUCTS if device.type == "cpu" else TORCH_PRODUCTS
+    return CPU_PRODUCTS if compute.device.type == "cpu" else TORCH_PRODUCTS
 
 
-def kernels_for(module: PreTrainedModel, device: torch.device) -> Kernels:
-    return Kernels(products_for(device), layers.is_supported(module))
+def kernels_for(module: PreTrainedModel, compute: Compute) -> Kernels:
+    return Kernels(products_for(compute), layers.is_supported(module))

@@ -15,10 +15,12 @@ from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.models import attention
 from posttrain.models.attention import AttentionPlan, ForestPlan
+from posttrain.models.compute import Compute
 from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.heads import RewardHead, ValueHead, as_classifier, save_classifier
 from posttrain.models.kernels import kernels_for
+from posttrain.models.merging import merged
 from posttrain.models.padded import can_pack, padded_outputs
 from posttrain.models.token_logprobs import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.models.weights import rounded
@@ -39,12 +41,19 @@ class LanguageModel:
     with the same results. `module` is always an ordinary transformers model."""
 
     def __init__(
-        self, name: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, raw: bool = False
+        self,
+        name: str,
+        module: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        source: Path,
+        raw: bool = False,
+        compute: Compute | None = None,
     ) -> None:
         attention.register()
         self.name = name
         self.module = module.eval()
-        self.kernels = kernels_for(module, self.device)
+        self.compute = compute or Compute.of(next(module.parameters()))
+        self.kernels = kernels_for(module, self.compute)
         self.kernels.products.use_in(module)
         self.tokenizer = tokenizer
         self.source = source
@@ -92,7 +101,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        return self.compute.device
 
     # -- forward passes -------------------------------------------------------------------------------------------
 
@@ -272,7 +281,7 @@ class LanguageModel:
         adapter is merged into the weights first, and ends with that. With a `dtype` the weights are rounded to it, in
         the model too. Raises RunFailed for a weight that is beyond its range."""
         if self.adapter is not None:
-            self.module = self.adapter.merge_and_unload()
+            self.module = merged(self.adapter, self.source)
             self.adapter = None
             self.flops = self.flops.without_adapter()
         reward_head = self.heads.get(RewardHead.NAME)

@@ -22,9 +22,11 @@ from posttrain.chat.given import put, template_text
 from posttrain.chat.template_date import CLOCK
 from posttrain.config import CheckDataConfig, EvalConfig, SourceConfig, TrainConfig
 from posttrain.config.model_names import SMOLLM2, TINY, local_model
+from posttrain.models.compute import Compute, current
 from posttrain.models.heads import RewardHead, as_causal
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
+from posttrain.models.weights import stored_weight
 from posttrain.runs.folders import write_folder
 from posttrain.systems import need_package
 from posttrain.text import first_line
@@ -70,11 +72,13 @@ def load_model(
     name: str,
     *,
     raw: bool = False,
-    device: str | None = None,
+    compute: Compute | None = None,
+    trained: bool = False,
     trust_remote_code: bool = False,
     chat_template: str | None = None,
 ) -> LanguageModel:
-    """Load a causal language model in float32.
+    """Load a causal language model for `compute` (None: `compute.current()`): in float32 if it is to be `trained`, else
+    in the type it computes in.
 
     `name`: a folder in Hugging Face format, a run folder (its `model/`), `smollm2-135m`, `tiny-random`, or a hub id.
     Python files that come with a model run only with `trust_remote_code`. `chat_template`, a file or the name of a
@@ -82,51 +86,68 @@ def load_model(
     there is no such model, saying what to install or write, and for weights that are no numbers."""
     template = None if chat_template is None else template_text(chat_template)
     module: Any
-    module, tokenizer, folder = _loaded(name, AutoModelForCausalLM, "causal language model", trust_remote_code)
+    compute = compute or current()
+    held = torch.float32 if trained else compute.dtype
+    module, tokenizer, folder = _loaded(name, AutoModelForCausalLM, "causal language model", held, trust_remote_code)
     if any(str(architecture).endswith(CLASSIFIER) for architecture in module.config.architectures or ()):
         raise InputError(f"--model {name}: is a reward model; give a language model, such as the one it was made from")
     if chat_template is None or template is None:
-        return _language_model(name, module, tokenizer, folder, raw, device)
+        return _language_model(name, module, tokenizer, folder, raw, compute)
     put(tokenizer, template)
     with located(f"--chat-template {chat_template}"):
-        lm = _language_model(name, module, tokenizer, folder, raw, device)
+        lm = _language_model(name, module, tokenizer, folder, raw, compute)
         lm.check_given_template()
         return lm
 
 
-def load_model_of(config: TrainConfig | SourceConfig | CheckDataConfig | EvalConfig, name: str) -> LanguageModel:
+def load_model_of(
+    config: TrainConfig | SourceConfig | CheckDataConfig | EvalConfig,
+    name: str,
+    *,
+    compute: Compute | None = None,
+    trained: bool = False,
+) -> LanguageModel:
     """`load_model` with the options of a configuration."""
     return load_model(
-        name, raw=config.raw, trust_remote_code=config.trust_remote_code, chat_template=config.chat_template
+        name,
+        raw=config.raw,
+        compute=compute,
+        trained=trained,
+        trust_remote_code=config.trust_remote_code,
+        chat_template=config.chat_template,
     )
 
 
-def load_reward_model(name: str, *, device: str | None = None) -> LanguageModel:
-    """Load a reward model in float32: a run folder of `posttrain reward-model`, or a sequence classifier that is a
-    linear layer on a causal model, an output a label. Raises InputError where there is no such model."""
+def load_reward_model(name: str, *, compute: Compute | None = None) -> LanguageModel:
+    """Load a reward model to be read, as `load_model` does: a run folder of `posttrain reward-model`, or a sequence
+    classifier that is a linear layer on a causal model, an output a label. Raises InputError where there is no such
+    model."""
     classifier: Any
-    classifier, tokenizer, folder = _loaded(name, AutoModelForSequenceClassification, REWARD_MODEL, trusted=False)
+    compute = compute or current()
+    classifier, tokenizer, folder = _loaded(name, AutoModelForSequenceClassification, REWARD_MODEL, compute.dtype)
     head = getattr(classifier, "score", None)
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise InputError(f"--model {name}: a reward model here is a linear layer without bias on a causal model")
     raw = bool(getattr(classifier.config, "raw_prompts", False))
-    lm = _language_model(name, as_causal(classifier, folder), tokenizer, folder, raw, device)
-    lm.heads[RewardHead.NAME] = RewardHead.of(classifier).to(lm.device)
+    lm = _language_model(name, as_causal(classifier, folder), tokenizer, folder, raw, compute)
+    if compute.dtype != torch.float32 and (exact := stored_weight(folder, SCORE_WEIGHT)) is not None:
+        classifier.score.weight = nn.Parameter(exact)
+    lm.heads[RewardHead.NAME] = RewardHead.of(classifier).to(lm.device, torch.float32)
     return lm
 
 
-def _language_model(
-    name: str, module: Any, tokenizer: Any, folder: Path, raw: bool, device: str | None
-) -> LanguageModel:
+def _language_model(name: str, module: Any, tokenizer: Any, folder: Path, raw: bool, compute: Compute) -> LanguageModel:
     """Raises InputError for settings of a model or tokenizer that make no sense."""
-    module.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    module.to(compute.device)
     try:
-        return LanguageModel(name, module, tokenizer, folder, raw=raw)
+        return LanguageModel(name, module, tokenizer, folder, raw=raw, compute=compute)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"--model {name}: cannot be used as it is configured: {first_line(error)}") from error
 
 
-def _loaded(name: str, kind: Any, noun: str, trusted: bool) -> tuple[PreTrainedModel, Any, Path]:
+def _loaded(
+    name: str, kind: Any, noun: str, dtype: torch.dtype, trusted: bool = False
+) -> tuple[PreTrainedModel, Any, Path]:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     folder = model_folder(name, trusted)
@@ -136,7 +157,7 @@ def _loaded(name: str, kind: Any, noun: str, trusted: bool) -> tuple[PreTrainedM
         # sizes that differ pass here, and are refused by name below together with missing weights
         loaded: Any = kind.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=dtype,
             attn_implementation="sdpa",
             use_safetensors=True,
             ignore_mismatched_sizes=True,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from posttrain.batch.types import KeptPlaces
+from posttrain.models.compute import Compute
 from posttrain.models.kernels import products_for
 
 CHUNK_ELEMENTS = 1 << 26
@@ -75,7 +76,7 @@ def logprobs_from_logits(
 def _logits(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, kept: KeptPlaces | None
 ) -> torch.Tensor:
-    logits = products_for(weight.device).linear(hidden, weight, bias).float()
+    logits = products_for(Compute.of(weight)).linear(hidden, weight, bias).float()
     if temperature != 1.0:
         logits /= temperature
     return restrict(logits, kept)
@@ -104,7 +105,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         kept: KeptPlaces | None,
         entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        products = products_for(weight.device)
+        products = products_for(Compute.of(weight))
         chunk = max(1, CHUNK_ELEMENTS // weight.shape[0])
         logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         log_z = torch.empty_like(logprobs)
@@ -129,7 +130,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         ctx: Any, grad: torch.Tensor | None, of_entropy: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, targets, log_z, entropies = ctx.saved_tensors
-        products = products_for(weight.device)
+        products = products_for(Compute.of(weight))
         if grad is None:
             grad = torch.zeros_like(log_z)
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None

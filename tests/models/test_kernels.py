@@ -9,19 +9,20 @@ import torch
 
 from posttrain.batch.types import Node
 from posttrain.models.attention import ForestPlan
+from posttrain.models.compute import FLOAT32_CPU, Compute
 from posttrain.models.cpu import linear as cpu
 from posttrain.models.decoding import Decoder
 from posttrain.models.kernels import kernels_for, products_for
 from posttrain.models.token_logprobs import token_logprobs
 from tests.model_helpers import small_model
 
-META, CPU = torch.device("meta"), torch.device("cpu")
+META = Compute(torch.device("meta"), torch.float32)
 
 
 @pytest.mark.parametrize(("architecture", "fused"), [("llama-bias", True), ("gpt-2", False)])
 def test_a_family_has_our_layers_on_any_device(architecture: str, fused: bool) -> None:
     module = small_model(architecture).module
-    assert [kernels_for(module, device).fused for device in (CPU, META)] == [fused, fused]
+    assert [kernels_for(module, compute).fused for compute in (FLOAT32_CPU, META)] == [fused, fused]
 
 
 def test_what_is_tuned_for_a_cpu_runs_on_no_other_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,8 +37,8 @@ def test_what_is_tuned_for_a_cpu_runs_on_no_other_device(monkeypatch: pytest.Mon
     for name in ("linear", "input_gradient", "prepack_linear", "blocks", "use_in"):
         monkeypatch.setattr(cpu.CpuProducts, name, refuse)
     kernels = kernels_for(module, META)
-    ids, positions = torch.arange(7, device=META), torch.arange(7, device=META)
-    plan = ForestPlan([Node(-1, 7)], META)
+    ids, positions = torch.arange(7, device="meta"), torch.arange(7, device="meta")
+    plan = ForestPlan([Node(-1, 7)], META.device)
     for layer in module.modules():  # plain layers, as a model has that was loaded onto that device
         if type(layer) is cpu.OneDnnLinear:
             layer.__class__ = torch.nn.Linear
@@ -46,4 +47,4 @@ def test_what_is_tuned_for_a_cpu_runs_on_no_other_device(monkeypatch: pytest.Mon
     token_logprobs(hidden, weight, ids).logprobs.sum().backward()
     assert Decoder(module, kernels.products).logits(ids, positions, plan).shape == (7, len(weight))
     with pytest.raises(AssertionError, match="for a CPU"):
-        products_for(CPU).blocks(hidden)
+        products_for(FLOAT32_CPU).blocks(hidden)
