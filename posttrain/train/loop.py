@@ -30,7 +30,7 @@ from posttrain.train.events import warn_fitted, warn_special_tokens
 from posttrain.train.memory import check_card, full
 from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
 from posttrain.train.policy import LocalPolicy, Optimization, Policy, seed_everything
-from posttrain.train.settings import data_hash, made_on, nothing_to_do, resolved_settings, versions
+from posttrain.train.settings import data_hash, made_on, nothing_to_do, resolved_settings, tokens_at_once, versions
 from posttrain.types import Group, RunFailed, RunPaused
 
 EVALUATION, EVALUATION_SECONDS = "eval/", "eval_seconds"
@@ -156,7 +156,7 @@ def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
     )
-    return LocalPolicy(lm, optimization, config.tokens_at_once(lm.device.type))
+    return LocalPolicy(lm, optimization, tokens_at_once(config, lm))
 
 
 def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequence[Observer] = ()) -> None:

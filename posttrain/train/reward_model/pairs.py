@@ -38,6 +38,7 @@ from posttrain.train.reward_model.data import SHOWN, Pair, encode_pairs, pair_tr
 from posttrain.train.reward_model.process import process_method, validate_process_model
 from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled
 from posttrain.train.reward_model.validate import best_of_n, validation
+from posttrain.train.settings import tokens_at_once
 from posttrain.types import InputError, RunFailed
 
 LEARNING_RATE = 1e-5
@@ -65,8 +66,7 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
-    at_once = config.tokens_at_once(lm.device.type)
-    scores = torch.cat(read(lm, pair_trees(pairs), at_once, SCORES)).mean(1).reshape(-1, 2)
+    scores = torch.cat(read(lm, pair_trees(pairs), tokens_at_once(config, lm), SCORES)).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
     found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
     return found

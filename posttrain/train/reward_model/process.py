@@ -25,6 +25,7 @@ from posttrain.train.dataset_stage import DatasetMethod
 from posttrain.train.policy import Policy
 from posttrain.train.reward_model.data import SHOWN, untrained
 from posttrain.train.reward_model.validate import RIGHT, Scores, stepwise_validation
+from posttrain.train.settings import tokens_at_once
 from posttrain.types import InputError
 
 PAIRS_ONLY = ("members", "centre_coefficient", "length_balanced", "length_head", "best_of")
@@ -69,7 +70,7 @@ def validate_process_model(config: RewardModelConfig, lm: LanguageModel, separat
     rows = load_stepwise(str(config.eval_data), config.columns, optional=True)
     fitted = encode_solutions(lm, rows, config.max_length, separator)
     solutions = fitted.checked(str(config.eval_data), config.strict)
-    scores = _first(read(lm, solution_trees(solutions), config.tokens_at_once(lm.device.type), SCORES))
+    scores = _first(read(lm, solution_trees(solutions), tokens_at_once(config, lm), SCORES))
     return stepwise_validation([np.array(solution.labels) for solution in solutions], scores)
 
 
