@@ -153,10 +153,10 @@ class LanguageModel:
     def logprobs(
         self, batch: Batch, temperature: float = 1.0, entropy: bool = False, values: bool = False
     ) -> TokenOutputs:
-        """Log-probability of each trained token of a batch on the model's device, [M] in the order of its mask, each
+        """Log-probability of each trained token of a batch on the model's device, [M] each
         predicted at its parent, where `values` reads the value head too. Differentiable if gradients are on.
         `temperature` divides the logits; the batch's kept tokens apply."""
-        targets = batch.token_ids[batch.mask]
+        targets = batch.token_ids.index_select(0, batch.trained)
         output = self.module.get_output_embeddings()
         if self.packed:
             tied = output.weight is self.module.get_input_embeddings().weight
@@ -196,8 +196,7 @@ class LanguageModel:
     def _states(self, batch: Batch, own: bool = False, sparse: bool = False) -> torch.Tensor:
         plan = ForestPlan(batch.nodes, self.device)
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
-        at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
-        return hidden.index_select(0, at)
+        return hidden.index_select(0, batch.trained if own else batch.parent)
 
     def padded_logits(self, batch: Batch) -> torch.Tensor:
         """Logits [M, V] that the trained tokens are predicted from, by the model's own forward on padded rows."""

@@ -52,7 +52,7 @@ def padded_outputs(module: Any, batch: Batch, hidden: bool, own: bool = False) -
 
 def padded_rows(batch: Batch) -> tuple[list[list[int]], torch.Tensor]:
     """Every path that ends in a trained node as a row; [M, 2] row and column that predict each trained token."""
-    ids, mask = batch.token_ids.tolist(), batch.mask.tolist()
+    ids, trained = batch.token_ids.tolist(), set(batch.trained.tolist())
     paths: list[list[int]] = []
     rows: list[list[int]] = []
     places: list[tuple[int, int]] = []
@@ -61,9 +61,9 @@ def padded_rows(batch: Batch) -> tuple[list[list[int]], torch.Tensor]:
         before = paths[node.parent] if node.parent >= 0 else []
         stop = start + node.length
         paths.append(before + ids[start:stop])
-        trained = [i for i in range(node.length) if mask[start + i]]
-        if trained:
-            places += [(len(rows), len(before) + i - 1) for i in trained]
+        own = [i for i in range(node.length) if start + i in trained]
+        if own:
+            places += [(len(rows), len(before) + i - 1) for i in own]
             rows.append(paths[-1])
         start = stop
     return rows, torch.tensor(places, dtype=torch.long).reshape(-1, 2)
@@ -115,7 +115,7 @@ def _check_batch(vocabulary: int) -> Batch:
     n = sum(node.length for node in nodes)
     ids = torch.tensor([(7 + 13 * i * i) % vocabulary for i in range(n)])
     position = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4, 5, 6])
-    parent = torch.tensor([-1, 0, 1, 2, 3, 4, 5, 6, 4, 8, 9, 10, 11, 12, -1, 14, 15, 16, 17, 18, 19])
-    mask = torch.tensor([False] * 5 + [True] * 9 + [False] + [True] * 6)
-    sequence = torch.tensor([-1] * 5 + [0] * 3 + [1] * 6 + [2] * 7)
-    return Batch(ids, position, parent, sequence, mask, nodes, 3, torch.ones(int(mask.sum())))
+    trained = torch.tensor([5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 17, 18, 19, 20])
+    parent = torch.tensor([4, 5, 6, 4, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19])
+    sequence = torch.tensor([0] * 3 + [1] * 6 + [2] * 6)
+    return Batch(ids, position, trained, parent, sequence, nodes, 3, torch.ones(len(trained)))

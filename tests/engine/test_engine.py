@@ -83,7 +83,8 @@ def assert_logprobs_are_those_of_a_full_forward(
     sampler = torch.tensor([p for c in completions for p in c.sampler_logprobs], dtype=torch.float64)
     with torch.no_grad():
         trainer = lm.logprobs(batch, temperature).logprobs
-        plain = plain_logprobs(plain_copy(lm), batch, temperature, batch.kept_token_ids and list(batch.kept_token_ids))
+        supports = [ids for c in completions for ids in c.kept_token_ids or ()]
+        plain = plain_logprobs(plain_copy(lm), batch, temperature, supports or None)
     torch.testing.assert_close(trainer.double(), sampler, rtol=0, atol=1e-4)
     torch.testing.assert_close(plain, sampler, rtol=0, atol=1e-4)
 

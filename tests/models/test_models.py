@@ -28,6 +28,7 @@ from posttrain.models.token_logprobs import logprobs_from_logits, token_logprobs
 from posttrain.types import InputError
 from tests.model_helpers import (
     ARCHITECTURES,
+    kept_of,
     plain_copy,
     plain_logprobs,
     random_supports,
@@ -177,7 +178,7 @@ def test_splitting_and_sharing_do_not_change_the_gradient(tiny: LanguageModel) -
 def test_padded_rows_equal_packed_ones(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fall-back of the same model: same log-probabilities, supports, temperature, entropy, same gradient."""
     batch = pack(random_trees(7))
-    batch = replace(batch, kept_token_ids=KeptTokens.of(random_supports(batch, 7)))
+    batch = replace(batch, kept_token_ids=kept_of(random_supports(batch, 7)))
     packed = tiny.logprobs(batch, temperature=0.7, entropy=True)
     packed_gradient = weighted_gradient(batch.weights, packed.logprobs, tiny.module)
     monkeypatch.setattr(tiny, "packed", False)
@@ -222,9 +223,7 @@ def test_temperature_and_supports(tiny: LanguageModel, temperature: float, restr
     """log softmax(logits / T) over the vocabulary, or over the kept tokens alone; a lone kept token has log 1 = 0."""
     batch = pack(random_trees(11))
     supports = random_supports(batch, 11) if restricted else None
-    got = tiny.logprobs(
-        replace(batch, kept_token_ids=supports and KeptTokens.of(supports)), temperature
-    ).logprobs.detach()
+    got = tiny.logprobs(replace(batch, kept_token_ids=supports and kept_of(supports)), temperature).logprobs.detach()
     expected = plain_logprobs(plain_copy(tiny), batch, temperature, supports).detach()
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=3e-5)
     if supports is not None:
@@ -284,7 +283,7 @@ def test_chunked_head(
         targets,
         bias=leaves[2] if biased else None,
         temperature=0.6,
-        kept=supports and KeptTokens.of(supports),
+        kept=supports and kept_of(supports),
         entropy=True,
     )
     exact = [t.double().requires_grad_() for t in (hidden, weight, bias)]
@@ -317,9 +316,9 @@ def test_plain_head_by_hand() -> None:
         return math.exp(float(logprobs_from_logits(logits, target, **options).logprobs))  # type: ignore[arg-type]
 
     assert chosen() == pytest.approx(2 / 8)
-    assert chosen(kept=KeptTokens.of([(0, 1)])) == pytest.approx(2 / 3)
+    assert chosen(kept=kept_of([(0, 1)])) == pytest.approx(2 / 3)
     assert chosen(temperature=0.5) == pytest.approx(4 / 30)
-    out = logprobs_from_logits(logits, target, kept=KeptTokens.of([(0, 1)]), entropy=True)
+    out = logprobs_from_logits(logits, target, kept=kept_of([(0, 1)]), entropy=True)
     assert float(out.entropy) == pytest.approx(math.log(3) - 2 / 3 * math.log(2))  # type: ignore[arg-type]
 
 
