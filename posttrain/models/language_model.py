@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.models import attention
-from posttrain.models.attention import AttentionPlan, ForestPlan
+from posttrain.models.attention import AttentionPlan, plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
@@ -181,7 +181,7 @@ class LanguageModel:
         return out
 
     def _states(self, batch: Batch, own: bool = False, sparse: bool = False) -> torch.Tensor:
-        plan = ForestPlan(batch.nodes, self.device)
+        plan = plan_for(batch.nodes, self.compute)
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
         at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
         return hidden.index_select(0, at)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -18,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from posttrain.arrays import KeptTokens
 from posttrain.batch import packing
 from posttrain.batch.packing import Branch, Tree, micro_batches, pack
-from posttrain.batch.types import Batch, Node
-from posttrain.models import LanguageModel, attention, load_model, weights_hash
+from posttrain.batch.types import Batch
+from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models import token_logprobs as head
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import ForestPlan, forest
 from posttrain.models.layers import project
 from posttrain.models.padded import padded_rows
 from posttrain.models.token_logprobs import logprobs_from_logits, token_logprobs
@@ -57,83 +56,16 @@ def separate(trees: Sequence[Tree]) -> list[Tree]:
     ]
 
 
-# -- attention over a forest -------------------------------------------------------------------------------------------
-
-
-def dense_attention(
-    nodes: Sequence[Node], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-) -> torch.Tensor:
-    """Softmax attention with an N x N matrix of who is whose ancestor, in float64. Result [N, heads, D]."""
-    n = query.shape[2]
-    sees = torch.zeros(n, n, dtype=torch.bool)
-    paths: list[list[int]] = []
-    start = 0
-    for node in nodes:
-        before = paths[node.parent] if node.parent >= 0 else []
-        own = list(range(start, start + node.length))
-        for i, token in enumerate(own):
-            sees[token, before + own[: i + 1]] = True
-        paths.append(before + own)
-        start += node.length
-    repeat = query.shape[1] // key.shape[1]
-    key, value = (t[0].repeat_interleave(repeat, 0) for t in (key, value))
-    scores = (query[0] @ key.transpose(1, 2) * scaling).masked_fill(~sees, float("-inf"))
-    return (scores.softmax(-1) @ value).transpose(0, 1)
-
-
-def random_nodes(random: Random) -> list[Node]:
-    """Roots and children of any earlier node, some of them empty."""
-    children = (
-        Node(random.choice([-1, *range(i)]), random.choice([0, 1, random.randint(2, 40)]))
-        for i in range(1, random.randint(2, 20))
-    )
-    return [Node(-1, random.randint(1, 30)), *children]
-
-
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("limit", [1 << 6, 1 << 12, attention.BLOCK_LIMIT])
-def test_forest_attention_is_attention_to_ancestors(seed: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values and gradients for random trees, with blocks of every size."""
-    monkeypatch.setattr(attention, "BLOCK_LIMIT", limit)
-    # rows of one length, which need no gather, and rows that are attended to one by one
-    special = {0: [Node(-1, 9)] * 4, 1: [Node(-1, 40), Node(-1, 31), Node(-1, 55)]}
-    nodes = special[seed] if seed in special else random_nodes(Random(seed))
-    assert ForestPlan(nodes).apart == ([40, 31, 55] if seed == 1 else [])
-    n = sum(node.length for node in nodes)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = [
-        torch.randn(1, heads, n, 8, dtype=torch.float64, generator=generator, requires_grad=True) for heads in (4, 2, 2)
-    ]
-    weigh = torch.randn(n, 4, 8, dtype=torch.float64, generator=generator)
-    got, expected = ForestPlan(nodes).attend(0, *inputs, 0.3), dense_attention(nodes, *inputs, 0.3)
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
-    gradients = [torch.autograd.grad((out * weigh).sum(), inputs) for out in (got, expected)]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
-
-
-def test_forests_are_cut_into_blocks_of_similar_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two equal trunk-less rows need no mask; branches of lengths 3 and 40 do not share a block; nothing is as large as
-    tokens x tokens."""
-    monkeypatch.setattr(attention, "BLOCK_LIMIT", 1 << 11)
-    plan = ForestPlan([Node(-1, 12), Node(-1, 12), Node(-1, 4), Node(2, 40), Node(2, 3), Node(2, 3)])
-    masks = [None if b.mask is None else tuple(b.mask.shape) for b in plan.blocks]
-    assert masks == [None, None, (1, 1, 40, 44), (2, 1, 3, 7)]
-    assert [b.rows for b in plan.blocks] == [2, 1, 1, 2]  # rows of 12, the trunk, the long branch, the short ones
-    assert ForestPlan([Node(-1, 12)]).even == 1 and ForestPlan([Node(-1, 5)] * 3).even == 3 and not plan.even
-    assert ForestPlan([Node(-1, 40), Node(-1, 30)]).apart == [40, 30] and not ForestPlan([Node(-1, 9)] * 4).apart
-
-
 # -- packed against plain ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "limit"), [(0, 1 << 8), (1, 1 << 10), (2, attention.BLOCK_LIMIT)])
+@pytest.mark.parametrize(("seed", "limit"), [(0, 1 << 8), (1, 1 << 10), (2, forest.BLOCK_LIMIT)])
 def test_packed_equals_separate_rows(
     tiny: LanguageModel, seed: int, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Log-probabilities, loss and gradient of a ragged forest: packed in float32 and plain rows in float64, for every
     grouping of attention into blocks. The model sees each distinct token once."""
-    monkeypatch.setattr(attention, "BLOCK_LIMIT", limit)
+    monkeypatch.setattr(forest, "BLOCK_LIMIT", limit)
     monkeypatch.setattr(packing, "MIN_SAVED", 1)
     trees = random_trees(seed)
     batch = pack(trees)

@@ -11,7 +11,7 @@ from posttrain.arrays import ints
 from posttrain.batch.packing import Span, nodes_of, prefix_forest
 from posttrain.engine.base import Request
 from posttrain.engine.local.rows import Row, RowDecoder, extend
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import AttentionPlan, plan_for
 from posttrain.models.language_model import LanguageModel
 
 PREFILL_TOKENS = 2048
@@ -93,7 +93,7 @@ class SlotDecoder(RowDecoder):
             while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
                 part.append(todo.popleft())
             spans = prefix_forest([(ints(prompt), len(prompt) - 1) for prompt in part])  # the last token is its own
-            plan = _PrefillPlan(ForestPlan(nodes_of(spans), self.lm.device))
+            plan = _PrefillPlan(plan_for(nodes_of(spans), self.lm.compute))
             ids = torch.tensor([t for span in spans for t in part[span.row][span.start : span.stop]])
             positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])
             hidden = self.lm.hidden_states(ids, positions, plan)
@@ -177,7 +177,7 @@ class _Sharing:
 class _PrefillPlan:
     """Forest attention that also keeps every layer's keys and values [2, key heads, N, D]."""
 
-    def __init__(self, forest: ForestPlan) -> None:
+    def __init__(self, forest: AttentionPlan) -> None:
         self.forest = forest
         self.kept: dict[int, torch.Tensor] = {}
 
