@@ -24,6 +24,8 @@ class TrainOptions(TypedDict, total=False):
     strict: bool
     lora_rank: int
     lora_alpha: int
+    use_rslora: bool
+    use_dora: bool
     seed: int
     raw: bool
     chat_template: str | Path | None

@@ -201,12 +201,20 @@ class LanguageModel:
 
     # -- adapters -------------------------------------------------------------------------------------------------
 
-    def add_adapter(self, rank: int, alpha: int, seed: int) -> None:
-        """Freeze the weights and put a LoRA adapter beside every linear layer but the head. Dropout is 0."""
+    def add_adapter(self, rank: int, alpha: int, seed: int, rslora: bool = False, dora: bool = False) -> None:
+        """Freeze the weights and put a LoRA adapter beside every linear layer but the head: W + s B A with s = alpha /
+        rank, with `rslora` alpha / √rank (arXiv:2312.03732), and with `dora` with rows of trained lengths
+        (arXiv:2402.09353). Dropout is 0."""
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            use_rslora=rslora,
+            use_dora=dora,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

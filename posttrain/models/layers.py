@@ -267,13 +267,29 @@ def _swiglu_linear(products: Products, gate: torch.Tensor, up: torch.Tensor, lay
 
 
 def project(products: Products, layer: Any, x: torch.Tensor) -> torch.Tensor:
-    """A linear layer, by `LowRank` where one plain adapter is beside it: one that trains nothing else."""
+    """A linear layer, by `LowRank` where one adapter is beside it that trains nothing else, or DoRA's lengths."""
     name = layer.active_adapters[0] if len(getattr(layer, "active_adapters", ())) == 1 else None
-    if name is None or layer.disable_adapters or layer.merged or layer.lora_variant or layer.weight.requires_grad:
+    if name is None or layer.disable_adapters or layer.merged or layer.weight.requires_grad:
         out: torch.Tensor = layer(x)
         return out
     a, b, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
-    if b.bias is not None or not isinstance(dropout, nn.Identity):
+    dora = name in layer.lora_magnitude_vector
+    if b.bias is not None or not isinstance(dropout, nn.Identity) or (layer.lora_variant and not dora):
         return layer(x)
-    out = LowRank.apply(x, layer.weight, layer.bias, a.weight, b.weight, layer.scaling[name], products)
+    bias = None if dora else layer.bias
+    out = LowRank.apply(x, layer.weight, bias, a.weight, b.weight, layer.scaling[name], products)
+    if dora:
+        out = out * dora_scale(layer, name)
+        return out if layer.bias is None else out + layer.bias
     return out
+
+
+def dora_scale(layer: Any, name: str) -> torch.Tensor:
+    """m / ‖W + s B A‖ by row, [out]: what DoRA multiplies the output of a layer with an adapter by (Liu et al. 2024,
+    arXiv:2402.09353). m is trained; the norm counts as a constant, as in section 4.3 there."""
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    with torch.no_grad():
+        weight = torch.addmm(layer.weight.to(a.dtype), b, a, alpha=layer.scaling[name])
+        norm = torch.linalg.vector_norm(weight, dim=1)
+    magnitude: torch.Tensor = layer.lora_magnitude_vector[name].weight
+    return magnitude / norm

@@ -51,12 +51,13 @@ def parameters(shape: ModelShape) -> float:
     return shape.parameters or counted
 
 
-def adapters(shape: ModelShape, rank: int) -> float:
+def adapters(shape: ModelShape, rank: int, dora: bool = False) -> float:
     """LoRA on every linear layer but the head: r (in + out) each, so L r (queries H + A, keys and values 2 (H + K),
-    output A + H, gate and up 2 (H + I), down I + H)."""
+    output A + H, gate and up 2 (H + I), down I + H). With DoRA another L (A + 2 K + H + 2 I + H)."""
     h, i = shape.hidden, shape.intermediate
     a, k = _widths(shape)
-    return shape.layers * rank * (2 * (h + a) + 2 * (h + k) + 3 * (h + i))
+    lengths = shape.layers * _outputs(shape) if dora else 0
+    return shape.layers * rank * (2 * (h + a) + 2 * (h + k) + 3 * (h + i)) + lengths
 
 
 def memory_of(config: Any, shape: ModelShape) -> Memory:
@@ -74,7 +75,7 @@ def memory_of(config: Any, shape: ModelShape) -> Memory:
       their prompts, taken to have 256 tokens;
     - activations of a micro-batch of N tokens that the backward pass needs, 4 N (L (2 H + 2 A + 2 K + 2 I) + 2 H):
       inputs of the two norms, queries, attended values, keys, values, gate and up of each layer. With adapters the
-      inputs of the linear layers too, 4 N L (2 H + I).
+      inputs of the linear layers too, 4 N L (2 H + I), and with DoRA their outputs, 4 N L (A + 2 K + 2 H + 2 I).
 
     L layers, H hidden, I intermediate, A = heads · size, K = key heads · size, V vocabulary. An estimate: what
     attention takes inside one block, the allocator and the data are left out, and models that have layers of their own
@@ -85,7 +86,7 @@ def memory_of(config: Any, shape: ModelShape) -> Memory:
     if not hasattr(config, "learning_rate"):
         return _sampling(config, shape)
     rank = config.lora_rank
-    trained = adapters(shape, rank) if rank else counted
+    trained = adapters(shape, rank, config.use_dora) if rank else counted
     own = counted + (trained if rank else 0)
     reference = critic = 0.0
     if (config.keeps_reference and not rank) or getattr(config, "reference_every", None):
@@ -128,6 +129,8 @@ def _activations(config: Any, shape: ModelShape) -> float:
     layer = 2 * shape.hidden + 2 * attended + 2 * keys + 2 * shape.intermediate
     if config.lora_rank:
         layer += 2 * shape.hidden + shape.intermediate
+    if config.use_dora:
+        layer += _outputs(shape)
     return BYTES * config.micro_batch_tokens * (shape.layers * layer + 2 * shape.hidden)
 
 
@@ -135,6 +138,12 @@ def _widths(shape: ModelShape) -> tuple[int, int]:
     """A and K: how wide all queries and all keys of a token are."""
     size = shape.head_size or shape.hidden // shape.heads
     return shape.heads * size, shape.key_heads * size
+
+
+def _outputs(shape: ModelShape) -> int:
+    """How wide the outputs of a layer's matrices are together."""
+    attended, keys = _widths(shape)
+    return attended + 2 * keys + 2 * shape.hidden + 2 * shape.intermediate
 
 
 def _layer(shape: ModelShape) -> int:

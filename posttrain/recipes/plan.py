@@ -97,7 +97,8 @@ def _planned(stage: StageSpec, config: Any, shape: ModelShape | None) -> Planned
     if not hasattr(config, "learning_rate"):
         trains = "–"
     else:
-        weights = f"LoRA, rank {config.lora_rank}" if config.lora_rank else "all weights"
+        adapter = f"{'DoRA' if config.use_dora else 'LoRA'}, rank {config.lora_rank}"
+        weights = adapter if config.lora_rank else "all weights"
         trains = f"{weights}, {_length(stage, config)}"
     parent = ", ".join(stage.of) or stage.parent or config.source
     need = None if shape is None else memory_of(config, shape)

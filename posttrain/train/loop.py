@@ -136,7 +136,7 @@ def load_trained(config: TrainConfig) -> LanguageModel:
     """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
     lm = load_model_of(config, config.model)
     if config.lora_rank:
-        lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed)
+        lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed, config.use_rslora, config.use_dora)
     return lm
 
 

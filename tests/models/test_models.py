@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from posttrain.arrays import KeptTokens
@@ -306,23 +307,40 @@ def test_a_padding_token_within_a_row_learns(architecture: str) -> None:
     assert float((found[end] - expected[end]).norm()) < 1e-4 * float(expected[end].norm())
 
 
-def trained_adapter(seed: int) -> LanguageModel:
-    """The tiny model with an adapter whose B matrices are no longer zero."""
+VARIANTS = pytest.mark.parametrize(
+    "variant",
+    [{}, {"rslora": True}, {"dora": True}, {"rslora": True, "dora": True}],
+    ids=["lora", "rslora", "dora", "rslora-dora"],
+)
+
+
+def trained_adapter(seed: int, **variant: bool) -> LanguageModel:
+    """The tiny model with an adapter whose B matrices are no longer zero, nor its lengths those of the weights."""
     lm = load_model("tiny-random")
-    lm.add_adapter(rank=4, alpha=8, seed=seed)
+    lm.add_adapter(rank=4, alpha=8, seed=seed, **variant)
     with torch.no_grad():
         for name, parameter in lm.trained_parameters().items():
+            generator = torch.Generator().manual_seed(len(name))
             if "lora_B" in name:
-                parameter.normal_(0.0, 0.05, generator=torch.Generator().manual_seed(len(name)))
+                parameter.normal_(0.0, 0.05, generator=generator)
+            elif "magnitude" in name:
+                parameter.mul_(torch.rand(parameter.shape, generator=generator) + 0.5)
     return lm
 
 
-def test_a_layer_with_an_adapter_by_one_function() -> None:
-    """What training computes for it equals peft's own layer: value, and gradients of the input, A and B."""
-    lm = trained_adapter(seed=3)
+@VARIANTS
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_layer_with_an_adapter_by_one_function(variant: dict[str, bool], biased: bool) -> None:
+    """What training computes for it equals peft's own layer: value, and gradients of the input, A, B and lengths."""
+    lm = trained_adapter(seed=3, **variant)
     layer: Any = lm.module.model.layers[0].mlp.gate_proj
-    trained = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
-    x = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    if biased:
+        layer.base_layer.bias = torch.nn.Parameter(torch.randn(layer.out_features), requires_grad=False)
+    trained = [p for name, p in layer.named_parameters() if "lora_" in name]
+    assert len(trained) == (3 if variant.get("dora") else 2)
+    assert layer.scaling["default"] == (4.0 if variant.get("rslora") else 2.0)  # 8/√4, 8/4
+    layer.double()
+    x = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
     results = []
     for compute in (partial(project, lm.kernels.products), lambda layer, x: layer(x)):
         y = compute(layer, x)
@@ -332,19 +350,21 @@ def test_a_layer_with_an_adapter_by_one_function() -> None:
         torch.testing.assert_close(project(lm.kernels.products, layer, x), layer.base_layer(x))
 
 
-def test_adapter_starts_as_the_base_and_trains_alone(tiny: LanguageModel) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapter_starts_as_the_base_and_trains_alone(tiny: LanguageModel, dora: bool) -> None:
     lm = load_model("tiny-random")
     with pytest.raises(ValueError, match="no adapter"), lm.without_adapter():
         pass
     state = torch.random.get_rng_state()
-    lm.add_adapter(rank=4, alpha=8, seed=1)
+    lm.add_adapter(rank=4, alpha=8, seed=1, dora=dora)
     assert torch.equal(torch.random.get_rng_state(), state), "global randomness is not touched"
     assert torch.equal(all_logprobs(lm), all_logprobs(tiny))
     names = lm.trained_parameters()
     assert all("lora_" in n for n in names)
     # 5 layers of 7 matrices, A and B each: rank 4 x (inputs + outputs), with 128 hidden, 64 key/value and 352 inner
     sizes = [(128, 128), (128, 64), (128, 64), (128, 128), (128, 352), (128, 352), (352, 128)]
-    assert sum(p.numel() for p in names.values()) == 5 * 4 * sum(a + b for a, b in sizes)
+    lengths = 5 * sum(b for _, b in sizes) if dora else 0
+    assert sum(p.numel() for p in names.values()) == 5 * 4 * sum(a + b for a, b in sizes) + lengths
 
 
 def test_adapter_seed_fixes_its_weights() -> None:
@@ -355,14 +375,19 @@ def test_adapter_seed_fixes_its_weights() -> None:
     assert not any(torch.equal(first[n], other[n]) for n in first)
 
 
-def test_adapter_switches_off_and_merges(tiny: LanguageModel, tmp_path: Path) -> None:
-    """Switched off, the model is its start, bit for bit; merged and loaded again, it is what was trained."""
-    lm = trained_adapter(1)
+@VARIANTS
+def test_adapter_switches_off_and_merges(tiny: LanguageModel, tmp_path: Path, variant: dict[str, bool]) -> None:
+    """Switched off, the model is its start, bit for bit; merged and loaded again, it is what was trained, and so is
+    peft's model with the saved adapter."""
+    lm = trained_adapter(1, **variant)
     trained = all_logprobs(lm)
     assert float((trained - all_logprobs(tiny)).abs().max()) > 0.01
     with lm.without_adapter():
         assert torch.equal(all_logprobs(lm), all_logprobs(tiny))
     assert torch.equal(all_logprobs(lm), trained)
+    lm.save_adapter(tmp_path / "adapter", torch.float32)
+    adapted = PeftModel.from_pretrained(plain_copy(tiny), str(tmp_path / "adapter")).eval()
+    torch.testing.assert_close(plain_logprobs(adapted, check_batch()).float(), trained, rtol=0, atol=2e-5)
     lm.save(tmp_path / "model")
     torch.testing.assert_close(all_logprobs(lm), trained, rtol=0, atol=1e-5)
     assert set(load_file(tmp_path / "model" / "model.safetensors")) == set(load_file(tiny.source / "model.safetensors"))
