@@ -22,7 +22,7 @@ from posttrain.batch.types import Batch
 from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models import token_logprobs as head
 from posttrain.models.attention import ForestPlan, forest
-from posttrain.models.layers import project
+from posttrain.models.layers.decoder import project
 from posttrain.models.padded import padded_rows
 from posttrain.models.token_logprobs import logprobs_from_logits, token_logprobs
 from posttrain.types import InputError
