@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
 import warnings
+
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""Variables that torch reads the settings of its allocator of GPU memory from."""
 
 
 def usable_cores() -> int:
@@ -25,6 +29,8 @@ def configure_threads() -> None:
     - `TOKENIZERS_PARALLELISM=false`: worker processes fork once (`workers.supervisor`), which a thread pool
       does not survive.
     - `HF_HUB_DISABLE_TELEMETRY=1`: nothing about a run leaves the machine.
+    - `PYTORCH_ALLOC_CONF=expandable_segments:True` on Linux, for CUDA: steps of ragged batches would leave gaps between
+      blocks of fixed sizes. Older names of the variable count as set by the user.
 
     tqdm's advice to install widgets in a notebook is silenced: the bars of other libraries are off.
 
@@ -34,6 +40,8 @@ def configure_threads() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if sys.platform == "linux" and not any(name in os.environ for name in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
     warnings.filterwarnings("ignore", message="IProgress not found")
 
 

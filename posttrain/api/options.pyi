@@ -6,7 +6,11 @@ from typing import Literal, Required, TypedDict
 
 from posttrain.api.inputs import Data, Folder, Model, Reward
 
-class TrainOptions(TypedDict, total=False):
+class ComputeOptions(TypedDict, total=False):
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    dtype: Literal["auto", "float32", "bfloat16"]
+
+class TrainOptions(ComputeOptions, total=False):
     data: Required[Data]
     columns: str | Mapping[str, str]
     out: Required[str | Path]
@@ -19,7 +23,7 @@ class TrainOptions(TypedDict, total=False):
     weight_decay: float
     max_grad_norm: float
     batch_size: int
-    micro_batch_tokens: int
+    micro_batch_tokens: int | Literal["auto"]
     max_length: int
     strict: bool
     lora_rank: int
@@ -37,6 +41,8 @@ class TrainOptions(TypedDict, total=False):
     eval_every: int | None
     patience: int | None
     resume: bool
+    checkpoint_activations: bool
+    deterministic: bool
 
 class SftOptions(TrainOptions, total=False):
     pass
@@ -157,7 +163,7 @@ class _OriginOptions(TypedDict, total=False):
     out: Required[str | Path]
     limit: int | None
 
-class SourceOptions(SamplingOptions, _OriginOptions, total=False):
+class SourceOptions(ComputeOptions, SamplingOptions, _OriginOptions, total=False):
     raw: bool
     chat_template: str | Path | None
     trust_remote_code: bool
@@ -187,7 +193,7 @@ class AverageOptions(TypedDict, total=False):
     save_dtype: Literal["float32", "bfloat16", "float16", "auto"]
     resume: bool
 
-class EvalOptions(TypedDict, total=False):
+class EvalOptions(ComputeOptions, total=False):
     suite: Literal["tasks", "retention"]
     data: Data | None
     columns: str | Mapping[str, str]
@@ -208,7 +214,7 @@ class EvalOptions(TypedDict, total=False):
     chat_template: str | Path | None
     trust_remote_code: bool
 
-class ScoreOptions(TypedDict, total=False):
+class ScoreOptions(ComputeOptions, total=False):
     reward: Reward | Sequence[Reward]
     columns: str | Mapping[str, str]
     reward_timeout: float
@@ -225,12 +231,12 @@ class CheckDataOptions(TypedDict, total=False):
     trust_remote_code: bool
     strict: bool
 
-class RunOptions(TypedDict, total=False):
+class RunOptions(ComputeOptions, total=False):
     out: str | Path | None
     size: str | None
     set: str | Sequence[str]
 
-class ChatOptions(TypedDict, total=False):
+class ChatOptions(ComputeOptions, total=False):
     chat_template: str | Path | None
     trust_remote_code: bool
     system: str | None

@@ -74,7 +74,7 @@ class Run(reader.Run):
 
         config = checked_config(ChatConfig, {"model": str(self.path), **options})
         alone = isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], Mapping))
-        lm, engine = self._loaded(config.chat_template, config.trust_remote_code)
+        lm, engine = self._loaded(config)
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         asked = [_prompt(prompt, config.system) for prompt in ([prompts] if alone else prompts)]
         requests = [Request(i, tuple(lm.chat.prompt_ids(p)), sampling, config.seed + i) for i, p in enumerate(asked)]
@@ -82,18 +82,25 @@ class Run(reader.Run):
         texts = [answers[i] for i in range(len(asked))]
         return texts[0] if alone else texts
 
-    def _loaded(self, chat_template: str | None, trusted: bool) -> tuple[Any, Any]:
+    def _loaded(self, config: ChatConfig) -> tuple[Any, Any]:
         """The model and an engine for it, kept for the next prompt."""
-        from posttrain.engine.open import Slots, open_engine
-        from posttrain.models import load_model
-
         kept: dict[Any, Any] = self.__dict__.setdefault("_kept", {})
-        if (chat_template, trusted) not in kept:
+        key = config.chat_template, config.trust_remote_code, config.device, config.dtype
+        if key not in kept:
             configure_threads()
-            raw = bool(self.config.get("raw"))
-            lm = load_model(str(self.path), raw=raw, trust_remote_code=trusted, chat_template=chat_template)
-            kept[chat_template, trusted] = lm, open_engine(Slots(), lm)
-        found: tuple[Any, Any] = kept[chat_template, trusted]
+            from posttrain.engine.open import Slots, open_engine
+            from posttrain.models import load_model
+            from posttrain.models.compute import compute_for
+
+            lm = load_model(
+                str(self.path),
+                raw=bool(self.config.get("raw")),
+                compute=compute_for(config),
+                trust_remote_code=config.trust_remote_code,
+                chat_template=config.chat_template,
+            )
+            kept[key] = lm, open_engine(Slots(), lm)
+        found: tuple[Any, Any] = kept[key]
         return found
 
 

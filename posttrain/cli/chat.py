@@ -12,6 +12,7 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from posttrain.config import ChatConfig
+from posttrain.config.compute import on_its_device
 from posttrain.engine.base import Engine, Request
 from posttrain.engine.open import Slots, open_engine
 from posttrain.models import LanguageModel, load_model
@@ -30,6 +31,7 @@ COMMANDS = {
 }
 
 
+@on_its_device
 def chat(config: ChatConfig, stdin: TextIO | None = None, stdout: TextIO | None = None) -> list[dict[str, str]]:
     """Read lines until the end of the input or `/exit`, and answer each one; `/help` lists the other commands. Returns
     every `question` with its `answer`.

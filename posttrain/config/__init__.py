@@ -4,6 +4,7 @@ The command line, recipes and Python share these classes; nothing here imports t
 """
 
 from posttrain.config.base import Config, as_tuple, read_columns
+from posttrain.config.compute import ComputeOptions
 from posttrain.config.evaluation import (
     ChatConfig,
     CheckDataConfig,

@@ -87,9 +87,11 @@ Columns = Annotated[dict[str, str] | None, BeforeValidator(read_columns)]
 
 @dataclass(frozen=True)
 class Group:
-    """Begins a group of options in the help: it stands in a config class before the fields of the group."""
+    """Begins a group of options in the help: it stands in a config class before the fields of the group. One that is
+    `last` is shown after all others, wherever its class stands among those that a configuration is made of."""
 
     title: str
+    last: bool = False
 
 
 class Config(BaseModel):
@@ -110,23 +112,14 @@ class Config(BaseModel):
         """The fields under the titles of their groups, in order. A field that a subclass declares anew stays where it
         was."""
         titles: dict[str, str] = {}
+        last: set[str] = set()
         for owner in reversed(cls.__mro__):
             title = None
             for name in inspect.get_annotations(owner):
                 if isinstance(marker := owner.__dict__.get(name), Group):
                     title = marker.title
+                    last |= {title} if marker.last else set()
                 elif name in cls.model_fields and title is not None:
                     titles.setdefault(name, title)
-        return {t: [name for name in titles if titles[name] == t] for t in dict.fromkeys(titles.values())}
-
-
-class ComputeOptions(Config):
-    """Where models run and in which type."""
-
-    DEVICE: ClassVar[Group] = Group("Device")
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where models run; `auto` takes a CUDA card if there is one, then Apple's GPU (`mps`), else the CPU."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type in which matrix products and attention take their inputs. What is trained, its gradients, norms, logits and
-    losses are float32 always; models that are only read are held in this type. `auto` is bfloat16 on CUDA cards of
-    compute capability 8.0 and up, and float32 elsewhere."""
+        ordered = sorted(dict.fromkeys(titles.values()), key=lambda title: title in last)
+        return {t: [name for name in titles if titles[name] == t] for t in ordered}

@@ -20,6 +20,7 @@ from posttrain.config.base import (
     Seed,
     Temperature,
 )
+from posttrain.config.compute import ComputeOptions
 
 MAIN_SUITE, RETENTION_SUITE = "held_out", "retention"
 """Names of evaluations: the one on tasks that is given no other, whose values carry no prefix, and the shipped one."""
@@ -28,7 +29,7 @@ TAKEN = {RETENTION_SUITE, "reward_model"}
 """What other commands write into `evaluations/`."""
 
 
-class EvalConfig(Config):
+class EvalConfig(ComputeOptions):
     """Values of a model on tasks, with intervals: accuracy where the reward gives 0 or 1, mean reward where it gives
     other values. Or the retention suite."""
 
@@ -42,8 +43,8 @@ class EvalConfig(Config):
     """Model to evaluate: a folder, a run folder, a hub id, `smollm2-135m` or `tiny-random`."""
     suite: Literal["tasks", "retention"] = "tasks"
     """`tasks`: those of `data`, scored by `reward`. `retention`: shipped questions and a shipped text, which show what
-    training made a model forget; of the other options it takes `out`, `max_concurrent`, `raw`,
-    `chat_template` and `trust_remote_code`."""
+    training made a model forget; of the other options it takes `out`, `max_concurrent`, `raw`, `chat_template`,
+    `trust_remote_code`, `device` and `dtype`."""
     data: str | None = None
     """Tasks: rows with a `prompt` and the columns the reward reads, or a built-in set. Required for `tasks`."""
     columns: Columns = None
@@ -116,14 +117,15 @@ class EvalConfig(Config):
     @model_validator(mode="after")
     def _suite_has_its_options(self) -> EvalConfig:
         taken = {"model", "suite", "out", "max_concurrent", "raw", "chat_template", "trust_remote_code"}
+        taken |= ComputeOptions.model_fields.keys()
         for name, field in type(self).model_fields.items():
             if self.suite == "retention" and name not in taken and getattr(self, name) != field.default:
                 raise ValueError(f"{name} means nothing to the suite retention, which has its own; leave it out")
         return self
 
 
-class ScoreConfig(Config):
-    """Score given completions with a reward; needs no model."""
+class ScoreConfig(ComputeOptions):
+    """Score given completions with a reward; needs no model but those that a reward names."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "posttrain score --list",
@@ -226,7 +228,7 @@ class ReportConfig(Config):
     """The folder."""
 
 
-class ChatConfig(Config):
+class ChatConfig(ComputeOptions):
     """Talk to a model in the terminal, one line a turn. `/help` lists what else can be typed, such as `/reset`,
     `/undo`, `/system TEXT` and `/temperature 0.7`; `/exit` or Ctrl-D leaves. Lines that are piped in are answered one
     by one, and standard output has the answers alone."""

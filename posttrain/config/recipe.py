@@ -19,12 +19,14 @@ from posttrain.config.base import (
     Temperature,
     as_tuple,
 )
+from posttrain.config.compute import ComputeOptions
 
 
-class RunConfig(Config):
+class RunConfig(ComputeOptions):
     """A whole pipeline: the stages of a recipe, evaluated and compared in one report.
 
-    Stages that are already finished in the folder are not run again."""
+    Stages that are already finished in the folder are not run again. `device` and `dtype` are for its evaluations, and
+    for stages that do not set their own."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "posttrain run quickstart --plan",

@@ -116,7 +116,7 @@ class RlConfig(SamplingOptions, TrainConfig):
     mismatch: Literal["auto", "off", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"] = "auto"
     """Importance weights for sampling by another engine or an older policy: π_trainer/π_sampler of a token, or the
     length-normalised one of a sequence, truncated at the limit or 0 outside [1/limit, limit]. `auto`: `token-truncate`
-    unless the trainer's own engine sampled."""
+    unless the trainer's own engine sampled in float32."""
     mismatch_limit: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
     """Limit of these weights. Default: Yao et al., "Your efficient RL framework secretly brings you off-policy RL
     training" (2025)."""
@@ -278,7 +278,7 @@ class RlConfig(SamplingOptions, TrainConfig):
             **dict.fromkeys(("ptx_coefficient", "ptx_batch_size"), (self.ptx_data is not None, "ptx_data")),
             "constraint_rate": (bool(self.constraint), "a constraint"),
             "mismatch_limit": (
-                self.mismatch != "off" and (self.mismatch != "auto" or self.replay is not None),
+                self.mismatch != "off" and (self.mismatch != "auto" or self.replay is not None or self.asks_bfloat16),
                 "importance weights (mismatch)",
             ),
             **dict.fromkeys(("max_turns", "env_timeout", "env_workers"), (self.env is not None, "env")),

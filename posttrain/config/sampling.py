@@ -20,6 +20,7 @@ from posttrain.config.base import (
     Temperature,
     UnitFloat,
 )
+from posttrain.config.compute import ComputeOptions
 from posttrain.types import Sampling
 
 
@@ -78,7 +79,7 @@ class _Origin(Config):
     """Use only the first tasks."""
 
 
-class SourceConfig(SamplingOptions, _Origin):
+class SourceConfig(ComputeOptions, SamplingOptions, _Origin):
     """What is sampled from, a model or an OpenAI-compatible endpoint, and how."""
 
     GENERAL: ClassVar[Group] = Group("General")

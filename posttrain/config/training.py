@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 
 from posttrain.config.base import (
     Columns,
-    Config,
     Group,
     NonNegativeInt,
     PositiveFloat,
@@ -20,10 +19,14 @@ from posttrain.config.base import (
     Temperature,
     UnitFloat,
 )
+from posttrain.config.compute import ComputeOptions
 from posttrain.config.sampling import SamplingOptions
 
+MICRO_BATCH_TOKENS, ON_CUDA = 4_096, 16_384
+"""What `micro_batch_tokens: auto` is. A GPU needs so many to be busy."""
 
-class TrainConfig(Config):
+
+class TrainConfig(ComputeOptions):
     """What every training stage takes."""
 
     MODEL_AND_DATA: ClassVar[Group] = Group("Model and data")
@@ -61,8 +64,9 @@ class TrainConfig(Config):
     """Gradients are clipped to this global norm. Default: Tülu 3 and TRL."""
     batch_size: PositiveInt = 16
     """Rows (sft), pairs (dpo) or rollouts (rl) of one step, whatever the micro-batches."""
-    micro_batch_tokens: PositiveInt = 4096
-    """Tokens that go through the model at once; changes memory and speed, never the gradient."""
+    micro_batch_tokens: PositiveInt | Literal["auto"] = "auto"
+    """Tokens that go through the model at once; changes memory and speed, and the gradient by rounding alone. `auto`:
+    4,096, on `cuda` 16,384."""
     max_length: PositiveInt = 1024
     """Longest row in tokens; longer ones are cut at the end, counted and reported."""
     strict: bool = False
@@ -113,6 +117,19 @@ class TrainConfig(Config):
     """Continue the run in `out`: from its last checkpoint, or from the beginning where there is none. On the command
     line --resume RUN alone continues the run in the folder RUN with its own settings; options beside it must be the
     run's, but for a larger `max_steps` or `epochs`, and `keep` and `save_dtype` until it has finished."""
+
+    MORE_OF_DEVICE: ClassVar[Group] = Group("Device", last=True)
+    checkpoint_activations: bool = False
+    """Keep only the input of each layer for the backward pass and compute the rest again: less memory, a third more
+    operations."""
+    deterministic: bool = False
+    """Let a GPU give the same bits in every run, which is slower. On a CPU that is so anyway."""
+
+    def tokens_at_once(self, device: str) -> int:
+        """`micro_batch_tokens` on a kind of device."""
+        if self.micro_batch_tokens == "auto":
+            return ON_CUDA if device == "cuda" else MICRO_BATCH_TOKENS
+        return self.micro_batch_tokens
 
     @property
     def keeps_reference(self) -> bool:

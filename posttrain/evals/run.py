@@ -15,6 +15,7 @@ from posttrain.batch.types import Node
 from posttrain.chat import ChatFormat
 from posttrain.chat.template_date import dated, fixed_date, template_date
 from posttrain.config import EvalConfig, HeldOut
+from posttrain.config.compute import on_its_device
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.engine.base import Engine
@@ -70,6 +71,7 @@ class SuiteResult:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+@on_its_device
 def run_eval(config: EvalConfig) -> SuiteResult:
     """`posttrain eval`: evaluate a model and write `OUT/evaluations/NAME.json[l]`."""
     check_free(config)
@@ -289,7 +291,7 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
 
 
 def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult) -> None:
-    """See `Evaluation.write`."""
-    settings = result.settings | {"template_hash": lm.chat.template.hash}
+    """See `Evaluation.write`. The type is told and not compared: it moves values by rounding alone."""
+    settings = result.settings | {"template_hash": lm.chat.template.hash, "dtype": lm.compute.dtype_name}
     evaluation = Evaluation(suite, Table(result.rows), lm.name, weights_hash(lm.source), settings)
     evaluation.write(run, Cost(seconds=result.seconds, tokens=result.tokens, flops=result.flops))

@@ -6,21 +6,22 @@ What is trained is float32 on every device: parameters, AdamW's moments, gradien
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 
-from posttrain.config.base import ComputeOptions
+from posttrain.config.compute import ComputeOptions, asked_for, in_force
+from posttrain.console import info_once
 from posttrain.types import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HAS_BFLOAT16 = (8, 0)
 """CUDA compute capability from which a card multiplies bfloat16 by itself (Ampere); older ones emulate it."""
-
-log = logging.getLogger("posttrain")
 
 
 @dataclass(frozen=True)
@@ -46,37 +47,84 @@ class Compute:
 
 FLOAT32_CPU = Compute(torch.device("cpu"), torch.float32)
 
-_current: Compute | None = None
+_enclosing: Compute | None = None
 
 
 def compute_for(options: ComputeOptions) -> Compute:
-    """The device and type that options name, `auto` resolved: CUDA if there, then mps, else the CPU; bfloat16 on CUDA
-    from compute capability 8.0, else float32. Says what was chosen where it is not float32 on a CPU. Raises InputError
-    for a device that is not there, or a type it has not."""
-    device = _device(options.device)
-    compute = Compute(device, _dtype(options.dtype, device))
-    if compute != FLOAT32_CPU:
-        log.info(f"computes on {compute.device_name} in {compute.dtype_name}")
-    return compute
+    """The device and type that options name; what is `auto` is as in the `use` around it. Else `auto` is CUDA if there,
+    then mps, then the CPU, and bfloat16 on CUDA from compute capability 8.0, float32 elsewhere. Says what was chosen
+    where it is not float32 on a CPU. Raises InputError for a device that is not there, or a type it has not."""
+    return _resolved(options.device, options.dtype, _enclosing)
 
 
 def current() -> Compute:
-    """What models are loaded for where nothing else is said: that of `use`, else `auto`."""
-    global _current
-    if _current is None:
-        _current = compute_for(ComputeOptions())
-    return _current
+    """What models are loaded for where nothing else is said: what the command that runs was asked for, else `auto`."""
+    return compute_for(in_force())
 
 
 @contextmanager
 def use(compute: Compute) -> Iterator[Compute]:
-    """Load models for `compute` within, in every thread of this process."""
-    global _current
-    before, _current = _current, compute
+    """Load models for `compute` within, in every thread of this process, but where a command names another."""
+    global _enclosing
+    before, _enclosing = _enclosing, compute
     try:
-        yield compute
+        with asked_for(None):
+            yield compute
     finally:
-        _current = before
+        _enclosing = before
+
+
+@contextmanager
+def repeatable(wanted: bool, compute: Compute) -> Iterator[None]:
+    """If `wanted`, let what runs on a GPU within give the same bits every time, slower: torch takes algorithms that add
+    up in a fixed order, and raises for those that have none. On a CPU that is so anyway."""
+    if not wanted or compute.device.type == "cpu":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    fill: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), fill.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    fill.fill_uninitialized_memory = False  # nothing here reads memory before it writes it
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        fill.fill_uninitialized_memory = before[1]
+
+
+def reset_peak_memory(compute: Compute) -> None:
+    """Begin to measure for `peak_memory`."""
+    if compute.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(compute.device)
+
+
+def peak_memory(compute: Compute) -> dict[str, int]:
+    """The most bytes that tensors have taken on a card since `reset_peak_memory`, as a metric; elsewhere nothing."""
+    if compute.device.type != "cuda":
+        return {}
+    return {"peak_memory_bytes": torch.cuda.max_memory_allocated(compute.device)}
+
+
+@cache
+def _resolved(device_name: str, dtype_name: str, enclosing: Compute | None) -> Compute:
+    device = enclosing.device if enclosing is not None and device_name == "auto" else _device(device_name)
+    if dtype_name == "auto" and enclosing is not None and enclosing.device.type == device.type:
+        compute = Compute(device, enclosing.dtype)
+    else:
+        compute = Compute(device, _dtype(dtype_name, device))
+    if device.type == "cuda":
+        _set_cuda_flags()
+    if compute != FLOAT32_CPU:
+        info_once(f"computes on {compute.device_name} in {compute.dtype_name}")
+    return compute
+
+
+def _set_cuda_flags() -> None:
+    """Float32 is float32, and sums of bfloat16 products are kept in it."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
 
 
 def _device(name: str) -> torch.device:
@@ -90,11 +138,13 @@ def _device(name: str) -> torch.device:
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
-    capable = device.type == "cpu" or (
-        device.type == "cuda" and torch.cuda.get_device_capability(device) >= HAS_BFLOAT16
-    )
+    if device.type == "cuda":
+        has_bfloat16 = torch.cuda.get_device_capability(device) >= HAS_BFLOAT16
+    else:
+        has_bfloat16 = device.type == "cpu"
     if name == "auto":
-        return torch.bfloat16 if capable and device.type == "cuda" else torch.float32
-    if name == "bfloat16" and not capable:
-        raise InputError(f"--dtype bfloat16: {device.type} devices like this one compute in float32 here; leave it out")
+        return torch.bfloat16 if has_bfloat16 and device.type == "cuda" else torch.float32
+    if name == "bfloat16" and not has_bfloat16:
+        what = "cards before compute capability 8.0 compute" if device.type == "cuda" else "mps computes"
+        raise InputError(f"--dtype bfloat16: {what} in float32 here; leave it out, or give --dtype float32")
     return DTYPES[name]

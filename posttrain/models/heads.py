@@ -36,7 +36,7 @@ class ValueHead(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return super().forward(hidden)[..., 0].float()
+        return super().forward(hidden.to(self.weight.dtype))[..., 0].float()
 
 
 class RewardHead(nn.Linear):
@@ -59,7 +59,7 @@ class RewardHead(nn.Linear):
             self.weight.copy_(torch.from_numpy(np.stack(rows)) / (self.in_features + 1) ** 0.5)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return super().forward(hidden).float()
+        return super().forward(hidden.to(self.weight.dtype)).float()
 
     @staticmethod
     def of(classifier: Any) -> RewardHead:

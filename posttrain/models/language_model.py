@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,12 +22,17 @@ from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.heads import RewardHead, ValueHead, as_classifier, save_classifier
 from posttrain.models.kernels import kernels_for
-from posttrain.models.padded import can_pack, padded_outputs
+from posttrain.models.layers.recompute import recompute_layers
+from posttrain.models.merging import merged
+from posttrain.models.padded import can_pack, packs_alike, padded_outputs
 from posttrain.models.token_logprobs import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.models.weights import rounded
+from posttrain.text import printable
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+log = logging.getLogger("posttrain")
 
 Head = TypeVar("Head", ValueHead, RewardHead)
 
@@ -51,9 +58,8 @@ class LanguageModel:
         attention.register()
         self.name = name
         self.module = module.eval()
-        self.compute = compute or Compute.of(next(module.parameters()))
-        self.kernels = kernels_for(module, self.compute)
-        self.kernels.products.use_in(module)
+        held = Compute.of(next(module.parameters()))
+        self.compute = compute or held
         self.tokenizer = tokenizer
         self.source = source
         eos = module.generation_config.eos_token_id if module.generation_config is not None else None
@@ -79,7 +85,13 @@ class LanguageModel:
         self._decoder: Decoder | None = None
         self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
+        # in the type the weights are held in, where rounding hides nothing, and then in the one that products see
+        self.kernels = kernels_for(module, held)
         self.packed = can_pack(name, module, self._checked_logprobs)
+        self.kernels = kernels_for(module, self.compute)
+        self.kernels.products.use_in(module)
+        if self.compute.dtype != held.dtype:
+            self.packed = self.packed and packs_alike(name, module, self._checked_logprobs)
         self.forwarded_tokens = 0  # those of the self-check do not count
 
     def chat_within(self, limit: int) -> ChatFormat:
@@ -148,7 +160,7 @@ class LanguageModel:
         output = self.module.get_output_embeddings()
         if self.packed:
             tied = output.weight is self.module.get_input_embeddings().weight
-            hidden = self._states(batch, sparse=tied)
+            hidden = self._states(batch, sparse=tied and self.device.type == "cpu")
             out = token_logprobs(
                 hidden,
                 output.weight,
@@ -157,6 +169,7 @@ class LanguageModel:
                 temperature=temperature,
                 kept=batch.kept_token_ids,
                 entropy=entropy,
+                products=self.kernels.products,
             )
         else:
             logits, hidden = self._padded(batch, values)
@@ -191,13 +204,22 @@ class LanguageModel:
         return self._padded(batch, False)[0]
 
     def _padded(self, batch: Batch, hidden: bool, own: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, states, tokens = padded_outputs(self.module, batch, hidden, own)
+        with self.kernels.products.autocast(self.device):
+            logits, states, tokens = padded_outputs(self.module, batch, hidden, own)
         self.forwarded_tokens += tokens
         return logits, states
 
     def _checked_logprobs(self, batch: Batch, packed: bool) -> torch.Tensor:
         self.packed = packed
         return self.logprobs(batch).logprobs
+
+    def recompute_activations(self) -> None:
+        """Keep the input of each layer alone for the backward pass, which computes the layer again: less memory for a
+        third more operations. Gradients stay the same to the last bit."""
+        if self.packed and self.kernels.fused:
+            self.kernels = replace(self.kernels, recompute=True)
+        elif not recompute_layers(self.module):
+            log.warning("%s has no layers that can be computed again: their activations are kept", printable(self.name))
 
     # -- adapters -------------------------------------------------------------------------------------------------
 
@@ -289,7 +311,7 @@ class LanguageModel:
         adapter is merged into the weights first, and ends with that. With a `dtype` the weights are rounded to it, in
         the model too. Raises RunFailed for a weight that is beyond its range."""
         if self.adapter is not None:
-            self.module = self.adapter.merge_and_unload()
+            self.module = merged(self.adapter, self.source)
             self.adapter = None
             self.flops = self.flops.without_adapter()
         reward_head = self.heads.get(RewardHead.NAME)

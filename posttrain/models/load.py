@@ -26,6 +26,7 @@ from posttrain.models.compute import Compute, current
 from posttrain.models.heads import RewardHead, as_causal
 from posttrain.models.language_model import LanguageModel
 from posttrain.models.tiny import build_tiny
+from posttrain.models.weights import stored_weight
 from posttrain.runs.folders import write_folder
 from posttrain.systems import need_package
 from posttrain.text import first_line
@@ -99,10 +100,21 @@ def load_model(
         return lm
 
 
-def load_model_of(config: TrainConfig | SourceConfig | CheckDataConfig | EvalConfig, name: str) -> LanguageModel:
+def load_model_of(
+    config: TrainConfig | SourceConfig | CheckDataConfig | EvalConfig,
+    name: str,
+    *,
+    compute: Compute | None = None,
+    trained: bool = False,
+) -> LanguageModel:
     """`load_model` with the options of a configuration."""
     return load_model(
-        name, raw=config.raw, trust_remote_code=config.trust_remote_code, chat_template=config.chat_template
+        name,
+        raw=config.raw,
+        compute=compute,
+        trained=trained,
+        trust_remote_code=config.trust_remote_code,
+        chat_template=config.chat_template,
     )
 
 
@@ -118,6 +130,8 @@ def load_reward_model(name: str, *, compute: Compute | None = None) -> LanguageM
         raise InputError(f"--model {name}: a reward model here is a linear layer without bias on a causal model")
     raw = bool(getattr(classifier.config, "raw_prompts", False))
     lm = _language_model(name, as_causal(classifier, folder), tokenizer, folder, raw, compute)
+    if compute.dtype != torch.float32 and (exact := stored_weight(folder, SCORE_WEIGHT)) is not None:
+        classifier.score.weight = nn.Parameter(exact)
     lm.heads[RewardHead.NAME] = RewardHead.of(classifier).to(lm.device, torch.float32)
     return lm
 

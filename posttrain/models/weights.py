@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
@@ -47,6 +48,25 @@ def _dtypes(folder: Path) -> set[torch.dtype]:
             kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118, no mapping
         found |= {HEADERS.get(kind, torch.float32) for kind in kinds if kind.startswith(("F", "BF"))}
     return found
+
+
+def stored_weight(folder: Path, name: str) -> torch.Tensor | None:
+    """The weight of that name as it is in the safetensors files of a model folder; None where there is none."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            if name in weights.keys():  # noqa: SIM118, no mapping
+                found: torch.Tensor = weights.get_tensor(name)
+                return found
+    return None
+
+
+def stored_parameters(folder: Path) -> int:
+    """How many numbers the safetensors files of a model folder hold; tied weights are there once."""
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return total
 
 
 def weights_hash(folder: Path) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from posttrain.config import ModelShape
 from posttrain.rewards.registry import Spec
+from posttrain.train.memory import BYTES, FLOAT32, weight_memory
 
-BYTES = 4
-"""Of a number: everything that is trained or sampled from is in float32."""
 PROMPT_TOKENS = 256
 """What a prompt is taken to have in the key/value cache; without the data nobody knows."""
 SHAPES: Mapping[str, ModelShape] = {
@@ -60,78 +59,67 @@ def adapters(shape: ModelShape, rank: int, dora: bool = False) -> float:
     return shape.layers * rank * (2 * (h + a) + 2 * (h + k) + 3 * (h + i)) + lengths
 
 
-def memory_of(config: Any, shape: ModelShape) -> Memory:
-    """The memory of a stage of this configuration. With P parameters of which T are trained (all, or the adapters,
-    which then come on top), 4 bytes each:
+def memory_of(config: Any, shape: ModelShape, device: str = "cpu", dtype: str = "float32") -> Memory:
+    """The memory of a stage of this configuration on a kind of device. With P parameters and d bytes a number of the
+    type that products see:
 
-    - weights 4 P, gradients 4 T, AdamW's two moments 8 T;
-    - reference 4 T where a copy is kept: RL with a KL and online DPO (with adapters only once `reference_every` moves
-      it), and DPO with `reference_every`; else DPO keeps the start's log-probabilities alone. For distillation the
-      teacher, taken to be of the same shape, 4 P;
-    - critic: a model of its own with gradients and moments, 4 P + 12 T; a head is nothing beside that;
-    - rewards 4 P for each model that a reward names, taken to be of the same shape;
-    - engine: the matrices once more as decoding wants them, 4 (L layer + V H);
-    - cache: keys and values, 4 · 2 L K per token, of as many answers as are decoded at once at their longest and of
+    - weights, gradients, AdamW's moments, reference, critic: see `weight_memory`. A reference is kept by RL with a KL
+      and online DPO (with adapters only once `reference_every` moves it), and by DPO with `reference_every`; else DPO
+      keeps the start's log-probabilities alone. A teacher is taken to be of the same shape;
+    - rewards d P for each model that a reward names, taken to be of the same shape;
+    - engine: the matrices once more as decoding wants them, d (L layer + V H);
+    - cache: keys and values, d · 2 L K per token, of as many answers as are decoded at once at their longest and of
       their prompts, taken to have 256 tokens;
-    - activations of a micro-batch of N tokens that the backward pass needs, 4 N (L (2 H + 2 A + 2 K + 2 I) + 2 H):
-      inputs of the two norms, queries, attended values, keys, values, gate and up of each layer. With adapters the
-      inputs of the linear layers too, 4 N L (2 H + I), and with DoRA their outputs, 4 N L (A + 2 K + 2 H + 2 I).
+    - activations of a micro-batch of N tokens that the backward pass needs, N (L (4 · 2 H + d (2 A + 2 K + 2 I)) +
+      4 · 2 H): inputs of the two norms, queries, attended values, keys, values, gate and up of each layer. With
+      adapters the inputs of the linear layers too, d N L (2 H + I), and with DoRA their outputs, d N L (A + 2 K + 2 H +
+      2 I). With `checkpoint_activations` those of one layer and the inputs of all, 4 N L H.
 
     L layers, H hidden, I intermediate, A = heads · size, K = key heads · size, V vocabulary. An estimate: what
     attention takes inside one block, the allocator and the data are left out, and models that have layers of their own
     run on padded rows and keep more."""
     counted = parameters(shape)
     if getattr(config, "endpoint", None) is not None:
-        return Memory(rewards=_models_named(config) * BYTES * counted)
+        return Memory(rewards=_models_named(config) * BYTES[dtype] * counted)
     if not hasattr(config, "learning_rate"):
-        return _sampling(config, shape)
-    rank = config.lora_rank
-    trained = adapters(shape, rank, config.use_dora) if rank else counted
-    own = counted + (trained if rank else 0)
-    reference = critic = 0.0
-    if (config.keeps_reference and not rank) or getattr(config, "reference_every", None):
-        reference = trained
-    if hasattr(config, "teacher"):
-        reference = counted
-    if config.trains_critic:
-        critic = own + 3 * trained
+        return _sampling(config, shape, BYTES[dtype])
+    own = weight_memory(config, counted, adapters(shape, config.lora_rank, config.use_dora), dtype)
     return replace(
-        _sampling(config, shape),
-        weights=BYTES * own,
-        gradients=BYTES * trained,
-        optimizer=2 * BYTES * trained,
-        reference=BYTES * reference,
-        critic=BYTES * critic,
-        activations=_activations(config, shape),
+        _sampling(config, shape, BYTES[dtype]),
+        **asdict(own),
+        activations=config.tokens_at_once(device) * _activations_of_token(config, shape, BYTES[dtype]),
     )
 
 
-def _sampling(config: Any, shape: ModelShape) -> Memory:
-    """Weights, engine, cache and rewards of a stage, as far as it samples."""
+def _sampling(config: Any, shape: ModelShape, size: int) -> Memory:
+    """Weights, engine, cache and rewards of a stage, as far as it samples, with so many bytes a number."""
     counted = parameters(shape)
     if not hasattr(config, "max_concurrent"):
-        return Memory(weights=BYTES * counted)
+        return Memory(weights=size * counted)
     group = getattr(config, "group_size", None) or getattr(config, "samples", None) or 1
     slots = config.max_concurrent
     tokens = slots * config.max_new_tokens + -(-slots // group) * PROMPT_TOKENS
     matrices = shape.layers * _layer(shape) + shape.vocabulary * shape.hidden
     _, keys = _widths(shape)
     return Memory(
-        weights=BYTES * counted,
-        rewards=BYTES * counted * _models_named(config),
-        engine=BYTES * (shape.parameters or matrices),
-        cache=BYTES * 2 * shape.layers * keys * tokens,
+        weights=size * counted,
+        rewards=size * counted * _models_named(config),
+        engine=size * (shape.parameters or matrices),
+        cache=size * 2 * shape.layers * keys * tokens,
     )
 
 
-def _activations(config: Any, shape: ModelShape) -> float:
+def _activations_of_token(config: Any, shape: ModelShape, size: int) -> float:
     attended, keys = _widths(shape)
-    layer = 2 * shape.hidden + 2 * attended + 2 * keys + 2 * shape.intermediate
+    layer = FLOAT32 * 2 * shape.hidden + size * (2 * attended + 2 * keys + 2 * shape.intermediate)
     if config.lora_rank:
-        layer += 2 * shape.hidden + shape.intermediate
+        layer += size * (2 * shape.hidden + shape.intermediate)
     if config.use_dora:
-        layer += _outputs(shape)
-    return BYTES * config.micro_batch_tokens * (shape.layers * layer + 2 * shape.hidden)
+        layer += size * _outputs(shape)
+    layers = shape.layers * layer
+    if config.checkpoint_activations:
+        layers = layer + FLOAT32 * shape.layers * shape.hidden
+    return layers + FLOAT32 * 2 * shape.hidden
 
 
 def _widths(shape: ModelShape) -> tuple[int, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from posttrain.config import ModelShape, RunConfig
+from posttrain.config import ComputeOptions, ModelShape, RunConfig
 from posttrain.data.sources import split_sources
 from posttrain.recipes.check import read_recipe
 from posttrain.recipes.memory import SHAPES, memory_of, parameters
@@ -20,23 +22,25 @@ UNITS = (("TB (10^12 bytes)", 1e12), ("GB (10^9 bytes)", 1e9), ("MB (10^6 bytes)
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """What a stage begins with (`parent`), reads and trains, and the bytes that it needs, by what for, and at its
-    `peak`; None where the shape of the model is not known."""
+    """What a stage begins with (`parent`), reads and trains, the type that its products see (`dtype`), and the bytes
+    that it needs, by what for, and at its `peak`; None where the shape of the model is not known."""
 
     name: str
     method: str
     parent: str
     data: tuple[str, ...]
     trains: str
+    dtype: str
     memory: dict[str, float] | None
 
 
 @dataclass(frozen=True)
 class RecipePlan:
-    """The stages in order; `parameters` of the model are None where its shape is not known."""
+    """The stages in order, on a kind of `device`; `parameters` of the model are None where its shape is not known."""
 
     model: str
     parameters: float | None
+    device: str
     stages: tuple[PlannedStage, ...]
 
 
@@ -46,8 +50,21 @@ def plan_recipe(config: RunConfig) -> RecipePlan:
     checked = read_recipe(config, planned=True)
     recipe = checked.recipe
     shape = recipe.shape or SHAPES.get(recipe.model)
-    stages = (_planned(stage, checked.configs[stage.name], shape) for stage in checked.stages)
-    return RecipePlan(recipe.model, None if shape is None else parameters(shape), tuple(stages))
+    device = planned_device(config.device)
+    stages = (_planned(stage, checked.configs[stage.name], shape, config, device) for stage in checked.stages)
+    return RecipePlan(recipe.model, None if shape is None else parameters(shape), device, tuple(stages))
+
+
+def planned_device(asked: str) -> str:
+    """The kind of device: the one that was `asked` for, on this machine or another, or the one that `auto` takes here.
+    A CPU build of torch, which finds no other, is not imported to say so."""
+    if asked != "auto":
+        return asked
+    if "+cpu" in version("torch") and sys.platform == "linux":
+        return "cpu"
+    from posttrain.models.compute import compute_for
+
+    return compute_for(ComputeOptions()).device.type
 
 
 def show_plan(plan: RecipePlan) -> None:
@@ -69,7 +86,10 @@ def show_plan(plan: RecipePlan) -> None:
     needs = {stage.name: stage.memory for stage in plan.stages if stage.memory is not None}
     most = max(need["peak"] for need in needs.values())
     unit, size = next((u for u in UNITS if most >= u[1]), UNITS[-1])
-    memory = Table(title=f"\nMemory in {unit}, float32", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    dtypes = " and ".join(dict.fromkeys(stage.dtype for stage in plan.stages))
+    memory = Table(
+        title=f"\nMemory in {unit}, on {plan.device} in {dtypes}", title_justify="left", box=None, padding=(0, 1, 0, 0)
+    )
     memory.add_column("stage", overflow="fold")
     for name in next(iter(needs.values())):
         memory.add_column(SHORT.get(name, name), justify="right", no_wrap=True)
@@ -92,7 +112,7 @@ def _length(stage: StageSpec, config: Any) -> str:
     return "1 epoch" if epochs == 1 else f"{epochs:g} epochs"
 
 
-def _planned(stage: StageSpec, config: Any, shape: ModelShape | None) -> PlannedStage:
+def _planned(stage: StageSpec, config: Any, shape: ModelShape | None, run: RunConfig, planned_on: str) -> PlannedStage:
     sources = (part.partition("?")[0] for source in stage.data for part in split_sources(source.name))
     if not hasattr(config, "learning_rate"):
         trains = "–"
@@ -101,6 +121,10 @@ def _planned(stage: StageSpec, config: Any, shape: ModelShape | None) -> Planned
         weights = adapter if config.lora_rank else "all weights"
         trains = f"{weights}, {_length(stage, config)}"
     parent = ", ".join(stage.of) or stage.parent or config.source
-    need = None if shape is None else memory_of(config, shape)
+    device, dtype = config.within(run) if isinstance(config, ComputeOptions) else ("cpu", "float32")
+    device = planned_on if device == "auto" else device
+    if dtype == "auto":  # a card is taken to be one that has bfloat16
+        dtype = "bfloat16" if device == "cuda" else "float32"
+    need = None if shape is None else memory_of(config, shape, device, dtype)
     memory = None if need is None else asdict(need) | {"peak": need.peak}
-    return PlannedStage(stage.name, stage.method, parent, tuple(sources), trains, memory)
+    return PlannedStage(stage.name, stage.method, parent, tuple(sources), trains, dtype, memory)

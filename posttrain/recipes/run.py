@@ -17,6 +17,7 @@ import yaml
 from posttrain.chat.template_date import KEY, fixed_date, kept_date, template_date
 from posttrain.config import Recipe, RunConfig
 from posttrain.config.base import RENAMED
+from posttrain.config.compute import on_its_device
 from posttrain.recipes.check import read_recipe
 from posttrain.recipes.evaluate import Evaluator, training_prompts
 from posttrain.recipes.load import RecipeFaults, load_recipe
@@ -36,6 +37,7 @@ NOT_COMPARED = (
 )
 
 
+@on_its_device
 def run_recipe(config: RunConfig) -> None:
     """Run a shipped recipe or a YAML file, all of it on one date (see `template_date`). Raises InputError for a recipe
     that is not right, before anything runs."""

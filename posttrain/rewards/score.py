@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from posttrain.config import ScoreConfig
+from posttrain.config.compute import on_its_device
 from posttrain.console import info_once
 from posttrain.data.raw import RawRow, read_bytes
 from posttrain.data.readers import EXTENSIONS, extension, iter_rows, parse_jsonl
@@ -53,6 +54,7 @@ def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: Text
     return 0
 
 
+@on_its_device
 def score_samples(
     config: ScoreConfig, samples: Sequence[Sample], progress: Callable[[int], None] | None = None
 ) -> tuple[list[Score], str | None]:

@@ -27,9 +27,15 @@ UNTIL_FINISHED = {
     "endpoint_cache",
     "reward_workers",
     "env_workers",
+    "device",
+    "dtype",
+    "micro_batch_tokens",
+    "checkpoint_activations",
+    "deterministic",
 }
-"""Settings that change no step and no answer, as what is kept of a run, what may be spent, or how many processes share
-the work: they may change until it has finished."""
+"""Settings that change no step and no answer but by rounding, as what is kept of a run, what may be spent, how many
+processes share the work, or where models are computed: they may change until it has finished. Where rounding changes
+from a checkpoint on, its run is told (see `train/checkpoints.py`)."""
 LENGTH = {"max_steps", "epochs"}
 HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay", "chat_template")}
 """Settings that are the SHA-256 of the file which another one names."""

@@ -112,6 +112,12 @@ class Lineage(Record):
     """How many answers were left out, by why."""
     versions: dict[str, str] = {}
     threads: int | None = None
+    device: str | None = None
+    """`cpu`, `cuda` or `mps`, of the process that ended the run."""
+    card: str | None = None
+    """The GPU's own name."""
+    dtype: str | None = None
+    """The type of the inputs of matrix products and attention."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from posttrain.console import Progress, short_path
 from posttrain.data.check import SHOWN_PROBLEMS, Spread, found_rows, grouped
 from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.models import LanguageModel
+from posttrain.models.compute import FLOAT32_CPU
 from posttrain.models.load import load_model_of
 from posttrain.rollout import fitting_prompt
 from posttrain.rows import PreferenceRow, Row, StepwiseRow, UnpairedRow, row_texts
@@ -54,7 +55,7 @@ class TokenReport:
 def check_tokens(config: CheckDataConfig) -> TokenReport:
     """Encode every row of `config.file` as a run would. Raises InputError for a model that cannot be loaded."""
     rows = [(where, row) for where, row in found_rows(config.file, config.columns) if not isinstance(row, InputError)]
-    lm = load_model_of(config, str(config.model))
+    lm = load_model_of(config, str(config.model), compute=FLOAT32_CPU)  # it computes nothing
     limit = Limit.of(config.max_length, lm.context)
     chat = lm.chat_within(limit.tokens)
     longest = chat.longest or lm.context

@@ -36,7 +36,7 @@ def fill_checkpoint(stage: Stage, step: int, folder: Path) -> None:
     stage.policy.save(folder)
     stage.save(folder)
     files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-    (folder / STATE).write_text(json.dumps({"step": step, "files": files}))
+    (folder / STATE).write_text(json.dumps({"step": step, "files": files, "rounding": stage.policy.rounding}))
 
 
 def load_last(log: RunLog, stage: Stage) -> int:
@@ -46,6 +46,7 @@ def load_last(log: RunLog, stage: Stage) -> int:
     for folder in reversed(log.checkpoints()):
         try:
             step = load_checkpoint(folder, stage)
+            _tell_rounding(log, folder, stage)
             break
         except DamagedFile as error:
             damaged.append(folder)
@@ -59,6 +60,18 @@ def load_last(log: RunLog, stage: Stage) -> int:
     for folder in damaged:  # only now that the run has another to stand on
         shutil.rmtree(folder)
     return step
+
+
+def _tell_rounding(log: RunLog, folder: Path, stage: Stage) -> None:
+    """Say where a run goes on in another way than its checkpoint was made, one from before this was kept excepted."""
+    before, now = json.loads((folder / STATE).read_text()).get("rounding", {}), stage.policy.rounding
+    changed = [
+        f"{name} {before[name]} before, {now[name]} now" for name in now if before.get(name, now[name]) != now[name]
+    ]
+    if changed:
+        note = f"from step {folder.name.removeprefix('step-')} on its numbers differ by rounding: {', '.join(changed)}"
+        log.event("resumed_otherwise", reason=note)
+        warn(f"{log.out}: {note}")
 
 
 def load_checkpoint(folder: Path, stage: Stage) -> int:
@@ -95,7 +108,7 @@ def load_weights(parameters: Mapping[str, torch.Tensor], file: Path) -> None:
 
 def read_state(file: Path) -> dict[str, Any]:
     try:
-        state = torch.load(file, weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise DamagedFile(f"{file}: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(state, dict):

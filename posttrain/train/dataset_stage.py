@@ -78,7 +78,7 @@ def prepare_dataset(config: TrainConfig, method: DatasetMethod[R, T], stack: Exi
 
     def flops(chosen: list[int]) -> float:
         trees = method.trees([data.train[i] for i in chosen])
-        return training_flops(lm, trees, config.micro_batch_tokens, method.what.head)
+        return training_flops(lm, trees, config.tokens_at_once(lm.device.type), method.what.head)
 
     steps = planned_steps(config, len(data.train), flops)
 

@@ -15,6 +15,7 @@ from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import EncodedRow
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import DistillConfig
+from posttrain.config.compute import on_its_device
 from posttrain.data.fitting import Fitted, Limit, fit
 from posttrain.data.formats import load_prompts
 from posttrain.engine.open import open_engine
@@ -55,6 +56,7 @@ class Prompted:
     given: tuple[EncodedRow, ...] = ()
 
 
+@on_its_device
 @on_one_date
 def train_distill(config: DistillConfig, observers: Sequence[Observer] = ()) -> None:
     """Distil `config.teacher` into `config.model` and write the run folder `config.out`.

@@ -18,6 +18,7 @@ from posttrain.config import TrainConfig
 from posttrain.console import warn
 from posttrain.data.fitting import Fitted
 from posttrain.models import LanguageModel, save_dtype, weights_hash
+from posttrain.models.compute import current, peak_memory, repeatable, reset_peak_memory
 from posttrain.models.load import load_model_of
 from posttrain.rows import Row
 from posttrain.runs.files import read_jsonl, read_metrics
@@ -25,9 +26,10 @@ from posttrain.runs.log import RunLog, progress_of, tidy
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.checkpoints import load_last, save_checkpoint
 from posttrain.train.events import warn_fitted, warn_special_tokens
+from posttrain.train.memory import check_card, full
 from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
 from posttrain.train.policy import LocalPolicy, Optimization, Policy, seed_everything
-from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
+from posttrain.train.settings import data_hash, made_on, nothing_to_do, resolved_settings, versions
 from posttrain.types import Group, RunFailed, RunPaused
 
 EVALUATION, EVALUATION_SECONDS = "eval/", "eval_seconds"
@@ -115,6 +117,7 @@ def train(
     if nothing_to_do(config.out, settings, config.resume):
         return
     with ExitStack() as stack:
+        stack.enter_context(repeatable(config.deterministic, current()))
         log, stage = open_stage(config, prepare, settings, stack)
         run_stage(log, config, stage, observers)
 
@@ -134,7 +137,8 @@ def open_stage(
 
 def load_trained(config: TrainConfig) -> LanguageModel:
     """The model that a stage trains, with its adapter where LoRA is asked for: what it costs is counted with it."""
-    lm = load_model_of(config, config.model)
+    check_card(config, current())
+    lm = load_model_of(config, config.model, trained=not config.lora_rank)
     if config.lora_rank:
         lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed, config.use_rslora, config.use_dora)
     return lm
@@ -150,7 +154,7 @@ def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
     )
-    return LocalPolicy(lm, optimization, config.micro_batch_tokens)
+    return LocalPolicy(lm, optimization, config.tokens_at_once(lm.device.type))
 
 
 def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequence[Observer] = ()) -> None:
@@ -245,8 +249,13 @@ def _spent(policy: Policy, config: TrainConfig) -> bool:
 
 
 def _step(stage: Stage, config: TrainConfig, n: int) -> StepRecord:
+    compute = stage.policy.compute
+    reset_peak_memory(compute)
     start = time.perf_counter()
-    result = stage.step(n)
+    try:
+        result = stage.step(n)
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(full(n, config.tokens_at_once(compute.device.type), compute)) from error
     seconds = time.perf_counter() - start
     row = {
         "step": n,
@@ -254,6 +263,7 @@ def _step(stage: Stage, config: TrainConfig, n: int) -> StepRecord:
         "flops": stage.policy.flops,
         "step_seconds": seconds,
         "tokens_per_second": result.metrics["tokens"] / seconds,
+        **peak_memory(compute),
     }
     due = config.eval_every and (n % config.eval_every == 0 or _over(n, stage, config))
     if due and not_finite(row) is None:  # a model that has diverged may not be able to answer
@@ -300,5 +310,6 @@ def _finish(log: RunLog, config: TrainConfig, stage: Stage, steps: int, ended_by
         data_hash=data_hash(config.data),
         versions=versions(),
         threads=torch.get_num_threads(),
+        **made_on(policy.compute),
     ).save(log)
     tidy(log.out, config.keep)

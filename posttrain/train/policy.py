@@ -15,11 +15,14 @@ from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, prefix_forest
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.models import LanguageModel
+from posttrain.models.compute import Compute
 from posttrain.models.read import LOGPROBS, Reading, logprobs_at, read_by
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.train.checkpoints import DamagedFile, check_like, load_weights, read_state, save_weights
 from posttrain.train.reference import Reference
 
+FUSED_ADAMW = ("cpu", "cuda")
+"""Devices on which AdamW is one kernel for all parameters."""
 Loss = Callable[[Batch, Any], LossOutput]
 """What to minimise: a function of one micro-batch and what the model says of its trained tokens."""
 
@@ -61,6 +64,14 @@ class Policy(Protocol):
 
     @property
     def has_adapter(self) -> bool: ...
+
+    @property
+    def compute(self) -> Compute:
+        """Where and in which type it is computed."""
+
+    @property
+    def rounding(self) -> dict[str, Any]:
+        """What the rounding of its numbers depends on, for a checkpoint to say."""
 
     def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
         """Add the gradient of `loss`, which sees `what` of the model; the metrics are summed over the micro-batches."""
@@ -117,12 +128,12 @@ class LocalPolicy:
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": optimization.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=optimization.learning_rate,
-            fused=True,
+            fused=lm.device.type in FUSED_ADAMW,
         )
         # Before the first step, not in it: between activations and gradients the memory would fall to pieces.
         for parameter in self.parameters.values():
             self.optimizer.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
+                "step": torch.zeros((), device=parameter.device if self.optimizer.defaults["fused"] else None),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
@@ -134,6 +145,15 @@ class LocalPolicy:
     @property
     def has_adapter(self) -> bool:
         return self.lm.adapter is not None
+
+    @property
+    def compute(self) -> Compute:
+        return self.lm.compute
+
+    @property
+    def rounding(self) -> dict[str, Any]:
+        at = self.compute
+        return {"device": at.device.type, "dtype": at.dtype_name, "micro_batch_tokens": self.micro_batch_tokens}
 
     def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
         return self._metrics(trees, loss, what, backward=True)
@@ -221,6 +241,8 @@ class LocalPolicy:
     def load(self, folder: Path) -> None:
         file = folder / "optimizer.pt"
         state = read_state(file)
+        for group in state.get("optimizer", {}).get("param_groups", ()):  # the kernel is a matter of the device
+            group["fused"] = self.optimizer.defaults["fused"]
         check_like(state.get("optimizer"), self.optimizer.state_dict(), file)
         check_like(state.get("torch_rng"), torch.get_rng_state(), file)
         for name in ("flops", "updates"):

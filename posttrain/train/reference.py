@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from posttrain.models import LanguageModel
 from posttrain.train.checkpoints import load_weights, save_weights
@@ -18,12 +19,15 @@ class Reference:
     """The trained `parameters` of a model as they are now, until `follow`.
 
     It holds copies of them only, and `active` puts these in their place for a while: one module serves both. With an
-    adapter the start is the model with its adapter off, and needs no copy."""
+    adapter the start is the model with its adapter off, and needs no copy. One that never moves holds the weights of
+    linear layers in the type that products round them to anyway, which changes no number."""
 
     def __init__(self, lm: LanguageModel, parameters: Mapping[str, torch.nn.Parameter], moves: bool) -> None:
         self._lm = lm
         self._parameters = parameters
         self._moves = moves
+        linear = (name for name, module in lm.module.named_modules() if isinstance(module, nn.Linear))
+        self._held = set() if moves else {f"{name}.weight" for name in linear}
         self.weights = self._copy() if lm.adapter is None else None
 
     @contextmanager
@@ -61,7 +65,11 @@ class Reference:
             self.weights = None
 
     def _copy(self) -> dict[str, torch.Tensor]:
-        return {name: p.detach().clone() for name, p in self._parameters.items()}
+        dtype = self._lm.compute.dtype
+        return {
+            name: p.detach().to(dtype if name in self._held else p.dtype, copy=True)
+            for name, p in self._parameters.items()
+        }
 
     def _exchange(self) -> None:
         assert self.weights is not None

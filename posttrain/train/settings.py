@@ -12,6 +12,7 @@ from posttrain.chat.given import template_hash, template_text
 from posttrain.config import TrainConfig
 from posttrain.console import info
 from posttrain.data.sources import data_files
+from posttrain.models.compute import Compute
 from posttrain.runs.config import FILE, HASHES, read_settings
 from posttrain.runs.log import is_finished_run, tidy
 from posttrain.types import InputError
@@ -52,6 +53,12 @@ def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:
         if (given := settings.get(source)) is not None
     }
     return settings | {key: value for key, value in hashes.items() if value is not None}
+
+
+def made_on(compute: Compute) -> dict[str, Any]:
+    """The fields of a lineage that say where its models were computed."""
+    card = {"card": compute.device_name} if compute.device.type == "cuda" else {}
+    return {"device": compute.device.type, **card, "dtype": compute.dtype_name}
 
 
 def versions() -> dict[str, str]:

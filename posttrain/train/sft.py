@@ -10,6 +10,7 @@ from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, EncodedRow
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import SftConfig
+from posttrain.config.compute import on_its_device
 from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.data.formats import load_sft
 from posttrain.losses.policy import sft_loss
@@ -24,6 +25,7 @@ from posttrain.train.policy import Policy
 LEARNING_RATE = 2e-5
 
 
+@on_its_device
 @on_one_date
 def train_sft(config: SftConfig, observers: Sequence[Observer] = ()) -> None:
     """Fine-tune `config.model` on examples and write the run folder `config.out`: the mean negative log-likelihood over

@@ -6,13 +6,10 @@ between the matrix products is done by functions that save less for the backward
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
@@ -30,8 +27,7 @@ from posttrain.models.layers.elementwise import (
     wide,
 )
 from posttrain.models.layers.products import Linear, Products
-
-R = TypeVar("R")
+from posttrain.models.layers.recompute import recomputed
 
 FAMILIES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 """Pre-norm decoders: RMSNorm, rotary positions over the whole head, SwiGLU, a linear head."""
@@ -59,7 +55,7 @@ def hidden_states(
     has one layer's intermediate results at a time: it makes them again from the layer's input."""
     x = wide(nn.functional.embedding(token_ids, body.embed_tokens.weight, sparse=sparse))
     angles = half_angles(body.rotary_emb, x, position_ids)
-    run = recomputed(decoder_layer) if recompute else decoder_layer
+    run = recomputed(decoder_layer) if recompute and torch.is_grad_enabled() else decoder_layer
     for i, layer in enumerate(body.layers):
         x = run(layer, x, angles, plan, i, products)
     return _norm(body.norm, x)
@@ -87,12 +83,6 @@ def decoder_layer(
     return x + _swiglu_linear(products, gate, up, mlp.down_proj)
 
 
-def recomputed(function: Callable[..., R]) -> Callable[..., R]:
-    """`function`, which keeps its inputs alone for the backward pass and is run again there. It draws no random
-    numbers."""
-    return partial(checkpoint, function, use_reentrant=False, preserve_rng_state=False)
-
-
 def half_angles(rotary: Any, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosine and sine [N, 1, D/2] of the rotary positions; the model's two halves of a head have the same angles."""
     cos, sin = rotary(x, position_ids[None])
@@ -112,7 +102,8 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return *norm_gradients(g, *ctx.saved_tensors, ctx.needs_input_grad[1]), None
+        x, weight, r = ctx.saved_tensors
+        return *norm_gradients(g, x, weight, r, ctx.needs_input_grad[1]), None
 
 
 class NormLinears(torch.autograd.Function):
@@ -156,7 +147,8 @@ class SwiGlu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return None, *swiglu_gradients(g, *ctx.saved_tensors, ctx.products.dtype, False)[:2]
+        gate, up = ctx.saved_tensors
+        return None, *swiglu_gradients(g, gate, up, ctx.products.dtype, False)[:2]
 
 
 class SwiGluLinear(torch.autograd.Function):

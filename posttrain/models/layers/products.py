@@ -54,7 +54,7 @@ class Products:
         """Add `weight_gradient` to the float32 `total`, or with `first` write it there."""
         a, b, beta = self.rounded(g).T, self.rounded(x), float(not first)
         if a.is_cuda and a.dtype != total.dtype:
-            torch.addmm(total, a, b, out_dtype=total.dtype, beta=beta, out=total)  # type: ignore[call-overload]
+            torch.addmm(total, a, b, out_dtype=total.dtype, beta=beta, out=total)
         else:
             torch.addmm(total, a.to(total.dtype), b.to(total.dtype), beta=beta, out=total)
 
@@ -80,10 +80,10 @@ class Products:
     def use_in(self, module: Any) -> None:
         """Let a model that runs by its own layers compute by these products as far as `autocast` does not: in bfloat16
         its head gives float32 logits. Parameters and names stay as they are."""
-        head = module.get_output_embeddings()
-        if self.dtype != torch.float32 and type(head) is nn.Linear:
-            head.__class__ = Head
-            head.products = self
+        head: Any = module.get_output_embeddings()
+        plain = type(head) is nn.Linear
+        if plain and self.dtype != torch.float32:
+            head.__class__, head.products = Head, self
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """Within, torch's own layers round the inputs of their products to `dtype`."""
@@ -96,7 +96,7 @@ class Products:
         if self.dtype == torch.float32:
             return a @ b
         if a.is_cuda:
-            out: torch.Tensor = torch.mm(a, b, out_dtype=torch.float32)  # type: ignore[call-overload]
+            out: torch.Tensor = torch.mm(a, b, out_dtype=torch.float32)
             return out
         return a.float() @ b.float()
 

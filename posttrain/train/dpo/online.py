@@ -14,6 +14,7 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import OnlineDpoConfig
+from posttrain.config.compute import on_its_device
 from posttrain.data.formats import load_tasks
 from posttrain.engine.open import open_engine
 from posttrain.rewards.scorer import open_scorer
@@ -35,6 +36,7 @@ Pair = tuple[TrainingRow, TrainingRow]
 """A better and a worse rollout."""
 
 
+@on_its_device
 @on_one_date
 def train_online_dpo(config: OnlineDpoConfig, observers: Sequence[Observer] = ()) -> None:
     """Train `config.model` on pairs of its own samples and write the run folder `config.out`. Raises InputError for bad

@@ -15,6 +15,7 @@ from posttrain.batch.packing import Tree, pack
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import DpoConfig
+from posttrain.config.compute import on_its_device
 from posttrain.config.preference import Term
 from posttrain.console import warn
 from posttrain.data.formats import load_feedback, load_preferences
@@ -36,6 +37,7 @@ DIAGNOSTICS = ("accuracy", "margin", *SIDES, "beta_kl", "dpo_weight", "dpo_weigh
 """Metrics of every step; null where there is no reference, or no response of a kind."""
 
 
+@on_its_device
 @on_one_date
 def train_dpo(config: DpoConfig, observers: Sequence[Observer] = ()) -> None:
     """Train `config.model` on preferences and write the run folder `config.out`. The reference is the start of the

@@ -13,13 +13,14 @@ from typing import Any, Generic, TypeVar
 from posttrain.config import ReviseConfig, SampleConfig
 from posttrain.console import warn
 from posttrain.data.fitting import Fitted
+from posttrain.models.compute import current
 from posttrain.runs.files import read_metrics
 from posttrain.runs.log import RunLog
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
 from posttrain.train.generate.select import format_counts
 from posttrain.train.generate.sources import Source
-from posttrain.train.settings import data_hash, versions
+from posttrain.train.settings import data_hash, made_on, versions
 from posttrain.types import InputError, RunFailed, Task
 
 T = TypeVar("T")
@@ -126,5 +127,6 @@ def write_data(
         rows=len(rows),
         dropped=dict(dropped),
         versions=versions(),
+        **({} if config.model is None else made_on(current())),
         **lineage,
     ).save(log)

@@ -11,6 +11,7 @@ import numpy as np
 
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import ReviseConfig
+from posttrain.config.compute import on_its_device
 from posttrain.console import Progress, short_path
 from posttrain.data.formats import load_tasks
 from posttrain.rewards.judge.prompts import Criterion, read_rubric
@@ -47,6 +48,7 @@ class Revised:
     error: str | None = None
 
 
+@on_its_device
 @on_one_date
 def revise_answers(config: ReviseConfig) -> None:
     """Answer each task, then `config.revisions` times: draw a principle, criticise the answer by it, rewrite it; write

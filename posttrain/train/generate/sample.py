@@ -11,6 +11,7 @@ import numpy as np
 
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import SampleConfig
+from posttrain.config.compute import on_its_device
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.rewards.check import check_soft_labels
@@ -28,6 +29,7 @@ from posttrain.types import Group, Rollout, Score, Task
 Answer = tuple[Rollout, Score]
 
 
+@on_its_device
 @on_one_date
 def sample_answers(config: SampleConfig) -> None:
     """Sample `config.samples` answers to each task, score them, and write the rows that `config.write` names to

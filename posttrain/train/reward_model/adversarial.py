@@ -17,6 +17,7 @@ import numpy as np
 
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import AdversarialConfig, RewardModelConfig
+from posttrain.config.compute import on_its_device
 from posttrain.console import info, print_numbers, warn
 from posttrain.data.formats import load_preferences
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date, weights_hash
@@ -40,6 +41,7 @@ GOLD_SEED = 1 << 20
 """Added to the seed, so that no search has drawn the answers that are judged by gold."""
 
 
+@on_its_device
 @on_one_date
 def train_adversarial(config: AdversarialConfig, observers: Sequence[Observer] = ()) -> None:
     """Train a reward model in `rounds` + 1 rounds, each from `config.model` on the data and all that was found before,
@@ -242,6 +244,9 @@ def _finish(config: AdversarialConfig, log: RunLog, model: Path) -> None:
         data=config.data,
         data_hash=data_hash(config.data),
         versions=versions(),
+        device=first.device,
+        card=first.card,
+        dtype=first.dtype,
     ).save(log)
 
 

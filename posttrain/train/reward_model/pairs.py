@@ -16,6 +16,7 @@ from posttrain.batch.packing import Tree, pack
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import RewardModelConfig
+from posttrain.config.compute import on_its_device
 from posttrain.console import print_numbers, warn
 from posttrain.data.fitting import Fitted
 from posttrain.data.formats import load_judged, load_preferences
@@ -43,6 +44,7 @@ LEARNING_RATE = 1e-5
 VALIDATION = "reward_model.json"
 
 
+@on_its_device
 @on_one_date
 def train_reward_model(config: RewardModelConfig, observers: Sequence[Observer] = ()) -> None:
     """Train a reward model on pairs, or a process model on answers in steps, and write the run folder `config.out`;
@@ -63,7 +65,8 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
-    scores = torch.cat(list(read(lm, pair_trees(pairs), config.micro_batch_tokens, SCORES))).mean(1).reshape(-1, 2)
+    at_once = config.tokens_at_once(lm.device.type)
+    scores = torch.cat(list(read(lm, pair_trees(pairs), at_once, SCORES))).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
     found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
     return found

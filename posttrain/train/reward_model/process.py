@@ -69,7 +69,7 @@ def validate_process_model(config: RewardModelConfig, lm: LanguageModel, separat
     rows = load_stepwise(str(config.eval_data), config.columns, optional=True)
     fitted = encode_solutions(lm, rows, config.max_length, separator)
     solutions = fitted.checked(str(config.eval_data), config.strict)
-    scores = _first(read(lm, solution_trees(solutions), config.micro_batch_tokens, SCORES))
+    scores = _first(read(lm, solution_trees(solutions), config.tokens_at_once(lm.device.type), SCORES))
     return stepwise_validation([np.array(solution.labels) for solution in solutions], scores)
 
 

@@ -27,9 +27,9 @@ from posttrain.losses.advantages import (
 from posttrain.rewards.rules.length import overlong
 from posttrain.types import Group, Rollout, Score, Status
 
-KL_PRECISION = 1e-4
-"""Nats by which sampler and trainer may differ on a response in float32: a spread of rewards that is no more than β
-times this comes from rounding, and dividing by it would train on noise."""
+KL_PRECISION = {"float32": 1e-4, "bfloat16": 1e-1}
+"""Nats by which sampler and trainer may differ on a response, by the type of products: a spread of rewards that is no
+more than β times this comes from rounding, and dividing by it would train on noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,21 +70,24 @@ def scored_rows(groups: Sequence[Group], reward: Callable[[Rollout, Score], floa
     return [[row(r, s) for r, s in zip(group.rollouts, group.scores, strict=True)] for group in groups]
 
 
-def with_advantages(config: RlConfig, rows: Rows, *, beta: float = 0.0, weights: Mapping[str, float]) -> Rows:
+def with_advantages(
+    config: RlConfig, rows: Rows, *, beta: float = 0.0, weights: Mapping[str, float], dtype: str = "float32"
+) -> Rows:
     """The rows with the advantages of those to train on: rows with a reward, in groups with as many of them as the
     baseline needs.
 
     `beta` counts where the KL goes into the reward: each token loses β·(log π − log π_ref), the k1 estimate, π being
-    what it was sampled with. `weights` are those of the rewards, for gdpo."""
+    what it was sampled with, in `dtype`. `weights` are those of the rewards, for gdpo."""
     scored = [[row for row in group if row.reward is not None] for group in rows]
     least = 2 if config.groups_matter or config.aggregation == "gdpo" else 1
     scored = [group if len(group) >= least else [] for group in scored]
+    noise = beta * KL_PRECISION[dtype] if config.kl_in == "reward" else 0.0
     if config.aggregation == "gdpo":
         found = iter(_decoupled(scored, weights))
     elif config.baseline == "critic":
-        found = iter(_by_critic(config, scored, beta))
+        found = iter(_by_critic(config, scored, beta, noise))
     else:
-        found = iter(_by_group(config, scored, beta))
+        found = iter(_by_group(config, scored, beta, noise))
     return [
         [next(found) if group and row.reward is not None else row for row in members]
         for members, group in zip(rows, scored, strict=True)
@@ -114,28 +117,23 @@ def _by_token(config: RlConfig, row: TrainingRow, beta: float) -> Floats:
     return out
 
 
-def _noise(config: RlConfig, beta: float) -> float:
-    return beta * KL_PRECISION if config.kl_in == "reward" else 0.0
-
-
-def _by_group(config: RlConfig, groups: Rows, beta: float) -> list[TrainingRow]:
+def _by_group(config: RlConfig, groups: Rows, beta: float, noise: float) -> list[TrainingRow]:
     """Without a critic: returns to go, or one advantage a response."""
     rows = [row for group in groups for row in group]
     if config.baseline == "none" and config.scale != "group":
         advantages = [returns_to_go(_by_token(config, row, beta), config.gamma) for row in rows]
     else:
-        by_response = [a for group in groups for a in _by_response(config, group, beta)]
+        by_response = [a for group in groups for a in _by_response(config, group, beta, noise)]
         advantages = [np.full(len(row.sampler_logprobs), a) for row, a in zip(rows, by_response, strict=True)]
     if config.scale == "batch":
-        advantages = whitened(advantages, _noise(config, beta))
+        advantages = whitened(advantages, noise)
     return [replace(row, advantages=a) for row, a in zip(rows, advantages, strict=True)]
 
 
-def _by_response(config: RlConfig, group: Sequence[TrainingRow], beta: float) -> list[float]:
+def _by_response(config: RlConfig, group: Sequence[TrainingRow], beta: float, noise: float) -> list[float]:
     if not group:
         return []
     rewards = [(row.reward or 0.0) - sum(_penalties(config, row, beta).tolist()) for row in group]
-    noise = _noise(config, beta)
     if noise and pstdev(rewards) < noise:
         rewards = [0.0] * len(rewards)
     if config.baseline == "leave-one-out":
@@ -148,7 +146,7 @@ def _by_response(config: RlConfig, group: Sequence[TrainingRow], beta: float) ->
     return advantages
 
 
-def _by_critic(config: RlConfig, groups: Rows, beta: float) -> list[TrainingRow]:
+def _by_critic(config: RlConfig, groups: Rows, beta: float, noise: float) -> list[TrainingRow]:
     rows = [row for group in groups for row in group]
     rewards = [_by_token(config, row, beta) for row in rows]
     if config.whiten_rewards:
@@ -157,7 +155,7 @@ def _by_critic(config: RlConfig, groups: Rows, beta: float) -> list[TrainingRow]
     estimates = [gae(r, v, config.gamma, config.gae_lambda) for r, v in zip(rewards, values, strict=True)]
     advantages = [a for a, _ in estimates]
     if config.scale == "batch":
-        advantages = whitened(advantages, _noise(config, beta))
+        advantages = whitened(advantages, noise)
     found = zip(rows, advantages, estimates, strict=True)
     return [replace(row, advantages=a, returns=returns) for row, a, (_, returns) in found]
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import RlConfig
+from posttrain.config.compute import on_its_device
 from posttrain.console import info_once
 from posttrain.data.formats import load_sft, load_tasks
 from posttrain.engine.open import open_engine
@@ -35,6 +36,7 @@ CRITIC_FACTOR = 10
 """A separate critic's learning rate by the policy's, unless the user sets one."""
 
 
+@on_its_device
 @on_one_date
 def train_rl(config: RlConfig, observers: Sequence[Observer] = ()) -> None:
     """Train `config.model` on rewards of its own samples and write the run folder `config.out`; with `dry_run` print

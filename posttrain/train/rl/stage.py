@@ -50,13 +50,14 @@ class Rl(RolloutStage):
     shown = ("reward", "kl", "grad_norm", "response_length", "loss")
 
     def __post_init__(self) -> None:
-        config = self.config
+        config, policy = self.config, self.policy
         self.constraints = Constraints(config.constraint, config.constraint_rate)
         self.kl = AdaptiveKl(config.beta, config.kl_target)
-        self.reference = self.policy.reference(moves=config.reference_every is not None) if config.has_kl else None
+        self.reference = policy.reference(moves=config.reference_every is not None) if config.has_kl else None
         self.mismatch = config.mismatch
         if config.mismatch == "auto":
-            self.mismatch = "token-truncate" if config.replay else "off"
+            exact = policy.compute.dtype_name == "float32" and not config.replay
+            self.mismatch = "off" if exact else "token-truncate"
 
     def step(self, n: int) -> StepResult:
         """Sample and score a batch of groups (or take the recorded one), then train on it."""
@@ -120,7 +121,8 @@ class Rl(RolloutStage):
                 rows = with_numbers(rows, "ref_logprobs", partial(policy.logprobs, temperature=config.temperature))
         if self.critic is not None:
             rows = with_numbers(rows, "values", self.critic.values)
-        return with_advantages(config, rows, beta=self.kl.beta, weights=self.rollouts.sources.weights(n))
+        weights, dtype = self.rollouts.sources.weights(n), policy.compute.dtype_name
+        return with_advantages(config, rows, beta=self.kl.beta, weights=weights, dtype=dtype)
 
     def _reward(self, rollout: Rollout, score: Score) -> float:
         """The total of a score with the constraints' share, less what a response loses that is too long."""
