@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from posttrain.batch.types import Batch, KeptPlaces
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.kernels import products_for
 from posttrain.models.language_model import LanguageModel
@@ -142,7 +142,7 @@ def sampling_kl(
 
 
 def _head(lm: LanguageModel, batch: Batch) -> Head:
-    hidden = lm.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, lm.device))
+    hidden = lm.hidden_states(batch.token_ids, batch.position_ids, plan_for(batch.nodes, lm.compute))
     output = lm.module.get_output_embeddings()
     return Head(hidden.index_select(0, batch.parent), output.weight, output.bias, lm.kernels.products)
 
