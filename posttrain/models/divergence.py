@@ -9,7 +9,7 @@ import torch
 
 from posttrain.arrays import KeptTokens
 from posttrain.batch.types import Batch
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.kernels import products_for
 from posttrain.models.language_model import LanguageModel
@@ -143,7 +143,7 @@ def sampling_kl(
 
 
 def _head(lm: LanguageModel, batch: Batch) -> Head:
-    hidden = lm.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, lm.device))
+    hidden = lm.hidden_states(batch.token_ids, batch.position_ids, plan_for(batch.nodes, lm.compute))
     output = lm.module.get_output_embeddings()
     return Head(hidden.index_select(0, batch.parent[batch.mask]), output.weight, output.bias, lm.kernels.products)
 

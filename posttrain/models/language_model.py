@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.models import attention
-from posttrain.models.attention import AttentionPlan, ForestPlan
+from posttrain.models.attention import AttentionPlan, plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
@@ -193,7 +193,8 @@ class LanguageModel:
         return out
 
     def _states(self, batch: Batch, own: bool = False, sparse: bool = False) -> torch.Tensor:
-        plan = ForestPlan(batch.nodes, self.device)
+        # of the type that these products see: float32 in the self-check
+        plan = plan_for(batch.nodes, Compute(self.device, self.kernels.products.dtype))
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
         at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
         return hidden.index_select(0, at)
@@ -222,12 +223,20 @@ class LanguageModel:
 
     # -- adapters -------------------------------------------------------------------------------------------------
 
-    def add_adapter(self, rank: int, alpha: int, seed: int) -> None:
-        """Freeze the weights and put a LoRA adapter beside every linear layer but the head. Dropout is 0."""
+    def add_adapter(self, rank: int, alpha: int, seed: int, rslora: bool = False, dora: bool = False) -> None:
+        """Freeze the weights and put a LoRA adapter beside every linear layer but the head: W + s B A with s = alpha /
+        rank, with `rslora` alpha / √rank (arXiv:2312.03732), and with `dora` with rows of trained lengths
+        (arXiv:2402.09353). Dropout is 0."""
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            use_rslora=rslora,
+            use_dora=dora,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

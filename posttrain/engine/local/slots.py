@@ -18,7 +18,7 @@ from posttrain.engine.local.plans import DecodePlan, PrefillPlan
 from posttrain.engine.local.room import Room
 from posttrain.engine.local.rows import Row, RowDecoder, append, draw_rows, extend
 from posttrain.engine.local.table import Prompt, Seating, Table
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import plan_for
 from posttrain.models.language_model import LanguageModel
 
 PREFILL_TOKENS = 2048
@@ -164,7 +164,7 @@ class SlotDecoder(RowDecoder):
             while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
                 part.append(todo.popleft())
             spans = prefix_forest([(ints(prompt), len(prompt) - 1) for prompt in part])  # the last token is its own
-            plan = PrefillPlan(ForestPlan(nodes_of(spans), self.lm.device), self.lm.compute.dtype)
+            plan = PrefillPlan(plan_for(nodes_of(spans), self.lm.compute), self.lm.compute.dtype)
             ids = torch.tensor([t for span in spans for t in part[span.row][span.start : span.stop]])
             positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])
             hidden = self.lm.hidden_states(ids, positions, plan)
