@@ -13,11 +13,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from posttrain.arrays import Bools, Comparable, Floats, Ints, KeptTokens, bools, floats, ints
-from posttrain.batch.types import Batch, Named, Node
+from posttrain.batch.types import Batch, KeptPlaces, Named, Node
 
 MIN_SAVED = 8
 """A shared run of tokens becomes a node where that saves so many tokens; less is not worth a row of attention."""
 NONE = ints([])
+NOWHERE = np.zeros(0, np.int64)
 
 Row = tuple[Ints, int]
 """Tokens, and how many of the first ones are not trained and may be shared."""
@@ -28,13 +29,15 @@ class Branch(Comparable):
     """Tokens of one sequence, which of them are trained, and the weight of each trained one in the loss.
 
     `token` holds further numbers of the trained tokens, `row` of the whole sequence, by the names that the loss asks
-    for in a Batch. `kept_token_ids` are those of the trained tokens."""
+    for in a Batch; `flags` are what is true or false of the sequence. `kept_token_ids` are those of the trained
+    tokens."""
 
     token_ids: Ints
     mask: Bools
     weights: Floats
     token: Mapping[str, Floats] = field(default_factory=dict)
     row: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
+    flags: Mapping[str, bool] = field(default_factory=dict)
     kept_token_ids: KeptTokens | None = None
 
     def __post_init__(self) -> None:
@@ -59,7 +62,7 @@ class Branch(Comparable):
     ) -> Branch:
         """A branch whose trained tokens all have one weight."""
         weights = np.full(np.count_nonzero(mask), weight)
-        return Branch(ints(token_ids), bools(mask), weights, token or {}, row or {}, kept_token_ids)  # type: ignore[arg-type]
+        return Branch(ints(token_ids), bools(mask), weights, token or {}, row or {}, kept_token_ids=kept_token_ids)  # type: ignore[arg-type]
 
     @property
     def trained(self) -> int:
@@ -118,8 +121,8 @@ def response_tree(
 
 
 @dataclass(frozen=True)
-class Span:
-    """Tokens [start, stop) of row `row` after the span `parent` (-1: a root). In a `leaf` the row ends."""
+class RowNode:
+    """A node as tokens [start, stop) of row `row`, after the node `parent` (-1: a root). In a `leaf` the row ends."""
 
     parent: int
     row: int
@@ -128,13 +131,13 @@ class Span:
     leaf: bool
 
 
-def prefix_forest(rows: Sequence[Row]) -> list[Span]:
+def prefix_forest(rows: Sequence[Row]) -> list[RowNode]:
     """The forest of some rows, each given with how many of its first tokens may be shared.
 
-    A run of tokens that several rows have in common becomes a span of its own if that saves at least MIN_SAVED tokens.
-    Parents come before children, and the rows' last spans in the order of the rows."""
-    shared: list[Span] = []  # parents index this list
-    ends: list[tuple[int, int]] = [(-1, 0)] * len(rows)  # of each row: its last shared span, and where that stops
+    A run of tokens that several rows have in common becomes a node of its own if that saves at least MIN_SAVED tokens.
+    Parents come before children, and the rows' last nodes in the order of the rows."""
+    shared: list[RowNode] = []  # parents index this list
+    ends: list[tuple[int, int]] = [(-1, 0)] * len(rows)  # of each row: its last shared node, and where that stops
     todo = [(list(range(len(rows))), 0, 0, -1)] if rows else []
     while todo:
         members, start, stop, parent = todo.pop()
@@ -143,7 +146,7 @@ def prefix_forest(rows: Sequence[Row]) -> list[Span]:
             continue
         stop = _common(rows, members, stop)
         if (stop - start) * (len(members) - 1) >= MIN_SAVED:
-            shared.append(Span(parent, members[0], start, stop, False))
+            shared.append(RowNode(parent, members[0], start, stop, False))
             parent, start = len(shared) - 1, stop
         branches: dict[int, list[int]] = {}
         for member in members:
@@ -163,9 +166,9 @@ def _common(rows: Sequence[Row], members: Sequence[int], stop: int) -> int:
     return limit
 
 
-def _in_order(rows: Sequence[Row], shared: Sequence[Span], ends: Sequence[tuple[int, int]]) -> list[Span]:
-    """The spans by row: those a row shares where they were not placed before, then its own."""
-    out: list[Span] = []
+def _in_order(rows: Sequence[Row], shared: Sequence[RowNode], ends: Sequence[tuple[int, int]]) -> list[RowNode]:
+    """The nodes by row: those a row shares where they were not placed before, then its own."""
+    out: list[RowNode] = []
     place: dict[int, int] = {-1: -1}
     for row, (last, stop) in enumerate(ends):
         path = []
@@ -175,12 +178,12 @@ def _in_order(rows: Sequence[Row], shared: Sequence[Span], ends: Sequence[tuple[
         for index in reversed(path):
             place[index] = len(out)
             out.append(replace(shared[index], parent=place[shared[index].parent]))
-        out.append(Span(place[ends[row][0]], row, stop, len(rows[row][0]), True))
+        out.append(RowNode(place[ends[row][0]], row, stop, len(rows[row][0]), True))
     return out
 
 
-def nodes_of(spans: Sequence[Span]) -> tuple[Node, ...]:
-    return tuple(Node(span.parent, span.stop - span.start) for span in spans)
+def nodes_of(nodes: Sequence[RowNode]) -> tuple[Node, ...]:
+    return tuple(Node(node.parent, node.stop - node.start) for node in nodes)
 
 
 def pack(trees: Sequence[Tree]) -> Batch:
@@ -189,26 +192,28 @@ def pack(trees: Sequence[Tree]) -> Batch:
     rows = [row for tree in trees for row in tree.rows()]
     branches = [branch for tree in trees for branch in tree.branches]
     masks = [np.concatenate([np.zeros(len(t.trunk), bool), b.mask]) for t in trees for b in t.branches]
-    spans = prefix_forest(rows)
-    lengths = np.array([span.stop - span.start for span in spans], np.int64)
+    nodes = prefix_forest(rows)
+    lengths = np.array([node.stop - node.start for node in nodes], np.int64)
     firsts = np.cumsum(lengths) - lengths
     parent = np.arange(-1, lengths.sum() - 1)
-    last: list[int] = []  # index of the last token on the path that ends in each span
-    for span, first, n in zip(spans, firsts.tolist(), lengths.tolist(), strict=True):
-        before = last[span.parent] if span.parent >= 0 else -1
+    last: list[int] = []  # index of the last token on the path that ends in each node
+    for node, first, n in zip(nodes, firsts.tolist(), lengths.tolist(), strict=True):
+        before = last[node.parent] if node.parent >= 0 else -1
         parent[first : first + min(n, 1)] = before
         last.append(first + n - 1 if n else before)
+    trained = np.flatnonzero(np.concatenate([masks[n.row][n.start : n.stop] for n in nodes])) if nodes else NOWHERE
     return Batch(
-        token_ids=_tensor([rows[s.row][0][s.start : s.stop] for s in spans], torch.long),
-        position_ids=_tensor([np.arange(s.start, s.stop) for s in spans], torch.long),
-        parent=torch.from_numpy(parent),
-        sequence=torch.from_numpy(np.repeat([s.row if s.leaf else -1 for s in spans], lengths)),
-        mask=_tensor([masks[s.row][s.start : s.stop] & s.leaf for s in spans], torch.bool),
-        nodes=nodes_of(spans),
+        token_ids=_tensor([rows[node.row][0][node.start : node.stop] for node in nodes], torch.long),
+        position_ids=_tensor([np.arange(node.start, node.stop) for node in nodes], torch.long),
+        trained=torch.from_numpy(trained),
+        parent=torch.from_numpy(parent[trained]),
+        sequence=torch.from_numpy(np.repeat(np.arange(len(branches)), [b.trained for b in branches])),
+        nodes=nodes_of(nodes),
         sequences=len(branches),
         weights=_tensor([b.weights for b in branches], torch.float32),
         token=_named([b.token for b in branches], np.concatenate),
         row=_named([b.row for b in branches], np.asarray),
+        index=_index([b.flags for b in branches]),
         kept_token_ids=_kept(branches),
     )
 
@@ -242,17 +247,29 @@ def _shared_with(one: Tree, other: Tree) -> int:
 
 
 def _named(carried: Sequence[Mapping[str, Any]], joined: Callable[[list[Any]], NDArray[Any]]) -> Named:
-    """What the branches carry, each name as one tensor: all of them or none of them have it."""
+    """What the branches carry, each name as one tensor."""
+    return Named({name: torch.from_numpy(joined(values)).float() for name, values in _carried(carried)})
+
+
+def _index(flags: Sequence[Mapping[str, bool]]) -> Named:
+    """See `Batch.index`."""
     out = Named()
-    for name in dict.fromkeys(name for names in carried for name in names):
-        if not all(name in names for names in carried):
-            raise ValueError(f"only some branches carry {name}")
-        out[name] = torch.from_numpy(joined([names[name] for names in carried])).float()
+    for name, values in _carried(flags):
+        true = bools(values)
+        out |= {key: torch.from_numpy(np.flatnonzero(of)) for key, of in ((name, true), (f"not {name}", ~true))}
     return out
 
 
-def _kept(branches: Sequence[Branch]) -> KeptTokens | None:
+def _carried(carried: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
+    """Each name with what the branches carry under it: all of them or none of them have it."""
+    for name in dict.fromkeys(name for names in carried for name in names):
+        if not all(name in names for names in carried):
+            raise ValueError(f"only some branches carry {name}")
+        yield name, [names[name] for names in carried]
+
+
+def _kept(branches: Sequence[Branch]) -> KeptPlaces | None:
     kept = [b.kept_token_ids for b in branches if b.kept_token_ids is not None]
     if kept and len(kept) < len(branches):
         raise ValueError("only some branches carry kept_token_ids")
-    return KeptTokens.joined(kept) if kept else None
+    return KeptPlaces.of(kept) if kept else None

@@ -18,7 +18,7 @@ from posttrain.models import LanguageModel, load_model
 from posttrain.models.divergence import sampling_kl
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import Completion, Rollout, Sampling, Segment, Task
-from tests.model_helpers import plain_copy, small_model
+from tests.model_helpers import kept_of, plain_copy, small_model
 
 END = 0
 Ids = tuple[int, ...]
@@ -80,7 +80,7 @@ def test_the_sum_over_prefixes_is_the_kl_of_whole_answers(temperature: float, to
     for answer in answers:
         before = [answer[:i] for i in range(len(answer))]
         own, other = torch.stack([logits[x] for x in before]).unbind(1)
-        kl = sampling_kl(own, other, temperature, None if top_p == 1 else KeptTokens.of([supports[x] for x in before]))
+        kl = sampling_kl(own, other, temperature, None if top_p == 1 else kept_of([supports[x] for x in before]))
         estimate += math.exp(policy(answer)) * float(kl.sum())
         without_end += math.exp(policy(answer)) * float(kl[: len(answer) - (answer[-1] == END)].sum())
     assert estimate == pytest.approx(exact, rel=1e-9)
@@ -112,8 +112,7 @@ def test_a_model_is_compared_over_all_of_its_answers(
     mean by probability is the KL of whole answers by transformers in float64, however few logits are held at once."""
     start, policy = small_model(architecture), moved(small_model(architecture), 0.1)
     if chunk is not None:
-        for module in ("token_logprobs", "divergence"):
-            monkeypatch.setattr(f"posttrain.models.{module}.CHUNK_ELEMENTS", chunk)
+        monkeypatch.setattr("posttrain.models.token_logprobs.CHUNK_ELEMENTS", chunk)
         monkeypatch.setattr("posttrain.evals.kl.CHUNK_ELEMENTS", chunk)
     end, kept, temperature = 2, (2, 17, 60), 0.7
     answers = sequences(kept, 3, end)
