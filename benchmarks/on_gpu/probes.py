@@ -217,7 +217,13 @@ class DecodeStep:
         config = lm.module.config
         self.decoder = Decoder(lm.module, lm.kernels.products)
         device, dtype = lm.device, lm.module.get_input_embeddings().weight.dtype
-        cache = (config.num_hidden_layers, rows, width, config.num_key_value_heads, lm.module.model.layers[0].self_attn.head_dim)
+        cache = (
+            config.num_hidden_layers,
+            rows,
+            width,
+            config.num_key_value_heads,
+            lm.module.model.layers[0].self_attn.head_dim,
+        )
         self.keys, self.values = (torch.zeros(cache, device=device, dtype=dtype) for _ in range(2))
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
         self.length = torch.zeros((), dtype=torch.long, device=device)

@@ -164,7 +164,9 @@ class Setting:
     def module(self, name: str, dtype: torch.dtype) -> Any:
         """A transformers model of a shape on the device, with the same random weights in every type, but for rounding."""
         with torch.device(self.device):
-            module = AutoModelForCausalLM.from_config(self.shape(name).config(), dtype=dtype, attn_implementation="sdpa")
+            module = AutoModelForCausalLM.from_config(
+                self.shape(name).config(), dtype=dtype, attn_implementation="sdpa"
+            )
         generator = torch.Generator(self.device).manual_seed(SEED)
         for parameter in module.parameters():
             if parameter.dim() > 1:

@@ -20,8 +20,8 @@ from on_gpu.setting import LEARNING_RATE, LORA, Setting, ragged_lengths, sft_row
 from posttrain.models.tiny import tiny_tokenizer
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "sides")]
-from shapes import distinct_characters  # noqa: E402
-from trl_clock import Clock  # noqa: E402
+from shapes import distinct_characters
+from trl_clock import Clock
 
 IGNORED = -100
 """The label of a token that is not trained."""

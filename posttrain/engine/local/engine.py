@@ -30,9 +30,7 @@ class LocalEngine:
     `forwarded_tokens` counts what went through the model: the distinct tokens of the prompts' forest, and of each
     completion all tokens but the last."""
 
-    def __init__(
-        self, lm: LanguageModel, slots: int = 64, pace: Pace | None = None, memory: int | None = None
-    ) -> None:
+    def __init__(self, lm: LanguageModel, slots: int = 64, pace: Pace | None = None, memory: int | None = None) -> None:
         if slots < 1:
             raise ValueError("an engine needs at least one slot")
         self.lm = lm

@@ -93,7 +93,9 @@ def kinds_of(rows: Sequence[Row], device: torch.device) -> list[Kind]:
         sampling = row.request.sampling
         kinds.setdefault((sampling.temperature, sampling.top_k, sampling.top_p), []).append(i)
     return [
-        Kind(rows[members[0]].request.sampling, members, torch.tensor(members, device=device) if len(kinds) > 1 else None)
+        Kind(
+            rows[members[0]].request.sampling, members, torch.tensor(members, device=device) if len(kinds) > 1 else None
+        )
         for members in kinds.values()
     ]
 
