@@ -291,7 +291,7 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
 
 
 def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult) -> None:
-    """See `Evaluation.write`."""
-    settings = result.settings | {"template_hash": lm.chat.template.hash}
+    """See `Evaluation.write`. The type is told and not compared: it moves values by rounding alone."""
+    settings = result.settings | {"template_hash": lm.chat.template.hash, "dtype": lm.compute.dtype_name}
     evaluation = Evaluation(suite, Table(result.rows), lm.name, weights_hash(lm.source), settings)
     evaluation.write(run, Cost(seconds=result.seconds, tokens=result.tokens, flops=result.flops))

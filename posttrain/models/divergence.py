@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 
 from posttrain.batch.types import Batch, KeptPlaces
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.kernels import products_for
 from posttrain.models.language_model import LanguageModel
-from posttrain.models.token_logprobs import CHUNK_ELEMENTS, restrict
+from posttrain.models.layers.fast import fast
+from posttrain.models.layers.products import Products
+from posttrain.models.token_logprobs import chunk_rows, restrict, weight_total
 
 
 class Divergence(NamedTuple):
@@ -24,11 +25,26 @@ class Divergence(NamedTuple):
 
 
 class Head(NamedTuple):
-    """Hidden states [M, H] at which tokens are predicted; the weight [V, H] and bias [V] of their logits."""
+    """Hidden states [M, H] at which tokens are predicted; the weight [V, H] and bias [V] of their logits, and what
+    multiplies by them (None: products in the type of the weight)."""
 
     hidden: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor | None = None
+    products: Products | None = None
+
+    def logits(self, part: slice) -> torch.Tensor:
+        """[.., V] of some rows; no gradients of their own."""
+        return self.made_by.logits(self.hidden[part], self.weight, self.bias)
+
+    def rounded(self) -> Head:
+        """The head as its products see it, rounded once and not for every chunk."""
+        products = self.made_by
+        return Head(products.rounded(self.hidden), products.rounded(self.weight), self.bias, products)
+
+    @property
+    def made_by(self) -> Products:
+        return self.products or products_for(Compute.of(self.weight))
 
 
 def generalised_jsd(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
@@ -60,7 +76,8 @@ def divergence_from_logits(
 def token_divergence(student: Head, teacher: Head, *, beta: float, temperature: float = 1.0) -> Divergence:
     """The same numbers as `divergence_from_logits` without a tensor of tokens x vocabulary. Both heads have the same V;
     their widths H may differ. No gradient goes to the teacher."""
-    return Divergence(*_ChunkedDivergence.apply(*student, *teacher, beta, temperature))
+    made_by = (student.made_by, teacher.made_by)
+    return Divergence(*_ChunkedDivergence.apply(made_by, *student[:3], *teacher[:3], beta, temperature))
 
 
 def batch_divergence(
@@ -86,13 +103,13 @@ def batch_sampling_kl(
     with torch.no_grad():
         if not (policy.packed and reference.packed):
             return sampling_kl(_logits(policy, batch), _logits(reference, batch), temperature, batch.kept_token_ids)
-        own, other = _head(policy, batch), _head(reference, batch)
-        chunk = max(1, CHUNK_ELEMENTS // (2 * policy.vocabulary))
+        own, other = _head(policy, batch).rounded(), _head(reference, batch).rounded()
+        chunk = chunk_rows(own.weight, heads=2)
         parts = [slice(i, i + chunk) for i in range(0, len(own.hidden), chunk)]
         found = [
             sampling_kl(
-                _linear(own.hidden[part], own.weight, own.bias),
-                _linear(other.hidden[part], other.weight, other.bias),
+                own.logits(part),
+                other.logits(part),
                 temperature,
                 batch.kept_token_ids and batch.kept_token_ids[part],
             )
@@ -125,9 +142,9 @@ def sampling_kl(
 
 
 def _head(lm: LanguageModel, batch: Batch) -> Head:
-    hidden = lm.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, lm.device))
+    hidden = lm.hidden_states(batch.token_ids, batch.position_ids, plan_for(batch.nodes, lm.compute))
     output = lm.module.get_output_embeddings()
-    return Head(hidden.index_select(0, batch.parent), output.weight, output.bias)
+    return Head(hidden.index_select(0, batch.parent), output.weight, output.bias, lm.kernels.products)
 
 
 def _logits(lm: LanguageModel, batch: Batch) -> torch.Tensor:
@@ -157,20 +174,22 @@ def _entropy(logprobs: torch.Tensor) -> torch.Tensor:
     return -(logprobs.exp() * logprobs).sum(-1)
 
 
-def _linear(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return products_for(Compute.of(weight)).linear(hidden, weight, bias)
-
-
 def _at_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits if temperature == 1 else logits / temperature
 
 
-def _blocks(student: torch.Tensor, teacher: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """The student's logits and both log-probabilities, a few rows at a time, which stay in a cache."""
-    blocks = products_for(Compute.of(student)).blocks
-    for q, p in zip(blocks(student), blocks(teacher), strict=True):
-        yield q, q.log_softmax(-1), p.log_softmax(-1)
+@fast
+def _row_divergence(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """`generalised_jsd` and the student's entropy, from logits."""
+    q, p = student.log_softmax(-1), teacher.log_softmax(-1)
+    return generalised_jsd(q, p, beta), _entropy(q)
+
+
+@fast
+def _row_slopes(student: torch.Tensor, teacher: torch.Tensor, beta: float, scale: torch.Tensor) -> torch.Tensor:
+    """`scale` [R, 1] times `_gradient`, from logits."""
+    return _gradient(student.log_softmax(-1), teacher.log_softmax(-1), beta).mul_(scale)
 
 
 class _ChunkedDivergence(torch.autograd.Function):
@@ -179,6 +198,7 @@ class _ChunkedDivergence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        made_by: tuple[Products, Products],
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
@@ -188,20 +208,20 @@ class _ChunkedDivergence(torch.autograd.Function):
         beta: float,
         temperature: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        chunk = max(1, CHUNK_ELEMENTS // (2 * weight.shape[0]))
+        own = Head(hidden, weight, bias, made_by[0]).rounded()
+        other = Head(teacher_hidden, teacher_weight, teacher_bias, made_by[1]).rounded()
+        chunk = chunk_rows(weight, heads=2)
         values = hidden.new_zeros(len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32))
         entropies = torch.zeros_like(values)
         kept = None
         for i in range(0, len(hidden), chunk):
             part = slice(i, i + chunk)
-            student = _at_temperature(_linear(hidden[part], weight, bias), temperature)
-            teacher = _at_temperature(_linear(teacher_hidden[part], teacher_weight, teacher_bias), temperature)
-            blocks = [(generalised_jsd(q, p, beta), _entropy(q)) for _, q, p in _blocks(student, teacher)]
-            values[part] = torch.cat([value for value, _ in blocks])
-            entropies[part] = torch.cat([entropy for _, entropy in blocks])
-            kept = (student, teacher)
-        ctx.save_for_backward(hidden, weight, bias, teacher_hidden, teacher_weight, teacher_bias)
-        ctx.beta, ctx.temperature, ctx.chunk = beta, temperature, chunk
+            kept = student, teacher = [_at_temperature(head.logits(part), temperature) for head in (own, other)]
+            blocks = zip(made_by[0].blocks(student), made_by[0].blocks(teacher), strict=True)  # they stay in a cache
+            found = [_row_divergence(q, p, beta) for q, p in blocks]
+            values[part], entropies[part] = (torch.cat(rows) for rows in zip(*found, strict=True))
+        ctx.save_for_backward(*own[:3], *other[:3])
+        ctx.made_by, ctx.beta, ctx.temperature, ctx.chunk = made_by, beta, temperature, chunk
         ctx.kept = kept if len(hidden) <= chunk else None
         ctx.mark_non_differentiable(entropies)
         return values, entropies
@@ -209,25 +229,24 @@ class _ChunkedDivergence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, teacher_hidden, teacher_weight, teacher_bias = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        own = Head(hidden, weight, bias, ctx.made_by[0])
+        other = Head(teacher_hidden, teacher_weight, teacher_bias, ctx.made_by[1])
+        products = own.made_by
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
+        grad_weight = weight_total(weight, empty=False) if ctx.needs_input_grad[2] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[3] else None
         kept, ctx.kept = ctx.kept, None  # overwritten below
-        products = products_for(Compute.of(weight))
         for i in range(0, len(hidden), ctx.chunk):
             part = slice(i, i + ctx.chunk)
-            student, teacher = kept or (
-                _at_temperature(_linear(hidden[part], weight, bias), ctx.temperature),
-                _at_temperature(_linear(teacher_hidden[part], teacher_weight, teacher_bias), ctx.temperature),
-            )
-            scale = products.blocks(grad[part, None] / ctx.temperature)
-            for (logits, q, p), s in zip(_blocks(student, teacher), scale, strict=True):
-                logits.copy_(_gradient(q, p, ctx.beta).mul_(s))
-            d = student.to(hidden.dtype)
+            student, teacher = kept or [_at_temperature(head.logits(part), ctx.temperature) for head in (own, other)]
+            scale = grad[part, None] / ctx.temperature
+            for q, p, s in zip(*map(products.blocks, (student, teacher, scale)), strict=True):
+                q.copy_(_row_slopes(q, p, ctx.beta, s))
+            d = products.rounded(student).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = products.input_gradient(d, weight)
             if grad_weight is not None:
-                grad_weight.addmm_(d.T, hidden[part])
+                products.add_weight_gradient(grad_weight, d, hidden[part], first=False)
             if grad_bias is not None:
-                grad_bias += d.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
+                grad_bias += d.sum(0, dtype=grad_bias.dtype)
+        return None, grad_hidden, grad_weight, grad_bias, None, None, None, None, None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,19 +16,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.models import attention
-from posttrain.models.attention import AttentionPlan, ForestPlan
+from posttrain.models.attention import AttentionPlan, plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.heads import RewardHead, ValueHead, as_classifier, save_classifier
-from posttrain.models.kernels import kernels_for
+from posttrain.models.kernels import exact_kernels, kernels_for
+from posttrain.models.layers.recompute import recompute_layers
 from posttrain.models.merging import merged
-from posttrain.models.padded import can_pack, padded_outputs
+from posttrain.models.padded import BFLOAT16_TOLERANCE, can_pack, in_float32, packs_alike, padded_outputs
 from posttrain.models.token_logprobs import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.models.weights import rounded
+from posttrain.text import printable
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+log = logging.getLogger("posttrain")
 
 Head = TypeVar("Head", ValueHead, RewardHead)
 
@@ -53,8 +59,6 @@ class LanguageModel:
         self.name = name
         self.module = module.eval()
         self.compute = compute or Compute.of(next(module.parameters()))
-        self.kernels = kernels_for(module, self.compute)
-        self.kernels.products.use_in(module)
         self.tokenizer = tokenizer
         self.source = source
         eos = module.generation_config.eos_token_id if module.generation_config is not None else None
@@ -80,7 +84,13 @@ class LanguageModel:
         self._decoder: Decoder | None = None
         self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
-        self.packed = can_pack(name, module, self._checked_logprobs)
+        self.kernels = exact_kernels(module)
+        with in_float32(module):
+            self.packed = can_pack(name, module, self._checked_logprobs)
+        self.kernels = kernels_for(module, self.compute)
+        self.kernels.products.use_in(module)
+        if self.packed and self.compute.dtype == torch.bfloat16:
+            self.packed = packs_alike(name, module, self._checked_logprobs, BFLOAT16_TOLERANCE)
         self.forwarded_tokens = 0  # those of the self-check do not count
 
     def chat_within(self, limit: int) -> ChatFormat:
@@ -149,7 +159,7 @@ class LanguageModel:
         output = self.module.get_output_embeddings()
         if self.packed:
             tied = output.weight is self.module.get_input_embeddings().weight
-            hidden = self._states(batch, sparse=tied)
+            hidden = self._states(batch, sparse=tied and self.device.type == "cpu")
             out = token_logprobs(
                 hidden,
                 output.weight,
@@ -158,6 +168,7 @@ class LanguageModel:
                 temperature=temperature,
                 kept=batch.kept_token_ids,
                 entropy=entropy,
+                products=self.kernels.products,
             )
         else:
             logits, hidden = self._padded(batch, values)
@@ -182,7 +193,8 @@ class LanguageModel:
         return out
 
     def _states(self, batch: Batch, own: bool = False, sparse: bool = False) -> torch.Tensor:
-        plan = ForestPlan(batch.nodes, self.device)
+        # of the type that these products see: float32 in the self-check
+        plan = plan_for(batch.nodes, Compute(self.device, self.kernels.products.dtype))
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
         return hidden.index_select(0, batch.trained if own else batch.parent)
 
@@ -191,7 +203,8 @@ class LanguageModel:
         return self._padded(batch, False)[0]
 
     def _padded(self, batch: Batch, hidden: bool, own: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, states, tokens = padded_outputs(self.module, batch, hidden, own)
+        with self.kernels.products.autocast(self.device):
+            logits, states, tokens = padded_outputs(self.module, batch, hidden, own)
         self.forwarded_tokens += tokens
         return logits, states
 
@@ -199,14 +212,30 @@ class LanguageModel:
         self.packed = packed
         return self.logprobs(batch).logprobs
 
+    def recompute_activations(self) -> None:
+        """Keep the input of each layer alone for the backward pass, which computes the layer again: less memory for a
+        third more operations. Gradients stay the same to the last bit."""
+        if self.packed and self.kernels.fused:
+            self.kernels = replace(self.kernels, recompute=True)
+        elif not recompute_layers(self.module):
+            log.warning("%s has no layers that can be computed again: their activations are kept", printable(self.name))
+
     # -- adapters -------------------------------------------------------------------------------------------------
 
-    def add_adapter(self, rank: int, alpha: int, seed: int) -> None:
-        """Freeze the weights and put a LoRA adapter beside every linear layer but the head. Dropout is 0."""
+    def add_adapter(self, rank: int, alpha: int, seed: int, rslora: bool = False, dora: bool = False) -> None:
+        """Freeze the weights and put a LoRA adapter beside every linear layer but the head: W + s B A with s = alpha /
+        rank, with `rslora` alpha / √rank (arXiv:2312.03732), and with `dora` with rows of trained lengths
+        (arXiv:2402.09353). Dropout is 0."""
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            use_rslora=rslora,
+            use_dora=dora,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

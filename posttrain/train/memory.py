@@ -62,14 +62,15 @@ def check_fits(config: TrainConfig, parameters: int, dtype: str, available: floa
     need = weight_memory(config, parameters, 0.0, dtype).total
     if need <= available:
         return
-    what = "LoRA on" if config.lora_rank else "full weights of"
+    what = "adapters" if config.lora_rank else "the full weights"
     lora = weight_memory(config.model_copy(update={"lora_rank": 16}), parameters, 0.0, dtype).total
-    ways = [f"--lora-rank 16 ({_gb(lora)})"] if not config.lora_rank and lora < available else []
+    ways = [f"--lora-rank 16 ({_size(lora)})"] if not config.lora_rank and lora < available else []
     ways += ["--critic head"] if config.trains_critic else []
     ways += ["a smaller model", "a larger card"]
     raise InputError(
-        f"--model {config.model}: {what} {_count(parameters)} parameters need {_gb(need)} before the first token, and "
-        f"this card has {_gb(available)}: use {', '.join(ways[:-1])} or {ways[-1]} (docs/gpu.md has the table)"
+        f"--model {config.model}: to train {what} of {_count(parameters)} parameters takes {_size(need)} before the "
+        f"first token, and this card has {_size(available)}: use {', '.join(ways[:-1])} or {ways[-1]} (docs/gpu.md has "
+        "the table)"
     )
 
 
@@ -94,9 +95,12 @@ def full(step: int, at_once: int, compute: Any) -> str:
     )
 
 
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.3g} GB"
+def _size(size: float) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def _count(parameters: int) -> str:
-    return f"{parameters / 1e9:.2g} billion" if parameters >= 1e9 else f"{parameters / 1e6:.3g} million"
+    for word, unit in (("billion", 1e9), ("million", 1e6)):
+        if parameters >= unit:
+            return f"{parameters / unit:.3g} {word}"
+    return f"{parameters:,}"

@@ -179,6 +179,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "the name of a peer": ({"num_train_epochs": 1}, "unknown option num_train_epochs; did you mean epochs?"),
     "a wrong value": ({"batch_size": 0}, "batch_size must be greater than or equal to 1, not 0"),
     "two lengths": ({"epochs": 1}, "epochs and max_steps both say how long to train"),
+    "a kind of adapter without one": ({"use_dora": True}, "use_dora changes an adapter and needs lora_rank"),
     "a bad row": ({"data": [{"prompt": 1}]}, "data:1: posttrain sft needs a 'messages' column"),
     "no row": ({"data": [1]}, "data: row 1 is a int; give each row as a dict"),
     "rows without end": ({"data": [{"prompt": NESTED}]}, "data: row 1 cannot be written as JSON: maximum recursion"),

@@ -112,8 +112,7 @@ def test_a_model_is_compared_over_all_of_its_answers(
     mean by probability is the KL of whole answers by transformers in float64, however few logits are held at once."""
     start, policy = small_model(architecture), moved(small_model(architecture), 0.1)
     if chunk is not None:
-        for module in ("token_logprobs", "divergence"):
-            monkeypatch.setattr(f"posttrain.models.{module}.CHUNK_ELEMENTS", chunk)
+        monkeypatch.setattr("posttrain.models.token_logprobs.CHUNK_ELEMENTS", chunk)
         monkeypatch.setattr("posttrain.evals.kl.CHUNK_ELEMENTS", chunk)
     end, kept, temperature = 2, (2, 17, 60), 0.7
     answers = sequences(kept, 3, end)

@@ -10,7 +10,7 @@ import torch
 
 from posttrain.batch.packing import pack
 from posttrain.batch.types import Batch
-from posttrain.models import LanguageModel, divergence
+from posttrain.models import LanguageModel, token_logprobs
 from posttrain.models.divergence import (
     Head,
     batch_divergence,
@@ -100,7 +100,7 @@ def dense(student: Head, teacher: Head, **options: Any) -> torch.Tensor:
 def test_chunked_equals_dense(
     beta: float, temperature: float, chunk_rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(divergence, "CHUNK_ELEMENTS", 2 * 7 * chunk_rows)
+    monkeypatch.setattr(token_logprobs, "CHUNK_ELEMENTS", 2 * 7 * chunk_rows)
     monkeypatch.setattr("posttrain.models.cpu.linear.BLOCK_ROWS", 3)
     student, teacher = heads(biased=biased)
     weights = torch.linspace(0.1, 1.0, 11, dtype=torch.float64)
@@ -119,7 +119,7 @@ def test_chunked_equals_dense(
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_the_gradient_is_that_of_finite_differences(beta: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(divergence, "CHUNK_ELEMENTS", 2 * 7 * 2)
+    monkeypatch.setattr(token_logprobs, "CHUNK_ELEMENTS", 2 * 7 * 2)
     student, teacher = heads(rows=5)
     frozen = Head(*(None if t is None else t.detach() for t in teacher))  # type: ignore[arg-type]
 

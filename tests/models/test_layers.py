@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch.autograd import gradcheck
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, rotate_half
 
 from posttrain.models.cpu.linear import PRODUCTS
-from posttrain.models.layers import NormLinears, RmsNorm, Rotate, SwiGlu, SwiGluLinear
+from posttrain.models.layers.decoder import NormLinears, RmsNorm, Rotate, SwiGlu, SwiGluLinear
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -27,8 +29,8 @@ def test_rms_norm() -> None:
 
 def test_swiglu() -> None:
     gate, up = random(3, 5), random(3, 5, seed=1)
-    torch.testing.assert_close(SwiGlu.apply(gate, up), torch.nn.functional.silu(gate) * up)
-    assert gradcheck(SwiGlu.apply, (gate, up))
+    torch.testing.assert_close(SwiGlu.apply(PRODUCTS, gate, up), torch.nn.functional.silu(gate) * up)
+    assert gradcheck(partial(SwiGlu.apply, PRODUCTS), (gate, up))
 
 
 def test_rotate() -> None:
@@ -54,6 +56,6 @@ def test_linears_of_a_norm() -> None:
 
 def test_linear_of_a_swiglu() -> None:
     gate, up, weight, bias = random(3, 5), random(3, 5, seed=1), random(4, 5), random(4)
-    expected = torch.nn.functional.linear(SwiGlu.apply(gate, up), weight, bias)
+    expected = torch.nn.functional.linear(SwiGlu.apply(PRODUCTS, gate, up), weight, bias)
     torch.testing.assert_close(SwiGluLinear.apply(PRODUCTS, gate, up, weight, bias), expected)
     assert gradcheck(lambda *t: SwiGluLinear.apply(PRODUCTS, *t), (gate, up, weight, bias))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from posttrain.models.cpu.linear import PRODUCTS, OneDnnLinear
-from posttrain.models.layers import LowRank, Products
+from posttrain.models.layers.decoder import LowRank
+from posttrain.models.layers.products import Products
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

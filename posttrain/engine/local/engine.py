@@ -3,6 +3,7 @@ prefilled once for all requests that share it."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,9 @@ import torch
 
 from posttrain.arrays import floats, ints
 from posttrain.engine.base import Request
+from posttrain.engine.local.graphs import Pace, pace_for
 from posttrain.engine.local.groups import GroupDecoder
+from posttrain.engine.local.room import free_memory, room_for
 from posttrain.engine.local.rows import RowDecoder
 from posttrain.engine.local.slots import SlotDecoder
 from posttrain.engine.local.weights import copy_weights
@@ -21,14 +24,19 @@ from posttrain.types import Completion, InputError
 
 
 class LocalEngine:
-    """See `Engine`. `slots` completions decode at once. `forwarded_tokens` counts what went through the model: the
-    distinct tokens of the prompts' forest, and of each completion all tokens but the last."""
+    """See `Engine`. `slots` completions decode at once, or as many as fit in `memory` bytes: on CUDA what is free when
+    `generate` begins, else without a limit. `pace`: how often the host reads what was decoded, by default what suits
+    the device; cancelling, the deadline and stop strings take effect then, and completions are the same for any.
+    `forwarded_tokens` counts what went through the model: the distinct tokens of the prompts' forest, and of each
+    completion all tokens but the last."""
 
-    def __init__(self, lm: LanguageModel, slots: int = 64) -> None:
+    def __init__(self, lm: LanguageModel, slots: int = 64, pace: Pace | None = None, memory: int | None = None) -> None:
         if slots < 1:
             raise ValueError("an engine needs at least one slot")
         self.lm = lm
         self.slots = slots
+        self.pace = pace or pace_for(lm.device)
+        self.memory = memory
         self.version = 0
         self.forwarded_tokens = 0
         self._cancelled: set[int] = set()
@@ -41,8 +49,7 @@ class LocalEngine:
         self._cancelled.clear()
         end = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.lm.prepare_decoding()
-        kind = SlotDecoder if self.lm.packed else GroupDecoder
-        decoder: RowDecoder = kind(self.lm, self.slots, self.version)
+        decoder = self._decoder(requests)
         queue = deque(requests)
         while queue or decoder.active:
             if end is not None and time.monotonic() > end:
@@ -72,6 +79,14 @@ class LocalEngine:
         if weights is not None:
             copy_weights(self.lm.module, weights)
         self.version = version
+
+    def _decoder(self, requests: Sequence[Request]) -> RowDecoder:
+        if not self.lm.packed:
+            return GroupDecoder(self.lm, self.slots, self.version)
+        memory = free_memory(self.lm.device) if self.memory is None else self.memory
+        fixed = requests and (memory is not None or self.pace.capture is not None)
+        room = room_for(self.lm, requests, self.slots, memory or sys.maxsize) if fixed else None
+        return SlotDecoder(self.lm, self.slots, self.version, self.pace, room)
 
     def _check(self, request: Request) -> None:
         need = len(request.prompt_ids) + request.sampling.max_new_tokens

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from posttrain.arrays import Ints, ints
 from posttrain.types import Sampling
 
 TOP_P_FIRST_TRY = 512
@@ -17,55 +14,66 @@ BLOCK = 1024
 """Neighbouring tokens whose mass is added up before one of them is looked for."""
 
 
+def drawing_device(device: torch.device) -> torch.device:
+    """Where the rows of a device are drawn: the CPU for those that have no double precision."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 class Draw(NamedTuple):
-    """`tokens` [R], `logprobs` [R] of the distribution drawn from; each row's kept token ids if some were cut."""
+    """`tokens` [R], `logprobs` [R] of the distribution drawn from; where some were cut each row's kept token ids [R, K],
+    -1 beside them. `settled` [R] is False for rows whose nucleus is larger than what was looked at: they have to be
+    drawn again with `whole`. It is None where that cannot be."""
 
     tokens: torch.Tensor
     logprobs: torch.Tensor
-    kept: list[Ints] | None
+    kept: torch.Tensor | None = None
+    settled: torch.Tensor | None = None
 
 
-def draw(logits: torch.Tensor, sampling: Sampling, uniforms: Sequence[float]) -> Draw:
-    """One token a row from logits [R, V].
+def draw(logits: torch.Tensor, sampling: Sampling, uniforms: torch.Tensor, whole: bool = False) -> Draw:
+    """One token a row from logits [R, V]; nothing is read from the device.
 
     Greedy (temperature 0) takes the largest logit, the first of equals, and reports its log-probability at temperature
-    1. Otherwise the row's uniform number in [0, 1) is put through the inverse distribution function of
+    1. Otherwise the row's uniform number in [0, 1), float64 [R], is put through the inverse distribution function of
     softmax(logits/temperature), restricted first to the `top_k` most likely tokens and then to the smallest set of
-    them with at least `top_p` of the mass."""
+    them with at least `top_p` of the mass. `whole` sorts the vocabulary for that."""
     logits = logits.float()
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)
-        return Draw(tokens, _chosen(logits, tokens) - logits.logsumexp(-1), None)
+        return Draw(tokens, _chosen(logits, tokens) - logits.logsumexp(-1))
     scaled = logits / sampling.temperature
-    u = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None]
+    u = uniforms[:, None]
     if not sampling.truncated:
         top = scaled.amax(-1, keepdim=True)
         tokens, total = _inverse_cdf_in_blocks((scaled - top).exp_(), u)
-        return Draw(tokens, _chosen(scaled, tokens) - top[:, 0] - total.log().float(), None)
-    values, ids, keep = _kept(scaled, sampling)
+        return Draw(tokens, _chosen(scaled, tokens) - top[:, 0] - total.log().float())
+    values, ids, keep, settled = _kept(scaled, sampling, whole)
     values = values.masked_fill(~keep, float("-inf"))
     log_z = values.logsumexp(-1)
     place = _inverse_cdf((values - log_z[:, None]).exp_(), u)
-    rows = zip(ids.cpu().numpy(), keep.cpu().numpy(), strict=True)
-    return Draw(_chosen(ids, place), _chosen(values, place) - log_z, [ints(np.sort(row[kept])) for row, kept in rows])
+    return Draw(_chosen(ids, place), _chosen(values, place) - log_z, ids.int().masked_fill_(~keep, -1), settled)
 
 
-def _kept(scaled: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The likeliest tokens in falling order: their values and ids [R, K], and which of them are kept [R, K]."""
+def _kept(
+    scaled: torch.Tensor, sampling: Sampling, whole: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The likeliest tokens in falling order: their values and ids [R, K], which of them are kept [R, K], and whether
+    these are all [R]."""
     vocabulary = scaled.shape[1]
     if sampling.top_k:
         values, ids = scaled.topk(min(sampling.top_k, vocabulary), dim=-1)
         log_z = values.logsumexp(-1, keepdim=True)
+    elif whole:
+        values, ids = scaled.sort(dim=-1, descending=True, stable=True)
+        log_z = scaled.logsumexp(-1, keepdim=True)
     else:
         values, ids = scaled.topk(min(TOP_P_FIRST_TRY, vocabulary), dim=-1)
         log_z = scaled.logsumexp(-1, keepdim=True)
     p = (values - log_z).exp().double()
     before = p.cumsum(-1) - p
-    if not sampling.top_k and values.shape[1] < vocabulary and bool((before[:, -1] + p[:, -1] < sampling.top_p).any()):
-        values, ids = scaled.sort(dim=-1, descending=True, stable=True)
-        p = (values - log_z).exp().double()
-        before = p.cumsum(-1) - p
-    return values, ids, before < sampling.top_p
+    all_seen = sampling.top_k or values.shape[1] == vocabulary
+    settled = None if all_seen else before[:, -1] + p[:, -1] >= sampling.top_p
+    return values, ids, before < sampling.top_p, settled
 
 
 def _inverse_cdf_in_blocks(mass: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

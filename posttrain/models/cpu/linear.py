@@ -7,13 +7,13 @@ inputs have it (docs/log.md). In other types these are torch's own products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from posttrain.models.layers import Products
+from posttrain.models.layers.products import Linear, Product, Products
 
 WIDE = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 """Whether this processor has vector registers of 512 bits."""
@@ -25,16 +25,16 @@ BLOCK_ROWS = 64
 
 class CpuProducts(Products):
     def linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        if not (_by_onednn(weight) and x.numel()):
+        if not (self._by_onednn(weight) and x.numel()):
             return super().linear(x, weight, bias)
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return out
 
     def input_gradient(self, g: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return self.linear(g, weight.T) if _by_onednn(weight) and WIDE else g @ weight
+        return self.linear(g, weight.T) if self._by_onednn(weight) and WIDE else super().input_gradient(g, weight)
 
-    def prepack_linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-        if not _by_onednn(weight):
+    def prepack_linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+        if not self._by_onednn(weight):
             return super().prepack_linear(weight, bias)
         laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR)
         product = torch.ops.mkldnn._linear_pointwise
@@ -43,10 +43,17 @@ class CpuProducts(Products):
     def blocks(self, rows: torch.Tensor) -> Sequence[torch.Tensor]:
         return rows.split(BLOCK_ROWS)
 
-    def use_in(self, module: nn.Module) -> None:
+    def use_in(self, module: Any) -> None:
+        if self.dtype != torch.float32:
+            return super().use_in(module)
         for layer in module.modules():
-            if type(layer) is nn.Linear and _by_onednn(layer.weight):
+            if type(layer) is nn.Linear and self._by_onednn(layer.weight):
                 layer.__class__ = OneDnnLinear
+        return None
+
+    def _by_onednn(self, weight: torch.Tensor) -> bool:
+        own = weight.device.type == "cpu" and weight.dtype == self.dtype == torch.float32
+        return own and torch.backends.mkldnn.is_available()
 
 
 PRODUCTS = CpuProducts()
@@ -54,24 +61,5 @@ PRODUCTS = CpuProducts()
 
 class OneDnnLinear(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = _Linear.apply(x, self.weight, self.bias)
+        out: torch.Tensor = Linear.apply(PRODUCTS, x, self.weight, self.bias)
         return out
-
-
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        return PRODUCTS.linear(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        rows = g.flatten(0, -2)
-        dx = PRODUCTS.input_gradient(g, weight) if ctx.needs_input_grad[0] else None
-        dw = rows.T @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
-        return dx, dw, rows.sum(0) if ctx.needs_input_grad[2] else None
-
-
-def _by_onednn(weight: torch.Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
