@@ -28,7 +28,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -357,8 +357,16 @@ def differing(before: Path, after: Path) -> Iterator[str]:
         yield "no entry was made in both folders"
     for side, folder in zip(made, (before, after), strict=True):
         yield from (f"{folder}: {name} failed" for name in side["failed"] if name in entries)
-    paths = [side["paths"] for side in made]
-    for name in sorted({_relative(path, folder) for folder in (before, after) for path in _files(folder, entries)}):
+    names = {_relative(path, folder) for folder in (before, after) for path in _files(folder, entries)}
+    yield from differing_files(before, after, names, [side["paths"] for side in made])
+
+
+def differing_files(
+    before: Path, after: Path, names: Iterable[str], paths: Sequence[Mapping[str, str]] = ({}, {})
+) -> Iterator[str]:
+    """A line for each of the files that one folder lacks or that differs, and how it begins to. `paths` are the names
+    of places that stand in the files of the one and the other."""
+    for name in sorted(names):
         first, second = before / name, after / name
         if not (first.exists() and second.exists()):
             yield f"{name}: only in {before if first.exists() else after}"

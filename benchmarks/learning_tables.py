@@ -119,9 +119,9 @@ def grpo_lines(results: Results) -> list[str]:
         *(f"- {side} − start, accuracy: {_interval(found[f'gain {side}'])}" for side in (OURS, TRL)),
         *(f"- posttrain − TRL, {m}: {_interval(found[m])}" for m in MEASURES),
         "",
-        f"The interval of accuracy lies {'' if found['alike'] else 'NOT '}within ±{MARGIN:.0f} points.",
-        "TRL's seconds by posttrain's: {:.2f} [{:.2f}, {:.2f}].".format(*found["seconds ratio"]),
-        "Completions of TRL that the built-in reward scores otherwise: {} of {}.".format(*results.rewards_differ),
+        f"The interval of posttrain − TRL, accuracy, is {'' if found['alike'] else 'NOT '}within ±{MARGIN:.0f} points.",
+        "TRL takes {:.2f} [{:.2f}, {:.2f}] times as many seconds as posttrain.".format(*found["seconds ratio"]),
+        "The built-in reward gives another score to {} of {} completions of TRL.".format(*results.rewards_differ),
     ]
     return lines
 
@@ -135,8 +135,8 @@ def replay_lines(results: Results) -> list[str]:
     first, worst = abs(pairs[0][0] / pairs[0][1] - 1), max(abs(a / b - 1) for a, b in pairs if b)
     return [
         "",
-        f"posttrain on TRL's own completions of seed {next(iter(results.seeds))}, {steps} steps: the gradient's norm "
-        f"differs by {first:.1e} of it in step 1, and by {worst:.1e} at most.",
+        f"posttrain trained on TRL's completions of seed {next(iter(results.seeds))} for {steps} steps: the relative "
+        f"difference of the gradient norms is {first:.1e} in step 1, and at most {worst:.1e}.",
     ]
 
 

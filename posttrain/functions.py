@@ -7,18 +7,21 @@ import copyreg
 import hashlib
 import inspect
 import io
+import platform
 import re
+import sys
 import textwrap
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
+from itertools import chain
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar
 
 from posttrain.types import InputError
 
-WRITTEN = re.compile(r"<(?:function|class|object) [^<>]+ sha256=[0-9a-f]{64}>")
-"""How one stands in a configuration."""
+WRITTEN = re.compile(r"<((?:function|class|object) [^<>]+) sha256=([0-9a-f]{64})>")
+"""How one stands in a configuration: what it is and its name, and its hash."""
 LARGEST_BYTES = 16 << 20
 """What a captured value may take on its way to a worker."""
 CONSTANTS = (int, float, complex, str, bytes, type(None))
@@ -85,10 +88,31 @@ def refuse_unknown(target: str, noun: str) -> None:
 def identity(function: Any) -> str:
     """SHA-256 of what a function, class or rubric does, the same in every process; see `FunctionText`."""
     owner = function if hasattr(function, "__module__") else type(function)
-    digest, content = hashlib.sha256(), _Content(owner.__module__)
-    for part in content.of(function):
+    return _hash(_Content(owner.__module__).of(function))
+
+
+def contents(function: Any) -> dict[str, str]:
+    """What `identity` is a hash of, part by part: of a function its source, its defaults and each value that it reads,
+    of a class its attributes. Each is a SHA-256, after the library that made the value (Python, of bytecode) with its
+    version, since another version may give another hash. Anything else is one part."""
+    if not isinstance(function, FunctionType | type):
+        return {"its content": identity(function)}
+    parts = _Content(function.__module__).parts_of(function)
+    return {name: f"{maker} {_hash(content)}".strip() for name, maker, content in parts}
+
+
+def _hash(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
         digest.update(part.encode(errors="replace") + b"\0")
     return digest.hexdigest()
+
+
+def _maker(value: Any) -> str:
+    """`sklearn 1.5.1` for a value of a class of that library."""
+    library = type(value).__module__.partition(".")[0]
+    version = getattr(sys.modules.get(library), "__version__", None)
+    return f"{library} {version}" if version and library not in ("__main__", "builtins") else ""
 
 
 class _Content:
@@ -113,12 +137,13 @@ class _Content:
     def _parts(self, value: Any) -> Iterator[str]:
         match value:
             case FunctionType() if value.__module__ == self.module:
-                yield from self._of_function(value)
+                for _, _, part in self.parts_of(value):
+                    yield from part
             case FunctionType() | type() | ModuleType():
                 yield value.__name__
                 if isinstance(value, type) and value.__module__ == self.module:
                     yield from self.of(value.__bases__)
-                    yield from self.of({k: v for k, v in vars(value).items() if inspect.isroutine(v) or k[:2] != "__"})
+                    yield from self.of(_attributes(value))
             case partial():
                 yield from self.of((value.func, value.args, value.keywords))
             case MethodType() | staticmethod() | classmethod():
@@ -146,20 +171,30 @@ class _Content:
             case _:
                 yield from self.of(_reduced(value))
 
-    def _of_function(self, function: FunctionType) -> Iterator[str]:
+    def parts_of(self, value: FunctionType | type) -> Iterator[tuple[str, str, Iterator[str]]]:
+        """(words, what made it, content) of each part of a function or class."""
+        if isinstance(value, type):
+            for name, attribute in _attributes(value).items():
+                yield f"its {name}", "", self.of(attribute)
+            yield "its bases", "", self.of(value.__bases__)
+            return
         try:
-            if function.__code__.co_name == "<lambda>":  # whose source is the line it stands in
+            if value.__code__.co_name == "<lambda>":  # whose source is the line it stands in
                 raise OSError
-            yield textwrap.dedent(inspect.getsource(function.__code__))  # a decorator's, not of what it wraps
+            source = textwrap.dedent(inspect.getsource(value.__code__))  # a decorator's, not of what it wraps
+            yield "its source", "", iter([source])
         except (OSError, TypeError):
-            yield from self.of(function.__code__)
-        yield from self.of((function.__defaults__, function.__kwdefaults__))
-        for name, value in _captured(function).items():
-            inner = _unwrapped(value)
+            yield "its bytecode", f"Python {platform.python_version()}", self.of(value.__code__)
+        yield "its defaults", "", self.of((value.__defaults__, value.__kwdefaults__))
+        for name, read in _captured(value).items():
+            inner = _unwrapped(read)
             own = isinstance(inner, FunctionType | type) and inner.__module__ == self.module
-            if own or _is_constant(value) or name in function.__code__.co_freevars:
-                yield name
-                yield from self.of(value)
+            if own or _is_constant(read) or name in value.__code__.co_freevars:
+                yield f"{name}, which it reads", _maker(read), chain([name], self.of(read))
+
+
+def _attributes(kind: type) -> dict[str, Any]:
+    return {k: v for k, v in vars(kind).items() if inspect.isroutine(v) or k[:2] != "__"}
 
 
 def _is_constant(value: Any) -> bool:

@@ -75,7 +75,7 @@ def tiny(_compute_of_tests: None) -> LanguageModel:
 @pytest.fixture(scope="session", autouse=True)
 def _reasoning_gym_here() -> Iterator[None]:
     """Items of reasoning-gym are drawn in this process, and each list once: the generator's own process takes a second
-    to begin. `tests/test_data.py` has the real one."""
+    to begin. `tests/data/test_data.py` uses the real one."""
 
     @cache
     def drawn(request: str, _source: str) -> bytes:

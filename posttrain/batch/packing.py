@@ -121,8 +121,8 @@ def response_tree(
 
 
 @dataclass(frozen=True)
-class Span:
-    """Tokens [start, stop) of row `row` after the span `parent` (-1: a root). In a `leaf` the row ends."""
+class RowNode:
+    """A node as tokens [start, stop) of row `row`, after the node `parent` (-1: a root). In a `leaf` the row ends."""
 
     parent: int
     row: int
@@ -131,13 +131,13 @@ class Span:
     leaf: bool
 
 
-def prefix_forest(rows: Sequence[Row]) -> list[Span]:
+def prefix_forest(rows: Sequence[Row]) -> list[RowNode]:
     """The forest of some rows, each given with how many of its first tokens may be shared.
 
-    A run of tokens that several rows have in common becomes a span of its own if that saves at least MIN_SAVED tokens.
-    Parents come before children, and the rows' last spans in the order of the rows."""
-    shared: list[Span] = []  # parents index this list
-    ends: list[tuple[int, int]] = [(-1, 0)] * len(rows)  # of each row: its last shared span, and where that stops
+    A run of tokens that several rows have in common becomes a node of its own if that saves at least MIN_SAVED tokens.
+    Parents come before children, and the rows' last nodes in the order of the rows."""
+    shared: list[RowNode] = []  # parents index this list
+    ends: list[tuple[int, int]] = [(-1, 0)] * len(rows)  # of each row: its last shared node, and where that stops
     todo = [(list(range(len(rows))), 0, 0, -1)] if rows else []
     while todo:
         members, start, stop, parent = todo.pop()
@@ -146,7 +146,7 @@ def prefix_forest(rows: Sequence[Row]) -> list[Span]:
             continue
         stop = _common(rows, members, stop)
         if (stop - start) * (len(members) - 1) >= MIN_SAVED:
-            shared.append(Span(parent, members[0], start, stop, False))
+            shared.append(RowNode(parent, members[0], start, stop, False))
             parent, start = len(shared) - 1, stop
         branches: dict[int, list[int]] = {}
         for member in members:
@@ -166,9 +166,9 @@ def _common(rows: Sequence[Row], members: Sequence[int], stop: int) -> int:
     return limit
 
 
-def _in_order(rows: Sequence[Row], shared: Sequence[Span], ends: Sequence[tuple[int, int]]) -> list[Span]:
-    """The spans by row: those a row shares where they were not placed before, then its own."""
-    out: list[Span] = []
+def _in_order(rows: Sequence[Row], shared: Sequence[RowNode], ends: Sequence[tuple[int, int]]) -> list[RowNode]:
+    """The nodes by row: those a row shares where they were not placed before, then its own."""
+    out: list[RowNode] = []
     place: dict[int, int] = {-1: -1}
     for row, (last, stop) in enumerate(ends):
         path = []
@@ -178,12 +178,12 @@ def _in_order(rows: Sequence[Row], shared: Sequence[Span], ends: Sequence[tuple[
         for index in reversed(path):
             place[index] = len(out)
             out.append(replace(shared[index], parent=place[shared[index].parent]))
-        out.append(Span(place[ends[row][0]], row, stop, len(rows[row][0]), True))
+        out.append(RowNode(place[ends[row][0]], row, stop, len(rows[row][0]), True))
     return out
 
 
-def nodes_of(spans: Sequence[Span]) -> tuple[Node, ...]:
-    return tuple(Node(span.parent, span.stop - span.start) for span in spans)
+def nodes_of(nodes: Sequence[RowNode]) -> tuple[Node, ...]:
+    return tuple(Node(node.parent, node.stop - node.start) for node in nodes)
 
 
 def pack(trees: Sequence[Tree]) -> Batch:
@@ -192,23 +192,24 @@ def pack(trees: Sequence[Tree]) -> Batch:
     rows = [row for tree in trees for row in tree.rows()]
     branches = [branch for tree in trees for branch in tree.branches]
     masks = [np.concatenate([np.zeros(len(t.trunk), bool), b.mask]) for t in trees for b in t.branches]
-    spans = prefix_forest(rows)
-    lengths = np.array([span.stop - span.start for span in spans], np.int64)
+    nodes = prefix_forest(rows)
+    lengths = np.array([node.stop - node.start for node in nodes], np.int64)
     firsts = np.cumsum(lengths) - lengths
     parent = np.arange(-1, lengths.sum() - 1)
-    last: list[int] = []  # index of the last token on the path that ends in each span
-    for span, first, n in zip(spans, firsts.tolist(), lengths.tolist(), strict=True):
-        before = last[span.parent] if span.parent >= 0 else -1
+    last: list[int] = []  # index of the last token on the path that ends in each node
+    for node, first, n in zip(nodes, firsts.tolist(), lengths.tolist(), strict=True):
+        before = last[node.parent] if node.parent >= 0 else -1
         parent[first : first + min(n, 1)] = before
         last.append(first + n - 1 if n else before)
-    trained = np.flatnonzero(np.concatenate([masks[s.row][s.start : s.stop] for s in spans])) if spans else NOWHERE
+    masked = [masks[node.row][node.start : node.stop] for node in nodes]
+    trained = np.flatnonzero(np.concatenate(masked)) if nodes else NOWHERE
     return Batch(
-        token_ids=_tensor([rows[s.row][0][s.start : s.stop] for s in spans], torch.long),
-        position_ids=_tensor([np.arange(s.start, s.stop) for s in spans], torch.long),
+        token_ids=_tensor([rows[node.row][0][node.start : node.stop] for node in nodes], torch.long),
+        position_ids=_tensor([np.arange(node.start, node.stop) for node in nodes], torch.long),
         trained=torch.from_numpy(trained),
         parent=torch.from_numpy(parent[trained]),
         sequence=torch.from_numpy(np.repeat(np.arange(len(branches)), [b.trained for b in branches])),
-        nodes=nodes_of(spans),
+        nodes=nodes_of(nodes),
         sequences=len(branches),
         weights=_tensor([b.weights for b in branches], torch.float32),
         token=_named([b.token for b in branches], np.concatenate),

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.rewards.check import reward_contents
+from posttrain.functions import WRITTEN
+from posttrain.rewards.check import reward_contents, reward_functions
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.records import Evaluation
 from posttrain.types import Sampling, Task
@@ -53,6 +54,7 @@ def task_settings(
     return {
         "reward": list(scorer.specs),
         "reward_contents": reward_contents(scorer.specs),
+        **({"reward_functions": found} if (found := reward_functions(scorer.specs)) else {}),
         "samples": samples,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -94,10 +96,34 @@ def reward_differences(a: Settings, b: Settings) -> list[str]:
     known = "reward_contents" in a and "reward_contents" in b
     texts = [_without_folders(s) if known else list(s["reward"]) for s in (a, b)]
     if texts[0] != texts[1]:
-        return [f"reward ({', '.join(a['reward'])} and {', '.join(b['reward'])})"]
+        return _function_differences(a, b) or [f"reward ({', '.join(a['reward'])} and {', '.join(b['reward'])})"]
     mine, theirs = (_hashes(s["reward_contents"]) if known else {} for s in (a, b))
     changed = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
     return [f"reward, the content of {n} ({mine.get(n)} and {theirs.get(n)})" for n in changed]
+
+
+def _function_differences(a: Settings, b: Settings) -> list[str]:
+    """What differs in each function that Python handed over, where the rewards are alike but for the functions' hashes,
+    as far as it was written down."""
+    texts = [[WRITTEN.sub(r"<\1>", text) for text in s["reward"]] for s in (a, b)]
+    found = []
+    for text, mine, theirs in zip(texts[0], a["reward"], b["reward"], strict=False) if texts[0] == texts[1] else ():
+        hashes = [next(WRITTEN.finditer(reward))[2] for reward in (mine, theirs) if mine != theirs]
+        if hashes:
+            parts = [s.get("reward_functions", {}).get(hash_, {}) for s, hash_ in zip((a, b), hashes, strict=True)]
+            changed = [_changed_part(name, *parts) for name in dict.fromkeys([*parts[0], *parts[1]])]
+            what = "; ".join(filter(None, changed)) or "its source, its defaults or a value that it reads"
+            values = " and ".join(map(_short, hashes))
+            found.append(f"reward {text} ({values}): {what}; give both evaluations the same function")
+    return found
+
+
+def _changed_part(name: str, mine: Mapping[str, str], theirs: Mapping[str, str]) -> str | None:
+    """A part of a function, where it differs, with the versions of the library that made it where these do."""
+    if mine.get(name) == theirs.get(name):
+        return None
+    makers = [parts.get(name, "").rpartition(" ")[0] for parts in (mine, theirs)]
+    return name if makers[0] == makers[1] else f"{name} ({makers[0] or 'none'} and {makers[1] or 'none'})"
 
 
 def value_difference(value: str, a: Settings, b: Settings) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from posttrain.config import SampleConfig
 from posttrain.config.model_names import local_model
 from posttrain.expressions import Expression
+from posttrain.functions import WRITTEN, contents
 from posttrain.rewards.learned import check_model_reward
 from posttrain.rewards.protocol import Needs
 from posttrain.rewards.registry import BUILTINS, Spec, check_columns, local_models
@@ -92,6 +93,12 @@ def reward_contents(specs: Sequence[str]) -> dict[str, str]:
     expression that cannot be parsed and a model that cannot be found."""
     parts = [part for text in specs for part in Spec.parse(text).expression.walk()]
     return dict(found for part in parts for found in _contents(part))
+
+
+def reward_functions(specs: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The parts of each function that Python handed over, by the hash in its name (see `functions.contents`)."""
+    given = [part.function for text in specs for part in Spec.parse(text).expression.walk()]
+    return {match[2]: contents(text.load()) for text in given if text and (match := WRITTEN.match(text))}
 
 
 def _contents(part: Expression) -> Iterator[tuple[str, str]]:

@@ -32,8 +32,8 @@ def _turns(rollout: Rollout) -> list[tuple[bytes, int]]:
 
 def _round_flops(flops: FlopCounter, turns: Sequence[tuple[bytes, int]]) -> float:
     prompts = {prompt: np.frombuffer(prompt, np.int32) for prompt, _ in turns}
-    spans = prefix_forest([(ids, len(ids) - 1) for ids in prompts.values()])
-    leaf = dict(zip(prompts, (i for i, span in enumerate(spans) if span.leaf), strict=True))
-    nodes = list(nodes_of(spans)) + [Node(leaf[prompt], max(0, sampled - 1)) for prompt, sampled in turns]
-    decoded = sum(node.length for node in nodes[len(spans) :])
+    prompt_nodes = prefix_forest([(ids, len(ids) - 1) for ids in prompts.values()])
+    leaf = dict(zip(prompts, (i for i, node in enumerate(prompt_nodes) if node.leaf), strict=True))
+    nodes = list(nodes_of(prompt_nodes)) + [Node(leaf[prompt], max(0, sampled - 1)) for prompt, sampled in turns]
+    decoded = sum(node.length for node in nodes[len(prompt_nodes) :])
     return flops.sampling(nodes, decoded, len(prompts) + decoded)

@@ -176,6 +176,7 @@ class SettingsPart(TypedDict):
 
     reward: NotRequired[list[str]]
     reward_contents: NotRequired[dict[str, str]]
+    reward_functions: NotRequired[dict[str, dict[str, str]]]
     tasks_hash: NotRequired[str]
     prompts_hash: NotRequired[str]
 

@@ -19,64 +19,94 @@ import posttrain as pt
 from posttrain.api.commands import compare
 from posttrain.cli.main import _commands, main
 from tests.api import make_options
-from tests.training_helpers import CLOCK, pair_rows, sft_rows, write_rows
+from tests.training_helpers import benchmark_module, ending_tiny, pair_rows, read_rows, sft_rows, write_rows
+
+golden = benchmark_module("golden")
 
 ROWS = sft_rows(8)
 TASKS = [{"prompt": row["prompt"], "answer": str(i)} for i, row in enumerate(ROWS)]
+SUMS = [{"prompt": "1+1=", "answer": "2"}]
 SHORT: dict[str, Any] = {"max_steps": 1, "batch_size": 4}
 SAMPLED: dict[str, Any] = {"max_new_tokens": 4}
-
-
-def words(options: dict[str, Any]) -> list[str]:
-    """Options as they are typed."""
-    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-
-
-def comparable(path: Path) -> Any:
-    """The content of a file without what the clock says."""
-    if path.suffix in (".json", ".jsonl"):
-        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-        return [_timeless(json.loads(line)) for line in lines]
-    if path.suffix == ".html":  # full of seconds
-        return "a page"
-    return path.read_bytes()
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if k != "seconds" and not k.endswith(CLOCK)}
-    return [_timeless(part) for part in value] if isinstance(value, list) else value
-
-
-def folder_of(run: Path) -> dict[str, Any]:
-    return {str(path.relative_to(run)): comparable(path) for path in sorted(run.rglob("*")) if path.is_file()}
-
-
-METHODS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
-    "sft": (ROWS, SHORT),
-    "dpo": (pair_rows(8), SHORT),
-    "reward-model": (pair_rows(8), SHORT),
-    "rl": (TASKS, {**SHORT, **SAMPLED, "group_size": 2, "reward": "length(max_length=200)"}),
-    "sample": (TASKS, {**SAMPLED, "samples": 2, "truncated": "keep", "reward": "length(max_length=200)"}),
+RECIPE = """model: tiny-random
+evaluate: {data: sums.jsonl, reward: [math], samples: 1, max_new_tokens: 2, retention: false}
+stages: {sft: {method: sft, parent: start, data: rows.jsonl, max_steps: 1, batch_size: 4}}
+"""
+REWARDED: dict[str, Any] = {**SAMPLED, "data": "tasks.jsonl", "reward": "length(max_length=200)"}
+ONLINE: dict[str, Any] = {**SHORT, **REWARDED, "group_size": 2}
+SEARCHED: dict[str, Any] = {"members": 2, "rounds": 1, "prompts": 2, "samples": 2, "edit_steps": 1, "edit_tries": 1}
+CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sft": ("tiny-random", {**SHORT, "data": "rows.jsonl"}),
+    "dpo": ("tiny-random", {**SHORT, "data": "pairs.jsonl"}),
+    "online-dpo": ("tiny-random", ONLINE),
+    "reward-model": ("tiny-random", {**SHORT, "data": "pairs.jsonl"}),
+    "adversarial": ("tiny-random", {**SHORT, **SAMPLED, **SEARCHED, "data": "pairs.jsonl"}),
+    "rl": ("tiny-random", ONLINE),
+    "distill": ("tiny-random", {**SHORT, **SAMPLED, "data": "tasks.jsonl", "teacher": "trained"}),
+    "sample": ("tiny-random", {**REWARDED, "samples": 2, "truncated": "keep"}),
+    "revise": ("ending", {"max_new_tokens": 40, "data": "tasks.jsonl", "principles": "honest", "limit": 2}),
+    "average": (["trained", "tiny-random"], {}),
+    "eval": ("trained", {**REWARDED, "samples": 1}),
+    "compare": (["trained", "other"], {}),
+    "run": ("recipe.yaml", {}),
 }
+"""What a command takes by place or as its model, and its options."""
 
 
-@pytest.mark.parametrize("method", METHODS)
+def words(command: str, first: Any, options: dict[str, Any]) -> list[str]:
+    """A call as it is typed."""
+    by_place = [] if _commands()[command].positional else ["--data" if command == "score" else "--model"]
+    given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return [command, *by_place, *([first] if isinstance(first, str) else first), *given]
+
+
+def call(command: str, first: Any, options: dict[str, Any]) -> Any:
+    """The same from Python."""
+    function: Callable[..., Any] = getattr(pt, {"eval": "evaluate"}.get(command, command.replace("-", "_")))
+    return function(first, **options)
+
+
+@pytest.mark.parametrize("command", CALLS)
 def test_a_function_writes_the_folder_that_its_command_writes(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, trained: Path, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    rows, options = METHODS[method]
-    function: Callable[..., pt.Run] = getattr(pt, method.replace("-", "_"))
+    first, options = CALLS[command][0], {**CALLS[command][1], "out": "run"}
     for side in ("command", "python"):
         (tmp_path / side).mkdir()
         monkeypatch.chdir(tmp_path / side)
-        write_rows(Path("rows.jsonl"), rows)
+        for name, rows in {"rows": ROWS, "tasks": TASKS, "pairs": pair_rows(8), "sums": SUMS}.items():
+            write_rows(Path(f"{name}.jsonl"), rows)
+        Path("recipe.yaml").write_text(RECIPE)
+        shutil.copytree(trained, "trained")
+        shutil.copytree(trained, "other")
+        Path("ending").symlink_to(ending)
         if side == "command":
-            typed = words({"model": "tiny-random", "data": "rows.jsonl", "out": "run", **options})
-            assert main([method, *typed]) == 0
+            assert main(words(command, first, options)) == 0
         else:
-            assert function("tiny-random", data="rows.jsonl", out="run", **options).name == "run"
-    assert folder_of(tmp_path / "command" / "run") == folder_of(tmp_path / "python" / "run")
+            call(command, first, options)
+    sides = [tmp_path / side for side in ("command", "python")]
+    names = {str(file.relative_to(side)) for side in sides for file in (side / "run").rglob("*") if file.is_file()}
+    assert len(names) > 1 or command == "eval"
+    assert list(golden.differing_files(*sides, names, [{"PLACE": str(side)} for side in sides])) == []
+
+
+def test_what_commands_print_is_what_functions_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    write_rows(Path("rows.jsonl"), ROWS)
+    assert main(["score", "--data", "rows.jsonl", "--reward", "length(max_length=3)"]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    scored = pt.score("rows.jsonl", reward="length(max_length=3)")
+    assert [(row["score"], row["error"]) for row in printed] == [(row["score"], row["error"]) for row in scored]
+    assert {row["score"] for row in printed} == {0.0, 1.0}
+    for name, rows in {"rows.jsonl": ROWS, "faulty.jsonl": [*ROWS, {"prompt": 1}]}.items():
+        write_rows(Path(name), rows)
+        for options in ({}, {"model": "tiny-random", "max_length": 40}):
+            code = main(words("check-data", name, options))
+            text = capsys.readouterr().out.partition("\nnext: ")[0].rstrip("\n")
+            report = pt.check_data(name, **options)
+            assert (report.ok, report.text) == (code == 0, text)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +114,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "sft"
     pt.sft("tiny-random", data=ROWS, out=out, **SHORT)
     return out
+
+
+@pytest.fixture(scope="module")
+def ending(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return ending_tiny(tmp_path_factory.mktemp("ending"))
 
 
 @pytest.fixture
@@ -95,10 +130,10 @@ def test_an_evaluation_of_a_run_is_the_command_s_and_is_compared(run: pt.Run, tm
     tasks = write_rows(tmp_path / "tasks.jsonl", TASKS)
     options = {"samples": 1, **SAMPLED, "reward": "math"}
     other = shutil.copytree(run.path, tmp_path / "other")
-    assert main(["eval", str(other), *words({"data": tasks, "out": other, **options})]) == 0
+    assert main(words("eval", str(other), {"data": tasks, "out": other, **options})) == 0
     evaluation = pt.evaluate(run, data=TASKS, **options)
-    here, there = (comparable(p / "evaluations" / "held_out.jsonl") for p in (run.path, other))
-    assert here == there == [_timeless(row) for row in evaluation.rows]
+    assert list(golden.differing_files(run.path, other, ["evaluations/held_out.jsonl"])) == []
+    assert read_rows(run.path / "evaluations/held_out.jsonl") == evaluation.rows
     assert evaluation.table[0]["measure"] == "greedy" and evaluation.table[0]["n"] == 8
     comparison = pt.compare({"first": run, "second": other})
     assert list(comparison.data["stages"]) == ["first", "second"] == list(comparison.runs)
@@ -310,13 +345,9 @@ def test_rewards_may_run_here(tmp_path: Path):
 
 def test_a_recipe_gives_its_comparison(tmp_path: Path):
     write_rows(tmp_path / "rows.jsonl", ROWS)
-    write_rows(tmp_path / "tasks.jsonl", [{"prompt": "1+1=", "answer": "2"}])
+    write_rows(tmp_path / "sums.jsonl", SUMS)
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        "model: tiny-random\n"
-        "evaluate: {data: tasks.jsonl, reward: [math], samples: 1, max_new_tokens: 2, retention: false}\n"
-        "stages: {sft: {method: sft, parent: start, data: rows.jsonl, max_steps: 1, batch_size: 4}}\n"
-    )
+    recipe.write_text(RECIPE)
     comparison = pt.run(recipe, out=tmp_path / "out")
     assert list(comparison.runs) == ["start", "sft"] and comparison.runs["sft"].metrics.column("step") == [1]
     assert list(comparison.tables) == ["Results", "Cost"] and comparison.path == tmp_path / "out"

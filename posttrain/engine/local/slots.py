@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from posttrain.arrays import ints
-from posttrain.batch.packing import Span, nodes_of, prefix_forest
+from posttrain.batch.packing import RowNode, nodes_of, prefix_forest
 from posttrain.engine.base import Request
 from posttrain.engine.local.caches import Cache
 from posttrain.engine.local.graphs import Pace, Step
@@ -163,31 +163,31 @@ class SlotDecoder(RowDecoder):
             part = [todo.popleft()]
             while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
                 part.append(todo.popleft())
-            spans = prefix_forest([(ints(prompt), len(prompt) - 1) for prompt in part])  # the last token is its own
-            plan = PrefillPlan(plan_for(nodes_of(spans), self.lm.compute), self.lm.compute.dtype)
-            ids = torch.tensor([t for span in spans for t in part[span.row][span.start : span.stop]])
-            positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])
+            nodes = prefix_forest([(ints(prompt), len(prompt) - 1) for prompt in part])  # the last token is its own
+            plan = PrefillPlan(plan_for(nodes_of(nodes), self.lm.compute), self.lm.compute.dtype)
+            ids = torch.tensor([t for node in nodes for t in part[node.row][node.start : node.stop]])
+            positions = torch.cat([torch.arange(node.start, node.stop) for node in nodes])
             hidden = self.lm.hidden_states(ids, positions, plan)
             self.forwarded_tokens += len(ids)
             kept = plan.stacked()
-            paths = [path.to(hidden.device) for path in _token_paths(spans)]
-            ends = torch.stack([path[-1] for path, span in zip(paths, spans, strict=True) if span.leaf])
+            paths = [path.to(hidden.device) for path in _token_paths(nodes)]
+            ends = torch.stack([path[-1] for path, node in zip(paths, nodes, strict=True) if node.leaf])
             logits = iter(self.lm.head(hidden[ends]))
             if self.room is None:
                 self.of_prompts.grow(len(self.prompts) + len(part), max(map(len, part)), kept)
-            for path, span in zip(paths, spans, strict=True):
-                if span.leaf:
+            for path, node in zip(paths, nodes, strict=True):
+                if node.leaf:
                     self.of_prompts.put(len(self.prompts), kept.index_select(3, path))
-                    self.prompts.append(part[span.row])
-                    self.first_logits[part[span.row]] = next(logits)
+                    self.prompts.append(part[node.row])
+                    self.first_logits[part[node.row]] = next(logits)
 
 
-def _token_paths(spans: Sequence[Span]) -> list[torch.Tensor]:
-    """The packed indices of the tokens from the root to the end of each span."""
+def _token_paths(nodes: Sequence[RowNode]) -> list[torch.Tensor]:
+    """The packed indices of the tokens from the root to the end of each node."""
     paths: list[torch.Tensor] = []
     start = 0
-    for span in spans:
-        own = torch.arange(start, start + span.stop - span.start)
-        paths.append(own if span.parent < 0 else torch.cat([paths[span.parent], own]))
+    for node in nodes:
+        own = torch.arange(start, start + node.stop - node.start)
+        paths.append(own if node.parent < 0 else torch.cat([paths[node.parent], own]))
         start += len(own)
     return paths

@@ -1,0 +1,118 @@
+"""A part of the measurement and its sides: each side runs in a process of its own, within a time limit.
+
+A side that fails, runs out of memory or is too slow costs itself alone: its error is kept and the next one runs. What
+it has measured until then stays, for it sends figures as it gets them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+Record = Callable[[Mapping[str, Any]], None]
+"""Takes figures of the side that runs; a later value of a name replaces the one before."""
+Function = Callable[[Any, Record], None]
+"""A side's work, from the `Setting` and where its figures go."""
+ENDED = "__ended__"
+STARTING_SECONDS = 5
+"""With less time than this left, a side is not started."""
+
+
+class NeedsCuda(Exception):
+    """This can be measured on a card only."""
+
+
+class NotInstalled(Exception):
+    """The peer is not in this environment."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """`seconds` is the longest that it may take on a card."""
+
+    name: str
+    run: Function
+    seconds: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is measured in the call `a` or `b`, and the sides that do it in turn. `shape` names the model's size."""
+
+    name: str
+    call: str
+    what: str
+    sides: tuple[Side, ...]
+
+
+@dataclass
+class Outcome:
+    """How a side ended: `ok`, `failed`, `out of memory`, `too slow`, `needs CUDA`, `not installed`, `no time left`."""
+
+    status: str
+    seconds: float = 0.0
+    figures: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+def run_here(side: Side, setting: Any) -> Outcome:
+    """Run a side in this process, without a time limit."""
+    start = time.perf_counter()
+    outcome = Outcome("ok")
+    outcome.status, outcome.error = _guarded(side.run, setting, outcome.figures.update)
+    outcome.seconds = round(time.perf_counter() - start, 2)
+    return outcome
+
+
+def run_apart(side: Side, setting: Any, seconds: float) -> Outcome:
+    """Run a side in a child of this process, which must not have touched CUDA or computed anything by then; the child
+    is killed after so many seconds."""
+    start = time.perf_counter()
+    outcome = Outcome("too slow", error=f"stopped after {seconds:.0f} s")
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(side.run, setting, send))
+    child.start()
+    send.close()
+    while (left := start + seconds - time.perf_counter()) > 0 and receive.poll(left):
+        try:
+            message = receive.recv()
+        except EOFError:
+            child.join(timeout=5)
+            outcome.status, outcome.error = "failed", f"the process ended with exit code {child.exitcode}"
+            break
+        if ENDED in message:
+            outcome.status, outcome.error = message[ENDED]
+            break
+        outcome.figures.update(message)
+    child.join(timeout=1 if outcome.status != "too slow" else 0)
+    child.kill()
+    child.join()
+    outcome.seconds = round(time.perf_counter() - start, 2)
+    return outcome
+
+
+def _child(run: Function, setting: Any, send: Connection) -> None:
+    ended = _guarded(run, setting, lambda figures: send.send(dict(figures)))
+    send.send({ENDED: ended})
+
+
+def _guarded(run: Function, setting: Any, record: Record) -> tuple[str, str]:
+    """The status and the error of a side that is run to its end."""
+    try:
+        run(setting, record)
+    except NeedsCuda as error:
+        return "needs CUDA", str(error)
+    except NotInstalled as error:
+        return "not installed", str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a peer may end the process; that is no reason to lose the other parts
+        status = "out of memory" if "OutOfMemory" in type(error).__name__ or "out of memory" in str(error) else "failed"
+        return status, "".join(traceback.format_exception(error, limit=-6))[-3000:].strip()
+    return "ok", ""
