@@ -281,4 +281,7 @@ def memory(shape: str, setting: Setting, record: Record) -> None:
         record({f"GB at {tokens} tokens a pass": round(peaks[tokens], 2)})
     (least, low), *_, (most, high) = sorted(peaks.items())
     record({"MB a token": round((high - low) / (most - least) * 1e3, 4)})
+<<<<<<< HEAD
 >>>>>>> device
+=======
+>>>>>>> syncs
