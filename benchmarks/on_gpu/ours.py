@@ -222,66 +222,8 @@ def decode(setting: Setting, record: Record, shape: str) -> None:
         requests = [Request(i, prompt, sampling, seed=1000 * n + i) for i, prompt in enumerate(ids)]
         return sum(len(completion.token_ids) for _, completion in engine.generate(requests))
 
-<<<<<<< HEAD
     def note(steps: Steps) -> None:
         found = {"tokens/s": steps.rate, "seconds": steps.median, "GB": peak_gb(setting.device)}
         record(round_figures(found) | {"each": [round(s, 3) for s in steps.seconds]})
 
     timed(setting.device, step, 1, sizes.decode_steps, note)
-=======
-    steps = timed(setting.device, step, 1, sizes.steps)
-    found = {"tokens/s": steps.rate, "seconds": steps.median, "GB": peak_gb(setting.device)}
-    record(round_figures(found) | {"each": [round(s, 3) for s in steps.seconds]})
-
-
-def shared(shape: str, setting: Setting, record: Record, packed: bool, together: bool) -> None:
-    """The gradient of groups that share a prompt: as forests, as packed rows that share nothing, or as padded rows."""
-    sizes, lm = setting.sizes, setting.model(shape)
-    lm.packed = packed
-    reset_peak(setting.device)
-    policy = LocalPolicy(lm, Optimization(LEARNING_RATE), sizes.pass_tokens // (1 if packed else 4))
-    rnd = random.Random(SEED)
-    rows = []
-    for _ in range(sizes.shared_groups):
-        prompt = [rnd.randrange(256) for _ in range(sizes.shared_prompt)]
-        for i in range(sizes.group):
-            start = prompt if together else [256 + i, *prompt[1:]]  # another first token: nothing is shared
-            answer = [rnd.randrange(256) for _ in range(sizes.shared_answer)]
-            mask = (False,) * len(prompt) + (True,) * len(answer)
-            rows.append(EncodedRow(tuple(start + answer), mask, "row"))
-    trees = sft_trees(rows)
-    tokens = sum(len(row.token_ids) for row in rows)
-    flops = [0.0]
-
-    def step(n: int) -> float:
-        policy.forward_backward(trees, loss_of)
-        for parameter in policy.parameters.values():
-            parameter.grad = None
-        flops.append(policy.flops)
-        return float(tokens)
-
-    steps = timed(setting.device, step, sizes.warm, sizes.steps)
-    record(figures(setting, steps, flops, "row tokens/s"))
-
-
-def memory(shape: str, setting: Setting, record: Record) -> None:
-    """Peak memory of a step by the tokens of a pass: what a token takes beyond weights, gradients and moments."""
-    sizes, lm = setting.sizes, setting.model(shape)
-    policy = LocalPolicy(lm, Optimization(LEARNING_RATE), sizes.pass_tokens)
-    lengths = ragged_lengths(sizes.rows, sizes.row)
-    (rows,) = sft_rows(1, lengths)
-    trees = sft_trees([EncodedRow(tuple(ids), tuple(mask), "row") for ids, mask in rows])
-    peaks: dict[int, float] = {}
-    for tokens in (sizes.pass_tokens // 2, sizes.pass_tokens, 2 * sizes.pass_tokens):
-        policy.micro_batch_tokens = tokens
-        reset_peak(setting.device)
-        policy.forward_backward(trees, loss_of)
-        policy.step()
-        peaks[tokens] = peak_gb(setting.device)
-        record({f"GB at {tokens} tokens a pass": round(peaks[tokens], 2)})
-    (least, low), *_, (most, high) = sorted(peaks.items())
-    record({"MB a token": round((high - low) / (most - least) * 1e3, 4)})
-<<<<<<< HEAD
->>>>>>> device
-=======
->>>>>>> syncs

@@ -214,25 +214,10 @@ class DecodeStep:
     """Greedy decoding of some rows in static tensors, so that a graph can hold a step: the attention plan writes keys
     and values at each row's length and reads the whole width under a mask."""
 
-<<<<<<< HEAD
     def __init__(self, lm: LanguageModel, rows: int, width: int) -> None:
         self.lm, self.width, device = lm, width, lm.device
         lm.prepare_decoding()
         self.cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # keys and values [R, width, key heads, D]
-=======
-    def __init__(self, lm: Any, rows: int, width: int) -> None:
-        config = lm.module.config
-        self.decoder = Decoder(lm.module, lm.kernels.products)
-        device, dtype = lm.device, lm.module.get_input_embeddings().weight.dtype
-        cache = (
-            config.num_hidden_layers,
-            rows,
-            width,
-            config.num_key_value_heads,
-            lm.module.model.layers[0].self_attn.head_dim,
-        )
-        self.keys, self.values = (torch.zeros(cache, device=device, dtype=dtype) for _ in range(2))
->>>>>>> device
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
         self.length = torch.zeros((), dtype=torch.long, device=device)
         self.places = torch.arange(width, device=device)

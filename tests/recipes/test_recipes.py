@@ -155,27 +155,20 @@ def test_adapters_are_those_that_are_put_in() -> None:
         assert adapters(SHAPES["tiny-random"], 8, dora) == expected == trained
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(("rank", "dora"), [(0, False), (8, False), (8, True)])
-def test_what_a_step_of_the_tiny_model_holds(rank: int, dora: bool) -> None:
-    """Weights, gradients and moments are counted in the model itself; what the backward pass needs is what autograd
-    saves, parameters apart. Of that the estimate leaves one or two parts in a hundred out."""
-    config = SftConfig(
-        model="tiny-random", data="d", out=Path("o"), micro_batch_tokens=256, lora_rank=rank, use_dora=dora
-    )
-    need = memory_of(config, SHAPES["tiny-random"])
-    policy = make_policy(load_trained(config), config, 1e-3, None)
-=======
-@pytest.mark.parametrize(("rank", "dtype"), [(0, "float32"), (8, "float32"), (0, "bfloat16")])
-def test_what_a_step_of_the_tiny_model_holds(rank: int, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("rank", "dora", "dtype"),
+    [(0, False, "float32"), (8, False, "float32"), (8, True, "float32"), (0, False, "bfloat16")],
+)
+def test_what_a_step_of_the_tiny_model_holds(rank: int, dora: bool, dtype: str) -> None:
     """Weights, gradients and moments are counted in the model itself; what the backward pass needs is what autograd
     saves, parameters and the copies of them that products see apart. Of that the estimate leaves one or two parts in a
     hundred out."""
-    config = SftConfig(model="tiny-random", data="d", out=Path("o"), micro_batch_tokens=256, lora_rank=rank)
+    config = SftConfig(
+        model="tiny-random", data="d", out=Path("o"), micro_batch_tokens=256, lora_rank=rank, use_dora=dora
+    )
     need = memory_of(config, SHAPES["tiny-random"], "cpu", dtype)
     with use(Compute(torch.device("cpu"), DTYPES[dtype])):
         policy = make_policy(load_trained(config), config, 1e-3, None)
->>>>>>> device
     own = {p.untyped_storage().data_ptr() for p in policy.lm.module.parameters()}
     shapes = {p.shape for p in policy.lm.module.parameters()}
     saved: dict[int, int] = {}

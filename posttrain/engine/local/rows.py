@@ -84,7 +84,7 @@ class Kind(NamedTuple):
 
     sampling: Sampling
     rows: list[int]
-    index: torch.Tensor | None
+    places: torch.Tensor | None
 
 
 def kinds_of(rows: Sequence[Row], device: torch.device) -> list[Kind]:
@@ -106,7 +106,7 @@ def draw_rows(logits: torch.Tensor, kinds: Sequence[Kind], uniforms: torch.Tenso
     draws = []
     logits = logits.to(uniforms.device)
     for kind in kinds:
-        own, u = (t if kind.index is None else t[kind.index] for t in (logits, uniforms))
+        own, u = (t if kind.places is None else t[kind.index] for t in (logits, uniforms))
         drawn = draw(own, kind.sampling, u)
         if whole and drawn.settled is not None and not bool(drawn.settled.all()):
             drawn = draw(own, kind.sampling, u, whole=True)
@@ -114,9 +114,7 @@ def draw_rows(logits: torch.Tensor, kinds: Sequence[Kind], uniforms: torch.Tenso
     return draws
 
 
-def extend(
-    lm: LanguageModel, rows: Sequence[Row], logits: torch.Tensor, kinds: Sequence[Kind] | None = None
-) -> None:
+def extend(lm: LanguageModel, rows: Sequence[Row], logits: torch.Tensor, kinds: Sequence[Kind] | None = None) -> None:
     """Draw the next token of every row from logits [R, V], and mark the rows that end with it."""
     device = drawing_device(logits.device)
     kinds = kinds or kinds_of(rows, device)
