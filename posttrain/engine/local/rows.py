@@ -84,7 +84,7 @@ class Kind(NamedTuple):
 
     sampling: Sampling
     rows: list[int]
-    index: torch.Tensor | None
+    places: torch.Tensor | None
 
 
 def kinds_of(rows: Sequence[Row], device: torch.device) -> list[Kind]:
@@ -106,7 +106,7 @@ def draw_rows(logits: torch.Tensor, kinds: Sequence[Kind], uniforms: torch.Tenso
     draws = []
     logits = logits.to(uniforms.device)
     for kind in kinds:
-        own, u = (t if kind.index is None else t[kind.index] for t in (logits, uniforms))
+        own, u = (t if kind.places is None else t[kind.places] for t in (logits, uniforms))
         drawn = draw(own, kind.sampling, u)
         if whole and drawn.settled is not None and not bool(drawn.settled.all()):
             drawn = draw(own, kind.sampling, u, whole=True)

@@ -121,7 +121,7 @@ class Table:
         out = torch.ones(self.sizes.rows, dtype=known[0].dtype, device=known[0].device)
         for kind, part in zip(self.kinds, parts, strict=True):
             if part is not None:
-                out[kind.index] = part
+                out[kind.places] = part
         return out.to(self.token.device)
 
 
