@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from posttrain.models.attention import AttentionPlan
-from posttrain.models.layers import Products, fast, half_angles, inverse_rms, is_supported, rotate
+from posttrain.models.layers import Products, dora_scale, fast, half_angles, inverse_rms, is_supported, rotate
 from posttrain.models.layers.elementwise import rounded, swiglu, wide
 from posttrain.models.layers.products import Product
 
@@ -166,4 +166,6 @@ def _weight(part: Any) -> torch.Tensor:
     weight = wide(base.detach()).clone()
     for name in part.active_adapters:
         weight += part.get_delta_weight(name)
+        if name in part.lora_magnitude_vector:
+            weight *= dora_scale(part, name).detach()[:, None]
     return weight

@@ -83,7 +83,8 @@ def assert_logprobs_are_those_of_a_full_forward(
     sampler = torch.tensor([p for c in completions for p in c.sampler_logprobs], dtype=torch.float64)
     with torch.no_grad():
         trainer = lm.logprobs(batch, temperature).logprobs
-        plain = plain_logprobs(plain_copy(lm), batch, temperature, batch.kept_token_ids and list(batch.kept_token_ids))
+        supports = [ids for c in completions for ids in c.kept_token_ids or ()]
+        plain = plain_logprobs(plain_copy(lm), batch, temperature, supports or None)
     torch.testing.assert_close(trainer.double(), sampler, rtol=0, atol=1e-4)
     torch.testing.assert_close(plain, sampler, rtol=0, atol=1e-4)
 
@@ -103,6 +104,25 @@ def test_greedy_equals_generate(tiny: LanguageModel) -> None:
         expected = greedy_by_transformers(tiny, request.prompt_ids, request.sampling.max_new_tokens)
         assert ids_of(answers[request.id]) == expected
         assert_logprobs_are_those_of_a_full_forward(tiny, request.prompt_ids, [answers[request.id]], 1.0)
+
+
+@pytest.mark.parametrize("variant", [{}, {"rslora": True}, {"dora": True}], ids=["lora", "rslora", "dora"])
+@pytest.mark.parametrize("architecture", ["llama-bias", "gpt-2"])
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_a_trained_adapter_samples_as_generate_does(architecture: str, variant: dict[str, bool]) -> None:
+    """Greedy answers with peft's own layers beside the weights in float64, and log-probabilities of a full pass."""
+    lm = small_model(architecture)
+    prompt = prompt_ids(lm, "Name a river.")
+    before = greedy_by_transformers(lm, prompt, 14)
+    lm.add_adapter(4, 8, 0, **variant)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in lm.trained_parameters().items():
+            size = 0.5 if "magnitude" in name else 0.1
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=size)
+    answer = run(lm, [Request(0, prompt, Sampling(14, temperature=0.0))])[0]
+    assert ids_of(answer) == greedy_by_transformers(lm, prompt, 14) != before
+    assert_logprobs_are_those_of_a_full_forward(lm, prompt, [answer], 1.0)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -11,7 +11,7 @@ import torch
 from posttrain.batch.types import Node
 from posttrain.engine.base import Request
 from posttrain.engine.local.plans import PrefillPlan
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import plan_for
 from posttrain.models.language_model import LanguageModel
 from posttrain.types import InputError
 
@@ -80,7 +80,7 @@ def _rounded(tokens: int) -> int:
 def _one_token(lm: LanguageModel) -> torch.Tensor:
     before = lm.forwarded_tokens
     with torch.inference_mode():
-        plan = PrefillPlan(ForestPlan([Node(-1, 1)], lm.device), lm.compute.dtype)
+        plan = PrefillPlan(plan_for([Node(-1, 1)], lm.compute), lm.compute.dtype)
         lm.hidden_states(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), plan)
     lm.forwarded_tokens = before
     return plan.stacked()

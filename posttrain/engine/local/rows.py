@@ -114,9 +114,7 @@ def draw_rows(logits: torch.Tensor, kinds: Sequence[Kind], uniforms: torch.Tenso
     return draws
 
 
-def extend(
-    lm: LanguageModel, rows: Sequence[Row], logits: torch.Tensor, kinds: Sequence[Kind] | None = None
-) -> None:
+def extend(lm: LanguageModel, rows: Sequence[Row], logits: torch.Tensor, kinds: Sequence[Kind] | None = None) -> None:
     """Draw the next token of every row from logits [R, V], and mark the rows that end with it."""
     device = drawing_device(logits.device)
     kinds = kinds or kinds_of(rows, device)

@@ -18,7 +18,7 @@ from posttrain.engine.local.plans import DecodePlan, PrefillPlan
 from posttrain.engine.local.room import Room
 from posttrain.engine.local.rows import Row, RowDecoder, append, draw_rows, extend
 from posttrain.engine.local.table import Prompt, Seating, Table
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import plan_for
 from posttrain.models.language_model import LanguageModel
 
 PREFILL_TOKENS = 2048
@@ -185,7 +185,7 @@ class SlotDecoder(RowDecoder):
             while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
                 part.append(todo.popleft())
             nodes = prefix_forest([(ints(prompt), len(prompt) - 1) for prompt in part])  # the last token is its own
-            plan = PrefillPlan(ForestPlan(nodes_of(nodes), self.lm.device), self.lm.compute.dtype)
+            plan = PrefillPlan(plan_for(nodes_of(nodes), self.lm.compute), self.lm.compute.dtype)
             ids = torch.tensor([t for node in nodes for t in part[node.row][node.start : node.stop]])
             positions = torch.cat([torch.arange(node.start, node.stop) for node in nodes])
             hidden = self.lm.hidden_states(ids, positions, plan)
