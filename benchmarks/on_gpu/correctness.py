@@ -85,10 +85,8 @@ def rounded(setting: Setting, record: Record, shape: str) -> None:
     record(spread(d))
     peer = setting.module(shape, setting.dtype)
     theirs = language_model(shape, peer, Compute(setting.device, setting.dtype))
-    with torch.no_grad():
-        batch = pack(trees).to(setting.device)
-        logits = theirs.padded_logits(batch).float().log_softmax(-1)
-        padded = logits.gather(1, batch.token_ids[batch.mask][:, None])[:, 0].double().cpu() - plain
+    theirs.packed = False  # padded rows through the model's own forward pass
+    padded = logprobs(theirs, trees) - plain
     rms, of_padded = (float(x.square().mean().sqrt()) for x in (d, padded))
     record(round_figures({"RMS of transformers' own": of_padded, "RMS ÷ its": rms / max(of_padded, 1e-12)}))
     loss, one = gradients(lm, trees)
