@@ -88,8 +88,8 @@ class Loader(Generic[R]):
             who = method or self.method
             needs = f"{who} need{'' if ' and ' in who else 's'} {' or '.join(NEEDS[k] for k in self.kinds)}"
             raise InputError(
-                f"{raw[0].where}: {needs}, but the "
-                f"columns are {', '.join(columns)}. Such rows fit {FITS[kind]}{_hint(kind, self.kinds, columns)}"
+                f"{raw[0].where}: {needs}, but the columns are {', '.join(columns)}. Such rows fit {FITS[kind]}"
+                f"{_hint(kind, self.kinds, columns)}"
             )
         rows: list[Row] = []
         for _, row in parse_rows(raw):
