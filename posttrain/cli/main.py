@@ -164,10 +164,9 @@ def _dispatch(args: list[str]) -> Done:
         return settings
 
     config = parse_options(command.config, rest, f"posttrain {name}", command.positional, _owners(commands), completed)
-    from posttrain.api.named_files import check_named, say_loading
+    from posttrain.api.named_files import check_named
 
     check_named(config)
-    say_loading(config)
     configure_threads()
     done = command.run(config)
     if done.code == DONE and not getattr(config, "plan", False) and not getattr(config, "dry_run", False):
