@@ -65,7 +65,7 @@ def listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Funct
         shown.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
         documented = [p.name for p in (*own, *fields) if p.name in kind.model_fields]
         about = [f"{name}: {_explained(kind.model_fields[name], name)}" for name in documented]
-        words = [inspect.cleandoc(function.__doc__ or ""), inspect.cleandoc(kind.__doc__ or ""), "Options:", *about]
+        words = [inspect.cleandoc(function.__doc__ or ""), "Options:", *about]
         shown.__doc__ = in_python("\n\n".join(words))
         return shown
 
