@@ -284,7 +284,7 @@ def _compare(config: configs.CompareConfig) -> Done:
     from posttrain.report.terminal import print_comparison
 
     comparison = compare_folders(config.runs, None, config.out, config.loose)
-    print_comparison(comparison.data, comparison.report())
+    print_comparison(comparison.data, config.out / "report.html")
     return Done(result=lambda _: results.compared(config.out))
 
 
