@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic.fields import FieldInfo
 
 from posttrain import config as configs
-from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of
+from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of, say_loading
 from posttrain.api.results import Comparison, DataReport, Evaluation, Run
 from posttrain.api.words import PRINTED_ONLY, in_python, python_words, speaks_python
 from posttrain.config import Config, TrainConfig
@@ -132,6 +132,7 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
         finally:
             records.put(None)
 
+    say_loading(config)
     configure_threads()
     thread = Thread(target=work, name="posttrain", daemon=True)  # or a program that forgets the loop could not end
     thread.start()

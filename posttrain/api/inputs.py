@@ -96,7 +96,7 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
         files.write(begun=is_run and (files.folder.parent / FILE).exists())
         try:
             check_named(config)
-            _say_loading(config)
+            say_loading(config)
             with speaking(files.by_option):
                 yield config
         except BaseException as error:
@@ -122,7 +122,7 @@ def checked_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         raise InputError("\n".join(messages(kind, error, str, str))) from None
 
 
-def _say_loading(config: Config) -> None:
+def say_loading(config: Config) -> None:
     """Say which model the work begins with, unless it is a run that has finished: libraries and weights take some
     seconds."""
     given: dict[str, Any] = dict(config)
