@@ -100,7 +100,8 @@ def ours(case: Case, data: dict[str, Any]) -> tuple[float, torch.Tensor]:
     responses = Responses(
         logprobs=policy.sum(1),
         lengths=lengths,
-        desirable=torch.arange(2 * PAIRS) < PAIRS,
+        good=torch.arange(PAIRS),
+        bad=torch.arange(PAIRS, 2 * PAIRS),
         policy=(weights * policy).sum(1),
         reference=(weights * reference).sum(1),
     )

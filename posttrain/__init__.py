@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "posttrain.api.commands": (
-        *("adversarial", "average", "check_data", "compare", "distill", "dpo", "evaluate", "load", "online_dpo"),
-        *("revise", "reward_model", "rl", "run", "sample", "score", "sft", "steps"),
-    ),
+    "posttrain.api.commands": ("check_data", "compare", "evaluate", "load", "run", "score", "steps"),
     "posttrain.api.inputs": ("reward",),
+    "posttrain.api.methods": (
+        *("adversarial", "average", "distill", "dpo", "online_dpo", "revise", "reward_model", "rl", "sample", "sft"),
+    ),
     "posttrain.api.results": ("Comparison", "DataReport", "Evaluation", "Report", "Run", "write_report"),
     "posttrain.config": (
         *("AdversarialConfig", "AverageConfig", "CheckDataConfig", "CompareConfig", "DistillConfig", "DpoConfig"),

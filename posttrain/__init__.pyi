@@ -1,25 +1,27 @@
 """Where the names of `posttrain` are. Made by `python -m tests.api.make_options`."""
 
 from posttrain.api.commands import (
-    adversarial as adversarial,
-    average as average,
     check_data as check_data,
     compare as compare,
-    distill as distill,
-    dpo as dpo,
     evaluate as evaluate,
     load as load,
+    run as run,
+    score as score,
+    steps as steps,
+)
+from posttrain.api.inputs import reward as reward
+from posttrain.api.methods import (
+    adversarial as adversarial,
+    average as average,
+    distill as distill,
+    dpo as dpo,
     online_dpo as online_dpo,
     revise as revise,
     reward_model as reward_model,
     rl as rl,
-    run as run,
     sample as sample,
-    score as score,
     sft as sft,
-    steps as steps,
 )
-from posttrain.api.inputs import reward as reward
 from posttrain.api.results import (
     Comparison as Comparison,
     DataReport as DataReport,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -30,14 +31,40 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
+_worded: Callable[[str], str] = str
+
+
+@contextmanager
+def speaking(words: Callable[[str], str]) -> Iterator[None]:
+    """Have all that is said in here, in whatever thread, go through `words`."""
+    global _worded
+    before, _worded = _worded, words
+    try:
+        yield
+    finally:
+        _worded = before
+
+
 def info(text: str) -> None:
     """Say on standard error where long work is."""
-    print(printable(text), file=sys.stderr, flush=True)
+    print(printable(_worded(text)), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Say on standard error what a user should know though the work goes on."""
-    print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
+    info(f"warning: {text}")
+
+
+def loading(name: str) -> None:
+    """Say that a model is to be loaded, which takes some seconds with the libraries it needs. In a notebook the
+    progress of the work takes the line's place."""
+    global _begun
+    text = f"loading {short_path(name)}"
+    if (line := _notebook_line()) is None:
+        info(text)
+    else:
+        line(printable(text))
+        _begun = _cell(), line
 
 
 info_once, _warn_once = cache(info), cache(warn)
@@ -82,6 +109,7 @@ class Progress:
         seconds: float = PLAIN_LINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        global _begun
         self._title = title = printable(title)
         self._total = total
         self._unit = unit
@@ -90,6 +118,8 @@ class Progress:
         self._clock = clock
         self._last_line: float | None = None
         self._shown = _notebook_line() if stream is None else None
+        if self._shown is not None and _begun is not None and _begun[0] == _cell():
+            self._shown, _begun = _begun[1], None
         self._bar = _bar(self._stream) if self._stream.isatty() else None
         self._task = None if self._bar is None else self._bar.add_task(title, total=total, unit=unit, numbers="")
 
@@ -119,6 +149,14 @@ class Progress:
 
     def _write(self, line: str) -> None:
         print(printable(line), file=self._stream, flush=True)
+
+
+_begun: tuple[int, Callable[[str], None]] | None = None
+"""The line in which a notebook's cell has said that it is loading, with the number of the cell."""
+
+
+def _cell() -> int:
+    return int(sys.modules["IPython"].get_ipython().execution_count)
 
 
 def _notebook_line() -> Callable[[str], None] | None:

@@ -167,6 +167,11 @@ class Task:
         if not self.prompt:
             raise InputError(f"task {self.id}: the prompt is empty")
 
+    @property
+    def asked(self) -> str:
+        """The prompt as text; of a conversation its last message."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[-1].content
+
 
 @dataclass(frozen=True)
 class Sampling:

@@ -26,8 +26,9 @@ from transformers import (
     Qwen3NextForCausalLM,
 )
 
+from posttrain.arrays import KeptTokens
 from posttrain.batch.packing import Branch, Tree, share_prefix
-from posttrain.batch.types import Batch
+from posttrain.batch.types import Batch, KeptPlaces
 from posttrain.models import LanguageModel
 from posttrain.models.padded import padded_rows
 from posttrain.models.tiny import tiny_tokenizer
@@ -141,8 +142,13 @@ def random_trees(seed: int, groups: int = 4, longest: int = 24, vocabulary: int 
 def random_supports(batch: Batch, seed: int, vocabulary: int = VOCABULARY) -> tuple[tuple[int, ...], ...]:
     """For each trained token a few random token ids and the token itself."""
     random = Random(seed)
-    targets = batch.token_ids[batch.mask].tolist()
+    targets = batch.token_ids[batch.trained].tolist()
     return tuple(tuple(sorted({t, *random.sample(range(vocabulary), random.randint(0, 9))})) for t in targets)
+
+
+def kept_of(supports: Iterable[Iterable[int]]) -> KeptPlaces:
+    """The token ids kept at each trained token, as a batch holds them."""
+    return KeptPlaces.of([KeptTokens.of([list(ids) for ids in supports])])
 
 
 def plain_logprobs(
@@ -162,7 +168,7 @@ def plain_logprobs(
             log_p += [x / temperature for x in logits]
     rows_kept = [[int(t) for t in kept] for kept in supports or ()]
     out = []
-    for i, (logits, target) in enumerate(zip(log_p, batch.token_ids[batch.mask].tolist(), strict=True)):
+    for i, (logits, target) in enumerate(zip(log_p, batch.token_ids[batch.trained].tolist(), strict=True)):
         kept = list(range(len(logits))) if supports is None else rows_kept[i]
         out.append(logits[kept].log_softmax(-1)[kept.index(target)])
     return torch.stack(out)

@@ -55,9 +55,15 @@ class Steps:
         return statistics.median(self.seconds)
 
 
-def timed(device: torch.device, step: Callable[[int], float], warm: int, count: int) -> Steps:
+def timed(
+    device: torch.device,
+    step: Callable[[int], float],
+    warm: int,
+    count: int,
+    note: Callable[[Steps], None] | None = None,
+) -> Steps:
     """`warm` steps and then `count` timed ones, each between two synchronisations. `step` takes the number of the step
-    and returns what it did: tokens or pairs."""
+    and returns what it did: tokens or pairs. `note` sees the timed steps after each of them."""
     steps = Steps()
     for n in range(warm + count):
         synchronize(device)
@@ -67,6 +73,8 @@ def timed(device: torch.device, step: Callable[[int], float], warm: int, count: 
         if n >= warm:
             steps.seconds.append(time.perf_counter() - start)
             steps.amounts.append(amount)
+            if note is not None:
+                note(steps)
     return steps
 
 

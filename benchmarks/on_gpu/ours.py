@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,11 @@ from posttrain.train.sft import loss_of, sft_trees
 from posttrain.types import Sampling
 
 BETA = 0.04
+SHOWN = ("response_length", "kl", "mismatch_kl", "reward", "grad_norm", "loss")
 REWARD = f"{Path(__file__).parents[1] / 'shapes.py'}:distinct_characters"
 
 
-def sft(shape: str, setting: Setting, record: Record, equal: bool = False) -> None:
+def sft(setting: Setting, record: Record, shape: str, equal: bool = False) -> None:
     """Full weights on ragged rows, or on rows of one length."""
     sizes = setting.sizes
     lengths = [sizes.row] * sizes.rows if equal else ragged_lengths(sizes.rows, sizes.row)
@@ -54,7 +56,7 @@ def sft(shape: str, setting: Setting, record: Record, equal: bool = False) -> No
     train_sft(setting, lm, lengths, sizes.pass_tokens, record)
 
 
-def lora(shape: str, setting: Setting, record: Record) -> None:
+def lora(setting: Setting, record: Record, shape: str) -> None:
     """An adapter of rank 16 beside every linear layer of a model that is held in the device's type."""
     sizes = setting.sizes
     lm = setting.model(shape, trained=False)
@@ -76,13 +78,13 @@ def train_sft(setting: Setting, lm: LanguageModel, lengths: list[int], pass_toke
         flops.append(policy.flops)
         return sum(lengths)
 
-    steps = timed(setting.device, step, sizes.warm, sizes.steps)
-    record({"losses": losses, **figures(setting, steps, flops, "tokens/s")})
+    note = lambda steps: record({"losses": losses, **figures(setting, steps, flops, "tokens/s")})  # noqa: E731
+    timed(setting.device, step, sizes.warm, sizes.steps, note)
 
 
 def figures(setting: Setting, steps: Steps, flops: Sequence[float], unit: str) -> dict[str, Any]:
     """Rate, seconds a step, MFU and memory; `flops` is what the policy had counted before and after every step."""
-    counted = [b - a for a, b in zip(flops, flops[1:], strict=False)][-len(steps.seconds) :]
+    counted = [b - a for a, b in pairwise(flops)][-len(steps.seconds) :]
     share = statistics.median(f / s for f, s in zip(counted, steps.seconds, strict=True)) / PEAK_FLOPS
     found = {
         unit: steps.rate,
@@ -105,7 +107,7 @@ def pairs_of(setting: Setting, steps: int) -> list[list[tuple[str, str, str]]]:
     ]
 
 
-def dpo(shape: str, setting: Setting, record: Record) -> None:
+def dpo(setting: Setting, record: Record, shape: str) -> None:
     """DPO of full weights; a step is the reference pass of its pairs, the gradient and the update.
 
     A run makes the reference pass of all its pairs before the first step. Here it is made in the step, by the weights
@@ -113,7 +115,7 @@ def dpo(shape: str, setting: Setting, record: Record) -> None:
     sizes, lm = setting.sizes, setting.model(shape)
     reset_peak(setting.device)
     policy = LocalPolicy(lm, Optimization(LEARNING_RATE), sizes.pass_tokens)
-    terms = DpoConfig(model=shape, data="-", out=setting.out / "dpo").terms()
+    terms = DpoConfig(model=shape, data="-", out=setting.scratch / "dpo").terms()
     losses, flops = [], [0.0]
 
     def ids(text: str) -> tuple[int, ...]:
@@ -136,21 +138,21 @@ def dpo(shape: str, setting: Setting, record: Record) -> None:
         flops.append(policy.flops)
         return len(data[n])
 
-    steps = timed(setting.device, step, sizes.warm, sizes.steps)
-    record({"losses": losses, **figures(setting, steps, flops, "pairs/s")})
+    note = lambda steps: record({"losses": losses, **figures(setting, steps, flops, "pairs/s")})  # noqa: E731
+    timed(setting.device, step, sizes.warm, sizes.steps, note)
 
 
-def grpo(shape: str, setting: Setting, record: Record) -> None:
+def grpo(setting: Setting, record: Record, shape: str) -> None:
     """Whole steps of `posttrain rl`: sampling, scoring, the reference pass, the update, the record."""
     sizes, lm = setting.sizes, setting.model(shape)
     reset_peak(setting.device)
-    steps = sizes.warm + sizes.steps
-    data = setting.out / "tasks.jsonl"
+    steps = sizes.rl_warm + sizes.rl_steps
+    data = setting.scratch / "tasks.jsonl"
     data.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts_of(setting, steps)))
     config = RlConfig(
         model=shape,
         data=str(data),
-        out=setting.out / "grpo",
+        out=setting.scratch / "grpo",
         reward=(REWARD,),
         reward_workers=sizes.reward_workers,
         group_size=sizes.group,
@@ -178,11 +180,12 @@ def grpo(shape: str, setting: Setting, record: Record) -> None:
             flops.append(policy.flops)
             return float(metrics[-1]["tokens"])
 
-        timing = timed(setting.device, step, sizes.warm, sizes.steps)
-    shown = ("response_length", "kl", "mismatch_kl", "reward", "grad_norm", "loss")
-    last = {name: metrics[-1][name] for name in shown if metrics[-1].get(name) is not None}
-    sampling = [round(s, 3) for s in rollouts.seconds[sizes.warm :]]
-    record({"last": last, "sampling and scoring": sampling, **figures(setting, timing, flops, "tokens/s")})
+        def note(timing: Steps) -> None:
+            last = {name: metrics[-1][name] for name in SHOWN if metrics[-1].get(name) is not None}
+            sampling = [round(s, 3) for s in rollouts.seconds[sizes.rl_warm :]]
+            record({"last": last, "sampling and scoring": sampling, **figures(setting, timing, flops, "tokens/s")})
+
+        timed(setting.device, step, sizes.rl_warm, sizes.rl_steps, note)
 
 
 class TimedRollouts(Rollouts):
@@ -205,7 +208,7 @@ def prompts_of(setting: Setting, steps: int) -> list[str]:
     return [letters(rnd, setting.sizes.prompt) for _ in range(steps * setting.sizes.prompts)]
 
 
-def decode(shape: str, setting: Setting, record: Record) -> None:
+def decode(setting: Setting, record: Record, shape: str) -> None:
     """A prompt a row, all rows at once, until every row has its tokens or an end token."""
     sizes = setting.sizes
     lm = setting.model(shape, trained=False)
@@ -219,55 +222,8 @@ def decode(shape: str, setting: Setting, record: Record) -> None:
         requests = [Request(i, prompt, sampling, seed=1000 * n + i) for i, prompt in enumerate(ids)]
         return sum(len(completion.token_ids) for _, completion in engine.generate(requests))
 
-    steps = timed(setting.device, step, 1, sizes.steps)
-    found = {"tokens/s": steps.rate, "seconds": steps.median, "GB": peak_gb(setting.device)}
-    record(round_figures(found) | {"each": [round(s, 3) for s in steps.seconds]})
+    def note(steps: Steps) -> None:
+        found = {"tokens/s": steps.rate, "seconds": steps.median, "GB": peak_gb(setting.device)}
+        record(round_figures(found) | {"each": [round(s, 3) for s in steps.seconds]})
 
-
-def shared(shape: str, setting: Setting, record: Record, packed: bool, together: bool) -> None:
-    """The gradient of groups that share a prompt: as forests, as packed rows that share nothing, or as padded rows."""
-    sizes, lm = setting.sizes, setting.model(shape)
-    lm.packed = packed
-    reset_peak(setting.device)
-    policy = LocalPolicy(lm, Optimization(LEARNING_RATE), sizes.pass_tokens // (1 if packed else 4))
-    rnd = random.Random(SEED)
-    rows = []
-    for _ in range(sizes.shared_groups):
-        prompt = [rnd.randrange(256) for _ in range(sizes.shared_prompt)]
-        for i in range(sizes.group):
-            start = prompt if together else [256 + i, *prompt[1:]]  # another first token: nothing is shared
-            answer = [rnd.randrange(256) for _ in range(sizes.shared_answer)]
-            mask = (False,) * len(prompt) + (True,) * len(answer)
-            rows.append(EncodedRow(tuple(start + answer), mask, "row"))
-    trees = sft_trees(rows)
-    tokens = sum(len(row.token_ids) for row in rows)
-    flops = [0.0]
-
-    def step(n: int) -> float:
-        policy.forward_backward(trees, loss_of)
-        for parameter in policy.parameters.values():
-            parameter.grad = None
-        flops.append(policy.flops)
-        return float(tokens)
-
-    steps = timed(setting.device, step, sizes.warm, sizes.steps)
-    record(figures(setting, steps, flops, "row tokens/s"))
-
-
-def memory(shape: str, setting: Setting, record: Record) -> None:
-    """Peak memory of a step by the tokens of a pass: what a token takes beyond weights, gradients and moments."""
-    sizes, lm = setting.sizes, setting.model(shape)
-    policy = LocalPolicy(lm, Optimization(LEARNING_RATE), sizes.pass_tokens)
-    lengths = ragged_lengths(sizes.rows, sizes.row)
-    (rows,) = sft_rows(1, lengths)
-    trees = sft_trees([EncodedRow(tuple(ids), tuple(mask), "row") for ids, mask in rows])
-    peaks: dict[int, float] = {}
-    for tokens in (sizes.pass_tokens // 2, sizes.pass_tokens, 2 * sizes.pass_tokens):
-        policy.micro_batch_tokens = tokens
-        reset_peak(setting.device)
-        policy.forward_backward(trees, loss_of)
-        policy.step()
-        peaks[tokens] = peak_gb(setting.device)
-        record({f"GB at {tokens} tokens a pass": round(peaks[tokens], 2)})
-    (least, low), *_, (most, high) = sorted(peaks.items())
-    record({"MB a token": round((high - low) / (most - least) * 1e3, 4)})
+    timed(setting.device, step, 1, sizes.decode_steps, note)

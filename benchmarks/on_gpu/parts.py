@@ -6,18 +6,20 @@ it has measured until then stays, for it sends figures as it gets them.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 Record = Callable[[Mapping[str, Any]], None]
 """Takes figures of the side that runs; a later value of a name replaces the one before."""
-Function = Callable[[Any, Record], None]
-"""A side's work, from the `Setting` and where its figures go."""
+Run = Callable[[Record], None]
 ENDED = "__ended__"
 STARTING_SECONDS = 5
 """With less time than this left, a side is not started."""
@@ -33,21 +35,29 @@ class NotInstalled(Exception):
 
 @dataclass(frozen=True)
 class Side:
-    """`seconds` is the longest that it may take on a card."""
+    """`function` is `module:function` of this package, which takes `options`, the setting, and where its figures go.
+    `seconds` is the longest that it may take on a card."""
 
     name: str
-    run: Function
+    function: str
     seconds: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, setting: Any, record: Record) -> None:
+        module, _, function = self.function.partition(":")
+        getattr(importlib.import_module(f"on_gpu.{module}"), function)(setting, record, **self.options)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is measured in the call `a` or `b`, and the sides that do it in turn. `shape` names the model's size."""
+    """What is measured in the call `a` or `b`, and the sides that do it in turn. The others are compared with the first
+    one, or with that of the part `beside`."""
 
     name: str
     call: str
     what: str
     sides: tuple[Side, ...]
+    beside: str | None = None
 
 
 @dataclass
@@ -60,23 +70,23 @@ class Outcome:
     error: str = ""
 
 
-def run_here(side: Side, setting: Any) -> Outcome:
+def run_here(run: Run) -> Outcome:
     """Run a side in this process, without a time limit."""
     start = time.perf_counter()
     outcome = Outcome("ok")
-    outcome.status, outcome.error = _guarded(side.run, setting, outcome.figures.update)
+    outcome.status, outcome.error = _guarded(run, outcome.figures.update)
     outcome.seconds = round(time.perf_counter() - start, 2)
     return outcome
 
 
-def run_apart(side: Side, setting: Any, seconds: float) -> Outcome:
+def run_apart(run: Run, seconds: float, log: Path | None = None) -> Outcome:
     """Run a side in a child of this process, which must not have touched CUDA or computed anything by then; the child
-    is killed after so many seconds."""
+    is killed after so many seconds. What it prints is added to `log`."""
     start = time.perf_counter()
     outcome = Outcome("too slow", error=f"stopped after {seconds:.0f} s")
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(side.run, setting, send))
+    child = context.Process(target=_child, args=(run, send, log))
     child.start()
     send.close()
     while (left := start + seconds - time.perf_counter()) > 0 and receive.poll(left):
@@ -97,15 +107,19 @@ def run_apart(side: Side, setting: Any, seconds: float) -> Outcome:
     return outcome
 
 
-def _child(run: Function, setting: Any, send: Connection) -> None:
-    ended = _guarded(run, setting, lambda figures: send.send(dict(figures)))
+def _child(run: Run, send: Connection, log: Path | None) -> None:
+    if log is not None:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    ended = _guarded(run, lambda figures: send.send(dict(figures)))
     send.send({ENDED: ended})
 
 
-def _guarded(run: Function, setting: Any, record: Record) -> tuple[str, str]:
+def _guarded(run: Run, record: Record) -> tuple[str, str]:
     """The status and the error of a side that is run to its end."""
     try:
-        run(setting, record)
+        run(record)
     except NeedsCuda as error:
         return "needs CUDA", str(error)
     except NotInstalled as error:
@@ -116,3 +130,19 @@ def _guarded(run: Function, setting: Any, record: Record) -> tuple[str, str]:
         status = "out of memory" if "OutOfMemory" in type(error).__name__ or "out of memory" in str(error) else "failed"
         return status, "".join(traceback.format_exception(error, limit=-6))[-3000:].strip()
     return "ok", ""
+
+
+def several(record: Record, *runs: tuple[str, Run]) -> None:
+    """Runs in one process, one after the other, each figure under the name of its run; one that fails leaves the rest.
+    Raises NeedsCuda at the end for what needs a card, NotInstalled at once."""
+    missing = []
+    for name, run in runs:
+        status, error = _guarded(run, lambda found, name=name: record({f"{name}: {k}": v for k, v in found.items()}))
+        if status == "needs CUDA":
+            missing.append(f"{name}: {error}")
+        elif status == "not installed":
+            raise NotInstalled(error)
+        elif status != "ok":
+            record({f"{name}: {status}": error[-500:]})
+    if missing:
+        raise NeedsCuda("; ".join(missing))

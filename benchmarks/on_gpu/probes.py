@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from on_gpu.measure import difference, round_figures, seconds_of, synchronize, timed
-from on_gpu.parts import NeedsCuda, Record
-from on_gpu.setting import SEED, Setting, language_model
-from posttrain.models.decoding import Decoder
+from on_gpu.measure import difference, round_figures, seconds_of, timed
+from on_gpu.parts import NeedsCuda, Record, several
+from on_gpu.setting import SEED, Setting
+from posttrain.models import LanguageModel
 
 LARGEST_DIFFERENCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 """Of a result from float64, relative: rounding of the inputs and of the result, with room for long sums."""
@@ -140,7 +141,7 @@ def deterministic(setting: Setting, record: Record) -> None:
     these cost: attention and the gather of ancestors, whose gradient is an `index_add`."""
     device, dtype = setting.device, setting.dtype
     function, _ = attention_under_test(setting)
-    unit = 32 if setting.tiny else 512
+    unit = 4 if setting.tiny else 512
     queries, keys = [unit] * 16, [2 * unit] * 16  # nodes of one parent: its keys are gathered 16 times
     generator = torch.Generator().manual_seed(SEED)
     q = torch.randn(16 * unit, HEADS, WIDTH, generator=generator).to(device, dtype).requires_grad_()
@@ -174,7 +175,7 @@ def graph(setting: Setting, record: Record) -> None:
     """A decoding step captured as a CUDA graph and replayed: the same tokens as step by step, and the seconds of both.
     On a CPU the steps are made twice."""
     rows, width, steps = (4, 16, 4) if setting.tiny else (64, 128, 32)
-    lm = language_model("0.5b", setting.module("0.5b", setting.dtype))
+    lm = setting.model("0.5b", trained=False)
     with torch.inference_mode():
         one = DecodeStep(lm, rows, width)
         eager = [one.step() for _ in range(steps)]
@@ -213,18 +214,10 @@ class DecodeStep:
     """Greedy decoding of some rows in static tensors, so that a graph can hold a step: the attention plan writes keys
     and values at each row's length and reads the whole width under a mask."""
 
-    def __init__(self, lm: Any, rows: int, width: int) -> None:
-        config = lm.module.config
-        self.decoder = Decoder(lm.module, lm.kernels.products)
-        device, dtype = lm.device, lm.module.get_input_embeddings().weight.dtype
-        cache = (
-            config.num_hidden_layers,
-            rows,
-            width,
-            config.num_key_value_heads,
-            lm.module.model.layers[0].self_attn.head_dim,
-        )
-        self.keys, self.values = (torch.zeros(cache, device=device, dtype=dtype) for _ in range(2))
+    def __init__(self, lm: LanguageModel, rows: int, width: int) -> None:
+        self.lm, self.width, device = lm, width, lm.device
+        lm.prepare_decoding()
+        self.cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # keys and values [R, width, key heads, D]
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
         self.length = torch.zeros((), dtype=torch.long, device=device)
         self.places = torch.arange(width, device=device)
@@ -237,7 +230,7 @@ class DecodeStep:
     def step(self) -> torch.Tensor:
         """The next token of every row."""
         positions = self.length.expand(len(self.tokens))
-        logits = self.decoder.logits(self.tokens, positions, self)
+        logits = self.lm.next_logits(self.tokens, positions, self)
         self.tokens.copy_(logits.argmax(-1))
         self.length.add_(1)
         return self.tokens.clone()
@@ -245,30 +238,19 @@ class DecodeStep:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        at = self.length[None]
-        keys, values = self.keys[layer], self.values[layer]  # [R, width, key heads, D]
-        keys.index_copy_(1, at, key[0].transpose(0, 1)[:, None])
-        values.index_copy_(1, at, value[0].transpose(0, 1)[:, None])
+        new = [t[0].transpose(0, 1)[:, None] for t in (key, value)]  # [R, 1, key heads, D]
+        if layer not in self.cache:
+            size = (new[0].shape[0], self.width, *new[0].shape[2:])
+            self.cache[layer] = new[0].new_zeros(size), new[0].new_zeros(size)
+        keys, values = self.cache[layer]
+        for whole, one in zip((keys, values), new, strict=True):
+            whole.index_copy_(1, self.length[None], one)
         seen = (self.places <= self.length)[None, None, None]
         q, k, v = query[0].transpose(0, 1)[:, :, None], keys.transpose(1, 2), values.transpose(1, 2)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=True)
         return out[:, :, 0]
 
 
-SMALL = (varlen, products, deterministic, graph)
-
-
-def all_probes(setting: Setting, record: Record) -> None:
-    """Each probe by itself: one that fails leaves the rest."""
-    only_cuda = []
-    for probe in SMALL:
-        name = probe.__name__
-        try:
-            probe(setting, lambda found, name=name: record({f"{name}: {key}": value for key, value in found.items()}))
-        except NeedsCuda as error:
-            only_cuda.append(str(error))
-        except (ImportError, RuntimeError, TypeError, ValueError) as error:
-            record({f"{name}: failed": f"{type(error).__name__}: {str(error)[:500]}"})
-        synchronize(setting.device)
-    if only_cuda:
-        raise NeedsCuda("; ".join(only_cuda))
+def every(setting: Setting, record: Record) -> None:
+    probes = (ceilings, varlen, products, deterministic, graph)
+    several(record, *((probe.__name__, partial(probe, setting)) for probe in probes))

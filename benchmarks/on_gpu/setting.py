@@ -1,4 +1,4 @@
-"""What is measured: sizes of models, rows and steps, full or tiny, and the models themselves, made of random weights."""
+"""What is measured: sizes of models, rows and steps, full or tiny, and models of random weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, Qwen2Config
 
 from posttrain.models import LanguageModel
+from posttrain.models.compute import Compute
 from posttrain.models.tiny import tiny_tokenizer
 
 SEED = 20
@@ -62,10 +63,14 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Tokens of a row are `row` in the mean, of which the last 60% are trained. A pass has about `pass_tokens`."""
+    """Tokens of a row are `row` in the mean, of which the last 60% are trained. A pass has about `pass_tokens`. `warm`
+    steps are not counted, `steps` are; fewer of the long ones of RL."""
 
     warm: int
     steps: int
+    rl_warm: int
+    rl_steps: int
+    decode_steps: int
     rows: int
     row: int
     lora_rows: int
@@ -92,6 +97,9 @@ class Sizes:
 FULL = Sizes(
     warm=2,
     steps=3,
+    rl_warm=1,
+    rl_steps=2,
+    decode_steps=2,
     rows=64,
     row=1024,
     lora_rows=32,
@@ -117,6 +125,9 @@ FULL = Sizes(
 TINY = Sizes(
     warm=1,
     steps=1,
+    rl_warm=1,
+    rl_steps=1,
+    decode_steps=1,
     rows=6,
     row=24,
     lora_rows=4,
@@ -143,12 +154,13 @@ TINY = Sizes(
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how large; `tiny` puts the tiny shape in the place of all."""
+    """Where and how large; `tiny` puts the tiny shape in the place of all. `out` is kept, `scratch` is not."""
 
     device: torch.device
     dtype: torch.dtype
     tiny: bool
     out: Path
+    scratch: Path
 
     @property
     def sizes(self) -> Sizes:
@@ -162,7 +174,7 @@ class Setting:
         return SHAPES["tiny" if self.tiny else name]
 
     def module(self, name: str, dtype: torch.dtype) -> Any:
-        """A transformers model of a shape on the device, with the same random weights in every type, but for rounding."""
+        """A transformers model of a shape on the device; its random weights are the same in every type, but rounded."""
         with torch.device(self.device):
             module = AutoModelForCausalLM.from_config(
                 self.shape(name).config(), dtype=dtype, attn_implementation="sdpa"
@@ -177,11 +189,12 @@ class Setting:
 
     def model(self, name: str, trained: bool = True) -> LanguageModel:
         """The same as a language model of ours: float32 where it is trained, held in the device's type else."""
-        return language_model(name, self.module(name, torch.float32))
+        module = self.module(name, torch.float32 if trained else self.dtype)
+        return language_model(name, module, Compute(self.device, self.dtype))
 
 
-def language_model(name: str, module: Any) -> LanguageModel:
-    return LanguageModel(name, module, tiny_tokenizer(), Path(name), raw=True)
+def language_model(name: str, module: Any, compute: Compute) -> LanguageModel:
+    return LanguageModel(name, module, tiny_tokenizer(), Path(name), raw=True, compute=compute)
 
 
 def letters(rnd: random.Random, n: int) -> str:

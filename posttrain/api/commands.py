@@ -16,9 +16,12 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic.fields import FieldInfo
+
 from posttrain import config as configs
-from posttrain.api.inputs import PRINTED_ONLY, Data, Folder, Model, configured, inputs_of
+from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of
 from posttrain.api.results import Comparison, DataReport, Evaluation, Run, write_report
+from posttrain.api.words import PRINTED_ONLY, in_python, python_words, speaks_python
 from posttrain.config import Config, TrainConfig
 from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.methods import METHODS
@@ -37,11 +40,20 @@ if TYPE_CHECKING:
 
 OURS = {"compare.json", RUNS_FILE, "report.html"}
 """What a comparison writes, and may replace."""
+OR_GIVEN = {
+    **dict.fromkeys(MODELS, "Or a Run, or a transformers model with its tokenizer: (model, tokenizer)."),
+    **dict.fromkeys(DATA, "Or rows: a list of dicts, a datasets.Dataset or a pandas.DataFrame."),
+    **dict.fromkeys(("reward", "gold"), "Or a function or class, see pt.reward."),
+    "env": "Or a class, or a function that returns an instance.",
+    "columns": "Or a dict.",
+}
+"""What an option takes from Python beside a text."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Function]:
-    """Lists the options of a configuration where a notebook looks for them: in the signature and the docstring."""
+def listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Function]:
+    """Lists the options of a configuration where a notebook looks for them, in the signature and the docstring, and
+    has the function's messages name them as Python does."""
 
     def listed(function: Function) -> Function:
         own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -49,15 +61,23 @@ def _listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Func
         fields = [  # `options.pyi` has their types
             p.replace(annotation=p.empty) for p in inspect.signature(kind).parameters.values() if p.name not in named
         ]
-        function.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
-        about = (f"{p.name}: {' '.join((kind.model_fields[p.name].description or '').split())}" for p in fields)
-        function.__doc__ = "\n\n".join([inspect.cleandoc(function.__doc__ or ""), "Options:", *about])
-        return function
+        shown = speaks_python(function)
+        shown.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
+        documented = [p.name for p in (*own, *fields) if p.name in kind.model_fields]
+        about = [f"{name}: {_explained(kind.model_fields[name], name)}" for name in documented]
+        words = [inspect.cleandoc(function.__doc__ or ""), inspect.cleandoc(kind.__doc__ or ""), "Options:", *about]
+        shown.__doc__ = in_python("\n\n".join(words))
+        return shown
 
     return listed
 
 
-def _made(method: str, given: Mapping[str, Any], observers: Sequence[Observer] = ()) -> Run:
+def _explained(field: FieldInfo, name: str) -> str:
+    """What an option is, and what Python may give in place of a text."""
+    return " ".join([*(field.description or "").split(), OR_GIVEN.get(name, "")]).strip()
+
+
+def made(method: str, given: Mapping[str, Any], observers: Sequence[Observer] = ()) -> Run:
     observers = _checked(observers)
     with configured(METHODS[method].config, given, inputs_of(given)) as config:
         return train(method, config, observers)
@@ -105,7 +125,8 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
 
     def work() -> None:
         try:
-            train(method, config, [*observers, wait])
+            with python_words():
+                train(method, config, [*observers, wait])
         except BaseException as error:
             failed.append(error)
         finally:
@@ -125,69 +146,9 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
         raise failed[0]
 
 
-@_listed(configs.SftConfig)
-def sft(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.SftOptions]) -> Run:
-    """Train on example answers: `posttrain sft`."""
-    return _made("sft", {"model": model, **options}, observers)
-
-
-@_listed(configs.DpoConfig)
-def dpo(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.DpoOptions]) -> Run:
-    """Train on pairs of a better and a worse answer: `posttrain dpo`."""
-    return _made("dpo", {"model": model, **options}, observers)
-
-
-@_listed(configs.OnlineDpoConfig)
-def online_dpo(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.OnlineDpoOptions]) -> Run:
-    """Train on pairs of sampled answers that a reward or judge ranks: `posttrain online-dpo`."""
-    return _made("online-dpo", {"model": model, **options}, observers)
-
-
-@_listed(configs.RewardModelConfig)
-def reward_model(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.RewardModelOptions]) -> Run:
-    """Train a score of answers on pairs, or on labels of their steps: `posttrain reward-model`."""
-    return _made("reward-model", {"model": model, **options}, observers)
-
-
-@_listed(configs.AdversarialConfig)
-def adversarial(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.AdversarialOptions]) -> Run:
-    """Train a reward model against answers that fool it: `posttrain adversarial`."""
-    return _made("adversarial", {"model": model, **options}, observers)
-
-
-@_listed(configs.RlConfig)
-def rl(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.RlOptions]) -> Run:
-    """Train on sampled answers that a reward scores: `posttrain rl`."""
-    return _made("rl", {"model": model, **options}, observers)
-
-
-@_listed(configs.DistillConfig)
-def distill(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.DistillOptions]) -> Run:
-    """Train on a teacher's distributions along sampled answers: `posttrain distill`."""
-    return _made("distill", {"model": model, **options}, observers)
-
-
-@_listed(configs.SampleConfig)
-def sample(model: Model | None = None, **options: Unpack[of.SampleOptions]) -> Run:
-    """Sample answers, from a model or an `endpoint`, and write them as training data: `posttrain sample`."""
-    return _made("sample", {"model": model, **options})
-
-
-@_listed(configs.ReviseConfig)
-def revise(model: Model | None = None, **options: Unpack[of.ReviseOptions]) -> Run:
-    """Let a model improve its answers by principles: `posttrain revise`."""
-    return _made("revise", {"model": model, **options})
-
-
-@_listed(configs.AverageConfig)
-def average(models: Sequence[Model], **options: Unpack[of.AverageOptions]) -> Run:
-    """Average the weights of models: `posttrain average`."""
-    return _made("average", {"models": models, **options})
-
-
-@_listed(configs.EvalConfig)
+@listed(configs.EvalConfig)
 def evaluate(model: Model, **options: Unpack[of.EvalOptions]) -> Evaluation:
-    """Measure a model on held-out tasks: `posttrain eval`. What a `Run` is measured by is kept in its folder unless
+    """Measure a model on held-out tasks. What a `Run` is measured by is kept in its folder unless
     `out` says otherwise, so that `compare` finds it."""
     given: dict[str, Any] = {"model": model, **options}
     if isinstance(model, reader.Run):
@@ -197,29 +158,37 @@ def evaluate(model: Model, **options: Unpack[of.EvalOptions]) -> Evaluation:
     with configured(configs.EvalConfig, given, place) as config:
         from posttrain.evals.run import run_eval
 
-        return Evaluation(config.file, Table(run_eval(config).rows), config.model)
+        return Evaluation(**vars(run_eval(config)))
 
 
+@speaks_python
 def compare(
     runs: Mapping[str, Folder] | Sequence[Folder], *, out: str | Path | None = None, loose: bool = False
 ) -> Comparison:
-    """Compare finished runs side by side: `posttrain compare`. They are called by the keys of a mapping, else by their
-    folders; `compare.json` and the page are written where there is an `out`. `loose` also shows evaluations that were
-    not made alike, in tables of their own."""
-    from posttrain.evals.compare import compare as measure
-    from posttrain.evals.runs import check_run, find_parents, name_runs
-
+    """Compare finished runs side by side. They are called by the keys of a mapping, else by their folders;
+    `compare.json` and the page are written where there is an `out`. `loose` also shows evaluations that were not made
+    alike, in tables of their own."""
     if isinstance(runs, str | Path | reader.Run) or not runs:
         raise InputError("compare: give a list of runs, or a dict from name to run")
     folders = [
         Path(str(run.path if isinstance(run, reader.Run) else run))
         for run in (runs.values() if isinstance(runs, Mapping) else runs)
     ]
+    return compare_folders(folders, [*runs] if isinstance(runs, Mapping) else None, out, loose)
+
+
+def compare_folders(
+    folders: Sequence[Path], names: Sequence[str] | None, out: str | Path | None, loose: bool
+) -> Comparison:
+    """See `compare`."""
+    from posttrain.evals.compare import compare as measure
+    from posttrain.evals.runs import check_run, find_parents, name_runs
+
     for folder in folders:
         check_run(folder)
     found = name_runs(folders)
-    if isinstance(runs, Mapping):
-        found = dict(zip(runs, found.values(), strict=True))
+    if names is not None:
+        found = dict(zip(names, found.values(), strict=True))
     with TemporaryDirectory(prefix="posttrain-") as scratch:
         path = Path(out or scratch)
         _check_out(path)
@@ -242,9 +211,9 @@ def _check_out(out: Path) -> None:
         raise InputError(f"--out {out}: not empty and not a comparison; choose another folder")
 
 
-@_listed(configs.ScoreConfig)
+@listed(configs.ScoreConfig)
 def score(data: Data | Sequence[str], **options: Unpack[of.ScoreOptions]) -> Table:
-    """Score given completions with a reward: `posttrain score`. `data` are rows with a `prompt` and a `completion`, or
+    """Score given completions with a reward. `data` are rows with a `prompt` and a `completion`, or
     completions alone. Returns the rows with `score`, with several rewards the value of each, and `error`."""
     if isinstance(data, Sequence) and not isinstance(data, str):
         data = [{"prompt": "", "completion": row} if isinstance(row, str) else row for row in data]
@@ -262,9 +231,9 @@ def score(data: Data | Sequence[str], **options: Unpack[of.ScoreOptions]) -> Tab
     )
 
 
-@_listed(configs.CheckDataConfig, by_place="file")
+@listed(configs.CheckDataConfig, by_place="file")
 def check_data(data: Data, **options: Unpack[of.CheckDataOptions]) -> DataReport:
-    """Find faults in data before training: `posttrain check-data`. With a `model`, find what a run with it would."""
+    """Find faults in data before training. With a `model`, find what a run with it would."""
     with configured(configs.CheckDataConfig, {"file": data, **options}, None) as config:
         from posttrain.data.check import check_data as check
         from posttrain.data.check import format_report
@@ -279,9 +248,9 @@ def check_data(data: Data, **options: Unpack[of.CheckDataOptions]) -> DataReport
         return DataReport(ok, text if config.file == str(data) else text.replace(config.file, "data"))
 
 
-@_listed(configs.RunConfig)
+@listed(configs.RunConfig)
 def run(recipe: str | Path, **options: Unpack[of.RunOptions]) -> Comparison:
-    """Run a whole recipe, shipped or a YAML file, and compare its stages: `posttrain run`."""
+    """Run a whole recipe, shipped or a YAML file, and compare its stages."""
     with configured(configs.RunConfig, {"recipe": recipe, **options}, None) as config:
         from posttrain.recipes.run import run_recipe
 
@@ -289,6 +258,7 @@ def run(recipe: str | Path, **options: Unpack[of.RunOptions]) -> Comparison:
         return Comparison.load(config.folder)
 
 
+@speaks_python
 def load(folder: Folder) -> Run:
     """The run in a folder, old or new, finished or not. Raises InputError for a folder that is no run."""
     found = Run(folder.path if isinstance(folder, reader.Run) else Path(folder))

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from posttrain.api.words import PRINTED_ONLY
 from posttrain.config import Config, EvalConfig
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import meant
@@ -53,8 +54,6 @@ MODELS = ("model", "teacher", "policy", "models")
 SEVERAL = ("reward", "constraint", "set")
 DATA = ("data", "eval_data", "ptx_data", "file")
 INPUTS = "inputs"
-PRINTED_ONLY = {"dry_run", "plan", "list"}
-"""Options of commands that only print, which Python's functions do not take."""
 
 
 def reward(function: Callable[..., Any], *, weight: float = 1.0, name: str | None = None) -> str:
@@ -82,7 +81,7 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
     `inputs`; without one into a temporary folder, which is removed at the end.
 
     Raises InputError as the command does, before anything is written."""
-    from posttrain.api.named_files import check_named
+    from posttrain.api.named_files import check_named, say_loading
 
     is_run = "resume" in kind.model_fields and inputs is not None
     with TemporaryDirectory(prefix="posttrain-") as scratch:
@@ -96,6 +95,7 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
         files.write(begun=is_run and (files.folder.parent / FILE).exists())
         try:
             check_named(config)
+            say_loading(config)
             yield config
         except BaseException as error:
             if not (is_run and (files.folder.parent / FILE).exists()):

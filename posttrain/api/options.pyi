@@ -28,6 +28,8 @@ class TrainOptions(ComputeOptions, total=False):
     strict: bool
     lora_rank: int
     lora_alpha: int
+    use_rslora: bool
+    use_dora: bool
     seed: int
     raw: bool
     chat_template: str | Path | None

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from posttrain.api.inputs import checked_config
+from posttrain.api.words import speaks_python
 from posttrain.config import ChatConfig
+from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.runs import reader, records
 from posttrain.runs.comparison import Comparison as Compared
-from posttrain.runs.comparison import label, read_comparison, run_folders, sections
+from posttrain.runs.comparison import label, label_note, read_comparison, run_folders, sections
 from posttrain.runs.table import Table
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, Message, Prompt, Sampling
@@ -57,7 +59,7 @@ class Run(reader.Run):
         return {name: Evaluation(**vars(found)) for name, found in super().evaluations.items()}
 
     def report(self) -> Report:
-        """Write the run's page, `report.html`: `posttrain report`."""
+        """Write the run's page, `report.html`."""
         return write_report(self)
 
     @overload
@@ -66,10 +68,11 @@ class Run(reader.Run):
     ) -> str: ...
     @overload
     def generate(self, prompts: Sequence[Asked], **options: Unpack[ChatOptions]) -> list[str]: ...
+    @speaks_python
     def generate(self, prompts: Any, **options: Any) -> str | list[str]:
         """The model's answer to a text or a conversation (messages with `role` and `content`), or its answers to a list
-        of these. Options are those of `posttrain chat`, such as `temperature=0`, which always takes the most likely
-        token, and `max_new_tokens`. Raises InputError for a prompt that does not fit."""
+        of these. Options are `temperature` (0 always takes the most likely token), `top_p`, `max_new_tokens`, `seed`,
+        `system`, `chat_template` and `trust_remote_code`. Raises InputError for a prompt that does not fit."""
         from posttrain.engine.base import Request
 
         config = checked_config(ChatConfig, {"model": str(self.path), **options})
@@ -111,8 +114,9 @@ def _prompt(given: Any, system: str | None) -> Prompt:
     return asked if system is None else (Message("system", system), *asked)
 
 
+@speaks_python
 def write_report(folder: str | Path | reader.Run) -> Report:
-    """Write the HTML page of a run, a comparison or a recipe's folder: `posttrain report`."""
+    """Write the HTML page of a run, a comparison or a recipe's folder."""
     from posttrain.report import html
 
     return Report(html.write_report(folder.path if isinstance(folder, reader.Run) else Path(folder)))
@@ -131,12 +135,17 @@ class Evaluation(records.Evaluation):
         return Table({"measure": label(name, self.graded), **estimate} for name, estimate in found)
 
     def __str__(self) -> str:
-        return f"{self.table}\n95% intervals over n tasks"
+        return "\n".join(map(str, (self.table, *self._notes)))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self.table._repr_html_()
+        return self.table._repr_html_() + "".join(f"<p>{escape(note)}</p>" for note in self._notes)
+
+    @property
+    def _notes(self) -> list[str]:
+        named = [] if self.suite == RETENTION_SUITE else [label_note(self.graded)]
+        return ["95% intervals over n tasks", *named]
 
 
 @dataclass(frozen=True, repr=False)
@@ -194,7 +203,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `posttrain check-data` says. `ok`: no row has a problem."""
+    """What `check_data` has found. `ok`: no row has a problem."""
 
     ok: bool
     text: str

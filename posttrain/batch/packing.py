@@ -13,11 +13,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from posttrain.arrays import Bools, Comparable, Floats, Ints, KeptTokens, bools, floats, ints
-from posttrain.batch.types import Batch, Named, Node
+from posttrain.batch.types import Batch, KeptPlaces, Named, Node
 
 MIN_SAVED = 8
 """A shared run of tokens becomes a node where that saves so many tokens; less is not worth a row of attention."""
 NONE = ints([])
+NOWHERE = np.zeros(0, np.int64)
 
 Row = tuple[Ints, int]
 """Tokens, and how many of the first ones are not trained and may be shared."""
@@ -28,13 +29,15 @@ class Branch(Comparable):
     """Tokens of one sequence, which of them are trained, and the weight of each trained one in the loss.
 
     `token` holds further numbers of the trained tokens, `row` of the whole sequence, by the names that the loss asks
-    for in a Batch. `kept_token_ids` are those of the trained tokens."""
+    for in a Batch; `flags` are what is true or false of the sequence. `kept_token_ids` are those of the trained
+    tokens."""
 
     token_ids: Ints
     mask: Bools
     weights: Floats
     token: Mapping[str, Floats] = field(default_factory=dict)
     row: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
+    flags: Mapping[str, bool] = field(default_factory=dict)
     kept_token_ids: KeptTokens | None = None
 
     def __post_init__(self) -> None:
@@ -59,7 +62,7 @@ class Branch(Comparable):
     ) -> Branch:
         """A branch whose trained tokens all have one weight."""
         weights = np.full(np.count_nonzero(mask), weight)
-        return Branch(ints(token_ids), bools(mask), weights, token or {}, row or {}, kept_token_ids)  # type: ignore[arg-type]
+        return Branch(ints(token_ids), bools(mask), weights, token or {}, row or {}, kept_token_ids=kept_token_ids)  # type: ignore[arg-type]
 
     @property
     def trained(self) -> int:
@@ -198,17 +201,20 @@ def pack(trees: Sequence[Tree]) -> Batch:
         before = last[node.parent] if node.parent >= 0 else -1
         parent[first : first + min(n, 1)] = before
         last.append(first + n - 1 if n else before)
+    masked = [masks[node.row][node.start : node.stop] for node in nodes]
+    trained = np.flatnonzero(np.concatenate(masked)) if nodes else NOWHERE
     return Batch(
         token_ids=_tensor([rows[node.row][0][node.start : node.stop] for node in nodes], torch.long),
         position_ids=_tensor([np.arange(node.start, node.stop) for node in nodes], torch.long),
-        parent=torch.from_numpy(parent),
-        sequence=torch.from_numpy(np.repeat([node.row if node.leaf else -1 for node in nodes], lengths)),
-        mask=_tensor([masks[node.row][node.start : node.stop] & node.leaf for node in nodes], torch.bool),
+        trained=torch.from_numpy(trained),
+        parent=torch.from_numpy(parent[trained]),
+        sequence=torch.from_numpy(np.repeat(np.arange(len(branches)), [b.trained for b in branches])),
         nodes=nodes_of(nodes),
         sequences=len(branches),
         weights=_tensor([b.weights for b in branches], torch.float32),
         token=_named([b.token for b in branches], np.concatenate),
         row=_named([b.row for b in branches], np.asarray),
+        index=_index([b.flags for b in branches]),
         kept_token_ids=_kept(branches),
     )
 
@@ -242,17 +248,29 @@ def _shared_with(one: Tree, other: Tree) -> int:
 
 
 def _named(carried: Sequence[Mapping[str, Any]], joined: Callable[[list[Any]], NDArray[Any]]) -> Named:
-    """What the branches carry, each name as one tensor: all of them or none of them have it."""
+    """What the branches carry, each name as one tensor."""
+    return Named({name: torch.from_numpy(joined(values)).float() for name, values in _carried(carried)})
+
+
+def _index(flags: Sequence[Mapping[str, bool]]) -> Named:
+    """See `Batch.index`."""
     out = Named()
-    for name in dict.fromkeys(name for names in carried for name in names):
-        if not all(name in names for names in carried):
-            raise ValueError(f"only some branches carry {name}")
-        out[name] = torch.from_numpy(joined([names[name] for names in carried])).float()
+    for name, values in _carried(flags):
+        true = bools(values)
+        out |= {key: torch.from_numpy(np.flatnonzero(of)) for key, of in ((name, true), (f"not {name}", ~true))}
     return out
 
 
-def _kept(branches: Sequence[Branch]) -> KeptTokens | None:
+def _carried(carried: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
+    """Each name with what the branches carry under it: all of them or none of them have it."""
+    for name in dict.fromkeys(name for names in carried for name in names):
+        if not all(name in names for names in carried):
+            raise ValueError(f"only some branches carry {name}")
+        yield name, [names[name] for names in carried]
+
+
+def _kept(branches: Sequence[Branch]) -> KeptPlaces | None:
     kept = [b.kept_token_ids for b in branches if b.kept_token_ids is not None]
     if kept and len(kept) < len(branches):
         raise ValueError("only some branches carry kept_token_ids")
-    return KeptTokens.joined(kept) if kept else None
+    return KeptPlaces.of(kept) if kept else None

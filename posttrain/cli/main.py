@@ -164,9 +164,10 @@ def _dispatch(args: list[str]) -> Done:
         return settings
 
     config = parse_options(command.config, rest, f"posttrain {name}", command.positional, _owners(commands), completed)
-    from posttrain.api.named_files import check_named
+    from posttrain.api.named_files import check_named, say_loading
 
     check_named(config)
+    say_loading(config)
     configure_threads()
     done = command.run(config)
     if done.code == DONE and not getattr(config, "plan", False) and not getattr(config, "dry_run", False):
@@ -260,9 +261,9 @@ def _method(method: Method) -> Callable[[Any], Done]:
 def _eval(config: configs.EvalConfig) -> Done:
     from posttrain.evals.run import print_result, run_eval
 
-    suite = run_eval(config)
-    print_result(suite)
-    return Done(result=lambda _: results.evaluated(config, suite))
+    evaluation = run_eval(config)
+    print_result(evaluation)
+    return Done(result=lambda _: results.evaluated(config, evaluation))
 
 
 def _score(config: configs.ScoreConfig) -> Done:
@@ -280,10 +281,10 @@ def _score(config: configs.ScoreConfig) -> Done:
 
 
 def _compare(config: configs.CompareConfig) -> Done:
-    from posttrain.api.commands import compare
+    from posttrain.api.commands import compare_folders
     from posttrain.report.terminal import print_comparison
 
-    comparison = compare(config.runs, out=config.out, loose=config.loose)
+    comparison = compare_folders(config.runs, None, config.out, config.loose)
     print_comparison(comparison.data, comparison.report())
     return Done(result=lambda _: results.compared(config.out))
 

@@ -24,6 +24,7 @@ EVERYWHERE = {
     "--help the options.",
 }
 """Options of every command, which are no part of its configuration."""
+TAKES_RUN = "With a folder, --resume RUN continues the run there with its own settings."
 
 
 def command_help(config: type[Config], prog: str, positional: Mapping[str, str], width: int | None = None) -> str:
@@ -78,7 +79,8 @@ def _option(config: type[Config], name: str, place: str | None, width: int) -> I
     field = config.model_fields[name]
     value = metavar(field) if field.annotation is not bool else "[RUN]" if TakesRun() in field.metadata else ""
     written = place or f"{option_name(name)} {value}".rstrip()
-    about = f"{_plain(field.description or '', config)} {_hint(field, repeats(field) and place is None)}".strip()
+    words = [_plain(field.description or "", config), TAKES_RUN if TakesRun() in field.metadata else ""]
+    about = " ".join(filter(None, [*words, _hint(field, repeats(field) and place is None)]))
     lines = _wrapped(about, max(width, 2 * INDENT), " " * INDENT)
     if len(written) + 4 > INDENT:
         yield f"  {written}"

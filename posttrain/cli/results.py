@@ -11,12 +11,11 @@ from posttrain.config import EvalConfig
 from posttrain.report.words import summary
 from posttrain.runs.comparison import read_comparison
 from posttrain.runs.reader import Run
-from posttrain.runs.records import Lineage, is_graded
+from posttrain.runs.records import Evaluation, Lineage
 from posttrain.stats import estimate
 
 if TYPE_CHECKING:
     from posttrain.data.check import Report
-    from posttrain.evals.run import SuiteResult
     from posttrain.train.check_data import TokenReport
 
 
@@ -49,7 +48,7 @@ def made_data(out: Path, file: str) -> dict[str, Any]:
     return {"out": out, "data": out / file, **counts, "cost": run.cost, "events": run.events}
 
 
-def evaluated(config: EvalConfig, suite: SuiteResult) -> dict[str, Any]:
+def evaluated(config: EvalConfig, evaluation: Evaluation) -> dict[str, Any]:
     """Values with their intervals. `graded`: the reward gave other values than 0 and 1, so that `accuracy` is its
     mean."""
     from posttrain.evals.run import summarise  # brings torch
@@ -57,10 +56,10 @@ def evaluated(config: EvalConfig, suite: SuiteResult) -> dict[str, Any]:
     return {
         "model": config.model,
         "suite": config.file,
-        "values": summarise(suite.rows),
-        "graded": is_graded(suite.rows),
-        "left_out": suite.settings.get("left_out", 0),
-        "settings": suite.settings,
+        "values": summarise(evaluation.rows),
+        "graded": evaluation.graded,
+        "left_out": evaluation.settings.get("left_out", 0),
+        "settings": evaluation.settings,
         "file": None if config.out is None else config.out / "evaluations" / f"{config.file}.json",
     }
 

@@ -92,7 +92,7 @@ class DpoConfig(TrainConfig):
 
     LOSS: ClassVar[Group] = Group("Loss")
     loss: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = ("sigmoid",)
-    """A loss; repeat for a weighted sum, `--loss sigmoid --loss sft=0.2`. On pairs: `sigmoid` (DPO), `cdpo` and
+    """A loss, or several for a weighted sum, as `sigmoid` and `sft=0.2`. On pairs: `sigmoid` (DPO), `cdpo` and
     `robust` (labels with noise), `ipo`, `hinge`, `simpo` and `orpo` (without a reference), `apo_zero`, `apo_down`. On
     rows with a `label`: `kto`, which splits pairs in two. Beside another: `sft` on the good answers."""
     beta: PositiveFloat | None = None
@@ -195,7 +195,7 @@ class OnlineDpoConfig(SamplingOptions, DpoConfig):
     REWARD: ClassVar[Group] = Group("Reward")
     reward: Annotated[tuple[Named, ...], Field(min_length=1)]
     """What ranks the answers, as in `posttrain rl`: a reward, a reward model or a judge; `judge_pair` compares those to
-    one prompt with each other. Repeat for a weighted sum."""
+    one prompt with each other. Several are a weighted sum."""
     SAMPLING: ClassVar[Group] = Group("Sampling")
     group_size: Annotated[int, Field(ge=2)] = 2
     """Answers sampled to each prompt, of which the best and the worst are the pair. Default: arXiv:2402.04792."""

@@ -32,7 +32,7 @@ class RlConfig(SamplingOptions, TrainConfig):
 
     REWARD: ClassVar[Group] = Group("Reward")
     reward: tuple[Named, ...] = ()
-    """A reward; repeat for several. Built in (`posttrain score --list`), or `file.py:function`, or
+    """A reward, or several. Built in (`posttrain score --list`), or `file.py:function`, or
     `package.module:function`; with options, `clip(file.py:function, low=0)`, or made of others, `gate(format, math)`.
     `=0.5` weighs it, `=0:1,200:0.5` goes from weight 1 to 0.5 in 200 steps; `as NAME` renames it."""
     ALGORITHM: ClassVar[Group] = Group("Algorithm")

@@ -111,8 +111,8 @@ def _refusal(apart: Sequence[Apart]) -> str:
     return (
         "these evaluations were not made alike, so their difference says nothing about the models:\n  "
         + "\n  ".join(lines)
-        + "\nevaluate again with equal settings (posttrain eval --name keeps several evaluations in a run folder), "
-        "or add --loose to see them beside each other without a difference"
+        + "\nevaluate again with equal settings (another --name keeps both evaluations in a run folder), or give "
+        "--loose to see them beside each other without a difference"
     )
 
 

@@ -45,7 +45,7 @@ def kl_of_answers(
         flops += policy.flops.forward(batch.nodes, len(values)) + start.flops.forward(batch.nodes, len(values))
         return values
 
-    sums = [sum(values.tolist()) for values in read_by(trees, limit, policy.device, read)]
+    sums = [sum(values.tolist()) for values in read_by(policy, trees, limit, read)]
     found = iter(sums)
     return [[next(found) for _ in group] for group in groups], flops
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from posttrain.chat import ChatFormat
 from posttrain.chat.template_date import dated, fixed_date, template_date
 from posttrain.config import EvalConfig, HeldOut
 from posttrain.config.compute import on_its_device
+from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.console import Progress, short_path, warn
 from posttrain.data.formats import load_tasks
 from posttrain.engine.base import Engine
@@ -44,7 +44,7 @@ from posttrain.rollout import (
     sampling_flops,
     score,
 )
-from posttrain.runs.comparison import label
+from posttrain.runs.comparison import label, label_note
 from posttrain.runs.files import refuse_links
 from posttrain.runs.log import make_folder
 from posttrain.runs.records import PERPLEXITY, TEXT_NLL, Cost, Evaluation, is_graded
@@ -70,16 +70,21 @@ class SuiteResult:
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def cost(self) -> Cost:
+        return Cost(seconds=self.seconds, tokens=self.tokens, flops=self.flops)
+
 
 @on_its_device
-def run_eval(config: EvalConfig) -> SuiteResult:
-    """`posttrain eval`: evaluate a model and write `OUT/evaluations/NAME.json[l]`."""
+def run_eval(config: EvalConfig) -> Evaluation:
+    """`posttrain eval`: evaluate a model, and write `OUT/evaluations/NAME.json[l]` where there is an `out`."""
     check_free(config)
     with fixed_date(template_date()):
         lm, result = _eval_retention(config) if config.suite == "retention" else _eval_tasks(config)
+    evaluation = evaluation_of(config.file, lm, result)
     if config.out is not None:
-        write_suite(config.out, config.file, lm, result)
-    return result
+        evaluation.write(config.out, result.cost)
+    return evaluation
 
 
 def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult]:
@@ -147,16 +152,17 @@ def _make_folder(config: EvalConfig) -> None:
         make_folder(config.out, "evaluations")
 
 
-def print_result(result: SuiteResult) -> None:
+def print_result(evaluation: Evaluation) -> None:
     """Print each value with its interval."""
-    rows = result.rows
-    graded = is_graded(rows)
-    for name, found in summarise(rows).items():
+    graded = evaluation.graded
+    for name, found in summarise(evaluation.rows).items():
         interval = f"[{TOO_FEW}]"
         if found["low"] is not None and found["high"] is not None:
             interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
         print(f"{label(name, graded):16} {found['value']:8.3f}  {interval}  n={found['n']}")
     print("n tasks or windows of text each; 95% intervals in brackets")
+    if evaluation.suite != RETENTION_SUITE:
+        print(label_note(graded))
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
@@ -243,7 +249,7 @@ def _task_row(group: Group, scorer: Scorer, kls: Sequence[float]) -> dict[str, A
 
 def task_row(task: Task) -> dict[str, Any]:
     """How a line of results names its task."""
-    return {"task": task.id, "prompt": task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content}
+    return {"task": task.id, "prompt": task.asked}
 
 
 def evaluate_retention(engine: Engine, lm: LanguageModel, title: str = "retention") -> SuiteResult:
@@ -290,8 +296,8 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
     return [share_prefix([Branch.of(w, (False,) + (True,) * (WINDOW - 1), 0.0)]) for w in windows]
 
 
-def write_suite(run: Path, suite: str, lm: LanguageModel, result: SuiteResult) -> None:
-    """See `Evaluation.write`. The type is told and not compared: it moves values by rounding alone."""
+def evaluation_of(suite: str, lm: LanguageModel, result: SuiteResult) -> Evaluation:
+    """The result as the evaluation of a model. Its settings name the type that products see; comparisons ignore it,
+    because it moves values by rounding alone."""
     settings = result.settings | {"template_hash": lm.chat.template.hash, "dtype": lm.compute.dtype_name}
-    evaluation = Evaluation(suite, Table(result.rows), lm.name, weights_hash(lm.source), settings)
-    evaluation.write(run, Cost(seconds=result.seconds, tokens=result.tokens, flops=result.flops))
+    return Evaluation(suite, Table(result.rows), lm.name, weights_hash(lm.source), settings)

@@ -21,7 +21,7 @@ def sft_loss(policy_logprobs: torch.Tensor, weights: torch.Tensor) -> LossOutput
     """Negative log-likelihood: −Σ_t w_t · log π(y_t | y_<t). With w_t = 1/(trained tokens of the step) it is the token
     mean."""
     loss = -(weights * policy_logprobs).sum()
-    return LossOutput(loss, {"loss": float(loss.detach())})
+    return LossOutput(loss, {"loss": loss.detach()})
 
 
 def sequence_sums(values: torch.Tensor, sequence: torch.Tensor, sequences: int) -> torch.Tensor:
@@ -82,6 +82,7 @@ def policy_loss(
     weights: torch.Tensor,
     *,
     sequence: torch.Tensor | None = None,
+    sequences: int = 0,
     ref_logprobs: torch.Tensor | None = None,
     importance: torch.Tensor | None = None,
     entropy: torch.Tensor | None = None,
@@ -93,7 +94,7 @@ def policy_loss(
     - `clip`: min(ρ_t A_t, clip(ρ_t, 1−ε_low, 1+ε_high) A_t) (PPO, arXiv:1707.06347, equation 7); with `dual_clip` c not
       below c A_t where A_t < 0 (arXiv:1912.09729, equation 5);
     - `sequence-clip`: the same with the ratio of the token's sequence, exp of its *mean* log-ratio (GSPO,
-      arXiv:2507.18071, equations 5 and 7); `sequence` [M] numbers the sequences from 0;
+      arXiv:2507.18071, equations 5 and 7); `sequence` [M] numbers the `sequences` from 0;
     - `cispo`: sg[clip(ρ_t, 1−ε_low, 1+ε_high)] A_t log π(y_t), sg stopping the gradient (arXiv:2506.13585, equation 4);
     - `reinforce`: A_t log π(y_t).
 
@@ -102,7 +103,7 @@ def policy_loss(
     the weights. Metrics, sums by weight: `loss`; `clip_fraction`, the share of tokens whose ratio was clipped;
     `policy_kl`, the k3 estimate of KL(proximal‖policy) from proximal's samples."""
     difference = log_ratio(policy_logprobs, proximal_logprobs)
-    objective, clipped = _surrogate(choices, policy_logprobs, difference, advantages, sequence)
+    objective, clipped = _surrogate(choices, policy_logprobs, difference, advantages, sequence, sequences)
     if importance is not None:
         objective = objective * importance
     if choices.kl is not None:
@@ -119,9 +120,9 @@ def policy_loss(
     return LossOutput(
         loss,
         {
-            "loss": float(loss.detach()),
-            "clip_fraction": float((weights * clipped).sum()),
-            "policy_kl": float((weights * (torch.expm1(moved) - moved)).sum()),
+            "loss": loss.detach(),
+            "clip_fraction": (weights * clipped).sum(),
+            "policy_kl": (weights * (torch.expm1(moved) - moved)).sum(),
         },
     )
 
@@ -132,6 +133,7 @@ def _surrogate(
     difference: torch.Tensor,
     advantages: torch.Tensor,
     sequence: torch.Tensor | None,
+    sequences: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """J_t of `policy_loss` and whether the ratio of token t was clipped, from its log-ratio."""
     if choices.surrogate == "reinforce":
@@ -139,7 +141,7 @@ def _surrogate(
     if choices.surrogate == "sequence-clip":
         if sequence is None:
             raise ValueError("a sequence ratio needs to know the sequences")
-        difference = sequence_means(difference, sequence, int(sequence.max()) + 1 if len(sequence) else 0)
+        difference = sequence_means(difference, sequence, sequences)
     ratio = difference.exp()
     bounded = ratio.clamp(1 - choices.clip_low, 1 + choices.clip_high)
     if choices.surrogate == "cispo":
@@ -168,7 +170,7 @@ def value_loss(
         near = proximal_values + (values - proximal_values).clamp(-clip, clip)
         error = error.maximum((near - returns) ** 2)
     loss = 0.5 * (weights * error).sum()
-    return LossOutput(loss, {"value_loss": float(loss.detach())})
+    return LossOutput(loss, {"value_loss": loss.detach()})
 
 
 def importance_weights(
@@ -177,16 +179,17 @@ def importance_weights(
     kind: Literal["token-truncate", "token-mask", "sequence-truncate", "sequence-mask"],
     limit: float,
     sequence: torch.Tensor,
+    sequences: int,
 ) -> torch.Tensor:
     """m_t for tokens [M] that another engine or an older policy sampled, detached.
 
-    r_t = π_proximal(y_t)/π_sampler(y_t), or for a `sequence` the exponential of its mean log-ratio: the product over a
-    sequence is 0 or overflows for long ones. `truncate`: min(r, C) (Yao et al. 2025, "Your efficient RL framework
-    secretly brings you off-policy RL training"); `mask`: r inside [1/C, C] and 0 outside (MIS, Liu et al. 2025, "When
-    speed kills stability"). C is `limit`."""
+    r_t = π_proximal(y_t)/π_sampler(y_t), or for a `sequence` (numbered from 0, `sequences` in all) the exponential of
+    its mean log-ratio: the product over a sequence is 0 or overflows for long ones. `truncate`: min(r, C) (Yao et al.
+    2025, "Your efficient RL framework secretly brings you off-policy RL training"); `mask`: r inside [1/C, C] and 0
+    outside (MIS, Liu et al. 2025, "When speed kills stability"). C is `limit`."""
     difference = log_ratio(proximal_logprobs.detach(), sampler_logprobs)
     if kind.startswith("sequence"):
-        difference = sequence_means(difference, sequence, int(sequence.max()) + 1 if len(sequence) else 0)
+        difference = sequence_means(difference, sequence, sequences)
     ratio = difference.exp()
     if kind.endswith("truncate"):
         return ratio.clamp(max=limit)

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from posttrain.batch.types import Metrics, number
 from posttrain.config.preference import Term
 
 CERTAIN = -1e-6
@@ -88,7 +89,7 @@ def kto(
 ) -> torch.Tensor:
     """KTO (Ethayarajh et al. 2024, arXiv:2402.01306) on single responses [R]: λ_y − v, that is
     λ_D σ(−β(s − z)) where `desirable` (bool), else λ_U σ(β(s − z)). z is `kto_baseline`, a constant of the step."""
-    good = desirable.to(scores.dtype)
+    good = desirable.type_as(scores)
     weight = desirable_weight * good + undesirable_weight * (1 - good)
     return weight * torch.sigmoid(-beta * (2 * good - 1) * (scores - baseline))
 
@@ -131,15 +132,21 @@ class Responses:
     """What losses see of R responses, tensors [R]. The members of a pair follow each other, the chosen one first.
 
     `logprobs` are summed over all tokens. `policy` and `reference` are sums in which tokens may weigh less than 1
-    (LD-DPO). `reference` is None where no loss needs it. `probability` [P] is how likely each
-    pair's label is right, None where all are certain."""
+    (LD-DPO). `good` and `bad` are the indices of the desirable responses and of the others. `reference` is None where
+    no loss needs it. `probability` [P] is how likely each pair's label is right, None where all are certain."""
 
     logprobs: torch.Tensor
     lengths: torch.Tensor
-    desirable: torch.Tensor
+    good: torch.Tensor
+    bad: torch.Tensor
     policy: torch.Tensor
     reference: torch.Tensor | None
     probability: torch.Tensor | None = None
+
+    @property
+    def desirable(self) -> torch.Tensor:
+        """Which responses are desirable: bool [R]."""
+        return torch.zeros_like(self.logprobs, dtype=torch.bool).index_fill(0, self.good, True)
 
     def scores(self, term: Term) -> torch.Tensor:
         """The score that a loss reads of each response."""
@@ -179,36 +186,35 @@ def _values(responses: Responses, term: Term, baseline: float) -> torch.Tensor:
     Of a pair whose label is right with probability p it is the mean over what the label may be,
     p ℓ(w, l) + (1−p) ℓ(l, w): for `sigmoid` cDPO with ε = 1 − p for this pair."""
     loss = partial(FUNCTIONS[term.loss], **term.numbers)
-    scores, good = responses.scores(term), responses.desirable
+    scores = responses.scores(term)
     if term.spec.reads == "labels":
-        return loss(scores, good, baseline)
+        return loss(scores, responses.desirable, baseline)
+    chosen = scores.index_select(0, responses.good)
     if term.spec.reads == "chosen":
-        return loss(scores[good])
-    chosen, rejected, p = scores[good], scores[~good], responses.probability
+        return loss(chosen)
+    rejected, p = scores.index_select(0, responses.bad), responses.probability
     return loss(chosen, rejected) if p is None else p * loss(chosen, rejected) + (1 - p) * loss(rejected, chosen)
 
 
-def step_metrics(responses: Responses, term: Term, counts: Counts, baseline: float = 0.0) -> dict[str, float]:
+def step_metrics(responses: Responses, term: Term, counts: Counts, baseline: float = 0.0) -> Metrics:
     """What these responses add to the step's numbers: rewards are β x the score that `term` reads.
 
     `margin` is the mean reward of chosen less that of rejected responses; `accuracy` the share of pairs with the chosen
     one above, or of single responses on their side of the baseline, as `agreement` counts them; `…_logprob` are sums
     over a response's tokens, and `…_drift` their change from the reference. What has no response is left out."""
-    scores, good = responses.scores(term).detach(), responses.desirable
+    scores, good, bad = responses.scores(term).detach(), responses.good, responses.bad
     rewards = term.numbers["beta"] * scores
     if term.spec.reads == "labels":
-        right = agreement((scores - baseline) * (good.to(scores.dtype) * 2 - 1))
+        right = agreement((scores - baseline) * (responses.desirable.type_as(scores) * 2 - 1))
     else:
-        right = agreement(scores[good] - scores[~good], responses.probability)
-    out = {"accuracy": float(right.sum()) / max(1, counts.of(term))}
-    logprobs = responses.policy.detach()
-    for name, of, count in (("chosen", good, counts.desirable), ("rejected", ~good, counts.undesirable)):
-        if not count:
-            continue
-        out[f"{name}_reward"] = float(rewards[of].sum()) / count
-        out[f"{name}_logprob"] = float(responses.logprobs.detach()[of].sum()) / count
-        if responses.reference is not None:
-            out[f"{name}_drift"] = float((logprobs - responses.reference)[of].sum()) / count
+        right = agreement(scores.index_select(0, good) - scores.index_select(0, bad), responses.probability)
+    out: Metrics = {"accuracy": number(right.sum()) / max(1, counts.of(term))}
+    seen = {"reward": rewards, "logprob": responses.logprobs.detach()}
+    if responses.reference is not None:
+        seen["drift"] = responses.policy.detach() - responses.reference
+    for side, of, count in (("chosen", good, counts.desirable), ("rejected", bad, counts.undesirable)):
+        if count:
+            out |= {f"{side}_{name}": number(x.index_select(0, of).sum()) / count for name, x in seen.items()}
     if counts.desirable and counts.undesirable:
         out["margin"] = out["chosen_reward"] - out["rejected_reward"]
     return out
@@ -223,7 +229,7 @@ def dpo_weights(responses: Responses, terms: Sequence[Term]) -> torch.Tensor | N
     if term is None:
         return None
     rewards = term.numbers["beta"] * responses.scores(term).detach()
-    return torch.sigmoid(rewards[~responses.desirable] - rewards[responses.desirable])
+    return torch.sigmoid(rewards.index_select(0, responses.bad) - rewards.index_select(0, responses.good))
 
 
 def agreement(difference: torch.Tensor, probability: torch.Tensor | None = None) -> torch.Tensor:

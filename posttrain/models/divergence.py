@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from posttrain.arrays import KeptTokens
-from posttrain.batch.types import Batch
-from posttrain.models.attention import ForestPlan
+from posttrain.batch.types import Batch, KeptPlaces
+from posttrain.models.attention import plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.kernels import products_for
 from posttrain.models.language_model import LanguageModel
@@ -120,7 +119,7 @@ def batch_sampling_kl(
 
 
 def sampling_kl(
-    policy: torch.Tensor, reference: torch.Tensor, temperature: float = 1.0, kept: KeptTokens | None = None
+    policy: torch.Tensor, reference: torch.Tensor, temperature: float = 1.0, kept: KeptPlaces | None = None
 ) -> torch.Tensor:
     """KL(π ‖ π_ref) = Σ_v π(v) (log π(v) − log π_ref(v)) of each row, in nats, from logits [M, V]: [M].
 
@@ -143,9 +142,9 @@ def sampling_kl(
 
 
 def _head(lm: LanguageModel, batch: Batch) -> Head:
-    hidden = lm.hidden_states(batch.token_ids, batch.position_ids, ForestPlan(batch.nodes, lm.device))
+    hidden = lm.hidden_states(batch.token_ids, batch.position_ids, plan_for(batch.nodes, lm.compute))
     output = lm.module.get_output_embeddings()
-    return Head(hidden.index_select(0, batch.parent[batch.mask]), output.weight, output.bias, lm.kernels.products)
+    return Head(hidden.index_select(0, batch.parent), output.weight, output.bias, lm.kernels.products)
 
 
 def _logits(lm: LanguageModel, batch: Batch) -> torch.Tensor:

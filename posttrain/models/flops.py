@@ -23,7 +23,7 @@ class FlopCounter:
     With an adapter, `adapter` is the number of its weights, `unreached` the number of weights (of matrices and of the
     adapters beside them) whose input needs no gradient because nothing before them is trained, and `merge` the
     operations of adding the adapter to the weights before decoding, 0 where decoding runs with the adapter beside
-    them."""
+    them. DoRA multiplies its matrices once a pass for the lengths of rows, `norms` operations."""
 
     linear: int
     head: int
@@ -31,6 +31,7 @@ class FlopCounter:
     adapter: int = 0
     unreached: int = 0
     merge: int = 0
+    norms: int = 0
 
     @staticmethod
     def of(module: PreTrainedModel, merges: bool = False) -> FlopCounter:
@@ -50,16 +51,24 @@ class FlopCounter:
         adapter = sum(a.numel() + b.numel() for a, b in pairs)
         first = _without_input_gradient(module, layers)
         unreached = sum(layer.weight.numel() + sum(a.numel() for a, _ in _adapters(layer)) for layer in first)
-        merge = sum(2 * b.numel() * a.shape[1] for a, b in pairs) if merges else 0
-        return replace(self, linear=self.linear - adapter, adapter=adapter, unreached=unreached, merge=merge)
+        product = sum(2 * b.numel() * a.shape[1] for a, b in pairs)
+        return replace(
+            self,
+            linear=self.linear - adapter,
+            adapter=adapter,
+            unreached=unreached,
+            merge=product if merges else 0,
+            norms=product if any(layer.lora_magnitude_vector for layer in layers) else 0,
+        )
 
     def without_adapter(self) -> FlopCounter:
-        return replace(self, adapter=0, unreached=0, merge=0)
+        return replace(self, adapter=0, unreached=0, merge=0, norms=0)
 
     def forward(self, nodes: Sequence[Node], predicted: int) -> float:
         """A forward pass over a forest with `predicted` positions through the head."""
         tokens, pairs = _tokens_and_pairs(nodes)
-        return 2.0 * (self.linear + self.adapter) * tokens + 2.0 * self.head * predicted + self.attention * pairs
+        products = 2.0 * (self.linear + self.adapter) * tokens + 2.0 * self.head * predicted
+        return products + self.attention * pairs + self.norms
 
     def training(self, nodes: Sequence[Node], predicted: int) -> float:
         """Forward and backward. Backward, a matrix product costs as much again for the gradient of its input and for
@@ -70,7 +79,8 @@ class FlopCounter:
         if not self.adapter:
             return 3.0 * once
         tokens, _ = _tokens_and_pairs(nodes)
-        return 3.0 * once - 2.0 * (self.linear + self.unreached) * tokens - 2.0 * self.head * predicted
+        frozen = 2.0 * (self.linear + self.unreached) * tokens + 2.0 * self.head * predicted
+        return 3.0 * once - frozen - 2.0 * self.norms  # norms count as constants
 
     def sampling(self, nodes: Sequence[Node], decoded: int, predicted: int) -> float:
         """A forest's forward pass of which `decoded` tokens go one at a time, by merged weights with a `merge`."""

@@ -16,15 +16,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.batch.types import Batch
 from posttrain.chat import ChatFormat
 from posttrain.models import attention
-from posttrain.models.attention import AttentionPlan, ForestPlan
+from posttrain.models.attention import AttentionPlan, plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.heads import RewardHead, ValueHead, as_classifier, save_classifier
-from posttrain.models.kernels import kernels_for
+from posttrain.models.kernels import exact_kernels, kernels_for
 from posttrain.models.layers.recompute import recompute_layers
 from posttrain.models.merging import merged
-from posttrain.models.padded import can_pack, packs_alike, padded_outputs
+from posttrain.models.padded import BFLOAT16_TOLERANCE, can_pack, in_float32, packs_alike, padded_outputs
 from posttrain.models.token_logprobs import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.models.weights import rounded
 from posttrain.text import printable
@@ -58,8 +58,7 @@ class LanguageModel:
         attention.register()
         self.name = name
         self.module = module.eval()
-        held = Compute.of(next(module.parameters()))
-        self.compute = compute or held
+        self.compute = compute or Compute.of(next(module.parameters()))
         self.tokenizer = tokenizer
         self.source = source
         eos = module.generation_config.eos_token_id if module.generation_config is not None else None
@@ -85,13 +84,13 @@ class LanguageModel:
         self._decoder: Decoder | None = None
         self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
-        # in the type the weights are held in, where rounding hides nothing, and then in the one that products see
-        self.kernels = kernels_for(module, held)
-        self.packed = can_pack(name, module, self._checked_logprobs)
+        self.kernels = exact_kernels(module)
+        with in_float32(module):
+            self.packed = can_pack(name, module, self._checked_logprobs)
         self.kernels = kernels_for(module, self.compute)
         self.kernels.products.use_in(module)
-        if self.compute.dtype != held.dtype:
-            self.packed = self.packed and packs_alike(name, module, self._checked_logprobs)
+        if self.packed and self.compute.dtype == torch.bfloat16:
+            self.packed = packs_alike(name, module, self._checked_logprobs, BFLOAT16_TOLERANCE)
         self.forwarded_tokens = 0  # those of the self-check do not count
 
     def chat_within(self, limit: int) -> ChatFormat:
@@ -153,10 +152,10 @@ class LanguageModel:
     def logprobs(
         self, batch: Batch, temperature: float = 1.0, entropy: bool = False, values: bool = False
     ) -> TokenOutputs:
-        """Log-probability of each trained token of a batch on the model's device, [M] in the order of its mask, each
+        """Log-probability of each trained token of a batch on the model's device, [M] each
         predicted at its parent, where `values` reads the value head too. Differentiable if gradients are on.
         `temperature` divides the logits; the batch's kept tokens apply."""
-        targets = batch.token_ids[batch.mask]
+        targets = batch.token_ids.index_select(0, batch.trained)
         output = self.module.get_output_embeddings()
         if self.packed:
             tied = output.weight is self.module.get_input_embeddings().weight
@@ -194,10 +193,10 @@ class LanguageModel:
         return out
 
     def _states(self, batch: Batch, own: bool = False, sparse: bool = False) -> torch.Tensor:
-        plan = ForestPlan(batch.nodes, self.device)
+        # of the type that these products see: float32 in the self-check
+        plan = plan_for(batch.nodes, Compute(self.device, self.kernels.products.dtype))
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
-        at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
-        return hidden.index_select(0, at)
+        return hidden.index_select(0, batch.trained if own else batch.parent)
 
     def padded_logits(self, batch: Batch) -> torch.Tensor:
         """Logits [M, V] that the trained tokens are predicted from, by the model's own forward on padded rows."""
@@ -223,12 +222,20 @@ class LanguageModel:
 
     # -- adapters -------------------------------------------------------------------------------------------------
 
-    def add_adapter(self, rank: int, alpha: int, seed: int) -> None:
-        """Freeze the weights and put a LoRA adapter beside every linear layer but the head. Dropout is 0."""
+    def add_adapter(self, rank: int, alpha: int, seed: int, rslora: bool = False, dora: bool = False) -> None:
+        """Freeze the weights and put a LoRA adapter beside every linear layer but the head: W + s B A with s = alpha /
+        rank, with `rslora` alpha / √rank (arXiv:2312.03732), and with `dora` with rows of trained lengths
+        (arXiv:2402.09353). Dropout is 0."""
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            use_rslora=rslora,
+            use_dora=dora,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,17 +35,18 @@ VALUES = Reading(lambda lm, batch: ValueOutputs(lm.values(batch)), head=False)
 
 def read(
     lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, what: Reading = LOGPROBS
-) -> Iterator[torch.Tensor]:
-    """What is read at the n trained tokens of each branch, [n] or [n, K], in order and without gradients."""
-    return read_by(trees, micro_batch_tokens, lm.device, lambda batch: what.forward(lm, batch)[0])
+) -> list[torch.Tensor]:
+    """What is read at the n trained tokens of each branch, [n] or [n, K], in order, in main memory and without
+    gradients."""
+    return read_by(lm, trees, micro_batch_tokens, lambda batch: what.forward(lm, batch)[0])
 
 
+@torch.no_grad()
 def read_by(
-    trees: Sequence[Tree], micro_batch_tokens: int, device: torch.device, function: Callable[[Batch], torch.Tensor]
-) -> Iterator[torch.Tensor]:
-    """`read` by a function from a batch on the device to a row for each of its trained tokens."""
-    for part in micro_batches(trees, micro_batch_tokens):
-        batch = pack(part).to(device)
-        with torch.no_grad():
-            rows = function(batch)
-        yield from rows.split([branch.trained for tree in part for branch in tree.branches])
+    lm: LanguageModel, trees: Sequence[Tree], micro_batch_tokens: int, function: Callable[[Batch], torch.Tensor]
+) -> list[torch.Tensor]:
+    """`read` by a function from a batch on the model's device to a row for each of its trained tokens. The device is
+    waited for once."""
+    found = [function(pack(part).to(lm.device)) for part in micro_batches(trees, micro_batch_tokens)]
+    sizes = [branch.trained for tree in trees for branch in tree.branches]
+    return list(torch.cat(found).cpu().split(sizes)) if found else []

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from posttrain.arrays import KeptTokens
+from posttrain.batch.types import KeptPlaces
 from posttrain.models.compute import Compute
 from posttrain.models.kernels import products_for
 from posttrain.models.layers.fast import fast, is_compiled_for
@@ -50,7 +49,7 @@ def token_logprobs(
     *,
     bias: torch.Tensor | None = None,
     temperature: float = 1.0,
-    kept: KeptTokens | None = None,
+    kept: KeptPlaces | None = None,
     entropy: bool = False,
     products: Products | None = None,
 ) -> TokenOutputs:
@@ -70,7 +69,7 @@ def logprobs_from_logits(
     targets: torch.Tensor,
     *,
     temperature: float = 1.0,
-    kept: KeptTokens | None = None,
+    kept: KeptPlaces | None = None,
     entropy: bool = False,
 ) -> TokenOutputs:
     """The same numbers as `token_logprobs` from logits [M, V] that a model has already made: the plain form."""
@@ -92,7 +91,7 @@ def _logits(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     temperature: float,
-    kept: KeptTokens | None,
+    kept: KeptPlaces | None,
 ) -> torch.Tensor:
     logits = products.logits(hidden, weight, bias).float()
     if temperature != 1.0:
@@ -100,14 +99,12 @@ def _logits(
     return restrict(logits, kept)
 
 
-def restrict(logits: torch.Tensor, kept: KeptTokens | None) -> torch.Tensor:
+def restrict(logits: torch.Tensor, kept: KeptPlaces | None) -> torch.Tensor:
     """Minus infinity for the tokens that truncated sampling left out."""
     if kept is None:
         return logits
     left_out = torch.ones(logits.shape, dtype=torch.bool, device=logits.device)
-    places = np.stack([np.repeat(np.arange(len(kept)), kept.counts), kept.values])
-    rows, columns = torch.from_numpy(places).to(logits.device)
-    left_out[rows, columns] = False
+    left_out[kept.indices()] = False
     return logits.masked_fill(left_out, float("-inf"))
 
 
@@ -193,7 +190,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         temperature: float,
-        kept: KeptTokens | None,
+        kept: KeptPlaces | None,
         entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         hidden, weight = products.rounded(hidden), products.rounded(weight)

@@ -73,7 +73,7 @@ class Evaluator:
     def evaluate(self, name: str, model: str) -> None:
         from posttrain.engine.open import Slots, open_engine
         from posttrain.evals.kl import kl_of_answers
-        from posttrain.evals.run import evaluate_retention, evaluate_tasks, fitting_tasks, write_suite
+        from posttrain.evals.run import evaluate_retention, evaluate_tasks, evaluation_of, fitting_tasks
         from posttrain.models import load_model, weights_hash
         from posttrain.models.load import model_folder
 
@@ -99,11 +99,13 @@ class Evaluator:
                 engine, lm.chat, lm.flops, tasks, self.scorer, samples, self.sampling, seed, kl, title
             )
             told = self.settings | {"reference": weights_hash(start), "left_out": left_out, "chat_template": template}
-            write_suite(folder, MAIN_SUITE, lm, replace(result, settings=dated(told, *writes_date)))
+            result = replace(result, settings=dated(told, *writes_date))
+            evaluation_of(MAIN_SUITE, lm, result).write(folder, result.cost)
         if RETENTION_SUITE in todo:
             result = evaluate_retention(engine, lm, title=f"retention {name}")
             told = {"raw": False, "chat_template": template} | result.settings
-            write_suite(folder, RETENTION_SUITE, lm, replace(result, settings=dated(told, lm.chat.writes_date)))
+            result = replace(result, settings=dated(told, lm.chat.writes_date))
+            evaluation_of(RETENTION_SUITE, lm, result).write(folder, result.cost)
 
     def close(self) -> None:
         self.scorer.close()

@@ -50,12 +50,13 @@ def parameters(shape: ModelShape) -> float:
     return shape.parameters or counted
 
 
-def adapters(shape: ModelShape, rank: int) -> float:
+def adapters(shape: ModelShape, rank: int, dora: bool = False) -> float:
     """LoRA on every linear layer but the head: r (in + out) each, so L r (queries H + A, keys and values 2 (H + K),
-    output A + H, gate and up 2 (H + I), down I + H)."""
+    output A + H, gate and up 2 (H + I), down I + H). With DoRA another L (A + 2 K + H + 2 I + H)."""
     h, i = shape.hidden, shape.intermediate
     a, k = _widths(shape)
-    return shape.layers * rank * (2 * (h + a) + 2 * (h + k) + 3 * (h + i))
+    lengths = shape.layers * _outputs(shape) if dora else 0
+    return shape.layers * rank * (2 * (h + a) + 2 * (h + k) + 3 * (h + i)) + lengths
 
 
 def memory_of(config: Any, shape: ModelShape, device: str = "cpu", dtype: str = "float32") -> Memory:
@@ -71,8 +72,8 @@ def memory_of(config: Any, shape: ModelShape, device: str = "cpu", dtype: str = 
       their prompts, taken to have 256 tokens;
     - activations of a micro-batch of N tokens that the backward pass needs, N (L (4 · 2 H + d (2 A + 2 K + 2 I)) +
       4 · 2 H): inputs of the two norms, queries, attended values, keys, values, gate and up of each layer. With
-      adapters the inputs of the linear layers too, d N L (2 H + I). With `checkpoint_activations` those of one layer
-      and the inputs of all, 4 N L H.
+      adapters the inputs of the linear layers too, d N L (2 H + I), and with DoRA their outputs, d N L (A + 2 K + 2 H +
+      2 I). With `checkpoint_activations` those of one layer and the inputs of all, 4 N L H.
 
     L layers, H hidden, I intermediate, A = heads · size, K = key heads · size, V vocabulary. An estimate: what
     attention takes inside one block, the allocator and the data are left out, and models that have layers of their own
@@ -82,7 +83,7 @@ def memory_of(config: Any, shape: ModelShape, device: str = "cpu", dtype: str = 
         return Memory(rewards=_models_named(config) * BYTES[dtype] * counted)
     if not hasattr(config, "learning_rate"):
         return _sampling(config, shape, BYTES[dtype])
-    own = weight_memory(config, counted, adapters(shape, config.lora_rank), dtype)
+    own = weight_memory(config, counted, adapters(shape, config.lora_rank, config.use_dora), dtype)
     return replace(
         _sampling(config, shape, BYTES[dtype]),
         **asdict(own),
@@ -113,6 +114,8 @@ def _activations_of_token(config: Any, shape: ModelShape, size: int) -> float:
     layer = FLOAT32 * 2 * shape.hidden + size * (2 * attended + 2 * keys + 2 * shape.intermediate)
     if config.lora_rank:
         layer += size * (2 * shape.hidden + shape.intermediate)
+    if config.use_dora:
+        layer += size * _outputs(shape)
     layers = shape.layers * layer
     if config.checkpoint_activations:
         layers = layer + FLOAT32 * shape.layers * shape.hidden
@@ -123,6 +126,12 @@ def _widths(shape: ModelShape) -> tuple[int, int]:
     """A and K: how wide all queries and all keys of a token are."""
     size = shape.head_size or shape.hidden // shape.heads
     return shape.heads * size, shape.key_heads * size
+
+
+def _outputs(shape: ModelShape) -> int:
+    """How wide the outputs of a layer's matrices are together."""
+    attended, keys = _widths(shape)
+    return attended + 2 * keys + 2 * shape.hidden + 2 * shape.intermediate
 
 
 def _layer(shape: ModelShape) -> int:

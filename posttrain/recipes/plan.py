@@ -117,7 +117,8 @@ def _planned(stage: StageSpec, config: Any, shape: ModelShape | None, run: RunCo
     if not hasattr(config, "learning_rate"):
         trains = "–"
     else:
-        weights = f"LoRA, rank {config.lora_rank}" if config.lora_rank else "all weights"
+        adapter = f"{'DoRA' if config.use_dora else 'LoRA'}, rank {config.lora_rank}"
+        weights = adapter if config.lora_rank else "all weights"
         trains = f"{weights}, {_length(stage, config)}"
     parent = ", ".join(stage.of) or stage.parent or config.source
     device, dtype = config.within(run) if isinstance(config, ComputeOptions) else ("cpu", "float32")

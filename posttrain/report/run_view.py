@@ -90,6 +90,8 @@ class Move:
     before: float
     after: float
     steps: str
+    averaged: str = ""
+    """Over what they are means, in brackets."""
 
     @property
     def text(self) -> str:
@@ -99,7 +101,7 @@ class Move:
     def words(self) -> str:
         if self.before == self.after:
             return f"{self.name} {_words(self.after)}"
-        return f"{self.name} went from {_words(self.before)} to {_words(self.after)}"
+        return f"{self.name} went from {_words(self.before)} to {_words(self.after)}{self.averaged}"
 
 
 def run_opening(run: RunView) -> Opening:
@@ -170,7 +172,8 @@ def _move(run: RunView) -> Move | None:
         means = [sum(v for _, v in part) / n for part in (known[:n], known[-n:])]
         low, high = (pick(v for _, v in known) for pick in (min, max))
         steps = f"first and last {n} of {len(known)} steps" if n > 1 else "first and last step"
-        return Move(words, means[0], means[1], f"{steps}; single steps lie between {_words(low)} and {_words(high)}")
+        steps += f"; single steps lie between {_words(low)} and {_words(high)}"
+        return Move(words, means[0], means[1], steps, f" (means of the first and last {n} steps)" if n > 1 else "")
     return None
 
 

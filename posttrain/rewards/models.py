@@ -45,7 +45,7 @@ class Learned:
         limit = min(longest or self.lm.context, self.lm.context)
         rows = [encoded(self.lm.chat, sample, limit) for sample in samples]
         trees = [response_tree((), (scored_ids(found[-1]),)) for found in rows if not isinstance(found, str)]
-        scores = read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES)
+        scores = iter(read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES))
         return [found if isinstance(found, str) else next(scores)[0].double() for found in rows]
 
     def _result(self, members: torch.Tensor) -> RewardResult:
@@ -67,7 +67,7 @@ class Stepwise:
     async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
         rows = [self._encoded(sample) for sample in samples]
         trees = [whole_tree(row) for row in rows if not isinstance(row, str)]
-        scores = read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES)
+        scores = iter(read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES))
         return _results(rows, lambda _: self._result(next(scores)))
 
     def _result(self, scores: torch.Tensor) -> RewardResult:
@@ -105,7 +105,7 @@ class Implicit:
         longest = min(self.policy.context, self.reference.context)
         rows = [encoded(self.policy.chat, sample, longest) for sample in samples]
         trees = [whole_tree(row) for found in rows if not isinstance(found, str) for row in found]
-        logprobs = read_by(trees, MICRO_BATCH_TOKENS, self.policy.device, self._logprobs)
+        logprobs = read_by(self.policy, trees, MICRO_BATCH_TOKENS, self._logprobs)
         ratios = (self.beta * float(policy - reference) for policy, reference in map(summed, logprobs))
         return _results(rows, lambda found: _checked(sum(next(ratios) for _ in found)))
 

@@ -8,15 +8,18 @@ from typing import Any
 
 from posttrain.chat import ChatFormat
 from posttrain.runs.rollouts import segments_of
-from posttrain.types import Message, Rollout, Sampling, Score
+from posttrain.types import Message, Rollout, Sampling, Score, Task
 
 
-def rollout_to_json(step: int, rollout: Rollout, value: Score, advantage: float | list[float] | None) -> dict[str, Any]:
+def rollout_to_json(
+    step: int, task: Task, rollout: Rollout, value: Score, advantage: float | list[float] | None
+) -> dict[str, Any]:
     """A line of `rollouts.jsonl`, whose token rows `RunLog.rollouts` writes: readable, and enough to train on again
     without an engine or an environment. `advantage` is a number, or a list of them by token."""
     return {
         "step": step,
         "task": rollout.task_id,
+        "prompt": task.asked,
         "index": rollout.index,
         "seed": rollout.seed,
         "temperature": rollout.sampling.temperature,

@@ -208,6 +208,13 @@ def label(evaluation: str, graded: bool) -> str:
     return {"kl": "KL", "text_nll": "negative log-likelihood"}.get(name, name.replace("_", " "))
 
 
+def label_note(graded: bool) -> str:
+    """Why `accuracy` and `greedy` are called as they are, or otherwise (see `label`)."""
+    if graded:
+        return "mean reward, since scores are not only 0 and 1; greedy reward is that of the most likely answer"
+    return "accuracy is the mean score, since each is 0 or 1; greedy is that of the most likely answer"
+
+
 def read_comparison(folder: Path) -> Comparison:
     """The `compare.json` of a folder. Raises InputError where it is not of the form that we write."""
     file = folder / "compare.json"

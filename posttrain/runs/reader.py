@@ -18,7 +18,7 @@ from posttrain.runs.rollouts import locate, with_lists
 from posttrain.runs.table import Table
 from posttrain.types import InputError
 
-SHOWN_FIRST = ("step", "task", "text", "score", "advantage", "status", "parts")
+SHOWN_FIRST = ("step", "task", "prompt", "text", "score", "advantage", "status", "parts")
 """The keys that a row of a rollout begins with: a table shows its first columns."""
 OF_A_STEP = re.compile(rb'\{"step": (\d+)[,}]')
 """How a line of `rollouts.jsonl` begins, so that lines of other steps need not be parsed."""
@@ -44,17 +44,23 @@ class Tail:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, finished or not, of this version or an earlier one. Every look reads the files anew; whatever is
-    missing is empty.
+    """A run folder, finished or not, of this version or an earlier one. Every look reads the files anew; a file that
+    is missing is empty.
 
-    Raises InputError where there is no such folder, and whenever a file is read that is damaged, with its line."""
+    Raises InputError where there is no such folder, or no longer, and for a file that is damaged, with its line."""
 
     path: Path
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
+        _ = self.folder
+
+    @property
+    def folder(self) -> Path:
+        """The run folder. Raises InputError if it is not there, or no longer."""
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder; give run folders, such as runs/quickstart/sft")
+        return self.path
 
     @property
     def name(self) -> str:
@@ -70,11 +76,11 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The settings, with defaults filled in and the hashes of data files."""
-        return parse_settings(self.text(FILE), self.path / FILE)[0] if (self.path / FILE).exists() else {}
+        return parse_settings(self.text(FILE), self.path / FILE)[0] if (self.folder / FILE).exists() else {}
 
     @property
     def is_finished(self) -> bool:
-        return (self.path / LINEAGE).exists()
+        return (self.folder / LINEAGE).exists()
 
     @property
     def metrics(self) -> Table:
@@ -89,12 +95,12 @@ class Run:
     @property
     def cost(self) -> Cost | None:
         """What a finished run took."""
-        return Cost.read(self.path)
+        return Cost.read(self.folder)
 
     @property
     def lineage(self) -> Lineage | None:
         """What a finished run was made from."""
-        return Lineage.read(self.path)
+        return Lineage.read(self.folder)
 
     @property
     def model(self) -> Path:
@@ -104,21 +110,21 @@ class Run:
     @property
     def evaluations(self) -> dict[str, Evaluation]:
         """The evaluations of tasks in the folder by their name, the main suite first."""
-        files = sorted((self.path / "evaluations").glob("*.jsonl"), key=lambda f: (f.stem != MAIN_SUITE, f.stem))
+        files = sorted((self.folder / "evaluations").glob("*.jsonl"), key=lambda f: (f.stem != MAIN_SUITE, f.stem))
         return {file.stem: Evaluation.read(file) for file in files}
 
     @property
     def measured(self) -> dict[str, dict[str, Any]]:
         """Numbers that are not of tasks, by what they are of: a reward model's on held-out pairs, those of adversarial
         rounds."""
-        suites = sorted((self.path / "evaluations").glob("*.json"))
+        suites = sorted((self.folder / "evaluations").glob("*.json"))
         files = [file for file in suites if not file.with_suffix(".jsonl").exists()]
         return {file.stem: found for file in (*files, self.path / "adversarial.json") if (found := read_object(file))}
 
     def text(self, name: str) -> str:
         """The text of one of its files, "" if it is missing. Raises InputError where it is not
         UTF-8."""
-        return read_text(self.path / name)
+        return read_text(self.folder / name)
 
     def rollouts(self, step: int | None = None) -> Table:
         """Sampled answers with score, parts and advantage: of one step, or of all."""
@@ -144,7 +150,7 @@ class Run:
         return Tail(metrics, events, rewritten, (first, second))
 
     def _lines(self, name: str, form: type) -> Table:
-        return Table(checked(row, form, where) for where, row in numbered_jsonl(self.path / name))
+        return Table(checked(row, form, where) for where, row in numbered_jsonl(self.folder / name))
 
     def _rollouts(self, step: int | None) -> Iterator[dict[str, Any]]:
         for where, line in self._rollout_lines():
@@ -159,7 +165,7 @@ class Run:
 
     def _rollout_lines(self) -> Iterator[tuple[str, bytes]]:
         """The whole lines of `rollouts.jsonl` with their places."""
-        path = self.path / ROLLOUTS
+        path = self.folder / ROLLOUTS
         if path.exists():
             if not path.is_file():
                 raise InputError(f"{path}: damaged, it is no file")
@@ -167,7 +173,7 @@ class Run:
                 yield from ((f"{path}:{i}", line) for i, line in enumerate(lines, start=1) if line.endswith(b"\n"))
 
     def _since(self, name: str, before: Position) -> tuple[Table, bool, Position]:
-        path = self.path / name
+        path = self.folder / name
         if not path.is_file():
             return Table(), before.end > 0, Position()
         with path.open("rb") as stream:

@@ -18,6 +18,7 @@ from posttrain.runs.log import RunLog
 from posttrain.train.data_order import planned_steps, rows_drawn, step_rows
 from posttrain.train.loop import Prepared, Stage, StepResult, load_trained, make_policy
 from posttrain.train.policy import Loss, Policy, training_flops
+from posttrain.train.settings import tokens_at_once
 
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
@@ -78,7 +79,7 @@ def prepare_dataset(config: TrainConfig, method: DatasetMethod[R, T], stack: Exi
 
     def flops(chosen: list[int]) -> float:
         trees = method.trees([data.train[i] for i in chosen])
-        return training_flops(lm, trees, config.tokens_at_once(lm.device.type), method.what.head)
+        return training_flops(lm, trees, tokens_at_once(config, lm), method.what.head)
 
     steps = planned_steps(config, len(data.train), flops)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.batch.packing import Branch, Tree, share_prefix
-from posttrain.batch.types import Batch, LossOutput
+from posttrain.batch.types import Batch, LossOutput, Metrics, number
 from posttrain.chat import EncodedRow
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import DistillConfig
@@ -114,7 +114,8 @@ class Distill(Stage):
             rollouts = [self._read(row) for row in self.recorded[n]]
         else:
             rollouts = self._sample(plans)
-            self.log.rollouts(rollout_to_json(n, rollout, Score(None), None) for rollout in rollouts)
+            asked = zip([plan.task for plan in plans], rollouts, strict=True)
+            self.log.rollouts(rollout_to_json(n, task, rollout, Score(None), None) for task, rollout in asked)
         if groups := regroup([plan.task for plan in plans], rollouts, [Score(None)] * len(rollouts)):
             self.policy.flops += sampling_flops(self.student.flops, groups)
         answers = [*map(_answer, rollouts), *given]
@@ -173,7 +174,7 @@ class Distill(Stage):
         self.engine.pause()
         return rollouts
 
-    def _divergence(self, answers: Sequence[EncodedRow], train: bool) -> dict[str, float]:
+    def _divergence(self, answers: Sequence[EncodedRow], train: bool) -> Metrics:
         """The step's loss, with its gradient if `train`, a micro-batch at a time. `jsd` is the divergence a token, all
         tokens alike; `entropy` the student's, weighed as the loss is."""
         tokens = sum(sum(answer.mask) for answer in answers)
@@ -187,8 +188,7 @@ class Distill(Stage):
         def loss(batch: Batch, outputs: TokenOutputs) -> LossOutput:
             divergence = outputs.logprobs
             weighted = (batch.weights * divergence).sum()
-            metrics = {"loss": weighted.item(), "jsd": float(divergence.detach().sum()) / tokens}
-            return LossOutput(weighted, metrics)
+            return LossOutput(weighted, {"loss": weighted.detach(), "jsd": number(divergence.sum()) / tokens})
 
         run = self.policy.forward_backward if train else self.policy.evaluate
         return run(distillation_trees(answers), loss, Reading(forward))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from posttrain.batch.types import read_numbers
 from posttrain.chat.template_date import dated
 from posttrain.config import TrainConfig
 from posttrain.console import warn
@@ -29,7 +30,7 @@ from posttrain.train.events import warn_fitted, warn_special_tokens
 from posttrain.train.memory import check_card, full
 from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
 from posttrain.train.policy import LocalPolicy, Optimization, Policy, seed_everything
-from posttrain.train.settings import data_hash, made_on, nothing_to_do, resolved_settings, versions
+from posttrain.train.settings import data_hash, made_on, nothing_to_do, resolved_settings, tokens_at_once, versions
 from posttrain.types import Group, RunFailed, RunPaused
 
 EVALUATION, EVALUATION_SECONDS = "eval/", "eval_seconds"
@@ -41,7 +42,8 @@ ROLLBACKS = 3
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave: its metrics, `tokens` (not padding) among them, and what else observers see of it."""
+    """What a step gave: its metrics, `tokens` (not padding) among them, and what else observers see of it. The loop
+    reads metrics that are tensors."""
 
     metrics: dict[str, Any]
     groups: Sequence[Group] = ()
@@ -140,7 +142,7 @@ def load_trained(config: TrainConfig) -> LanguageModel:
     check_card(config, current())
     lm = load_model_of(config, config.model, trained=not config.lora_rank)
     if config.lora_rank:
-        lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed)
+        lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed, config.use_rslora, config.use_dora)
     if config.checkpoint_activations:
         lm.recompute_activations()
     return lm
@@ -156,7 +158,7 @@ def make_policy(lm: LanguageModel, config: TrainConfig, rate: float, total_steps
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
     )
-    return LocalPolicy(lm, optimization, config.tokens_at_once(lm.device.type))
+    return LocalPolicy(lm, optimization, tokens_at_once(config, lm))
 
 
 def run_stage(log: RunLog, config: TrainConfig, stage: Stage, observers: Sequence[Observer] = ()) -> None:
@@ -256,15 +258,16 @@ def _step(stage: Stage, config: TrainConfig, n: int) -> StepRecord:
     start = time.perf_counter()
     try:
         result = stage.step(n)
+        metrics = read_numbers(result.metrics)  # waits for the device
     except torch.OutOfMemoryError as error:
         raise RunFailed(full(n, config.tokens_at_once(compute.device.type), compute)) from error
     seconds = time.perf_counter() - start
     row = {
         "step": n,
-        **result.metrics,
+        **metrics,
         "flops": stage.policy.flops,
         "step_seconds": seconds,
-        "tokens_per_second": result.metrics["tokens"] / seconds,
+        "tokens_per_second": metrics["tokens"] / seconds,
         **peak_memory(compute),
     }
     due = config.eval_every and (n % config.eval_every == 0 or _over(n, stage, config))
@@ -281,7 +284,7 @@ def _evaluated(stage: Stage) -> dict[str, Any]:
     stage.policy.flops = spent  # evaluation is not counted in max_flops
     if evaluation is None:
         return {}
-    row = {f"{EVALUATION}{name}": value for name, value in evaluation.items()}
+    row = {f"{EVALUATION}{name}": value for name, value in read_numbers(evaluation).items()}
     return row | {EVALUATION_SECONDS: time.perf_counter() - start}
 
 

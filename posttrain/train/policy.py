@@ -13,7 +13,7 @@ import torch
 
 from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree, micro_batches, nodes_of, pack, prefix_forest
-from posttrain.batch.types import Batch, LossOutput
+from posttrain.batch.types import Batch, LossOutput, Metrics, number
 from posttrain.models import LanguageModel
 from posttrain.models.compute import Compute
 from posttrain.models.read import LOGPROBS, Reading, logprobs_at, read_by
@@ -73,18 +73,19 @@ class Policy(Protocol):
     def rounding(self) -> dict[str, Any]:
         """What the rounding of its numbers depends on, for a checkpoint to say."""
 
-    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
-        """Add the gradient of `loss`, which sees `what` of the model; the metrics are summed over the micro-batches."""
+    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> Metrics:
+        """Add the gradient of `loss`, which sees `what` of the model; the metrics are summed over the micro-batches, as
+        tensors on the model's device for which nothing has waited."""
 
-    def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
+    def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> Metrics:
         """The metrics of `forward_backward` without gradients."""
 
-    def step(self) -> dict[str, float]:
+    def step(self) -> Metrics:
         """Clip the gradient, take an optimizer step, clear the gradient; without any, no weight changes. `grad_norm` is
         the norm before clipping."""
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
-        """What is read at every trained token, a tensor a branch in order, without gradients."""
+        """What is read at every trained token, a tensor a branch in order, in main memory and without gradients."""
 
     def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
         """`read`, as an array a branch in float64."""
@@ -155,18 +156,18 @@ class LocalPolicy:
         at = self.compute
         return {"device": at.device.type, "dtype": at.dtype_name, "micro_batch_tokens": self.micro_batch_tokens}
 
-    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
+    def forward_backward(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> Metrics:
         return self._metrics(trees, loss, what, backward=True)
 
-    def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> dict[str, float]:
+    def evaluate(self, trees: Sequence[Tree], loss: Loss, what: Reading = LOGPROBS) -> Metrics:
         with torch.no_grad():
             return self._metrics(trees, loss, what, backward=False)
 
-    def _metrics(self, trees: Sequence[Tree], loss: Loss, what: Reading, backward: bool) -> dict[str, float]:
-        totals: dict[str, float] = {}
+    def _metrics(self, trees: Sequence[Tree], loss: Loss, what: Reading, backward: bool) -> Metrics:
+        totals: Metrics = {}
         for part in micro_batches(trees, self.micro_batch_tokens):
             batch = pack(part).to(self.lm.device)
-            trained = int(batch.mask.sum())
+            trained = len(batch.trained)
             if trained == 0:
                 continue
             outputs = what.forward(self.lm, batch)
@@ -175,13 +176,14 @@ class LocalPolicy:
                 result.loss.backward()
             metrics = dict(result.metrics)
             if isinstance(outputs, TokenOutputs) and outputs.entropy is not None:
-                metrics["entropy"] = float((batch.weights * outputs.entropy.detach()).sum())
+                metrics["entropy"] = (batch.weights * outputs.entropy.detach()).sum()
             for name, value in metrics.items():
-                totals[name] = totals.get(name, 0.0) + value
+                more = number(value) if isinstance(value, torch.Tensor) else value
+                totals[name] = totals.get(name, 0.0) + more
             self.flops += self.lm.flops.training(batch.nodes, trained * what.head)
         return totals
 
-    def step(self) -> dict[str, float]:
+    def step(self) -> Metrics:
         rate = self.optimization.rate(self.updates + 1)
         gradients = [p for p in self.parameters.values() if p.grad is not None]
         for parameter in gradients:  # sparse is an embedding's, where no loss was of the head
@@ -189,7 +191,8 @@ class LocalPolicy:
                 parameter.grad = parameter.grad.to_dense()
         norm = torch.nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None]) if gradients else None
         if norm is not None:
-            if not norm <= self.optimization.max_grad_norm:  # else a pass over all gradients that changes nothing
+            # where it changes nothing it is a pass over all gradients; only a CPU knows that without a wait
+            if not norm.is_cpu or not norm <= self.optimization.max_grad_norm:
                 torch.nn.utils.clip_grads_with_norm_(gradients, self.optimization.max_grad_norm, norm)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -197,13 +200,13 @@ class LocalPolicy:
             self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         self.optimizer_steps += 1
-        return {"grad_norm": float(norm) if norm is not None else 0.0, "learning_rate": rate}
+        return {"grad_norm": number(norm) if norm is not None else 0.0, "learning_rate": rate}
 
     def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> list[Floats]:
         return self.numbers(trees, logprobs_at(temperature))
 
     def numbers(self, trees: Sequence[Tree], what: Reading) -> list[Floats]:
-        return [values.double().cpu().numpy() for values in self.read(trees, what)]
+        return [values.double().numpy() for values in self.read(trees, what)]
 
     def read(self, trees: Sequence[Tree], what: Reading = LOGPROBS) -> list[torch.Tensor]:
         def counted(batch: Batch) -> torch.Tensor:
@@ -211,7 +214,7 @@ class LocalPolicy:
             self.flops += self.lm.flops.forward(batch.nodes, len(values) * what.head)
             return values
 
-        return list(read_by(trees, self.micro_batch_tokens, self.lm.device, counted))
+        return read_by(self.lm, trees, self.micro_batch_tokens, counted)
 
     def weights(self) -> Mapping[str, torch.Tensor]:
         return self.parameters

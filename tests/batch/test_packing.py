@@ -33,8 +33,9 @@ def test_a_prefix_of_prefixes_by_hand() -> None:
     batch = pack(trees)
     assert batch.token_ids.tolist() == [1, 2, 3, 7, 8, 9, 4, 7, 8, 9]
     assert batch.position_ids.tolist() == [0, 1, 2, 3, 3, 4, 2, 3, 3, 4]
-    assert batch.parent.tolist() == [-1, 0, 1, 2, 2, 4, 1, 6, 6, 8]
-    assert batch.sequence.tolist() == [-1, -1, -1, 0, 1, 1, -1, 2, 3, 3]
+    assert batch.trained.tolist() == [3, 4, 5, 7, 8, 9]
+    assert batch.parent.tolist() == [2, 2, 4, 6, 6, 8]
+    assert batch.sequence.tolist() == [0, 1, 1, 2, 3, 3]
     assert batch.nodes == (
         Node(-1, 2),
         Node(0, 1),
@@ -67,9 +68,9 @@ def test_pack_by_hand() -> None:
     )
     assert batch.token_ids.tolist() == [5, 6, 7, 8, 9, 3, 4]
     assert batch.position_ids.tolist() == [0, 1, 2, 3, 2, 0, 1]
-    assert batch.parent.tolist() == [-1, 0, 1, 2, 1, -1, 5]
-    assert batch.sequence.tolist() == [-1, -1, 0, 0, 1, 2, 2]
-    assert batch.mask.tolist() == [False, False, True, True, True, False, True]
+    assert batch.trained.tolist() == [2, 3, 4, 6]
+    assert batch.parent.tolist() == [1, 2, 1, 5]
+    assert batch.sequence.tolist() == [0, 0, 1, 2]
     assert batch.weights.tolist() == [0.5, 0.5, 0.25, 0.125]
     assert batch.nodes == (Node(-1, 2), Node(0, 2), Node(0, 1), Node(-1, 2)) and batch.sequences == 3
     assert not batch.token and not batch.row and batch.kept_token_ids is None
@@ -83,16 +84,30 @@ def test_names_and_supports_follow_the_mask() -> None:
         (1.0, 1.0),
         {"advantages": (0.5, 0.25)},
         {"pair": (1, 2), "p": 0.5},
+        {"good": True},
         KeptTokens.of([(2, 7), (3,)]),
     )
     second = Branch(
-        (1, 4), (False, True), (1.0,), {"advantages": (-1.0,)}, {"pair": (3, 4), "p": 1}, KeptTokens.of([(4, 9)])
+        (1, 4),
+        (False, True),
+        (1.0,),
+        {"advantages": (-1.0,)},
+        {"pair": (3, 4), "p": 1},
+        {"good": False},
+        KeptTokens.of([(4, 9)]),
     )
     batch = pack([share_prefix([first, second]), Tree((), (second,))])
-    assert batch.token_ids[batch.mask].tolist() == [2, 3, 4, 4]
+    assert batch.token_ids[batch.trained].tolist() == [2, 3, 4, 4]
     assert batch.token["advantages"].tolist() == [0.5, 0.25, -1.0, -1.0]
     assert batch.row["pair"].tolist() == [[1, 2], [3, 4], [3, 4]] and batch.row["p"].tolist() == [0.5, 1, 1]
-    assert batch.kept_token_ids == KeptTokens.of([(2, 7), (3,), (4, 9), (4, 9)])
+    assert {name: of.tolist() for name, of in batch.index.items()} == {"good": [0], "not good": [1, 2]}
+    assert batch.kept_token_ids is not None
+    for part, expected in (
+        (slice(0, 4), ([0, 0, 1, 2, 2, 3, 3], [2, 7, 3, 4, 9, 4, 9])),
+        (slice(1, 3), ([0, 1, 1], [3, 4, 9])),
+        (slice(3, 9), ([0, 0], [4, 9])),
+    ):
+        assert tuple(of.tolist() for of in batch.kept_token_ids[part].indices()) == expected
 
 
 def test_a_name_that_is_missing_is_told_with_who_gives_it() -> None:
@@ -105,15 +120,27 @@ def test_a_name_that_is_missing_is_told_with_who_gives_it() -> None:
 
 def test_a_batch_moves_whole() -> None:
     """`meta` stands for any other device; where all is there already nothing is copied."""
-    batch = pack([Tree((), (Branch((1, 2), (False, True), (1.0,), {"label": (1.0,)}, {"margin": 2.0}),))])
+    kept = KeptTokens.of([(2,)])
+    row = Branch((1, 2), (False, True), (1.0,), {"label": (1.0,)}, {"margin": 2.0}, {"good": True}, kept)
+    batch = pack([Tree((), (row,))])
     assert batch.to(torch.device("cpu")) is batch
-    tensors = [v for v in vars(batch).values() if isinstance(v, torch.Tensor)]
-    assert len(tensors) == 6
+    there = batch.to(torch.device("meta"))
+    assert len(tensors_of(batch)) == len(tensors_of(there)) == 6 + 1 + 1 + 2 + 2
+    assert {tensor.device.type for tensor in tensors_of(there)} == {"meta"}
 
 
-@pytest.mark.parametrize("where", ["token", "row", "kept_token_ids"])
+def tensors_of(value: object) -> list[torch.Tensor]:
+    """The tensors that a batch or a part of it holds."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else vars(value).values() if hasattr(value, "__dict__") else ()
+    return [tensor for part in parts for tensor in tensors_of(part)]
+
+
+@pytest.mark.parametrize("where", ["token", "row", "flags", "kept_token_ids"])
 def test_what_some_branches_carry_only_is_refused(where: str) -> None:
-    full = Branch((1, 2), (False, True), (1.0,), {"advantages": (1.0,)}, {"margin": 1.0}, KeptTokens.of([(2,)]))
+    kept = KeptTokens.of([(2,)])
+    full = Branch((1, 2), (False, True), (1.0,), {"advantages": (1.0,)}, {"margin": 1.0}, {"good": True}, kept)
     bare = replace(full, **{where: None if where == "kept_token_ids" else {}})
     with pytest.raises(ValueError, match="only some branches"):
         pack([Tree((), (full,)), Tree((), (bare,))])
@@ -155,7 +182,8 @@ def test_share_prefix_with_an_untrained_row() -> None:
     tree = share_prefix([branch((1, 2), ".."), branch((1, 2, 3), "..x")])
     assert tree.trunk.tolist() == [1, 2] and [b.token_ids.tolist() for b in tree.branches] == [[], [3]]
     batch = pack([tree])
-    assert batch.parent.tolist() == [-1, 0, 1] and batch.sequence.tolist() == [-1, -1, 1] and batch.sequences == 2
+    assert batch.trained.tolist() == [2] and batch.parent.tolist() == [1]
+    assert batch.sequence.tolist() == [1] and batch.sequences == 2
 
 
 def test_micro_batches_by_hand() -> None:
@@ -181,15 +209,17 @@ def random_rows(random: Random) -> list[list[Branch]]:
     return groups
 
 
-def path(batch: Batch, token: int) -> list[int]:
-    """Token ids from the root to `token`, by its parents; the positions must count up along it."""
-    ids: list[int] = []
-    while token >= 0:
-        ids.insert(0, int(batch.token_ids[token]))
-        parent = int(batch.parent[token])
-        assert int(batch.position_ids[token]) == (int(batch.position_ids[parent]) + 1 if parent >= 0 else 0)
-        token = parent
-    return ids
+def paths(batch: Batch) -> list[list[int]]:
+    """The tokens from the root to each token, by the nodes."""
+    out: list[list[int]] = []
+    ends: list[list[int]] = []  # the path to the last token of each node
+    for node in batch.nodes:
+        end = ends[node.parent] if node.parent >= 0 else []
+        for _ in range(node.length):
+            end = [*end, len(out)]
+            out.append(end)
+        ends.append(end)
+    return out
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -199,13 +229,15 @@ def test_every_path_reproduces_its_row(seed: int) -> None:
     batch = pack(trees)
     rows = [row for group in groups for row in group]
     # every trained token: its path is the row's prefix that ends with it, in the order of rows
-    trained = torch.nonzero(batch.mask)[:, 0].tolist()
     expected = [(s, list(r.token_ids[: i + 1])) for s, r in enumerate(rows) for i, m in enumerate(r.mask) if m]
-    assert [(int(batch.sequence[t]), path(batch, t)) for t in trained] == expected
+    found = [paths(batch)[t] for t in batch.trained.tolist()]
+    ids = batch.token_ids.tolist()
+    assert [(s, [ids[t] for t in path]) for s, path in zip(batch.sequence.tolist(), found, strict=True)] == expected
+    assert batch.parent.tolist() == [path[-2] for path in found]
+    assert batch.position_ids.tolist() == [len(path) - 1 for path in paths(batch)]
     values = torch.tensor([v for r in rows for v in r.weights.tolist()])
     assert batch.weights.tolist() == values.tolist()
     assert batch.token["advantages"].tolist() == values.tolist()
-    assert not bool((batch.mask & (batch.sequence < 0)).any()), "a shared trunk holds no trained token"
     assert batch.sequences == len(rows)
     for group, tree in zip(groups, trees, strict=True):
         assert [[*tree.trunk, *b.token_ids] for b in tree.branches] == [r.token_ids.tolist() for r in group]

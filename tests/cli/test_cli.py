@@ -11,6 +11,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -29,7 +31,7 @@ from posttrain.config import (
     RunConfig,
     SftConfig,
 )
-from posttrain.console import Progress, format_numbers, short_path
+from posttrain.console import Progress, format_numbers, loading, short_path
 from posttrain.threads import configure_threads, usable_cores
 from posttrain.types import InputError, RunFailed
 from tests.conftest import ROOT, RunCli
@@ -434,6 +436,28 @@ def test_progress_in_a_terminal_shows_a_bar_and_the_numbers() -> None:
         progress.advance(3, {"reward": 0.25})
     assert "3/4" in stream.getvalue()
     assert "reward 0.25" in stream.getvalue()
+
+
+def test_a_notebook_s_line_says_loading_and_then_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one place of a cell; what another cell had begun is left as it is."""
+    lines: list[list[str]] = []
+
+    def display(data: dict[str, str], **options: Any) -> SimpleNamespace:
+        lines.append(shown := [data["text/plain"]])
+        return SimpleNamespace(update=lambda data, raw: shown.append(data["text/plain"]))
+
+    cell = SimpleNamespace(kernel="one", execution_count=1)
+    notebook = SimpleNamespace(get_ipython=lambda: cell, display=SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    loading("runs/sft/model")
+    with Progress("rl", 2) as progress:
+        progress.advance(2)
+    assert lines == [["loading sft/model", "rl: step 2/2"]]
+    loading("m")
+    cell.execution_count = 2
+    with Progress("sft", 1) as progress:
+        progress.advance(1)
+    assert lines[1:] == [["loading m"], ["sft: step 1/1"]]
 
 
 def test_a_title_has_the_last_two_parts_of_a_path() -> None:

@@ -18,7 +18,7 @@ from posttrain.batch.packing import Branch, pack, share_prefix
 from posttrain.batch.types import Batch
 from posttrain.engine.base import Request
 from posttrain.engine.local.engine import LocalEngine
-from posttrain.engine.local.sampling import BLOCK, draw
+from posttrain.engine.local.sampling import BLOCK, Draw, draw
 from posttrain.models import LanguageModel, load_model
 from posttrain.types import Completion, InputError, Sampling, Segment
 from tests.model_helpers import ARCHITECTURES, plain_copy, plain_logprobs, small_model
@@ -83,7 +83,8 @@ def assert_logprobs_are_those_of_a_full_forward(
     sampler = torch.tensor([p for c in completions for p in c.sampler_logprobs], dtype=torch.float64)
     with torch.no_grad():
         trainer = lm.logprobs(batch, temperature).logprobs
-        plain = plain_logprobs(plain_copy(lm), batch, temperature, batch.kept_token_ids and list(batch.kept_token_ids))
+        supports = [ids for c in completions for ids in c.kept_token_ids or ()]
+        plain = plain_logprobs(plain_copy(lm), batch, temperature, supports or None)
     torch.testing.assert_close(trainer.double(), sampler, rtol=0, atol=1e-4)
     torch.testing.assert_close(plain, sampler, rtol=0, atol=1e-4)
 
@@ -103,6 +104,25 @@ def test_greedy_equals_generate(tiny: LanguageModel) -> None:
         expected = greedy_by_transformers(tiny, request.prompt_ids, request.sampling.max_new_tokens)
         assert ids_of(answers[request.id]) == expected
         assert_logprobs_are_those_of_a_full_forward(tiny, request.prompt_ids, [answers[request.id]], 1.0)
+
+
+@pytest.mark.parametrize("variant", [{}, {"rslora": True}, {"dora": True}], ids=["lora", "rslora", "dora"])
+@pytest.mark.parametrize("architecture", ["llama-bias", "gpt-2"])
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_a_trained_adapter_samples_as_generate_does(architecture: str, variant: dict[str, bool]) -> None:
+    """Greedy answers with peft's own layers beside the weights in float64, and log-probabilities of a full pass."""
+    lm = small_model(architecture)
+    prompt = prompt_ids(lm, "Name a river.")
+    before = greedy_by_transformers(lm, prompt, 14)
+    lm.add_adapter(4, 8, 0, **variant)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in lm.trained_parameters().items():
+            size = 0.5 if "magnitude" in name else 0.1
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=size)
+    answer = run(lm, [Request(0, prompt, Sampling(14, temperature=0.0))])[0]
+    assert ids_of(answer) == greedy_by_transformers(lm, prompt, 14) != before
+    assert_logprobs_are_those_of_a_full_forward(lm, prompt, [answer], 1.0)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -204,6 +224,15 @@ def test_the_chi_square_test_can_fail() -> None:
 P = (0.5, 0.0, 0.3, 0.2)
 
 
+def numbers(*uniforms: float) -> torch.Tensor:
+    return torch.tensor(uniforms, dtype=torch.float64)
+
+
+def kept_ids(drawn: Draw) -> list[list[int]]:
+    """Of each row, in rising order; no rows if nothing was cut."""
+    return [] if drawn.kept is None else [sorted(t for t in row if t >= 0) for row in drawn.kept.tolist()]
+
+
 @pytest.mark.parametrize(
     ("options", "u", "token", "probability", "support"),
     [
@@ -231,10 +260,10 @@ P = (0.5, 0.0, 0.3, 0.2)
 def test_draw_by_hand(
     options: dict[str, float], u: float, token: int, probability: float, support: tuple[int, ...] | None
 ) -> None:
-    drawn = draw(torch.log(torch.tensor([P])), Sampling(1, **options), [u])  # type: ignore[arg-type]
+    drawn = draw(torch.log(torch.tensor([P])), Sampling(1, **options), numbers(u))  # type: ignore[arg-type]
     assert drawn.tokens.tolist() == [token]
     assert drawn.logprobs.tolist() == pytest.approx([math.log(probability)], abs=1e-6)
-    assert support is None or [tuple(ids) for ids in drawn.kept or ()] == [support]
+    assert kept_ids(drawn) == ([] if support is None else [list(support)])
 
 
 def test_a_large_vocabulary_is_drawn_from_in_blocks() -> None:
@@ -244,26 +273,30 @@ def test_a_large_vocabulary_is_drawn_from_in_blocks() -> None:
     logits = torch.randn(1, 2 * BLOCK + BLOCK // 2, generator=generator) * 2
     logits[0, BLOCK : 2 * BLOCK] = float("-inf")
     p = (logits[0].double() / 0.7).softmax(-1)
-    u = ((torch.arange(1000, dtype=torch.float64) + 0.37) / 1000).tolist()
-    expected = torch.searchsorted(p.cumsum(-1), torch.tensor(u, dtype=torch.float64), right=True)
+    u = (torch.arange(1000, dtype=torch.float64) + 0.37) / 1000
+    expected = torch.searchsorted(p.cumsum(-1), u, right=True)
     drawn = draw(logits.expand(1000, -1), Sampling(1, temperature=0.7), u)
     assert (drawn.tokens == expected).float().mean() > 0.998, "all but numbers within rounding of a boundary"
     torch.testing.assert_close(drawn.logprobs.double(), p.log()[drawn.tokens], rtol=0, atol=1e-5)
-    assert draw(logits, Sampling(1), [1 - 2**-53]).tokens.tolist() == [logits.shape[1] - 1]
+    assert draw(logits, Sampling(1), numbers(1 - 2**-53)).tokens.tolist() == [logits.shape[1] - 1]
 
 
 def test_greedy_takes_the_first_of_equals() -> None:
-    assert draw(torch.tensor([[1.0, 3.0, 3.0]]), Sampling(1, temperature=0.0), [0.9]).tokens.tolist() == [1]
+    logits = torch.tensor([[1.0, 3.0, 3.0]])
+    assert draw(logits, Sampling(1, temperature=0.0), numbers(0.9)).tokens.tolist() == [1]
 
 
 def test_a_nucleus_of_more_tokens_than_are_looked_at_first() -> None:
-    """2,000 equal tokens: top-p 0.9 keeps 1,800, and one peaked row beside it keeps its one."""
+    """2,000 equal tokens: top-p 0.9 keeps 1,800, and one peaked row beside it keeps its one. The first look settles the
+    peaked row alone; the whole vocabulary settles both."""
     logits = torch.zeros(2, 2000)
     logits[1, 7] = 50.0
-    drawn = draw(logits, Sampling(1, top_p=0.9), [0.5, 0.5])
-    assert drawn.kept is not None
-    assert len(drawn.kept[0]) in (1800, 1801) and drawn.kept[1].tolist() == [7]
-    assert drawn.logprobs[0].item() == pytest.approx(-math.log(len(drawn.kept[0])), abs=1e-4)
+    first = draw(logits, Sampling(1, top_p=0.9), numbers(0.5, 0.5))
+    assert first.settled is not None and first.settled.tolist() == [False, True]
+    drawn = draw(logits, Sampling(1, top_p=0.9), numbers(0.5, 0.5), whole=True)
+    flat, peaked = kept_ids(drawn)
+    assert drawn.settled is None and len(flat) in (1800, 1801) and peaked == [7]
+    assert drawn.logprobs[0].item() == pytest.approx(-math.log(len(flat)), abs=1e-4)
 
 
 # -- seeds -------------------------------------------------------------------------------------------------------------
@@ -273,14 +306,14 @@ def test_draws_do_not_depend_on_their_neighbours() -> None:
     """A row's token is a function of its logits and its uniform number, bit for bit, wherever it stands."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(40, 259, generator=generator) * 3
-    u = torch.rand(40, generator=generator, dtype=torch.float64).tolist()
+    u = torch.rand(40, generator=generator, dtype=torch.float64)
     order = torch.randperm(40, generator=generator).tolist()
     for sampling in (Sampling(1), Sampling(1, top_p=0.8), Sampling(1, temperature=0.6, top_k=9)):
         together = draw(logits, sampling, u)
-        shuffled = draw(logits[order], sampling, [u[i] for i in order])
+        shuffled = draw(logits[order], sampling, u[order])
         assert shuffled.tokens.tolist() == [int(together.tokens[i]) for i in order]
         for i in (0, 7, 39):
-            assert int(draw(logits[i : i + 1], sampling, [u[i]]).tokens) == int(together.tokens[i])
+            assert int(draw(logits[i : i + 1], sampling, u[i : i + 1]).tokens) == int(together.tokens[i])
 
 
 def test_a_seed_fixes_its_completion(tiny: LanguageModel) -> None:

@@ -18,7 +18,7 @@ from posttrain.models import LanguageModel, load_model
 from posttrain.models.divergence import sampling_kl
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import Completion, Rollout, Sampling, Segment, Task
-from tests.model_helpers import plain_copy, small_model
+from tests.model_helpers import kept_of, plain_copy, small_model
 
 END = 0
 Ids = tuple[int, ...]
@@ -80,7 +80,7 @@ def test_the_sum_over_prefixes_is_the_kl_of_whole_answers(temperature: float, to
     for answer in answers:
         before = [answer[:i] for i in range(len(answer))]
         own, other = torch.stack([logits[x] for x in before]).unbind(1)
-        kl = sampling_kl(own, other, temperature, None if top_p == 1 else KeptTokens.of([supports[x] for x in before]))
+        kl = sampling_kl(own, other, temperature, None if top_p == 1 else kept_of([supports[x] for x in before]))
         estimate += math.exp(policy(answer)) * float(kl.sum())
         without_end += math.exp(policy(answer)) * float(kl[: len(answer) - (answer[-1] == END)].sum())
     assert estimate == pytest.approx(exact, rel=1e-9)

@@ -56,11 +56,15 @@ def test_the_ratio_of_a_sequence_is_a_mean_over_its_tokens() -> None:
     choices = PolicyLoss("sequence-clip", clip_low=0.5, clip_high=0.5)
     policy = tensor(0.1, 0.3, -0.2, grad=True)
     sequence = torch.tensor([0, 0, 1])
-    out = policy_loss(choices, policy, tensor(0, 0, 0), tensor(1, 1, 1), tensor(0.25, 0.25, 0.5), sequence=sequence)
+    out = policy_loss(
+        choices, policy, tensor(0, 0, 0), tensor(1, 1, 1), tensor(0.25, 0.25, 0.5), sequence=sequence, sequences=2
+    )
     assert out.loss.item() == pytest.approx(-(math.exp(0.2) + math.exp(-0.2)) / 2)
     assert slope(out.loss, policy) == pytest.approx([-math.exp(0.2) / 4] * 2 + [-math.exp(-0.2) / 2])
     tight = PolicyLoss("sequence-clip", clip_low=3e-4, clip_high=4e-4)
-    out = policy_loss(tight, policy, tensor(0, 0, 0), tensor(1, 1, -1), tensor(0.25, 0.25, 0.5), sequence=sequence)
+    out = policy_loss(
+        tight, policy, tensor(0, 0, 0), tensor(1, 1, -1), tensor(0.25, 0.25, 0.5), sequence=sequence, sequences=2
+    )
     assert slope(out.loss, policy) == [0.0, 0.0, 0.0]
     assert out.metrics["clip_fraction"] == 1.0
     with pytest.raises(ValueError, match="sequences"):
@@ -91,7 +95,7 @@ def test_on_policy_all_have_the_gradient_of_the_policy(surrogate: str) -> None:
     advantages, weights = tensor(2.0, 2.0, -1.0), tensor(0.25, 0.25, 0.5)
     sequence = torch.tensor([0, 0, 1])
     choices = PolicyLoss(surrogate, 0.2, 0.2)  # type: ignore[arg-type]
-    out = policy_loss(choices, policy, policy.detach(), advantages, weights, sequence=sequence)
+    out = policy_loss(choices, policy, policy.detach(), advantages, weights, sequence=sequence, sequences=2)
     assert slope(out.loss, policy) == pytest.approx([-0.5, -0.5, 0.5])
     assert out.metrics["policy_kl"] == 0.0
 
@@ -159,7 +163,7 @@ def test_importance_weights_by_hand() -> None:
     sequence = torch.tensor([0, 0, 1])
 
     def weights(kind: str) -> list[float]:
-        out = importance_weights(proximal, sampler, kind, 2.0, sequence)  # type: ignore[arg-type]
+        out = importance_weights(proximal, sampler, kind, 2.0, sequence, 2)  # type: ignore[arg-type]
         assert not out.requires_grad
         return out.tolist()
 
@@ -188,7 +192,15 @@ def test_against_a_reference_written_token_by_token(surrogate: str, kl: str | No
     sequence = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
     choices = PolicyLoss(surrogate, 0.2, 0.3, 3.0, kl, 0.7)  # type: ignore[arg-type]
     out = policy_loss(
-        choices, policy, proximal, advantages, weights, sequence=sequence, ref_logprobs=ref, importance=importance
+        choices,
+        policy,
+        proximal,
+        advantages,
+        weights,
+        sequence=sequence,
+        sequences=3,
+        ref_logprobs=ref,
+        importance=importance,
     )
 
     leaves = [p.detach().clone().requires_grad_() for p in policy]

@@ -212,8 +212,8 @@ def terms(**options: Any) -> tuple[Term, ...]:
 def two_pairs(grad: bool = False) -> Responses:
     """Sums −10 and −20, −9 and −6 over 5, 4, 3 and 2 tokens, against references −12, −19, −8 and −7."""
     policy = tensor(-10.0, -20.0, -9.0, -6.0, grad=grad)
-    lengths, good = tensor(5.0, 4.0, 3.0, 2.0), torch.tensor([True, False, True, False])
-    return Responses(policy, lengths, good, policy, tensor(-12.0, -19.0, -8.0, -7.0))
+    lengths, good, bad = tensor(5.0, 4.0, 3.0, 2.0), torch.tensor([0, 2]), torch.tensor([1, 3])
+    return Responses(policy, lengths, good, bad, policy, tensor(-12.0, -19.0, -8.0, -7.0))
 
 
 def test_weights_of_dpo_by_hand() -> None:
@@ -265,8 +265,8 @@ def test_a_weighted_sum_by_hand() -> None:
 
 def test_single_responses_are_a_mean_over_all_and_sft_over_the_good() -> None:
     """KTO divides by the 3 responses of the step, SFT by its 2 good ones, whatever the micro-batch holds."""
-    policy, good = tensor(-4.0, -6.0), torch.tensor([True, False])
-    responses = Responses(policy, tensor(2.0, 3.0), good, policy, tensor(-5.0, -6.0))
+    policy, good, bad = tensor(-4.0, -6.0), torch.tensor([0]), torch.tensor([1])
+    responses = Responses(policy, tensor(2.0, 3.0), good, bad, policy, tensor(-5.0, -6.0))
     loss = step_loss(responses, terms(loss=("kto", "sft"), beta=0.5), Counts(2, 1), baseline=0.4)
     assert loss.item() == pytest.approx((s(-0.3) + s(-0.2)) / 3 + 2.0 / 2)
     metrics = step_metrics(responses, terms(loss="kto", beta=0.5)[0], Counts(2, 1), baseline=0.4)
@@ -277,7 +277,7 @@ def test_single_responses_are_a_mean_over_all_and_sft_over_the_good() -> None:
 
 def test_a_step_needs_its_reference() -> None:
     policy = tensor(-1.0, -2.0)
-    bare = Responses(policy, tensor(1.0, 1.0), torch.tensor([True, False]), policy, None)
+    bare = Responses(policy, tensor(1.0, 1.0), torch.tensor([0]), torch.tensor([1]), policy, None)
     with pytest.raises(ValueError, match="'sigmoid' needs reference"):
         step_loss(bare, terms(loss="sigmoid"), Counts(1, 1))
     assert step_loss(bare, terms(loss="sigmoid", reference_free=True, beta=1.0), Counts(1, 1)).item() == pytest.approx(
@@ -314,7 +314,7 @@ def test_a_certain_label_is_the_loss_without_probabilities_bit_for_bit(name: str
 def test_exchanged_responses_with_the_other_probability_are_the_same_pair(name: str) -> None:
     """The value is p times the plain loss and 1 − p times that of the responses exchanged, written from the papers."""
     one = replace(two_pairs(), probability=tensor(0.8, 0.35))
-    other = replace(one, desirable=~one.desirable, probability=tensor(0.2, 0.65))
+    other = replace(one, good=one.bad, bad=one.good, probability=tensor(0.2, 0.65))
     (term,) = terms(loss=name)
     values = [step_loss(responses, [term], Counts(2, 2)).item() for responses in (one, other)]
     assert values[0] == pytest.approx(values[1], rel=1e-12)

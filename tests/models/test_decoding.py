@@ -54,11 +54,12 @@ def test_logits_are_the_models_own(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", KNOWN)
-def test_adapters_count_while_they_are_on(architecture: str) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapters_count_while_they_are_on(architecture: str, dora: bool) -> None:
     lm = small_model(architecture)
     perturb(lm)
     without, _ = both_logits(lm)
-    lm.add_adapter(4, 8, 0)
+    lm.add_adapter(4, 8, 0, rslora=dora, dora=dora)
     perturb(lm, 1)
     plain, fused = both_logits(lm)
     torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
@@ -85,13 +86,13 @@ def sampled(engine: LocalEngine) -> tuple[int, ...]:
     return tuple(completion.token_ids.tolist())
 
 
-@pytest.mark.parametrize("adapter", [False, True], ids=["full", "LoRA"])
-def test_changed_weights_are_laid_out_again(adapter: bool) -> None:
+@pytest.mark.parametrize("adapter", ["", "LoRA", "DoRA"], ids=["full", "LoRA", "DoRA"])
+def test_changed_weights_are_laid_out_again(adapter: str) -> None:
     """After a change in place, told to the engine or not, the next completion is that of a new engine; an adapter that
     is switched off is a change too. Without one the copy is kept."""
     lm = small_model("qwen3")
     if adapter:
-        lm.add_adapter(4, 8, 0)
+        lm.add_adapter(4, 8, 0, dora=adapter == "DoRA")
     engine = LocalEngine(lm)
     seen = [sampled(engine)]
     first = lm._decoder

@@ -125,6 +125,21 @@ def test_flops_of_an_adapter_by_hand(tmp_path: Path) -> None:
     assert lm.flops == load_model("tiny-random").flops
 
 
+def test_flops_of_dora_by_hand() -> None:
+    """The lengths of the rows of W + s B A take the product B A once a pass, however many tokens there are, and have no
+    gradient."""
+    counters = []
+    for dora in (False, True):
+        lm = load_model("tiny-random")
+        lm.add_adapter(rank=4, alpha=8, seed=0, dora=dora)
+        counters.append(lm.flops)
+        assert lm.flops.without_adapter() == load_model("tiny-random").flops
+    for nodes in ([Node(-1, 3)], [Node(-1, 300)]):
+        plain, dora = counters
+        assert dora.forward(nodes, 2) - plain.forward(nodes, 2) == 2 * 4 * 921_600
+        assert dora.training(nodes, 2) - plain.training(nodes, 2) == 2 * 4 * 921_600
+
+
 def test_an_adapter_that_decoding_does_not_merge() -> None:
     """Gemma 3 decodes by transformers' own layers, the adapter beside them."""
     lm = small_model("gemma-3")

@@ -8,26 +8,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from posttrain.arrays import KeptTokens
 from posttrain.batch import packing
 from posttrain.batch.packing import Branch, Tree, micro_batches, pack
-from posttrain.batch.types import Batch, Node
-from posttrain.models import LanguageModel, attention, load_model, weights_hash
+from posttrain.batch.types import Batch
+from posttrain.models import LanguageModel, load_model, weights_hash
 from posttrain.models import token_logprobs as head
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import ForestPlan, forest
 from posttrain.models.layers.decoder import project
 from posttrain.models.padded import padded_rows
 from posttrain.models.token_logprobs import logprobs_from_logits, token_logprobs
 from posttrain.types import InputError
 from tests.model_helpers import (
     ARCHITECTURES,
+    kept_of,
     plain_copy,
     plain_logprobs,
     random_supports,
@@ -57,83 +58,16 @@ def separate(trees: Sequence[Tree]) -> list[Tree]:
     ]
 
 
-# -- attention over a forest -------------------------------------------------------------------------------------------
-
-
-def dense_attention(
-    nodes: Sequence[Node], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-) -> torch.Tensor:
-    """Softmax attention with an N x N matrix of who is whose ancestor, in float64. Result [N, heads, D]."""
-    n = query.shape[2]
-    sees = torch.zeros(n, n, dtype=torch.bool)
-    paths: list[list[int]] = []
-    start = 0
-    for node in nodes:
-        before = paths[node.parent] if node.parent >= 0 else []
-        own = list(range(start, start + node.length))
-        for i, token in enumerate(own):
-            sees[token, before + own[: i + 1]] = True
-        paths.append(before + own)
-        start += node.length
-    repeat = query.shape[1] // key.shape[1]
-    key, value = (t[0].repeat_interleave(repeat, 0) for t in (key, value))
-    scores = (query[0] @ key.transpose(1, 2) * scaling).masked_fill(~sees, float("-inf"))
-    return (scores.softmax(-1) @ value).transpose(0, 1)
-
-
-def random_nodes(random: Random) -> list[Node]:
-    """Roots and children of any earlier node, some of them empty."""
-    children = (
-        Node(random.choice([-1, *range(i)]), random.choice([0, 1, random.randint(2, 40)]))
-        for i in range(1, random.randint(2, 20))
-    )
-    return [Node(-1, random.randint(1, 30)), *children]
-
-
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("limit", [1 << 6, 1 << 12, attention.BLOCK_LIMIT])
-def test_forest_attention_is_attention_to_ancestors(seed: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values and gradients for random trees, with blocks of every size."""
-    monkeypatch.setattr(attention, "BLOCK_LIMIT", limit)
-    # rows of one length, which need no gather, and rows that are attended to one by one
-    special = {0: [Node(-1, 9)] * 4, 1: [Node(-1, 40), Node(-1, 31), Node(-1, 55)]}
-    nodes = special[seed] if seed in special else random_nodes(Random(seed))
-    assert ForestPlan(nodes).apart == ([40, 31, 55] if seed == 1 else [])
-    n = sum(node.length for node in nodes)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = [
-        torch.randn(1, heads, n, 8, dtype=torch.float64, generator=generator, requires_grad=True) for heads in (4, 2, 2)
-    ]
-    weigh = torch.randn(n, 4, 8, dtype=torch.float64, generator=generator)
-    got, expected = ForestPlan(nodes).attend(0, *inputs, 0.3), dense_attention(nodes, *inputs, 0.3)
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
-    gradients = [torch.autograd.grad((out * weigh).sum(), inputs) for out in (got, expected)]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
-
-
-def test_forests_are_cut_into_blocks_of_similar_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two equal trunk-less rows need no mask; branches of lengths 3 and 40 do not share a block; nothing is as large as
-    tokens x tokens."""
-    monkeypatch.setattr(attention, "BLOCK_LIMIT", 1 << 11)
-    plan = ForestPlan([Node(-1, 12), Node(-1, 12), Node(-1, 4), Node(2, 40), Node(2, 3), Node(2, 3)])
-    masks = [None if b.mask is None else tuple(b.mask.shape) for b in plan.blocks]
-    assert masks == [None, None, (1, 1, 40, 44), (2, 1, 3, 7)]
-    assert [b.rows for b in plan.blocks] == [2, 1, 1, 2]  # rows of 12, the trunk, the long branch, the short ones
-    assert ForestPlan([Node(-1, 12)]).even == 1 and ForestPlan([Node(-1, 5)] * 3).even == 3 and not plan.even
-    assert ForestPlan([Node(-1, 40), Node(-1, 30)]).apart == [40, 30] and not ForestPlan([Node(-1, 9)] * 4).apart
-
-
 # -- packed against plain ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "limit"), [(0, 1 << 8), (1, 1 << 10), (2, attention.BLOCK_LIMIT)])
+@pytest.mark.parametrize(("seed", "limit"), [(0, 1 << 8), (1, 1 << 10), (2, forest.BLOCK_LIMIT)])
 def test_packed_equals_separate_rows(
     tiny: LanguageModel, seed: int, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Log-probabilities, loss and gradient of a ragged forest: packed in float32 and plain rows in float64, for every
     grouping of attention into blocks. The model sees each distinct token once."""
-    monkeypatch.setattr(attention, "BLOCK_LIMIT", limit)
+    monkeypatch.setattr(forest, "BLOCK_LIMIT", limit)
     monkeypatch.setattr(packing, "MIN_SAVED", 1)
     trees = random_trees(seed)
     batch = pack(trees)
@@ -177,7 +111,7 @@ def test_splitting_and_sharing_do_not_change_the_gradient(tiny: LanguageModel) -
 def test_padded_rows_equal_packed_ones(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fall-back of the same model: same log-probabilities, supports, temperature, entropy, same gradient."""
     batch = pack(random_trees(7))
-    batch = replace(batch, kept_token_ids=KeptTokens.of(random_supports(batch, 7)))
+    batch = replace(batch, kept_token_ids=kept_of(random_supports(batch, 7)))
     packed = tiny.logprobs(batch, temperature=0.7, entropy=True)
     packed_gradient = weighted_gradient(batch.weights, packed.logprobs, tiny.module)
     monkeypatch.setattr(tiny, "packed", False)
@@ -222,9 +156,7 @@ def test_temperature_and_supports(tiny: LanguageModel, temperature: float, restr
     """log softmax(logits / T) over the vocabulary, or over the kept tokens alone; a lone kept token has log 1 = 0."""
     batch = pack(random_trees(11))
     supports = random_supports(batch, 11) if restricted else None
-    got = tiny.logprobs(
-        replace(batch, kept_token_ids=supports and KeptTokens.of(supports)), temperature
-    ).logprobs.detach()
+    got = tiny.logprobs(replace(batch, kept_token_ids=supports and kept_of(supports)), temperature).logprobs.detach()
     expected = plain_logprobs(plain_copy(tiny), batch, temperature, supports).detach()
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=3e-5)
     if supports is not None:
@@ -284,7 +216,7 @@ def test_chunked_head(
         targets,
         bias=leaves[2] if biased else None,
         temperature=0.6,
-        kept=supports and KeptTokens.of(supports),
+        kept=supports and kept_of(supports),
         entropy=True,
     )
     exact = [t.double().requires_grad_() for t in (hidden, weight, bias)]
@@ -317,9 +249,9 @@ def test_plain_head_by_hand() -> None:
         return math.exp(float(logprobs_from_logits(logits, target, **options).logprobs))  # type: ignore[arg-type]
 
     assert chosen() == pytest.approx(2 / 8)
-    assert chosen(kept=KeptTokens.of([(0, 1)])) == pytest.approx(2 / 3)
+    assert chosen(kept=kept_of([(0, 1)])) == pytest.approx(2 / 3)
     assert chosen(temperature=0.5) == pytest.approx(4 / 30)
-    out = logprobs_from_logits(logits, target, kept=KeptTokens.of([(0, 1)]), entropy=True)
+    out = logprobs_from_logits(logits, target, kept=kept_of([(0, 1)]), entropy=True)
     assert float(out.entropy) == pytest.approx(math.log(3) - 2 / 3 * math.log(2))  # type: ignore[arg-type]
 
 
@@ -374,23 +306,40 @@ def test_a_padding_token_within_a_row_learns(architecture: str) -> None:
     assert float((found[end] - expected[end]).norm()) < 1e-4 * float(expected[end].norm())
 
 
-def trained_adapter(seed: int) -> LanguageModel:
-    """The tiny model with an adapter whose B matrices are no longer zero."""
+VARIANTS = pytest.mark.parametrize(
+    "variant",
+    [{}, {"rslora": True}, {"dora": True}, {"rslora": True, "dora": True}],
+    ids=["lora", "rslora", "dora", "rslora-dora"],
+)
+
+
+def trained_adapter(seed: int, **variant: bool) -> LanguageModel:
+    """The tiny model with an adapter whose B matrices are no longer zero, nor its lengths those of the weights."""
     lm = load_model("tiny-random")
-    lm.add_adapter(rank=4, alpha=8, seed=seed)
+    lm.add_adapter(rank=4, alpha=8, seed=seed, **variant)
     with torch.no_grad():
         for name, parameter in lm.trained_parameters().items():
+            generator = torch.Generator().manual_seed(len(name))
             if "lora_B" in name:
-                parameter.normal_(0.0, 0.05, generator=torch.Generator().manual_seed(len(name)))
+                parameter.normal_(0.0, 0.05, generator=generator)
+            elif "magnitude" in name:
+                parameter.mul_(torch.rand(parameter.shape, generator=generator) + 0.5)
     return lm
 
 
-def test_a_layer_with_an_adapter_by_one_function() -> None:
-    """What training computes for it equals peft's own layer: value, and gradients of the input, A and B."""
-    lm = trained_adapter(seed=3)
+@VARIANTS
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_layer_with_an_adapter_by_one_function(variant: dict[str, bool], biased: bool) -> None:
+    """What training computes for it equals peft's own layer: value, and gradients of the input, A, B and lengths."""
+    lm = trained_adapter(seed=3, **variant)
     layer: Any = lm.module.model.layers[0].mlp.gate_proj
-    trained = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
-    x = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    if biased:
+        layer.base_layer.bias = torch.nn.Parameter(torch.randn(layer.out_features), requires_grad=False)
+    trained = [p for name, p in layer.named_parameters() if "lora_" in name]
+    assert len(trained) == (3 if variant.get("dora") else 2)
+    assert layer.scaling["default"] == (4.0 if variant.get("rslora") else 2.0)  # 8/√4, 8/4
+    layer.double()
+    x = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
     results = []
     for compute in (partial(project, lm.kernels.products), lambda layer, x: layer(x)):
         y = compute(layer, x)
@@ -400,19 +349,21 @@ def test_a_layer_with_an_adapter_by_one_function() -> None:
         torch.testing.assert_close(project(lm.kernels.products, layer, x), layer.base_layer(x))
 
 
-def test_adapter_starts_as_the_base_and_trains_alone(tiny: LanguageModel) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapter_starts_as_the_base_and_trains_alone(tiny: LanguageModel, dora: bool) -> None:
     lm = load_model("tiny-random")
     with pytest.raises(ValueError, match="no adapter"), lm.without_adapter():
         pass
     state = torch.random.get_rng_state()
-    lm.add_adapter(rank=4, alpha=8, seed=1)
+    lm.add_adapter(rank=4, alpha=8, seed=1, dora=dora)
     assert torch.equal(torch.random.get_rng_state(), state), "global randomness is not touched"
     assert torch.equal(all_logprobs(lm), all_logprobs(tiny))
     names = lm.trained_parameters()
     assert all("lora_" in n for n in names)
     # 5 layers of 7 matrices, A and B each: rank 4 x (inputs + outputs), with 128 hidden, 64 key/value and 352 inner
     sizes = [(128, 128), (128, 64), (128, 64), (128, 128), (128, 352), (128, 352), (352, 128)]
-    assert sum(p.numel() for p in names.values()) == 5 * 4 * sum(a + b for a, b in sizes)
+    lengths = 5 * sum(b for _, b in sizes) if dora else 0
+    assert sum(p.numel() for p in names.values()) == 5 * 4 * sum(a + b for a, b in sizes) + lengths
 
 
 def test_adapter_seed_fixes_its_weights() -> None:
@@ -423,14 +374,19 @@ def test_adapter_seed_fixes_its_weights() -> None:
     assert not any(torch.equal(first[n], other[n]) for n in first)
 
 
-def test_adapter_switches_off_and_merges(tiny: LanguageModel, tmp_path: Path) -> None:
-    """Switched off, the model is its start, bit for bit; merged and loaded again, it is what was trained."""
-    lm = trained_adapter(1)
+@VARIANTS
+def test_adapter_switches_off_and_merges(tiny: LanguageModel, tmp_path: Path, variant: dict[str, bool]) -> None:
+    """Switched off, the model is its start, bit for bit; merged and loaded again, it is what was trained, and so is
+    peft's model with the saved adapter."""
+    lm = trained_adapter(1, **variant)
     trained = all_logprobs(lm)
     assert float((trained - all_logprobs(tiny)).abs().max()) > 0.01
     with lm.without_adapter():
         assert torch.equal(all_logprobs(lm), all_logprobs(tiny))
     assert torch.equal(all_logprobs(lm), trained)
+    lm.save_adapter(tmp_path / "adapter", torch.float32)
+    adapted = PeftModel.from_pretrained(plain_copy(tiny), str(tmp_path / "adapter")).eval()
+    torch.testing.assert_close(plain_logprobs(adapted, check_batch()).float(), trained, rtol=0, atol=2e-5)
     lm.save(tmp_path / "model")
     torch.testing.assert_close(all_logprobs(lm), trained, rtol=0, atol=1e-5)
     assert set(load_file(tmp_path / "model" / "model.safetensors")) == set(load_file(tiny.source / "model.safetensors"))

@@ -147,18 +147,25 @@ def test_parameters_are_those_of_the_models(tiny: LanguageModel) -> None:
 
 
 def test_adapters_are_those_that_are_put_in() -> None:
-    """By hand: 5 · 8 (2 (128 + 128) + 2 (128 + 64) + 3 (128 + 352))."""
-    lm = load_model("tiny-random")
-    lm.add_adapter(8, 32, 0)
-    assert adapters(SHAPES["tiny-random"], 8) == 93_440 == sum(p.numel() for p in lm.trained_parameters().values())
+    """By hand: 5 · 8 (2 (128 + 128) + 2 (128 + 64) + 3 (128 + 352)), and 5 (3 · 128 + 2 · 64 + 2 · 352) lengths."""
+    for dora, expected in ((False, 93_440), (True, 93_440 + 6_080)):
+        lm = load_model("tiny-random")
+        lm.add_adapter(8, 32, 0, dora=dora)
+        trained = sum(p.numel() for p in lm.trained_parameters().values())
+        assert adapters(SHAPES["tiny-random"], 8, dora) == expected == trained
 
 
-@pytest.mark.parametrize(("rank", "dtype"), [(0, "float32"), (8, "float32"), (0, "bfloat16")])
-def test_what_a_step_of_the_tiny_model_holds(rank: int, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("rank", "dora", "dtype"),
+    [(0, False, "float32"), (8, False, "float32"), (8, True, "float32"), (0, False, "bfloat16")],
+)
+def test_what_a_step_of_the_tiny_model_holds(rank: int, dora: bool, dtype: str) -> None:
     """Weights, gradients and moments are counted in the model itself; what the backward pass needs is what autograd
     saves, parameters and the copies of them that products see apart. Of that the estimate leaves one or two parts in a
     hundred out."""
-    config = SftConfig(model="tiny-random", data="d", out=Path("o"), micro_batch_tokens=256, lora_rank=rank)
+    config = SftConfig(
+        model="tiny-random", data="d", out=Path("o"), micro_batch_tokens=256, lora_rank=rank, use_dora=dora
+    )
     need = memory_of(config, SHAPES["tiny-random"], "cpu", dtype)
     with use(Compute(torch.device("cpu"), DTYPES[dtype])):
         policy = make_policy(load_trained(config), config, 1e-3, None)

@@ -266,7 +266,10 @@ def test_an_rl_run_averages_its_first_and_last_steps(tmp_path: Path) -> None:
     rewards = [0.1, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.5, 0.9]
     rows = [{"step": i, "reward": r, "loss": 0.0} for i, r in enumerate(rewards, start=1)]
     opening = run(tmp_path, rows, (), "rl", "model: m\nalgorithm: grpo\nmax_steps: 10\n")
-    assert opening.sentence == "GRPO from m: mean reward went from 0.2 to 0.7 in 10 steps."
+    assert (
+        opening.sentence
+        == "GRPO from m: mean reward went from 0.2 to 0.7 (means of the first and last 2 steps) in 10 steps."
+    )
     assert opening.numbers[0].note == "first and last 2 of 10 steps; single steps lie between 0.1 and 0.9"
     assert opening.numbers[1].note == "as planned"
 

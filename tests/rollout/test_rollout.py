@@ -279,13 +279,16 @@ def test_records_are_read_as_they_were(tiny: LanguageModel, tmp_path: Path) -> N
     ]
     pairs = [(rollout, values[k % 3]) for k, rollout in enumerate(rollouts)]
     with RunLog(tmp_path / "run", {}, resume=False) as log:
-        log.rollouts(rollout_to_json(7, rollout, value, advantage=-0.7) for rollout, value in pairs)
+        asked = {task.id: task for task in tasks}
+        log.rollouts(rollout_to_json(7, asked[r.task_id], r, value, advantage=-0.7) for r, value in pairs)
     rows = read_rollouts(log.out, lambda row: None)[7]
     assert [rollout_from_json(row, sampling, tiny.chat) for row in rows] == pairs
     assert (rows[0]["step"], rows[0]["task"], rows[0]["text"], rows[0]["advantage"]) == (7, "a", rollouts[0].text, -0.7)
+    assert [row["prompt"] for row in rows] == [tasks[0].prompt] * 3 + ["Grüße?"] * 3 + [tasks[0].prompt]
     (row, *_) = Run(log.out).rollouts(step=7)
+    assert list(row)[:4] == ["step", "task", "prompt", "text"]
     assert len(row["segments"][0]["supports"]) == len(row["segments"][0]["token_ids"])
-    old = {k: v for k, v in row.items() if k not in ("messages", "environment_reward")}
+    old = {k: v for k, v in row.items() if k not in ("prompt", "messages", "environment_reward")}
     assert rollout_from_json(json.loads(json.dumps(old)), sampling, tiny.chat) == pairs[0]  # as lines once were
 
 

@@ -258,11 +258,12 @@ def test_json_holds_a_conversation_exactly() -> None:
     replies = [Reply((Message("tool", "2", tool_call_id="call00000"),), False), MORE, DONE]
     (rollout,) = sample(engine, chat, plans(1), None, ScriptedEnvironment({0: replies}, (TOOL,)), LIMITS)
     assert len(rollout.segments) == 2 and rollout.messages[0].tool_calls
-    (line,), _ = to_disk([rollout_to_json(1, rollout, Score(3.0, {"environment": 3.0}), 0.5)])
+    task = plans(1)[0].task
+    (line,), _ = to_disk([rollout_to_json(1, task, rollout, Score(3.0, {"environment": 3.0}), 0.5)])
     again, value = rollout_from_json(json.loads(json.dumps(line, allow_nan=False)), rollout.sampling, chat)
     assert value == Score(3.0, {"environment": 3.0})
     assert again.environment_state is None and rollout.environment_state == b"state 0"
-    assert rollout_to_json(1, again, value, 0.5) == rollout_to_json(1, rollout, value, 0.5)
+    assert rollout_to_json(1, task, again, value, 0.5) == rollout_to_json(1, task, rollout, value, 0.5)
     assert (again.messages, again.segments) == (rollout.messages, rollout.segments)
 
 

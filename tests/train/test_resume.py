@@ -30,7 +30,7 @@ STEPS, SAVE_EVERY = 11, 4
 
 KINDS: dict[str, str] = {
     "sft": "sft --batch-size 4 --learning-rate 1e-4 --warmup-steps 8",
-    "lora": "sft --batch-size 4 --lora-rank 4 --schedule cosine",
+    "lora": "sft --batch-size 4 --lora-rank 4 --use-rslora --use-dora --schedule cosine",
     "dpo": "dpo --batch-size 3 --learning-rate 1e-5",
     "tr-dpo": "dpo --batch-size 3 --learning-rate 1e-4 --reference-every 3 --reference-mix 0.6",
     "kto": "dpo --batch-size 4 --learning-rate 1e-4 --loss kto --loss sft=0.1",

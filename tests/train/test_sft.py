@@ -222,10 +222,11 @@ def test_the_end_of_a_run_is_evaluated_too(tmp_path: Path, answer: str) -> None:
     assert float(loss) == pytest.approx(evaluated[best], abs=1e-4)
 
 
-def test_lora_merges_what_the_adapter_computes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", [{}, {"use_rslora": True, "use_dora": True}], ids=["lora", "rslora-dora"])
+def test_lora_merges_what_the_adapter_computes(tmp_path: Path, variant: dict[str, bool]) -> None:
     from peft import PeftModel
 
-    out = run(tmp_path, sft_rows(8), batch_size=4, max_steps=6, lora_rank=4, learning_rate=1e-3)
+    out = run(tmp_path, sft_rows(8), batch_size=4, max_steps=6, lora_rank=4, learning_rate=1e-3, **variant)
     start, tokenizer = plain_model("tiny-random")
     ids = torch.tensor([chatml(tokenizer, "Say apple", "apple")[0]])
     with torch.no_grad():

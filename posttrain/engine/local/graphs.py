@@ -38,39 +38,40 @@ def pace_for(device: torch.device) -> Pace:
 
 class CudaGraphs:
     """CUDA graphs that share their memory. A step runs as it is the first time, which compiles what is to be compiled,
-    and is recorded the second time."""
+    and is recorded the second time. Where that fails all go on as they are."""
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
         self.fails = False
 
     def __call__(self, step: Step) -> Step:
-        recorded: tuple[torch.cuda.CUDAGraph, tuple[torch.Tensor, ...]] | None = None
-        warm = False
+        taken = 0
+        replay: Step | None = None
 
         def take() -> tuple[torch.Tensor, ...]:
-            nonlocal recorded, warm
-            if recorded is None:
-                if self.fails or not warm:
-                    warm = True
-                    return step()
-                recorded = self._record(step)
-                if recorded is None:
-                    return step()
-            graph, outputs = recorded
-            graph.replay()
-            return tuple(output.clone() for output in outputs)  # the next replay overwrites them
+            nonlocal taken, replay
+            if taken == 1 and not self.fails:
+                try:
+                    replay = self.record(step)
+                except RuntimeError as error:
+                    self.fails = True
+                    log.warning(f"decoding without CUDA graphs, which is slower: {str(error).splitlines()[0]}")
+            taken += 1
+            return replay() if replay else step()
 
         return take
 
-    def _record(self, step: Step) -> tuple[torch.cuda.CUDAGraph, tuple[torch.Tensor, ...]] | None:
+    def record(self, step: Step) -> Step:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # another thread may score with a model of its own meanwhile
             with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                return graph, step()
-        except RuntimeError as error:
-            self.fails = True
-            torch.cuda.set_stream(stream)  # a recording that ends in an error stays on its own
-            log.warning(f"decoding without CUDA graphs, which is slower: {str(error).splitlines()[0]}")
-            return None
+                results = step()
+        finally:
+            torch.cuda.set_stream(stream)  # after an error it is still that of the recording
+
+        def replay() -> tuple[torch.Tensor, ...]:
+            graph.replay()
+            return tuple(result.clone() for result in results)  # the next replay overwrites them
+
+        return replay

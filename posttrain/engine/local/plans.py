@@ -1,4 +1,4 @@
-"""Attention while an engine works: prompts whose keys and values are kept, and steps of one token a row against them."""
+"""Attention while an engine works: prompts whose keys and values are kept, and one token a row against them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class PrefillPlan:
 
 
 class DecodePlan:
-    """One new token for each row of a table, attending to its prompt, its own tokens and itself: scores against a prompt
-    for all its rows together, against own tokens a row at a time; one softmax goes over both. Own keys are read up to
-    `width`; `even`: every row has as many.
+    """One new token for each row of a table, attending to its prompt, its own tokens and itself: scores against a
+    prompt for all its rows together, against own tokens a row at a time; one softmax goes over both. Own keys are read
+    up to `width`; `even`: every row has as many.
 
     Only the inputs of the four products are rounded to the cache's type; what they sum is float32."""
 
@@ -85,7 +85,7 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if a.dtype.itemsize >= 4:
         return torch.matmul(a, b)
     if a.is_cuda:
-        flat: torch.Tensor = torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out_dtype=torch.float32)  # type: ignore[call-overload]
+        flat: torch.Tensor = torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out_dtype=torch.float32)
         return flat.unflatten(0, a.shape[:2])
     return torch.matmul(a.float(), b.float())
 

@@ -11,7 +11,7 @@ import torch
 from posttrain.batch.types import Node
 from posttrain.engine.base import Request
 from posttrain.engine.local.plans import PrefillPlan
-from posttrain.models.attention import ForestPlan
+from posttrain.models.attention import plan_for
 from posttrain.models.language_model import LanguageModel
 from posttrain.types import InputError
 
@@ -26,8 +26,8 @@ log = logging.getLogger("posttrain")
 
 @dataclass(frozen=True)
 class Room:
-    """`slots` completions at once, of `row_tokens` tokens each after prompts of `prompt_tokens`; `like`: keys and values
-    of one token [layers, 2, key heads, 1, D]."""
+    """`slots` completions at once, of `row_tokens` tokens each after prompts of `prompt_tokens`; `like`: keys and
+    values of one token [layers, 2, key heads, 1, D]."""
 
     slots: int
     prompt_tokens: int
@@ -57,7 +57,7 @@ def room_for(lm: LanguageModel, requests: Sequence[Request], slots: int, memory:
         prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
         if needed(prompt, new) > memory:
             raise InputError(
-                f"request {request.id}: the keys and values of a prompt of {prompt} tokens and max_new_tokens={new} need "
+                f"request {request.id}: keys and values of a prompt of {prompt} tokens and max_new_tokens={new} need "
                 f"{needed(prompt, new) / 1e9:.3g} GB in {lm.name}, but {memory / 1e9:.3g} GB are free on {lm.device}; "
                 "shorten the prompt, lower max_new_tokens or use a smaller model"
             )
@@ -66,8 +66,8 @@ def room_for(lm: LanguageModel, requests: Sequence[Request], slots: int, memory:
     fit = max(1, memory // needed(longest, most))
     if fit < min(slots, len(requests)):
         log.info(
-            f"decodes {fit} completions at once and not {slots}: {memory / 1e9:.3g} GB hold no more of {longest} prompt "
-            f"tokens and {most} new ones"
+            f"decodes {fit} completions at once and not {slots}: {memory / 1e9:.3g} GB hold no more of {longest} "
+            f"prompt tokens and {most} new ones"
         )
     return Room(min(slots, fit, len(requests)), _rounded(longest), _rounded(most), like)
 
@@ -80,7 +80,7 @@ def _rounded(tokens: int) -> int:
 def _one_token(lm: LanguageModel) -> torch.Tensor:
     before = lm.forwarded_tokens
     with torch.inference_mode():
-        plan = PrefillPlan(ForestPlan([Node(-1, 1)], lm.device), lm.compute.dtype)
+        plan = PrefillPlan(plan_for([Node(-1, 1)], lm.compute), lm.compute.dtype)
         lm.hidden_states(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), plan)
     lm.forwarded_tokens = before
     return plan.stacked()

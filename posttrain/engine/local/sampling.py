@@ -20,9 +20,9 @@ def drawing_device(device: torch.device) -> torch.device:
 
 
 class Draw(NamedTuple):
-    """`tokens` [R], `logprobs` [R] of the distribution drawn from; where some were cut each row's kept token ids [R, K],
-    -1 beside them. `settled` [R] is False for rows whose nucleus is larger than what was looked at: they have to be
-    drawn again with `whole`. It is None where that cannot be."""
+    """`tokens` [R], `logprobs` [R] of the distribution drawn from; where some were cut each row's kept token ids
+    [R, K], -1 beside them. `settled` [R] is False for rows whose nucleus is larger than what was looked at, which have
+    to be drawn again with `whole`, and None where that cannot be."""
 
     tokens: torch.Tensor
     logprobs: torch.Tensor

@@ -248,24 +248,40 @@ def _swiglu_linear(products: Products, gate: torch.Tensor, up: torch.Tensor, lay
 
 
 def project(products: Products, layer: Any, x: torch.Tensor) -> torch.Tensor:
-    """A linear layer, by `LowRank` where one plain adapter is beside it: one that trains nothing else."""
+    """A linear layer, by `LowRank` where one adapter is beside it that trains nothing else, or the lengths of DoRA."""
     out: torch.Tensor
     if isinstance(layer, nn.Linear):
         out = Linear.apply(products, x, layer.weight, layer.bias)
     elif _is_low_rank(layer):
         name = layer.active_adapters[0]
-        a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-        out = LowRank.apply(x, layer.weight, layer.bias, a, b, layer.scaling[name], products)
+        dora = name in layer.lora_magnitude_vector
+        a, b, bias = layer.lora_A[name].weight, layer.lora_B[name].weight, None if dora else layer.bias
+        out = LowRank.apply(x, layer.weight, bias, a, b, layer.scaling[name], products)
+        if dora:
+            out = out * dora_scale(layer, name)
+            out = products.rounded(out if layer.bias is None else out + layer.bias)
     else:
         with products.autocast(x.device):
             out = layer(x)
     return out
 
 
+def dora_scale(layer: Any, name: str) -> torch.Tensor:
+    """m / ‖W + s B A‖ by row, [out]: what DoRA multiplies the output of a layer with an adapter by (Liu et al. 2024,
+    arXiv:2402.09353). m is trained; the norm counts as a constant, as in section 4.3 there."""
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    with torch.no_grad():
+        weight = torch.addmm(layer.weight.to(a.dtype), b, a, alpha=layer.scaling[name])
+        norm = torch.linalg.vector_norm(weight, dim=1)
+    magnitude: torch.Tensor = layer.lora_magnitude_vector[name].weight
+    return magnitude / norm
+
+
 def _is_low_rank(layer: Any) -> bool:
-    """Whether a layer with adapters has one active that is plain LoRA, without dropout, and trains nothing else."""
+    """Whether a layer with adapters has one active that is LoRA or DoRA, without dropout, and trains nothing else."""
     if len(getattr(layer, "active_adapters", ())) != 1 or layer.disable_adapters or layer.merged:
         return False
     name = layer.active_adapters[0]
-    plain = not layer.lora_variant and layer.lora_B[name].bias is None and not layer.weight.requires_grad
+    known = name not in layer.lora_variant or name in layer.lora_magnitude_vector
+    plain = known and layer.lora_B[name].bias is None and not layer.weight.requires_grad
     return plain and isinstance(layer.lora_dropout[name], nn.Identity)

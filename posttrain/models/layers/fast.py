@@ -28,6 +28,8 @@ def fast(function: Callable[P, R], eager: Callable[P, R] | None = None) -> Calla
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)  # a part of what is compiled
         if not is_compiled_for(args[0]):
             return plain(*args, **kwargs)
         compiled: Callable[..., R] = compiled_form(function)

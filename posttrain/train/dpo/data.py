@@ -114,11 +114,11 @@ def example_trees(
             token = {"share": np.where(np.arange(len(ids)) < n, 1.0, ld_alpha or 0.0)}
             if reference is not None:
                 token["ref_logprobs"] = next(given)
-            row = {"desirable": float(good), "probability": example.probability}
             row_ids = ints(example.prompt_ids + ids)
             mask = np.arange(len(row_ids)) >= len(example.prompt_ids)
             weights = np.full(len(ids), 1.0 / (count * max(1, len(ids))))
-            branches.append(Branch(row_ids, mask, weights, token, row))
+            row, flags = {"probability": example.probability}, {"desirable": good}
+            branches.append(Branch(row_ids, mask, weights, token, row, flags))
         trees.append(share_prefix(branches))
     return trees
 

@@ -8,10 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from posttrain.arrays import Floats
+from posttrain.batch.types import Metrics
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import OnlineDpoConfig
 from posttrain.config.compute import on_its_device
@@ -85,7 +87,7 @@ class OnlineDpo(RolloutStage):
         self.rollouts.record(self.log, n, step, rows)
         rows = self._with_reference(rows)
         pairs = [pair for group in rows for pair in pairs_of(group)]
-        metrics = group_metrics(groups, rows) | kl_metrics(rows) | {"pairs": len(pairs)}
+        metrics: dict[str, Any] = group_metrics(groups, rows) | kl_metrics(rows) | {"pairs": len(pairs)}
         metrics |= {f"weight/{name}": weight for name, weight in self.rollouts.sources.curriculum(n).items()}
         metrics |= {"sampled_groups": len(step.all)} if self.config.max_refills else {}
         metrics |= dict.fromkeys(("loss", *DIAGNOSTICS)) | self._gradient(pairs) | self.policy.step()
@@ -106,7 +108,7 @@ class OnlineDpo(RolloutStage):
         if self.reference is not None:
             self.reference.load(folder)
 
-    def _gradient(self, pairs: Sequence[Pair]) -> dict[str, float]:
+    def _gradient(self, pairs: Sequence[Pair]) -> Metrics:
         rollouts = [(chosen.rollout, rejected.rollout) for chosen, rejected in pairs]
         examples = [
             Example("", chosen.prompt_ids, (chosen.sampled_ids, rejected.sampled_ids), (True, False), chosen.task_id)

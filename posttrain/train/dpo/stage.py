@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from posttrain.batch.packing import Tree, pack
-from posttrain.batch.types import Batch, LossOutput
+from posttrain.batch.types import Batch, LossOutput, Metrics, number
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import DpoConfig
 from posttrain.config.compute import on_its_device
@@ -96,21 +96,22 @@ def preference_loss(
     mean over responses of Σ_t k3(log π, log π_ref): β KL(π‖π_ref) if π had drawn them; on given ones a distance to
     watch."""
     logprobs, share, reference = outputs.logprobs, batch.token["share"], batch.token.get("ref_logprobs")
-    sums = partial(sequence_sums, sequence=batch.sequence[batch.mask], sequences=batch.sequences)
-    desirable = batch.row["desirable"] > 0
+    sums = partial(sequence_sums, sequence=batch.sequence, sequences=batch.sequences)
+    good, bad = batch.index["desirable"], batch.index["not desirable"]
     responses = Responses(
         logprobs=sums(logprobs),
         lengths=sums(torch.ones_like(logprobs)),
-        desirable=desirable,
+        good=good,
+        bad=bad,
         policy=sums(share * logprobs),
         reference=None if reference is None else sums(share * reference),
-        probability=batch.row["probability"][desirable],
+        probability=batch.row["probability"].index_select(0, good),
     )
     loss = step_loss(responses, terms, counts, baseline)
     lead = primary_term(terms)
-    metrics = {"loss": float(loss.detach()), **step_metrics(responses, lead, counts, baseline)}
+    metrics = {"loss": loss.detach(), **step_metrics(responses, lead, counts, baseline)}
     if reference is not None:
-        total = float(kl_k3(logprobs.detach(), reference).sum())
+        total = number(kl_k3(logprobs.detach(), reference).sum())
         metrics["beta_kl"] = lead.numbers["beta"] * total / (counts.desirable + counts.undesirable)
     of_pairs = dpo_weights(responses, terms)
     return LossOutput(loss, metrics, {} if of_pairs is None else {"dpo_weight": of_pairs})
@@ -128,12 +129,12 @@ class StepLoss:
         self._weights += result.entries.values()
         return result
 
-    def weights(self) -> dict[str, float]:
+    def weights(self) -> Metrics:
         """`dpo_weight` and `dpo_weight_p95` over all pairs so far; nothing for losses without these weights."""
         if not self._weights:
             return {}
         weights = torch.cat(self._weights).float()
-        return {"dpo_weight": float(weights.mean()), "dpo_weight_p95": float(weights.quantile(0.95))}
+        return {"dpo_weight": weights.mean(), "dpo_weight_p95": weights.quantile(0.95)}
 
 
 class Dpo(DatasetStage[Example]):
@@ -205,7 +206,7 @@ class Dpo(DatasetStage[Example]):
             torch.tensor([sum(p.tolist()) - sum(r.tolist()) for p, r in zip(policy, reference, strict=True)])
         )
 
-    def _judge(self, examples: Sequence[Example], baseline: float) -> dict[str, float]:
+    def _judge(self, examples: Sequence[Example], baseline: float) -> Metrics:
         trees, loss = self._problem(examples, baseline)
         values = torch.from_numpy(np.concatenate(self.policy.logprobs(trees))).float()
         return {**loss(pack(trees), TokenOutputs(values)).metrics, **loss.weights()}

@@ -74,6 +74,7 @@ class _Sampling(Generation[Answer]):
     ) -> None:
         super().__init__(source, tasks, log, max(1, 4 * config.max_concurrent // config.samples), config.samples)
         self.config = config
+        self.by_id = {task.id: task for task in tasks}
         self.scorer = scorer
         self.watch = Watch(log, [UnscoredWatch(config.max_unscored_share, scorer)])
 
@@ -101,7 +102,8 @@ class _Sampling(Generation[Answer]):
             yield from ((n, self.source.replay(row)) for row in rows)
 
     def record(self, n: int, items: Sequence[Answer]) -> None:
-        self.log.rollouts(rollout_to_json(n, rollout, value, None) for rollout, value in items)
+        lines = (rollout_to_json(n, self.by_id[rollout.task_id], rollout, value, None) for rollout, value in items)
+        self.log.rollouts(lines)
 
     def make(self, n: int, places: range) -> Step[Answer]:
         sampling, seed = self.config.sampling(), self.config.seed

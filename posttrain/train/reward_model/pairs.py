@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from posttrain.batch.packing import Tree, pack
-from posttrain.batch.types import Batch, LossOutput
+from posttrain.batch.types import Batch, LossOutput, Metrics, number, read_numbers
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import RewardModelConfig
 from posttrain.config.compute import on_its_device
@@ -38,6 +38,7 @@ from posttrain.train.reward_model.data import SHOWN, Pair, encode_pairs, pair_tr
 from posttrain.train.reward_model.process import process_method, validate_process_model
 from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled
 from posttrain.train.reward_model.validate import best_of_n, validation
+from posttrain.train.settings import tokens_at_once
 from posttrain.types import InputError, RunFailed
 
 LEARNING_RATE = 1e-5
@@ -65,8 +66,7 @@ def _validate(config: RewardModelConfig, lm: LanguageModel) -> dict[str, Any]:
     source = str(config.eval_data)
     rows = load_preferences(source, config.columns, optional=True)
     pairs = encode_pairs(lm, rows, config.max_length, config.members).checked(source, config.strict)
-    at_once = config.tokens_at_once(lm.device.type)
-    scores = torch.cat(list(read(lm, pair_trees(pairs), at_once, SCORES))).mean(1).reshape(-1, 2)
+    scores = torch.cat(read(lm, pair_trees(pairs), tokens_at_once(config, lm), SCORES)).mean(1).reshape(-1, 2)
     found = validation(pairs, scores.double().numpy())
     found["best_of_n"] = _best_of_n(config, lm) if config.best_of else None
     return found
@@ -148,10 +148,11 @@ class RewardModel(DatasetStage[Pair]):
         trees, n = pair_trees(self.held_out), len(self.held_out)
         outputs = RewardOutputs(self._scores(trees)[..., : self.config.members].flatten(0, 1))
         loss = batch_loss(pack(trees), outputs, pairs=n, centre_coefficient=self.config.centre_coefficient)
-        low, high = wilson(round(loss.metrics["accuracy"] * n), n)
-        return {**loss.metrics, "accuracy_low": low, "accuracy_high": high}
+        metrics = read_numbers(loss.metrics)
+        low, high = wilson(round(metrics["accuracy"] * n), n)
+        return {**metrics, "accuracy_low": low, "accuracy_high": high}
 
-    def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> dict[str, float]:
+    def _by_length_head(self, pairs: Sequence[Pair], trees: Sequence[Tree]) -> Metrics:
         """ODIN's gradient, with correlations over the step: its slope in each score, then the scores' own gradients."""
         scores = self._scores(trees).requires_grad_()
         lengths = torch.tensor([pair.lengths for pair in pairs], dtype=scores.dtype)
@@ -164,8 +165,8 @@ class RewardModel(DatasetStage[Pair]):
         self.policy.forward_backward(sloped, linear_loss, SCORES)
         seen = scores.detach()
         return {
-            "loss": float(loss.detach()) + float(overlap.detach()),
-            **step_metrics(seen[..., :1], probabilities, len(pairs)),
+            "loss": number(loss) + number(overlap),
+            **read_numbers(step_metrics(seen[..., :1], probabilities, len(pairs))),
             "length_correlation": float(correlation(seen[..., 0], lengths)),
             "length_head_correlation": float(correlation(seen[..., 1], lengths)),
         }
@@ -179,7 +180,7 @@ def batch_loss(batch: Batch, outputs: RewardOutputs, *, pairs: int, centre_coeff
     scores = outputs.scores.reshape(batch.sequences // 2, 2, -1)
     margins, weights, probabilities = labels(batch)
     loss = pair_loss(scores, margins, weights, probabilities, pairs=pairs, centre_coefficient=centre_coefficient)
-    return LossOutput(loss, {"loss": float(loss.detach()), **step_metrics(scores.detach(), probabilities, pairs)})
+    return LossOutput(loss, {"loss": loss.detach(), **step_metrics(scores.detach(), probabilities, pairs)})
 
 
 def with_slopes(tree: Tree, slopes: Sequence[Sequence[float]]) -> Tree:
@@ -198,14 +199,14 @@ def labels(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return batch.row["margin"][::2], batch.row["member_weights"][::2], batch.row["probability"][::2]
 
 
-def step_metrics(scores: torch.Tensor, probabilities: torch.Tensor, of: int) -> dict[str, float]:
+def step_metrics(scores: torch.Tensor, probabilities: torch.Tensor, of: int) -> Metrics:
     """What the scores [P, 2, K] of pairs and the probabilities [P] of their labels add to the numbers of a step of `of`
     pairs, by the mean score over members: `accuracy` (see `agreement`), `margin` r_w − r_l, and each side's mean."""
     chosen, rejected = scores.mean(2).unbind(1)
     right = agreement(chosen - rejected, probabilities).sum()
-    better, worse = float(chosen.sum()) / of, float(rejected.sum()) / of
+    better, worse = number(chosen.sum()) / of, number(rejected.sum()) / of
     return {
-        "accuracy": float(right) / of,
+        "accuracy": number(right) / of,
         "margin": better - worse,
         "chosen_score": better,
         "rejected_score": worse,

@@ -25,6 +25,7 @@ from posttrain.train.dataset_stage import DatasetMethod
 from posttrain.train.policy import Policy
 from posttrain.train.reward_model.data import SHOWN, untrained
 from posttrain.train.reward_model.validate import RIGHT, Scores, stepwise_validation
+from posttrain.train.settings import tokens_at_once
 from posttrain.types import InputError
 
 PAIRS_ONLY = ("members", "centre_coefficient", "length_balanced", "length_head", "best_of")
@@ -69,7 +70,7 @@ def validate_process_model(config: RewardModelConfig, lm: LanguageModel, separat
     rows = load_stepwise(str(config.eval_data), config.columns, optional=True)
     fitted = encode_solutions(lm, rows, config.max_length, separator)
     solutions = fitted.checked(str(config.eval_data), config.strict)
-    scores = _first(read(lm, solution_trees(solutions), config.tokens_at_once(lm.device.type), SCORES))
+    scores = _first(read(lm, solution_trees(solutions), tokens_at_once(config, lm), SCORES))
     return stepwise_validation([np.array(solution.labels) for solution in solutions], scores)
 
 
@@ -117,7 +118,7 @@ def solution_trees(solutions: Sequence[Solution]) -> list[Tree]:
 
 def _first(found: Iterable[torch.Tensor]) -> list[Scores]:
     """The scores of each answer's steps."""
-    return [scores[:, 0].double().cpu().numpy() for scores in found]
+    return [scores[:, 0].double().numpy() for scores in found]
 
 
 def evaluate_steps(policy: Policy, solutions: Sequence[Solution]) -> dict[str, Any]:
@@ -142,5 +143,5 @@ def batch_loss(batch: Batch, outputs: RewardOutputs) -> LossOutput:
     loss = stepwise_loss(scores, labels, weights)
     said = scores.detach()
     numbers = {"accuracy": (said >= 0) == (labels >= RIGHT), "probability": torch.sigmoid(said), "label": labels}
-    metrics = {name: float((weights * values).sum()) for name, values in numbers.items()}
-    return LossOutput(loss, {"loss": float(loss.detach()), **metrics})
+    metrics = {name: (weights * values).sum() for name, values in numbers.items()}
+    return LossOutput(loss, {"loss": loss.detach(), **metrics})

@@ -12,7 +12,7 @@ import torch
 
 from posttrain.arrays import Floats, floats
 from posttrain.batch.packing import Branch, Tree, share_prefix
-from posttrain.batch.types import Batch, LossOutput
+from posttrain.batch.types import Batch, LossOutput, Metrics
 from posttrain.config import RlConfig
 from posttrain.losses.policy import PolicyLoss, importance_weights, kl_k1, policy_loss, value_loss
 from posttrain.models.token_logprobs import TokenOutputs, ValueOutputs
@@ -98,10 +98,11 @@ def batch_loss(
     """The policy loss of a micro-batch, and the value loss of a head on the policy. Without proximal log-probabilities
     the step is the only one on its batch: the ratio is 1, and the policy's own values, detached, stand for them."""
     proximal = batch.token.get("proximal_logprobs", outputs.logprobs.detach())
-    sampler, sequence = batch.token["sampler_logprobs"], batch.sequence[batch.mask]
+    sampler, sequence = batch.token["sampler_logprobs"], batch.sequence
     importance = None
     if mismatch != "off":
-        importance = importance_weights(proximal, sampler, mismatch, config.mismatch_limit, sequence)  # type: ignore[arg-type]
+        limit = config.mismatch_limit
+        importance = importance_weights(proximal, sampler, mismatch, limit, sequence, batch.sequences)  # type: ignore[arg-type]
     result = policy_loss(
         choices,
         outputs.logprobs,
@@ -109,12 +110,13 @@ def batch_loss(
         batch.token["advantages"],
         batch.weights,
         sequence=sequence,
+        sequences=batch.sequences,
         ref_logprobs=batch.token["ref_logprobs"] if choices.kl is not None else None,
         importance=importance,
         entropy=outputs.entropy,
     )
     # KL(sampler‖trainer) from the sampler's own samples, which is without bias however far apart they are
-    metrics = dict(result.metrics) | {"mismatch_kl": float((batch.weights * kl_k1(sampler, proximal)).sum())}
+    metrics: Metrics = {**result.metrics, "mismatch_kl": (batch.weights * kl_k1(sampler, proximal)).sum()}
     if outputs.values is None:
         return LossOutput(result.loss, metrics)
     of_values = critic_loss(batch, outputs, clip=config.value_clip)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from posttrain.arrays import Floats
 from posttrain.batch.packing import Tree
+from posttrain.batch.types import Metrics
 from posttrain.config import RlConfig
 from posttrain.models.read import VALUES
 from posttrain.train.loop import load_trained, make_policy
@@ -26,7 +27,7 @@ class Critic:
         """V of every trained token, an array a branch in order."""
         return self.policy.numbers(trees, VALUES)
 
-    def train(self, trees: Sequence[Tree]) -> dict[str, float]:
+    def train(self, trees: Sequence[Tree]) -> Metrics:
         """An optimizer step on the returns that the trees carry; its metrics. Nothing where the policy's does it."""
         return {}
 
@@ -52,7 +53,7 @@ class SeparateCritic(Critic):
         self._charge()
         return values
 
-    def train(self, trees: Sequence[Tree]) -> dict[str, float]:
+    def train(self, trees: Sequence[Tree]) -> Metrics:
         metrics = self.own.forward_backward(trees, self.loss, VALUES)
         stepped = self.own.step()
         self._charge()

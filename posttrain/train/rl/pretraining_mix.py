@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from posttrain.batch.types import Batch, LossOutput
+from posttrain.batch.types import Batch, LossOutput, Metrics
 from posttrain.config import RlConfig
 from posttrain.models import LanguageModel
 from posttrain.models.token_logprobs import TokenOutputs
@@ -24,7 +24,7 @@ class PretrainingMix:
         self.fitted = encode_rows(lm, rows, config.max_length)
         self.rows = self.fitted.checked(str(config.ptx_data), config.strict)
 
-    def forward_backward(self, policy: Policy) -> dict[str, float]:
+    def forward_backward(self, policy: Policy) -> Metrics:
         size = self.config.ptx_batch_size
         places = rows_between(len(self.rows), self.config.seed, policy.updates * size, (policy.updates + 1) * size)
         metrics = policy.forward_backward(sft_trees([self.rows[i] for i in places]), self._loss)
@@ -33,4 +33,4 @@ class PretrainingMix:
     def _loss(self, batch: Batch, outputs: TokenOutputs) -> LossOutput:
         result = loss_of(batch, outputs)
         scaled = result.loss * self.config.ptx_coefficient
-        return LossOutput(scaled, {"loss": float(scaled.detach())})
+        return LossOutput(scaled, {"loss": scaled.detach()})

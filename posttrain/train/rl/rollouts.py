@@ -130,7 +130,7 @@ class Rollouts:
         for group, used in zip(step.all, step.used, strict=True):
             members = next(trained) if used or not any(step.used) else scored_rows([group])[0]
             for row in members:
-                line = rollout_to_json(n, row.rollout, row.score, _shown(row.advantages))
+                line = rollout_to_json(n, group.task, row.rollout, row.score, _shown(row.advantages))
                 lines.append(line | {"used": used, "of": of})
         log.rollouts(lines)
         scorer = self.sources.scorer
@@ -205,11 +205,10 @@ class Rollouts:
 
     def _asks(self, rollout: Rollout, task: Task) -> bool:
         """Whether a recorded prompt holds what the task asks last: ids alone may be row numbers of another file."""
-        asked = task.prompt if isinstance(task.prompt, str) else task.prompt[-1].content
         chat = self.lm.chat
-        encoded = chat.decode(self.lm.tokenizer(asked, add_special_tokens=False)["input_ids"])
+        encoded = chat.decode(self.lm.tokenizer(task.asked, add_special_tokens=False)["input_ids"])
         recorded = " ".join(chat.decode(rollout.prompt_ids).split())
-        return any(" ".join(text.split()) in recorded for text in (asked, encoded))
+        return any(" ".join(text.split()) in recorded for text in (task.asked, encoded))
 
     def _sample(self, n: int, prompts: int, before: Sequence[Group]) -> list[Group]:
         """Groups of the next prompts of the stream. A prompt that comes twice in a step gets other seeds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.batch.packing import Tree
+from posttrain.batch.types import Metrics
 from posttrain.models import LanguageModel
 from posttrain.models.read import logprobs_at
 from posttrain.rollout import sampling_flops
@@ -138,18 +139,21 @@ class Rl(RolloutStage):
         in_loss = config.has_kl and config.kl_in == "loss"
         keep_zero = in_loss or config.entropy_bonus > 0 or self.critic is not None
         size = -(-len(rows) // config.minibatches)  # a short batch has smaller minibatches, or fewer
-        updates: list[dict[str, float]] = []
+        updates: list[Metrics] = []
         for _ in range(config.updates_per_batch):
             for i in range(0, len(rows), size):
                 updates.append(self._update(step_trees(config, rows[i : i + size], keep_zero)))
-                if config.kl_stop is not None and updates[-1].get("policy_kl", 0.0) > config.kl_stop:
-                    self.log.event("kl_stop", step=n, updates=len(updates), policy_kl=updates[-1]["policy_kl"])
+                if config.kl_stop is None:
+                    continue
+                policy_kl = float(updates[-1].get("policy_kl", 0.0))
+                if policy_kl > config.kl_stop:
+                    self.log.event("kl_stop", step=n, updates=len(updates), policy_kl=policy_kl)
                     return _averaged(updates)
         if not any("loss" in u for u in updates):
             self.log.event("no_loss_token", step=n)
         return _averaged(updates)
 
-    def _update(self, trees: Sequence[Tree]) -> dict[str, float]:
+    def _update(self, trees: Sequence[Tree]) -> Metrics:
         """An optimizer step of the policy, and of a critic."""
         config = self.config
         choices = loss_choices(config, self.kl.beta)
@@ -165,7 +169,7 @@ class Rl(RolloutStage):
         return metrics | (self.critic.train(trees) if self.critic is not None and trees else {})
 
 
-def _averaged(updates: Sequence[dict[str, float]]) -> dict[str, Any]:
+def _averaged(updates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The mean of each number over the optimizer steps that have it."""
     always = ("loss", "clip_fraction", "entropy", "grad_norm", "learning_rate")
     names = dict.fromkeys((*always, *(name for u in updates for name in u)))

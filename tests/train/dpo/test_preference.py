@@ -122,7 +122,8 @@ def test_micro_batches_never_change_the_gradient(
         loss = StepLoss(config.terms(), counts_of(examples), baseline=0.2)
         found = policy.forward_backward(example_trees(examples, reference, config.ld_alpha), loss)
         assert ("dpo_weight" in loss.weights()) == ("sigmoid" in config.loss)
-        losses.append([found[name] for name in ("loss", "margin", "accuracy", "beta_kl")] + [*loss.weights().values()])
+        weights = loss.weights().values()
+        losses.append([*map(float, (*(found[name] for name in ("loss", "margin", "accuracy", "beta_kl")), *weights))])
         gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters.values() if p.grad is not None]))
     for other, values in zip(gradients[1:], losses[1:], strict=True):
         assert float((other - gradients[0]).norm() / gradients[0].norm()) < 1e-4

@@ -1,66 +1,22 @@
-"""Attention over a packed forest: transformers' attention function `posttrain`, which reads the argument `plan`, and
-without a plan is transformers' own SDPA.
-
-A forest is computed as a few rectangular blocks of rows, a row a node that sees its ancestors and itself. Rows of
-similar length share a block: little padding, and no tensor of tokens x tokens. All else runs on the packed tokens."""
+"""Attention over a packed forest by a few rectangular blocks of rows, a row a node that sees its ancestors and itself.
+Rows of similar length share a block: little padding, and no tensor of tokens x tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from posttrain.batch.types import Node
 
-IMPLEMENTATION = "posttrain"
 PADDING_LIMIT = 1.3
 """A block of rows is closed before its padded area exceeds this multiple of its useful area."""
 WORTH_A_CALL = 32
 """Mean tokens of rows without ancestors from which each is attended to by a call of its own."""
 BLOCK_LIMIT = 1 << 22
 """Largest rows x queries x keys of one block with a mask (the mask is one byte an element)."""
-
-
-class AttentionPlan(Protocol):
-    """One pass: `query` [1, heads, N, D], `key` and `value` [1, key heads, N, D]; the result is [N, heads, D]."""
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-    ) -> torch.Tensor: ...
-
-
-def register() -> None:
-    """Make `posttrain` known to transformers; calling it twice does no harm."""
-    AttentionInterface.register(IMPLEMENTATION, _attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
-
-
-def _attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    plan: AttentionPlan | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    if plan is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
-    layer = module.layer_idx
-    assert isinstance(layer, int)
-    return plan.attend(layer, query, key, value, scaling)[None], None
 
 
 @dataclass(frozen=True)
@@ -136,6 +92,9 @@ class ForestPlan:
 
 
 def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scaling: float) -> torch.Tensor:
+    if q.shape[1] != k.shape[1] and q.device.type != "cpu":
+        # with a mask, torch has no kernel for fewer key heads there but one that writes all scores to memory
+        k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
     )

@@ -1,0 +1,86 @@
+"""How Python's users read messages and helps: they name options and commands as the command line does, and this module
+alone says how Python writes these."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import Any, TypeVar
+
+from posttrain import config as configs
+from posttrain.config import Config
+from posttrain.console import speaking
+from posttrain.methods import METHODS
+from posttrain.types import InputError, RunFailed, RunPaused
+
+PRINTED_ONLY = {"dry_run", "plan", "list"}
+"""Options of commands that only print, which Python's functions do not take."""
+FUNCTIONS = {
+    **{name: name.replace("-", "_") for name in (*METHODS, "run", "score", "compare", "check-data")},
+    "eval": "evaluate",
+    "report": "write_report",
+    "chat": "Run.generate",
+}
+"""What commands are called in Python."""
+COMMAND = r"(?<![\w.])posttrain (?P<command>[a-z-]+)(?P<given>(?: --[a-z-]+(?: [\w.]+)?)*)"
+OPTION = r"(?<![\w-])--(?P<option>[a-z][a-z-]*)(?: (?P<value>\w+=[\w=,]+))?"
+WRITTEN = re.compile(f"{COMMAND}|{OPTION}")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def in_python(text: str) -> str:
+    """`--max-steps` as `max_steps`, the flag `--resume` as `resume=True`, `--columns prompt=question` with its value in
+    quotes; `posttrain dpo --loss kto` as `pt.dpo(loss="kto")`. What only prints stays a command."""
+    return WRITTEN.sub(_written, text)
+
+
+def _written(found: re.Match[str]) -> str:
+    if found["command"] is None:
+        return _option(found["option"], found["value"]) or found[0]
+    name = FUNCTIONS.get(found["command"])
+    given = found["given"].split(" --")[1:]
+    options = [_option(option, value, "…") for option, _, value in (each.partition(" ") for each in given)]
+    if name is None or None in options:
+        return found[0]
+    return f"pt.{name}" + (f"({', '.join(filter(None, options))})" if options else "")
+
+
+def _option(written: str, value: str | None, unknown: str = "") -> str | None:
+    """An option with its value, if that is known; None for what is none of Python."""
+    name = written.replace("-", "_")
+    if name not in _flags():
+        return None
+    if _flags()[name]:
+        return f"{name}=True"
+    return f'{name}="{value}"' if value else name + (f"={unknown}" if unknown else "")
+
+
+@cache
+def _flags() -> dict[str, bool]:
+    """Whether an option is a flag, of every option that Python has."""
+    kinds = [kind for kind in vars(configs).values() if isinstance(kind, type) and issubclass(kind, Config)]
+    fields = {name: field for kind in kinds for name, field in kind.model_fields.items()}
+    return {name: field.annotation is bool for name, field in fields.items() if name not in PRINTED_ONLY}
+
+
+@contextmanager
+def python_words() -> Iterator[None]:
+    """What is printed and raised in here names options as Python writes them."""
+    with speaking(in_python):
+        try:
+            yield
+        except (InputError, RunFailed, RunPaused) as error:
+            raise type(error)(in_python(str(error))) from None
+
+
+def speaks_python(function: Function) -> Function:
+    """A function whose messages name options as Python writes them."""
+
+    @wraps(function)
+    def speaking(*given: Any, **options: Any) -> Any:
+        with python_words():
+            return function(*given, **options)
+
+    return speaking  # type: ignore[return-value]
