@@ -245,7 +245,7 @@ def check_data(data: Data, **options: Unpack[of.CheckDataOptions]) -> DataReport
 
             tokens = check_tokens(config)
             ok, text = ok and tokens.ok, f"{text}\n{format_tokens(tokens)}"
-        return DataReport(ok, text if config.file == str(data) else text.replace(config.file, "data"))
+        return DataReport(ok, in_python(text if config.file == str(data) else text.replace(config.file, "data")))
 
 
 @listed(configs.RunConfig)

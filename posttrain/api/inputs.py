@@ -22,6 +22,7 @@ from posttrain.api.words import PRINTED_ONLY
 from posttrain.config import Config, EvalConfig
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import meant
+from posttrain.console import speaking
 from posttrain.evals.runs import check_free
 from posttrain.functions import FunctionText
 from posttrain.runs.config import FILE
@@ -96,7 +97,8 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
         try:
             check_named(config)
             say_loading(config)
-            yield config
+            with speaking(files.by_option):
+                yield config
         except BaseException as error:
             if not (is_run and (files.folder.parent / FILE).exists()):
                 files.remove()

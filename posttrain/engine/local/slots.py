@@ -21,8 +21,8 @@ from posttrain.engine.local.table import Prompt, Seating, Table
 from posttrain.models.attention import plan_for
 from posttrain.models.language_model import LanguageModel
 
-PREFILL_TOKENS = 2048
-"""Prompt tokens that go through the model at once."""
+PREFILL_TOKENS = {"cuda": 1 << 14}
+"""Prompt tokens that go through the model at once on a kind of device, if they are not 2,048."""
 
 
 class SlotDecoder(RowDecoder):
@@ -180,9 +180,10 @@ class SlotDecoder(RowDecoder):
         if self.room and len(self.prompts) + len(todo) > self.room.slots:
             # what only waiting requests need is forwarded again when they come
             self._keep_prompts({row.request.prompt_ids for row in self.active} | set(prompts))
+        most = PREFILL_TOKENS.get(self.lm.device.type, 2048)
         while todo:
             part = [todo.popleft()]
-            while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
+            while todo and sum(map(len, part)) + len(todo[0]) <= most:
                 part.append(todo.popleft())
             nodes = prefix_forest([(ints(prompt), len(prompt) - 1) for prompt in part])  # the last token is its own
             plan = PrefillPlan(plan_for(nodes_of(nodes), self.lm.compute), self.lm.compute.dtype)
