@@ -211,10 +211,12 @@ def test_layers_that_are_computed_again_give_the_same_run(tmp_path: Path, comput
 # -- models that are only read ----------------------------------------------------------------------------------------
 
 
-def test_an_adapter_is_merged_into_the_exact_weights(tmp_path: Path) -> None:
-    """W + s B A with the W of the files, though the model held one that was rounded to bfloat16."""
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_is_merged_into_the_exact_weights(tmp_path: Path, dora: bool) -> None:
+    """W + s B A with the W of the files, though the model held one that was rounded to bfloat16; with DoRA scaled to
+    the trained length of each row."""
     lm = load_model("tiny-random", compute=BFLOAT16_CPU)
-    lm.add_adapter(4, 8, seed=0)
+    lm.add_adapter(4, 8, seed=0, dora=dora)
     assert lm.module.dtype == torch.bfloat16
     trained = lm.trained_parameters()
     generator = torch.Generator().manual_seed(0)
@@ -227,7 +229,11 @@ def test_an_adapter_is_merged_into_the_exact_weights(tmp_path: Path) -> None:
     name = "model.layers.0.mlp.up_proj.weight"
     before, after = stored_weight(lm.source, name), stored_weight(tmp_path, name)
     assert before is not None and after is not None
-    torch.testing.assert_close(after, before + 8 / 4 * b.detach() @ a.detach())
+    expected = before + 8 / 4 * b.detach() @ a.detach()
+    if dora:
+        lengths = next(p.detach() for n, p in trained.items() if "layers.0.mlp.up_proj.lora_magnitude_vector" in n)
+        expected *= (lengths / expected.norm(dim=1))[:, None]
+    torch.testing.assert_close(after, expected)
     norm = "model.norm.weight"
     torch.testing.assert_close(stored_weight(tmp_path, norm), stored_weight(lm.source, norm), rtol=0, atol=0)
 
