@@ -211,8 +211,10 @@ def label(evaluation: str, graded: bool) -> str:
 def label_note(graded: bool) -> str:
     """Why `accuracy` and `greedy` are called as they are, or otherwise (see `label`)."""
     if graded:
-        return "mean reward, since scores are not only 0 and 1; greedy reward is that of the most likely answer"
-    return "accuracy is the mean score, since each is 0 or 1; greedy is that of the most likely answer"
+        return (
+            "mean reward is the mean score (accuracy where all are 0 or 1), greedy reward that of the likeliest answer"
+        )
+    return "accuracy is the mean score (mean reward where one is not 0 or 1), greedy that of the likeliest answer"
 
 
 def read_comparison(folder: Path) -> Comparison:

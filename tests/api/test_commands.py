@@ -136,7 +136,7 @@ def test_an_evaluation_of_a_run_is_the_command_s_and_is_compared(run: pt.Run, tm
     assert list(golden.differing_files(run.path, other, ["evaluations/held_out.jsonl"])) == []
     assert run.evaluations == {"held_out": evaluation} and evaluation.settings["reward"] == ["math"]
     assert str(evaluation).endswith(
-        "accuracy is the mean score, since each is 0 or 1; greedy is that of the most likely answer"
+        "accuracy is the mean score (mean reward where one is not 0 or 1), greedy that of the likeliest answer"
     )
     assert evaluation.table[0]["measure"] == "greedy" and evaluation.table[0]["n"] == 8
     comparison = pt.compare({"first": run, "second": other})
