@@ -7,8 +7,8 @@
     python benchmarks/gpu.py --device cpu --shape tiny      # every part on a CPU in seconds: does it run?
 
 Writes `gpu.json` and the table `gpu.md` as each side of a part ends, and prints the table last; `log.txt` has what the
-sides printed. With `--wheels DIR` it
-runs from a source tree on a machine without network: the packages in the wheels stand before those installed.
+sides printed. With `--wheels DIR` it runs from a source tree on a machine without network: the packages in the wheels
+stand before those installed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def measured(args: argparse.Namespace, parts: Sequence[Part], scratch: Path) -> 
         unpack(args.wheels, scratch / "site")
     prepare()
     setting = setting_of(args, scratch)
-    about = about_this(setting)
+    about, start = about_this(setting)
     results: dict[str, dict[str, Any]] = {}
     text = ""
     for part in parts:
@@ -71,11 +71,11 @@ def measured(args: argparse.Namespace, parts: Sequence[Part], scratch: Path) -> 
             elif left < STARTING_SECONDS:
                 outcome = Outcome("no time left")
             else:
-                outcome = run_apart(run, min(side.seconds, left), args.out / "log.txt")
+                outcome = run_apart(run, min(side.seconds, left), args.out / "log.txt", start)
             say(f"  {outcome.status}, {outcome.seconds:.0f} s")
             results.setdefault(part.name, {})[side.name] = asdict(outcome)
             text = report(parts, results, about)
-            write(args.out / "gpu.json", json.dumps({"about": about, "parts": results}, indent=1, default=str))
+            write(args.out / "gpu.json", json.dumps({"about": about, "parts": results}, indent=1))
             write(args.out / "gpu.md", text + "\n")
     return text
 
@@ -147,13 +147,18 @@ def setting_of(args: argparse.Namespace, scratch: Path) -> Any:
     return Setting(torch.device(args.device), getattr(torch, dtype), args.shape == "tiny", args.out, scratch)
 
 
-def about_this(setting: Any) -> dict[str, str]:
-    """The card and the versions, asked of a child where it is about a card."""
+def about_this(setting: Any) -> tuple[dict[str, str], str]:
+    """The card and the versions, and how children are started: a child is asked about the card, and where a forked one
+    cannot use it, all are spawned."""
     from importlib.metadata import PackageNotFoundError, version
 
     about = {"device": platform.processor() or platform.machine(), "dtype": str(setting.dtype).removeprefix("torch.")}
+    start = "fork"
     if setting.cuda:
         card = run_apart(partial(_card, setting.device), 60)
+        if card.status != "ok":
+            start = "spawn"
+            card = run_apart(partial(_card, setting.device), 60, start=start)
         about["device"] = card.figures.get("name", f"no card: {card.error[-200:]}")
     about["python"] = platform.python_version()
     for package in ("torch", "transformers", "trl", "peft"):
@@ -161,7 +166,7 @@ def about_this(setting: Any) -> dict[str, str]:
             about[package] = version(package)
         except PackageNotFoundError:
             about[package] = "not installed"
-    return about
+    return about, start
 
 
 def _card(device: Any, record: Any) -> None:

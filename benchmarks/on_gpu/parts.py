@@ -7,6 +7,7 @@ it has measured until then stays, for it sends figures as it gets them.
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
 import time
@@ -74,22 +75,23 @@ def run_here(run: Run) -> Outcome:
     """Run a side in this process, without a time limit."""
     start = time.perf_counter()
     outcome = Outcome("ok")
-    outcome.status, outcome.error = _guarded(run, outcome.figures.update)
+    outcome.status, outcome.error = _guarded(run, lambda figures: outcome.figures.update(plain(figures)))
     outcome.seconds = round(time.perf_counter() - start, 2)
     return outcome
 
 
-def run_apart(run: Run, seconds: float, log: Path | None = None) -> Outcome:
-    """Run a side in a child of this process, which must not have touched CUDA or computed anything by then; the child
-    is killed after so many seconds. What it prints is added to `log`."""
-    start = time.perf_counter()
+def run_apart(run: Run, seconds: float, log: Path | None = None, start: str = "fork") -> Outcome:
+    """Run a side in a child of this process, which is killed after so many seconds. What it prints is added to `log`.
+    `start` is how multiprocessing starts it: `fork` costs no imports, and asks that this process has not touched CUDA
+    and computed nothing; `spawn` asks nothing."""
+    began = time.perf_counter()
     outcome = Outcome("too slow", error=f"stopped after {seconds:.0f} s")
-    context = multiprocessing.get_context("fork")
+    context: Any = multiprocessing.get_context(start)
     receive, send = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(run, send, log))
     child.start()
     send.close()
-    while (left := start + seconds - time.perf_counter()) > 0 and receive.poll(left):
+    while (left := began + seconds - time.perf_counter()) > 0 and receive.poll(left):
         try:
             message = receive.recv()
         except EOFError:
@@ -103,7 +105,7 @@ def run_apart(run: Run, seconds: float, log: Path | None = None) -> Outcome:
     child.join(timeout=1 if outcome.status != "too slow" else 0)
     child.kill()
     child.join()
-    outcome.seconds = round(time.perf_counter() - start, 2)
+    outcome.seconds = round(time.perf_counter() - began, 2)
     return outcome
 
 
@@ -112,8 +114,13 @@ def _child(run: Run, send: Connection, log: Path | None) -> None:
         with log.open("ab") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-    ended = _guarded(run, lambda figures: send.send(dict(figures)))
+    ended = _guarded(run, lambda figures: send.send(plain(figures)))
     send.send({ENDED: ended})
+
+
+def plain(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures as JSON holds them: a tensor must not leave the process that has the card."""
+    return json.loads(json.dumps(dict(figures), default=lambda value: value.item()))
 
 
 def _guarded(run: Run, record: Record) -> tuple[str, str]:

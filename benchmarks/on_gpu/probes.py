@@ -48,19 +48,25 @@ def product_rate(device: torch.device, dtype: torch.dtype, m: int, k: int, n: in
 
 
 def varlen(setting: Setting, record: Record) -> None:
-    """`varlen_attn` with fewer key heads than heads, and with more keys than queries (the ancestors of a node come
-    first): causal must be aligned to the lower right. Forward and gradients."""
+    """`varlen_attn` with more keys than queries (the ancestors of a node come first): causal must be aligned to the
+    lower right. With a key head for several heads, and with one for each. Forward and gradients."""
+    several(
+        record,
+        ("fewer key heads", partial(attention, setting, key_heads=KEY_HEADS)),
+        ("as many key heads", partial(attention, setting, key_heads=HEADS)),
+    )
+
+
+def attention(setting: Setting, record: Record, key_heads: int) -> None:
     device, dtype = setting.device, setting.dtype
-    function, way = attention_under_test(setting)
-    record({"way": way})
     queries, keys = [5, 1, 130, 64], [5, 40, 200, 64]
     generator = torch.Generator().manual_seed(SEED)
 
     def drawn(tokens: int, heads: int) -> torch.Tensor:
         return torch.randn(tokens, heads, WIDTH, generator=generator).to(device, dtype).requires_grad_()
 
-    q, k, v = drawn(sum(queries), HEADS), drawn(sum(keys), KEY_HEADS), drawn(sum(keys), KEY_HEADS)
-    out = function(q, k, v, queries, keys)
+    q, k, v = drawn(sum(queries), HEADS), drawn(sum(keys), key_heads), drawn(sum(keys), key_heads)
+    out = attention_under_test(setting)(q, k, v, queries, keys)
     weight = torch.randn(out.shape, generator=generator).to(device, dtype)
     gradients = torch.autograd.grad((out * weight).sum(), (q, k, v))
     exact = [t.detach().double().cpu().requires_grad_() for t in (q, k, v)]
@@ -86,22 +92,20 @@ def plain_attention(
     return torch.cat(out)
 
 
-def attention_under_test(setting: Setting) -> tuple[Callable[..., torch.Tensor], str]:
-    """`varlen_attn` as this torch has it, and how it is called."""
+def attention_under_test(setting: Setting) -> Callable[..., torch.Tensor]:
+    """`varlen_attn` as this torch has it; the plain form on a CPU, where it is not."""
     if not setting.cuda:
-        return plain_attention, "the plain form (varlen_attn needs CUDA)"
+        return plain_attention
     from torch.nn.attention.varlen import varlen_attn
 
-    parameters = inspect.signature(varlen_attn).parameters
-    more: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in parameters else {}
+    grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
     def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Sequence[int], keys: Sequence[int]) -> Any:
         starts = (torch.tensor([0, *n], device=q.device).cumsum(0).int() for n in (queries, keys))
-        return varlen_attn(
-            q, k, v, *starts, max(queries), max(keys), scale=q.shape[-1] ** -0.5, window_size=(-1, 0), **more
-        )
+        ways: dict[str, Any] = {"scale": q.shape[-1] ** -0.5, "window_size": (-1, 0), **grouped}
+        return varlen_attn(q, k, v, *starts, max(queries), max(keys), **ways)
 
-    return call, "enable_gqa=True" if more else "fewer key heads, no flag"
+    return call
 
 
 # -- products ------------------------------------------------------------------------------------------------------
@@ -140,14 +144,13 @@ def deterministic(setting: Setting, record: Record) -> None:
     """Whether a gradient comes out the same to the last bit twice, without and with deterministic algorithms, and what
     these cost: attention and the gather of ancestors, whose gradient is an `index_add`."""
     device, dtype = setting.device, setting.dtype
-    function, _ = attention_under_test(setting)
+    function = attention_under_test(setting)
     unit = 4 if setting.tiny else 512
     queries, keys = [unit] * 16, [2 * unit] * 16  # nodes of one parent: its keys are gathered 16 times
     generator = torch.Generator().manual_seed(SEED)
     q = torch.randn(16 * unit, HEADS, WIDTH, generator=generator).to(device, dtype).requires_grad_()
     k, v = (
-        torch.randn(17 * unit, KEY_HEADS, WIDTH, generator=generator).to(device, dtype).requires_grad_()
-        for _ in range(2)
+        torch.randn(17 * unit, HEADS, WIDTH, generator=generator).to(device, dtype).requires_grad_() for _ in range(2)
     )
     parent = torch.arange(unit)
     index = torch.cat([torch.cat([parent, parent + (i + 1) * unit]) for i in range(16)]).to(device)

@@ -82,14 +82,15 @@ def _rows(part: Part, results: Results) -> list[str]:
         figures, rate = side["figures"], _rate(side)
         ended = "" if side["status"] == "ok" else f" ({_why(side)})"
         cells = [part.name, name + ended, f"{rate[1]:,.4g} {rate[0]}" if rate else ""]
-        cells += [_number(figures.get(key)) for key in ("seconds", "MFU", "GB")]
+        base = None if ours or first is None else _rate(first)
+        faster = base[1] / rate[1] if base and rate else None
+        share = figures.get("MFU")
+        if share is None and faster and first is not None and "MFU" in first["figures"]:
+            share = first["figures"]["MFU"] / faster  # of the operations that the work needs, whatever a side computes
+        cells += [_number(figures.get("seconds")), _number(share), _number(figures.get("GB"))]
         cells += [target.first, target.stretch] if ours else ["", ""]
-        theirs = None if ours or first is None else (rate, _rate(first))
-        if theirs is not None and theirs[0] and theirs[1]:
-            cells += [f"{theirs[1][1] / theirs[0][1]:.2f}", target.ratios.get(name, "")]
-            cells += [_memory(first["figures"].get("GB"), figures.get("GB"))]
-        else:
-            cells += ["", "" if ours else target.ratios.get(name, ""), ""]
+        cells += [f"{faster:.2f}" if faster else "", "" if ours else target.ratios.get(name, "")]
+        cells.append(_memory(first["figures"].get("GB"), figures.get("GB")) if faster and first is not None else "")
         rows.append(_row(cells))
     return rows
 

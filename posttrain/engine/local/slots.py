@@ -72,7 +72,7 @@ class SlotDecoder(RowDecoder):
         """One step, which is read at once."""
         counts = [len(row.token_ids) for row in self.active]
         width = self._width(table, max(counts))
-        logits = self._logits(table, width, even=min(counts) == width)
+        logits = _logits(self.lm, DecodePlan(self.of_prompts, self.of_rows, table, width, min(counts) == width))
         self.forwarded_tokens += len(counts)
         extend(self.lm, self.active, logits, table.kinds)
         table.follow(self.active)
@@ -113,7 +113,7 @@ class SlotDecoder(RowDecoder):
 
     def _taken(self, table: Table, width: int) -> Step:
         """A step of the table's rows, recorded if they draw alike."""
-        take = partial(self._take, table, width, self.unsettled)
+        take = partial(_take, self.lm, self.of_prompts, self.of_rows, table, width, self.unsettled)
         if self.capture is None or self.unsettled or len(table.kinds) > 1:
             return take
         sampling = table.kinds[0].sampling
@@ -121,14 +121,6 @@ class SlotDecoder(RowDecoder):
         if key not in self.captured:
             self.captured[key] = self.capture(take)
         return self.captured[key]
-
-    def _take(self, table: Table, width: int, whole: bool) -> tuple[torch.Tensor, ...]:
-        logits = self._logits(table, width)
-        return table.advance(draw_rows(logits, table.kinds, table.uniforms, whole))
-
-    def _logits(self, table: Table, width: int, even: bool = False) -> torch.Tensor:
-        plan = DecodePlan(self.of_prompts, self.of_rows, table, width, even)
-        return self.lm.next_logits(table.token, table.prompt + plan.place, plan)
 
     def _read(self, table: Table, records: Sequence[tuple[torch.Tensor, ...]]) -> None:
         """Give the rows the tokens of some steps: all that the device holds for them comes in one copy."""
@@ -202,6 +194,19 @@ class SlotDecoder(RowDecoder):
                     self.of_prompts.put(len(self.prompts), kept.index_select(3, path))
                     self.prompts.append(part[node.row])
                     self.first_logits[part[node.row]] = next(logits)
+
+
+def _take(
+    lm: LanguageModel, of_prompts: Cache, of_rows: Cache, table: Table, width: int, whole: bool
+) -> tuple[torch.Tensor, ...]:
+    """A step that a device can record: it does not know the decoder, which is freed with the caches as soon as it is
+    done."""
+    logits = _logits(lm, DecodePlan(of_prompts, of_rows, table, width, even=False))
+    return table.advance(draw_rows(logits, table.kinds, table.uniforms, whole))
+
+
+def _logits(lm: LanguageModel, plan: DecodePlan) -> torch.Tensor:
+    return lm.next_logits(plan.table.token, plan.table.prompt + plan.place, plan)
 
 
 def _token_paths(nodes: Sequence[RowNode]) -> list[torch.Tensor]:
