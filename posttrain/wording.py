@@ -37,6 +37,11 @@ def format_interval(low: float | None, high: float | None, share: bool) -> str:
     return f"[{format_number(low, share)}, {format_number(high, share)}]"
 
 
+def format_bytes(size: float) -> str:
+    """`137 GB` or `3.82 MB`, of 10^9 and 10^6 bytes."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
 def format_quantity(value: float) -> str:
     """A count with a suffix: 950, 12.3k, 4.5M, 6.7G, 8.9T, 1.2P, 3.4E."""
     for suffix in ("", "k", "M", "G", "T", "P"):

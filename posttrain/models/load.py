@@ -31,6 +31,7 @@ from posttrain.runs.folders import write_folder
 from posttrain.systems import need_package
 from posttrain.text import first_line
 from posttrain.types import InputError, located
+from posttrain.wording import format_bytes
 
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -138,7 +139,14 @@ def load_reward_model(name: str, *, compute: Compute | None = None) -> LanguageM
 
 def _language_model(name: str, module: Any, tokenizer: Any, folder: Path, raw: bool, compute: Compute) -> LanguageModel:
     """Raises InputError for settings of a model or tokenizer that make no sense."""
-    module.to(compute.device)
+    try:
+        module.to(compute.device)
+    except torch.OutOfMemoryError as error:
+        size = format_bytes(sum(weight.nbytes for weight in module.parameters()))
+        raise InputError(
+            f"--model {name}: its weights, {size}, find no room on {compute.device_name}; give a smaller model, or end "
+            "what else is on it"
+        ) from error
     try:
         return LanguageModel(name, module, tokenizer, folder, raw=raw, compute=compute)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

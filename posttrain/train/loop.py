@@ -27,7 +27,7 @@ from posttrain.runs.log import RunLog, progress_of, tidy
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.checkpoints import load_last, save_checkpoint
 from posttrain.train.events import warn_fitted, warn_special_tokens
-from posttrain.train.memory import check_card, full
+from posttrain.train.memory import check_card, memory_told
 from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
 from posttrain.train.policy import LocalPolicy, Optimization, Policy, seed_everything
 from posttrain.train.settings import data_hash, made_on, nothing_to_do, resolved_settings, tokens_at_once, versions
@@ -118,7 +118,7 @@ def train(
     settings = resolved_settings(config, learning_rate) | dict(more)
     if nothing_to_do(config.out, settings, config.resume):
         return
-    with ExitStack() as stack:
+    with memory_told(config, current()), ExitStack() as stack:
         stack.enter_context(repeatable(config.deterministic, current()))
         log, stage = open_stage(config, prepare, settings, stack)
         run_stage(log, config, stage, observers)
@@ -256,11 +256,8 @@ def _step(stage: Stage, config: TrainConfig, n: int) -> StepRecord:
     compute = stage.policy.compute
     reset_peak_memory(compute)
     start = time.perf_counter()
-    try:
-        result = stage.step(n)
-        metrics = read_numbers(result.metrics)  # waits for the device
-    except torch.OutOfMemoryError as error:
-        raise RunFailed(full(n, config.tokens_at_once(compute.device.type), compute)) from error
+    result = stage.step(n)
+    metrics = read_numbers(result.metrics)  # waits for the device
     seconds = time.perf_counter() - start
     row = {
         "step": n,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from posttrain.config import TrainConfig
-from posttrain.types import InputError
+from posttrain.types import InputError, RunFailed
+from posttrain.wording import format_bytes
 
 if TYPE_CHECKING:
     from posttrain.models.compute import Compute
@@ -64,13 +67,13 @@ def check_fits(config: TrainConfig, parameters: int, dtype: str, available: floa
         return
     what = "adapters" if config.lora_rank else "the full weights"
     lora = weight_memory(config.model_copy(update={"lora_rank": 16}), parameters, 0.0, dtype).total
-    ways = [f"--lora-rank 16 ({_size(lora)})"] if not config.lora_rank and lora < available else []
+    ways = [f"--lora-rank 16 ({format_bytes(lora)})"] if not config.lora_rank and lora < available else []
     ways += ["--critic head"] if config.trains_critic else []
     ways += ["a smaller model", "a larger card"]
     raise InputError(
-        f"--model {config.model}: to train {what} of {_count(parameters)} parameters takes {_size(need)} before the "
-        f"first token, and this card has {_size(available)}: use {', '.join(ways[:-1])} or {ways[-1]} (docs/gpu.md has "
-        "the table)"
+        f"--model {config.model}: to train {what} of {_count(parameters)} parameters takes {format_bytes(need)} before "
+        f"the first token, and this card has {format_bytes(available)}: use {', '.join(ways[:-1])} or {ways[-1]} "
+        "(docs/gpu.md has the table)"
     )
 
 
@@ -87,16 +90,19 @@ def check_card(config: TrainConfig, compute: Compute) -> None:
     check_fits(config, parameters, compute.dtype_name, torch.cuda.mem_get_info(compute.device)[1])
 
 
-def full(step: int, at_once: int, compute: Any) -> str:
-    """What to say where a step finds no memory."""
-    return (
-        f"step {step}: {compute.device_name} has no memory left; continue with --resume and a smaller "
-        f"--micro-batch-tokens (it is {at_once}), or with --checkpoint-activations"
-    )
+@contextmanager
+def memory_told(config: TrainConfig, compute: Compute) -> Iterator[None]:
+    """Raise RunFailed, saying how to go on, where a run finds no memory on its card."""
+    import torch
 
-
-def _size(size: float) -> str:
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(
+            f"--out {config.out}: {compute.device_name} has no memory left; continue with --resume and a smaller "
+            f"--micro-batch-tokens (it is {config.tokens_at_once(compute.device.type)}) or --checkpoint-activations, "
+            "or see docs/gpu.md for what weights take"
+        ) from error
 
 
 def _count(parameters: int) -> str:

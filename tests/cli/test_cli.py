@@ -32,7 +32,7 @@ from posttrain.config import (
     SftConfig,
 )
 from posttrain.console import Progress, format_numbers, loading, short_path
-from posttrain.threads import configure_threads, usable_cores
+from posttrain.threads import ALLOCATOR, configure_threads, usable_cores
 from posttrain.types import InputError, RunFailed
 from tests.conftest import ROOT, RunCli
 
@@ -389,14 +389,19 @@ def test_check_data_exits_1_on_a_finding(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_threads_are_set_once_and_the_user_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", *ALLOCATOR):
+        monkeypatch.setenv(name, "")  # for what is set here to go again
+        monkeypatch.delenv(name)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
     configure_threads()
     assert os.environ["OMP_NUM_THREADS"] == str(usable_cores())
+    if sys.platform == "linux":
+        assert os.environ.pop(ALLOCATOR[0]) == "expandable_segments:True"
     assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv(ALLOCATOR[1], "backend:cudaMallocAsync")  # the older name, with something else in it
     configure_threads()
-    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert os.environ["OMP_NUM_THREADS"] == "7" and ALLOCATOR[0] not in os.environ
 
 
 @pytest.mark.parametrize("args", [["compare", "no-run", "--out", "o"], ["report", "no-run"]])

@@ -17,13 +17,14 @@ import torch
 from posttrain.batch import packing
 from posttrain.batch.packing import Tree
 from posttrain.batch.types import Batch, LossOutput
-from posttrain.config import RlConfig, SftConfig
+from posttrain.config import RlConfig, RunConfig, SftConfig
 from posttrain.engine.base import Request
 from posttrain.engine.local.engine import LocalEngine
 from posttrain.models import LanguageModel, load_model
 from posttrain.models.compute import FLOAT32_CPU, Compute, use
 from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.models.weights import stored_weight
+from posttrain.recipes.run import run_recipe
 from posttrain.runs.records import Lineage
 from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.rl.stage import Rl
@@ -263,3 +264,16 @@ def test_samples_of_another_type_are_weighed(at: Compute, rule: str) -> None:
     assert Rl(config=config, policy=policy, held_out=(), **parts).mismatch == rule
     given = config.model_copy(update={"mismatch": "sequence-mask"})
     assert Rl(config=given, policy=policy, held_out=(), **parts).mismatch == "sequence-mask"
+
+
+def test_the_device_of_a_recipe_is_that_of_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But of one that names its own."""
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "rows.jsonl", sft_rows(4))
+    stage = "method: sft, parent: start, data: rows.jsonl, max_steps: 1"
+    (tmp_path / "r.yaml").write_text(
+        f"model: tiny-random\nstages:\n  a: {{{stage}}}\n  b: {{{stage}, dtype: float32}}\n"
+    )
+    run_recipe(RunConfig(recipe="r.yaml", out=Path("out"), dtype="bfloat16"))
+    made = [Lineage.read(Path("out") / name) for name in "ab"]
+    assert [of and of.dtype for of in made] == ["bfloat16", "float32"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from posttrain.config import DistillConfig, RlConfig, SftConfig
 from posttrain.models import load_model
@@ -72,6 +73,15 @@ def test_a_card_is_asked_before_the_weights_are_loaded(monkeypatch: pytest.Monke
     memory.check_card(config, FLOAT32_CPU)  # there is no card to ask
 
 
+def test_a_model_that_is_only_read_and_finds_no_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(module: object, device: torch.device) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(PreTrainedModel, "to", full)
+    with pytest.raises(InputError, match="--model tiny-random: its weights, 3.82 MB, find no room on cpu; give a"):
+        load_model("tiny-random", compute=FLOAT32_CPU)
+
+
 def test_a_step_that_finds_no_memory_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_rows(tmp_path / "rows.jsonl", sft_rows(4))
     config = SftConfig(model="tiny-random", data=str(data), out=tmp_path / "run", micro_batch_tokens=512)
@@ -80,5 +90,5 @@ def test_a_step_that_finds_no_memory_says_how_to_go_on(tmp_path: Path, monkeypat
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
     monkeypatch.setattr("posttrain.train.dataset_stage.DatasetStage.gradient", full)
-    with pytest.raises(RunFailed, match=r"step 1: cpu has no memory left; .* --micro-batch-tokens \(it is 512\)"):
+    with pytest.raises(RunFailed, match=r"cpu has no memory left; .* --micro-batch-tokens \(it is 512\)"):
         train_sft(config)
