@@ -36,9 +36,14 @@ _worded: Callable[[str], str] = str
 
 @contextmanager
 def speaking(words: Callable[[str], str]) -> Iterator[None]:
-    """Have all that is said in here, in whatever thread, go through `words`."""
+    """Have all that is said in here, in whatever thread, go through `words`, and then as before."""
     global _worded
-    before, _worded = _worded, words
+    before = _worded
+
+    def both(text: str) -> str:
+        return before(words(text))
+
+    _worded = both
     try:
         yield
     finally:

@@ -41,18 +41,26 @@ RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--device", choices=["cpu", "cuda", "mps"], default="cpu", help="device of the tests that have a `device`"
+        "--device",
+        choices=["cpu", "cuda", "mps"],
+        default="cpu",
+        help="run the tests that hold on every device, those with a `device`, on this one; all others need a CPU",
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--device") != "cpu":
+        chosen = [item for item in items if "device" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _compute_of_tests(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Models run on the device of `--device`, in float32 where a test says nothing else."""
-    import torch
+def _compute_of_tests() -> Iterator[None]:
+    """Models run on the CPU in float32, also where there is a card, unless a test says where."""
+    from posttrain.models.compute import FLOAT32_CPU, use
 
-    from posttrain.models.compute import Compute, use
-
-    with use(Compute(torch.device(request.config.getoption("--device")), torch.float32)):
+    with use(FLOAT32_CPU):
         yield
 
 
@@ -61,7 +69,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     """The device of `--device`: a test that takes it holds on every one."""
     import torch
 
-    return torch.device(request.config.getoption("--device"))
+    from posttrain.models.compute import Compute
+
+    return Compute(torch.device(request.config.getoption("--device")), torch.float32).device
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ from posttrain.arrays import KeptTokens
 from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, KeptPlaces
 from posttrain.models import LanguageModel
+from posttrain.models.compute import Compute
 from posttrain.models.padded import padded_rows
 from posttrain.models.tiny import tiny_tokenizer
 
@@ -95,8 +96,9 @@ ARCHITECTURES: dict[str, tuple[Callable[[], PreTrainedModel], bool]] = {
 }
 
 
-def small_model(architecture: str, seed: int = 0) -> LanguageModel:
-    """A model of random weights, large enough that tokens matter to each other; biases are not zero."""
+def small_model(architecture: str, seed: int = 0, compute: Compute | None = None) -> LanguageModel:
+    """A model of random weights, large enough that tokens matter to each other; biases are not zero. Its weights are
+    held in float32."""
     build, _ = ARCHITECTURES[architecture]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -107,7 +109,9 @@ def small_model(architecture: str, seed: int = 0) -> LanguageModel:
                     parameter.normal_(0.0, 1.5 / math.sqrt(parameter.shape[1]))
                 else:
                     parameter.add_(0.1 * torch.randn_like(parameter))
-    return LanguageModel(architecture, module, tiny_tokenizer(), Path())
+    if compute is not None:
+        module = module.to(compute.device)
+    return LanguageModel(architecture, module, tiny_tokenizer(), Path(), compute=compute)
 
 
 def plain_copy(lm: LanguageModel) -> PreTrainedModel:

@@ -19,7 +19,7 @@ import torch
 from posttrain import functions
 from posttrain.api.inputs import reward
 from posttrain.config import RlConfig
-from posttrain.functions import FunctionText, identity
+from posttrain.functions import FunctionText, contents, identity
 from posttrain.rewards.registry import Spec
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Message, Sample
@@ -129,6 +129,25 @@ def test_a_constant_or_helper_of_the_notebook_is_part_of_it_and_its_state_is_not
     assert known != identity(cell(reads, SCALE=1.0, helper=other))
     counts = "def reward(response): seen.append(response); return 1.0"
     assert identity(cell(counts, seen=[])) == identity(cell(counts, seen=["said"]))
+
+
+def test_the_parts_of_an_identity_say_what_differs():
+    def changed(one: Any, other: Any) -> list[str]:
+        mine, theirs = contents(one), contents(other)
+        return [name for name in dict.fromkeys([*mine, *theirs]) if mine.get(name) != theirs.get(name)]
+
+    code = "def reward(response, most=1): return helper(response) * SCALE"
+    one, other = cell("def helper(x): return 1"), cell("def helper(x): return 2")
+    given = {"helper": one, "SCALE": 1}
+    assert changed(cell(code, **given), cell(code, **given)) == []
+    assert changed(cell(code, **given), cell(code, helper=other, SCALE=1)) == ["helper, which it reads"]
+    assert changed(cell(code, **given), cell(code, helper=one, SCALE=2)) == ["SCALE, which it reads"]
+    assert changed(cell(code, **given), cell(code.replace("most=1", "most=2"), **given)) == ["its defaults"]
+    assert changed(cell(code, **given), cell(code.replace("*", "+"), **given)) == ["its bytecode"]
+    assert changed(concise, closing(1)) == ["its source", "its defaults", "value, which it reads"]
+    assert changed(cell(CHANGED["a property"]), cell(CHANGED["a property"].replace("1", "2"))) == ["its w"]
+    assert changed(partial(concise, limit=3), partial(concise, limit=4)) == ["its content"]
+    assert contents(closing(np.float64(1)))["value, which it reads"].startswith(f"numpy {np.__version__} ")
 
 
 def test_a_function_may_name_itself():

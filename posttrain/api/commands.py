@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic.fields import FieldInfo
 
 from posttrain import config as configs
-from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of
-from posttrain.api.results import Comparison, DataReport, Evaluation, Run, write_report
+from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of, say_loading
+from posttrain.api.results import Comparison, DataReport, Evaluation, Run
 from posttrain.api.words import PRINTED_ONLY, in_python, python_words, speaks_python
 from posttrain.config import Config, TrainConfig
 from posttrain.config.evaluation import MAIN_SUITE
@@ -65,7 +65,7 @@ def listed(kind: type[Config], by_place: str = "") -> Callable[[Function], Funct
         shown.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
         documented = [p.name for p in (*own, *fields) if p.name in kind.model_fields]
         about = [f"{name}: {_explained(kind.model_fields[name], name)}" for name in documented]
-        words = [inspect.cleandoc(function.__doc__ or ""), inspect.cleandoc(kind.__doc__ or ""), "Options:", *about]
+        words = [inspect.cleandoc(function.__doc__ or ""), "Options:", *about]
         shown.__doc__ = in_python("\n\n".join(words))
         return shown
 
@@ -132,6 +132,7 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
         finally:
             records.put(None)
 
+    say_loading(config)
     configure_threads()
     thread = Thread(target=work, name="posttrain", daemon=True)  # or a program that forgets the loop could not end
     thread.start()
@@ -180,9 +181,10 @@ def compare(
 def compare_folders(
     folders: Sequence[Path], names: Sequence[str] | None, out: str | Path | None, loose: bool
 ) -> Comparison:
-    """See `compare`."""
+    """See `compare`, without its words: by `names`, else by the folders."""
     from posttrain.evals.compare import compare as measure
     from posttrain.evals.runs import check_run, find_parents, name_runs
+    from posttrain.report import html
 
     for folder in folders:
         check_run(folder)
@@ -196,7 +198,7 @@ def compare_folders(
         if out is not None:
             places = {name: os.path.relpath(folder, path) for name, folder in found.items()}
             write_atomic(path / RUNS_FILE, json.dumps(places, indent=1, ensure_ascii=False) + "\n")
-            write_report(path)
+            html.write_report(path)
     return Comparison(data, {name: Run(folder) for name, folder in found.items()}, None if out is None else path)
 
 
@@ -245,7 +247,7 @@ def check_data(data: Data, **options: Unpack[of.CheckDataOptions]) -> DataReport
 
             tokens = check_tokens(config)
             ok, text = ok and tokens.ok, f"{text}\n{format_tokens(tokens)}"
-        return DataReport(ok, text if config.file == str(data) else text.replace(config.file, "data"))
+        return DataReport(ok, in_python(text if config.file == str(data) else text.replace(config.file, "data")))
 
 
 @listed(configs.RunConfig)

@@ -22,6 +22,7 @@ from posttrain.api.words import PRINTED_ONLY
 from posttrain.config import Config, EvalConfig
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import meant
+from posttrain.console import loading, speaking
 from posttrain.evals.runs import check_free
 from posttrain.functions import FunctionText
 from posttrain.runs.config import FILE
@@ -81,7 +82,7 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
     `inputs`; without one into a temporary folder, which is removed at the end.
 
     Raises InputError as the command does, before anything is written."""
-    from posttrain.api.named_files import check_named, say_loading
+    from posttrain.api.named_files import check_named
 
     is_run = "resume" in kind.model_fields and inputs is not None
     with TemporaryDirectory(prefix="posttrain-") as scratch:
@@ -96,7 +97,8 @@ def configured(kind: type[ConfigT], given: Mapping[str, Any], inputs: Path | Non
         try:
             check_named(config)
             say_loading(config)
-            yield config
+            with speaking(files.by_option):
+                yield config
         except BaseException as error:
             if not (is_run and (files.folder.parent / FILE).exists()):
                 files.remove()
@@ -118,6 +120,15 @@ def checked_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         return kind(**values)
     except ValidationError as error:
         raise InputError("\n".join(messages(kind, error, str, str))) from None
+
+
+def say_loading(config: Config) -> None:
+    """Say which model the work begins with, unless it is a run that has finished: libraries and weights take some
+    seconds."""
+    given: dict[str, Any] = dict(config)
+    finished = given.get("resume") and (given["out"] / "lineage.json").exists()
+    if isinstance(name := given.get("model"), str) and not finished:
+        loading(name)
 
 
 class _Inputs:

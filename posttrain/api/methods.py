@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 from posttrain.api.commands import listed, made
@@ -27,7 +28,7 @@ def _function(command: str, method: Method) -> Callable[..., Run]:
 
     function: Any = average if method.averages else train if issubclass(method.config, TrainConfig) else generate
     function.__name__ = function.__qualname__ = command.replace("-", "_")
-    function.__doc__ = f"{method.summary.capitalize()}."
+    function.__doc__ = f"{method.summary.capitalize()}.\n\n{cleandoc(method.config.__doc__ or '')}"
     return listed(method.config)(function)
 
 

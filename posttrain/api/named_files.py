@@ -8,7 +8,6 @@ from typing import Any
 
 from posttrain.config import ChatConfig, CheckDataConfig, CompareConfig, Config, EvalConfig, RunConfig, ScoreConfig
 from posttrain.config.model_names import local_model
-from posttrain.console import loading
 from posttrain.data.builtin import is_builtin
 from posttrain.data.readers import check_source
 from posttrain.data.sources import parse_source, split_sources
@@ -53,15 +52,6 @@ def check_named(config: Config) -> None:
             _check_model("" if isinstance(config, ChatConfig | EvalConfig) else f"--{key} ", given[key])
     for name in given.get("models") or ():
         _check_model("", name)
-
-
-def say_loading(config: Config) -> None:
-    """Say which model the work begins with, unless it is a run that has finished: libraries and weights take some
-    seconds."""
-    given: Mapping[str, Any] = dict(config)
-    finished = given.get("resume") and (given["out"] / "lineage.json").exists()
-    if isinstance(name := given.get("model"), str) and not finished:
-        loading(name)
 
 
 def _check_data(texts: Sequence[str]) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from posttrain.api.inputs import checked_config
-from posttrain.api.words import speaks_python
+from posttrain.api.words import in_python, speaks_python
 from posttrain.config import ChatConfig
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.runs import reader, records
 from posttrain.runs.comparison import Comparison as Compared
 from posttrain.runs.comparison import label, label_note, read_comparison, run_folders, sections
+from posttrain.runs.reader import Position, Tail
 from posttrain.runs.table import Table
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, Message, Prompt, Sampling
@@ -53,6 +54,14 @@ class Run(reader.Run):
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>{self.metrics._repr_html_()}"
+
+    @property
+    def events(self) -> Table:
+        return _told(super().events)
+
+    def tail(self, since: tuple[Position, Position] | None = None) -> Tail:
+        found = super().tail(since)
+        return replace(found, events=_told(found.events))
 
     @property
     def evaluations(self) -> dict[str, records.Evaluation]:
@@ -107,6 +116,11 @@ class Run(reader.Run):
         return found
 
 
+def _told(events: Table) -> Table:
+    """Events whose texts name options as Python writes them."""
+    return Table({k: in_python(v) if isinstance(v, str) else v for k, v in row.items()} for row in events)
+
+
 def _prompt(given: Any, system: str | None) -> Prompt:
     if isinstance(given, str) and system is None:
         return given
@@ -145,7 +159,7 @@ class Evaluation(records.Evaluation):
     @property
     def _notes(self) -> list[str]:
         named = [] if self.suite == RETENTION_SUITE else [label_note(self.graded)]
-        return ["95% intervals over n tasks", *named]
+        return ["95% intervals over n tasks, none where n is too small for one", *named]
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,7 +196,7 @@ class Comparison:
         """What the comparison shows, in words."""
         from posttrain.report.words import summary
 
-        return summary(self.data)
+        return [in_python(sentence) for sentence in summary(self.data)]
 
     def report(self) -> Report:
         """The page. Raises InputError where the comparison was not written."""

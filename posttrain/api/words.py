@@ -24,37 +24,45 @@ FUNCTIONS = {
     "chat": "Run.generate",
 }
 """What commands are called in Python."""
-COMMAND = r"(?<![\w.])posttrain (?P<command>[a-z-]+)(?P<given>(?: --[a-z-]+(?: [\w.]+)?)*)"
+COMMAND = (
+    r"(?<![\w.])posttrain (?P<command>[a-z-]+)(?P<place>(?: [A-Z][A-Z.]*)*)(?P<given>(?: --[a-z-]+(?: [\w./]+)?)*)"
+)
 OPTION = r"(?<![\w-])--(?P<option>[a-z][a-z-]*)(?: (?P<value>\w+=[\w=,]+))?"
-WRITTEN = re.compile(f"{COMMAND}|{OPTION}")
+FUNCTION = r"(?P<function>sha256=[0-9a-f]{8})[0-9a-f]{56}(?=>)"
+WRITTEN = re.compile(f"{COMMAND}|{OPTION}|{FUNCTION}")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def in_python(text: str) -> str:
     """`--max-steps` as `max_steps`, the flag `--resume` as `resume=True`, `--columns prompt=question` with its value in
-    quotes; `posttrain dpo --loss kto` as `pt.dpo(loss="kto")`. What only prints stays a command."""
+    quotes; `posttrain dpo --loss kto` as `pt.dpo(loss="kto")`. What only prints stays a command. Of the hash of a
+    function 8 digits are shown."""
     return WRITTEN.sub(_written, text)
 
 
 def _written(found: re.Match[str]) -> str:
+    if found["function"]:
+        return found["function"]
     if found["command"] is None:
         return _option(found["option"], found["value"]) or found[0]
     name = FUNCTIONS.get(found["command"])
-    given = found["given"].split(" --")[1:]
-    options = [_option(option, value, "…") for option, _, value in (each.partition(" ") for each in given)]
-    if name is None or None in options:
+    given = [_option(*each.split(" ", 1)) for each in found["given"].split(" --")[1:]]
+    if name is None or None in given:
         return found[0]
-    return f"pt.{name}" + (f"({', '.join(filter(None, options))})" if options else "")
+    arguments = [*found["place"].split(), *filter(None, given)]
+    return f"pt.{name}" + (f"({', '.join(arguments)})" if arguments else "")
 
 
-def _option(written: str, value: str | None, unknown: str = "") -> str | None:
-    """An option with its value, if that is known; None for what is none of Python."""
+def _option(written: str, value: str | None = None) -> str | None:
+    """An option with its value, if that is known; None for what is no option of Python."""
     name = written.replace("-", "_")
     if name not in _flags():
         return None
     if _flags()[name]:
         return f"{name}=True"
-    return f'{name}="{value}"' if value else name + (f"={unknown}" if unknown else "")
+    if not value:
+        return name
+    return f"{name}={value}" if value.isupper() or value.isdigit() else f'{name}="{value}"'
 
 
 @cache
@@ -72,7 +80,8 @@ def python_words() -> Iterator[None]:
         try:
             yield
         except (InputError, RunFailed, RunPaused) as error:
-            raise type(error)(in_python(str(error))) from None
+            error.args = (in_python(str(error)),)
+            raise
 
 
 def speaks_python(function: Function) -> Function:

@@ -201,7 +201,8 @@ def pack(trees: Sequence[Tree]) -> Batch:
         before = last[node.parent] if node.parent >= 0 else -1
         parent[first : first + min(n, 1)] = before
         last.append(first + n - 1 if n else before)
-    trained = np.flatnonzero(np.concatenate([masks[n.row][n.start : n.stop] for n in nodes])) if nodes else NOWHERE
+    masked = [masks[node.row][node.start : node.stop] for node in nodes]
+    trained = np.flatnonzero(np.concatenate(masked)) if nodes else NOWHERE
     return Batch(
         token_ids=_tensor([rows[node.row][0][node.start : node.stop] for node in nodes], torch.long),
         position_ids=_tensor([np.arange(node.start, node.stop) for node in nodes], torch.long),

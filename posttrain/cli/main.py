@@ -164,10 +164,9 @@ def _dispatch(args: list[str]) -> Done:
         return settings
 
     config = parse_options(command.config, rest, f"posttrain {name}", command.positional, _owners(commands), completed)
-    from posttrain.api.named_files import check_named, say_loading
+    from posttrain.api.named_files import check_named
 
     check_named(config)
-    say_loading(config)
     configure_threads()
     done = command.run(config)
     if done.code == DONE and not getattr(config, "plan", False) and not getattr(config, "dry_run", False):
@@ -285,7 +284,7 @@ def _compare(config: configs.CompareConfig) -> Done:
     from posttrain.report.terminal import print_comparison
 
     comparison = compare_folders(config.runs, None, config.out, config.loose)
-    print_comparison(comparison.data, comparison.report())
+    print_comparison(comparison.data, config.out / "report.html")
     return Done(result=lambda _: results.compared(config.out))
 
 

@@ -85,9 +85,11 @@ class Loader(Generic[R]):
         with located(raw[0].where):
             kind = kind_of(columns)
         if kind not in self.kinds:
+            who = method or self.method
+            needs = f"{who} need{'' if ' and ' in who else 's'} {' or '.join(NEEDS[k] for k in self.kinds)}"
             raise InputError(
-                f"{raw[0].where}: {method or self.method} needs {' or '.join(NEEDS[k] for k in self.kinds)}, but the "
-                f"columns are {', '.join(columns)}. Such rows fit {FITS[kind]}{_hint(kind, self.kinds, columns)}"
+                f"{raw[0].where}: {needs}, but the columns are {', '.join(columns)}. Such rows fit {FITS[kind]}"
+                f"{_hint(kind, self.kinds, columns)}"
             )
         rows: list[Row] = []
         for _, row in parse_rows(raw):

@@ -96,26 +96,31 @@ def reward_differences(a: Settings, b: Settings) -> list[str]:
     known = "reward_contents" in a and "reward_contents" in b
     texts = [_without_folders(s) if known else list(s["reward"]) for s in (a, b)]
     if texts[0] != texts[1]:
-        return _function_differences(a, b) or [f"reward ({', '.join(a['reward'])} and {', '.join(b['reward'])})"]
+        return _function_differences(texts, (a, b)) or [
+            f"reward ({', '.join(a['reward'])} and {', '.join(b['reward'])})"
+        ]
     mine, theirs = (_hashes(s["reward_contents"]) if known else {} for s in (a, b))
     changed = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
     return [f"reward, the content of {n} ({mine.get(n)} and {theirs.get(n)})" for n in changed]
 
 
-def _function_differences(a: Settings, b: Settings) -> list[str]:
-    """What differs in each function that Python handed over, where the rewards are alike but for the functions' hashes,
-    as far as it was written down."""
-    texts = [[WRITTEN.sub(r"<\1>", text) for text in s["reward"]] for s in (a, b)]
-    found = []
-    for text, mine, theirs in zip(texts[0], a["reward"], b["reward"], strict=False) if texts[0] == texts[1] else ():
-        hashes = [next(WRITTEN.finditer(reward))[2] for reward in (mine, theirs) if mine != theirs]
-        if hashes:
-            parts = [s.get("reward_functions", {}).get(hash_, {}) for s, hash_ in zip((a, b), hashes, strict=True)]
-            changed = [_changed_part(name, *parts) for name in dict.fromkeys([*parts[0], *parts[1]])]
-            what = "; ".join(filter(None, changed)) or "its source, its defaults or a value that it reads"
-            values = " and ".join(map(_short, hashes))
-            found.append(f"reward {text} ({values}): {what}; give both evaluations the same function")
-    return found
+def _function_differences(texts: Sequence[Sequence[str]], settings: Sequence[Settings]) -> list[str]:
+    """What differs in each function that Python handed over, if the rewards are alike but for the functions' hashes."""
+    alike = [[WRITTEN.sub(r"<\1>", text) for text in side] for side in texts]
+    if alike[0] != alike[1]:
+        return []
+    pairs = zip(alike[0], zip(*texts, strict=True), strict=True)
+    return [_function_difference(name, pair, settings) for name, pair in pairs if pair[0] != pair[1]]
+
+
+def _function_difference(name: str, texts: Sequence[str], settings: Sequence[Settings]) -> str:
+    """What differs in a function, as far as the parts of both were written down."""
+    hashes = [match[2] for text in texts for match in WRITTEN.finditer(text)]
+    mine, theirs = (s.get("reward_functions", {}).get(hash_, {}) for s, hash_ in zip(settings, hashes, strict=True))
+    parts = dict.fromkeys([*mine, *theirs]) if mine and theirs else ()
+    changed = "; ".join(filter(None, (_changed_part(part, mine, theirs) for part in parts)))
+    what = changed or "its source, its defaults or a value that it reads"
+    return f"reward {name} ({' and '.join(map(_short, hashes))}): {what}; give both evaluations the same function"
 
 
 def _changed_part(name: str, mine: Mapping[str, str], theirs: Mapping[str, str]) -> str | None:

@@ -20,16 +20,22 @@ from posttrain.console import info_once
 from posttrain.types import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+GPUS = ("cuda", "mps")
 HAS_BFLOAT16 = (8, 0)
 """CUDA compute capability from which a card multiplies bfloat16 by itself (Ampere); older ones emulate it."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, and the type in which matrix products and attention take their inputs there."""
+    """A device, and the type in which matrix products and attention take their inputs there. A GPU has a number, 0
+    where none is given, so that it equals the device of its tensors."""
 
     device: torch.device
     dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        if self.device.type in GPUS and self.device.index is None:
+            object.__setattr__(self, "device", torch.device(self.device.type, 0))
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Compute:

@@ -68,7 +68,8 @@ class Decoder:
             norms = layer.head_norms or _Norm(None, 0.0)
             turned = _query_and_key(rows[:, :keys], cos, sin, norms.weight, norms.eps, self.heads, layer.scaling, dtype)
             parts = turned[:, : self.heads], turned[:, self.heads :], rows[:, keys:]
-            attended = plan.attend(i, *(part.transpose(0, 1)[None] for part in parts), scaling=1.0)
+            query, key, value = (part.transpose(0, 1)[None] for part in parts)
+            attended = plan.attend(i, query, key, value, 1.0)
             x, h = _added(x, layer.out(attended.reshape(len(x), -1)), layer.after.weight, layer.after.eps, dtype)
             gate, up = layer.gate_up(h).chunk(2, dim=-1)
             norm = self.layers[i + 1].before if i + 1 < len(self.layers) else self.norm

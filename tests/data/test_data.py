@@ -314,7 +314,7 @@ def test_a_file_for_another_method_says_which(tmp_path: Path) -> None:
         load_sft(tasks)
     with refused("posttrain dpo needs .* fit posttrain rl"):
         load_preferences(tasks)
-    with refused("posttrain rl and posttrain eval needs .* fit posttrain dpo --loss kto"):
+    with refused("posttrain rl and posttrain eval need .* fit posttrain dpo --loss kto"):
         load_tasks(unpaired)
     with refused("humaneval holds tasks without preferences"):
         load_preferences("humaneval")

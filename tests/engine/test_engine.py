@@ -18,7 +18,7 @@ from posttrain.batch.packing import Branch, pack, share_prefix
 from posttrain.batch.types import Batch
 from posttrain.engine.base import Request
 from posttrain.engine.local.engine import LocalEngine
-from posttrain.engine.local.sampling import BLOCK, Draw, draw
+from posttrain.engine.local.sampling import BLOCK, Draw, doubling_sum, draw
 from posttrain.models import LanguageModel, load_model
 from posttrain.types import Completion, InputError, Sampling, Segment
 from tests.model_helpers import ARCHITECTURES, plain_copy, plain_logprobs, small_model
@@ -279,6 +279,12 @@ def test_a_large_vocabulary_is_drawn_from_in_blocks() -> None:
     assert (drawn.tokens == expected).float().mean() > 0.998, "all but numbers within rounding of a boundary"
     torch.testing.assert_close(drawn.logprobs.double(), p.log()[drawn.tokens], rtol=0, atol=1e-5)
     assert draw(logits, Sampling(1), numbers(1 - 2**-53)).tokens.tolist() == [logits.shape[1] - 1]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 1000])
+def test_the_running_sum_without_a_scan(n: int) -> None:
+    p = torch.rand(3, n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    torch.testing.assert_close(doubling_sum(p), p.cumsum(-1), rtol=1e-14, atol=0)
 
 
 def test_greedy_takes_the_first_of_equals() -> None:

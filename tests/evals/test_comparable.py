@@ -480,6 +480,23 @@ def test_a_reward_from_another_folder_is_the_same_if_its_file_is() -> None:
     assert reward_differences(a, changed) == ["reward, the content of r.py (11111111 and 22222222)"]
 
 
+def test_what_differs_in_a_function_of_python_is_said() -> None:
+    def settings(digit: str, **parts: str) -> dict[str, Any]:
+        reward = f"<function brief sha256={digit * 64}>"
+        known = {"reward_functions": {digit * 64: {k.replace("_", " "): v for k, v in parts.items()}}}
+        return {"reward": ["math", f"{reward}=0.5"], "reward_contents": {}} | (known if parts else {})
+
+    said = "reward <function brief>=0.5 (11111111 and 22222222): {}; give both evaluations the same function"
+    one = settings("1", its_source="a", model="sklearn 1.5 b")
+    assert reward_differences(one, one) == []
+    assert reward_differences(one, settings("2", its_source="c", model="sklearn 1.5 b")) == [said.format("its source")]
+    other = settings("2", its_source="a", model="sklearn 1.6 d")
+    assert reward_differences(one, other) == [said.format("model (sklearn 1.5 and sklearn 1.6)")]
+    unknown = said.format("its source, its defaults or a value that it reads")
+    assert reward_differences(settings("1"), settings("2")) == [unknown] == reward_differences(one, settings("2"))
+    assert reward_differences(one, {"reward": ["math"]})[0].startswith("reward (math, <function brief sha256=1")
+
+
 def test_files_of_one_name_are_told_apart() -> None:
     """Two folders have a file of the same name: the content of each counts, and which reward it belongs to."""
 

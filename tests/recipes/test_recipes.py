@@ -27,9 +27,11 @@ from posttrain.config import (
     SftConfig,
 )
 from posttrain.models import LanguageModel, load_model
+from posttrain.models.compute import DTYPES, Compute, use
 from posttrain.models.load import model_folder
 from posttrain.recipes.load import load_recipe
 from posttrain.recipes.memory import SHAPES, Memory, adapters, memory_of, parameters
+from posttrain.recipes.plan import plan_recipe
 from posttrain.recipes.run import run_recipe
 from posttrain.train.average import average_models
 from posttrain.train.loop import load_trained, make_policy
@@ -153,21 +155,28 @@ def test_adapters_are_those_that_are_put_in() -> None:
         assert adapters(SHAPES["tiny-random"], 8, dora) == expected == trained
 
 
-@pytest.mark.parametrize(("rank", "dora"), [(0, False), (8, False), (8, True)])
-def test_what_a_step_of_the_tiny_model_holds(rank: int, dora: bool) -> None:
+@pytest.mark.parametrize(
+    ("rank", "dora", "dtype"),
+    [(0, False, "float32"), (8, False, "float32"), (8, True, "float32"), (0, False, "bfloat16")],
+)
+def test_what_a_step_of_the_tiny_model_holds(rank: int, dora: bool, dtype: str) -> None:
     """Weights, gradients and moments are counted in the model itself; what the backward pass needs is what autograd
-    saves, parameters apart. Of that the estimate leaves one or two parts in a hundred out."""
+    saves, parameters and the copies of them that products see apart. Of that the estimate leaves one or two parts in a
+    hundred out."""
     config = SftConfig(
         model="tiny-random", data="d", out=Path("o"), micro_batch_tokens=256, lora_rank=rank, use_dora=dora
     )
-    need = memory_of(config, SHAPES["tiny-random"])
-    policy = make_policy(load_trained(config), config, 1e-3, None)
+    need = memory_of(config, SHAPES["tiny-random"], "cpu", dtype)
+    with use(Compute(torch.device("cpu"), DTYPES[dtype])):
+        policy = make_policy(load_trained(config), config, 1e-3, None)
     own = {p.untyped_storage().data_ptr() for p in policy.lm.module.parameters()}
+    shapes = {p.shape for p in policy.lm.module.parameters()}
     saved: dict[int, int] = {}
+    copies = 0 if dtype == "float32" else 2 * 956_160
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in own and not (copies and tensor.shape in shapes):
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -176,7 +185,7 @@ def test_what_a_step_of_the_tiny_model_holds(rank: int, dora: bool) -> None:
         policy.forward_backward(sft_trees([row]), loss_of)
     trained = list(policy.parameters.values())
     states = [policy.optimizer.state[p] for p in trained]
-    assert need.weights == sum(p.nbytes for p in policy.lm.module.parameters())
+    assert need.weights - copies == sum(p.nbytes for p in policy.lm.module.parameters())
     assert need.gradients == sum(p.grad.nbytes for p in trained if p.grad is not None)
     assert need.optimizer == sum(state[m].nbytes for state in states for m in ("exp_avg", "exp_avg_sq"))
     assert need.activations == pytest.approx(sum(saved.values()), rel=0.03)
@@ -203,6 +212,34 @@ def test_memory_of_an_8b_model_by_hand() -> None:
     assert (lora.reference, lora.critic, lora.rewards) == (0, 0, 0)
 
 
+def test_memory_of_an_8b_model_on_a_card_by_hand() -> None:
+    """In bfloat16: 18 bytes a trained parameter, 2 one that is only read; 16,384 tokens at once."""
+    common = {"model": "m", "data": "d", "out": Path("o")}
+    p, layer = 8_030_261_248, 4 * 2 * 4096 + 2 * (2 * 4096 + 2 * 1024 + 2 * 14336)
+    full = memory_of(SftConfig(**common), LLAMA_8B, "cuda", "bfloat16")
+    assert full == Memory(6 * p, 4 * p, 8 * p, activations=16_384 * (32 * layer + 4 * 2 * 4096))
+    again = memory_of(SftConfig(**common, checkpoint_activations=True), LLAMA_8B, "cuda", "bfloat16")
+    assert again.activations == 16_384 * (layer + 32 * 4 * 4096 + 4 * 2 * 4096)
+    rl = memory_of(RlConfig(**common, reward=("learned(a/b)",), beta=0.1), LLAMA_8B, "cuda", "bfloat16")
+    assert (rl.reference, rl.rewards) == (2 * p, 2 * p)
+    assert (rl.engine, rl.cache) == (2 * (32 * 218_103_808 + 128256 * 4096), 2 * 2 * 32 * 1024 * (64 * 256 + 8 * 256))
+
+
+def test_a_plan_is_of_the_device_that_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a card too where there is none; a stage may say its own."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "model: tiny-random\nstages:\n  a: {method: sft, parent: start, data: d.jsonl}\n"
+        "  b: {method: sft, parent: a, data: d.jsonl, dtype: float32}\n"
+    )
+    plan = plan_recipe(RunConfig(recipe=str(recipe), device="cuda"))
+    assert plan.device == "cuda"
+    assert [stage.dtype for stage in plan.stages] == ["bfloat16", "float32"]
+    assert [stage.memory and stage.memory["weights"] for stage in plan.stages] == [6 * 956_160, 4 * 956_160]
+    assert main(["run", str(recipe), "--plan", "--device", "cuda", "--dtype", "float32"]) == 0
+    assert "on cuda in float32" in capsys.readouterr().out
+
+
 def test_what_other_stages_need() -> None:
     common = {"model": "m", "data": "d", "out": Path("o")}
     weights = 4.0 * 956_160
@@ -223,7 +260,9 @@ def test_a_plan_imports_no_torch_and_names_what_is_wrong(tmp_path: Path, capsys:
     code = (
         "import sys; from posttrain.cli.main import main; r = main(sys.argv[1:]); sys.exit(r or 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code, "run", "tulu3", "--plan"], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "tulu3", "--plan", "--device", "cpu"], capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     for change, message in (
         ("rlvr.reward=['maths']", "unknown reward 'maths'"),

@@ -85,7 +85,7 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if a.dtype.itemsize >= 4:
         return torch.matmul(a, b)
     if a.is_cuda:
-        flat: torch.Tensor = torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out_dtype=torch.float32)  # type: ignore[call-overload]
+        flat: torch.Tensor = torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out_dtype=torch.float32)
         return flat.unflatten(0, a.shape[:2])
     return torch.matmul(a.float(), b.float())
 

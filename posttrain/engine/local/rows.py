@@ -84,7 +84,7 @@ class Kind(NamedTuple):
 
     sampling: Sampling
     rows: list[int]
-    index: torch.Tensor | None
+    places: torch.Tensor | None
 
 
 def kinds_of(rows: Sequence[Row], device: torch.device) -> list[Kind]:
@@ -106,7 +106,7 @@ def draw_rows(logits: torch.Tensor, kinds: Sequence[Kind], uniforms: torch.Tenso
     draws = []
     logits = logits.to(uniforms.device)
     for kind in kinds:
-        own, u = (t if kind.index is None else t[kind.index] for t in (logits, uniforms))
+        own, u = (t if kind.places is None else t[kind.places] for t in (logits, uniforms))
         drawn = draw(own, kind.sampling, u)
         if whole and drawn.settled is not None and not bool(drawn.settled.all()):
             drawn = draw(own, kind.sampling, u, whole=True)
@@ -114,16 +114,16 @@ def draw_rows(logits: torch.Tensor, kinds: Sequence[Kind], uniforms: torch.Tenso
     return draws
 
 
-def extend(lm: LanguageModel, rows: Sequence[Row], logits: torch.Tensor) -> None:
+def extend(lm: LanguageModel, rows: Sequence[Row], logits: torch.Tensor, kinds: Sequence[Kind] | None = None) -> None:
     """Draw the next token of every row from logits [R, V], and mark the rows that end with it."""
     device = drawing_device(logits.device)
-    kinds = kinds_of(rows, device)
+    kinds = kinds or kinds_of(rows, device)
     uniforms = torch.tensor([row.uniforms(1)[0] for row in rows], dtype=torch.float64, device=device)
     for kind, drawn in zip(kinds, draw_rows(logits, kinds, uniforms, whole=True), strict=True):
         tokens, logprobs = drawn.tokens.tolist(), drawn.logprobs.tolist()
         kept = None if drawn.kept is None else np.sort(drawn.kept.cpu().numpy(), axis=-1)
         for k, i in enumerate(kind.rows):
-            append(lm, rows[i], tokens[k : k + 1], logprobs[k : k + 1], None if kept is None else kept[k : k + 1])
+            append(lm, rows[i], [tokens[k]], [logprobs[k]], None if kept is None else kept[k : k + 1])
 
 
 def append(

@@ -70,7 +70,7 @@ def _kept(
         values, ids = scaled.topk(min(TOP_P_FIRST_TRY, vocabulary), dim=-1)
         log_z = scaled.logsumexp(-1, keepdim=True)
     p = (values - log_z).exp().double()
-    before = p.cumsum(-1) - p
+    before = _running_sum(p) - p
     all_seen = sampling.top_k or values.shape[1] == vocabulary
     settled = None if all_seen else before[:, -1] + p[:, -1] >= sampling.top_p
     return values, ids, before < sampling.top_p, settled
@@ -89,7 +89,7 @@ def _inverse_cdf_in_blocks(mass: torch.Tensor, u: torch.Tensor) -> tuple[torch.T
     total = sums.sum(-1)
     block = _inverse_cdf(sums, u)[:, None]
     own = sums.gather(1, block)
-    before = sums.cumsum(-1).gather(1, block) - own
+    before = _running_sum(sums).gather(1, block) - own
     rest = ((u * total[:, None] - before) / own).clamp(0, 1)
     ids = block * BLOCK + torch.arange(BLOCK, device=mass.device)
     inside = mass.gather(1, ids.clamp(max=vocabulary - 1)).masked_fill_(ids >= vocabulary, 0.0)
@@ -98,12 +98,29 @@ def _inverse_cdf_in_blocks(mass: torch.Tensor, u: torch.Tensor) -> tuple[torch.T
 
 def _inverse_cdf(p: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """The first index whose cumulative probability exceeds u times the total."""
-    cumulative = p.cumsum(-1, dtype=torch.float64)
+    cumulative = _running_sum(p)
     total = cumulative[:, -1:].contiguous()
     index = torch.searchsorted(cumulative, u * total, right=True)[:, 0]
     # u < 1, but u * total may round up to the total: then the last token that has any probability
     last = torch.searchsorted(cumulative, total)[:, 0]
     return torch.minimum(index, last)
+
+
+def _running_sum(p: torch.Tensor) -> torch.Tensor:
+    """Over the last dimension, in float64. What torch has on CUDA may sum in another order each time, and is refused
+    where that is not allowed."""
+    if p.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return doubling_sum(p.double())
+    return p.cumsum(-1, dtype=torch.float64)
+
+
+def doubling_sum(p: torch.Tensor) -> torch.Tensor:
+    """The running sum by log2(n) additions of whole rows (Hillis & Steele 1986, doi:10.1145/7902.7903)."""
+    step = 1
+    while step < p.shape[-1]:
+        p = p + torch.nn.functional.pad(p[..., :-step], (step, 0))
+        step *= 2
+    return p
 
 
 def _chosen(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -21,8 +21,8 @@ from posttrain.engine.local.table import Prompt, Seating, Table
 from posttrain.models.attention import plan_for
 from posttrain.models.language_model import LanguageModel
 
-PREFILL_TOKENS = 2048
-"""Prompt tokens that go through the model at once."""
+PREFILL_TOKENS = {"cuda": 1 << 14}
+"""Prompt tokens that go through the model at once on a kind of device, if they are not 2,048."""
 
 
 class SlotDecoder(RowDecoder):
@@ -62,10 +62,27 @@ class SlotDecoder(RowDecoder):
         if not self.active:
             return
         table = self.table = self.table or self._seated()
+        if self.pace == Pace():
+            self._step(table)
+        else:
+            self._steps(table)
+        self.drop_ended()
+
+    def _step(self, table: Table) -> None:
+        """One step, which is read at once."""
+        counts = [len(row.token_ids) for row in self.active]
+        width = self._width(table, max(counts))
+        logits = _logits(self.lm, DecodePlan(self.of_prompts, self.of_rows, table, width, min(counts) == width))
+        self.forwarded_tokens += len(counts)
+        extend(self.lm, self.active, logits, table.kinds)
+        table.follow(self.active)
+
+    def _steps(self, table: Table) -> None:
+        """As many steps as the pace has between two reads. A row that is not settled waits for a step of its own."""
         counts = [len(row.token_ids) for row in self.active]
         left = max(row.request.sampling.max_new_tokens - n for row, n in zip(self.active, counts, strict=True))
         steps = 1 if self.unsettled else min(self.pace.every, left)
-        take = self._step(table, max(counts) + steps - 1, even=steps == 1 and min(counts) == max(counts))
+        take = self._taken(table, self._width(table, max(counts) + steps - 1))
         numbers = [row.uniforms(steps) for row in self.active]
         numbers += [[0.0] * steps] * (table.sizes.rows - len(numbers))
         uniforms = torch.tensor(numbers, dtype=torch.float64).to(table.uniforms.device, non_blocking=True)
@@ -75,7 +92,6 @@ class SlotDecoder(RowDecoder):
             records.append(take())
         self.lm.forwarded_tokens = before + steps * table.sizes.rows
         self._read(table, records)
-        self.drop_ended()
 
     def _seated(self) -> Table:
         longest = self.room.prompt_tokens if self.room else 0
@@ -88,26 +104,23 @@ class SlotDecoder(RowDecoder):
         table.fill(self.active, seating)
         return table
 
-    def _step(self, table: Table, width: int, even: bool) -> Step:
-        """What takes a step of the table's rows, of up to `width` own tokens each."""
-        if self.room is None:
-            self.of_rows.grow(table.sizes.rows, width, self.of_prompts.values)
-        else:
-            width = self.pace.size(width, 128, self.room.row_tokens)
-        whole = self.unsettled or self.pace.every == 1
-        take = partial(self._take, table, width, even and self.capture is None, whole)
-        if self.capture is None or whole or len(table.kinds) > 1:
+    def _width(self, table: Table, tokens: int) -> int:
+        """Up to where own keys are read, of which a row has up to `tokens`; the cache has room for them."""
+        if self.room is not None:
+            return self.pace.size(min(tokens, self.room.row_tokens), 128, self.room.row_tokens)
+        self.of_rows.grow(table.sizes.rows, tokens, self.of_prompts.values)
+        return tokens
+
+    def _taken(self, table: Table, width: int) -> Step:
+        """A step of the table's rows, recorded if they draw alike."""
+        take = partial(_take, self.lm, self.of_prompts, self.of_rows, table, width, self.unsettled)
+        if self.capture is None or self.unsettled or len(table.kinds) > 1:
             return take
         sampling = table.kinds[0].sampling
         key = table.sizes, width, sampling.temperature, sampling.top_k, sampling.top_p
         if key not in self.captured:
             self.captured[key] = self.capture(take)
         return self.captured[key]
-
-    def _take(self, table: Table, width: int, even: bool, whole: bool) -> tuple[torch.Tensor, ...]:
-        plan = DecodePlan(self.of_prompts, self.of_rows, table, width, even)
-        logits = self.lm.next_logits(table.token, table.prompt + table.count - 1, plan)
-        return table.advance(draw_rows(logits, table.kinds, table.uniforms, whole))
 
     def _read(self, table: Table, records: Sequence[tuple[torch.Tensor, ...]]) -> None:
         """Give the rows the tokens of some steps: all that the device holds for them comes in one copy."""
@@ -159,9 +172,10 @@ class SlotDecoder(RowDecoder):
         if self.room and len(self.prompts) + len(todo) > self.room.slots:
             # what only waiting requests need is forwarded again when they come
             self._keep_prompts({row.request.prompt_ids for row in self.active} | set(prompts))
+        most = PREFILL_TOKENS.get(self.lm.device.type, 2048)
         while todo:
             part = [todo.popleft()]
-            while todo and sum(map(len, part)) + len(todo[0]) <= PREFILL_TOKENS:
+            while todo and sum(map(len, part)) + len(todo[0]) <= most:
                 part.append(todo.popleft())
             nodes = prefix_forest([(ints(prompt), len(prompt) - 1) for prompt in part])  # the last token is its own
             plan = PrefillPlan(plan_for(nodes_of(nodes), self.lm.compute), self.lm.compute.dtype)
@@ -180,6 +194,19 @@ class SlotDecoder(RowDecoder):
                     self.of_prompts.put(len(self.prompts), kept.index_select(3, path))
                     self.prompts.append(part[node.row])
                     self.first_logits[part[node.row]] = next(logits)
+
+
+def _take(
+    lm: LanguageModel, of_prompts: Cache, of_rows: Cache, table: Table, width: int, whole: bool
+) -> tuple[torch.Tensor, ...]:
+    """A step that a device can record: it does not know the decoder, which is freed with the caches as soon as it is
+    done."""
+    logits = _logits(lm, DecodePlan(of_prompts, of_rows, table, width, even=False))
+    return table.advance(draw_rows(logits, table.kinds, table.uniforms, whole))
+
+
+def _logits(lm: LanguageModel, plan: DecodePlan) -> torch.Tensor:
+    return lm.next_logits(plan.table.token, plan.table.prompt + plan.place, plan)
 
 
 def _token_paths(nodes: Sequence[RowNode]) -> list[torch.Tensor]:

@@ -95,6 +95,11 @@ class Table:
             past = torch.arange(self.sizes.tokens, device=self.token.device)[None] >= self.prompt[:, None]
             self.hidden.zero_().masked_fill_(past[:, None, None], float("-inf"))
 
+    def follow(self, rows: Sequence[Row]) -> None:
+        """Every row has got one token."""
+        self.token.copy_(torch.tensor([row.token_ids[-1] for row in rows]))
+        self.count += 1
+
     def advance(self, draws: Sequence[Draw]) -> tuple[torch.Tensor, ...]:
         """Give every row its new token, but those that have stopped or are not settled. Returns tokens, the bits of
         their log-probabilities and the counts [3, R] in int32, and where tokens were cut the kept ids a kind."""
@@ -116,7 +121,7 @@ class Table:
         out = torch.ones(self.sizes.rows, dtype=known[0].dtype, device=known[0].device)
         for kind, part in zip(self.kinds, parts, strict=True):
             if part is not None:
-                out[kind.index] = part
+                out[kind.places] = part
         return out.to(self.token.device)
 
 

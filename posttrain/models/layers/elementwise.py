@@ -18,7 +18,7 @@ def rounded(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def wide(x: torch.Tensor) -> torch.Tensor:
     """x in float32, or in double precision if it has that."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype.itemsize >= 4 else x.float()
 
 
 def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:

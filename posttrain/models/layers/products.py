@@ -101,6 +101,13 @@ class Products:
         return a.float() @ b.float()
 
 
+class WideProducts(Products):
+    """float32 products with weights that are held in fewer bits."""
+
+    def rounded(self, x: torch.Tensor) -> torch.Tensor:
+        return wide(x)
+
+
 class Linear(torch.autograd.Function):
     """x W' + b by given products, for x [.., in] and W [out, in]; with `logits` float32 (see `Products.logits`)."""
 

@@ -265,3 +265,17 @@ def test_an_algorithm_is_the_values_of_its_options() -> None:
     assert (mixed.clip_high, mixed.normalisation, mixed.max_refills) == (0.5, "sequence", 8)
     assert config("grpo", beta=0.1, kl_in="reward").kl_estimator == "k1"
     assert config("ppo", kl_in="loss").kl_estimator == "k3"
+
+
+def test_a_spread_within_the_rounding_of_the_type_is_no_signal() -> None:
+    """Equal scores, and one response that is 0.01 nats from the reference: a penalty to learn from in float32, noise
+    where sampler and trainer round to bfloat16."""
+    settings = config("grpo", group_size=2, beta=0.1, kl_in="reward")
+    rows = scored_rows(groups_of([(1.0, 1.0)], length=1))
+    rows = [[replace(row, ref_logprobs=floats([-1.0 - 0.01 * i])) for i, row in enumerate(group)] for group in rows]
+    found = {
+        dtype: advantages(with_advantages(settings, rows, beta=0.1, weights={}, dtype=dtype))
+        for dtype in ("float32", "bfloat16")
+    }
+    assert found["float32"] == [[pytest.approx((1.0,)), pytest.approx((-1.0,))]]
+    assert found["bfloat16"] == [[(0.0,), (0.0,)]]
