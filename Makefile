@@ -17,7 +17,16 @@ OLDEST := .venv-oldest
 ADAPTERS := .venv-adapters
 ROUNDS ?= 3
 
-.PHONY: help install quickstart test test-newest test-oldest check format stress peers bench bench-seeds bench-learning clean clean-peers
+# A machine with a card may have no network and no virtual environment: GPU_PYTHON=python3 WHEELS=gpu-wheels
+GPU_PYTHON ?= $(BIN)/python
+WHEELS ?=
+GPU_OUT ?= runs/gpu
+IN_SITE := $(if $(WHEELS),PYTHONPATH=$(WHEELS)/site)
+GPU_TESTS := tests/models tests/engine tests/batch tests/losses tests/train/test_resume.py \
+	--ignore tests/engine/test_endpoint.py
+WHEEL_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
+
+.PHONY: help install quickstart test test-newest test-oldest check format stress peers bench bench-seeds bench-learning gpu-check gpu-wheels clean clean-peers
 
 help:
 	@echo "make install     a virtual environment in $(VENV) with everything (PYTHON=... picks the interpreter)"
@@ -31,6 +40,8 @@ help:
 	@echo "make bench       beside TRL, transformers and vLLM, an hour on two cores (ROUNDS=1 is quicker); writes runs/bench"
 	@echo "make bench-seeds the quickstart's result over several seeds, an hour (SEEDS='101 102'); writes runs/seeds"
 	@echo "make bench-learning  does it learn what TRL learns? an hour on two cores (LEARNING_SEEDS='1 2'); writes runs/learning"
+	@echo "make gpu-check   on a machine with a card: what it does, beside TRL, and the tests on it; writes runs/gpu"
+	@echo "make gpu-wheels  the packages for a machine with a card and without network, to gpu-wheels"
 	@echo "make clean       remove what the other targets made, except runs/ and the other environments (clean-peers)"
 
 install: $(STAMP)
@@ -118,6 +129,18 @@ bench-seeds: $(STAMP)
 
 bench-learning: $(STAMP) $(TRL)/.installed
 	$(BIN)/python benchmarks/learning.py --seeds $(LEARNING_SEEDS) --out runs/learning
+
+# The calls go on after one that fails; each ends by itself within 280 seconds, and so do the tests.
+gpu-check:
+	$(if $(WHEELS),$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $(WHEELS)/site $(WHEELS)/*.whl)
+	-$(IN_SITE) $(GPU_PYTHON) benchmarks/gpu.py --call a --out $(GPU_OUT)/a
+	-$(IN_SITE) $(GPU_PYTHON) benchmarks/gpu.py --call b --out $(GPU_OUT)/b
+	$(IN_SITE) timeout 280 $(GPU_PYTHON) -m pytest --quiet --device cuda $(GPU_TESTS)
+
+# Pinned, for the machine's Python and not for this one's.
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+		$(addprefix --platform ,$(WHEEL_PLATFORMS)) --dest gpu-wheels --requirement benchmarks/on_gpu/wheels.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.attention import varlen
 
 from tests.training_helpers import benchmark_module
 
@@ -85,6 +87,38 @@ def check_figures(parts: dict[str, Any]) -> None:
     assert grpo["last"]["response_length"] <= 6
     assert len(grpo["sampling and scoring"]) == 1
     assert parts["dpo-1.5b"]["posttrain"]["figures"]["losses"][0] == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_the_probe_calls_the_kernel_by_its_signature(on_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the plain form behind the signature of torch 2.11, which has no `enable_gqa`; in the place of a card's."""
+    probes, setting = on_gpu("probes"), on_gpu("setting")
+
+    def varlen_attn(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        cu_seq_q: torch.Tensor,
+        cu_seq_k: torch.Tensor,
+        max_q: int,
+        max_k: int,
+        *,
+        return_aux: Any = None,
+        scale: float | None = None,
+        window_size: tuple[int, int] = (-1, -1),
+    ) -> torch.Tensor:
+        queries, keys = (starts.diff().tolist() for starts in (cu_seq_q, cu_seq_k))
+        assert (cu_seq_q.dtype, cu_seq_k.dtype) == (torch.int32, torch.int32)
+        assert (max_q, max_k, window_size) == (max(queries), max(keys), (-1, 0))
+        assert scale == query.shape[-1] ** -0.5
+        assert cu_seq_q[-1] == len(query) and cu_seq_k[-1] == len(key) == len(value)
+        return probes.plain_attention(query, key, value, queries, keys)
+
+    monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
+    monkeypatch.setattr(setting.Setting, "cuda", True)
+    found: dict[str, Any] = {}
+    here = setting.Setting(torch.device("cpu"), torch.float32, True, Path(), Path())
+    probes.varlen(here, found.update)
+    assert found["fewer key heads: right"] is True and found["as many key heads: right"] is True
 
 
 def test_a_side_that_fails_leaves_the_rest(on_gpu: Any, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from posttrain.chat import EncodedRow
 from posttrain.engine.base import Request
 from posttrain.engine.local.engine import LocalEngine
 from posttrain.models import LanguageModel
-from posttrain.models.compute import Compute
 from posttrain.train.policy import LocalPolicy, Optimization
 from posttrain.train.sft import loss_of, sft_trees
 from posttrain.types import Sampling
@@ -61,8 +60,8 @@ def exact(setting: Setting, record: Record, shape: str) -> None:
     """Float32 on the device beside float32 on the CPU: log-probabilities, loss, the gradient of each parameter."""
     trees = sft_trees(check_rows(setting))
     module = setting.module(shape, torch.float32)
-    there = language_model(shape, module, Compute(setting.device, torch.float32))
-    here = language_model(shape, copy.deepcopy(module).cpu(), Compute(torch.device("cpu"), torch.float32))
+    there = language_model(shape, module, setting.device, torch.float32)
+    here = language_model(shape, copy.deepcopy(module).cpu(), torch.device("cpu"), torch.float32)
     a, b = logprobs(there, trees), logprobs(here, trees)
     record({"largest difference of a log-probability": float(f"{float((a - b).abs().max()):.3g}")})
     loss, one = gradients(there, trees)
@@ -77,14 +76,14 @@ def rounded(setting: Setting, record: Record, shape: str) -> None:
     transformers' own forward pass on padded rows in that type, and the gradient."""
     trees = sft_trees(check_rows(setting))
     module = setting.module(shape, torch.float32)
-    whole = language_model(shape, module, Compute(setting.device, torch.float32))
+    whole = language_model(shape, module, setting.device, torch.float32)
     plain = logprobs(whole, trees)
     plain_loss, other = gradients(whole, trees)
     lm = setting.model(shape)
     d = logprobs(lm, trees) - plain
     record(spread(d))
     peer = setting.module(shape, setting.dtype)
-    theirs = language_model(shape, peer, Compute(setting.device, setting.dtype))
+    theirs = language_model(shape, peer, setting.device, setting.dtype)
     theirs.packed = False  # padded rows through the model's own forward pass
     padded = logprobs(theirs, trees) - plain
     rms, of_padded = (float(x.square().mean().sqrt()) for x in (d, padded))
@@ -139,7 +138,7 @@ def sampler(setting: Setting, record: Record, shape: str) -> None:
 
 def first_loss(setting: Setting, record: Record) -> None:
     """Our loss on the rows of `with_trl.first_loss`."""
-    lm = language_model("0.5b", setting.module("0.5b", torch.float32), Compute(setting.device, torch.float32))
+    lm = language_model("0.5b", setting.module("0.5b", torch.float32), setting.device, torch.float32)
     record({"loss": gradients(lm, sft_trees(check_rows(setting)))[0]})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from on_gpu.measure import peak_gb, reset_peak, timed
@@ -92,6 +93,8 @@ def profiled(setting: Setting, record: Record, shape: str) -> None:
     text = averages.table(sort_by=by, row_limit=60, max_name_column_width=90)
     (setting.out / "profile.txt").write_text(text)
     time_of = "self_device_time_total" if setting.cuda else "self_cpu_time_total"
-    top = sorted(averages, key=lambda event: -getattr(event, time_of))[:PROFILED_KERNELS]
+    kind = DeviceType.CUDA if setting.cuda else DeviceType.CPU  # an operation has the time of its kernels too
+    kernels = [event for event in averages if event.device_type == kind]
+    top = sorted(kernels, key=lambda event: -getattr(event, time_of))[:PROFILED_KERNELS]
     record({event.key[:90]: f"{getattr(event, time_of) / 1e3:.3f} ms, {event.count} times" for event in top})
     record({"launches": sum(e.count for e in averages if "LaunchKernel" in e.key)})

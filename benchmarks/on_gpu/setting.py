@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, Qwen2Config
 
+from posttrain.config.compute import ComputeOptions
 from posttrain.models import LanguageModel
-from posttrain.models.compute import Compute
+from posttrain.models.compute import compute_for
 from posttrain.models.tiny import tiny_tokenizer
 
 SEED = 20
@@ -190,11 +191,13 @@ class Setting:
     def model(self, name: str, trained: bool = True) -> LanguageModel:
         """The same as a language model of ours: float32 where it is trained, held in the device's type else."""
         module = self.module(name, torch.float32 if trained else self.dtype)
-        return language_model(name, module, Compute(self.device, self.dtype))
+        return language_model(name, module, self.device, self.dtype)
 
 
-def language_model(name: str, module: Any, compute: Compute) -> LanguageModel:
-    return LanguageModel(name, module, tiny_tokenizer(), Path(name), raw=True, compute=compute)
+def language_model(name: str, module: Any, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+    """A model of ours, computed as a command with these options computes it."""
+    options = ComputeOptions(device=device.type, dtype=str(dtype).removeprefix("torch."))
+    return LanguageModel(name, module, tiny_tokenizer(), Path(name), raw=True, compute=compute_for(options))
 
 
 def letters(rnd: random.Random, n: int) -> str:
