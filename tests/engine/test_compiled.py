@@ -63,5 +63,6 @@ def test_functions_compile_whole_and_at_most_twice(function: Any) -> None:
             given, same = FUNCTIONS[function](*sizes), FUNCTIONS[function](*sizes)
             results, expected = compiled(*given), plain(*same)
             torch.testing.assert_close(results, expected, rtol=1e-2, atol=1e-2)
-            torch.testing.assert_close(given, FUNCTIONS[function](*sizes), rtol=0, atol=0)
+            for now, before in zip(given, FUNCTIONS[function](*sizes), strict=True):
+                assert not isinstance(now, torch.Tensor) or torch.equal(now, before)
     assert counters["stats"]["unique_graphs"] <= 2
