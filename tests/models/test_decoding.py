@@ -74,7 +74,7 @@ def test_packed_products_serve_any_number_of_rows(inputs: int, outputs: int) -> 
     """The layout is made for PACKED_FOR rows; fewer and more of them, one and odd numbers too, give x W' + b."""
     generator = torch.Generator().manual_seed(0)
     linear = torch.nn.Linear(inputs, outputs)
-    product = PRODUCTS.prepack_linear(*decoder._stacked([linear]))
+    product = PRODUCTS.prepack_linear(linear.weight.detach(), linear.bias.detach())
     for rows in (*range(1, 2 * PACKED_FOR + 2, 3), 200, 513):
         x = torch.randn(rows, inputs, generator=generator)
         with torch.no_grad():
