@@ -147,7 +147,8 @@ def test_implicit_rewards_differ_by_the_margin_of_dpo(other: Path) -> None:
     terms = DpoConfig(model="m", data="d", out=Path("o"), beta=0.3).terms()
     with torch.no_grad():
         outputs = policy.logprobs(batch)
-    margin = preference_loss(batch, outputs, terms=terms, counts=counts_of(examples), baseline=0.0).metrics["margin"]
+    loss = preference_loss(batch, outputs, terms=terms, counts=counts_of(examples), baseline=0.0)
+    margin = float(loss.metrics["margin"])
     samples = [sample(str(text), str(row.prompt)) for row in rows for text in (row.chosen, row.rejected)]
     with Scorer([f"implicit({other}, tiny-random, beta=0.3)"], columns=[], timeout_seconds=20) as scorer:
         found = [s.total for s in scorer.score(samples)]
