@@ -16,6 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from posttrain.batch.types import read_numbers
 from posttrain.cli.main import main
 from posttrain.config import AdversarialConfig, RewardModelConfig, ScoreConfig
 from posttrain.data.check import check_data, format_report
@@ -64,7 +65,8 @@ def stage_of(config: RewardModelConfig) -> DatasetStage[Solution]:
 def gradients(stage: DatasetStage[Solution]) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Of all the answers as one training step, and its metrics."""
     found = stage.policy.forward_backward(solution_trees(stage.examples), batch_loss, SCORES)
-    return {name: p.grad.clone() for name, p in stage.policy.weights().items() if p.grad is not None}, found
+    slopes = {name: p.grad.clone() for name, p in stage.policy.weights().items() if p.grad is not None}
+    return slopes, read_numbers(found)
 
 
 def ids_and_ends(tokenizer: Any, prompt: str, text: str, separator: str = "\n") -> tuple[list[int], list[int]]:
