@@ -158,34 +158,33 @@ def test_a_base_held_in_bfloat16_has_float32_adapters() -> None:
 
 
 def head_gradient(dtype: Compute, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    weight = (random(50, 16, seed=1) / 4).requires_grad_()
+    weight = (random(50, 16, seed=1) / 4).bfloat16().float().requires_grad_()
     token_logprobs(hidden, weight, targets, products=products_for(dtype)).logprobs.sum().backward()
     assert weight.grad is not None and weight.grad.dtype == torch.float32
     return weight.grad.double()
 
 
-def test_the_gradient_of_the_head_has_no_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error against float32 of a sum over 1,000 chunks of 4 tokens, along the sign of the gradient and averaged over
-    the weights, is within 3 standard errors of 0 by the spread of the chunks; summed in bfloat16 it is not."""
-    hidden, rows = random(4000, 16) + 1, 4
+def test_the_gradient_of_the_head_is_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean error against float32 of a sum over 1,000 chunks of 4 tokens, along the sign of the gradient, is at most
+    5e-4 of the mean gradient; summed in bfloat16, where small terms are lost, it is more. The inputs are numbers of
+    bfloat16, so that what is rounded are gradients alone."""
+    hidden = (random(4000, 16) + 1).bfloat16().float()
     targets = torch.randint(0, 50, (4000,), generator=torch.Generator().manual_seed(2))
-    chunks = list(zip(hidden.split(rows), targets.split(rows), strict=True))
-    monkeypatch.setattr(head, "CHUNK_ELEMENTS", 50 * rows)
+    monkeypatch.setattr(head, "CHUNK_ELEMENTS", 50 * 4)
     exact = head_gradient(FLOAT32_CPU, hidden, targets)
 
-    def mean(error: torch.Tensor) -> float:
-        return float((error * exact.sign()).mean())
+    def bias() -> float:
+        error = head_gradient(BFLOAT16, hidden, targets) - exact
+        return abs(float((error * exact.sign()).mean() / exact.abs().mean()))
 
-    each = torch.tensor([mean(head_gradient(BFLOAT16, *c) - head_gradient(FLOAT32_CPU, *c)) for c in chunks])
-    standard_error = float(each.std()) * len(chunks) ** 0.5
-    assert abs(mean(head_gradient(BFLOAT16, hidden, targets) - exact)) < 3 * standard_error
+    assert bias() < 5e-4
 
     def rounded(self: Any, total: torch.Tensor, g: torch.Tensor, x: torch.Tensor, *, first: bool) -> None:
         before = torch.zeros_like(total) if first else total
         total.copy_((before + g.float().T @ x.float()).bfloat16())
 
     monkeypatch.setattr(type(PRODUCTS), "add_weight_gradient", rounded)
-    assert abs(mean(head_gradient(BFLOAT16, hidden, targets) - exact)) > 3 * standard_error
+    assert bias() > 1e-3
 
 
 def test_small_steps_move_the_weights() -> None:
