@@ -242,7 +242,15 @@ def table(families: Sequence[Family], say: Callable[[str], None] = print) -> str
             ratio = "–"
             if path != PADDED:
                 ratio = f"{saved(family.write(Path(name) / 'timed', TIMED)):.1f} times as long"
-        cells = (family.name, family.models, path, f"{worst:.0e}", f"{ours:.3f} ({theirs:.3f})", trained, ratio)
+        cells = (
+            family.name,
+            family.models,
+            path,
+            f"{worst:.0e}" if worst else "0",
+            f"{ours:.3f} ({theirs:.3f})",
+            trained,
+            ratio,
+        )
         lines.append(f"| {' | '.join(cells)} |")
         say(lines[-1])
     return "\n".join(lines) + "\n"
