@@ -13,7 +13,7 @@ from posttrain.models.attention import plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.kernels import products_for
 from posttrain.models.language_model import LanguageModel
-from posttrain.models.layers.fast import fast
+from posttrain.models.layers.compiled import fast
 from posttrain.models.layers.products import Products
 from posttrain.models.token_logprobs import chunk_rows, restrict, weight_total
 

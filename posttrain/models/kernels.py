@@ -14,7 +14,7 @@ from posttrain.models.attention import AttentionPlan
 from posttrain.models.compute import Compute
 from posttrain.models.cpu.linear import CpuProducts
 from posttrain.models.layers.elementwise import wide
-from posttrain.models.layers.products import Products
+from posttrain.models.layers.products import Products, WideProducts
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ def products_for(compute: Compute) -> Products:
     """What is tuned for one kind of device runs on no other."""
     dtype = compute.dtype if compute.dtype.itemsize < 4 else torch.float32  # a model in double precision keeps it
     return (CpuProducts if compute.device.type == "cpu" else Products)(dtype)
+
+
+def exact_kernels(module: PreTrainedModel) -> Kernels:
+    """The model in float32 whatever its weights are held in: slow, to check others by."""
+    return Kernels(WideProducts(), layers.is_supported(module))
 
 
 def kernels_for(module: PreTrainedModel, compute: Compute) -> Kernels:

@@ -21,10 +21,10 @@ from posttrain.models.compute import Compute
 from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
 from posttrain.models.heads import RewardHead, ValueHead, as_classifier, logit_divisor, save_classifier
-from posttrain.models.kernels import kernels_for
+from posttrain.models.kernels import exact_kernels, kernels_for
 from posttrain.models.layers.recompute import recompute_layers
 from posttrain.models.merging import merged
-from posttrain.models.padded import can_pack, packs_alike, padded_outputs
+from posttrain.models.padded import BFLOAT16_TOLERANCE, can_pack, in_float32, packs_alike, padded_outputs
 from posttrain.models.token_logprobs import TokenOutputs, logprobs_from_logits, token_logprobs
 from posttrain.models.weights import rounded
 from posttrain.text import printable
@@ -58,8 +58,7 @@ class LanguageModel:
         attention.register()
         self.name = name
         self.module = module.eval()
-        held = Compute.of(next(module.parameters()))
-        self.compute = compute or held
+        self.compute = compute or Compute.of(next(module.parameters()))
         self.tokenizer = tokenizer
         self.source = source
         eos = module.generation_config.eos_token_id if module.generation_config is not None else None
@@ -86,13 +85,13 @@ class LanguageModel:
         self._decoder: Decoder | None = None
         self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
-        # in the type the weights are held in, where rounding hides nothing, and then in the one that products see
-        self.kernels = kernels_for(module, held)
-        self.packed = can_pack(name, module, self._checked_logprobs)
+        self.kernels = exact_kernels(module)
+        with in_float32(module):
+            self.packed = can_pack(name, module, self._checked_logprobs)
         self.kernels = kernels_for(module, self.compute)
         self.kernels.products.use_in(module)
-        if self.compute.dtype != held.dtype:
-            self.packed = self.packed and packs_alike(name, module, self._checked_logprobs)
+        if self.packed and self.compute.dtype == torch.bfloat16:
+            self.packed = packs_alike(name, module, self._checked_logprobs, BFLOAT16_TOLERANCE)
         self.forwarded_tokens = 0  # those of the self-check do not count
 
     def chat_within(self, limit: int) -> ChatFormat:
@@ -196,7 +195,8 @@ class LanguageModel:
         return out
 
     def _states(self, batch: Batch, own: bool = False, sparse: bool = False) -> torch.Tensor:
-        plan = plan_for(batch.nodes, self.compute)
+        # of the type that these products see: float32 in the self-check
+        plan = plan_for(batch.nodes, Compute(self.device, self.kernels.products.dtype))
         hidden = self.hidden_states(batch.token_ids, batch.position_ids, plan, sparse)
         at = batch.mask.nonzero()[:, 0] if own else batch.parent[batch.mask]
         return hidden.index_select(0, at)

@@ -14,7 +14,7 @@ import torch
 from posttrain.arrays import KeptTokens
 from posttrain.models.compute import Compute
 from posttrain.models.kernels import products_for
-from posttrain.models.layers.fast import fast, is_compiled_for
+from posttrain.models.layers.compiled import fast, is_compiled_for
 from posttrain.models.layers.products import Products
 
 CHUNK_ELEMENTS = 1 << 26

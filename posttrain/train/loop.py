@@ -141,6 +141,8 @@ def load_trained(config: TrainConfig) -> LanguageModel:
     lm = load_model_of(config, config.model, trained=not config.lora_rank)
     if config.lora_rank:
         lm.add_adapter(config.lora_rank, config.lora_alpha, config.seed, config.use_rslora, config.use_dora)
+    if config.checkpoint_activations:
+        lm.recompute_activations()
     return lm
 
 

@@ -44,12 +44,10 @@ class CpuProducts(Products):
         return rows.split(BLOCK_ROWS)
 
     def use_in(self, module: Any) -> None:
-        if self.dtype != torch.float32:
-            return super().use_in(module)
         for layer in module.modules():
-            if type(layer) is nn.Linear and self._by_onednn(layer.weight):
-                layer.__class__ = OneDnnLinear
-        return None
+            if type(layer) in (nn.Linear, OneDnnLinear):
+                layer.__class__ = OneDnnLinear if self._by_onednn(layer.weight) else nn.Linear
+        super().use_in(module)
 
     def _by_onednn(self, weight: torch.Tensor) -> bool:
         own = weight.device.type == "cpu" and weight.dtype == self.dtype == torch.float32

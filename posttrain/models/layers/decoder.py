@@ -20,6 +20,7 @@ from posttrain.models.attention import AttentionPlan
 from posttrain.models.layers.elementwise import (
     norm_gradients,
     normalise,
+    normalise_wide,
     normalised,
     rotate,
     swiglu,
@@ -96,14 +97,16 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        y, r = normalise(x, weight, eps, torch.float32)
-        ctx.save_for_backward(x, weight, r)
-        return y
+        rows = x.flatten(0, -2)
+        y, r = normalise_wide(rows, weight, eps)
+        ctx.save_for_backward(rows, weight, r)
+        return y.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, r = ctx.saved_tensors
-        return *norm_gradients(g, x, weight, r, ctx.needs_input_grad[1]), None
+        dx, dw = norm_gradients(g.reshape(x.shape), x, weight, r, ctx.needs_input_grad[1])
+        return dx.view(g.shape), dw, None
 
 
 class NormLinears(torch.autograd.Function):

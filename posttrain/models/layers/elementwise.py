@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from posttrain.models.layers.fast import fast, is_compiled_for
+from posttrain.models.layers.compiled import fast, is_compiled_for
 
 
 def rounded(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -32,6 +32,12 @@ def normalise(x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dt
     """w x r with r = `inverse_rms`, and r."""
     r = inverse_rms(x, eps)
     return rounded((wide(x) * r).mul_(weight), dtype), r
+
+
+@fast
+def normalise_wide(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:
+    """`normalise` without rounding."""
+    return normalise(x, weight, eps, torch.float32)
 
 
 @fast

@@ -80,10 +80,10 @@ class Products:
     def use_in(self, module: Any) -> None:
         """Let a model that runs by its own layers compute by these products as far as `autocast` does not: in bfloat16
         its head gives float32 logits. Parameters and names stay as they are."""
-        head: Any = module.get_output_embeddings()
-        plain = type(head) is nn.Linear
-        if plain and self.dtype != torch.float32:
-            head.__class__, head.products = Head, self
+        if self.dtype != torch.float32:
+            head: Any = module.get_output_embeddings()
+            if type(head) in (nn.Linear, Head):
+                head.__class__, head.products = Head, self
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """Within, torch's own layers round the inputs of their products to `dtype`."""
@@ -99,6 +99,13 @@ class Products:
             out: torch.Tensor = torch.mm(a, b, out_dtype=torch.float32)
             return out
         return a.float() @ b.float()
+
+
+class WideProducts(Products):
+    """float32 products with weights that are held in fewer bits."""
+
+    def rounded(self, x: torch.Tensor) -> torch.Tensor:
+        return wide(x)
 
 
 class Linear(torch.autograd.Function):

@@ -15,6 +15,8 @@ import torch
 P = ParamSpec("P")
 R = TypeVar("R")
 
+BACKEND = "inductor"
+
 log = logging.getLogger("posttrain")
 
 
@@ -28,6 +30,8 @@ def fast(function: Callable[P, R], eager: Callable[P, R] | None = None) -> Calla
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)  # a part of what is compiled
         if not is_compiled_for(args[0]):
             return plain(*args, **kwargs)
         compiled: Callable[..., R] = compiled_form(function)
@@ -39,12 +43,18 @@ def fast(function: Callable[P, R], eager: Callable[P, R] | None = None) -> Calla
 
 def is_compiled_for(rows: Any) -> bool:
     """One row or none is left to the plain form: compiled forms assume two or more."""
-    return bool(rows.is_cuda) and rows.shape[0] > 1 and _can_compile()
+    return bool(rows.shape[0] > 1) and compiles_on(rows.device)
+
+
+def compiles_on(device: torch.device) -> bool:
+    return device.type == "cuda" and _can_compile()
 
 
 @functools.cache
 def compiled_form(function: Callable[..., Any]) -> Any:
-    return torch.compile(function, dynamic=True)
+    # sizes that happen to be equal, as the heads of a model and half their width, may differ in the next call
+    torch.fx.experimental._config.use_duck_shape = False
+    return torch.compile(function, dynamic=True, backend=BACKEND)
 
 
 @functools.cache
