@@ -142,13 +142,20 @@ def sampling_kl(
 
 
 def _head(lm: LanguageModel, batch: Batch) -> Head:
+    hidden, output = _hidden(lm, batch), lm.module.get_output_embeddings()
+    bias, divisor = output.bias, lm.logit_divisor
+    if divisor != 1.0:
+        hidden, bias = hidden / divisor, None if bias is None else bias / divisor
+    return Head(hidden, output.weight, bias, lm.kernels.products)
+
+
+def _hidden(lm: LanguageModel, batch: Batch) -> torch.Tensor:
     hidden = lm.hidden_states(batch.token_ids, batch.position_ids, plan_for(batch.nodes, lm.compute))
-    output = lm.module.get_output_embeddings()
-    return Head(hidden.index_select(0, batch.parent), output.weight, output.bias, lm.kernels.products)
+    return hidden.index_select(0, batch.parent)
 
 
 def _logits(lm: LanguageModel, batch: Batch) -> torch.Tensor:
-    return lm.head(_head(lm, batch).hidden) if lm.packed else lm.padded_logits(batch)
+    return lm.head(_hidden(lm, batch)) if lm.packed else lm.padded_logits(batch)
 
 
 def _mixture(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:

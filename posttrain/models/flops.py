@@ -38,7 +38,7 @@ class FlopCounter:
         """The counter of a model as it is now; `merges` says whether decoding merges its adapter into the weights."""
         config = module.config.get_text_config()
         output = module.get_output_embeddings()
-        linear = sum(_matrix_size(m) for m in module.modules() if m is not output)
+        linear = sum(_matrix_size(m) for m in module.modules() if m is not output) + _expert_size(module, config)
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         attention = 4 * config.num_hidden_layers * config.num_attention_heads * dim
         plain = FlopCounter(linear, output.weight.numel(), attention)
@@ -106,6 +106,22 @@ def _matrix_size(module: torch.nn.Module) -> int:
     if not isinstance(weight, torch.Tensor) or weight.dim() != 2 or isinstance(module, torch.nn.Embedding):
         return 0
     return weight.numel()
+
+
+def _expert_size(module: torch.nn.Module, config: Any) -> int:
+    """Weights of the experts that a token is sent to. The matrices of all experts of a layer are one tensor of three
+    dimensions, the first of which is their number."""
+    chosen = getattr(config, "num_experts_per_tok", None)
+    if not chosen:
+        return 0
+    matrices = [
+        weight
+        for layer in module.modules()
+        if hasattr(layer, "num_experts")
+        for weight in layer.parameters(recurse=False)
+        if weight.dim() == 3
+    ]
+    return sum(chosen * weight[0].numel() for weight in matrices)
 
 
 def _adapters(layer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -24,6 +24,14 @@ from posttrain.chat import ChatFormat
 from posttrain.types import InputError
 
 
+def logit_divisor(config: Any) -> float:
+    """What a family divides the output of its language-model head by: Granite by `logits_scaling`, Cohere by the
+    inverse of `logit_scale`."""
+    scale: float = getattr(config, "logit_scale", None) or 1.0
+    divisor: float = getattr(config, "logits_scaling", None) or 1.0 / scale
+    return divisor
+
+
 class ValueHead(nn.Linear):
     """Hidden states [.., H] to values [..] in float32. It begins with zeros, so that the first values say nothing."""
 

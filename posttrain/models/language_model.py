@@ -20,7 +20,7 @@ from posttrain.models.attention import AttentionPlan, plan_for
 from posttrain.models.compute import Compute
 from posttrain.models.decoding import Decoder
 from posttrain.models.flops import FlopCounter
-from posttrain.models.heads import RewardHead, ValueHead, as_classifier, save_classifier
+from posttrain.models.heads import RewardHead, ValueHead, as_classifier, logit_divisor, save_classifier
 from posttrain.models.kernels import exact_kernels, kernels_for
 from posttrain.models.layers.recompute import recompute_layers
 from posttrain.models.merging import merged
@@ -76,6 +76,7 @@ class LanguageModel:
             longest=self.context,
             embeddings=min(self.vocabulary, embedding.weight.shape[0]),
         )
+        self.logit_divisor = logit_divisor(module.config.get_text_config())
         self.flops = FlopCounter.of(module)
         self.forwarded_tokens = 0
         """Tokens that went through the model, padding included; a test compares it with the forest's tokens."""
@@ -125,7 +126,8 @@ class LanguageModel:
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [.., V] of hidden states (packed models only)."""
-        return self.module.get_output_embeddings()(hidden)
+        logits: torch.Tensor = self.module.get_output_embeddings()(hidden)
+        return logits if self.logit_divisor == 1.0 else logits / self.logit_divisor
 
     def next_logits(self, token_ids: torch.Tensor, position_ids: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
         """Logits [R, V] after one token of each of R rows (packed models only), faster after `prepare_decoding`."""
@@ -165,7 +167,7 @@ class LanguageModel:
                 output.weight,
                 targets,
                 bias=output.bias,
-                temperature=temperature,
+                temperature=temperature * self.logit_divisor,
                 kept=batch.kept_token_ids,
                 entropy=entropy,
                 products=self.kernels.products,

@@ -78,11 +78,16 @@ def can_pack(name: str, module: Any, logprobs: Callable[[Batch, bool], torch.Ten
     tree that agrees with padded rows. `logprobs` are a batch's, packed or not. A model that can keeps our attention."""
     shown = printable(name)
     config = module.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None):
+        module.set_attn_implementation("eager")  # torch's attention would leave the cap out
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"} or (
         getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None)
     ):
         log.warning("%s has layers other than full attention: rows are padded instead of packed", shown)
+        return False
+    if getattr(config, "final_logit_softcapping", None):
+        log.warning("%s caps its logits: rows are padded instead of packed", shown)
         return False
     if not getattr(module, "_supports_attention_backend", False):
         log.warning("%s does not take other attention functions: rows are padded instead of packed", shown)

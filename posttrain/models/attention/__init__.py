@@ -59,6 +59,11 @@ def _attention(
         )
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
+    for unknown in ("s_aux", "softcap"):
+        if kwargs.get(unknown) is not None:
+            raise TypeError(f"its attention has {unknown}, which is not known here")
+    if value.shape[-1] != key.shape[-1]:
+        raise TypeError("its values have another size than its keys")
     layer = module.layer_idx
     assert isinstance(layer, int)
     return plan.attend(layer, query, key, value, scaling)[None], None
