@@ -171,7 +171,7 @@ def by_single_rows(module: Any, batch: Batch) -> torch.Tensor:
         for i, row in enumerate(rows):
             columns = [column for r, column in places.tolist() if r == i]
             logits.append(module(input_ids=torch.tensor([row]), use_cache=False).logits[0, columns].float())
-    return torch.cat(logits).log_softmax(-1).gather(1, batch.token_ids[batch.mask][:, None])[:, 0]
+    return torch.cat(logits).log_softmax(-1).gather(1, batch.token_ids[batch.trained][:, None])[:, 0]
 
 
 def differences(folder: str) -> tuple[str, float, float, float]:

@@ -119,7 +119,7 @@ def test_tiny_is_no_further_from_float32_than_transformers(tiny: LanguageModel) 
     batch = pack(random_trees(3, vocabulary=lm.vocabulary))
     with torch.no_grad():
         exact = tiny.logprobs(batch).logprobs
-        theirs = held.padded_logits(batch).log_softmax(-1).gather(1, batch.token_ids[batch.mask][:, None])[:, 0]
+        theirs = held.padded_logits(batch).log_softmax(-1).gather(1, batch.token_ids[batch.trained][:, None])[:, 0]
         rms = [float((m - exact).square().mean().sqrt()) for m in (lm.logprobs(batch).logprobs, theirs)]
     assert 0 < rms[0] <= rms[1]
 
