@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from posttrain.cli import main as cli
 from posttrain.config import RlConfig, SftConfig
+from posttrain.models.compute import FLOAT32_CPU
 from posttrain.runs.files import read_metrics
 from posttrain.runs.log import LINEAGE, RunLog
 from posttrain.train.checkpoints import load_weights, save_weights
@@ -30,6 +31,8 @@ class Counter:
 
     has_adapter = False
     updates = optimizer_steps = 0
+    compute = FLOAT32_CPU
+    rounding: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, source: Path) -> None:
         self.flops = 0.0
