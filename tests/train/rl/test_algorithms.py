@@ -31,7 +31,7 @@ STEPS, SEED = 25, 1
 """Seed 0 finds the answer to the cheapest prompt of the bandit late: it reaches the best in 60 steps, and not in 25."""
 MAY_LOSE_A_PROMPT = {("reinforce++", "bandit"), ("ppo", "copy")}
 """One seed in five loses one and never samples its answer again: the baseline of reinforce++ is the batch's, and a
-right answer to the cheapest prompt lies below it; ppo's critic expects 0 for a prompt that was not answered for long."""
+right answer to the cheapest prompt lies below it; ppo's critic expects 0 where no answer was right for long."""
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
