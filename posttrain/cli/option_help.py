@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from posttrain.cli.options import choices, metavar, repeats
+from posttrain.cli.options import choices, metavar, number_type, repeats
 from posttrain.config import Config
 from posttrain.config.base import TakesRun, option_name
 
@@ -65,13 +65,22 @@ def _option_data(config: type[Config], name: str, place: str | None) -> dict[str
     return {
         "name": place or option_name(name),
         "positional": place is not None,
-        "type": "flag" if field.annotation is bool else "choice" if choices(field) else metavar(field).lower(),
+        "type": _type(field),
         "choices": choices(field) or None,
         "default": None if field.is_required() else field.get_default(call_default_factory=True),
         "required": field.is_required(),
         "repeatable": repeats(field),
         "help": _plain(field.description or "", config),
     }
+
+
+def _type(field: FieldInfo) -> str:
+    if field.annotation is bool:
+        return "flag"
+    number = number_type(field)
+    if choices(field):
+        return number.__name__ if number else "choice"
+    return metavar(field).lower()
 
 
 def _option(config: type[Config], name: str, place: str | None, width: int) -> Iterator[str]:

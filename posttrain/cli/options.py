@@ -137,16 +137,25 @@ def repeats(field: FieldInfo) -> bool:
 
 
 def metavar(field: FieldInfo) -> str:
-    """What the help shows for a value: the choices of a Literal, else `INT`, `FLOAT`, `PATH` or `TEXT`."""
-    if found := choices(field):
+    """What the help shows for a value: the choices of a Literal, `INT`, `FLOAT`, `PATH` or `TEXT`; `INT|auto` for a
+    number that a word may stand for."""
+    found, number = choices(field), number_type(field)
+    if found and number is None:
         return "{" + ",".join(map(str, found)) + "}"
     leaves = _leaf_types(field.annotation)
-    return next((name for kind, name in METAVARS.items() if kind in leaves), "TEXT")
+    name = next((name for kind, name in METAVARS.items() if kind in leaves), "TEXT")
+    return "|".join([name, *map(str, found)])
 
 
 def choices(field: FieldInfo) -> tuple[Any, ...]:
     """The values that a Literal allows; none for another type."""
     return next((get_args(leaf) for leaf in _leaf_types(field.annotation) if get_origin(leaf) is Literal), ())
+
+
+def number_type(field: FieldInfo) -> type[int] | type[float] | None:
+    """int or float where the option takes a number."""
+    leaves = _leaf_types(field.annotation)
+    return next((kind for kind in (int, float) if kind in leaves), None)
 
 
 def _leaf_types(kind: Any) -> list[Any]:

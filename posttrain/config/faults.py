@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from posttrain.config.base import Config, close_choice
 
@@ -16,7 +18,7 @@ def messages(
     """A line for each fault, which begins with where the field was `placed`. `named` is how its reader writes a field:
     `--batch-size` for `batch_size`."""
     lines = []
-    for fault in error.errors(include_url=False):
+    for fault in _one_each(error):
         if not fault["loc"]:  # a rule between fields, which it names as Python does
             lines.append(_with_names(config_class, fault["msg"].removeprefix("Value error, "), named))
             continue
@@ -28,6 +30,21 @@ def messages(
             rule = rule.replace("Input should be", "must be")
             lines.append(f"{name} {rule}, not {fault['input']!r}{close_choice(fault)}")
     return lines
+
+
+def _one_each(error: ValidationError) -> Iterator[ErrorDetails]:
+    """The faults; of a value that is of none of several types, as a number or `auto`, one that says all it may be."""
+    faults = error.errors(include_url=False)
+    for _, group in groupby(faults, lambda fault: fault["loc"][:1]):
+        first, *others = group
+        kinds = [o for o in others if first["loc"] and o["type"] == "literal_error" and o["input"] == first["input"]]
+        if kinds and first["type"] != "literal_error":
+            words = [kind["msg"].removeprefix("Input should be ") for kind in kinds]
+            rule = first["msg"].split(", unable to parse")[0]
+            yield {**first, "msg": " or ".join([rule, *words])}
+        else:
+            yield first
+            yield from others
 
 
 def _with_names(config_class: type[Config], message: str, named: Callable[[str], str]) -> str:

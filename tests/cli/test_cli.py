@@ -113,6 +113,8 @@ def test_underscores_do_not_hide_a_repeat() -> None:
         (["--batch-size", "0"], "--batch-size must be greater than or equal to 1, not '0'"),
         (["--batch-size", "-4"], "--batch-size must be greater than or equal to 1, not '-4'"),
         (["--batch-size", "2.5"], "--batch-size must be a valid integer, not '2.5'"),
+        (["--micro-batch-tokens", "0"], "--micro-batch-tokens must be greater than or equal to 1 or 'auto', not '0'"),
+        (["--micro-batch-tokens", "huge"], "--micro-batch-tokens must be a valid integer or 'auto', not 'huge'"),
         (["--learning-rate", "fast"], "--learning-rate must be a valid number, not 'fast'"),
         (["--learning-rate", "nan"], "--learning-rate must be a finite number, not 'nan'"),
         (["--schedule", "step"], "--schedule must be 'constant', 'linear' or 'cosine', not 'step'"),
@@ -339,6 +341,7 @@ def test_help_shows_defaults_and_what_is_required() -> None:
     assert "Rank of LoRA adapters on every linear layer; 0 trains the full weights. (default: 0)" in " ".join(
         text.split()
     )
+    assert "  --micro-batch-tokens INT|auto\n" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("  posttrain ")) <= 100
 
 

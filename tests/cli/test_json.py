@@ -200,6 +200,8 @@ def test_the_options_are_data() -> None:
     assert (flag["type"], flag["default"], flag["required"], flag["repeatable"]) == ("flag", False, False, False)
     assert several["repeatable"] and several["help"].startswith("A reward") and several["group"]
     assert options["--batch-size"]["type"] == "int" and options["--data"]["required"]
+    number_or_word = options["--micro-batch-tokens"]
+    assert number_or_word["type"] == "int" and number_or_word["choices"] == ("auto",)
     assert "--json" in data["everywhere"]
     [run] = help_data(configs.ReportConfig, {"run": "RUN"})["options"]
     assert (run["name"], run["positional"], run["type"]) == ("RUN", True, "path")
