@@ -53,8 +53,9 @@ def compiling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     found = Compiling(request.param)
     monkeypatch.setattr(compiled, "compiled_form", found.form)
     monkeypatch.setattr(compiled, "compiles_on", lambda device: found.on)
-    monkeypatch.setattr(torch.fx.experimental._config, "use_duck_shape", torch.fx.experimental._config.use_duck_shape)
-    yield found
+    config: Any = torch.fx.experimental._config
+    with config.patch(use_duck_shape=config.use_duck_shape):
+        yield found
     torch._dynamo.reset()
 
 
