@@ -29,11 +29,26 @@ _HOMES = {
 """Where each name is; `__init__.pyi` says the same to editors."""
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = list(_HOME)
+_THEIRS = {
+    "sft": "pt.sft(model, data=rows, out=folder)",
+    "dpo": "pt.dpo(model, data=pairs, out=folder)",
+    "kto": 'pt.dpo(…, loss="kto")',
+    "orpo": 'pt.dpo(…, loss="orpo")',
+    "reward": "pt.reward_model(model, data=pairs, out=folder)",
+    "grpo": "pt.rl(model, data=tasks, reward=function, out=folder)",
+    "ppo": 'pt.rl(…, algorithm="ppo")',
+    "rloo": 'pt.rl(…, algorithm="rloo")',
+    "eval": "pt.evaluate(model, data=tasks, reward=function)",
+    "train": "pt.sft, pt.dpo or pt.rl",
+}
+"""What stands for other names of methods, and for the trainers and configurations of TRL."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'posttrain' has no attribute {name!r}")
+        ours = _THEIRS.get(name.lower().removesuffix("trainer").removesuffix("config"))
+        hint = f"; use {ours}" if ours else ""
+        raise AttributeError(f"module 'posttrain' has no attribute {name!r}{hint}")
     return getattr(import_module(_HOME[name]), name)
 
 

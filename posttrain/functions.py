@@ -7,12 +7,14 @@ import copyreg
 import hashlib
 import inspect
 import io
+import linecache
+import os
 import platform
 import re
 import sys
 import textwrap
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -38,6 +40,7 @@ class FunctionText(str):
 
     _function: Any = None
     _pickled: bytes | None = None
+    _source: tuple[Sequence[str], int] | None = None
 
     @classmethod
     def of(cls, function: Any, after: str = "") -> FunctionText:
@@ -54,6 +57,8 @@ class FunctionText(str):
             import cloudpickle
 
             self._function, self._pickled = cloudpickle.loads(self._pickled), None
+            if self._source is not None and isinstance(self._function, FunctionType):
+                _show_source(self._function, *self._source)
         return self._function
 
     def __deepcopy__(self, memo: Any) -> FunctionText:
@@ -61,13 +66,32 @@ class FunctionText(str):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To be sent to a worker. Raises InputError for what cannot travel, by name."""
-        return _received, (str(self), self._pickled or _pickled(self._function))
+        source = self._source or _source(self._function)
+        return _received, (str(self), self._pickled or _pickled(self._function), source)
 
 
-def _received(text: str, pickled: bytes) -> FunctionText:
+def _received(text: str, pickled: bytes, source: tuple[Sequence[str], int] | None) -> FunctionText:
     arrived = FunctionText(text)
-    arrived._pickled = pickled
+    arrived._pickled, arrived._source = pickled, source
     return arrived
+
+
+def _source(function: Any) -> tuple[Sequence[str], int] | None:
+    """The lines of a function and the number of the first, where they are known."""
+    try:
+        return inspect.getsourcelines(function.__code__)
+    except (AttributeError, OSError, TypeError, SyntaxError):
+        return None
+
+
+def _show_source(function: FunctionType, lines: Sequence[str], first: int) -> None:
+    """Let tracebacks show the lines of a function that arrived without its file."""
+    if os.path.exists(function.__code__.co_filename):
+        return
+    name = f"<function {function.__name__.strip('<>')}>"
+    shown = [*["\n"] * (first - 1), *lines]
+    linecache.cache[name] = (sum(map(len, shown)), None, shown, name)
+    function.__code__ = function.__code__.replace(co_filename=name)
 
 
 def as_text(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import pickle
 import re
 import subprocess
@@ -230,3 +231,15 @@ def test_what_cannot_be_unpickled_there_is_said():
             total(gone.reward)
     finally:
         del sys.modules["nowhere_to_be_found"]
+
+
+def test_a_traceback_shows_the_line_of_a_notebook_that_failed():
+    code = "# a cell\ndef broken(response):\n    return response['x']\n"
+    name = "/nowhere/cell-1.py"
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+    space: dict[str, Any] = {"__name__": NOTEBOOK}
+    exec(compile(code, name, "exec"), space)
+    with Scorer((FunctionText.of(space["broken"]),), columns=(), timeout_seconds=60, workers=1) as scorer:
+        (score,) = scorer.score([sample("abc")])
+    assert score.reason is not None and score.reason.endswith("at <function broken>:3")
+    assert scorer.first_traceback is not None and "    return response['x']\n" in scorer.first_traceback

@@ -171,6 +171,12 @@ def compare(
     alike, in tables of their own."""
     if isinstance(runs, str | Path | reader.Run) or not runs:
         raise InputError("compare: give a list of runs, or a dict from name to run")
+    for run in runs.values() if isinstance(runs, Mapping) else runs:
+        if not isinstance(run, str | Path | reader.Run):
+            raise InputError(
+                f"compare: {type(run).__name__} is no run; give runs or their folders. An evaluation of a model that "
+                "is no run is in the folder that pt.evaluate got as `out`"
+            )
     folders = [
         Path(str(run.path if isinstance(run, reader.Run) else run))
         for run in (runs.values() if isinstance(runs, Mapping) else runs)

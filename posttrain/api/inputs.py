@@ -8,20 +8,22 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from posttrain.api.words import PRINTED_ONLY
+from posttrain.api.words import FUNCTIONS, PRINTED_ONLY
 from posttrain.config import Config, EvalConfig
 from posttrain.config.faults import messages
-from posttrain.config.peer_names import meant
+from posttrain.config.peer_names import ALIKE, meant
 from posttrain.console import loading, speaking
 from posttrain.evals.runs import check_free
 from posttrain.functions import FunctionText
@@ -111,15 +113,24 @@ def checked_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """The configuration of these options. Raises InputError for one that is unknown or wrong."""
     for name in sorted(values.keys() & PRINTED_ONLY):
         raise InputError(f"{name} only prints, and is for the command line: --{name.replace('_', '-')}")
-    for name in values.keys() - kind.model_fields.keys():
-        known = [*kind.model_fields]
-        close = meant(name, known) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
-        hint = f"did you mean {close}?" if close in known else close or f"help(posttrain.{kind.__name__}) lists them"
-        raise InputError(f"unknown option {name}; {hint}")
+    unknown = [name for name in values if name not in kind.model_fields]
+    if unknown:
+        raise InputError("\n".join(f"unknown option {name}; {_instead(name, kind)}" for name in unknown))
     try:
         return kind(**values)
     except ValidationError as error:
         raise InputError("\n".join(messages(kind, error, str, str))) from None
+
+
+def _instead(name: str, kind: type[Config]) -> str:
+    """What to give in place of an option that there is not: what another trainer's name means, or what resembles it."""
+    known = [*kind.model_fields]
+    if said := meant(name, known):
+        return f"did you mean {said}?" if said in known else said
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=ALIKE):
+        return f"did you mean {close[0]}?"
+    command = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__.removesuffix("Config")).lower()
+    return f"help(pt.{FUNCTIONS[command]}) lists them"
 
 
 def say_loading(config: Config) -> None:
@@ -193,6 +204,11 @@ class _Inputs:
                 raise InputError(f"{name}: has several columns {twice[0]!r}; rename all but one")
             value = value.astype(object).where(value.notna(), None).to_dict("records")
         if isinstance(value, Mapping):
+            if not any(isinstance(row, Mapping) for part in value.values() for row in _first(part)):
+                raise InputError(
+                    f"{name}: a dict with {', '.join(map(str, value))} is one row or has columns; give a list with a "
+                    "dict for each row, or a pandas.DataFrame of the columns"
+                )
             raise InputError(f"{name}: has the keys {', '.join(map(str, value))}; give the rows of one of them")
         try:
             rows = list(value)
@@ -220,6 +236,14 @@ class _Inputs:
         target = self.folder / f"{name}-{digest.hexdigest()[:16]}"
         self.models[target] = saved
         return str(target)
+
+
+def _first(part: Any) -> Sequence[Any]:
+    """The first of what may be rows."""
+    try:
+        return [*islice(part, 1)]
+    except TypeError:
+        return ()
 
 
 def _line(name: str, number: int, row: Any) -> str:

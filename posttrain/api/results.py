@@ -17,6 +17,7 @@ from posttrain.runs.comparison import Comparison as Compared
 from posttrain.runs.comparison import label, label_note, read_comparison, run_folders, sections
 from posttrain.runs.reader import Position, Tail
 from posttrain.runs.table import Table
+from posttrain.stats import FEW_TASKS
 from posttrain.threads import configure_threads
 from posttrain.types import InputError, Message, Prompt, Sampling
 
@@ -80,8 +81,9 @@ class Run(reader.Run):
     @speaks_python
     def generate(self, prompts: Any, **options: Any) -> str | list[str]:
         """The model's answer to a text or a conversation (messages with `role` and `content`), or its answers to a list
-        of these. Options are `temperature` (0 always takes the most likely token), `top_p`, `max_new_tokens`, `seed`,
-        `system`, `chat_template` and `trust_remote_code`. Raises InputError for a prompt that does not fit."""
+        of these. Options are `temperature` (default 0.7; 0 always takes the most likely token), `top_p`,
+        `max_new_tokens`, `seed`, `system`, `chat_template` and `trust_remote_code`. Raises InputError for a prompt that
+        does not fit."""
         from posttrain.engine.base import Request
 
         config = checked_config(ChatConfig, {"model": str(self.path), **options})
@@ -159,7 +161,7 @@ class Evaluation(records.Evaluation):
     @property
     def _notes(self) -> list[str]:
         named = [] if self.suite == RETENTION_SUITE else [label_note(self.graded)]
-        return ["95% intervals over n tasks, none where n is too small for one", *named]
+        return [f"95% intervals over n tasks; below {FEW_TASKS}, values other than 0 and 1 have none", *named]
 
 
 @dataclass(frozen=True, repr=False)

@@ -27,16 +27,16 @@ FUNCTIONS = {
 COMMAND = (
     r"(?<![\w.])posttrain (?P<command>[a-z-]+)(?P<place>(?: [A-Z][A-Z.]*)*)(?P<given>(?: --[a-z-]+(?: [\w./]+)?)*)"
 )
-OPTION = r"(?<![\w-])--(?P<option>[a-z][a-z-]*)(?: (?P<value>\w+=[\w=,]+))?"
+OPTION = r"(?<![\w-])--(?P<option>[a-z][a-z-]*)(?: (?P<value>\w+=[\w=,]+|\d+\b(?!\.)|(?<=--model )[\w./-]*\w))?"
 FUNCTION = r"(?P<function>sha256=[0-9a-f]{8})[0-9a-f]{56}(?=>)"
 WRITTEN = re.compile(f"{COMMAND}|{OPTION}|{FUNCTION}")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def in_python(text: str) -> str:
-    """`--max-steps` as `max_steps`, the flag `--resume` as `resume=True`, `--columns prompt=question` with its value in
-    quotes; `posttrain dpo --loss kto` as `pt.dpo(loss="kto")`. What only prints stays a command. Of the hash of a
-    function 8 digits are shown."""
+    """`--max-steps` as `max_steps`, `--keep 1` as `keep=1`, the flag `--resume` as `resume=True`, `--columns
+    prompt=question` with its value in quotes; `posttrain dpo --loss kto` as `pt.dpo(loss="kto")`. What only prints
+    stays a command. Of the hash of a function 8 digits are shown."""
     return WRITTEN.sub(_written, text)
 
 

@@ -26,7 +26,7 @@ from posttrain.cli.config_file import file_settings, without_config
 from posttrain.config import Config
 from posttrain.config.base import TakesRun, option_name
 from posttrain.config.faults import messages
-from posttrain.config.peer_names import look_up, meant
+from posttrain.config.peer_names import ALIKE, look_up, meant
 from posttrain.console import current_names
 from posttrain.types import InputError
 
@@ -34,8 +34,6 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", dict[str, str]: "FIELD=COLUMN,..."}
 EMPTY: Mapping[str, Any] = MappingProxyType({})
-ALIKE = 0.7
-"""From which likeness on an option is taken for a misspelt one: below it, `--streaming` would be `--strict`."""
 NOT_GIVEN = "\0"
 """Stands for an option that is not on the command line; no argument of a program can hold this character."""
 

@@ -62,7 +62,7 @@ def read_columns(value: Any) -> Any:
 def close_choice(fault: Mapping[str, Any]) -> str:
     """`; did you mean NAME?` for a value that is none of its choices, from the fault that pydantic reports."""
     choices = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
-    close = difflib.get_close_matches(str(fault["input"]), choices, n=1)
+    close = difflib.get_close_matches(str(fault["input"]).lower(), choices, n=1)
     return f"; did you mean {close[0]}?" if fault["type"] == "literal_error" and close else ""
 
 
@@ -74,6 +74,8 @@ def as_tuple(value: Any) -> Any:
 def named_or_given(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     """A text, or a function or class of Python as its text, which carries it."""
     text = as_text(value)
+    if not isinstance(text, str):
+        raise ValueError("must be a text, or in Python a function or class")
     return text if isinstance(text, FunctionText) else handler(text)
 
 

@@ -13,6 +13,9 @@ import yaml
 from posttrain.config.algorithms import ALGORITHMS
 from posttrain.config.preference import LOSSES
 
+ALIKE = 0.7
+"""From which likeness on an option is taken for a misspelt one: below it, `--streaming` would be `--strict`."""
+
 
 @dataclass(frozen=True)
 class Ours:

@@ -8,6 +8,7 @@ Their `names` says which columns of the file are which of ours, `optional` that 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
@@ -30,7 +31,7 @@ from posttrain.data.columns import (
 from posttrain.data.forms import refuse_what_is_lost
 from posttrain.data.raw import RawRow
 from posttrain.data.readers import iter_rows
-from posttrain.data.shapes import Names, renamed, standard_rows, standardised
+from posttrain.data.shapes import ALL_FIELDS, Names, renamed, standard_rows, standardised
 from posttrain.methods import commands_for
 from posttrain.rows import (
     CompletionRow,
@@ -83,7 +84,7 @@ class Loader(Generic[R]):
         raw = standard_rows(source, names, tasks=self.kinds == ("task",), optional=optional)
         columns = raw[0].checked()
         with located(raw[0].where):
-            kind = kind_of(columns)
+            kind = kind_of(columns, self.kinds)
         if kind not in self.kinds:
             who = method or self.method
             needs = f"{who} need{'' if ' and ' in who else 's'} {' or '.join(NEEDS[k] for k in self.kinds)}"
@@ -137,8 +138,9 @@ def load_judged(
     return pairs, [row for row in rows if isinstance(row, StepwiseRow)]
 
 
-def kind_of(columns: Collection[str]) -> Kind:
-    """The kind of a row from the names of its columns. Raises InputError if they fit none, or two."""
+def kind_of(columns: Collection[str], wanted: Sequence[Kind] | None = None) -> Kind:
+    """The kind of a row from the names of its columns. Raises InputError if they fit none, or two; the message says
+    what the `wanted` kinds need, without these what every kind needs."""
     has = set(columns)
     found = f"found the columns {', '.join(sorted(has))}"
     if {"chosen", "rejected"} <= has:
@@ -168,9 +170,11 @@ def kind_of(columns: Collection[str]) -> Kind:
         return "task"
     if "text" in has:
         return "text"
+    alike = {name.lower(): name for name in sorted(has) if re.fullmatch(r"\w+", name)}
+    so = ",".join(f"{field}={name}" for field, name in alike.items() if field in ALL_FIELDS and name not in ALL_FIELDS)
     raise InputError(
-        f"the row fits no method: {found}; needed are {'; or '.join(NEEDS.values())}. Columns of other names are "
-        "named by --columns, as in --columns prompt=question,completion=answer"
+        f"the row fits no method: {found}; needed are {'; or '.join(NEEDS[kind] for kind in wanted or NEEDS)}. Columns "
+        f"of other names are named by --columns, as in --columns {so or 'prompt=question,completion=answer'}"
     )
 
 

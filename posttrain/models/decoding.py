@@ -20,7 +20,7 @@ from posttrain.models.layers.products import Product
 
 @dataclass(frozen=True)
 class _Norm:
-    """`weight`: None if it is multiplied into the matrices that read the norm."""
+    """`weight`: None if it is multiplied into the matrices that read the norm, or if there is no norm."""
 
     weight: torch.Tensor | None
     eps: float
@@ -30,7 +30,7 @@ class _Norm:
 class _Layer:
     before: _Norm
     qkv: Product
-    head_norms: _Norm | None
+    head_norms: _Norm
     scaling: float
     out: Product
     after: _Norm
@@ -65,10 +65,11 @@ class Decoder:
         h = _normalised(x, self.layers[0].before.weight, self.layers[0].before.eps, dtype)
         for i, layer in enumerate(self.layers):
             rows = layer.qkv(h).view(len(x), keys + self.key_heads, -1)
-            norms = layer.head_norms or _Norm(None, 0.0)
-            turned = _query_and_key(rows[:, :keys], cos, sin, norms.weight, norms.eps, self.heads, layer.scaling, dtype)
-            parts = turned[:, : self.heads], turned[:, self.heads :], rows[:, keys:]
-            query, key, value = (part.transpose(0, 1)[None] for part in parts)
+            norms = layer.head_norms
+            query, key = _query_and_key(
+                rows[:, :keys], cos, sin, norms.weight, norms.eps, self.heads, layer.scaling, dtype
+            )
+            query, key, value = (part.transpose(0, 1)[None] for part in (query, key, rows[:, keys:]))
             attended = plan.attend(i, query, key, value, 1.0)
             x, h = _added(x, layer.out(attended.reshape(len(x), -1)), layer.after.weight, layer.after.eps, dtype)
             gate, up = layer.gate_up(h).chunk(2, dim=-1)
@@ -85,7 +86,7 @@ class Decoder:
         return _Layer(
             before=before,
             qkv=self.products.prepack_linear(*qkv),
-            head_norms=self._head_norms(attention) if hasattr(attention, "q_norm") else None,
+            head_norms=self._head_norms(attention),
             scaling=attention.scaling,
             out=self.products.prepack_linear(*_stacked([attention.o_proj])),
             after=after,
@@ -104,7 +105,9 @@ class Decoder:
         return _Norm(wide(norm.weight.detach()), norm.variance_epsilon), (weight, bias)
 
     def _head_norms(self, attention: Any) -> _Norm:
-        """Of all query and key heads [heads + key heads, D]."""
+        """Of all query and key heads [heads + key heads, D], if they have norms."""
+        if not hasattr(attention, "q_norm"):
+            return _Norm(None, 0.0)
         parts = [(attention.q_norm, self.heads), (attention.k_norm, self.key_heads)]
         weight = torch.cat([wide(norm.weight.detach()).expand(heads, -1) for norm, heads in parts])
         return _Norm(weight, attention.q_norm.variance_epsilon)
@@ -136,14 +139,15 @@ def _query_and_key(
     heads: int,
     scaling: float,
     dtype: torch.dtype,
-) -> torch.Tensor:
-    """Queries and keys [R, heads + key heads, D] with their norms if there are some, rotated, the queries scaled."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """From queries and keys [R, heads + key heads, D] the two apart, with their norms if there are some, rotated, the
+    queries scaled."""
     x = wide(x)
     if weight is not None:
         x = weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
     x = rotate(x, cos, sin)
-    x[:, :heads] *= scaling
-    return rounded(x, dtype)
+    # queries of their own: products would copy a part of x
+    return rounded(x[:, :heads] * scaling, dtype), rounded(x[:, heads:], dtype)
 
 
 def _stacked(parts: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:

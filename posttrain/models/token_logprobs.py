@@ -160,6 +160,26 @@ def _slopes(
     return products.rounded(logits.scatter_add_(1, targets[:, None], scale))
 
 
+def _target_slopes(
+    logits: torch.Tensor,
+    log_z: torch.Tensor,
+    targets: torch.Tensor,
+    scale: torch.Tensor,
+    of_entropy: tuple[torch.Tensor, torch.Tensor] | None,
+) -> torch.Tensor:
+    """The slopes [R] of the targets' own logits, not rounded.
+
+    In bfloat16 the slope s (1 - p) of an unlikely target becomes s, or what s is rounded to: for all tokens with the
+    same s the same error, which no number of tokens makes smaller. The slopes of other tokens, -s p, are rounded up as
+    often as down."""
+    log_p = logits.gather(1, targets[:, None])[:, 0] - log_z
+    factor = scale
+    if of_entropy is not None:
+        slope, entropies = of_entropy
+        factor = scale + slope * (log_p.masked_fill(log_p.isneginf(), 0.0) + entropies)
+    return scale - log_p.exp() * factor
+
+
 @fast
 def _row_slopes(
     logits: torch.Tensor,
@@ -231,13 +251,21 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 logits = _logits(products, hidden[part], weight, bias, ctx.temperature, kept)
             scale = grad[part] / ctx.temperature
             slope = None if of_entropy is None else (of_entropy[part] / ctx.temperature, entropies[part])
-            d = _slopes(products, logits, log_z[part], targets[part], scale, slope).to(hidden.dtype)
+            given = (log_z[part], targets[part], scale, slope)
+            exact = _target_slopes(logits, *given) if products.dtype != torch.float32 else None
+            d = _slopes(products, logits, *given).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = products.input_gradient(d, weight)
             if grad_weight is not None:
                 products.add_weight_gradient(grad_weight, d, hidden[part], first=i == 0)
             if grad_bias is not None:
                 grad_bias += d.sum(0, dtype=grad_bias.dtype)
+            if exact is not None:
+                lost = exact - d.gather(1, targets[part, None])[:, 0]
+                if grad_weight is not None:
+                    grad_weight.index_add_(0, targets[part], lost[:, None] * hidden[part])
+                if grad_bias is not None:
+                    grad_bias.index_add_(0, targets[part], lost.to(grad_bias.dtype))
         return None, grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 

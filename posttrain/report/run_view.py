@@ -167,7 +167,10 @@ def _move(run: RunView) -> Move | None:
             first, last = known[0], next((k for k in known if k[0] == best), known[-1])
             if len(known) == 1:
                 return Move(words, first[1], last[1], f"measured once, at step {first[0]}")
-            return Move(words, first[1], last[1], f"step {first[0]} to step {last[0]}")
+            lowest = min(known, key=lambda k: k[1])
+            rose = name == "eval/loss" and lowest[1] < min(first[1], last[1])
+            note = f" (lowest: {_words(lowest[1])} at step {lowest[0]})" if rose else ""
+            return Move(words, first[1], last[1], f"step {first[0]} to step {last[0]}", note)
         n = max(1, int(len(known) * WINDOW))
         means = [sum(v for _, v in part) / n for part in (known[:n], known[-n:])]
         low, high = (pick(v for _, v in known) for pick in (min, max))

@@ -50,9 +50,9 @@ class FailureWatch:
         reasons = [step.reason for step in self._steps]
         message = (
             f"{sum(shares) / len(shares):.1%} of the rollouts of {len(shares)} tasks since step {since[0].number} "
-            f"could not be scored: so many that chance does not explain it if max_unscored_share={self._limit:g} holds "
-            f"on average (a run within that limit is stopped like this in at most {ERROR:.0%} of cases). The first "
-            f"reason: {next(filter(None, reasons[first:]), None)}"
+            f"could not be scored, and max_unscored_share={self._limit:g} is the limit (a run within it is stopped "
+            f"like this in at most {ERROR:.0%} of cases). Mend what fails; posttrain score tries a reward on given "
+            f"answers. The first reason: {next(filter(None, reasons[first:]), None)}"
         )
         # without a frame of the reward a traceback only repeats the reason
         more = traceback.rstrip() if traceback and not any(reasons[:first]) else ""

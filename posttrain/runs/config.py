@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from posttrain.methods import METHODS
 from posttrain.types import InputError
 
 FILE = "config.yaml"
+HASH = re.compile(r"(?<=sha256=)[0-9a-f]+(?=>)")
+"""That of a function of Python in a setting."""
 NOT_COMPARED = {"resume", "out", "strict", "trust_remote_code"}
 UNTIL_FINISHED = {
     "keep",
@@ -251,6 +254,13 @@ def _told(length: tuple[str, float]) -> str:
 
 
 def _differs(file: Path, key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> InputError:
+    old, new = ((value if isinstance(value, list | tuple) else [value]) for value in (before.get(key), now.get(key)))
+    for then, given in zip(old, new, strict=False):
+        if then != given and HASH.sub("", str(then)) == HASH.sub("", str(given)):
+            return InputError(
+                f"--resume: {key.replace('_', '-')} {given} has changed since the run in {file.parent} began, which "
+                f"was with {then}; give it as it was then, or begin anew with another --out"
+            )
     return InputError(
         f"--resume: {key.replace('_', '-')} was {before.get(key)!r} in {file} and is {now.get(key)!r} now; "
         "give the same arguments, or another --out"

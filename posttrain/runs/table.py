@@ -33,11 +33,12 @@ class Table(list[dict[str, Any]]):
 
     def __str__(self) -> str:
         names = self._shown()
-        head, more = names[:TEXT_COLUMNS], len(names) - TEXT_COLUMNS
+        head, more = names[:TEXT_COLUMNS], names[TEXT_COLUMNS:]
         lines = [head, *self._cells(head, TEXT_WIDTH)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-        return (text or "no rows") + (f"\nand {more} more columns" if more > 0 else "")
+        plural = "" if len(more) == 1 else "s"
+        return (text or "no rows") + (f"\nand {len(more)} more column{plural}: {', '.join(more)}" if more else "")
 
     __repr__ = __str__
 

@@ -233,13 +233,13 @@ class EarlyStopping:
 
 class UnscoredWatch:
     """Notes answers without a score in every step but `told`, and warns of the first; ends a run with too many (see
-    `FailureWatch`)."""
+    `FailureWatch`). Warns once of a step in which no reward applied to an answer."""
 
     def __init__(self, limit: float, scorer: Scorer | None, told: Collection[int] = ()) -> None:
         self._failures = FailureWatch(limit)
         self._scorer = scorer
         self._told = told
-        self._warned = False
+        self._warned = self._none_applied = False
 
     def __call__(self, record: StepRecord) -> Iterator[Alert]:
         scores = [score for group in record.groups for score in group.scores]
@@ -249,6 +249,13 @@ class UnscoredWatch:
             text = f"step {record.step}: {len(failed)} of {len(scores)} answers have no score ({failed[0].reason})"
             yield Alert("unscored", text, "note" if self._warned else "warn", fields)
             self._warned |= not record.replayed
+        elif scores and all(score.total is None for score in scores) and not (self._none_applied or record.replayed):
+            self._none_applied = True
+            text = (
+                f"step {record.step}: none of {len(scores)} answers has a score: every reward returned None, as a "
+                "function without `return` does"
+            )
+            yield Alert("none_applied", text, "warn", {"step": record.step, "reason": text})
         self._failures.add(record.step, [group.scores for group in record.groups])
         self._failures.check(self._scorer.first_traceback if self._scorer is not None else None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -55,9 +56,11 @@ class InProcess:
 def _beside_loop(call: Callable[[], T]) -> T:
     """The result of a call that may run an event loop: in another thread where this one runs a loop, as a notebook's
     does."""
-    try:
+    running = False
+    with suppress(RuntimeError):
         asyncio.get_running_loop()
-    except RuntimeError:
+        running = True
+    if not running:  # outside of the handler, or what the call raises would be told as a consequence of it
         return call()
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(call).result()

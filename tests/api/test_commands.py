@@ -216,6 +216,8 @@ def test_options_in_messages_are_those_of_python():
         "--out runs/a: already holds a run; add --resume to continue it": "out runs/a: already holds a run; add "
         "resume=True to continue it",
         "lower --learning-rate.": "lower learning_rate.",
+        "begin from --model runs/a and another --out": 'begin from model="runs/a" and another out',
+        "give --keep 1 to it": "give keep=1 to it",
         "say which, as in --columns prompt=question,answer=right": "say which, as in "
         'columns="prompt=question,answer=right"',
         "fits posttrain dpo --loss kto and posttrain eval": 'fits pt.dpo(loss="kto") and pt.evaluate',
@@ -256,6 +258,23 @@ for _ in range(2000):
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelt option": ({"max_stepz": 1}, "unknown option max_stepz; did you mean max_steps?"),
     "the name of a peer": ({"num_train_epochs": 1}, "unknown option num_train_epochs; did you mean epochs?"),
+    "all names that there are not": (
+        {"train_dataset": ROWS, "flux": 3, "max_stepz": 1},
+        "unknown option train_dataset; did you mean data?\nunknown option flux; help(pt.sft) lists them\n"
+        "unknown option max_stepz; did you mean max_steps?",
+    ),
+    "columns in another case": (
+        {"data": [{"Prompt": "a", "Completion": "b"}]},
+        "data:1: the row fits no method: found the columns Completion, Prompt; needed are a 'messages' column; or "
+        "'prompt' and 'completion' columns; or a 'text' column. Columns of other names are named by columns, as in "
+        'columns="completion=Completion,prompt=Prompt"',
+    ),
+    "columns as lists": (
+        {"data": {"text": ["a", "b"]}},
+        "data: a dict with text is one row or has columns; give a list",
+    ),
+    "one row": ({"data": {"text": "a"}}, "data: a dict with text is one row or has columns"),
+    "the scale of an adapter without one": ({"lora_alpha": 16}, "lora_alpha changes an adapter and needs lora_rank"),
     "a wrong value": ({"batch_size": 0}, "batch_size must be greater than or equal to 1, not 0"),
     "two lengths": ({"epochs": 1}, "epochs and max_steps both say how long to train"),
     "a kind of adapter without one": ({"use_dora": True}, "use_dora changes an adapter and needs lora_rank"),
@@ -282,6 +301,20 @@ def test_bad_input_is_named_and_leaves_nothing(case: str, tmp_path: Path):
     with pytest.raises(pt.InputError, match=f"^{re.escape(message)}"):
         pt.sft("tiny-random", **{"data": ROWS, "out": tmp_path / "run", **SHORT, **options})
     assert not (tmp_path / "run").exists()
+
+
+def test_names_of_trl_lead_to_functions():
+    with pytest.raises(AttributeError, match=r"no attribute 'GRPOTrainer'; use pt\.rl\(model, data=tasks"):
+        pt.GRPOTrainer  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'SFTConfig'; use pt\.sft\("):
+        pt.SFTConfig  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
+        pt.nonsense  # noqa: B018
+
+
+def test_an_evaluation_is_no_run_to_compare():
+    with pytest.raises(pt.InputError, match="^compare: Score is no run; give runs or their folders"):
+        pt.compare([pt.Score(1.0)])  # type: ignore[list-item]
 
 
 def test_a_run_is_not_overwritten_nor_continued_with_other_rows(run: pt.Run):
@@ -314,6 +347,10 @@ def test_a_function_of_python_is_a_reward_and_its_run_goes_on_from_python_alone(
     again: dict[str, Any] = {**options, "max_steps": 2, "resume": True, "keep": 1}
     longer = pt.rl("tiny-random", reward=["math", brief, pt.reward(brief, weight=0.5, name="half")], **again)
     assert longer.metrics.column("step") == [1, 2]
+    brief = changed = lambda response: 0.0
+    changed.__name__ = "brief"
+    with pytest.raises(pt.InputError, match=r"reward <function brief sha256=\w{8}> has changed since the run"):
+        pt.rl("tiny-random", reward=["math", brief, pt.reward(brief, weight=0.5, name="half")], **again)
     with pytest.raises(pt.InputError, match="reward was .*<function brief"):
         pt.rl("tiny-random", reward=["math", lambda response: 1.0], **again)
     (run.path / "lineage.json").unlink()

@@ -241,3 +241,12 @@ def test_a_request_that_does_not_fit_is_refused_by_name() -> None:
     )
     with pytest.raises(InputError, match=message):
         run(lm, requests, memory=bytes_for(1, 104, 64) - 1)
+
+
+def test_the_longest_prompt_and_the_longest_answer_have_to_fit_together() -> None:
+    lm = small_model("qwen3")
+    requests = [Request(3, (5,) * 100, Sampling(8)), Request(4, (5,), Sampling(60))]
+    assert len(run(lm, requests, memory=bytes_for(1, 104, 64))) == 2
+    message = "request 3 with a prompt of 100 tokens and request 4 with max_new_tokens=60 decode in one cache"
+    with pytest.raises(InputError, match=message):
+        run(lm, requests, memory=bytes_for(1, 104, 64) - 1)

@@ -52,9 +52,10 @@ class Compiling:
 def compiling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiling]:
     found = Compiling(request.param)
     monkeypatch.setattr(compiled, "compiled_form", found.form)
-    monkeypatch.setattr(compiled, "compiles_on", lambda device: found.on)
-    monkeypatch.setattr(torch.fx.experimental._config, "use_duck_shape", torch.fx.experimental._config.use_duck_shape)
-    yield found
+    monkeypatch.setattr(compiled, "compiles", lambda rows: found.on)
+    config: Any = torch.fx.experimental._config
+    with config.patch(use_duck_shape=config.use_duck_shape):
+        yield found
     torch._dynamo.reset()
 
 

@@ -259,6 +259,8 @@ def test_an_sft_run_says_how_far_held_out_loss_went_and_that_it_stopped(tmp_path
     )
     assert [(n.label, n.value) for n in opening.numbers] == [("Held-out loss", "2 → 1.5"), ("Steps", "4 of 9")]
     assert opening.numbers[0].note == "step 2 to step 3"
+    kept = run(tmp_path / "kept", rows, [], "sft", "model: runs/a/start\nmax_steps: 4\n")
+    assert "held-out loss went from 2 to 1.8 (lowest: 1.5 at step 3) in 4 steps" in kept.sentence
 
 
 def test_an_rl_run_averages_its_first_and_last_steps(tmp_path: Path) -> None:

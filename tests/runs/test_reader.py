@@ -131,3 +131,10 @@ def test_a_long_table_shows_its_ends_and_html_is_escaped():
     assert len(str(table).splitlines()) == 22
     assert "<b>" not in table._repr_html_()
     assert str(Table()) == "no rows"
+
+
+def test_a_wide_table_names_the_columns_that_it_does_not_show():
+    wide = {f"c{n}": n for n in range(11)}
+    assert str(Table([wide])).splitlines()[-1] == "and 2 more columns: c9, c10"
+    del wide["c10"]
+    assert str(Table([wide])).splitlines()[-1] == "and 1 more column: c9"

@@ -52,11 +52,11 @@ class DecodePlan:
         sizes, table, heads, dim = self.table.sizes, self.table, query.shape[1], query.shape[3]
         keys, values = self.of_rows.keys[layer], self.of_rows.values[layer]
         dtype = keys.dtype
-        keys[self.rows, :, :, self.place] = key[0].transpose(0, 1).to(dtype)
-        values[self.rows, :, self.place] = value[0].transpose(0, 1).to(dtype)
+        keys[self.rows, :, :, self.place] = rounded(key[0].transpose(0, 1), dtype)
+        values[self.rows, :, self.place] = rounded(value[0].transpose(0, 1), dtype)
         # the query heads that share a key head stand next to each other: no copy of keys or values
         q = query[0].transpose(0, 1)
-        q = (q if scaling == 1 else q * scaling).to(dtype).reshape(sizes.rows, keys.shape[1], -1, dim)
+        q = rounded(q if scaling == 1 else q * scaling, dtype).reshape(sizes.rows, keys.shape[1], -1, dim)
         prompt_keys = self.of_prompts.keys[layer, : sizes.prompts, :, :, : sizes.tokens]
         prompt_values = self.of_prompts.values[layer, : sizes.prompts, :, : sizes.tokens]
         to_own, to_prompt = _weights(

@@ -45,7 +45,7 @@ def free_memory(device: torch.device) -> int | None:
 
 def room_for(lm: LanguageModel, requests: Sequence[Request], slots: int, memory: int) -> Room:
     """Room for as many of `slots` completions as `memory` bytes hold, each with the longest prompt and the most new
-    tokens of the requests. Raises InputError for a request that does not fit alone."""
+    tokens of the requests. Raises InputError where not one such fits."""
     like = _one_token(lm)
     token_bytes = like.numel() * like.element_size()
     row_bytes = LOGIT_BYTES * lm.vocabulary
@@ -53,17 +53,31 @@ def room_for(lm: LanguageModel, requests: Sequence[Request], slots: int, memory:
     def needed(prompt: int, new: int) -> int:
         return (_rounded(prompt) + _rounded(new)) * token_bytes + row_bytes
 
-    for request in requests:
-        prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
+    def check(prompt: int, new: int, what: str) -> None:
         if needed(prompt, new) > memory:
             raise InputError(
-                f"request {request.id}: keys and values of a prompt of {prompt} tokens and max_new_tokens={new} need "
-                f"{needed(prompt, new) / 1e9:.3g} GB in {lm.name}, but {memory / 1e9:.3g} GB are free on {lm.device}; "
-                "shorten the prompt, lower max_new_tokens or use a smaller model"
+                f"{what} need {needed(prompt, new) / 1e9:.3g} GB in {lm.name}, but {memory / 1e9:.3g} GB are free on "
+                f"{lm.device}; shorten the prompt, lower max_new_tokens or use a smaller model"
             )
-    longest = max(len(request.prompt_ids) for request in requests)
-    most = max(request.sampling.max_new_tokens for request in requests)
-    fit = max(1, memory // needed(longest, most))
+
+    for request in requests:
+        prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
+        check(
+            prompt,
+            new,
+            f"request {request.id}: keys and values of a prompt of {prompt} tokens and max_new_tokens={new}",
+        )
+    by_prompt = max(requests, key=lambda request: len(request.prompt_ids))
+    by_answer = max(requests, key=lambda request: request.sampling.max_new_tokens)
+    longest, most = len(by_prompt.prompt_ids), by_answer.sampling.max_new_tokens
+    # a slot serves any of the requests
+    check(
+        longest,
+        most,
+        f"request {by_prompt.id} with a prompt of {longest} tokens and request {by_answer.id} with max_new_tokens="
+        f"{most} decode in one cache: its keys and values",
+    )
+    fit = memory // needed(longest, most)
     if fit < min(slots, len(requests)):
         log.info(
             f"decodes {fit} completions at once and not {slots}: {memory / 1e9:.3g} GB hold no more of {longest} "

@@ -43,11 +43,11 @@ def fast(function: Callable[P, R], eager: Callable[P, R] | None = None) -> Calla
 
 def is_compiled_for(rows: Any) -> bool:
     """One row or none is left to the plain form: compiled forms assume two or more."""
-    return bool(rows.shape[0] > 1) and compiles_on(rows.device)
+    return compiles(rows) and bool(rows.shape[0] > 1)
 
 
-def compiles_on(device: torch.device) -> bool:
-    return device.type == "cuda" and _can_compile()
+def compiles(rows: torch.Tensor) -> bool:
+    return rows.is_cuda and _can_compile()  # on other devices asked for every small operation: it has to be cheap
 
 
 @functools.cache

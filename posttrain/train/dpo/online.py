@@ -92,7 +92,8 @@ class OnlineDpo(RolloutStage):
         metrics |= {"sampled_groups": len(step.all)} if self.config.max_refills else {}
         metrics |= dict.fromkeys(("loss", *DIAGNOSTICS)) | self._gradient(pairs) | self.policy.step()
         if not pairs:
-            self.log.event("no_loss_token", step=n)
+            reason = "no group had unequal scores: there was no pair, and nothing was trained"
+            self.log.event("no_loss_token", step=n, reason=reason)
         if self.reference is not None:
             self.reference.follow(n)
         self.rollouts.engine.update(None, n)

@@ -150,7 +150,8 @@ class Rl(RolloutStage):
                     self.log.event("kl_stop", step=n, updates=len(updates), policy_kl=policy_kl)
                     return _averaged(updates)
         if not any("loss" in u for u in updates):
-            self.log.event("no_loss_token", step=n)
+            reason = "no group had unequal scores: nothing was trained"
+            self.log.event("no_loss_token", step=n, reason=reason)
         return _averaged(updates)
 
     def _update(self, trees: Sequence[Tree]) -> Metrics:

@@ -50,6 +50,9 @@ import hashlib, os, signal, time
 def letter(response):
     return response.count("e") / max(1, len(response))
 
+def forgetful(response):
+    len(response)
+
 def noise(response):
     return hashlib.sha256(response.encode()).digest()[0] / 255
 
@@ -390,6 +393,7 @@ def test_a_step_without_signal_is_a_logged_no_op(
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert event["reason"] in warning and "--group-size" in warning
     assert [e["step"] for e in events(out, "no_loss_token")] == [1, 2]
+    assert all(e["reason"].startswith("no group had unequal scores") for e in events(out, "no_loss_token"))
     assert [m["loss"] for m in metrics(out)] == [None, None]
     assert [m["zero_variance_groups"] for m in metrics(out)] == [1.0, 1.0]
     before, after = plain_model("tiny-random")[0], plain_model(out)[0]
@@ -431,6 +435,14 @@ def test_control_tokens_in_a_prompt_are_told(start: Callable[..., Path], capsys:
     (event,) = events(start("noise", rows=rows), "special_tokens")
     assert event["first"].endswith("tasks.jsonl: task 2") and (event["rows"], event["of"]) == (1, 4)
     assert "task 2" in capsys.readouterr().err
+
+
+def test_a_reward_that_never_applies_is_told_at_once(
+    start: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (event,) = events(start("forgetful", max_steps=2), "none_applied")
+    assert event["step"] == 1 and "every reward returned None" in event["reason"]
+    assert event["reason"] in capsys.readouterr().err
 
 
 def test_it_learns_from_a_reward_and_not_from_noise(start: Callable[..., Path]) -> None:
