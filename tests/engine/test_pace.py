@@ -241,6 +241,8 @@ def test_a_request_that_does_not_fit_is_refused_by_name() -> None:
     )
     with pytest.raises(InputError, match=message):
         run(lm, requests, memory=bytes_for(1, 104, 64) - 1)
+    with pytest.raises(InputError, match="but 0 GB are free"):  # a card that is full is not one without a limit
+        run(lm, requests, memory=0)
 
 
 def test_the_longest_prompt_and_the_longest_answer_have_to_fit_together() -> None:

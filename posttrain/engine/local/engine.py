@@ -85,7 +85,7 @@ class LocalEngine:
             return GroupDecoder(self.lm, self.slots, self.version)
         memory = free_memory(self.lm.device) if self.memory is None else self.memory
         fixed = requests and (memory is not None or self.pace.capture is not None)
-        room = room_for(self.lm, requests, self.slots, memory or sys.maxsize) if fixed else None
+        room = room_for(self.lm, requests, self.slots, sys.maxsize if memory is None else memory) if fixed else None
         return SlotDecoder(self.lm, self.slots, self.version, self.pace, room)
 
     def _check(self, request: Request) -> None:
