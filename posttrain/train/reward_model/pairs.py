@@ -165,7 +165,7 @@ class RewardModel(DatasetStage[Pair]):
         self.policy.forward_backward(sloped, linear_loss, SCORES)
         seen = scores.detach()
         return {
-            "loss": float(loss) + number(overlap),  # the one is in main memory, the other on the device
+            "loss": loss.item() + number(overlap),  # the one is in main memory, the other on the device
             **read_numbers(step_metrics(seen[..., :1], probabilities, len(pairs))),
             "length_correlation": float(correlation(seen[..., 0], lengths)),
             "length_head_correlation": float(correlation(seen[..., 1], lengths)),
