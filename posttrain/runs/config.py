@@ -124,12 +124,16 @@ def own_settings(run: Path, given: Mapping[str, Any], method: str) -> dict[str, 
         words = f"--resume {run}" if by_itself else f"{' '.join(found['models'])} --out {run} --resume"
         raise InputError(f"--resume {run}: is a run of {made_by}; continue it with: posttrain {made_by} {words}")
     kind = METHODS[method].config
-    defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
-    settings = {**defaults, **found, "trust_remote_code": False}
+    settings = {**_defaults(method), **found, "trust_remote_code": False}
     own = {name: value for name, value in settings.items() if name in kind.model_fields}
     if given.keys() & LENGTH:  # one of them stands for the other
         own |= dict.fromkeys(LENGTH & own.keys())
     return own | dict(given) | {"resume": True, "out": run}
+
+
+def _defaults(method: str) -> dict[str, Any]:
+    fields = METHODS[method].config.model_fields
+    return {name: field.default for name, field in fields.items() if not field.is_required()}
 
 
 def method_of(settings: Mapping[str, Any]) -> str | None:
@@ -156,6 +160,9 @@ def compare(file: Path, now: Mapping[str, Any], finished: bool, progress: Callab
     """What a resume with the settings `now` changes in the run of this file. Raises InputError, naming the setting, for
     a change that would make it another run, and for one that the run has come too far for."""
     before, notes = read_settings(file)
+    if (method := method_of(before)) is not None and method == method_of(now):
+        # an option that an earlier version did not have had the effect of its default
+        before = {key: value for key, value in _defaults(method).items() if key in now} | before
     for key, source in CONTENTS.items():
         # a file that is not there any more is for its reader to tell
         if None not in (a := before.get(key), b := now.get(key)) and a != b and before.get(source) == now[source]:

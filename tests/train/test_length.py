@@ -349,6 +349,22 @@ def test_how_many_answers_are_written_is_no_matter_of_checkpoints(tmp_path: Path
     assert not compare(file, settings | {"reward_workers": None}, False, Progress).settings
 
 
+@pytest.mark.parametrize("config", [SftConfig, RlConfig])
+def test_an_option_that_an_earlier_version_did_not_have_is_its_default(
+    tmp_path: Path, config: type[SftConfig | RlConfig]
+) -> None:
+    reward = {"reward": ("math",)} if config is RlConfig else {}
+    settings = config(model="m", data="d", out=tmp_path, max_steps=2, **reward).model_dump(mode="json")
+    earlier = {
+        key: value for key, value in settings.items() if key not in ("use_dora", "use_rslora", "dtype", "strict")
+    }
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(earlier))
+    assert not compare(file, settings, True, Progress).longer
+    with pytest.raises(InputError, match="use-dora was False in .* and is True now"):
+        compare(file, settings | {"use_dora": True}, True, Progress)
+
+
 def test_an_average_is_resumed_with_its_models(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mean = data.parent / "mean"
     assert main(["average", "tiny-random", "tiny-random", "--out", str(mean)]) == 0
