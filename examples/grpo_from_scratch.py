@@ -95,7 +95,7 @@ def training_trees(groups: list[Group]) -> list[Tree]:
 
 def train_step(lm: LanguageModel, optimizer: torch.optim.Optimizer, groups: list[Group]) -> float:
     """One optimizer step on the groups; returns the gradient norm before clipping."""
-    batch = pack(training_trees(groups))
+    batch = pack(training_trees(groups)).to(lm.device)
     policy_logprobs = lm.logprobs(batch, temperature=SAMPLING.temperature).logprobs
     output = policy_loss(
         PolicyLoss(surrogate="clip"),

@@ -20,8 +20,8 @@ class ComputeOptions(Config):
     """Where models run. `auto`: an NVIDIA GPU (`cuda`) if there is one, else Apple's (`mps`), else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the inputs of matrix products and attention. What is trained, its gradients, norms, logits and losses are
-    float32 in both; models that are only read are held in this type. `auto`: bfloat16 on NVIDIA GPUs that have it
-    (compute capability 8.0 and up), float32 elsewhere. docs/gpu.md says more."""
+    float32 in both; models that are only read keep their weights in this type. `auto`: bfloat16 on NVIDIA GPUs
+    that have it (compute capability 8.0 and up), float32 elsewhere. docs/gpu.md says more."""
 
     @property
     def asks_bfloat16(self) -> bool:

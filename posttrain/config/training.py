@@ -144,7 +144,8 @@ class TrainConfig(ComputeOptions):
     def _needs_each_other(self) -> TrainConfig:
         if (self.use_rslora or self.use_dora) and not self.lora_rank:
             raise ValueError(f"{'use_dora' if self.use_dora else 'use_rslora'} changes an adapter and needs lora_rank")
-        if self.lora_alpha != TrainConfig.model_fields["lora_alpha"].default and not self.lora_rank:
+        altered = self.lora_alpha != TrainConfig.model_fields["lora_alpha"].default
+        if altered and not self.lora_rank and not self.resume:  # runs of earlier versions may have it
             raise ValueError("lora_alpha changes an adapter and needs lora_rank")
         if self.epochs is not None and self.max_steps is not None:
             raise ValueError("epochs and max_steps both say how long to train; give one of them")

@@ -1,7 +1,8 @@
 """Where models run and in which type: the device, and what matrix products and attention see.
 
 What is trained is float32 on every device: parameters, AdamW's moments, gradients summed over micro-batches. A
-`Compute` of bfloat16 rounds the inputs of products and attention; a model that is only read is held in it too.
+`Compute` of bfloat16 rounds the inputs of products and attention; a model that is only read keeps its weights
+in it too.
 """
 
 from __future__ import annotations

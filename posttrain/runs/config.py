@@ -174,7 +174,6 @@ def compare(file: Path, now: Mapping[str, Any], finished: bool, progress: Callab
     if "max_steps" not in now:
         may_differ -= {"keep"}  # where nothing is trained, it counts answers
     if finished and "save_dtype" in now:
-        before.setdefault("save_dtype", "float32" if "max_steps" in now else "auto")  # of an earlier version
         may_differ -= {"save_dtype"}
     for key in sorted((set(before) | set(now)) - set(CONTENTS) - may_differ):
         if key == TEMPLATE_DATE and key not in now:

@@ -197,8 +197,9 @@ def test_a_longer_run_counts_the_whole_reference(data: Path) -> None:
 def test_a_run_of_an_earlier_version_that_stopped_early_does_not_become_longer(tmp_path: Path) -> None:
     """Its events do not say what ended it."""
     file = tmp_path / "config.yaml"
-    file.write_text("max_steps: 9\npatience: 2\nschedule: constant\n")
-    now = {"max_steps": 20, "patience": 2, "save_dtype": "float32", "schedule": "constant"}
+    stage = {"model": "m", "data": "d", "out": str(tmp_path), "patience": 2, "eval_data": "e", "eval_every": 1}
+    now = SftConfig.model_validate(stage | {"max_steps": 20}).model_dump(mode="json")
+    file.write_text(yaml.safe_dump({k: v for k, v in (now | {"max_steps": 9}).items() if k != "save_dtype"}))
     progress = Progress(steps=4, finished=True, checkpoints=True)
     with pytest.raises(InputError, match="ended after step 4 since --patience stopped it"):
         compare(file, now, True, lambda: progress)
@@ -361,6 +362,7 @@ def test_an_option_that_an_earlier_version_did_not_have_is_its_default(
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(earlier))
     assert not compare(file, settings, True, Progress).longer
+    assert config.model_validate(settings | {"lora_alpha": 16, "resume": True}).lora_alpha == 16  # was no error then
     with pytest.raises(InputError, match="use-dora was False in .* and is True now"):
         compare(file, settings | {"use_dora": True}, True, Progress)
 

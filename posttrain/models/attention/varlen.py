@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from posttrain.batch.types import Node
+from posttrain.batch.types import Node, moved
 from posttrain.models.attention.forest import ForestPlan
 from posttrain.models.compute import Compute
 from posttrain.text import first_line
@@ -90,8 +90,8 @@ class VarlenPlan:
         lengths, widths = [0, *(length for length, _ in rows)], [0, *(len(path) for _, path in rows)]
         starts = np.cumsum([lengths, widths], axis=1, dtype=np.int32)
         index = np.concatenate([path for _, path in rows])
-        moved = _moved(np.concatenate([*starts, index]), self.device)  # once a pass
-        query_starts, key_starts, self.index = moved.split([len(lengths), len(lengths), len(index)])
+        places = moved(torch.from_numpy(np.concatenate([*starts, index])), self.device)  # once a pass
+        query_starts, key_starts, self.index = places.split([len(lengths), len(lengths), len(index)])
         self.segments = Segments(query_starts, key_starts, max(lengths), max(widths))
         self.gathers = len(index) > start  # without ancestors the keys are the tokens as they stand
 
@@ -137,11 +137,6 @@ class _Gather(torch.autograd.Function):
         (index,) = ctx.saved_tensors
         total = g.new_zeros(ctx.shape, dtype=torch.promote_types(ctx.dtype, torch.float32))
         return total.index_add_(0, index, g.to(total.dtype)).to(ctx.dtype), None, None
-
-
-def _moved(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @cache
