@@ -26,7 +26,7 @@ OPTIONS, METHOD_FUNCTIONS = PACKAGE / "api" / "options.pyi", PACKAGE / "api" / "
 NAMES = PACKAGE / "__init__.pyi"
 BY_PLACE = {"models", "file", "run", "runs", "recipe"}
 """Given by place, as `model` is where a function has one, and the data of `score`."""
-OTHERS = ("Eval", "Score", "CheckData", "Run", "Chat")
+OTHERS = ("Eval", "Score", "Audit", "CheckData", "Run", "Chat")
 WIDER = {
     **dict.fromkeys(DATA, "Data"),
     **dict.fromkeys(MODELS, "Model"),
