@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict  # the one that pydantic reads before Python 3.12
 
@@ -112,7 +112,7 @@ def read_audit(folder: Path) -> AuditRecord:
     found = read_object(file)
     if not found:
         raise InputError(f"{folder}: no audit; posttrain audit --reward R --data TASKS --out {folder} makes it")
-    return checked(AuditRecord, found, file)
+    return cast(AuditRecord, checked(found, AuditRecord, file))
 
 
 def worst(findings: list[Finding]) -> Severity | None:
