@@ -40,6 +40,9 @@ class AuditConfig(ComputeOptions):
     """Run only these probes: `A1`, `A17`. Default: all that fit the reward and the tasks."""
     calls: NonNegativeInt = 2000
     """Answers that the search (A17) may grade."""
+    fix: bool = False
+    """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
+    pays on tasks that neither audit has seen."""
     seed: Seed = 0
     """Seed of the draws of tasks and answers."""
     TIMEOUT: ClassVar[Group] = Group("Reward and tasks")
