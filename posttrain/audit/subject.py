@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,6 +58,13 @@ class Subject:
         self.first_error: str | None = None
         self._progress = progress
         self._known: dict[tuple[int, str, str], float] = {}
+        self._calibrated: tuple[Calibrated, Form] | None = None
+
+    def over(self, tasks: Sequence[GoldTask]) -> Subject:
+        """The same reward and scale over other tasks."""
+        other = Subject(self.scorer, tasks, self.seed, self._progress)
+        other._calibrated = self._calibrated
+        return other
 
     def random(self, probe: str) -> random.Random:
         """Draws of a probe, the same in every audit of this seed, whichever other probes are run."""
@@ -96,11 +102,15 @@ class Subject:
     @property
     def form(self) -> Form:
         """The form in which reference answers are paid most; of equals the one that the prompts ask for."""
-        return self._calibrated[1]
+        return self._scale()[1]
 
     @property
     def calibration(self) -> Calibrated:
-        return self._calibrated[0]
+        return self._scale()[0]
+
+    def _scale(self) -> tuple[Calibrated, Form]:
+        self._calibrated = self._calibrated or self._calibrate()
+        return self._calibrated
 
     def honest(self, task: int, form: Form | None = None) -> Attempt:
         """The reference answer in a form, the best one unless given."""
@@ -109,8 +119,7 @@ class Subject:
     def rendered(self, task: int, answer: str, form: Form | None = None) -> str:
         return (form or self.form).render(answer)
 
-    @cached_property
-    def _calibrated(self) -> tuple[Calibrated, Form]:
+    def _calibrate(self) -> tuple[Calibrated, Form]:
         """Raises Uncalibrated where C - F is less than MIN_SCALE of the observed range or under 2 standard errors."""
         everyone = range(len(self.tasks))
         values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in FORMS}
@@ -134,7 +143,8 @@ class Subject:
             raise Uncalibrated(
                 f"the reward pays the reference answers {most:.4g} in the mean, in the best of {len(FORMS)} forms "
                 f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. See "
-                "what it gives a right answer (posttrain score), or name the column of the reference answer: --gold"
+                "what it gives a right answer (posttrain score), or name the column of the reference answers "
+                "(--answer-column)"
             )
         paid = int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum())
         calibrated: Calibrated = {

@@ -30,7 +30,7 @@ class AuditConfig(ComputeOptions):
     """Folder of the audit. An earlier audit there is replaced."""
     columns: Columns = None
     """Columns that have other names, as in training: `prompt=question`."""
-    gold: str | None = None
+    answer_column: str | None = None
     """Column with the reference answer. Default: the first of `answer`, `solution`, `ground_truth`, `completion` and
     the like that the tasks have."""
     limit: PositiveInt = 40
@@ -40,6 +40,9 @@ class AuditConfig(ComputeOptions):
     """Run only these probes: `A1`, `A17`. Default: all that fit the reward and the tasks."""
     calls: NonNegativeInt = 2000
     """Answers that the search (A17) may grade."""
+    fix: bool = False
+    """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
+    pays on tasks that neither audit has seen."""
     seed: Seed = 0
     """Seed of the draws of tasks and answers."""
     TIMEOUT: ClassVar[Group] = Group("Reward and tasks")
