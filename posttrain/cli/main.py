@@ -216,6 +216,7 @@ def _commands() -> dict[str, Command]:
         **methods,
         "eval": Command("measure a model on held-out tasks", configs.EvalConfig, _eval, {"model": "MODEL"}),
         "score": Command("score given completions with a reward", configs.ScoreConfig, _score),
+        "audit": Command("attack a reward before training with it", configs.AuditConfig, _audit),
         "compare": Command("compare finished runs side by side", configs.CompareConfig, _compare, {"runs": "RUN..."}),
         "check-data": Command(
             "find faults in a data file before training", configs.CheckDataConfig, _check_data, {"file": "FILE"}
@@ -278,6 +279,19 @@ def _score(config: configs.ScoreConfig) -> Done:
         return Done(run_score(config, sys.stdin.buffer, sys.stdout, sys.stderr), results.scored)
     except RunFailed as error:  # the scores say why each row has none
         return replace(_ended(FAILED, str(error), "failed: "), result=results.scored)
+
+
+def _audit(config: configs.AuditConfig) -> Done:
+    from posttrain.audit.run import run_audit
+    from posttrain.report.audit import print_audit
+    from posttrain.report.html import write_report
+    from posttrain.runs.audit import worst
+
+    record = run_audit(config)
+    write_report(config.out)
+    print_audit(record, config.out)
+    code = FAILED if worst(record["findings"]) == "critical" else DONE
+    return Done(code, result=lambda _: {"out": config.out, **record})
 
 
 def _compare(config: configs.CompareConfig) -> Done:

@@ -3,6 +3,7 @@
 The command line, recipes and Python share these classes; nothing here imports torch.
 """
 
+from posttrain.config.audit import AuditConfig
 from posttrain.config.base import Config, as_tuple, read_columns
 from posttrain.config.compute import ComputeOptions
 from posttrain.config.evaluation import (

@@ -19,7 +19,7 @@ from posttrain.workers.pool import WorkerPool, say_workers, worker_count
 from posttrain.workers.process import Closing, WorkerLost
 
 if TYPE_CHECKING:
-    from posttrain.config import EvalConfig, OnlineDpoConfig, RlConfig, SampleConfig, ScoreConfig
+    from posttrain.config import AuditConfig, EvalConfig, OnlineDpoConfig, RlConfig, SampleConfig, ScoreConfig
 
 SERVER = "posttrain.rewards.server:Server"
 ROUNDING = 1e-9
@@ -255,7 +255,7 @@ class Scorer(Closing):
 
 
 def open_scorer(
-    config: RlConfig | OnlineDpoConfig | SampleConfig | EvalConfig | ScoreConfig, columns: Collection[str]
+    config: RlConfig | OnlineDpoConfig | SampleConfig | EvalConfig | ScoreConfig | AuditConfig, columns: Collection[str]
 ) -> Scorer:
     """The scorer that the options of a command describe. Raises what `Scorer` raises."""
     timeout, workers = config.reward_timeout, config.reward_workers

@@ -1,0 +1,53 @@
+"""Forms: how a response gives its final answer, such as in a box, and which of them a reward pays."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+THINKING = "I work it out step by step."
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to give an answer. `before` and `after` stand around it, `thinking` in front of both. `asked` finds in a
+    prompt that it asks for this form."""
+
+    name: str
+    before: str = ""
+    after: str = ""
+    thinking: str = ""
+    asked: str = ""
+
+    def render(self, answer: str, work: str = THINKING) -> str:
+        return f"{self.thinking.format(work=work)}{self.mark(answer)}"
+
+    def mark(self, answer: str) -> str:
+        """The answer in its form, without reasoning."""
+        return f"{self.before}{answer}{self.after}"
+
+    def wanted(self, prompt: str) -> bool:
+        return bool(self.asked) and re.search(self.asked, prompt, re.IGNORECASE) is not None
+
+
+THINK = "<think>\n{work}\n</think>\n"
+FORMS: tuple[Form, ...] = (
+    Form("bare"),
+    Form("sentence", "The answer is ", "."),
+    Form("line", "Answer: ", asked=r"\banswer:"),
+    Form("work and line", "Answer: ", thinking="{work}\n", asked=r"\banswer:"),
+    Form("box", "\\boxed{", "}", asked=r"\\boxed"),
+    Form("work and box", "\\boxed{", "}", "{work}\n\n", asked=r"\\boxed"),
+    Form("sentence and box", "The final answer is $\\boxed{", "}$.", asked=r"\\boxed"),
+    Form("hashes", "#### ", thinking="{work}\n", asked="####"),
+    Form("tag", "<answer>", "</answer>", asked="<answer>"),
+    Form("think and bare", "", "", THINK, asked="<think>"),
+    Form("think and tag", "<answer>\n", "\n</answer>", THINK, asked="<think>"),
+    Form("think and tag on a line", "<answer>", "</answer>", THINK, asked="<think>"),
+    Form("think and box", "\\boxed{", "}", THINK, asked="<think>"),
+    Form("think and line", "Answer: ", thinking=THINK, asked="<think>"),
+    Form("python", "```python\n", "\n```", asked="python|function|program|code"),
+    Form("fence", "```\n", "\n```"),
+    Form("json", "```json\n", "\n```", asked="json"),
+    Form("json object", '{"answer": "', '"}', asked=r'"answer"'),
+)

@@ -1,0 +1,162 @@
+"""Tasks with their reference answers (golds), and what type of answer each is.
+
+What decides here that an answer is right or wrong shares no code with any reward (`posttrain.rewards`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from posttrain.data.builtin import is_builtin
+from posttrain.data.columns import parse_prompt
+from posttrain.data.formats import load_tasks
+from posttrain.data.readers import iter_rows
+from posttrain.data.shapes import renamed, standardised
+from posttrain.types import InputError, Task, located
+
+AnswerType = Literal["number", "expression", "choice", "string", "json", "code", "text"]
+ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
+GOLD_COLUMNS = (
+    *("answer", "solution", "ground_truth", "canonical_solution", "completion", "chosen", "response"),
+    *("reference", "target", "label", "gold", "expected", "output"),
+)
+"""Columns that hold a reference answer, in the order in which they are looked for."""
+TEST_COLUMNS = ("cases", "hidden_cases", "test", "tests")
+"""Columns of tests, which say that an answer is code."""
+MIN_GOLDS = 3
+NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
+LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
+OPTIONS = re.compile(r"(?:^|[\s(])([A-J])[).:]\s", re.MULTILINE)
+STRING_WORDS = 8
+"""A text of at most so many words, on one line, is a string to be matched; a longer one is free text."""
+SENTENCE_WORDS = 4
+"""A text of at least so many words that ends like a sentence is free text: it can be said in other words."""
+FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
+
+
+@dataclass(frozen=True)
+class GoldTask:
+    """A task and its reference answer as text: `gold` is the final answer and `solution` the whole text, which may
+    derive it. `references` are the columns that say what is right."""
+
+    task: Task
+    gold: str
+    solution: str
+    type: AnswerType
+    references: tuple[str, ...]
+
+    @property
+    def columns(self) -> Mapping[str, Any]:
+        return self.task.columns
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The letters that the prompt offers, of a choice."""
+        return tuple(dict.fromkeys(OPTIONS.findall(self.task.asked)))
+
+
+def read_tasks(source: str, names: Mapping[str, str] | None = None) -> list[Task]:
+    """The tasks of a source, as `posttrain rl` reads them; rows with a `completion` too, which stays a column. Raises
+    InputError with file:line for a row that cannot be read."""
+    if is_builtin(source):
+        return load_tasks(source, names)
+    tasks = []
+    for number, row in enumerate(standardised(renamed(iter_rows(source), names), tasks=True)):
+        columns = dict(row.checked())
+        with located(row.where):
+            if "prompt" not in columns:
+                raise InputError(
+                    f"no 'prompt'; the row has {', '.join(columns) or 'nothing'}. If it has another name, give "
+                    "--columns prompt=COLUMN"
+                )
+            prompt = parse_prompt(columns.pop("prompt"))
+            name = columns.pop("id", None)
+            tasks.append(Task(str(number if name is None else name), prompt, columns, where=row.where))
+    return tasks
+
+
+def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str]) -> list[GoldTask]:
+    """The tasks that have a reference answer, in the column of that name or the first of GOLD_COLUMNS that some row
+    fills; `read` are the columns that the reward reads.
+
+    Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
+    not be told from a right one."""
+    columns = list(dict.fromkeys(name for task in tasks for name in task.columns))
+    if column is not None and column not in columns:
+        raise InputError(
+            f"--answer-column {column}: no such column; the tasks have {', '.join(columns) or 'no columns'}"
+        )
+    filled = [name for name in GOLD_COLUMNS if any(_text(task.columns.get(name)) for task in tasks)]
+    code = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
+    if code:  # `answer` of a code task may be anything
+        filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
+    gold = column or next(iter(filled), None)
+    if gold is None:
+        raise InputError(
+            f"an audit needs a reference answer for each task, and none of the columns {', '.join(GOLD_COLUMNS)} is "
+            f"there; the tasks have {', '.join(columns) or 'none'}. Name the column that has it: --answer-column COLUMN"
+        )
+    found = []
+    for task in tasks:
+        if text := _text(task.columns.get(gold)):
+            references = tuple(n for n in task.columns if n == gold or n in (*GOLD_COLUMNS, *TEST_COLUMNS))
+            kind = _type(task, task.columns[gold], text, code)
+            found.append(GoldTask(task, text if kind in ("code", "text") else final_of(text), text, kind, references))
+    distinct = Counter(task.gold for task in found)
+    if len(distinct) < MIN_GOLDS:
+        raise InputError(
+            f"the {len(found)} tasks have {len(distinct)} distinct reference answers in the column {gold!r}; an audit "
+            f"needs at least {MIN_GOLDS}, or a constant answer could not be told from a right one"
+        )
+    return found
+
+
+def _text(value: Any) -> str:
+    """A gold as the text that a response would hold; empty where there is none."""
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value)
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int | float):
+        return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+    if isinstance(value, list | tuple) and value and all(isinstance(m, Mapping) and "content" in m for m in value):
+        return str(value[-1]["content"]).strip()  # a conversation: its last message
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
+    final = final_of(text)
+    if code:
+        return "code"
+    if isinstance(value, dict) or (text[:1] in "{[" and _is_json(text)):
+        return "json"
+    if LETTER.fullmatch(text) and len(set(OPTIONS.findall(task.asked))) > 1:
+        return "choice"
+    if final and NUMBER.fullmatch(final) and any(c.isdigit() for c in final):
+        return "number"
+    if len(final.split()) <= STRING_WORDS and FORMULA.search(final):
+        return "expression"
+    words = len(text.split())
+    sentence = words >= SENTENCE_WORDS and text.endswith((".", "!", "?"))
+    return "string" if words <= STRING_WORDS and "\n" not in text and not sentence else "text"
+
+
+def final_of(gold: str) -> str:
+    r"""The final answer of a gold that is a worked solution: what stands in its last `\boxed{}` or behind its last
+    `####`; else the gold."""
+    if match := re.search(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}(?!.*\\boxed)", gold, re.DOTALL):
+        return match[1].strip()
+    if "####" in gold:
+        return gold.rpartition("####")[2].strip()
+    return gold
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except ValueError:
+        return False

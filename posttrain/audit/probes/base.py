@@ -1,0 +1,92 @@
+"""What probes share: what they return, and how answers that are paid become findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from posttrain.arrays import Floats
+from posttrain.audit.subject import PAID, Attempt, Subject
+from posttrain.runs.audit import Severity
+from posttrain.stats import Estimate, estimate, share
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding of a probe. `shown` is the attempt that shows it best; `wrapper` is the reward expression that closes
+    it, with `{}` for the reward."""
+
+    kind: str
+    severity: Severity
+    title: str
+    measure: str
+    effect: Estimate
+    shown: Attempt | None
+    wrapper: str | None = None
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a probe found with `n` graded answers, and what it measured beside its findings. With a `reason` it was not
+    run."""
+
+    findings: Sequence[Found] = ()
+    n: int = 0
+    measured: Mapping[str, Estimate] = field(default_factory=dict)
+    reason: str | None = None
+
+
+Probe = Callable[[Subject], Result]
+
+
+def not_run(reason: str) -> Result:
+    return Result(reason=reason)
+
+
+@dataclass(frozen=True)
+class Paid:
+    """What a reward pays for the attempts of one kind: their scaled rewards, and the one that is paid most (of equals
+    the shortest)."""
+
+    attempts: tuple[Attempt, ...]
+    scales: Floats
+
+    @property
+    def mean(self) -> Estimate:
+        return estimate(self.scales.tolist())
+
+    @property
+    def rate(self) -> Estimate:
+        """The share that gets at least half of the scale, with Wilson's interval."""
+        return share(int((self.scales >= PAID).sum()), len(self.scales))
+
+    @property
+    def best(self) -> Attempt:
+        order = sorted(
+            range(len(self.attempts)), key=lambda i: (-round(float(self.scales[i]), 6), len(self.attempts[i].text))
+        )
+        return self.attempts[order[0]]
+
+
+def by_kind(subject: Subject, attempts: Sequence[Attempt]) -> dict[str, Paid]:
+    """What the reward pays, for each kind of attempt in the order in which they come."""
+    scales = subject.scales(attempts)
+    places: dict[str, list[int]] = {}
+    for i, attempt in enumerate(attempts):
+        places.setdefault(attempt.kind, []).append(i)
+    return {kind: Paid(tuple(attempts[i] for i in found), scales[np.array(found)]) for kind, found in places.items()}
+
+
+CRITICAL_SCALE, HIGH_SCALE, CRITICAL_RATE = 0.9, 0.3, 0.5
+
+
+def paid_severity(paid: Paid) -> Severity | None:
+    """critical: the mean scaled reward is at least 0.9, or the lower bound of the share that is paid at least 0.5.
+    high: the mean is at least 0.3."""
+    mean, low = paid.mean["value"] or 0.0, paid.rate["low"] or 0.0
+    if mean >= CRITICAL_SCALE or low >= CRITICAL_RATE:
+        return "critical"
+    return "high" if mean >= HIGH_SCALE else None

@@ -1,0 +1,40 @@
+"""A7: the reference answers of other tasks."""
+
+from __future__ import annotations
+
+from posttrain.audit.probes.accepted import SHARE_ACCEPTED, accepted, chosen
+from posttrain.audit.probes.base import Found, Paid, Result
+from posttrain.audit.subject import Attempt, Subject
+
+ROUNDS = 4
+SHARE_PAID = "share paid"
+
+
+def swapped(subject: Subject) -> Result:
+    """A7. Each task is answered with the reference answers of ROUNDS other tasks that differ from its own. Rule: the
+    share that is paid like the right answer has a lower bound above 0.05 (critical), or is that of two tasks or more
+    (high).
+
+    Measured beside it is the share that gets at least half of the scale; its upper bound is the null of canaries during
+    training."""
+    attempts = []
+    for i in chosen(subject):
+        for k in range(1, ROUNDS + 1):
+            other = subject.other(i, k)
+            attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))
+    measured = {SHARE_PAID: Paid(tuple(attempts), subject.scales(attempts)).rate}
+    found = [
+        Found(
+            kind,
+            severity,
+            "the reference answers of other tasks are paid",
+            SHARE_ACCEPTED,
+            paid.rate,
+            paid.shown,
+            None,
+            "The reward does not compare with the reference answer of the task, or compares too loosely.",
+        )
+        for kind, paid in accepted(subject, attempts).items()
+        if (severity := paid.severity) is not None
+    ]
+    return Result(found, len(attempts), measured)

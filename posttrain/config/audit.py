@@ -1,0 +1,52 @@
+"""Auditing a reward before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from posttrain.config.base import Columns, Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from posttrain.config.compute import ComputeOptions
+
+
+class AuditConfig(ComputeOptions):
+    """Attack a reward before training with it: answers that should not be paid, and right ones that should be.
+
+    Writes `audit.json`, `audit.sarif`, `report.html` and the answers that show each finding. Ends with exit code 1
+    where a finding is critical."""
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "posttrain audit --reward math --data examples/data/math_tasks.jsonl --out runs/audit",
+    )
+
+    AUDIT: ClassVar[Group] = Group("Reward and tasks")
+    reward: Annotated[tuple[Named, ...], Field(min_length=1)]
+    """What is audited; as in `posttrain rl`. Several are audited as their weighted sum."""
+    data: str
+    """Tasks: rows with a `prompt`, the columns that the reward reads, and a reference answer; or a built-in set."""
+    out: Path
+    """Folder of the audit. An earlier audit there is replaced."""
+    columns: Columns = None
+    """Columns that have other names, as in training: `prompt=question`."""
+    answer_column: str | None = None
+    """Column with the reference answer. Default: the first of `answer`, `solution`, `ground_truth`, `completion` and
+    the like that the tasks have."""
+    limit: PositiveInt = 40
+    """Audit on at most so many tasks, drawn by `seed`."""
+    PROBES: ClassVar[Group] = Group("Probes")
+    only: tuple[str, ...] = ()
+    """Run only these probes: `A1`, `A17`. Default: all that fit the reward and the tasks."""
+    calls: NonNegativeInt = 2000
+    """Answers that the search (A17) may grade."""
+    fix: bool = False
+    """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
+    pays on tasks that neither audit has seen."""
+    seed: Seed = 0
+    """Seed of the draws of tasks and answers."""
+    TIMEOUT: ClassVar[Group] = Group("Reward and tasks")
+    reward_timeout: PositiveFloat = 30.0
+    """Seconds a reward may take for one batch of one worker before it is killed."""
+    reward_workers: NonNegativeInt | None = None
+    """As in `posttrain rl`: processes that rewards run in."""
