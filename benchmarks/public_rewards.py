@@ -1,7 +1,8 @@
 """Faults that others reported in public rewards: do they occur, and does `posttrain audit` find them?
 
     python benchmarks/public_rewards.py --check          # grades the input of every fault, in the pinned version
-    python benchmarks/public_rewards.py --audit --out D  # audits every reward, and writes D/table.md
+    python benchmarks/public_rewards.py --audit --out D  # audits every reward, and writes D/table.md; further options
+                                                         # go to `posttrain audit`
 
 `public_rewards.yaml` lists the faults with links; `public/` has the adapters, the tasks and the pinned packages. One
 counts as found if a probe that the list names for it has a finding of severity critical or high. Whether the reproducer
@@ -113,13 +114,13 @@ def score(fault: Fault, asked: Sequence[tuple[Row, str]]) -> list[float | None]:
         return [one.total for one in scorer.score(samples)]
 
 
-def audit(fault: Fault, out: Path) -> Audit:
+def audit(fault: Fault, out: Path, options: Sequence[str] = ()) -> Audit:
     """Run `posttrain audit` on the reward of a fault, and read what it found.
 
     A refusal to calibrate (exit status 2) counts as a finding of its own: the audit did not pass the reward."""
     folder = out / fault.name
     files = ["--reward", str(HERE / fault.reward), "--data", str(HERE / fault.tasks), "--out", str(folder)]
-    command = [sys.executable, "-m", "posttrain", "audit", *files]
+    command = [sys.executable, "-m", "posttrain", "audit", *files, *options]
     print(f"{fault.name}: {' '.join(command[2:])}", flush=True)
     run = subprocess.run(command, timeout=AUDIT_SECONDS, check=False, capture_output=True, text=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,10 +164,12 @@ def main() -> int:
     mode.add_argument("--audit", action="store_true", help="run `posttrain audit` on every reward")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this entry; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("runs/public-rewards"), help="folder of the audits")
-    options = parser.parse_args()
+    options, further = parser.parse_known_args()
+    if further and not options.audit:
+        parser.error(f"unknown options: {' '.join(further)}")
     listed = faults(options.only)
     if options.audit:
-        text = table({fault.name: audit(fault, options.out) for fault in listed}, listed)
+        text = table({fault.name: audit(fault, options.out, further) for fault in listed}, listed)
         (options.out / "table.md").write_text(text, encoding="utf-8")
         print(text)
         return 0

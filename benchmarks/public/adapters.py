@@ -172,11 +172,14 @@ async def inspect_match(response: str, answer: str) -> float:
     return score.as_float() if isinstance(score.value, int | float) else float(score.value == "C")
 
 
-def lm_eval_choice(response: str, answer: str, choices: Sequence[str]) -> float:
-    """lm-evaluation-harness's `MultiChoiceRegexFilter` as its task gpqa uses it, on the last match."""
+def lm_eval_choice(completions: Sequence[Any], answer: Sequence[str], choices: Sequence[Sequence[str]]) -> list[float]:
+    """lm-evaluation-harness's `MultiChoiceRegexFilter` as its task gpqa uses it, on the last match. In batches,
+    since it builds a table of all Unicode punctuation in every call."""
     options = {"group_select": -1, "ignore_case": True, "ignore_punctuation": True, "regex_pattern": r"(\([A-Z]\))"}
-    (said,) = filtered([{"function": "multi_choice_regex", **options}], [response], [{"choices": list(choices)}])
-    return float(said.strip("()") == answer)
+    texts = [chat[0]["content"] for chat in chats(completions)]
+    docs = [{"choices": list(one)} for one in choices]
+    said = filtered([{"function": "multi_choice_regex", **options}], texts, docs)
+    return [float(one.strip("()") == right) for one, right in zip(said, answer, strict=True)]
 
 
 # Instructions
