@@ -35,8 +35,8 @@ from posttrain.types import InputError
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from posttrain.alerts import Alert, Observer, StepRecord
     from posttrain.api import options as of
-    from posttrain.train.observers import Alert, Observer, StepRecord
 
 OURS = {"compare.json", RUNS_FILE, "report.html"}
 """What a comparison writes, and may replace."""
@@ -116,7 +116,7 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
     failed: list[BaseException] = []
 
     def wait(record: StepRecord) -> Iterator[Alert]:
-        from posttrain.train.observers import Alert
+        from posttrain.alerts import Alert
 
         if not record.replayed:
             records.put(record)

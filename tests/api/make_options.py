@@ -66,7 +66,7 @@ def functions() -> str:
         "from posttrain.api import options as of",
         "from posttrain.api.inputs import Model",
         "from posttrain.api.results import Run",
-        "from posttrain.train.observers import Observer",
+        "from posttrain.alerts import Observer",
     ]
     for name, method in METHODS.items():
         function = getattr(methods, name.replace("-", "_"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.alerts import Observer
 from posttrain.arrays import Floats
 from posttrain.batch.types import Metrics
 from posttrain.chat.template_date import on_one_date
@@ -28,7 +29,6 @@ from posttrain.train.dpo.data import Example, counts_of, example_trees
 from posttrain.train.dpo.reference import MovingReference
 from posttrain.train.dpo.stage import DIAGNOSTICS, StepLoss, described, primary_term
 from posttrain.train.loop import Prepared, StepResult, load_trained, make_policy, train
-from posttrain.train.observers import Observer
 from posttrain.train.rl.advantages import Rows, TrainingRow, scored_rows
 from posttrain.train.rl.batch import group_metrics, kl_metrics, with_numbers
 from posttrain.train.rl.rollouts import Rollouts, RolloutStage, Sources, fit_task_rows

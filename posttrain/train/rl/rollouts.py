@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.alerts import Observer
 from posttrain.arrays import Floats
 from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.data.fitting import Fitted
@@ -34,7 +35,7 @@ from posttrain.runs.rollouts import by_step, locate
 from posttrain.train.data_order import rows_between
 from posttrain.train.dataset_stage import Data, fit_rows
 from posttrain.train.loop import Stage
-from posttrain.train.observers import Observer, UnscoredWatch
+from posttrain.train.observers import UnscoredWatch
 from posttrain.train.policy import Policy
 from posttrain.train.rl.advantages import Rows, scored_rows, trainable
 from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task

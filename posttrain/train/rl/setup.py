@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from posttrain.alerts import Observer
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import RlConfig
 from posttrain.config.compute import on_its_device
@@ -22,7 +23,6 @@ from posttrain.text import printable
 from posttrain.train.data_order import bounded_steps
 from posttrain.train.dataset_stage import load_rows
 from posttrain.train.loop import Prepared, load_trained, make_policy, open_stage, train
-from posttrain.train.observers import Observer
 from posttrain.train.rl.controllers import Constraints
 from posttrain.train.rl.critic import Critic, SeparateCritic
 from posttrain.train.rl.pretraining_mix import PretrainingMix
