@@ -63,10 +63,10 @@ def functions() -> str:
         "from collections.abc import Sequence",
         "from typing import Unpack",
         "",
+        "from posttrain.alerts import Observer",
         "from posttrain.api import options as of",
         "from posttrain.api.inputs import Model",
         "from posttrain.api.results import Run",
-        "from posttrain.alerts import Observer",
     ]
     for name, method in METHODS.items():
         function = getattr(methods, name.replace("-", "_"))
