@@ -361,15 +361,20 @@ class Score:
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of one task and their scores: what baselines and pairwise rewards see."""
+    """The rollouts of one task and their scores: what baselines and pairwise rewards see.
+
+    `regraded` has further gradings of the rollouts that are measured and never trained on, by name: a number for each
+    rollout, None where it was not graded so, or could not be."""
 
     task: Task
     rollouts: tuple[Rollout, ...]
     scores: tuple[Score, ...]
+    regraded: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.rollouts) != len(self.scores):
-            raise ValueError(f"{len(self.rollouts)} rollouts but {len(self.scores)} scores")
+        for what, values in (("scores", self.scores), *self.regraded.items()):
+            if len(self.rollouts) != len(values):
+                raise ValueError(f"{len(self.rollouts)} rollouts but {len(values)} {what}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from posttrain.rollout.collect import collect, regroup, sample, score
 from posttrain.rollout.cost import sampling_flops
 from posttrain.rollout.plan import Limits, RolloutRequest, fit_tasks, fitting_prompt, rollout_seed
-from posttrain.rollout.record import rollout_from_json, rollout_to_json
+from posttrain.rollout.record import regraded_from_json, rollout_from_json, rollout_to_json
 from posttrain.rollout.turns import converse
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "converse",
     "fit_tasks",
     "fitting_prompt",
+    "regraded_from_json",
     "regroup",
     "rollout_from_json",
     "rollout_seed",

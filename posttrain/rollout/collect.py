@@ -168,7 +168,18 @@ def _group_ranges(tasks: Sequence[Task], members: Sequence[RolloutRequest | Roll
     return [range(a, b) for a, b in zip(starts, [*starts[1:], len(members)], strict=False)]  # none of none
 
 
-def regroup(tasks: Sequence[Task], rollouts: Sequence[Rollout], scores: Sequence[Score]) -> list[Group]:
-    """Groups of consecutive rollouts of the same task. A rollout of index 0 begins a new group."""
-    groups = _group_ranges(tasks, rollouts)
-    return [Group(tasks[g.start], tuple(rollouts[g.start : g.stop]), tuple(scores[g.start : g.stop])) for g in groups]
+def regroup(
+    tasks: Sequence[Task],
+    rollouts: Sequence[Rollout],
+    scores: Sequence[Score],
+    regraded: Sequence[Mapping[str, float | None]] = (),
+) -> list[Group]:
+    """Groups of consecutive rollouts of the same task. A rollout of index 0 begins a new group. `regraded` has the
+    further gradings of each rollout, or none at all."""
+
+    def group(places: range) -> Group:
+        found = [regraded[i] for i in places] if regraded else []
+        more = {name: tuple(values.get(name) for values in found) for name in sorted({n for v in found for n in v})}
+        return Group(tasks[places.start], tuple(rollouts[i] for i in places), tuple(scores[i] for i in places), more)
+
+    return [group(places) for places in _group_ranges(tasks, rollouts)]

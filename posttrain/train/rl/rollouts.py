@@ -23,6 +23,7 @@ from posttrain.rollout import (
     RolloutRequest,
     collect,
     fit_tasks,
+    regraded_from_json,
     regroup,
     rollout_from_json,
     rollout_seed,
@@ -130,8 +131,9 @@ class Rollouts:
         lines = []
         for group, used in zip(step.all, step.used, strict=True):
             members = next(trained) if used or not any(step.used) else scored_rows([group])[0]
-            for row in members:
-                line = rollout_to_json(n, group.task, row.rollout, row.score, _shown(row.advantages))
+            for i, row in enumerate(members):
+                regraded = {name: values[i] for name, values in group.regraded.items()}
+                line = rollout_to_json(n, group.task, row.rollout, row.score, _shown(row.advantages), regraded)
                 lines.append(line | {"used": used, "of": of})
         log.rollouts(lines)
         scorer = self.sources.scorer
@@ -243,7 +245,7 @@ class Rollouts:
     def _groups_of(self, rows: Sequence[Row]) -> StepGroups:
         pairs = [self._read(row) for row in rows]
         tasks = [self._by_id[row["task"]] for row in rows]
-        groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs])
+        groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs], list(map(regraded_from_json, rows)))
         firsts = np.cumsum([0, *(len(group.rollouts) for group in groups[:-1])])
         return StepGroups(groups, [bool(rows[i].get("used", True)) for i in firsts], new=False)
 
@@ -255,6 +257,7 @@ class Rollouts:
             raise ValueError(f"there is no task {row['task']!r}")
 
     def _read(self, row: Row) -> tuple[Rollout, Score]:
+        regraded_from_json(row)  # which says what is wrong there too
         return rollout_from_json(row, self.sampling, self.lm.chat)
 
 
