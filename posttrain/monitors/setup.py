@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from posttrain.alerts import Observer
 from posttrain.config import OnlineDpoConfig, RlConfig
-from posttrain.runs.audit import Thresholds
+from posttrain.monitors.stopping import stopping_monitors
+from posttrain.runs.audit import Thresholds, read_audit
+from posttrain.types import InputError
 
 
-def monitors_for(config: RlConfig | OnlineDpoConfig, audit: Thresholds | None = None) -> list[Observer]:
-    """The monitors of a run, with the thresholds that an audit of its reward measured, if there is one."""
-    return []
+def monitors_for(config: RlConfig | OnlineDpoConfig) -> list[Observer]:
+    """The monitors of a run, with the limits that an audit of its reward found, if there is one. Raises InputError for
+    an audit that is not there or damaged."""
+    if not config.monitors:
+        return []
+    audit: Thresholds | None = read_audit(config.audit)["thresholds"] if config.audit is not None else None
+    sealed, canaries = bool(getattr(config, "sealed_reward", ())), bool(getattr(config, "canaries", 0))
+    if audit is not None and not (sealed or canaries):
+        raise InputError(
+            f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave it out"
+        )
+    return [*stopping_monitors(config.on_alarm, sealed=sealed, canaries=canaries, audit=audit)]

@@ -73,6 +73,22 @@ def log_growth(observations: ArrayLike, limit: float, stakes: Floats) -> Floats:
         return np.asarray(np.log(factors).sum(axis=-2))
 
 
+def upper_bound(observations: ArrayLike, level: float, stakes: Floats = STAKES) -> float:
+    """A number that the smallest mean of observations in [0, 1] exceeds with a probability of at most `level`.
+
+    It is the smallest m at which a gambler wins who bets that the observations x lie below m: at which
+    mean over c of Π (1 − c + c·(1 − x)/(1 − m)) ≥ 1/level. While the mean of each observation, given those before it,
+    is at least m, the left side has a mean of at most 1, and Markov's inequality holds (arXiv:2010.09686, section 4).
+    1 where too little was observed. Raises ValueError for a stake or observation outside [0, 1]."""
+    x = np.atleast_1d(np.asarray(observations, dtype=float))
+    low, high = 0.0, 1.0
+    for _ in range(40):  # the left side rises with m
+        m = (low + high) / 2
+        wealth = np.logaddexp.reduce(log_growth(1 - x, 1 - m, stakes)) - math.log(len(stakes))
+        low, high = (low, m) if wealth >= math.log(1 / level) else (m, high)
+    return high
+
+
 def likeliest_beginning(steps: Sequence[ArrayLike], limit: float, stakes: Floats = STAKES) -> int:
     """Index of the step with which the bet began that holds the largest part w_j E_j of the wealth: where a mean above
     the limit most likely set in. Raises ValueError without steps."""
