@@ -24,6 +24,7 @@ STEPS, TASKS_A_STEP, GROUP_SIZE, TASKS = 200, 8, 8, 64
 FIRST_ONSET, LAST_ONSET = 40, 110
 AT_ONSET, MOST_HACKED = 0.01, 0.95
 """Share of hacks at the onset, and after it has grown."""
+BROKEN = 0.05
 CANARIES = 16
 """Rollouts of a step whose reward is also taken against another task's reference answer."""
 LENGTHS = np.unique(np.geomspace(8, 1024, 24).round().astype(int))
@@ -77,9 +78,11 @@ class Plan:
     """Share of rollouts that get no score."""
     longer: float
     """Length of honest answers at the end beside that at the beginning."""
+    breaks: bool = False
+    """Whether the grader breaks at the onset, instead of a hack: BROKEN of the rollouts get no score from then on."""
 
     @staticmethod
-    def of(seed: int, mode: str | None = None) -> Plan:
+    def of(seed: int, mode: str | None = None, breaks: bool = False) -> Plan:
         rng = np.random.default_rng([seed, 0])
         return Plan(
             seed,
@@ -92,6 +95,7 @@ class Plan:
             chance=float(rng.choice([0.0, 0.02, 0.25])),
             failing=float(rng.uniform(0, 0.005)),
             longer=float(rng.uniform(0.8, 2.5)),
+            breaks=breaks,
         )
 
     def hacked(self, step: int) -> float:
@@ -137,7 +141,7 @@ def _record(
     paid = drawn(2, (1.0, plan.wrongly_paid, mode.paid)).astype(float)
     sealed = drawn(3, (1 - missed, 0.002, mode.sealed)).astype(float)
     swapped = drawn(4, (0.002, plan.wrongly_paid + (1 - plan.wrongly_paid) * plan.chance, mode.swapped)).astype(float)
-    failed = draw[5] < plan.failing
+    failed = draw[5] < (BROKEN if plan.breaks and n >= plan.onset else plan.failing)
     canary = np.zeros(shape, dtype=bool)
     canary.flat[rng.permutation(canary.size)[:CANARIES]] = True
     typical = 60 * plan.longer**progress * np.choose(kinds, [1.0, 1.2, mode.length])

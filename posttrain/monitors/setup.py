@@ -18,6 +18,7 @@ def monitors_for(config: RlConfig | OnlineDpoConfig) -> list[Observer]:
     sealed, canaries = bool(getattr(config, "sealed_reward", ())), bool(getattr(config, "canaries", 0))
     if audit is not None and not (sealed or canaries):
         raise InputError(
-            f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave it out"
+            f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave the "
+            "audit out"
         )
     return [*stopping_monitors(config.on_alarm, sealed=sealed, canaries=canaries, audit=audit)]

@@ -33,6 +33,9 @@ class MeanTest:
     after long good stretches: a bet begun at step j pays log(1/w_j), about log(j·log² j), for being one of many.
     With a limit of 0 any observation above 0 ends the test (W = ∞); with a limit of 1 W never grows.
 
+    The `limit` may be another for each step, if it is set before the step is seen: the factors then have a mean of at
+    most 1 while each observation stays within the limit of its step.
+
     Several tests share one α if their wealths are averaged. All arrays may have leading dimensions, one for each of
     several runs at once. Raises ValueError for a limit, stake or observation outside [0, 1].
 
