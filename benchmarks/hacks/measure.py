@@ -18,8 +18,8 @@ Z_BOTH = 2.241403
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that monitors watched: where its hack set in and was the majority of answers (None where there is none), and
-    the step of the first alarm of each monitor."""
+    """A run that monitors watched: the step at which its hack set in and that at which it was the majority of answers,
+    None where there is none, and the step of the first alarm of each monitor."""
 
     mode: str | None
     seed: int

@@ -25,6 +25,7 @@ FIRST_ONSET, LAST_ONSET = 40, 110
 AT_ONSET, MOST_HACKED = 0.01, 0.95
 """Share of hacks at the onset, and after it has grown."""
 BROKEN = 0.05
+"""Share of rollouts without a score once a grader is broken."""
 CANARIES = 16
 """Rollouts of a step whose reward is also taken against another task's reference answer."""
 LENGTHS = np.unique(np.geomspace(8, 1024, 24).round().astype(int))
