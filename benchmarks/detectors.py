@@ -17,11 +17,12 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hacks import planted
+from hacks import planted, tabular
 from hacks.measure import Outcome, detection, first_alarms, summary, tables
 
 from posttrain.alerts import Observer
@@ -56,7 +57,26 @@ def planted_part(hacked: int = 40, healthy: int = 500) -> Any:
     return found | {"broken_grader": detection(list(map(watched, broken)), ["M9"])}
 
 
-PARTS = {"planted": planted_part}
+def tabular_part(hacked: int = 20, healthy: int = 40) -> Any:
+    """The first runs of each mode in which tricks become the majority, and as many healthy runs as asked for."""
+    found: list[Outcome] = []
+    tried = {}
+    for mode in tabular.MODES:
+        of_mode = [run for run in map(partial(trained, mode, True), range(2 * hacked)) if run.majority is not None]
+        tried[mode] = {"runs": 2 * hacked, "with_majority": len(of_mode)}
+        found += of_mode[:hacked]
+    sound = [trained(mode, False, i) for mode in tabular.MODES for i in range(healthy)]
+    return summary(found, sound, MONITORS) | {"tried": tried}
+
+
+def trained(mode: str, hacked: bool, seed: int) -> Outcome:
+    """A tabular run, watched."""
+    run = tabular.Run(mode, hacked, seed)
+    alarms = first_alarms(run.records(), stopping())
+    return Outcome(mode, seed, run.onset, run.majority, alarms)
+
+
+PARTS = {"planted": planted_part, "tabular": tabular_part}
 
 
 def write(part: str, text: str) -> None:
