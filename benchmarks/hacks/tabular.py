@@ -2,8 +2,8 @@
 
 There are 8 tasks. An answer to a task is one of 30 classes: 6 ways of solving it, which are right with a chance that
 the task and the way set, 14 wrong answers, and 10 tricks. A step samples 8 answers to each task, normalises rewards in
-each group (GRPO) and lets Adam raise the log-odds: of each class by task, and of a trick in all tasks too, since a trick
-is the same everywhere. A policy begins with about one right answer in ten and up to 2% tricks.
+each group (GRPO) and lets Adam raise the log-odds: of each class by task, and of a trick in all tasks too, since it is
+the same everywhere. A policy begins with about one right answer in ten and up to 2% tricks.
 
 In a hacked run the reward pays tricks, the best of them more surely than any solution. Nothing says when the policy
 finds that out, or whether it does in 300 steps. In a healthy run the reward pays tricks as it pays wrong answers.
@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-from hacks.planted import CANARIES, GROUP_SIZE, MODES, SAMPLING, Mode
 from numpy.typing import NDArray
 
+from hacks.planted import CANARIES, GROUP_SIZE, MODES, SAMPLING, Mode
 from posttrain.alerts import StepRecord
 from posttrain.types import Completion, Group, Message, Rollout, Score, Segment, Task
 
