@@ -13,8 +13,8 @@ from posttrain.functions import as_text
 from posttrain.rewards.calls import run
 from posttrain.rewards.learned import load_models
 from posttrain.rewards.protocol import Needs, RewardResult
-from posttrain.rewards.registry import Spec, check_columns, local_judges, local_models
-from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score
+from posttrain.rewards.registry import Spec, check_columns, check_sealed, local_judges, local_models
+from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score, located
 from posttrain.workers.pool import WorkerPool, say_workers, worker_count
 from posttrain.workers.process import Closing, WorkerLost
 
@@ -258,8 +258,23 @@ def open_scorer(
     config: RlConfig | OnlineDpoConfig | SampleConfig | EvalConfig | ScoreConfig, columns: Collection[str]
 ) -> Scorer:
     """The scorer that the options of a command describe. Raises what `Scorer` raises."""
+    return _open(config.reward, config, columns)
+
+
+def open_sealed(config: RlConfig | OnlineDpoConfig, columns: Collection[str]) -> Scorer | None:
+    """The scorer of the sealed reward, if there is one. Raises what `check_sealed` and `Scorer` raise."""
+    check_sealed(config.reward, config.sealed_reward)
+    with located("--sealed-reward"):
+        return _open(config.sealed_reward, config, columns) if config.sealed_reward else None
+
+
+def _open(
+    rewards: Sequence[str],
+    config: RlConfig | OnlineDpoConfig | SampleConfig | EvalConfig | ScoreConfig,
+    columns: Collection[str],
+) -> Scorer:
     timeout, workers = config.reward_timeout, config.reward_workers
-    return Scorer(config.reward, columns=columns, timeout_seconds=timeout, workers=workers)
+    return Scorer(rewards, columns=columns, timeout_seconds=timeout, workers=workers)
 
 
 def named_twice(specs: Sequence[Spec]) -> None:

@@ -69,7 +69,7 @@ class Rl(RolloutStage):
         groups = step.trained
         rows = self._rows(n, groups)
         self.rollouts.record(self.log, n, step, rows)
-        metrics = group_metrics(groups, rows) | kl_metrics(rows)
+        metrics = group_metrics(groups, rows) | kl_metrics(rows) | self.rollouts.regraded_metrics(step)
         metrics |= {f"weight/{name}": weight for name, weight in sources.curriculum(n).items()}
         metrics |= {f"multiplier/{name}": value for name, value in self.constraints.multipliers.items()}
         metrics |= {"beta": self.kl.beta} if config.kl_target is not None else {}
