@@ -23,6 +23,9 @@ from posttrain.config.base import (
 from posttrain.config.compute import ComputeOptions
 from posttrain.types import Sampling
 
+REWARDS = ("reward", "sealed_reward")
+"""Options that hold reward expressions, several each."""
+
 
 class SamplingOptions(Config):
     """How a method samples answers, and how many at once."""

@@ -181,9 +181,27 @@ def check_sealed(trained: Sequence[str], sealed: Sequence[str]) -> None:
     """Raise InputError for a sealed reward that is the trained one, whatever their weights (but 0) and names."""
     if sealed and _graders(trained) == _graders(sealed):
         raise InputError(
-            f"--sealed-reward {' + '.join(sealed)} is the reward that is trained on: its gap would always be 0. Give "
-            "another grader, such as a stricter one, a judge, or hidden tests"
+            f"the sealed reward {' + '.join(sealed)} is the one that is trained on, so their gap would always be 0; "
+            "give another grader, such as a stricter one, a judge, or hidden tests"
         )
+
+
+def reads_column(specs: Iterable[Spec], needs: Iterable[Needs], column: str) -> bool:
+    """Whether one of the rewards reads a column, where the data has it."""
+    by_name = [name for spec in specs for _, builtin in spec.builtins for name in builtin.needs]
+    return column in by_name or any(function.reads(column) for each in needs for function in each.functions)
+
+
+def references_read(specs: Sequence[Spec], needs: Sequence[Needs], columns: Collection[str]) -> list[str]:
+    """The columns with a reference answer that the rewards read. Raises InputError where there are none."""
+    present = [name for name in REFERENCE_COLUMNS if name in columns]
+    if not (found := [name for name in present if reads_column(specs, needs, name)]):
+        raise InputError(
+            f"canaries: the reward reads no column with a reference answer ({', '.join(REFERENCE_COLUMNS)}; the data "
+            f"has {', '.join(present) or 'none of them'}), so no answer can be graded by that of another task; leave "
+            "canaries out"
+        )
+    return found
 
 
 def _graders(texts: Sequence[str]) -> set[str]:

@@ -13,7 +13,15 @@ from posttrain.functions import as_text
 from posttrain.rewards.calls import run
 from posttrain.rewards.learned import load_models
 from posttrain.rewards.protocol import Needs, RewardResult
-from posttrain.rewards.registry import Spec, check_columns, check_sealed, local_judges, local_models
+from posttrain.rewards.registry import (
+    Spec,
+    check_columns,
+    check_sealed,
+    local_judges,
+    local_models,
+    reads_column,
+    references_read,
+)
 from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score, located
 from posttrain.workers.pool import WorkerPool, say_workers, worker_count
 from posttrain.workers.process import Closing, WorkerLost
@@ -167,8 +175,11 @@ class Scorer(Closing):
         return any(needs.environment for needs in self._needs)
 
     def reads(self, column: str) -> bool:
-        needed = [name for spec in self._specs for _, builtin in spec.builtins for name in builtin.needs]
-        return column in needed or any(f.reads(column) for needs in self._needs for f in needs.functions)
+        return reads_column(self._specs, self._needs, column)
+
+    def references(self, columns: Collection[str]) -> list[str]:
+        """See `references_read`."""
+        return references_read(self._specs, self._needs, columns)
 
     @property
     def writes_date(self) -> bool:

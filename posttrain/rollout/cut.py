@@ -85,7 +85,7 @@ def answers_after_cuts(
     """What a reward sees of the answers that the model gives greedily, by place in `members` and per cent kept. One
     that does not fit into the context is missing."""
     rows: dict[int, tuple[tuple[int, int], Ids]] = {}
-    requests = []
+    requests: list[Request] = []
     for i, (_, _, reasoning) in enumerate(members):
         for per_cent in CUTS:
             kept = reasoning.cut(per_cent)

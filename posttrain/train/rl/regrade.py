@@ -13,7 +13,7 @@ from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.console import warn
 from posttrain.engine.base import Engine
 from posttrain.models import LanguageModel
-from posttrain.rewards.registry import REFERENCE_COLUMNS
+from posttrain.rewards.registry import references_read
 from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import by_grading, sample_of
 from posttrain.rollout.cut import CUTS, answers_after_cuts, reasoning_of
@@ -53,17 +53,11 @@ class Swaps:
     @staticmethod
     def of(tasks: Sequence[Task], trained: Scorer | None) -> Swaps:
         """Raises InputError where the reward reads no reference, and where the tasks have fewer than two."""
-        present = [name for name in REFERENCE_COLUMNS if any(name in task.columns for task in tasks)]
-        swaps = Swaps(tasks, [name for name in present if trained is not None and trained.reads(name)])
-        if not swaps._columns:
-            known = f"; the data has {', '.join(present)}" if present else ""
-            raise InputError(
-                f"--canaries: the reward reads no reference answer ({', '.join(REFERENCE_COLUMNS)}{known}), so no "
-                "answer can be graded by that of another task; leave canaries out"
-            )
+        present = {name for task in tasks for name in task.columns}
+        swaps = Swaps(tasks, references_read((), (), present) if trained is None else trained.references(present))
         if len(set(swaps._references)) < 2:
             raise InputError(
-                f"--canaries: all {len(tasks)} tasks have one reference answer ({', '.join(swaps._columns)}), so there "
+                f"canaries: all {len(tasks)} tasks have one reference answer ({', '.join(swaps._columns)}), so there "
                 "is no other one to grade by; leave canaries out, or give tasks with different answers"
             )
         return swaps

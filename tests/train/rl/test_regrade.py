@@ -15,7 +15,8 @@ from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.engine.base import Request
 from posttrain.engine.local.engine import LocalEngine
 from posttrain.models import LanguageModel
-from posttrain.rewards.registry import check_sealed
+from posttrain.rewards.protocol import Needs, Signature
+from posttrain.rewards.registry import check_sealed, references_read
 from posttrain.rollout import regroup, rollout_to_json
 from posttrain.rollout.cut import answers_after_cuts, asked, reasoning_of
 from posttrain.rollout.record import regraded_from_json
@@ -226,8 +227,8 @@ class Grader:
         self.first_traceback: str | None = None
         self.seen: list[Sample] = []
 
-    def reads(self, column: str) -> bool:
-        return column in ("answer", "test")
+    def references(self, columns: set[str]) -> list[str]:
+        return references_read([], [Needs((Signature("f", "sample", ("answer", "test"), (), False),))], columns)
 
     def score(self, samples: Sequence[Sample], state: Mapping[str, Any]) -> list[Score]:
         self.metrics, self.first_traceback = {}, "of this call"
@@ -410,7 +411,7 @@ def test_greedy_answers_leave_the_draws_of_the_engine_alone(tiny: LanguageModel)
 )
 def test_a_sealed_reward_is_another_one(trained: list[str], sealed: list[str], same: bool) -> None:
     if same:
-        with pytest.raises(InputError, match="is the reward that is trained on"):
+        with pytest.raises(InputError, match="is the one that is trained on"):
             check_sealed(trained, sealed)
     else:
         check_sealed(trained, sealed)
@@ -421,17 +422,17 @@ def test_canaries_need_two_references_that_the_reward_reads() -> None:
     tasks = [Task(str(i), "p", {"answer": "a", "solution": str(i)}) for i in range(2)]
     with pytest.raises(InputError, match=r"all 2 tasks have one reference answer \(answer\)"):
         Swaps.of(tasks, Grader())  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"reads no reference answer .* the data has solution"):
+    with pytest.raises(InputError, match=r"reads no column with a reference .* the data has solution"):
         Swaps.of([Task("0", "p", {"solution": "1"})], Grader())  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="reads no reference answer"):
-        Swaps.of(tasks, None)
+    with pytest.raises(InputError, match="reads no column with a reference .* the data has none of them"):
+        Swaps.of([Task("0", "p")], None)
 
 
 def test_nothing_is_written_where_a_grader_is_wrong(start: Callable[..., Path], tmp_path: Path) -> None:
     for message, given in {
         "--sealed-reward: reward .*asks for 'solution', which is no column": {"sealed": "hidden"},
-        "is the reward that is trained on": {"sealed": "spread"},
-        "reads no reference answer": {"reward": "strict", "canaries": 1},
+        "is the one that is trained on": {"sealed": "spread"},
+        "reads no column with a reference": {"reward": "strict", "canaries": 1},
         "could not be": {"sealed": "nothing"},
     }.items():
         with pytest.raises(InputError, match=message):
