@@ -137,6 +137,8 @@ def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> s
     kind = str(config.get("algorithm") or (lineage and lineage.stage) or "")
     title = METHODS[kind].title or kind if kind in METHODS else kind.upper() if "algorithm" in config else kind
     method = title or run.name
+    if config.get("control"):
+        method += f", paid by {config['control']} in place of its reward,"
     model = config.get("model")
     return f"{method} from {_short(str(model))}" if isinstance(model, str) else method
 
