@@ -89,9 +89,9 @@ def _worth(c: Worth, part: Section) -> str:
         case "none":
             return f"no difference in {name} shown between {c['of']} and {same} ({difference})"
         case "up":
-            return f"{c['of']} has {difference.replace(' [', f' {name} over {same} [')}"
+            return f"{name} {difference}, {c['of']} over {same}"
         case _:
-            return f"less than nothing: {c['of']} has {difference.replace(' [', f' {name} against {same} [')}"
+            return f"{name} {difference}, {c['of']} below {same}"
 
 
 def caveats(comparison: Comparison) -> list[str]:
