@@ -43,6 +43,7 @@ def comparison_view(folder: Path) -> dict[str, Any]:
         "others": bool(comparison.get("others")),
         "sections": [_section_view(part, runs) for part in sections(comparison)],
         "runs": runs,
+        "explained": list(dict.fromkeys(text for run in runs for text in run.explained)),
         "trained": [(run.name, run_opening(run), run.curves(MAIN_CURVES)) for run in runs if run.metrics],
     }
 
