@@ -53,8 +53,7 @@ class RegradingOptions(Config):
     REGRADING: ClassVar[Group] = Group("A second grading, never trained on", last=True)
     sealed_reward: tuple[Named, ...] = ()
     """A second grader, as `reward`, that is not trained on. Where `reward` rises and this does not, what is paid is
-    something else than what is wanted. It is logged as `sealed_reward`, and as `sealed_gap` how much more `reward`
-    gave."""
+    something else than what is wanted. Its mean is logged, and as `sealed_gap` how much more `reward` gave."""
     sealed_rollouts: PositiveInt | None = None
     """Rollouts of a step that `sealed_reward` grades, drawn by the seed. Default: all."""
     canaries: NonNegativeInt = 0

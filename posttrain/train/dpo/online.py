@@ -70,7 +70,7 @@ class OnlineDpo(RolloutStage):
     The losses read log-probabilities at temperature 1, whatever the pairs were sampled with."""
 
     kind = "online-dpo"
-    shown = ("reward", "kl", "margin", "accuracy", "response_length", "loss")
+    shown = ("reward", "sealed_reward", "kl", "margin", "accuracy", "response_length", "loss")
 
     def __post_init__(self) -> None:
         config = self.config

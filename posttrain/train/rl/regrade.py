@@ -33,7 +33,8 @@ Drawn = Sequence[tuple[Task, Rollout]]
 
 @dataclass
 class Failures:
-    """Of one grading in one step: how many of how many rollouts got no number for an error, and the first reason."""
+    """Of one grading in one step: how many of how many rollouts got no number though they should, and the first
+    reason."""
 
     step: int
     grading: str
@@ -156,6 +157,9 @@ class Regrader:
 
     def _after_cuts(self, n: int, members: Drawn, alive: Sequence[int]) -> dict[int, dict[int, Sample]]:
         with_reasoning = {i: r for i in alive if (r := reasoning_of(self.lm.chat, *members[i])) is not None}
+        if not with_reasoning:
+            reason = "no answer reasons before it marks an answer, so there is nothing to cut"
+            self.failures.append(Failures(n, CUT, len(alive), len(alive), reason))
         drawn = self._drawn(n, CUT, list(with_reasoning), self.config.effort_rollouts)
         cut = [(*members[i], with_reasoning[i]) for i in drawn]
         samples = answers_after_cuts(self.engine, self.lm.chat, self.lm.context, cut)

@@ -48,7 +48,7 @@ class Rl(RolloutStage):
     critic: Critic | None
     mix: PretrainingMix | None
     kind = "rl"
-    shown = ("reward", "kl", "grad_norm", "response_length", "loss")
+    shown = ("reward", "sealed_reward", "kl", "grad_norm", "response_length", "loss")
 
     def __post_init__(self) -> None:
         config, policy = self.config, self.policy

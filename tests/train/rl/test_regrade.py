@@ -378,6 +378,8 @@ def test_effort_is_measured_every_so_many_steps(tiny: LanguageModel) -> None:
     values = measured[0]["cut/25"]
     assert sorted(values[:3], key=str) == [0.5, 0.5, None] and values[3] is None
     assert regraded_metrics([], found.regrade(1, [one]))["effort/75"] == 0.5
+    assert found.regrade(1, [group([1.0])])[0].regraded == {}
+    assert [(f.count, f.first_reason[:24]) for f in found.failures] == [(1, "no answer reasons before")]
 
 
 def test_greedy_answers_leave_the_draws_of_the_engine_alone(tiny: LanguageModel) -> None:
