@@ -330,6 +330,8 @@ class Rollout:
         return np.concatenate([floats([]), *(s.sampler_logprobs[s.sampled] for s in self.segments)])
 
 
+TRUE_REWARD = "true"
+"""The part that is the reward's own total where a control was paid in its place. No reward may have this name."""
 LARGEST_SCORE = 1e15
 """What a score may be at the most, in absolute value, so that sums of squares of many fit into a float32."""
 
@@ -357,6 +359,11 @@ class Score:
     def failed(self) -> bool:
         """Something went wrong; that no part applied is not a failure."""
         return self.reason is not None
+
+    @property
+    def by_reward(self) -> float | None:
+        """The total that the reward gave, also where a control was paid in its place."""
+        return self.parts.get(TRUE_REWARD, self.total)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from posttrain import config as configs
 from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of, say_loading
 from posttrain.api.results import Comparison, DataReport, Evaluation, Run
 from posttrain.api.words import PRINTED_ONLY, in_python, python_words, speaks_python
-from posttrain.config import Config, TrainConfig
+from posttrain.config import REWARDS, Config, TrainConfig
 from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.methods import METHODS
 from posttrain.runs import reader
@@ -43,7 +43,7 @@ OURS = {"compare.json", RUNS_FILE, "report.html"}
 OR_GIVEN = {
     **dict.fromkeys(MODELS, "Or a Run, or a transformers model with its tokenizer: (model, tokenizer)."),
     **dict.fromkeys(DATA, "Or rows: a list of dicts, a datasets.Dataset or a pandas.DataFrame."),
-    **dict.fromkeys(("reward", "gold"), "Or a function or class, see pt.reward."),
+    **dict.fromkeys((*REWARDS, "gold"), "Or a function or class, see pt.reward."),
     "env": "Or a class, or a function that returns an instance.",
     "columns": "Or a dict.",
 }

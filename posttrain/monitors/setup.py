@@ -15,7 +15,8 @@ def monitors_for(config: RlConfig | OnlineDpoConfig) -> list[Observer]:
     if not config.monitors:
         return []
     audit: Thresholds | None = read_audit(config.audit)["thresholds"] if config.audit is not None else None
-    sealed, canaries = bool(getattr(config, "sealed_reward", ())), bool(getattr(config, "canaries", 0))
+    controlled = isinstance(config, RlConfig) and config.control is not None  # such a run is not paid by its reward
+    sealed, canaries = (bool(given) and not controlled for given in (config.sealed_reward, config.canaries))
     if audit is not None and not (sealed or canaries):
         raise InputError(
             f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave the "

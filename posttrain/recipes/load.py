@@ -17,6 +17,7 @@ from posttrain.config import HeldOut, ModelShape, Recipe
 from posttrain.config.base import close_choice
 from posttrain.config.peer_names import look_up, meant
 from posttrain.console import current_names
+from posttrain.recipes.controls import arms, faults
 from posttrain.runs.config import LENGTH
 from posttrain.types import InputError
 
@@ -150,7 +151,22 @@ def read_text(name: str, overrides: Sequence[str] = (), size: str | None = None)
     for stage, options in raw["stages"].items():
         if isinstance(options, dict):
             raw["stages"][stage] = current_names(options)
+    _add_controls(text)
     return text
+
+
+def _add_controls(text: RecipeText) -> None:
+    """Put the control arms of stages beside them; a setting of an arm stands where that of its stage does."""
+    stages = text.raw["stages"]
+    if found := list(faults(stages)):
+        raise text.told(
+            RecipeFaults(Fault(("stages", stage, "controls"), f"stage {stage}: {what}") for stage, what in found)
+        )
+    expanded = list(arms(stages))
+    for arm in expanded:
+        own = {place: line for place, line in text.lines.items() if place[:2] == ("stages", arm.of)}
+        text.lines.update({("stages", arm.name, *place[2:]): line for place, line in own.items()})
+    text.raw["stages"] = {arm.name: arm.settings for arm in expanded}
 
 
 def _no_recipe(raw: Any) -> str:

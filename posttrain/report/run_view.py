@@ -4,6 +4,7 @@ it stopped."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,10 @@ from posttrain.wording import described, format_number
 
 MAIN_CURVES = (
     "reward",
+    "reward/true",
+    "sealed_reward",
+    "sealed_gap",
+    "canary_rate",
     "eval/reward",
     "eval/accuracy",
     "eval/loss",
@@ -36,6 +41,23 @@ MAIN_METRICS = {
     "loss": "training loss",
 }
 """What a run is about, the first that it has: a number on held-out data before one on what was trained."""
+SEALED, TRUE = "sealed_reward", "reward/true"
+NOW_AND_THEN = ("eval", "effort")
+"""What the names of metrics begin with that not every step has."""
+ABOUT = {
+    SEALED: "The sealed reward (sealed_reward) comes from a second grader that the training never sees; sealed_gap is "
+    "what the reward gave more than that. While both rewards rise, the model becomes better at what is wanted. Where "
+    "the reward rises alone, the model has found something that is paid and not wanted.",
+    "canary_rate": "Canaries are answers that the reward graded once more, by the reference answer of another task; "
+    "canary_rate is the share of them that it paid. No model can know that answer, so a rate that rises above where it "
+    "began shows that something else than the right answer is paid.",
+    "effort/25": "Effort: the reasoning of some answers was cut after 25, 50 and 75% and the model had to answer at "
+    "once; effort/25 to effort/75 are the rewards of that, effort/100 those of the whole answers. Where a quarter of "
+    "the reasoning earns as much as all of it, the reasoning is not what the reward is for.",
+    TRUE: "This run is a control: it was paid by something else in place of its reward (reward), and reward/true is "
+    "what the reward would have paid.",
+}
+"""What a newcomer must know to read these metrics."""
 AS_PLANNED = "as planned"
 LONGEST_NAME = 60
 WINDOW = 0.2
@@ -60,14 +82,30 @@ class RunView:
         if not self.metrics:
             return []
         known = [name for name in self.metrics.columns if name != "step"]
-        drawn = (self._curve(n) for n in (names or known) if n in known)
+        graded, together = self._together(known)
+        wanted = [n for n in (names or known) if n in known and not (together and n == SEALED)]
+        drawn = (together if n == graded and together else charts.curve(*self._series(n)) for n in wanted)
         return [c for c in drawn if c is not None]
 
-    def _curve(self, name: str) -> charts.Curve | None:
-        """An evaluation comes every few steps only: its line goes from one to the next and is not broken between."""
-        rows = [row for row in self.metrics if row.get(name) is not None or not name.startswith("eval")]
-        steps = [float(row["step"]) for row in rows]
-        return charts.curve(name, steps, [finite(row.get(name)) for row in rows])
+    def _together(self, known: Sequence[str]) -> tuple[str, charts.Curve | None]:
+        """The reward that the sealed reward grades beside, and the drawing of both; None where one of them leaves
+        [0, 1], so that they may be of different scales."""
+        graded = TRUE if TRUE in known else "reward"
+        if SEALED not in known or graded not in known:
+            return graded, None
+        both = self._series(graded), self._series(SEALED)
+        fits = all(v is None or 0 <= v <= 1 for _, _, values in both for v in values)
+        return graded, charts.curves(*both) if fits else None
+
+    def _series(self, name: str) -> charts.Series:
+        """What comes every few steps only has a line that goes from one to the next and is not broken between."""
+        rows = [row for row in self.metrics if row.get(name) is not None or not name.startswith(NOW_AND_THEN)]
+        return name, [float(row["step"]) for row in rows], [finite(row.get(name)) for row in rows]
+
+    @property
+    def explained(self) -> list[str]:
+        """What `ABOUT` says of the metrics that the run has."""
+        return [text for name, text in ABOUT.items() if self.metrics and name in self.metrics.columns]
 
 
 def finite(value: object) -> float | None:
@@ -137,6 +175,8 @@ def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> s
     kind = str(config.get("algorithm") or (lineage and lineage.stage) or "")
     title = METHODS[kind].title or kind if kind in METHODS else kind.upper() if "algorithm" in config else kind
     method = title or run.name
+    if config.get("control"):
+        method += f", paid by {config['control']} in place of its reward,"
     model = config.get("model")
     return f"{method} from {_short(str(model))}" if isinstance(model, str) else method
 
