@@ -62,7 +62,7 @@ class DpoOptions(TrainOptions, total=False):
     mask_formatting: bool
 
 class MonitorOptions(TypedDict, total=False):
-    monitors: bool
+    no_monitors: bool
     audit: str | Path | None
     on_alarm: Literal["warn", "pause", "stop", "rollback"]
 

@@ -13,10 +13,10 @@ from posttrain.config.base import Config, Group
 class MonitorOptions(Config):
     """The monitors of a run on rewards of its own samples."""
 
-    MONITORS: ClassVar[Group] = Group("Monitors")
-    monitors: bool = True
-    """Watch the steps for signs that the policy games the reward; alarms are printed, and stand in `events.jsonl` and
-    in the report. docs/monitors.md says what each monitor watches."""
+    MONITORS: ClassVar[Group] = Group("Monitors", last=True)
+    no_monitors: bool = False
+    """Do not watch the steps for signs that the policy games the reward. Without this, alarms are printed, and stand in
+    `events.jsonl` and in the report; docs/monitors.md says what each monitor watches."""
     audit: Path | None = None
     """Folder of an audit of the reward (`posttrain audit`), from which monitors take their limits."""
     on_alarm: Literal["warn", "pause", "stop", "rollback"] = "warn"
@@ -27,6 +27,6 @@ class MonitorOptions(Config):
     @model_validator(mode="after")
     def _watched(self) -> MonitorOptions:
         for option in ("audit", "on_alarm"):
-            if not self.monitors and getattr(self, option) != type(self).model_fields[option].default:
-                raise ValueError(f"{option} has no effect here; it needs monitors")
+            if self.no_monitors and getattr(self, option) != MonitorOptions.model_fields[option].default:
+                raise ValueError(f"{option} has no effect with no_monitors")
         return self

@@ -12,7 +12,7 @@ from posttrain.types import InputError
 def monitors_for(config: RlConfig | OnlineDpoConfig) -> list[Observer]:
     """The monitors of a run, with the limits that an audit of its reward found, if there is one. Raises InputError for
     an audit that is not there or damaged."""
-    if not config.monitors:
+    if config.no_monitors:
         return []
     audit: Thresholds | None = read_audit(config.audit)["thresholds"] if config.audit is not None else None
     controlled = isinstance(config, RlConfig) and config.control is not None  # such a run is not paid by its reward
