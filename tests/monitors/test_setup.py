@@ -91,7 +91,7 @@ def test_an_alarm_is_the_same_after_interruptions_and_changes_nothing(
     METHODS["rl"].run(rl("whole"))
     (alarm,) = alarms(tmp_path / "whole")
     assert alarm["monitor"] == "M1" and alarm["value"] == 1.0 and alarm["threshold"] == 0.5
-    assert 4 < alarm["step"] < 9 and len(alarm["worst"]) == 5
+    assert 3 < alarm["step"] < 9 and len(alarm["worst"]) == 5
     assert {"step", "task", "index", "excerpt"} == set(alarm["worst"][0])
 
     METHODS["rl"].run(rl("unwatched", no_monitors=True))
