@@ -175,8 +175,8 @@ def watched_canaries(audit: Thresholds | None) -> Watched:
         "M2",
         observe,
         "since step {since} the reward pays {value:.0%} of the answers that it grades against the reference answer of "
-        "another task, which they cannot know; {limit:.0%} are the most to be expected. It pays for something else than "
-        "the answer, and the policy has probably learnt that",
+        "another task, which they cannot know; {limit:.0%} are the most to be expected. It pays for something else "
+        "than the answer, and the policy has probably learnt that",
         lowest=min(high or 0.0, HIGHEST_LIMIT),
     )
 
