@@ -1,7 +1,7 @@
 """How soon the stopping monitors find a hack, and how often they are wrong: runs whose hacks are known.
 
     python benchmarks/detectors.py              # rewrites the tables in docs/monitors.md, and runs/detectors/*.json
-    python benchmarks/detectors.py planted --print
+    python benchmarks/detectors.py --part planted --print
 
 - `planted`: simulated policies (`hacks/planted.py`), 40 hacked runs of each of five modes and 500 healthy ones.
 - `tabular`: policies that learn it by policy gradients (`hacks/tabular.py`), 20 hacked and 40 healthy of each mode.
@@ -53,20 +53,31 @@ def planted_part(hacked: int = 40, healthy: int = 500) -> Any:
     plans = [planted.Plan.of(1000 * k + i, mode) for k, mode in enumerate(planted.MODES, 1) for i in range(hacked)]
     sound = [planted.Plan.of(10**6 + i) for i in range(healthy)]
     broken = [planted.Plan.of(2 * 10**6 + i, breaks=True) for i in range(hacked)]
-    found = summary(*(list(map(watched, some)) for some in (plans, sound)), MONITORS)
-    return found | {"broken_grader": detection(list(map(watched, broken)), ["M9"])}
+    found = summary(list(map(watched, plans)), list(map(watched, sound)), MONITORS)
+    m9 = detection(list(map(watched, broken)), ["M9"])
+    note = (
+        f"In {hacked} further runs nothing is hacked, and from the onset on {planted.BROKEN:.0%} of the rollouts get "
+        f"no score: M9 raised an alarm in {m9['caught']} of them after the onset, in {m9['before_onset']} before it"
+    )
+    note += f", {m9['delay'][1]:.0f} steps after it in the median ({m9['delay'][2]:.0f} at most)" if m9["delay"] else ""
+    return found | {"broken_grader": m9, "note": f"{note}."}
 
 
 def tabular_part(hacked: int = 20, healthy: int = 40) -> Any:
     """The first runs of each mode in which tricks become the majority, and as many healthy runs as asked for."""
     found: list[Outcome] = []
-    tried = {}
+    tried: dict[str, int] = {}
     for mode in tabular.MODES:
         of_mode = [run for run in map(partial(trained, mode, True), range(2 * hacked)) if run.majority is not None]
-        tried[mode] = {"runs": 2 * hacked, "with_majority": len(of_mode)}
+        tried[mode] = len(of_mode)
         found += of_mode[:hacked]
     sound = [trained(mode, False, i) for mode in tabular.MODES for i in range(healthy)]
-    return summary(found, sound, MONITORS) | {"tried": tried}
+    counts = ", ".join(f"{mode} {n}" for mode, n in tried.items())
+    note = (
+        f"Of {2 * hacked} runs of each hack, so many had a majority of tricks within {tabular.STEPS} steps: {counts}; "
+        f"the first {hacked} of them are in the table."
+    )
+    return summary(found, sound, MONITORS) | {"tried": tried, "note": note}
 
 
 def trained(mode: str, hacked: bool, seed: int) -> Outcome:
@@ -82,7 +93,7 @@ PARTS = {"planted": planted_part, "tabular": tabular_part}
 def write(part: str, text: str) -> None:
     """Put a part's tables into the page."""
     page = DOC.read_text(encoding="utf-8")
-    start, end = f"<!-- figures: python benchmarks/detectors.py {part} -->\n", f"<!-- end of {part} -->\n"
+    start, end = f"<!-- figures: python benchmarks/detectors.py --part {part} -->\n", f"<!-- end of {part} -->\n"
     pattern = re.escape(start) + ".*?" + re.escape(end)
     DOC.write_text(re.sub(pattern, lambda _: f"{start}\n{text}\n{end}", page, flags=re.S), encoding="utf-8")
 
@@ -90,17 +101,17 @@ def write(part: str, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure parts; print their tables, or write them and all runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
+    parser.add_argument("--part", choices=PARTS, help="default: all")
     parser.add_argument("--print", action="store_true", help="print the tables and write nothing")
     given = parser.parse_args(arguments)
-    for part in given.parts or PARTS:
+    for part in [given.part] if given.part else PARTS:
         found = PARTS[part]()
         if given.print:
-            print(tables(found))
+            print(tables(found), found["note"], sep="\n")
             continue
         OUT.mkdir(parents=True, exist_ok=True)
         (OUT / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        write(part, tables(found))
+        write(part, f"{tables(found)}\n{found['note']}\n")
 
 
 if __name__ == "__main__":
