@@ -18,7 +18,7 @@ class MonitorOptions(Config):
     """Do not watch the steps for signs that the policy games the reward. Without this, alarms are printed, and stand in
     `events.jsonl` and in the report; docs/monitors.md says what each monitor watches."""
     audit: Path | None = None
-    """Folder of an audit of the reward (`posttrain audit`), from which monitors take their limits."""
+    """Folder of an audit of the reward, from which monitors take limits and the scale of the reward."""
     on_alarm: Literal["warn", "pause", "stop", "rollback"] = "warn"
     """What an alarm of the monitors M1, M2 and M9 does: `warn` only; `pause` the run, which --resume continues; `stop`
     it, as after its last step; or `rollback` to the last checkpoint and go on with other tasks. A run in which nothing
