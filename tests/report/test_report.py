@@ -380,7 +380,8 @@ def test_alarms_are_explained_and_marked(tmp_path: Path) -> None:
     _, page = read(tmp_path)
     assert "Step 6: M1" in page.text and EVIL in page.text and "timed out" in page.text
     assert "The grader rejects it.\nMeasured: 0.461; limit: 0.12. The run paused." in page.text
-    assert "Alarms: M1 at step 6, see Alarms" in page.text and "step 3, action warn, reason my own" in page.text
+    assert "Alarms of monitors: M1 at step 6; see Alarms below" in page.text
+    assert "step 3, action warn, reason my own" in page.text
     (line,) = [attrs for tag, attrs in page.tags if attrs.get("class") == "alarm"]  # not beside the loss
     middle = PANEL_LEFT + (PANEL_WIDTH - PANEL_LEFT - PANEL_RIGHT) / 2
     assert float(str(line["x1"])) == float(str(line["x2"])) == pytest.approx(middle)
