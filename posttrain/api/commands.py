@@ -93,7 +93,7 @@ def _checked(observers: Sequence[Observer]) -> Sequence[Observer]:
 
 def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
     """Run a method, and write the page of what it trained."""
-    METHODS[method].function(config, *([observers] if observers else []))
+    METHODS[method].run(config, observers)
     run = Run(config.out)
     if METHODS[method].writes != "data" and not (run.path / "report.html").exists():
         run.report()

@@ -11,6 +11,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from posttrain.config.algorithms import ALGORITHMS, Baseline, Normalisation, Scale, Surrogate
 from posttrain.config.base import Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
+from posttrain.config.monitors import MonitorOptions
 from posttrain.config.sampling import RegradingOptions, SamplingOptions
 from posttrain.config.training import TrainConfig
 
@@ -18,7 +19,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Discount = Annotated[float, Field(ge=0, le=1)]
 
 
-class RlConfig(RegradingOptions, SamplingOptions, TrainConfig):
+class RlConfig(MonitorOptions, RegradingOptions, SamplingOptions, TrainConfig):
     """Online reinforcement learning: sample, score, reinforce.
 
     An algorithm is the values it gives to the options from `baseline` to `overlong_share`; the defaults shown for

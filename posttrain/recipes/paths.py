@@ -149,7 +149,7 @@ class _Paths:
 KINDS: Mapping[str, Callable[[_Paths, Any], Any]] = {
     **dict.fromkeys(("data", "eval_data", "ptx_data"), _Paths.data),
     **dict.fromkeys(("replay", "principles", "chat_template"), _Paths.file),
-    **dict.fromkeys(("model", *OTHER_MODELS), _Paths.model),
+    **dict.fromkeys(("model", "audit", *OTHER_MODELS), _Paths.model),
     **dict.fromkeys(REWARDS, _Paths.rewards),
     "gold": _Paths.reward,
     "env": _Paths.environment,

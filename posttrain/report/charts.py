@@ -28,7 +28,7 @@ class Tick:
 @dataclass(frozen=True)
 class Curve:
     """One metric over steps. `segments` are polylines, broken where the metric was not computed. `beside` is a second
-    metric on the same axes."""
+    metric on the same axes, `marks` are steps to point at; `x_range` are the first and the last step of the axis."""
 
     title: str
     last: str
@@ -36,7 +36,9 @@ class Curve:
     dots: tuple[tuple[float, float], ...]
     y_ticks: tuple[Tick, ...]
     x_ticks: tuple[Tick, ...]
+    x_range: tuple[float, float]
     beside: Curve | None = None
+    marks: tuple[Tick, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,8 @@ def _drawn(metrics: Sequence[Series]) -> Iterator[Curve]:
     y_low, y_high = _padded([v for _, _, points in found for _, v in points if v is not None])
 
     def place(step: float, value: float) -> tuple[float, float]:
-        x = PANEL_LEFT + (step - x_low) / (x_high - x_low) * (PANEL_WIDTH - PANEL_LEFT - PANEL_RIGHT)
         y = PANEL_TOP + (y_high - value) / (y_high - y_low) * (PANEL_HEIGHT - PANEL_TOP - PANEL_BOTTOM)
-        return round(x, 1), round(y, 1)
+        return _across(step, x_low, x_high), round(y, 1)
 
     for title, values, points in found:
         runs: list[list[tuple[float, float]]] = [[]]
@@ -128,7 +129,17 @@ def _drawn(metrics: Sequence[Series]) -> Iterator[Curve]:
             dots=tuple(run[0] for run in runs if len(run) == 1),
             y_ticks=tuple(Tick(place(x_low, v)[1], tick_text(v)) for v in nice_ticks(y_low, y_high, 3)),
             x_ticks=tuple(Tick(place(s, y_low)[0], tick_text(s)) for s in dict.fromkeys((min(ends), max(ends)))),
+            x_range=(x_low, x_high),
         )
+
+
+def marked(drawn: Curve, steps: Sequence[tuple[float, str]]) -> Curve:
+    """The drawing with lines at steps, each with a text."""
+    return replace(drawn, marks=tuple(Tick(_across(step, *drawn.x_range), text) for step, text in steps))
+
+
+def _across(step: float, first: float, last: float) -> float:
+    return round(PANEL_LEFT + (step - first) / (last - first) * (PANEL_WIDTH - PANEL_LEFT - PANEL_RIGHT), 1)
 
 
 def _finite(value: float | None) -> float | None:

@@ -12,7 +12,7 @@ from posttrain.methods import METHODS
 from posttrain.report import charts
 from posttrain.report.opening import Number, Opening, cost_number
 from posttrain.runs.reader import Run
-from posttrain.runs.records import Lineage
+from posttrain.runs.records import AlarmLine, Lineage, checked
 from posttrain.wording import described, format_number
 
 SEALED, TRUE = "sealed_reward", "reward/true"
@@ -45,6 +45,10 @@ MAIN_METRICS = {
     "loss": "training loss",
 }
 """What a run is about, the first that it has: a number on held-out data before one on what was trained."""
+MARKED = ("reward", TRUE, SEALED, "sealed_gap", "canary_rate")
+"""Metrics in whose drawings alarms are marked."""
+ALARM = "alarm"
+"""The event of an alarm."""
 NOW_AND_THEN = ("eval", "effort")
 """What the names of metrics begin with that not every step has."""
 ABOUT = {
@@ -79,6 +83,10 @@ class RunView:
         """What the evaluations were made with, as it is written."""
         self.measured = {n.replace("_", " "): list(described(numbers)) for n, numbers in run.measured.items()}
         """(name, words) of the numbers that are not of tasks, by what they are of."""
+        alarms = [event for event in self.events if event["event"] == ALARM and "monitor" in event]
+        self.alarms = [checked(alarm, AlarmLine, run.path / "events.jsonl") for alarm in alarms]
+        """Those of monitors: an observer of the user's own may call its alerts so too."""
+        self.other_events = [event for event in self.events if event not in alarms]
 
     def curves(self, names: tuple[str, ...] | None = None) -> list[charts.Curve]:
         """Drawings of the metrics `names`, or of all."""
@@ -88,7 +96,8 @@ class RunView:
         graded, together = self._together(known)
         wanted = [n for n in (names or known) if n in known and not (together and n == SEALED)]
         drawn = (together if n == graded and together else charts.curve(*self._series(n)) for n in wanted)
-        return [c for c in drawn if c is not None]
+        marks = [(alarm["step"], alarm["monitor"]) for alarm in self.alarms]
+        return [charts.marked(c, marks) if c.title in MARKED else c for c in drawn if c is not None]
 
     def _together(self, known: Sequence[str]) -> tuple[str, charts.Curve | None]:
         """The reward that the sealed reward grades beside, and the drawing of both; None where one of them leaves
@@ -224,10 +233,12 @@ def _move(run: RunView) -> Move | None:
 
 
 def _warnings(run: RunView) -> list[str]:
-    """What a reader of the curves must know: why the run stopped, and that nothing was learnt."""
+    """What a reader of the curves must know: why the run stopped, its alarms, and that nothing was learnt."""
     stopped = _stopped(run)
     learnt = [str(e.get("reason", "")) for e in run.events if e["event"] == "nothing_learnt"]
-    return [_capital(text) for text in [*([f"stopped: {stopped}"] if stopped else []), *learnt] if text]
+    alarms = ", ".join(f"{alarm['monitor']} at step {alarm['step']}" for alarm in run.alarms)
+    found = [f"stopped: {stopped}" if stopped else "", f"alarms: {alarms}, see Alarms" if alarms else "", *learnt]
+    return [_capital(text) for text in found if text]
 
 
 def _stopped(run: RunView) -> str:

@@ -1,6 +1,6 @@
 """Statistics: intervals of what was measured, and tests that hold however often one looks."""
 
-from posttrain.stats.anytime import STAKES, MeanTest, likeliest_beginning, log_growth
+from posttrain.stats.anytime import STAKES, MeanTest, likeliest_beginning, log_growth, upper_bound
 from posttrain.stats.intervals import (
     FEW_TASKS,
     Estimate,
@@ -34,5 +34,6 @@ __all__ = [
     "pass_at_k",
     "share",
     "shown",
+    "upper_bound",
     "wilson",
 ]

@@ -33,6 +33,9 @@ class MeanTest:
     after long good stretches: a bet begun at step j pays log(1/w_j), about log(j·log² j), for being one of many.
     With a limit of 0 any observation above 0 ends the test (W = ∞); with a limit of 1 W never grows.
 
+    The `limit` may be another for each step, if it is set before the step is seen: the factors then have a mean of at
+    most 1 while each observation stays within the limit of its step.
+
     Several tests share one α if their wealths are averaged. All arrays may have leading dimensions, one for each of
     several runs at once. Raises ValueError for a limit, stake or observation outside [0, 1].
 
@@ -71,6 +74,22 @@ def log_growth(observations: ArrayLike, limit: float, stakes: Floats) -> Floats:
         multiples = x / limit if limit > 0 else np.where(x > 0, math.inf, 1.0)
         factors = 1 - stakes + np.where(stakes > 0, stakes * multiples[..., None], 0.0)
         return np.asarray(np.log(factors).sum(axis=-2))
+
+
+def upper_bound(observations: ArrayLike, level: float, stakes: Floats = STAKES) -> float:
+    """A number that the smallest mean of observations in [0, 1] exceeds with a probability of at most `level`.
+
+    It is the smallest m at which a gambler wins who bets that the observations x lie below m: at which
+    mean over c of Π (1 − c + c·(1 − x)/(1 − m)) ≥ 1/level. While the mean of each observation, given those before it,
+    is at least m, the left side has a mean of at most 1, and Markov's inequality holds (arXiv:2010.09686, section 4).
+    1 where too little was observed. Raises ValueError for a stake or observation outside [0, 1]."""
+    x = np.atleast_1d(np.asarray(observations, dtype=float))
+    low, high = 0.0, 1.0
+    for _ in range(40):  # the left side rises with m
+        m = (low + high) / 2
+        wealth = np.logaddexp.reduce(log_growth(1 - x, 1 - m, stakes)) - math.log(len(stakes))
+        low, high = (low, m) if wealth >= math.log(1 / level) else (m, high)
+    return high
 
 
 def likeliest_beginning(steps: Sequence[ArrayLike], limit: float, stakes: Floats = STAKES) -> int:

@@ -27,6 +27,7 @@ from posttrain.wording import described
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
 VOID = {"meta"}
+ANSWER = {"step": 5, "task": "t2", "index": 0, "excerpt": "42"}
 
 
 class Page(HTMLParser):
@@ -367,3 +368,28 @@ def test_a_control_is_called_one_and_its_reward_is_drawn(tmp_path: Path) -> None
     labels = [str(attrs["aria-label"]) for tag, attrs in page.tags if tag == "svg"]
     assert labels == ["reward over steps, last 0.5", "reward/true over steps, last 1, and sealed_reward, last 0.1"]
     assert "This run is a control" in page.text
+
+
+def test_alarms_are_explained_and_marked(tmp_path: Path) -> None:
+    """With the worst answers, escaped; an event of a user's own that is called so stays among the events."""
+    write_lines(tmp_path / "metrics.jsonl", [{"step": s, "reward": s / 10, "loss": 1.0} for s in range(1, 12)])
+    worst = [{"step": 6, "task": "t1", "index": 2, "excerpt": EVIL}, {**ANSWER, "note": "timed out"}]
+    alarm = {"event": "alarm", "monitor": "M1", "step": 6, "value": 0.4612, "threshold": 0.12, "action": "pause"}
+    own = {"event": "alarm", "step": 3, "action": "warn", "reason": "my own"}
+    write_lines(tmp_path / "events.jsonl", [own, {**alarm, "reason": "the grader rejects it", "worst": worst}])
+    _, page = read(tmp_path)
+    assert "Step 6: M1" in page.text and EVIL in page.text and "timed out" in page.text
+    assert "The grader rejects it.\nMeasured: 0.461; limit: 0.12. The run paused." in page.text
+    assert "Alarms: M1 at step 6, see Alarms" in page.text and "step 3, action warn, reason my own" in page.text
+    (line,) = [attrs for tag, attrs in page.tags if attrs.get("class") == "alarm"]  # not beside the loss
+    middle = PANEL_LEFT + (PANEL_WIDTH - PANEL_LEFT - PANEL_RIGHT) / 2
+    assert float(str(line["x1"])) == float(str(line["x2"])) == pytest.approx(middle)
+    (label,) = [str(a["aria-label"]) for t, a in page.tags if t == "svg" and "alarm" in str(a["aria-label"])]
+    assert label == "reward over steps, last 1.1; lines show alarms of M1"
+
+
+def test_a_damaged_alarm_is_refused(tmp_path: Path) -> None:
+    write_lines(tmp_path / "metrics.jsonl", [{"step": 1, "reward": 0.5}])
+    write_lines(tmp_path / "events.jsonl", [{"event": "alarm", "monitor": "M1", "step": "x"}])
+    with pytest.raises(InputError, match=r"events.jsonl: damaged, step: "):
+        write_report(tmp_path)
