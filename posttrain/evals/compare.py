@@ -232,10 +232,12 @@ def _worth(comparison: Comparison, found: Mapping[str, Suites], runs: Mapping[st
         if part.headline is None or part.suite == RETENTION_SUITE:
             continue
         value = part.headline.rpartition("/")[2]
+        suites = {name: found[name][part.suite] for name in part.stages if part.suite in found[name]}
         for of, against, control in controls:
-            sides = [(name, found[name][part.suite]) for name in (of, against) if part.suite in found[name]]
-            if {of, against} <= {*part.stages} and len(sides) == 2 and (c := contrast(*sides, value)) is not None:
-                yield {**c, "control": control}
+            if of in suites and against in suites:
+                difference = contrast((of, suites[of]), (against, suites[against]), value)
+                if difference is not None:
+                    yield {**difference, "control": control}
 
 
 def _lead(part: Section, headline: str, found: Mapping[str, Suites]) -> Lead | None:

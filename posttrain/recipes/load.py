@@ -76,11 +76,12 @@ class Findings:
 @dataclass(frozen=True)
 class RecipeText:
     """A recipe as it is written: its settings at a size and with changes, and where each stands. `lines` has a line's
-    number, or the option `--set` that gives the setting."""
+    number, or the option `--set` that gives the setting. `arms` has the stage of each control arm."""
 
     name: str
     raw: dict[str, Any]
     lines: dict[Place, int | str] = field(default_factory=dict)
+    arms: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path | None:
@@ -88,13 +89,21 @@ class RecipeText:
         return Path(self.name).parent if _is_file(self.name) else None
 
     def told(self, error: RecipeFaults) -> InputError:
-        """The faults with the file and their lines, in the order of the file."""
-        found = sorted(((self._line(fault.place), fault.text) for fault in error.faults), key=_order)
+        """The faults with the file and their lines, in the order of the file; what is wrong with a control arm too is
+        told of its stage alone."""
+        texts = {fault.text for fault in error.faults}
+        own = [fault for fault in error.faults if self._of_stage(fault) not in texts]
+        found = sorted(((self._line(fault.place), fault.text) for fault in own), key=_order)
         if len(found) == 1:
             line, text = found[0]
             return InputError(f"recipe {self.name}{f', {_shown(line)}' if line else ''}: {text}")
         listed = "\n".join(f"  {_shown(line)}: {text}" if line else f"  {text}" for line, text in found)
         return InputError(f"recipe {self.name} has {len(found)} faults:\n{listed}")
+
+    def _of_stage(self, fault: Fault) -> str | None:
+        """The text of a fault of a control arm, as it would be of its stage."""
+        name = next(iter(fault.place[1:2]), "")
+        return fault.text.replace(f"stage {name}", f"stage {self.arms[name]}") if name in self.arms else None
 
     def _line(self, place: Place) -> int | str:
         return next((self.lines[p] for n in range(len(place), 0, -1) if (p := place[:n]) in self.lines), 0)
@@ -167,6 +176,7 @@ def _add_controls(text: RecipeText) -> None:
         own = {place: line for place, line in text.lines.items() if place[:2] == ("stages", arm.of)}
         text.lines.update({("stages", arm.name, *place[2:]): line for place, line in own.items()})
     text.raw["stages"] = {arm.name: arm.settings for arm in expanded}
+    text.arms.update({arm.name: arm.of for arm in expanded if arm.name != arm.of})
 
 
 def _no_recipe(raw: Any) -> str:

@@ -15,12 +15,15 @@ from posttrain.runs.reader import Run
 from posttrain.runs.records import AlarmLine, Lineage, checked
 from posttrain.wording import described, format_number
 
+SEALED, TRUE = "sealed_reward", "reward/true"
 MAIN_CURVES = (
     "reward",
-    "reward/true",
-    "sealed_reward",
+    TRUE,
+    SEALED,
     "sealed_gap",
     "canary_rate",
+    "effort/25",
+    "effort/100",
     "eval/reward",
     "eval/accuracy",
     "eval/loss",
@@ -36,12 +39,12 @@ MAIN_METRICS = {
     "eval/reward": "held-out reward",
     "eval/accuracy": "held-out accuracy",
     "eval/loss": "held-out loss",
+    TRUE: "mean of the reward that was not paid",
     "reward": "mean reward",
     "accuracy": "accuracy",
     "loss": "training loss",
 }
 """What a run is about, the first that it has: a number on held-out data before one on what was trained."""
-SEALED, TRUE = "sealed_reward", "reward/true"
 MARKED = ("reward", TRUE, SEALED, "sealed_gap", "canary_rate")
 """Metrics in whose drawings alarms are marked."""
 ALARM = "alarm"

@@ -111,6 +111,17 @@ def test_what_is_wrong_is_told_before_anything_runs(tmp_path: Path, changes: dic
         read_recipe(RunConfig(recipe=write(tmp_path, controlled(tmp_path, **changes)), out=tmp_path / "out"))
 
 
+def test_a_fault_of_a_stage_is_told_once_and_not_of_each_control(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_recipe(
+            RunConfig(
+                recipe=write(tmp_path, controlled(tmp_path, batch_sise=4, reward="nothing")), out=tmp_path / "out"
+            )
+        )
+    text = str(caught.value)
+    assert "has 2 faults" in text and text.count("batch_sise") == text.count("unknown reward") == 1, text
+
+
 def test_controls_are_for_rl_and_take_no_name(tmp_path: Path) -> None:
     raw = controlled(tmp_path)
     raw["stages"]["grpo-coin"] = {"method": "sft", "parent": "start", "data": sums(tmp_path, 12, 4), "controls": "coin"}

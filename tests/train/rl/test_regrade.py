@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from posttrain.arrays import floats, ints
+from posttrain.cli.main import main
 from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.engine.base import Request
 from posttrain.engine.local.engine import LocalEngine
@@ -455,3 +456,27 @@ def test_nothing_is_written_where_a_grader_is_wrong(start: Callable[..., Path], 
 def test_options_without_effect_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         options(**given)
+
+
+@pytest.mark.stress
+def test_cut_reasoning_of_a_model_that_reasons(tmp_path: Path) -> None:
+    """A model that learnt to count to six before it answers: the run with effort and canaries has the bits of the run
+    without, and what it answers too early is measured."""
+    rows = [{"prompt": f"Say {a}", "completion": f"one two three four five six\nAnswer: {a}"} for a in "ab"] * 8
+    write_rows(tmp_path / "sft.jsonl", rows)
+    write_rows(tmp_path / "tasks.jsonl", [{"prompt": f"Say {a}", "answer": a} for a in "ab"])
+    command = f"sft --model tiny-random --data {tmp_path}/sft.jsonl --out {tmp_path}/sft --max-steps 30"
+    assert main([*command.split(), "--learning-rate", "5e-3", "--batch-size", "8"]) == 0
+    (tmp_path / "own.py").write_text("def last(response, answer):\n    return float(response.endswith(answer))\n")
+
+    def run(name: str, **more: Any) -> Path:
+        sizes = {"max_new_tokens": 40, "max_steps": 3, "learning_rate": 1e-3, "reward_workers": 0}
+        places = {"model": str(tmp_path / "sft"), "data": str(tmp_path / "tasks.jsonl"), "out": tmp_path / name}
+        train_rl(RlConfig(**{**places, **sizes, "reward": (f"{tmp_path}/own.py:last",), **more}))
+        return tmp_path / name
+
+    measured, plain = run("measured", effort_every=1, effort_rollouts=4, canaries=4), run("plain")
+    assert without(metrics(measured, timeless=True), *MEASURED) == metrics(plain, timeless=True)
+    assert equal(measured, plain)
+    last = metrics(measured)[-1]
+    assert last["effort/25"] < last["effort/100"] and 0 <= last["canary_rate"] <= 1
