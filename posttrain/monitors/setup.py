@@ -14,12 +14,14 @@ def monitors_for(config: RlConfig | OnlineDpoConfig) -> list[Observer]:
     an audit that is not there or damaged."""
     if config.no_monitors:
         return []
-    audit: Thresholds | None = read_audit(config.audit)["thresholds"] if config.audit is not None else None
+    audit: Thresholds | None = None
+    if config.audit is not None:
+        audit = read_audit(config.audit)["thresholds"]
+        if not (config.sealed_reward or config.canaries):
+            raise InputError(
+                f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave "
+                "the audit out"
+            )
     controlled = isinstance(config, RlConfig) and config.control is not None  # such a run is not paid by its reward
     sealed, canaries = (bool(given) and not controlled for given in (config.sealed_reward, config.canaries))
-    if audit is not None and not (sealed or canaries):
-        raise InputError(
-            f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave the "
-            "audit out"
-        )
     return [*stopping_monitors(config.on_alarm, sealed=sealed, canaries=canaries, audit=audit)]

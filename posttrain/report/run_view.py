@@ -237,7 +237,11 @@ def _warnings(run: RunView) -> list[str]:
     stopped = _stopped(run)
     learnt = [str(e.get("reason", "")) for e in run.events if e["event"] == "nothing_learnt"]
     alarms = ", ".join(f"{alarm['monitor']} at step {alarm['step']}" for alarm in run.alarms)
-    found = [f"stopped: {stopped}" if stopped else "", f"alarms of monitors: {alarms}; see Alarms below" if alarms else "", *learnt]
+    found = [
+        f"stopped: {stopped}" if stopped else "",
+        f"alarms of monitors: {alarms}; see Alarms below" if alarms else "",
+        *learnt,
+    ]
     return [_capital(text) for text in found if text]
 
 

@@ -126,7 +126,7 @@ def test_which_monitors_a_run_has(rl: Callable[..., RlConfig], tmp_path: Path) -
     assert watched(monitors_for(rl("run"))) == ["M1", "M9"]
     assert watched(monitors_for(rl("run", canaries=2))) == ["M1", "M2", "M9"]
     assert watched(monitors_for(rl("run", sealed_reward=(), canaries=2))) == ["M2", "M9"]
-    assert watched(monitors_for(rl("run", control="coin"))) == ["M9"]
+    assert watched(monitors_for(rl("run", control="coin", audit=write_audit(tmp_path / "audit")))) == ["M9"]
     assert monitors_for(rl("run", no_monitors=True)) == []
     online = OnlineDpoConfig(model="m", data="d", out=tmp_path / "o", reward=("math",), canaries=2)
     assert watched(monitors_for(online)) == ["M2", "M9"]
