@@ -243,7 +243,7 @@ def _method(method: Method) -> Callable[[Any], Done]:
     """How a command runs a method: its function, then the run's page, or the path of the data that was made."""
 
     def run(config: Any) -> Done:
-        method.function(config)
+        method.run(config)
         if getattr(config, "dry_run", False):
             return Done(result=lambda printed: {"text": printed})
         if method.writes == "data":

@@ -122,11 +122,16 @@ class AuditRecord(TypedDict):
 def read_audit(folder: Path) -> AuditRecord:
     """The record of an audit's folder, or of the file itself. Raises InputError where there is none, or it is
     damaged."""
-    file = folder / AUDIT_FILE if folder.is_dir() else folder
+    file = audit_file(folder)
     found = read_object(file)
     if not found:
         raise InputError(f"{folder}: no audit; posttrain audit --reward R --data TASKS --out {folder} makes it")
     return cast(AuditRecord, checked(found, AuditRecord, file))
+
+
+def audit_file(folder: Path) -> Path:
+    """The file of an audit's folder; the folder may be the file itself."""
+    return folder / AUDIT_FILE if folder.is_dir() else folder
 
 
 def worst(findings: list[Finding]) -> Severity | None:
