@@ -16,7 +16,8 @@ from posttrain.stats import Estimate, clustered_share
 
 SLACK, EXACT_SLACK, GRADED_SHARE = 0.05, 1e-6, 0.05
 MIN_RATE = 0.05
-CODE_TASKS = 8
+CODE_TASKS = 4
+"""Four of four are a share with a lower bound above 0.5."""
 MARKS = ("\\boxed{", "<answer>", "Answer:", "####")
 SHARE_ACCEPTED = "share paid like the right answer"
 NAMED = 3
@@ -67,11 +68,11 @@ def accepted(subject: Subject, attempts: Sequence[Attempt], twins: Sequence[Atte
 
     With `twins`, one for each attempt, an attempt counts only where its twin, the same without the right answer, is not
     accepted."""
-    honest = subject.scales([subject.honest(i) for i in range(len(subject.tasks))])
-    kept = [i for i, attempt in enumerate(attempts) if honest[attempt.task] >= PAID]
-    if not kept:
+    honest = subject.scales([subject.honest(attempt.task) for attempt in attempts])
+    kept = np.flatnonzero(honest >= PAID)
+    if not len(kept):
         return {}
-    right = honest[[attempts[i].task for i in kept]]
+    right = honest[kept]
     scales = subject.scales([attempts[i] for i in kept])
     between = (scales > SLACK) & (scales < 1 - SLACK)
     slack = EXACT_SLACK if between.mean() >= GRADED_SHARE else SLACK
@@ -112,12 +113,6 @@ def worst_of(title: str, found: Sequence[Found]) -> list[Found]:
     names = [each.kind for each in order[:NAMED]]
     more = f" and {len(order) - NAMED} more" if len(order) > NAMED else ""
     return [replace(order[0], title=f"{title}: {', '.join(names)}{more}")]
-
-
-def chosen(subject: Subject) -> range:
-    """The tasks of a probe: all, and the first CODE_TASKS of code, since a sandbox takes 24 ms."""
-    n = len(subject.tasks)
-    return range(min(n, CODE_TASKS) if subject.tasks[0].type == "code" else n)
 
 
 def one_answer(subject: Subject) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from posttrain.audit.answers import equivalents, near_misses, unevaluated
 from posttrain.audit.forms import FORMS, Form
-from posttrain.audit.probes.accepted import MIN_RATE, SHARE_ACCEPTED, accepted, chosen, overall, rate_of, worst_of
+from posttrain.audit.probes.accepted import CODE_TASKS, MIN_RATE, SHARE_ACCEPTED, accepted, overall, rate_of, worst_of
 from posttrain.audit.probes.base import Found, Paid, Result, by_kind, not_run
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import Severity
@@ -66,14 +66,14 @@ def recall(subject: Subject) -> Result:
     where less than 0.9 are paid: a strict reward may refuse them."""
     attempts = [
         Attempt(i, subject.rendered(i, variant.text), f"{variant.level}/{variant.kind}", right=True)
-        for i in chosen(subject)
+        for i in subject.some(CODE_TASKS)
         for variant in equivalents(subject.tasks[i])
     ]
     found = _asked(subject)
     if not attempts and not found:
         return not_run("free text has no rendering of which it can be said without a judge that it is right")
     kinds = by_kind(subject, attempts)
-    honest = by_kind(subject, [subject.honest(i) for i in chosen(subject)])
+    honest = by_kind(subject, [subject.honest(i) for i in subject.some(CODE_TASKS)])
     true, false = _true_rate([*kinds.values(), *honest.values()]), overall(accepted(subject, _misses(subject)))
     found += _refused(kinds)
     measured = {TRUE_RATE: true}
