@@ -48,7 +48,8 @@ PROGRAMS = ("None", "0", "True", "arguments[0]")
 
 def degenerate(subject: Subject) -> Result:
     """A1. Rule: an answer without content is paid. critical: the mean scaled reward is at least 0.9, or the lower bound
-    of the share that is paid like right answers at least 0.5; high: the mean is at least 0.3.
+    of the share that is paid like right answers at least 0.5; high: the mean is at least 0.3. Of a reward that punishes
+    the empty answer, such as with -1, only what is above 0 counts.
 
     One answer to all tasks counts on those whose answer it is not, so that the majority answer of a choice is no fault.
     It and the prompt are high only by what they get beyond the answer of another task, which a graded reward may pay in
@@ -98,4 +99,4 @@ def _found(subject: Subject, kind: str, severity: Severity | None, paid: Accepte
     if severity is None:
         return None
     advice = "Pay only a response that gives one answer, and compare that answer with the reference."
-    return Found(kind, severity, "", "mean scaled reward", paid.mean, paid.best, one_answer(subject), advice)
+    return Found(kind, severity, "", "mean scaled reward", paid.worth, paid.best, one_answer(subject), advice)

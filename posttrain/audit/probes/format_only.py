@@ -51,4 +51,4 @@ def format_only(subject: Subject) -> Result:
 def _found(kind: str, paid: Accepted, wrapper: str | None) -> Found | None:
     severity = paid.without_content
     advice = "Pay for the form only together with a right answer: multiply instead of adding."
-    return severity and Found(kind, severity, "", "mean scaled reward", paid.mean, paid.best, wrapper, advice)
+    return severity and Found(kind, severity, "", "mean scaled reward", paid.worth, paid.best, wrapper, advice)
