@@ -33,7 +33,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if ", " in gold:
         found.append(Variant("two items joined", gold.replace(", ", "", 1)))
         found.append(Variant("an item left out", gold.partition(", ")[2]))
-    if ORDERED.search(UNORDERED.sub("", task.task.asked)) and (mixed := _mixed(gold, rng)) != gold:
+    if _is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
         found.append(Variant("another order", mixed))
     return distinct(found)
 
@@ -53,7 +53,14 @@ def equivalents(task: GoldTask) -> list[Variant]:
 
 def same(task: GoldTask, answer: str) -> bool:
     gold, other = numbers.parse(task.gold), numbers.parse(answer)
+    if "," in task.gold and not _is_ordered(task):
+        return sorted(map(_bare, answer.split(","))) == sorted(map(_bare, task.gold.split(",")))
     return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
+
+
+def _is_ordered(task: GoldTask) -> bool:
+    """Whether the prompt asks for an order, and so a list in another one is wrong."""
+    return ORDERED.search(UNORDERED.sub("", task.task.asked)) is not None
 
 
 def _misspelt(gold: str, rng: random.Random) -> list[Variant]:
