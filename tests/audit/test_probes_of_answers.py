@@ -81,6 +81,17 @@ def name(response: str, answer: str) -> float:
     return float(response.strip(" .*\n").casefold() == answer.casefold())
 
 
+def first_box(response: str, answer: str) -> float:
+    """Pays the first of several boxes, which is a rule too."""
+    found = re.search(r"\\boxed\{([^{}]*)\}", response)
+    return float(found is not None and number(found[1].strip()) == float(answer))
+
+
+def similar(response: str, answer: str) -> float:
+    """Pays for similar texts."""
+    return SequenceMatcher(None, response.strip().lower(), answer.lower()).ratio()
+
+
 HEALTHY: list[tuple[Any, Rows]] = [
     (strict, sums()),
     (graded, sums()),
@@ -130,17 +141,6 @@ def one_of_many(response: str, answer: str) -> float:
 
 def with_thinking(response: str, answer: str) -> float:
     return float("<answer>" in response and re.search(rf"\b{answer}\b", response) is not None)
-
-
-def first_box(response: str, answer: str) -> float:
-    """Pays the first of several boxes, which is a rule too."""
-    found = re.search(r"\\boxed\{([^{}]*)\}", response)
-    return float(found is not None and number(found[1].strip()) == float(answer))
-
-
-def similar(response: str, answer: str) -> float:
-    """Pays for similar texts."""
-    return SequenceMatcher(None, response.strip().lower(), answer.lower()).ratio()
 
 
 def last_number(response: str, answer: str) -> float:

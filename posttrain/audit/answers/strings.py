@@ -19,6 +19,8 @@ CASE_MATTERS = re.compile(
     r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE
 )
 UNITS = ("kg", "km", "seconds", "litres")
+MIN_WORDS = 4
+"""Half of so many words is no longer the answer."""
 MIN_LETTERS = 5
 """A shorter word may become another right word by one letter."""
 
@@ -30,6 +32,8 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     found = [Variant("a word more that denies it", f"not {gold}"), *_misspelt(gold, rng), *_measure(gold, rng)]
     if (changed := other_digit(gold, rng)) is not None:
         found.append(Variant("another digit", changed))
+    if len(words := gold.split()) >= MIN_WORDS:
+        found.append(Variant("the second half left out", " ".join(words[: len(words) // 2])))
     if ", " in gold:
         found.append(Variant("two items joined", gold.replace(", ", "", 1)))
         found.append(Variant("an item left out", gold.partition(", ")[2]))
