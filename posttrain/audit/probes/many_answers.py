@@ -65,8 +65,13 @@ FAULTS = (
         note=True,
     ),
     Fault(
+        "the right answer in the thinking is paid, though the final answer is wrong",
+        ("in the thinking",),
+        "Look for the answer behind the thinking only.",
+    ),
+    Fault(
         "the right answer in the text is paid, though the final answer is wrong",
-        ("in the thinking", "in the text before", "in the text behind, denied"),
+        ("in the text before", "in the text behind, denied"),
         "Compare what stands in the place of the answer, and nothing before or behind it.",
     ),
     Fault(
