@@ -110,7 +110,9 @@ def test_a_fix_that_leaves_findings_says_which(tmp_path: Path, monkeypatch: pyte
     words = ("--data", "tasks.jsonl", "--out", "audit", "--reward-workers", "0", "--only", "A3", "--fix")
     assert main(["audit", "--reward", f"{REWARDS}anywhere", *words]) == 1
     fix = read_audit(Path("audit"))["fix"]
-    assert sorted(fix["wrappers"]) == ["one_answer({})", "strip_thinking({})"] and any("candidates" in left for left in fix["left"])
+    assert sorted(fix["wrappers"]) == ["one_answer({})", "strip_thinking({})"] and any(
+        "candidates" in left for left in fix["left"]
+    )
     assert not any("thinking" in left for left in fix["left"])
 
 
