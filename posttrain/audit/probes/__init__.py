@@ -8,7 +8,8 @@ from posttrain.audit.probes.base import Probe
 from posttrain.audit.probes.degenerate import degenerate
 from posttrain.audit.probes.format_only import format_only
 from posttrain.audit.probes.many_answers import many_answers
-from posttrain.audit.probes.near_misses import misses, recall, undone
+from posttrain.audit.probes.near_misses import misses, undone
+from posttrain.audit.probes.recall import recall
 from posttrain.audit.probes.swapped import swapped
 
 PROBES: Mapping[str, tuple[str, Probe]] = {
