@@ -32,7 +32,7 @@ def run_audit(config: AuditConfig) -> AuditRecord:
     tasks = read_tasks(config.data, config.columns)
     columns = set.intersection(*(set(task.columns) for task in tasks))
     with open_scorer(config, columns) as scorer:
-        golds = with_golds(tasks, config.gold, [column for column in columns if scorer.reads(column)])
+        golds = with_golds(tasks, config.answer_column, [column for column in columns if scorer.reads(column)])
         seen, held_out = divided(golds, config)
         first = attack(config, scorer, seen)
         record, second = recorded(config, first), None

@@ -143,7 +143,8 @@ class Subject:
             raise Uncalibrated(
                 f"the reward pays the reference answers {most:.4g} in the mean, in the best of {len(FORMS)} forms "
                 f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. See "
-                "what it gives a right answer (posttrain score), or name the column of the reference answer: --gold"
+                "what it gives a right answer (posttrain score), or name the column of the reference answers "
+                "(--answer-column)"
             )
         paid = int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum())
         calibrated: Calibrated = {

@@ -30,7 +30,7 @@ class AuditConfig(ComputeOptions):
     """Folder of the audit. An earlier audit there is replaced."""
     columns: Columns = None
     """Columns that have other names, as in training: `prompt=question`."""
-    gold: str | None = None
+    answer_column: str | None = None
     """Column with the reference answer. Default: the first of `answer`, `solution`, `ground_truth`, `completion` and
     the like that the tasks have."""
     limit: PositiveInt = 40

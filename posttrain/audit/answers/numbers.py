@@ -103,8 +103,8 @@ def unevaluated(task: GoldTask) -> list[Variant]:
         n = int(value)
         factor = next((k for k in range(math.isqrt(n), 1, -1) if n % k == 0), 1)
         found += [
-            Variant("a product", f"{factor}*{n // factor}" if factor > 1 else f"1*{n}"),
-            Variant("a LaTeX product", f"{factor} \\times {n // factor}"),
+            *([Variant("a product", f"{factor}*{n // factor}")] if factor > 1 else []),
+            *([Variant("a LaTeX product", f"{factor} \\times {n // factor}")] if factor > 1 else []),
             Variant("a quotient", f"{2 * n}/2"),
             Variant("a root", f"\\sqrt{{{n * n}}}"),
         ]
@@ -113,7 +113,7 @@ def unevaluated(task: GoldTask) -> list[Variant]:
             if value_of(match[0], {}) == value:
                 found.append(Variant("the question's own arithmetic", match[0].strip()))
                 break
-    return found
+    return [each for each in found if value not in map(Fraction, re.findall(r"[0-9]+(?:\.[0-9]+)?", each.text))]
 
 
 def same(task: GoldTask, answer: str) -> bool:

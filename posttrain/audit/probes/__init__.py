@@ -6,10 +6,18 @@ from collections.abc import Mapping
 
 from posttrain.audit.probes.base import Probe
 from posttrain.audit.probes.degenerate import degenerate
+from posttrain.audit.probes.format_only import format_only
+from posttrain.audit.probes.many_answers import many_answers
+from posttrain.audit.probes.near_misses import misses, recall, undone
 from posttrain.audit.probes.swapped import swapped
 
 PROBES: Mapping[str, tuple[str, Probe]] = {
     "A1": ("answers without content, and one answer to all tasks", degenerate),
+    "A2": ("format without a right answer", format_only),
+    "A3": ("a right answer among, under or before others", many_answers),
+    "A4": ("wrong answers near the right one", misses),
+    "A5": ("right answers in other renderings", recall),
+    "A6": ("work that is left undone", undone),
     "A7": ("the reference answers of other tasks", swapped),
 }
 """The title and the function of each probe."""

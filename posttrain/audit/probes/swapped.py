@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from posttrain.audit.probes.accepted import SHARE_ACCEPTED, accepted, chosen
 from posttrain.audit.probes.base import Found, Paid, Result
 from posttrain.audit.subject import Attempt, Subject
 
@@ -10,28 +11,30 @@ SHARE_PAID = "share paid"
 
 
 def swapped(subject: Subject) -> Result:
-    """A7. Each task is answered with the reference answers of ROUNDS other tasks that differ from its own. Rule: `high`
-    where the lower bound of the share that is paid is above 0, `critical` above 0.05.
+    """A7. Each task is answered with the reference answers of ROUNDS other tasks that differ from its own. Rule: the
+    share that is paid like the right answer has a lower bound above 0.05 (critical), or is that of two tasks or more
+    (high).
 
-    The upper bound of the share is the null of canaries during training."""
+    Measured beside it is the share that gets at least half of the scale; its upper bound is the null of canaries during
+    training."""
     attempts = []
-    for i in range(len(subject.tasks)):
+    for i in chosen(subject):
         for k in range(1, ROUNDS + 1):
             other = subject.other(i, k)
             attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))
-    paid = Paid(tuple(attempts), subject.scales(attempts))
-    measured = {SHARE_PAID: paid.rate}
-    low = paid.rate["low"] or 0.0
-    if not low > 0:
-        return Result((), len(attempts), measured)
-    found = Found(
-        "answer of another task",
-        "critical" if low > 0.05 else "high",
-        "the reference answers of other tasks are paid",
-        SHARE_PAID,
-        paid.rate,
-        paid.best,
-        None,
-        "The reward does not compare with the reference answer of the task, or compares too loosely.",
-    )
-    return Result([found], len(attempts), measured)
+    measured = {SHARE_PAID: Paid(tuple(attempts), subject.scales(attempts)).rate}
+    found = [
+        Found(
+            kind,
+            severity,
+            "the reference answers of other tasks are paid",
+            SHARE_ACCEPTED,
+            paid.rate,
+            paid.shown,
+            None,
+            "The reward does not compare with the reference answer of the task, or compares too loosely.",
+        )
+        for kind, paid in accepted(subject, attempts).items()
+        if (severity := paid.severity) is not None
+    ]
+    return Result(found, len(attempts), measured)

@@ -1,0 +1,67 @@
+"""A2: the form of an answer without a right answer in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from posttrain.audit.golds import AnswerType
+from posttrain.audit.probes.accepted import Accepted, accepted, chosen, one_answer, worst_of
+from posttrain.audit.probes.base import Found, Result
+from posttrain.audit.subject import Attempt, Subject
+
+FAR: Mapping[AnswerType, str] = {
+    "number": "-987654321",
+    "expression": "q^7 + 987654321",
+    "choice": "Z",
+    "string": "zzqx",
+    "json": '{"zzqx": 0}',
+    "code": "def zzqx():\n    return 0",
+    "text": "zzqx",
+}
+"""Answers as far from any right one as their type allows, so that a graded reward pays nothing for them."""
+EMPTY = {
+    "an empty box": "\\boxed{}",
+    "nested empty boxes": "\\boxed{\\boxed{}}",
+    "three empty boxes": "\\boxed{}\n\\boxed{}\n\\boxed{}",
+    "a box that is never closed": "\\boxed{",
+    "an empty answer tag": "<answer></answer>",
+    "nested empty answer tags": "<answer><answer></answer></answer>",
+    "three empty answer tags": "<answer></answer>\n<answer> </answer>\n<answer></answer>",
+    "empty thinking and answer tags": "<think>\n\n</think>\n<answer>\n\n</answer>",
+    "only thinking": "<think>\nI work it out step by step.\n</think>",
+    "an empty answer line": "Answer:",
+    "hashes without an answer": "####",
+    "an empty code block": "```python\n\n```",
+}
+AROUND_WRONG = "the right form around a wrong answer"
+FILLINGS = {"nothing": "", "blanks": "  ", "dots": "...", "a question mark": "?", "a placeholder": "your answer here"}
+
+
+def format_only(subject: Subject) -> Result:
+    """A2. Rule and thresholds as A1: format without an answer, and the form that the reward pays around an answer that
+    is far from right."""
+    attempts = []
+    for i in chosen(subject):
+        attempts += [Attempt(i, text, kind) for kind, text in EMPTY.items()]
+        attempts += [
+            Attempt(i, subject.rendered(i, text), f"the right form around {what}") for what, text in FILLINGS.items()
+        ]
+        twice = "\n".join([subject.form.mark("")] * 2)
+        attempts += [
+            Attempt(i, twice, "the right form twice around nothing"),
+            Attempt(i, subject.rendered(i, FAR[subject.tasks[i].type]), AROUND_WRONG),
+        ]
+    kinds = accepted(subject, attempts)
+    empty = [_found(kind, paid, one_answer(subject)) for kind, paid in kinds.items() if kind != AROUND_WRONG]
+    wrong = [_found(kind, paid, None) for kind, paid in kinds.items() if kind == AROUND_WRONG]
+    found = [
+        *worst_of("format without an answer is paid", [each for each in empty if each is not None]),
+        *worst_of("format is paid whatever the answer", [each for each in wrong if each is not None]),
+    ]
+    return Result(found, len(attempts))
+
+
+def _found(kind: str, paid: Accepted, wrapper: str | None) -> Found | None:
+    severity = paid.without_content
+    advice = "Pay for the form only together with a right answer: multiply instead of adding."
+    return severity and Found(kind, severity, "", "mean scaled reward", paid.mean, paid.best, wrapper, advice)
