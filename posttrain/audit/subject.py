@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from posttrain.audit.golds import GoldTask
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Calibrated
 from posttrain.stats import share
-from posttrain.types import InputError, Message, Sample
+from posttrain.types import InputError, Message, Sample, Score, Task
 
 PAID = 0.5
 """An answer is paid if it gets at least this share of the scale."""
@@ -28,14 +28,24 @@ CHARACTERS_A_TOKEN = 4
 @dataclass(frozen=True)
 class Attempt:
     """An answer to the task of that index, made to find out what a reward pays. `kind` is what it tries, a few words;
-    `columns` replace columns of the task (the answer of another task). `right`: whether it answers the task, by its
-    construction."""
+    `columns` replace columns of the task (the answer of another task), `prompt` the text of its prompt (of a
+    conversation that of the last message). `right`: whether it answers the task, by its construction."""
 
     task: int
     text: str
     kind: str
     right: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
+
+    def posed(self, task: Task) -> Task:
+        """The task with this attempt's columns and prompt."""
+        prompt = task.prompt
+        if self.prompt is not None and isinstance(prompt, str):
+            prompt = self.prompt
+        elif self.prompt is not None:
+            prompt = (*prompt[:-1], replace(prompt[-1], content=self.prompt))
+        return replace(task, prompt=prompt, columns={**task.columns, **self.columns})
 
 
 class Uncalibrated(InputError):
@@ -57,7 +67,7 @@ class Subject:
         self.calls = 0
         self.first_error: str | None = None
         self._progress = progress
-        self._known: dict[tuple[int, str, str], float] = {}
+        self._known: dict[tuple[int, str, str | None, str], Score] = {}
         self._calibrated: tuple[Calibrated, Form] | None = None
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
@@ -72,23 +82,31 @@ class Subject:
 
     def sample(self, attempt: Attempt) -> Sample:
         """What the reward sees of an attempt."""
-        task = self.tasks[attempt.task].task
+        task = attempt.posed(self.tasks[attempt.task].task)
         ids = tuple(range(-(-len(attempt.text) // CHARACTERS_A_TOKEN)))
-        columns = {**task.columns, **attempt.columns}
-        return Sample(task.prompt, (Message("assistant", attempt.text),), ids, columns)
+        return Sample(task.prompt, (Message("assistant", attempt.text),), ids, task.columns)
 
     def grade(self, attempts: Sequence[Attempt]) -> Floats:
         """The reward of each attempt, shape [attempts]."""
-        keys = [(a.task, a.text, repr(sorted(a.columns.items())) if a.columns else "") for a in attempts]
+        return np.array([_number(score.total) for score in self.scores(attempts)])
+
+    def scores(self, attempts: Sequence[Attempt]) -> list[Score]:
+        """The score of each attempt, with its parts."""
+        keys = [(a.task, a.text, a.prompt, repr(sorted(a.columns.items())) if a.columns else "") for a in attempts]
         new = {key: attempt for key, attempt in zip(keys, attempts, strict=True) if key not in self._known}
         scores = self.scorer.score([self.sample(attempt) for attempt in new.values()])
         self.calls += len(new)
         if self._progress is not None:
             self._progress(self.calls)
         for key, score in zip(new, scores, strict=True):
-            self._known[key] = float("nan") if score.total is None else score.total
+            self._known[key] = score
             self.first_error = self.first_error or score.reason
-        return np.array([self._known[key] for key in keys])
+        return [self._known[key] for key in keys]
+
+    @property
+    def known(self) -> list[Score]:
+        """The scores of all answers that were graded, in the order in which they were."""
+        return list(self._known.values())
 
     def scaled(self, values: Floats) -> Floats:
         """s = (value - F) / (C - F)."""
@@ -164,3 +182,7 @@ class Subject:
         different = [other for other in others if other.gold != own]
         gold = different[(step - 1) % len(different)].gold
         return Attempt(task, FORMS[0].render(gold), "answer of another task")
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
