@@ -15,7 +15,7 @@ from posttrain.audit.golds import GoldTask
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Calibrated
 from posttrain.stats import share
-from posttrain.types import InputError, Message, Sample, Score, Task
+from posttrain.types import InputError, Message, Prompt, Sample, Score, Task
 
 PAID = 0.5
 """An answer is paid if it gets at least this share of the scale."""
@@ -40,11 +40,10 @@ class Attempt:
 
     def posed(self, task: Task) -> Task:
         """The task with this attempt's columns and prompt."""
-        prompt = task.prompt
-        if self.prompt is not None and isinstance(prompt, str):
-            prompt = self.prompt
-        elif self.prompt is not None:
-            prompt = (*prompt[:-1], replace(prompt[-1], content=self.prompt))
+        prompt: Prompt = task.prompt
+        if self.prompt is not None:
+            given = self.prompt
+            prompt = given if isinstance(prompt, str) else (*prompt[:-1], replace(prompt[-1], content=given))
         return replace(task, prompt=prompt, columns={**task.columns, **self.columns})
 
 

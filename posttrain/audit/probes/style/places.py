@@ -1,0 +1,74 @@
+"""Where a text stands beside the answer in a form, and which tasks and answers the probes of style take."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from posttrain.audit.forms import THINKING, Form
+from posttrain.audit.probes.base import Paid
+from posttrain.audit.subject import Attempt, Subject
+from posttrain.rewards.registry import JUDGES, Spec
+
+Place = Literal["reasoning", "front", "behind"]
+CODE_TASKS, MODEL_TASKS = 6, 12
+"""How many tasks are enough where an answer costs a sandbox (0.1 s) or a pass of a model."""
+
+K = TypeVar("K", bound=Hashable)
+
+
+def chosen(subject: Subject) -> range:
+    """The tasks to try: all of them, fewer where grading is slow."""
+    n = len(subject.tasks)
+    if sandboxed(subject):
+        return range(min(n, CODE_TASKS))
+    parts = [part for text in subject.scorer.specs for part in Spec.parse(text).expression.walk()]
+    return range(min(n, MODEL_TASKS) if any(part.models or part.target in JUDGES for part in parts) else n)
+
+
+def sandboxed(subject: Subject) -> bool:
+    """Whether an answer is code, which a reward runs."""
+    return any(task.type == "code" for task in subject.tasks)
+
+
+def places(form: Form) -> tuple[Place, ...]:
+    """The places before the answer in which a form takes a text: in its reasoning, and where it marks the reasoning,
+    also between that and the answer."""
+    if not form.thinking:
+        return ("front",)
+    return ("reasoning", "front") if "<think>" in form.thinking else ("reasoning",)
+
+
+def placed(form: Form, answer: str, text: str, place: Place) -> str:
+    """An answer in a form, with a text beside it on lines of its own; nothing else without a text."""
+    if not text:
+        return form.render(answer)
+    if place == "reasoning":
+        return form.render(answer, work=f"{text}\n{THINKING}")
+    if place == "behind":
+        return f"{form.render(answer)}\n{text}"
+    return f"{form.thinking.format(work=THINKING)}{text}\n{form.mark(answer)}"
+
+
+def answer_of(subject: Subject, task: int, right: bool) -> str:
+    """The reference answer, or that of another task, which is wrong."""
+    return subject.tasks[task].gold if right else subject.other(task).text
+
+
+def paid_for(subject: Subject, attempts: Mapping[K, Sequence[Attempt]]) -> dict[K, Paid]:
+    """What the reward pays for the attempts of each key, all graded in one call."""
+    scales = subject.scales([attempt for each in attempts.values() for attempt in each])
+    ends = np.cumsum([len(each) for each in attempts.values()]).tolist()
+    return {
+        key: Paid(tuple(each), scales[end - len(each) : end])
+        for (key, each), end in zip(attempts.items(), ends, strict=True)
+    }
+
+
+def no_more_than(subject: Subject) -> str:
+    """The wrapper that pays no answer more than the reference answers."""
+    found = subject.calibration
+    low = min(0.0, found["empty"])
+    return f"clip({{}}, low={low:.6g}, high={found['best']:.6g})"
