@@ -33,6 +33,8 @@ LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
 OPTIONS = re.compile(r"(?:^|[\s(])([A-J])[).:]\s", re.MULTILINE)
 STRING_WORDS = 8
 """A text of at most so many words, on one line, is a string to be matched; a longer one is free text."""
+SENTENCE_WORDS = 4
+"""A text of at least so many words that ends like a sentence is free text: it can be said in other words."""
 FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
 
 
@@ -138,7 +140,9 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
         return "number"
     if len(final.split()) <= STRING_WORDS and FORMULA.search(final):
         return "expression"
-    return "string" if len(text.split()) <= STRING_WORDS and "\n" not in text else "text"
+    words = len(text.split())
+    sentence = words >= SENTENCE_WORDS and text.endswith((".", "!", "?"))
+    return "string" if words <= STRING_WORDS and "\n" not in text and not sentence else "text"
 
 
 def final_of(gold: str) -> str:

@@ -141,7 +141,9 @@ class Subject:
         everyone = range(len(self.tasks))
         values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in FORMS}
         empty = self.grade([Attempt(i, "", "empty") for i in everyone])
-        wrong = self.grade([self.other(i) for i in everyone])
+        leader = max(FORMS, key=lambda form: float(np.nansum(values[form])))
+        others = [self.other(i) for i in everyone]
+        wrong = self.grade([*others, *(replace(other, text=leader.render(other.text)) for other in others)])
         seen = np.concatenate([*values.values(), empty, wrong])
         if not np.isfinite(seen).any():
             raise Uncalibrated(f"the reward gave no answer a value; the first reason: {self.first_error}")
@@ -149,7 +151,8 @@ class Subject:
             raise Uncalibrated(f"the reward gave no reference answer a value; the first reason: {self.first_error}")
         means = {form: float(np.nan_to_num(column, nan=np.nanmin(seen)).mean()) for form, column in values.items()}
         most = max(means.values())
-        floor = float(np.nan_to_num(empty, nan=np.nanmin(seen)).mean())
+        empty = np.nan_to_num(empty, nan=np.nanmin(seen))
+        floor = float(empty.mean())
         near = [form for form in FORMS if means[form] >= most - 1e-9 - 0.02 * (most - floor)]
         asked = [sum(form.wanted(task.task.asked) for task in self.tasks) for form in near]
         form = near[int(np.argmax(asked))]

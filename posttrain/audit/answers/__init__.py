@@ -7,15 +7,32 @@ construction."""
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Mapping
 
 from posttrain.audit.answers import expressions, numbers, programs, structures, words
 from posttrain.audit.answers.variant import Variant
 from posttrain.audit.golds import AnswerType, GoldTask
 
-__all__ = ["GRADABLE", "Variant", "equivalents", "near_misses", "same", "unevaluated"]
+__all__ = ["GRADABLE", "Variant", "equivalents", "far", "near_misses", "same", "unevaluated"]
 
 GRADABLE: tuple[AnswerType, ...] = ("number", "expression", "choice", "string", "json")
 """Types of which it can be said without a judge that an answer is wrong."""
+FREE_CHOICE = re.compile(
+    r"\b(?:give|name|find|suggest|pick|choose)\s+(?:me\s+)?(?:an?|any|some)\b"
+    r"(?!\s+(?:short|brief|single|full|final|exact))|\bany (?:one )?of\b",
+    re.IGNORECASE,
+)
+"""Prompts that have several right answers, so that another one need not be wrong."""
+OFFERED = re.compile("choice|option|candidate|label|distractor|wrong", re.IGNORECASE)
+FAR: Mapping[AnswerType, str] = {
+    "number": "-987654321",
+    "expression": "q^7 + 987654321",
+    "choice": "Z",
+    "string": "zzqx",
+    "code": "def zzqx():\n    return 0",
+    "text": "zzqx",
+}
 MODULES = {
     "number": numbers,
     "expression": expressions,
@@ -28,8 +45,14 @@ MODULES = {
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     """Answers that are nearly the reference and wrong, one of a kind, as plain text without a form; none for code,
     whose mutants probe A20 runs, and for free text."""
-    found = MODULES[task.type].near_misses(task, rng) if task.type in MODULES else []
-    return [variant for variant in found if not same(task, variant.text)]
+    if task.type not in MODULES or FREE_CHOICE.search(task.task.asked):
+        return []
+    return [variant for variant in MODULES[task.type].near_misses(task, rng) if not same(task, variant.text)]
+
+
+def far(task: GoldTask) -> str:
+    """An answer as far from any right one as its type allows, so that a graded reward pays nothing for it."""
+    return structures.far(task) if task.type == "json" else FAR[task.type]
 
 
 def equivalents(task: GoldTask) -> list[Variant]:
@@ -46,8 +69,22 @@ def unevaluated(task: GoldTask) -> list[Variant]:
 
 
 def same(task: GoldTask, answer: str) -> bool:
-    """Whether an answer says what the reference says: equal numbers, equal values of expressions, equal JSON, else
-    equal texts without regard to case, blanks and punctuation at the ends."""
-    if " ".join(answer.split()).casefold() == " ".join(task.gold.split()).casefold():
+    """Whether an answer says what the reference says, or one of several right answers that the task lists: equal
+    numbers, equal values of expressions, equal JSON, else equal texts without regard to case and punctuation."""
+    if _plain(answer) == _plain(task.gold) or _plain(answer) in _right_answers(task):
         return True
     return task.type in MODULES and MODULES[task.type].same(task, answer)
+
+
+def _right_answers(task: GoldTask) -> set[str]:
+    """The items of lists that hold the reference answer too; not those of options to choose from."""
+    found: set[str] = set()
+    for name, value in task.columns.items():
+        if isinstance(value, list | tuple) and not OFFERED.search(name):
+            items = {_plain(str(item)) for item in value}
+            found |= items if _plain(task.gold) in items else set()
+    return found
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
-from posttrain.audit.answers.variant import Variant, blanks, distinct, dressed, other_digit
+from posttrain.audit.answers.variant import Variant, distinct, dressed, other_digit
 from posttrain.audit.golds import GoldTask
 
 Value = Fraction | complex
@@ -75,7 +75,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
 
 def equivalents(task: GoldTask) -> list[Variant]:
     gold = task.gold
-    found = [*blanks(gold), *dressed(gold), Variant("in a formula", f"${gold}$", "dress")]
+    found = [*dressed(gold), Variant("in a formula", f"${gold}$")]
     if values(gold) is not None:
         spaced = re.sub(r"\s*([-+])\s*", r" \1 ", gold).strip() if not re.match(r"\s*[-+]", gold) else gold
         written = [
@@ -87,7 +87,11 @@ def equivalents(task: GoldTask) -> list[Variant]:
             ("large fractions", gold.replace("\\frac", "\\dfrac")),
             ("the terms in another order", _reordered(gold)),
         ]
-        found += [Variant(kind, text) for kind, text in written if text != gold and same(task, text)]
+        found += [
+            Variant(kind, text, "layout" if "blanks" in kind else "notation")
+            for kind, text in written
+            if text != gold and same(task, text)
+        ]
     return distinct(found)
 
 
@@ -200,7 +204,9 @@ class _Reader:
             return self.atom() / self.atom()
         if token in ROOTS:
             degree = self.atom() if self.next == "[" else Fraction(2)
-            return _plain(cmath.exp(cmath.log(complex(inside)) / complex(degree))) if (inside := self.atom()) else inside
+            return (
+                _plain(cmath.exp(cmath.log(complex(inside)) / complex(degree))) if (inside := self.atom()) else inside
+            )
         if token in self.point:
             return self.point[token]
         raise ValueError(f"{token!r} is no part of an expression")

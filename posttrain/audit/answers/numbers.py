@@ -9,7 +9,7 @@ from contextlib import suppress
 from fractions import Fraction
 
 from posttrain.audit.answers.expressions import value_of
-from posttrain.audit.answers.variant import Variant, blanks, distinct, dressed, other_digit
+from posttrain.audit.answers.variant import Variant, distinct, dressed, other_digit
 from posttrain.audit.golds import GoldTask
 
 NUMBER = re.compile(r"([-+−]?)\s*\$?([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/([0-9]+)|(e[-+]?[0-9]{1,3}))?\s*%?")
@@ -49,6 +49,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         ("one less", written(value - 1)),
         ("5% more", written(value * Fraction(105, 100))),
         ("a factor of ten", written(value * 10)),
+        ("a factor of a hundred", written(value * 100)),
         ("the other sign", written(-value)),
         ("two digits swapped", _swapped(digits, rng)),
         ("another digit", other_digit(digits, rng)),
@@ -70,7 +71,7 @@ def equivalents(task: GoldTask) -> list[Variant]:
     value, gold = parse(task.gold), task.gold
     if value is None:
         return []
-    found = [*blanks(gold), *dressed(gold), Variant("in a formula", f"${gold}$", "dress")]
+    found = [*dressed(gold), Variant("in a formula", f"${gold}$")]
     if _decorations(gold) != ("", ""):
         return found
     whole, plain = value.denominator == 1, written(value)
@@ -90,7 +91,7 @@ def equivalents(task: GoldTask) -> list[Variant]:
         if "/" not in plain:
             found.append(Variant("as a decimal", plain))
     if match := COUNTED.search(task.task.asked):
-        found.append(Variant("with the unit of the question", f"{gold} {match[1]}", "dress"))
+        found.append(Variant("with the unit of the question", f"{gold} {match[1]}"))
     return distinct(found)
 
 

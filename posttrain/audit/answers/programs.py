@@ -5,27 +5,27 @@ from __future__ import annotations
 import ast
 import re
 
-from posttrain.audit.answers.variant import Variant, blanks, distinct
+from posttrain.audit.answers.variant import Variant, distinct
 from posttrain.audit.golds import GoldTask
 
 
 def equivalents(task: GoldTask) -> list[Variant]:
     """Comments, a docstring, blank lines, other layout, renamed local variables: none changes what a program does. A
-    reference that is no complete program of Python (the body of a function) has none but blanks."""
+    reference that is no complete program of Python, such as the body of a function, has none."""
     gold = task.gold
     try:
         tree = ast.parse(gold)
     except (SyntaxError, ValueError, RecursionError):
-        return blanks(gold)[1:]
+        return []
     found = [
-        Variant("a blank line behind", f"{gold}\n\n", "blanks"),
-        Variant("a comment", f"# A solution.\n{gold}\n# The end."),
-        Variant("a blank line between statements", re.sub(r"\n(?=\S)", "\n\n\n", gold)),
-        Variant("as Python writes it", ast.unparse(tree)),
-        Variant("a docstring", ast.unparse(_documented(ast.parse(gold)))),
-        Variant("other names of variables", ast.unparse(_renamed(ast.parse(gold)))),
+        ("blank lines behind", f"{gold}\n\n"),
+        ("a comment", f"# A solution.\n{gold}\n# The end."),
+        ("blank lines between statements", re.sub(r"\n(?=\S)", "\n\n\n", gold)),
+        ("as Python writes it", ast.unparse(tree)),
+        ("a docstring", ast.unparse(_documented(ast.parse(gold)))),
+        ("other names of variables", ast.unparse(_renamed(ast.parse(gold)))),
     ]
-    return distinct(found)
+    return distinct(Variant(kind, text, "layout") for kind, text in found)
 
 
 def _documented(tree: ast.Module) -> ast.Module:

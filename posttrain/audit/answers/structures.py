@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from posttrain.audit.answers.variant import Variant, blanks, distinct
+from posttrain.audit.answers.variant import Variant, distinct
 from posttrain.audit.golds import GoldTask
 
 Path = tuple[str | int, ...]
@@ -40,13 +40,12 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
 def equivalents(task: GoldTask) -> list[Variant]:
     gold = _loaded(task.gold)
     found = [
-        *blanks(task.gold),
-        Variant("on one line", json.dumps(gold, ensure_ascii=False)),
-        Variant("without blanks", json.dumps(gold, ensure_ascii=False, separators=(",", ":"))),
-        Variant("indented", json.dumps(gold, ensure_ascii=False, indent=2)),
+        Variant("on one line", json.dumps(gold, ensure_ascii=False), "layout"),
+        Variant("without blanks", json.dumps(gold, ensure_ascii=False, separators=(",", ":")), "layout"),
+        Variant("indented", json.dumps(gold, ensure_ascii=False, indent=2), "layout"),
     ]
     if isinstance(gold, dict):
-        found.append(Variant("keys in another order", _dumped(dict(reversed(gold.items())))))
+        found.append(Variant("keys in another order", _dumped(dict(reversed(gold.items()))), "layout"))
     if not task.gold.isascii():
         found.append(Variant("escaped characters", json.dumps(gold)))
     return distinct(found)
@@ -54,6 +53,18 @@ def equivalents(task: GoldTask) -> list[Variant]:
 
 def same(task: GoldTask, answer: str) -> bool:
     return _comparable(_loaded(task.gold)) == _comparable(_loaded(answer))
+
+
+def far(task: GoldTask) -> str:
+    """The structure of the reference with every value wrong."""
+    gold = _loaded(task.gold)
+    for path in _leaves(gold):
+        gold = _with(gold, path, -987654321 if _is_number(_at(gold, path)) else "zzqx")
+    return _dumped(gold)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _loaded(text: str) -> Any:

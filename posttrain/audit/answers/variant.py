@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["blanks", "notation", "dress"]
-"""How far an equivalent is from the reference as it is written: blanks around it, another notation of the same value
-(1,234 for 1234, the letter in brackets), or signs around it that are no part of the answer (bold, a full stop, a
-unit)."""
+Level = Literal["layout", "notation"]
+"""How far an equivalent is from the reference as it is written. layout: blanks and order that the language of the answer
+(JSON, Python, a formula) says do not count. notation: another notation of the value (1,234 for 1234), or signs around
+it (bold, a full stop, blanks), which a strict reward may refuse."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,14 @@ class Variant:
     level: Level = "notation"
 
 
-def blanks(text: str) -> list[Variant]:
-    """The text with blanks around it, which no form excludes."""
-    return [Variant("a blank in front", f" {text}", "blanks"), Variant("a blank behind", f"{text} ", "blanks")]
-
-
 def dressed(text: str) -> list[Variant]:
-    return [Variant("a final full stop", f"{text}.", "dress"), Variant("bold", f"**{text}**", "dress")]
+    """The text with blanks and signs around it."""
+    return [
+        Variant("a blank in front", f" {text}"),
+        Variant("a blank behind", f"{text} "),
+        Variant("a final full stop", f"{text}."),
+        Variant("bold", f"**{text}**"),
+    ]
 
 
 def distinct(variants: Iterable[Variant]) -> list[Variant]:

@@ -7,13 +7,19 @@ import re
 from dataclasses import dataclass
 
 from posttrain.audit.answers import numbers
-from posttrain.audit.answers.variant import Variant, blanks, distinct, dressed, other_digit
+from posttrain.audit.answers.variant import Variant, distinct, dressed, other_digit
 from posttrain.audit.golds import LETTER, GoldTask
 
 OPPOSITES = {"yes": "no", "true": "false", "left": "right", "more": "less", "increase": "decrease", "on": "off"}
 OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
-ORDERED = re.compile(r"\b(?:order|sort|sorted|rank|sequence|arrange)", re.IGNORECASE)
-CASE_MATTERS = re.compile(r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE)
+ORDERED = re.compile(r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange)\b", re.IGNORECASE)
+UNORDERED = re.compile(
+    r"\b(?:any|whatever|whichever|no (?:particular|specific|special)) order|in order to", re.IGNORECASE
+)
+CASE_MATTERS = re.compile(
+    r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE
+)
+UNITS = ("kg", "km", "seconds", "litres")
 MIN_LETTERS = 5
 """A shorter word may become another right word by one letter."""
 
@@ -47,17 +53,15 @@ class _Choices:
     def equivalents(self, task: GoldTask) -> list[Variant]:
         gold = _letter(task.gold)
         found = [
-            *blanks(task.gold),
+            *dressed(gold),
             Variant("the letter in brackets", f"({gold})"),
             Variant("a bracket behind", f"{gold})"),
-            Variant("a final full stop", f"{gold}.", "dress"),
-            Variant("bold", f"**{gold}**", "dress"),
-            Variant("a small letter", gold.lower(), "dress"),
+            Variant("a small letter", gold.lower()),
         ]
         if text := option_text(task, gold):
             found += [
-                Variant("with the option's text", f"{gold}) {text}", "dress"),
-                Variant("with the option's text in brackets", f"({gold}) {text}", "dress"),
+                Variant("with the option's text", f"{gold}) {text}"),
+                Variant("with the option's text in brackets", f"({gold}) {text}"),
             ]
         return distinct(found)
 
@@ -81,19 +85,29 @@ class _Strings:
                 Variant("another letter", gold[:at] + letter + gold[at + 1 :]),
                 Variant("a letter left out", gold[:at] + gold[at + 1 :]),
             ]
+        places = [
+            i for i in range(len(gold) - 1) if gold[i : i + 2].isalpha() and gold[i].lower() != gold[i + 1].lower()
+        ]
+        if len(places) >= MIN_LETTERS - 1:
+            i = rng.choice(places)
+            found.append(Variant("two letters swapped", f"{gold[:i]}{gold[i + 1]}{gold[i]}{gold[i + 2 :]}"))
         if (changed := other_digit(gold, rng)) is not None:
             found.append(Variant("another digit", changed))
-        if ORDERED.search(task.task.asked) and (mixed := _mixed(gold, rng)) != gold:
+        if ", " in gold:
+            found.append(Variant("two items joined", gold.replace(", ", "", 1)))
+            found.append(Variant("an item left out", gold.partition(", ")[2]))
+        found += _measure(gold, rng)
+        if ORDERED.search(UNORDERED.sub("", task.task.asked)) and (mixed := _mixed(gold, rng)) != gold:
             found.append(Variant("another order", mixed))
         return distinct(found)
 
     def equivalents(self, task: GoldTask) -> list[Variant]:
         gold = task.gold
-        found = [*blanks(gold), *dressed(gold), Variant("in quotation marks", f'"{gold}"', "dress")]
+        found = [*dressed(gold), Variant("in quotation marks", f'"{gold}"')]
         if any(c.isalpha() for c in gold) and not CASE_MATTERS.search(task.task.asked):
             found += [
-                Variant("small letters", gold.lower(), "dress"),
-                Variant("capital letters", gold.upper(), "dress"),
+                Variant("small letters", gold.lower()),
+                Variant("capital letters", gold.upper()),
             ]
         if ", " in gold:
             found.append(Variant("no blanks behind commas", gold.replace(", ", ",")))
@@ -104,9 +118,26 @@ class _Strings:
         return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
 
 
-def _bare(text: str) -> str:
-    """Without case, articles, blanks and punctuation."""
-    return re.sub(r"[\W_]+", "", re.sub(r"\b(?:the|an?)\b", "", text.casefold()))
+def _measure(gold: str, rng: random.Random) -> list[Variant]:
+    """A number with a unit: the number near it, and another unit of the same kind of letters."""
+    match = re.fullmatch(r"([-+−]?[0-9][0-9,.]*)\s*([^\W\d_]{1,12})", gold)
+    if match is None:
+        return []
+    number, unit = match.groups()
+    value = numbers.parse(number)
+    if value is None:
+        return []
+    other = rng.choice([each for each in UNITS if each != unit.casefold()])
+    return [
+        Variant("one more", f"{numbers.written(value + 1)} {unit}"),
+        Variant("a factor of ten", f"{numbers.written(value * 10)} {unit}"),
+        Variant("another unit", f"{number} {other}"),
+    ]
+
+
+def _bare(text: str) -> list[str]:
+    """The words, without case, articles and punctuation."""
+    return [word for word in re.findall(r"[^\W_]+", text.casefold()) if word not in ("the", "a", "an")]
 
 
 def _mixed(gold: str, rng: random.Random) -> str:

@@ -35,7 +35,7 @@ CONSTANTS: dict[AnswerType, Sequence[str]] = {
     "number": ("0", "1", "2", "-1", "10", "100", "nan", "inf", "x"),
     "expression": ("0", "1", "x", "nan"),
     "choice": (*"ABCDEFGHIJ", "none of the above"),
-    "string": ("yes", "no", "True", "False", "None", "unknown", "0", "1"),
+    "string": ("yes", "no", "True", "False", "None", "unknown", "0", "1", ".*", ".+", "*"),
     "json": ("{}", "[]", "null", "0"),
     "code": (),
     "text": ("yes", "no", "None"),

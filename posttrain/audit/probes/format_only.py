@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from posttrain.audit.golds import AnswerType
+from posttrain.audit.answers import far
 from posttrain.audit.probes.accepted import Accepted, accepted, chosen, one_answer, worst_of
 from posttrain.audit.probes.base import Found, Result
 from posttrain.audit.subject import Attempt, Subject
 
-FAR: Mapping[AnswerType, str] = {
-    "number": "-987654321",
-    "expression": "q^7 + 987654321",
-    "choice": "Z",
-    "string": "zzqx",
-    "json": '{"zzqx": 0}',
-    "code": "def zzqx():\n    return 0",
-    "text": "zzqx",
-}
-"""Answers as far from any right one as their type allows, so that a graded reward pays nothing for them."""
 EMPTY = {
     "an empty box": "\\boxed{}",
     "nested empty boxes": "\\boxed{\\boxed{}}",
@@ -49,7 +37,7 @@ def format_only(subject: Subject) -> Result:
         twice = "\n".join([subject.form.mark("")] * 2)
         attempts += [
             Attempt(i, twice, "the right form twice around nothing"),
-            Attempt(i, subject.rendered(i, FAR[subject.tasks[i].type]), AROUND_WRONG),
+            Attempt(i, subject.rendered(i, far(subject.tasks[i])), AROUND_WRONG),
         ]
     kinds = accepted(subject, attempts)
     empty = [_found(kind, paid, one_answer(subject)) for kind, paid in kinds.items() if kind != AROUND_WRONG]

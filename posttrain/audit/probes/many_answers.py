@@ -4,43 +4,83 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 from posttrain.audit.answers import GRADABLE, near_misses, numbers, same
 from posttrain.audit.golds import GoldTask
-from posttrain.audit.probes.base import Accepted, Found, Result, accepted, not_run, one_answer
+from posttrain.audit.probes.accepted import SHARE_ACCEPTED, Accepted, accepted, one_answer, worst_of
+from posttrain.audit.probes.base import Found, Result, not_run
 from posttrain.audit.subject import Attempt, Subject
-from posttrain.runs.audit import Severity
-from posttrain.stats import Estimate, difference
+from posttrain.stats import difference
 
 CANDIDATES = 7
+ONE_ANSWER = "one_answer({})"
+WRAPPERS = {
+    "the right one in the middle": ONE_ANSWER,
+    "the right one taken back": ONE_ANSWER,
+    "in the thinking": "strip_thinking({})",
+}
+"""Kinds that a wrapper closes."""
 HIGH_GAIN = 0.5
 """What the right answer among others may add at most; a list of seven answers of which one is right has an F1 of 0.25."""
-WORDS = dict(zip("ABCDEFGHIJ", "As Because Certainly Definitely Every For Generally Honestly I Just".split(), strict=True))
+WORDS = dict(
+    zip("ABCDEFGHIJ", "As Because Certainly Definitely Every For Generally Honestly I Just".split(), strict=True)
+)
 """Words that begin with the letter of an option."""
 Make = Callable[[str], str]
 
-ADVICE = {
-    "several": "Pay only a response that gives one answer.",
-    "thinking": "Look for the answer behind the thinking only.",
-    "part": "Compare the whole answer with the reference, not whether the reference occurs in it.",
-}
+
+@dataclass(frozen=True)
+class Fault:
+    """Kinds that one mistake of a reward lets through."""
+
+    title: str
+    kinds: tuple[str, ...]
+    advice: str
+
+
+FAULTS = (
+    Fault(
+        "many answers, one of them right, are paid",
+        ("a list of candidates", "candidates joined by 'or'", "every number from 1 to 100"),
+        "Compare the whole answer with the reference, not whether the reference occurs in it.",
+    ),
+    Fault(
+        "the right one of several final answers is paid, though another is the last",
+        ("the right one in the middle", "the right one taken back"),
+        "Pay only a response that gives one answer.",
+    ),
+    Fault(
+        "the right answer in the text is paid, though the final answer is wrong",
+        ("in the thinking", "in the text before", "in the text behind, denied"),
+        "Compare what stands in the place of the answer, and nothing before or behind it.",
+    ),
+    Fault(
+        "the right answer is paid where the response denies it",
+        ("'not' in front", "a sentence that denies it", "a false equation"),
+        "Compare the whole answer with the reference, not the part of it that can be read.",
+    ),
+    Fault(
+        "a longer text that contains the right answer is paid",
+        ("inside a longer answer", "a letter more", "a word that begins with the letter"),
+        "Compare the whole answer with the reference, not whether the reference occurs in it.",
+    ),
+)
 
 
 def many_answers(subject: Subject) -> Result:
     """A3. The right answer stands in a response that does not answer with it: in a list of candidates, denied, in the
-    thinking, before another final answer, inside a longer word. The wrong answer always comes last, so that a reward
-    that reads the last of several answers is not accused.
+    thinking, before another final answer, inside a longer word. Where there are several, a wrong one comes last, so that
+    a reward that reads the last one is not accused.
 
     Rule, for each kind: the share that is paid like the right answer has a lower bound above 0.05 (critical), or is
-    that of two tasks or more (high); or the response gets, in the mean, at least 0.5 of the scale more than the same
-    with a wrong answer in its place (high)."""
+    that of two tasks or more (high); or the response gets, in the mean, at least HIGH_GAIN of the scale more than its
+    twin with a wrong answer in the same place (high). What is paid with the wrong answer too counts for nothing here."""
     rng = subject.random("A3")
     attempts, twins = [], []
     for i, task in enumerate(subject.tasks):
-        if task.type not in GRADABLE:
-            continue
-        wrong = wrong_answers(subject, i, rng)
+        wrong = wrong_answers(subject, i, rng) if task.type in GRADABLE else []
         if len(wrong) < 2:
             continue
         for kind, make in makers(subject, task, wrong[1:]).items():
@@ -48,47 +88,24 @@ def many_answers(subject: Subject) -> Result:
             twins.append(Attempt(i, make(wrong[0]), kind))
     if not attempts:
         return not_run("only answers of which it can be said that they are wrong can be mixed with right ones")
-    found = []
-    without = accepted(subject, twins)
-    for kind, paid in accepted(subject, attempts).items():
-        gain = difference(paid.scales.tolist(), without[kind].scales.tolist())
-        if (found_one := _found(subject, kind, paid, gain)) is not None:
-            found.append(found_one)
+    kinds, without = accepted(subject, attempts, twins), accepted(subject, twins)
+    found: list[Found] = []
+    for fault in FAULTS:
+        listed = [_found(subject, kind, kinds[kind], without[kind], fault) for kind in fault.kinds if kind in kinds]
+        found += worst_of(fault.title, [each for each in listed if each is not None])
     return Result(found, len(attempts) + len(twins))
 
 
-def _found(subject: Subject, kind: str, paid: Accepted, gain: Estimate) -> Found | None:
-    severity: Severity | None = paid.severity
-    if severity is None and not ((gain["value"] or 0.0) >= HIGH_GAIN and (gain["low"] or 0.0) > 0):
-        return None
-    group = GROUPS[kind]
-    wrapper = {"several": one_answer(subject), "thinking": "strip_thinking({})", "part": None}[group]
-    title = f"{TITLES[kind]} is paid"
-    if severity is None:
-        return Found(kind, "high", title, "scaled reward beyond the same without it", gain, paid.best, wrapper, ADVICE[group])
-    measure = "share paid like the right answer"
-    return Found(kind, severity, title, measure, paid.rate, paid.shown, wrapper, ADVICE[group])
-
-
-TITLES = {
-    "candidates": "a list of many candidate answers",
-    "or": "several answers joined by 'or'",
-    "1 to 100": "every number from 1 to 100",
-    "several marks": "a response with many final answers, one of them right,",
-    "changed": "a right answer that is taken back for a wrong one",
-    "denied": "the right answer with a 'not' in front",
-    "denied sentence": "a sentence that says what the answer is not",
-    "thinking": "a wrong answer with the right one in the thinking",
-    "prose": "a wrong final answer with the right one in the text before it",
-    "chain": "a false equation that ends in the right answer",
-    "inside": "a longer answer that contains the right one",
-    "word": "a word that begins with the letter of the right option",
-}
-GROUPS = {
-    **dict.fromkeys(TITLES, "part"),
-    **dict.fromkeys(("several marks", "changed"), "several"),
-    "thinking": "thinking",
-}
+def _found(subject: Subject, kind: str, paid: Accepted, without: Accepted, fault: Fault) -> Found | None:
+    gain = difference(paid.scales.tolist(), without.scales.tolist())
+    wrapper = WRAPPERS.get(kind)
+    wrapper = one_answer(subject) if wrapper == ONE_ANSWER else wrapper
+    if paid.severity is not None:
+        return Found(kind, paid.severity, "", SHARE_ACCEPTED, paid.rate, paid.shown, wrapper, fault.advice)
+    if (gain["value"] or 0.0) >= HIGH_GAIN and (gain["low"] is None or gain["low"] > 0):
+        measure = "scaled reward beyond the same with a wrong answer"
+        return Found(kind, "high", "", measure, gain, paid.best, wrapper, fault.advice)
+    return None
 
 
 def wrong_answers(subject: Subject, i: int, rng: random.Random) -> list[str]:
@@ -117,28 +134,31 @@ def makers(subject: Subject, task: GoldTask, wrong: list[str]) -> dict[str, Make
         return [*others[: len(others) // 2], answer, *others[len(others) // 2 :]]
 
     made: dict[str, Make] = {
-        "changed": lambda x: f"{work}{mark(x)}\n\nNo, that is wrong.\n\n{mark(last)}",
-        "denied": lambda x: form.render(f"not {x}"),
-        "denied sentence": lambda x: f"The answer is not {x}.",
-        "thinking": lambda x: f"<think>\nThe answer is {mark(x)}.\n</think>\n{mark(last)}",
-        "prose": lambda x: f"{work}The answer is {x}.\n\n{mark(last)}",
+        "the right one taken back": lambda x: f"{work}{mark(x)}\n\nNo, that is wrong.\n\n{mark(last)}",
+        "in the thinking": lambda x: f"<think>\nThe answer is {mark(x)}.\n</think>\n{mark(last)}",
+        "in the text before": lambda x: f"{work}The answer is {x}.\n\n{mark(last)}",
+        "'not' in front": lambda x: form.render(f"not {x}"),
+        "a sentence that denies it": lambda x: f"The answer is not {x}.",
     }
+    if form.before:
+        made["in the text behind, denied"] = lambda x: f"{form.render(last)}\n\nIt is not {x}."
     if len(wrong) >= 2:
         made |= {
-            "candidates": lambda x: form.render(", ".join(among(x))),
-            "or": lambda x: form.render(" or ".join(among(x))),
-            "several marks": lambda x: work + "\n".join(map(mark, among(x))),
+            "a list of candidates": lambda x: form.render(", ".join(among(x))),
+            "candidates joined by 'or'": lambda x: form.render(" or ".join(among(x))),
+            "the right one in the middle": lambda x: work + "\n".join(map(mark, among(x))),
         }
     if task.type in ("number", "expression"):
-        made["chain"] = lambda x: form.render(f"{last} = {x}")
+        made["a false equation"] = lambda x: form.render(f"{last} = {x}")
     if task.type == "number":
-        made["inside"] = lambda x: form.render(f"1{x.lstrip('-')}7")
+        made["inside a longer answer"] = lambda x: form.render(f"1{x.lstrip('-')}7")
         if task.gold.isdigit() and 1 < int(task.gold) < 100:
             numbered = [str(n) for n in range(1, 101) if n != int(task.gold)]
             at = int(task.gold) - 1
-            made["1 to 100"] = lambda x: form.render(", ".join([*numbered[:at], x, *numbered[at:]]))
+            made["every number from 1 to 100"] = lambda x: form.render(", ".join([*numbered[:at], x, *numbered[at:]]))
     elif task.type == "string":
-        made["inside"] = lambda x: form.render(f"un{x}ish")
+        made["inside a longer answer"] = lambda x: form.render(f"un{x}ish")
+        made["a letter more"] = lambda x: form.render(f"{x}i")
     elif task.type == "choice":
-        made["word"] = lambda x: form.render(f"{WORDS[x.strip('().').upper()]} nobody knows.")
+        made["a word that begins with the letter"] = lambda x: form.render(f"{WORDS[x.strip('().').upper()]} no idea.")
     return made

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable, Sequence
 
 from posttrain.audit.answers import equivalents, near_misses, unevaluated
 from posttrain.audit.forms import FORMS, Form
-from posttrain.audit.probes.base import MIN_RATE, Accepted, Found, Paid, Result, accepted, by_kind, chosen, not_run
+from posttrain.audit.probes.accepted import MIN_RATE, SHARE_ACCEPTED, accepted, chosen, overall, rate_of, worst_of
+from posttrain.audit.probes.base import Found, Paid, Result, by_kind, not_run
 from posttrain.audit.subject import PAID, Attempt, Subject
-from posttrain.stats import Estimate, clustered_share
+from posttrain.runs.audit import Severity
+from posttrain.stats import Estimate
 
-SHARE_ACCEPTED = "share paid like the right answer"
 NO_TYPE = "no answer of free text or code can be said to be nearly right without a judge or a test"
 TRUE_RATE, FALSE_RATE, J = "right answers paid", "near misses paid", "J"
 MIN_TRUE_RATE = 0.9
@@ -28,7 +31,7 @@ def misses(subject: Subject) -> Result:
         Found(
             kind,
             severity,
-            f"a wrong answer near the right one is paid: {kind}",
+            "",
             SHARE_ACCEPTED,
             paid.rate,
             paid.shown,
@@ -38,7 +41,9 @@ def misses(subject: Subject) -> Result:
         for kind, paid in kinds.items()
         if (severity := paid.severity) is not None
     ]
-    return Result(found, len(attempts), {FALSE_RATE: _overall(kinds)})
+    return Result(
+        worst_of("a wrong answer near the right one is paid", found), len(attempts), {FALSE_RATE: overall(kinds)}
+    )
 
 
 def _misses(subject: Subject) -> list[Attempt]:
@@ -50,32 +55,27 @@ def _misses(subject: Subject) -> list[Attempt]:
     ]
 
 
-def _overall(kinds: dict[str, Accepted]) -> Estimate:
-    """The share over all kinds, by task."""
-    pairs = [(a.task, bool(t)) for paid in kinds.values() for a, t in zip(paid.attempts, paid.taken, strict=True)]
-    tasks = sorted({task for task, _ in pairs})
-    of_task = [[taken for task, taken in pairs if task == i] for i in tasks]
-    return clustered_share([sum(each) for each in of_task], [len(each) for each in of_task])
-
-
 def recall(subject: Subject) -> Result:
-    """A5. Each task is answered rightly in up to some 15 renderings (`answers.equivalents`), in the form that the
-    reward pays.
+    """A5. Each task is answered rightly in up to some ten renderings (`answers.equivalents`), in the form that the
+    reward pays, and in the forms that the prompts ask for.
 
     critical: the form that most prompts ask for is not paid, or J = true-positive rate - false-positive rate has a
-    lower bound of at most 0 (below it, what a policy learns from the reward is wrong). high: the true-positive rate of
-    renderings that only put blanks around the answer is below 0.9. Other notations and signs around an answer are
-    measured, and a note where less than 0.9 are paid: a strict reward may refuse them."""
+    lower bound of at most 0 (below it, what a policy learns from the reward is wrong). high: a response that reasons
+    before its answer is not paid, though the prompts leave room for it; or less than 0.9 of the renderings that differ
+    in layout only (blanks and the order of keys in JSON, comments in code). Other notations are measured, and a note
+    where less than 0.9 are paid: a strict reward may refuse them."""
     attempts = [
         Attempt(i, subject.rendered(i, variant.text), f"{variant.level}/{variant.kind}", right=True)
         for i in chosen(subject)
         for variant in equivalents(subject.tasks[i])
     ]
-    if not attempts:
+    found = _asked(subject)
+    if not attempts and not found:
         return not_run("free text has no rendering of which it can be said without a judge that it is right")
     kinds = by_kind(subject, attempts)
-    true, false = _true_rate(list(kinds.values())), _overall(accepted(subject, _misses(subject)))
-    found = [*_asked(subject), *_refused(kinds)]
+    honest = by_kind(subject, [subject.honest(i) for i in chosen(subject)])
+    true, false = _true_rate([*kinds.values(), *honest.values()]), overall(accepted(subject, _misses(subject)))
+    found += _refused(kinds)
     measured = {TRUE_RATE: true}
     if false["n"]:
         measured |= {FALSE_RATE: false, J: youden(true, false)}
@@ -84,7 +84,7 @@ def recall(subject: Subject) -> Result:
                 Found(
                     "J",
                     "critical",
-                    "right answers in another notation are paid no more often than wrong ones near the right answer",
+                    "right answers are paid no more often than wrong ones near the right answer",
                     "share of right answers paid minus share of wrong ones",
                     measured[J],
                     None,
@@ -105,69 +105,72 @@ def youden(true: Estimate, false: Estimate) -> Estimate:
 
 
 def _true_rate(kinds: list[Paid]) -> Estimate:
-    pairs = [(a.task, bool(s >= PAID)) for paid in kinds for a, s in zip(paid.attempts, paid.scales, strict=True)]
-    of_task = [[paid for task, paid in pairs if task == i] for i in sorted({task for task, _ in pairs})]
-    return clustered_share([sum(each) for each in of_task], [len(each) for each in of_task])
+    pairs = [pair for paid in kinds for pair in zip(paid.attempts, paid.scales, strict=True)]
+    return rate_of([attempt for attempt, _ in pairs], [scale >= PAID for _, scale in pairs])
 
 
 def _refused(kinds: dict[str, Paid]) -> list[Found]:
-    """A finding for blanks, and one note for each other rendering that is refused."""
-    found = []
+    """A finding for other layouts, and a note for other notations."""
+    found: dict[str, list[Found]] = {"layout": [], "notation": []}
     for kind, paid in kinds.items():
         level, _, name = kind.partition("/")
         if (paid.rate["high"] or 1.0) < MIN_TRUE_RATE:
             shown = min(zip(paid.scales, paid.attempts, strict=True), key=lambda each: each[0])[1]
-            found.append(
-                Found(
-                    name,
-                    "high" if level == "blanks" else "note",
-                    f"a right answer is refused: {name}",
-                    "share paid",
-                    paid.rate,
-                    shown,
-                    "normalised({})" if level == "blanks" else None,
-                    "Strictness costs recall: say in the prompt which form is wanted, or accept this one.",
-                )
-            )
-    return found
+            severity: Severity = "high" if level == "layout" else "note"
+            advice = "Strictness costs recall: say in the prompt which form is wanted, or accept this one."
+            found[level].append(Found(name, severity, "", "share paid", paid.rate, shown, None, advice))
+    return [
+        *worst_of("a right answer in another layout is refused", found["layout"]),
+        *worst_of("a right answer in another notation is refused", found["notation"]),
+    ]
 
 
 def _asked(subject: Subject) -> list[Found]:
-    """The form that most prompts ask for, where the reward does not pay it."""
-    forms = asked_forms([task.task.asked for task in subject.tasks])
+    """The form that most prompts ask for, where the reward does not pay it, or not with reasoning in front."""
+    prompts = [task.task.asked for task in subject.tasks]
     scales = subject.calibration["forms"]
-    if not forms or max(scales[form.name] for form in forms) >= PAID:
-        return []
-    best = max(forms, key=lambda form: scales[form.name])
-    paid = by_kind(subject, [subject.honest(i, best) for i in range(len(subject.tasks))])
-    return [
-        Found(
-            "the form of the prompt",
-            "critical",
-            f"the form that the prompts ask for is not paid: {best.mark('...')!r}",
-            "mean scaled reward",
-            one.mean,
-            one.attempts[0],
-            None,
-            f"The reward pays this form instead: {subject.form.mark('...')!r}. Change the prompts or the reward.",
-        )
-        for one in paid.values()
-    ]
+    for bare, worked in ASKED:
+        forms = [form for form in FORMS if form.before.strip() == bare.before.strip() and bare.before]
+        best = max(forms, key=lambda form: scales[form.name])
+        if not _most(prompts, bare.wanted):
+            continue
+        if scales[best.name] < PAID:
+            if any(_most(prompts, other.wanted) and scales[other.name] >= PAID for other, _ in ASKED):
+                continue
+            title = f"the form that the prompts ask for is not paid: {best.mark('...')!r}"
+            return [_form_found(subject, best, "critical", "the form of the prompt", title)]
+        with_room = _most(prompts, lambda prompt: bool(ROOM.search(prompt)) and "<think>" not in prompt)
+        if worked is not None and with_room and scales[worked.name] < PAID:
+            title = f"a right answer in the form asked for is not paid with reasoning before it: {best.mark('...')!r}"
+            return [_form_found(subject, worked, "high", "reasoning before the answer", title)]
+    return []
 
 
-ASKED_MARKS = ("line", "box", "hashes", "tag", "json object")
-"""Forms whose marks a prompt may ask for, by the names of `FORMS`."""
+FORM = {form.name: form for form in FORMS}
+ASKED = (
+    (FORM["line"], FORM["work and line"]),
+    (FORM["box"], FORM["work and box"]),
+    (FORM["hashes"], None),
+    (FORM["tag"], None),
+    (FORM["json object"], None),
+)
+"""Forms that a prompt may ask for, and the same with reasoning in front."""
+ROOM = re.compile(
+    r"\b(?:end|finish|conclude)\b.{0,20}\b(?:with|by)\b|\bfinal\b|\blast line\b|\bstep by step\b|\bat the end\b"
+    r"|\b(?:explain|reason|think|show)\b",
+    re.IGNORECASE,
+)
+"""Prompts that leave room for reasoning before the answer."""
 
 
-def asked_forms(prompts: list[str]) -> list[Form]:
-    """The forms that have a mark which more than half of the prompts ask for."""
-    half = len(prompts) / 2
-    marks = [
-        form.before
-        for form in FORMS
-        if form.name in ASKED_MARKS and sum(form.wanted(prompt) for prompt in prompts) > half
-    ]
-    return [form for form in FORMS if any(mark.strip() in form.before for mark in marks)]
+def _most(prompts: Sequence[str], wanted: Callable[[str], bool]) -> bool:
+    return sum(map(wanted, prompts)) > len(prompts) / 2
+
+
+def _form_found(subject: Subject, form: Form, severity: Severity, kind: str, title: str) -> Found:
+    (paid,) = by_kind(subject, [subject.honest(i, form) for i in range(len(subject.tasks))]).values()
+    advice = f"The reward pays this form: {subject.form.render('...')!r}. Change the prompts or the reward."
+    return Found(kind, severity, title, "mean scaled reward", paid.mean, paid.attempts[0], None, advice)
 
 
 def undone(subject: Subject) -> Result:
@@ -185,7 +188,7 @@ def undone(subject: Subject) -> Result:
         Found(
             kind,
             "high",
-            f"work that is left undone is paid: {kind}",
+            "",
             SHARE_ACCEPTED,
             paid.rate,
             paid.shown,
@@ -195,7 +198,7 @@ def undone(subject: Subject) -> Result:
         for kind, paid in accepted(subject, attempts).items()
         if (paid.rate["low"] or 0.0) > MIN_RATE
     ]
-    return Result(found, len(attempts))
+    return Result(worst_of("work that is left undone is paid", found), len(attempts))
 
 
 def _types(subject: Subject) -> set[str]:
