@@ -21,6 +21,8 @@ PAID = 0.5
 """An answer is paid if it gets at least this share of the scale."""
 MIN_SCALE = 0.05
 """Calibration needs C - F of at least this share of the range of rewards that were seen."""
+NEAR = 0.02
+"""Forms whose reward is so near to the best, as a share of the scale, are equally good."""
 CHARACTERS_A_TOKEN = 4
 """An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
 
@@ -153,7 +155,7 @@ class Subject:
         most = max(means.values())
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))
         floor = float(empty.mean())
-        near = [form for form in FORMS if means[form] >= most - 1e-9 - 0.02 * (most - floor)]
+        near = [form for form in FORMS if means[form] >= most - NEAR * max(most - floor, 0)]
         asked = [sum(form.wanted(task.task.asked) for task in self.tasks) for form in near]
         form = near[int(np.argmax(asked))]
         best = values[form]
