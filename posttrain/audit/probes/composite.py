@@ -50,12 +50,13 @@ def composite(subject: Subject) -> Result:
     answers that were graded: Cov(w·part, total) / Var(total), which add up to 1. A part below 0.01 or above 0.9 is a
     note."""
     parts = parts_of(subject)
-    right, wrong, styled = _graded(subject)
+    right, wrong, styled = _graded(subject, parts)
     n = sum(len(each.scales) for group in (right, wrong, styled) for each in group.values())
     found = [] if (flip := _flip(subject, parts, right, wrong, styled)) is None else [flip]
     shares = variance_shares(subject, parts)
-    found += [_note(name, value) for name, value in shares.items() if value < SMALL or value > LARGE]
-    return Result(found, n, {f"share of the variance, {name}": _plain(value, n) for name, value in shares.items()})
+    measured = {name: _plain(value, len(subject.known)) for name, value in shares.items()}
+    found += [_note(name, each) for name, each in measured.items() if not SMALL <= (each["value"] or 0.0) <= LARGE]
+    return Result(found, n, {f"share of the variance, {name}": each for name, each in measured.items()})
 
 
 def parts_of(subject: Subject) -> list[Part]:
@@ -86,10 +87,11 @@ def variance_shares(subject: Subject, parts: Sequence[Part]) -> dict[str, float]
 Dressed = dict[str, Paid]
 
 
-def _graded(subject: Subject) -> tuple[Dressed, Dressed, Dressed]:
+def _graded(subject: Subject, parts: Sequence[Part]) -> tuple[Dressed, Dressed, Dressed]:
     """What right and wrong answers get in each form, and wrong answers in each style, in the best form."""
     shares = subject.calibration["forms"]
-    forms = [form for form in FORMS if form == subject.form or shares[form.name] >= SOME_PAY]
+    slow = sandboxed(subject) and not parts
+    forms = [form for form in FORMS if form == subject.form or (shares[form.name] >= SOME_PAY and not slow)]
     place = places(subject.form)[-1]
     attempts: dict[tuple[str, str], list[Attempt]] = {}
 
@@ -180,14 +182,14 @@ def _written(part: Part) -> str:
     return written(replace(part.expression, renamed=None))
 
 
-def _note(name: str, value: float) -> Found:
-    what = "hardly counts" if value < SMALL else "is nearly all that counts"
+def _note(name: str, share: Estimate) -> Found:
+    what = "hardly counts" if (share["value"] or 0.0) < SMALL else "is nearly all that counts"
     return Found(
         f"variance of {name}",
         "note",
         f"a part of the sum {what}: {name}",
         "share of the variance of the sum",
-        _plain(value, 0),
+        share,
         None,
         None,
         "Weigh the parts by how much they vary, or leave one out.",

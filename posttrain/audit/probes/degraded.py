@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.arrays import Floats
+from posttrain.audit.probes.accepted import worst_of
 from posttrain.audit.probes.base import Found, Paid, Result, gained, not_run
 from posttrain.audit.probes.style.places import chosen, paid_for, sandboxed
 from posttrain.audit.subject import PAID, Attempt, Subject
@@ -57,7 +58,9 @@ def degraded(subject: Subject) -> Result:
         measured[f"rank correlation with what is kept, {kind}"] = mean
         if (severity := _severity(mean)) is not None:
             found.append(_finding(kind, severity, mean, levels[2]))
-    return Result(found, len(values), measured)
+    return Result(
+        worst_of("a reward that grades does not fall with what is lost of an answer", found), len(values), measured
+    )
 
 
 def _severity(mean: Estimate) -> Severity | None:
@@ -71,7 +74,7 @@ def _finding(kind: str, severity: Severity, mean: Estimate, half: Paid) -> Found
     return Found(
         kind,
         severity,
-        f"a reward that grades does not fall with what is lost of the reference answer: {kind}",
+        kind,
         "Spearman's correlation with the share kept",
         mean,
         half.best,
