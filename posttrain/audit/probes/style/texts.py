@@ -18,7 +18,7 @@ LENGTH = re.compile(
 REFERENCE = "words of the reference"
 MIN_LETTERS, MOST_WORDS = 4, 12
 BAG = 8
-"""A reference of at least so many words is stuffed: of a shorter one its words are the answer."""
+"""A reference of at least so many distinct words is stuffed: of a shorter one its words are the answer."""
 NEUTRAL = """\
 Here is what comes out of it.
 The matter was looked at once more.
@@ -100,19 +100,21 @@ def asks_for_length(prompt: str) -> bool:
     return LENGTH.search(prompt) is not None
 
 
-def _bag(text: str) -> list[str]:
-    """The distinct words of a text that carry meaning, in alphabetical order, which destroys what they say."""
-    return sorted({word.lower() for word in re.findall(rf"[^\W\d_]{{{MIN_LETTERS},}}", text)})
+def _bag(text: str, least: int) -> list[str]:
+    """The distinct words of at least so many letters, in alphabetical order, which destroys what they say."""
+    return sorted({word.lower() for word in re.findall(rf"\w{{{least},}}", text)})
 
 
 def _prompt_words(task: GoldTask) -> str:
-    words = _bag(task.task.asked)[:MOST_WORDS]
+    """The words of the prompt that carry meaning, but for those of the reference answer."""
+    own = _bag(task.gold, 1)
+    words = [word for word in _bag(task.task.asked, MIN_LETTERS) if word not in own and word.isalpha()][:MOST_WORDS]
     return f"Keywords: {', '.join(words)}." if words else ""
 
 
 def _reference_words(task: GoldTask) -> str:
-    words = _bag(task.gold)
-    return f"Keywords: {', '.join(words)}." if len(task.gold.split()) >= BAG and task.type == "text" else ""
+    words = _bag(task.gold, 1)
+    return f"Keywords: {', '.join(words)}." if len(words) >= BAG and task.type == "text" else ""
 
 
 def _fixed(name: str, group: str, text: str) -> Style:
