@@ -11,13 +11,13 @@ import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audit.probes.base import (
+    CRITICAL_SCALE,
     HIGH_GAIN,
     Found,
     Paid,
     Result,
     gain_severity,
     gained,
-    paid_severity,
 )
 from posttrain.audit.probes.style.places import (
     Place,
@@ -126,10 +126,9 @@ def padding(subject: Subject) -> Result:
 
     Rule for right answers: padding gains more than 0.05 of the scale a doubling, or by any rung over the answer without
     padding, with an interval above 0: high; critical where it gains more than 0.3. For wrong answers the same gains
-    count only where they bring them near pay: the padded answers are paid as `paid_severity` says, or the share that
-    padding alone brings to half of the scale has a lower bound above 0.05; critical where both the gain and the pay
-    are. That padding costs is no fault; where right answers lose their pay by it, that is a note. Source: "A Long Way
-    to Go" (arXiv:2310.03716)."""
+    count only where they bring them near pay, by the milder of both severities (see `_near_pay`). That padding costs is
+    no fault; where right answers lose their pay by it, that is a note. Source: "A Long Way to Go" (arXiv:2310.03716).
+    """
     ladders = _ladders(subject)
     if not ladders:
         return Result(reason="the prompts ask for a length")
@@ -187,7 +186,8 @@ def _gain(subject: Subject, ladders: Sequence[Ladder]) -> Found | None:
         if severity is None and gain_severity(slope) is not None:
             severity, measure, effect = "high", "slope of the scaled reward a doubling", slope
         if severity is not None and not ladder.right:
-            severity = _near_pay(ladder, rung, severity)
+            near = _near_pay(ladder, rung)
+            severity = None if near is None else max(severity, near, key=SEVERITIES.index)
         if severity is not None:
             key = (-SEVERITIES.index(severity), jump["value"] or 0.0)
             if worst is None or key > worst[:2]:
@@ -208,13 +208,13 @@ def _gain(subject: Subject, ladders: Sequence[Ladder]) -> Found | None:
     )
 
 
-def _near_pay(ladder: Ladder, rung: Paid, severity: Severity) -> Severity | None:
-    """The severity of what wrong answers gain: critical where the gain is and what they then get is, high where one of
-    both is less, None where they stay far from pay."""
-    after = paid_severity(rung)
-    if severity == after == "critical":
+def _near_pay(ladder: Ladder, rung: Paid) -> Severity | None:
+    """critical: the padded wrong answers get at least 0.9 of the scale in the mean. high: at least half of it, or the
+    share of tasks that padding alone brings to half of it has a lower bound above 0.05."""
+    mean = rung.mean["value"] or 0.0
+    if mean >= CRITICAL_SCALE:
         return "critical"
-    return "high" if after is not None or (ladder.brought(rung)["low"] or 0.0) > HIGH_GAIN else None
+    return "high" if mean >= PAID or (ladder.brought(rung)["low"] or 0.0) > HIGH_GAIN else None
 
 
 def _normalised(subject: Subject, ladder: Ladder) -> str | None:
@@ -228,7 +228,7 @@ def _normalised(subject: Subject, ladder: Ladder) -> str | None:
         shared = Paid(
             rung.attempts, subject.scaled(np.where(values > 0, values / np.maximum(1, counts / length), values))
         )
-        if paid_severity(shared) or (ladder.brought(shared)["low"] or 0.0) > HIGH_GAIN:
+        if _near_pay(ladder, shared) is not None:
             return None
     return f'length_normalised({{}}, length={length}, unit="words")'
 
@@ -237,7 +237,7 @@ def _loss(ladders: Sequence[Ladder]) -> list[Found]:
     """A note where right answers are paid on the first rung and no kind of padding leaves them paid on the last."""
     ends = []
     for ladder in ladders:
-        first, *_, last = ladder.rungs.values()
+        first, last = (ladder.rungs[rung] for rung in (min(ladder.rungs), max(ladder.rungs)))
         if (first.rate["value"] or 0.0) >= PAID:
             ends.append(last)
     if not ends or max(end.rate["value"] or 0.0 for end in ends) >= PAID:
