@@ -12,7 +12,7 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.forms import FORMS, Form
 from posttrain.audit.probes.base import Found, Paid, Result, gained
-from posttrain.audit.probes.style.places import answer_of, chosen, paid_for, placed, places, sandboxed
+from posttrain.audit.probes.style.places import answer_of, chosen, paid_for, placed, places
 from posttrain.audit.probes.style.texts import STYLES
 from posttrain.audit.subject import Attempt, Subject
 from posttrain.expressions import Expression, written
@@ -90,8 +90,8 @@ Dressed = dict[str, Paid]
 def _graded(subject: Subject, parts: Sequence[Part]) -> tuple[Dressed, Dressed, Dressed]:
     """What right and wrong answers get in each form, and wrong answers in each style, in the best form."""
     shares = subject.calibration["forms"]
-    slow = sandboxed(subject) and not parts
-    forms = [form for form in FORMS if form == subject.form or (shares[form.name] >= SOME_PAY and not slow)]
+    slow = subject.is_code and not parts
+    forms = [form for form in FORMS if form == subject.form or (shares.get(form.name, 0.0) >= SOME_PAY and not slow)]
     place = places(subject.form)[-1]
     attempts: dict[tuple[str, str], list[Attempt]] = {}
 
@@ -104,7 +104,7 @@ def _graded(subject: Subject, parts: Sequence[Part]) -> tuple[Dressed, Dressed, 
         for form in forms:
             add("right", i, form.name, form)
             add("wrong", i, form.name, form)
-        for style in () if sandboxed(subject) else STYLES:
+        for style in () if subject.is_code else STYLES:
             add("styled", i, style.name, subject.form, style.of(subject.tasks[i]))
     paid = paid_for(subject, attempts)
     right, wrong, styled = (

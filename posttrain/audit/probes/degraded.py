@@ -12,7 +12,7 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.probes.accepted import worst_of
 from posttrain.audit.probes.base import Found, Paid, Result, gained, not_run
-from posttrain.audit.probes.style.places import chosen, paid_for, sandboxed
+from posttrain.audit.probes.style.places import chosen, paid_for
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import Severity
 from posttrain.stats import Estimate
@@ -36,7 +36,7 @@ def degraded(subject: Subject) -> Result:
     rank correlation between the reward and the share that is kept is below 0.5 with its whole interval (high), or below
     0 (critical: the reward rises with what is lost). It is -1 times that with the share lost. A task in which all get
     the same counts as 0; one whose whole reference answer is not paid is left out."""
-    if sandboxed(subject):
+    if subject.is_code:
         return not_run("the answers are code: mutants of it tell more")
     attempts = _attempts(subject)
     if not attempts:

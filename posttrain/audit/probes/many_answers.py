@@ -23,10 +23,11 @@ WRAPPERS = {
 }
 """Kinds that a wrapper closes."""
 HIGH_GAIN = 0.5
-"""What the right answer among others may add at most; a list of seven answers of which one is right has an F1 of 0.25."""
-WORDS = dict(
-    zip("ABCDEFGHIJ", "As Because Certainly Definitely Every For Generally Honestly I Just".split(), strict=True)
-)
+"""What the right answer among others may add: a list of seven answers of which one is right has an F1 of 0.25."""
+WORDS = {
+    word[0]: word
+    for word in ("As", "Because", "Certainly", "Definitely", "Every", "For", "Generally", "Honestly", "I", "Just")
+}
 """Words that begin with the letter of an option."""
 Make = Callable[[str], str]
 
@@ -71,12 +72,12 @@ FAULTS = (
 
 def many_answers(subject: Subject) -> Result:
     """A3. The right answer stands in a response that does not answer with it: in a list of candidates, denied, in the
-    thinking, before another final answer, inside a longer word. Where there are several, a wrong one comes last, so that
-    a reward that reads the last one is not accused.
+    thinking, before another final answer, inside a longer word. Of several final answers a wrong one comes last, so
+    that a reward that reads the last one is not accused.
 
     Rule, for each kind: the share that is paid like the right answer has a lower bound above 0.05 (critical), or is
     that of two tasks or more (high); or the response gets, in the mean, at least HIGH_GAIN of the scale more than its
-    twin with a wrong answer in the same place (high). What is paid with the wrong answer too counts for nothing here."""
+    twin with a wrong answer in the same place (high). What is paid with the wrong answer too does not count."""
     rng = subject.random("A3")
     attempts, twins = [], []
     for i, task in enumerate(subject.tasks):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posttrain.audit.probes.accepted import SHARE_ACCEPTED, accepted, chosen
+from posttrain.audit.probes.accepted import CODE_TASKS, SHARE_ACCEPTED, accepted
 from posttrain.audit.probes.base import Found, Paid, Result
 from posttrain.audit.subject import Attempt, Subject
 
@@ -18,7 +18,7 @@ def swapped(subject: Subject) -> Result:
     Measured beside it is the share that gets at least half of the scale; its upper bound is the null of canaries during
     training."""
     attempts = []
-    for i in chosen(subject):
+    for i in subject.some(CODE_TASKS):
         for k in range(1, ROUNDS + 1):
             other = subject.other(i, k)
             attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))

@@ -27,7 +27,6 @@ from posttrain.audit.probes.style.places import (
     paid_for,
     placed,
     places,
-    sandboxed,
 )
 from posttrain.audit.probes.style.texts import asks_for_length
 from posttrain.audit.subject import PAID, Attempt, Subject
@@ -145,7 +144,7 @@ def padding(subject: Subject) -> Result:
 def _ladders(subject: Subject) -> list[Ladder]:
     tasks = [i for i in chosen(subject) if not asks_for_length(subject.tasks[i].task.asked)]
     # A sandbox takes long: one kind and the last rung say most.
-    kinds, rungs = (KINDS[1:2], RUNGS[-1:]) if sandboxed(subject) else (KINDS, RUNGS)
+    kinds, rungs = (KINDS[1:2], RUNGS[-1:]) if subject.is_code else (KINDS, RUNGS)
     attempts: dict[tuple[str, Place, bool, int], list[Attempt]] = {}
     for kind in kinds if tasks else ():
         for place in places(subject.form):

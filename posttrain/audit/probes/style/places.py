@@ -21,16 +21,9 @@ K = TypeVar("K", bound=Hashable)
 
 def chosen(subject: Subject) -> range:
     """The tasks to try: all of them, fewer where grading is slow."""
-    n = len(subject.tasks)
-    if sandboxed(subject):
-        return range(min(n, CODE_TASKS))
     parts = [part for text in subject.scorer.specs for part in Spec.parse(text).expression.walk()]
-    return range(min(n, MODEL_TASKS) if any(part.models or part.target in JUDGES for part in parts) else n)
-
-
-def sandboxed(subject: Subject) -> bool:
-    """Whether an answer is code, which a reward runs."""
-    return any(task.type == "code" for task in subject.tasks)
+    tasks = subject.some(CODE_TASKS)
+    return tasks[:MODEL_TASKS] if any(part.models or part.target in JUDGES for part in parts) else tasks
 
 
 def places(form: Form) -> tuple[Place, ...]:

@@ -18,7 +18,6 @@ from posttrain.audit.probes.style.places import (
     paid_for,
     placed,
     places,
-    sandboxed,
 )
 from posttrain.audit.probes.style.texts import NEUTRAL, REFERENCE, STYLES, Style
 from posttrain.audit.subject import Attempt, Subject
@@ -57,7 +56,7 @@ def styles(subject: Subject) -> Result:
     excludes 0, which covers 1 - 5% / styles. The words of the reference are a part of the answer: beside a wrong one
     they count where they are paid like the whole, 0.9 of the scale in the mean (critical). One finding a group of
     styles. Sources: biases of judges (arXiv:2306.05685), "One Token to Fool LLM-as-a-Judge" (arXiv:2507.08794)."""
-    tried = (_together(),) if sandboxed(subject) else STYLES
+    tried = (_together(),) if subject.is_code else STYLES
     attempts = _attempts(subject, tried)
     paid = paid_for(subject, attempts)
     premiums = [
@@ -84,7 +83,7 @@ Key = tuple[str, Place, bool]
 def _attempts(subject: Subject, tried: Sequence[Style]) -> dict[Key, list[Attempt]]:
     spots: Sequence[Place] = places(subject.form)
     texts = {"": ""}
-    if not sandboxed(subject):
+    if not subject.is_code:
         spots, texts = (*spots, "behind"), {"": "", PLAIN: NEUTRAL}
     attempts: dict[Key, list[Attempt]] = {}
     for place in spots:
