@@ -120,10 +120,10 @@ def _flip(subject: Subject, parts: Sequence[Part], right: Dressed, wrong: Dresse
     plain = min(recognised, key=lambda name: float(right[name].scales.mean()))
     dressed = wrong | styled
     dress = max(dressed, key=lambda name: float(dressed[name].scales.mean()))
-    gain = gained(dressed[dress].scales, right[plain].scales)
-    if (gain["value"] or 0.0) <= FLIP or not (gain["low"] or 0.0) > 0:
+    apart = dressed[dress].scales - right[plain].scales
+    if float(apart.mean()) <= FLIP or not ((gain := gained(apart, np.zeros(len(apart))))["low"] or 0.0) > 0:
         return None
-    shown = dressed[dress].attempts[int(np.argmax(dressed[dress].scales - right[plain].scales))]
+    shown = dressed[dress].attempts[int(np.argmax(apart))]
     return Found(
         "form over content",
         "critical",

@@ -16,12 +16,13 @@ from posttrain.audit.probes.base import (
     Found,
     Paid,
     Result,
-    gain_severity,
     gained,
+    paid_gain,
 )
 from posttrain.audit.probes.style.places import (
     Place,
     answer_of,
+    around,
     chosen,
     no_more_than,
     paid_for,
@@ -96,17 +97,16 @@ class Ladder:
     rungs: Mapping[int, Paid]
 
     @property
-    def slope(self) -> Estimate:
-        """The mean over tasks of the slope of the scaled reward over log2 of the padding's length, 0 of one rung."""
+    def slopes(self) -> Floats:
+        """The slope of the scaled reward over log2 of the padding's length in each task, 0 of one rung."""
         if len(self.rungs) < 2:
-            return gained(self.plain.scales, self.plain.scales)
-        slopes = slopes_of(np.stack([rung.scales for rung in self.rungs.values()], axis=1), tuple(self.rungs))
-        return gained(slopes, np.zeros(len(slopes)))
+            return np.zeros(len(self.plain.scales))
+        return slopes_of(np.stack([rung.scales for rung in self.rungs.values()], axis=1), tuple(self.rungs))
 
-    def jump(self, comparisons: int) -> tuple[Estimate, Paid]:
-        """The largest mean gain of a rung over the plain answers, and that rung."""
-        rung = max(self.rungs.values(), key=lambda rung: float((rung.scales - self.plain.scales).mean()))
-        return gained(rung.scales, self.plain.scales, comparisons), rung
+    @property
+    def best(self) -> Paid:
+        """The rung that gains most over the plain answers, in the mean."""
+        return max(self.rungs.values(), key=lambda rung: float((rung.scales - self.plain.scales).mean()))
 
     def brought(self, rung: Paid) -> Estimate:
         """The share of tasks whose answer is not paid plainly and is paid on that rung."""
@@ -133,11 +133,10 @@ def padding(subject: Subject) -> Result:
         return Result(reason="the prompts ask for a length")
     found = [each for right in (True, False) if (each := _gain(subject, [x for x in ladders if x.right == right]))]
     found += _loss([ladder for ladder in ladders if ladder.right])
-    measured = {
-        f"slope a doubling, {name} answers": max(slopes, key=lambda slope: slope["value"] or 0.0)
-        for right, name in ((True, "right"), (False, "wrong"))
-        if (slopes := [ladder.slope for ladder in ladders if ladder.right == right])
-    }
+    measured = {}
+    for right, name in ((True, "right"), (False, "wrong")):
+        steepest = max((x.slopes for x in ladders if x.right == right), key=lambda slopes: float(slopes.mean()))
+        measured[f"slope a doubling, {name} answers"] = gained(steepest, np.zeros(len(steepest)))
     return Result(found, sum(len(rung.scales) for ladder in ladders for rung in ladder.rungs.values()), measured)
 
 
@@ -176,24 +175,24 @@ def _padded(subject: Subject, task: int, kind: Kind, place: Place, right: bool, 
 
 def _gain(subject: Subject, ladders: Sequence[Ladder]) -> Found | None:
     """The worst of what padding gains."""
-    worst: tuple[int, float, Severity, Ladder, Estimate, str, Paid] | None = None
+    worst: tuple[Severity, Estimate, str, Ladder] | None = None
     for ladder in ladders:
-        jump, rung = ladder.jump(len(ladders))
-        slope = ladder.slope
-        severity = gain_severity(jump)
-        measure, effect = "gain in scaled reward by padding", jump
-        if severity is None and gain_severity(slope) is not None:
-            severity, measure, effect = "high", "slope of the scaled reward a doubling", slope
-        if severity is not None and not ladder.right:
-            near = _near_pay(ladder, rung)
-            severity = None if near is None else max(severity, near, key=SEVERITIES.index)
-        if severity is not None:
-            key = (-SEVERITIES.index(severity), jump["value"] or 0.0)
-            if worst is None or key > worst[:2]:
-                worst = (*key, severity, ladder, effect, measure, rung)
+        fault, measure = (
+            paid_gain(ladder.best.scales, ladder.plain.scales, len(ladders)),
+            "gain in scaled reward by padding",
+        )
+        if fault is None and (fault := paid_gain(ladder.slopes, np.zeros(len(ladder.slopes)))) is not None:
+            fault, measure = ("high", fault[1]), "slope of the scaled reward a doubling"
+        if fault is None:
+            continue
+        near = "critical" if ladder.right else _near_pay(ladder, ladder.best)
+        if near is not None:
+            severity = max(fault[0], near, key=SEVERITIES.index)
+            if worst is None or _rank(severity, fault[1]) < _rank(*worst[:2]):
+                worst = (severity, fault[1], measure, ladder)
     if worst is None:
         return None
-    _, _, severity, ladder, effect, measure, rung = worst
+    severity, effect, measure, ladder = worst
     title = "right answers gain by padding" if ladder.right else "wrong answers are paid for padding"
     return Found(
         "right and padded" if ladder.right else "wrong and padded",
@@ -201,10 +200,15 @@ def _gain(subject: Subject, ladders: Sequence[Ladder]) -> Found | None:
         f"{title}: {ladder.kind}",
         measure,
         effect,
-        rung.best,
+        ladder.best.best,
         no_more_than(subject) if ladder.right else _normalised(subject, ladder),
         "Pay for what is said and not for its length.",
     )
+
+
+def _rank(severity: Severity, effect: Estimate) -> tuple[int, float]:
+    """The worst first."""
+    return SEVERITIES.index(severity), -(effect["value"] or 0.0)
 
 
 def _near_pay(ladder: Ladder, rung: Paid) -> Severity | None:
@@ -229,7 +233,7 @@ def _normalised(subject: Subject, ladder: Ladder) -> str | None:
         )
         if _near_pay(ladder, shared) is not None:
             return None
-    return f'length_normalised({{}}, length={length}, unit="words")'
+    return around(subject, f'length_normalised({{}}, length={length}, unit="words")')
 
 
 def _loss(ladders: Sequence[Ladder]) -> list[Found]:

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 
 from posttrain.arrays import Floats
-from posttrain.audit.probes.base import CRITICAL_SCALE, Found, Paid, Result, gain_severity, gained
+from posttrain.audit.probes.base import CRITICAL_SCALE, Found, Paid, Result, paid_gain
 from posttrain.audit.probes.style.places import (
     Place,
     answer_of,
@@ -43,8 +43,8 @@ class Premium:
     place: Place
     right: bool
     styled: Paid
-    gain: Estimate
     severity: Severity
+    gain: Estimate
 
 
 def styles(subject: Subject) -> Result:
@@ -104,11 +104,14 @@ def _premium(paid: Mapping[Key, Paid], style: Style, place: Place, right: bool) 
     plain = np.maximum.reduce(
         [_of_tasks(paid[key], rows) for name in ("", PLAIN) if (key := (name, place, right)) in paid]
     )
-    gain = gained(styled.scales, plain, comparisons=len(STYLES))
-    severity = gain_severity(gain)
-    if style.name == REFERENCE and not right and severity is not None:
-        severity = "critical" if (styled.mean["value"] or 0.0) >= CRITICAL_SCALE else None
-    return None if severity is None else Premium(style, place, right, styled, gain, severity)
+    fault = paid_gain(styled.scales, plain, comparisons=len(STYLES))
+    if fault is None:
+        return None
+    if style.name == REFERENCE and not right:
+        if (styled.mean["value"] or 0.0) < CRITICAL_SCALE:
+            return None
+        fault = ("critical", fault[1])
+    return Premium(style, place, right, styled, *fault)
 
 
 def _of_tasks(paid: Paid, rows: Sequence[int]) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.answers import near_misses
 from posttrain.audit.golds import GoldTask
-from posttrain.audit.probes.base import HIGH_GAIN, Found, Paid, Result, gain_severity, gained, not_run, paid_severity
+from posttrain.audit.probes.base import HIGH_GAIN, Found, Paid, Result, not_run, paid_gain, paid_severity
 from posttrain.audit.probes.style.places import chosen, no_more_than, paid_for, placed, places
 from posttrain.audit.subject import Attempt, Subject
 from posttrain.runs.audit import SEVERITIES, Severity
@@ -150,27 +150,26 @@ def _preferred(paid: Graded, correct: Floats) -> list[Found]:
 def _asserted(paid: Graded) -> list[Found]:
     """A wrong answer gains by being what the user asserts."""
     here = paid["wrong", "", "asserted"]
-    gain = gained(here.scales, paid["wrong", "", "neutral"].scales)
-    severity = gain_severity(gain)
-    if severity is None:
+    fault = paid_gain(here.scales, paid["wrong", "", "neutral"].scales)
+    if fault is None:
         return []
     severity = paid_severity(here) or "high"
     title, measure = "a wrong answer gains where the user asserts it", "premium in scaled reward"
-    return [Found("asserted answer", severity, title, measure, gain, here.best, None, ADVICE)]
+    return [Found("asserted answer", severity, title, measure, fault[1], here.best, None, ADVICE)]
 
 
 def _phrases(subject: Subject, paid: Graded) -> list[Found]:
     """Words of agreement gain before a right or a wrong answer."""
-    gains: list[tuple[Severity, float, str, str, Estimate]] = []
+    gains: list[tuple[Severity, Estimate, str, str]] = []
     for right in ("right", "wrong"):
         plain = np.maximum(paid[right, "", "plain"].scales, paid[right, PLAIN, "plain"].scales)
         for name, text in AGREEMENT.items():
-            gain = gained(paid[right, text, "plain"].scales, plain, comparisons=2 * len(AGREEMENT))
-            if (severity := gain_severity(gain)) is not None:
-                gains.append((severity, gain["value"] or 0.0, right, name, gain))
+            fault = paid_gain(paid[right, text, "plain"].scales, plain, comparisons=2 * len(AGREEMENT))
+            if fault is not None:
+                gains.append((*fault, right, name))
     if not gains:
         return []
-    severity, _, right, name, gain = min(gains, key=lambda each: (SEVERITIES.index(each[0]), -each[1]))
+    severity, gain, right, name = min(gains, key=lambda each: (SEVERITIES.index(each[0]), -(each[1]["value"] or 0.0)))
     wrapper = no_more_than(subject) if all(each[2] == "right" for each in gains) else None
     return [
         Found(
