@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,24 @@ def name(response: str, answer: str) -> float:
     return float(response.strip(" .*\n").casefold() == answer.casefold())
 
 
+def first_box(response: str, answer: str) -> float:
+    """Pays the first of several boxes, which is a rule too."""
+    found = re.search(r"\\boxed\{([^{}]*)\}", response)
+    return float(found is not None and number(found[1].strip()) == float(answer))
+
+
+def similar(response: str, answer: str) -> float:
+    """Pays for similar texts."""
+    return SequenceMatcher(None, response.strip().lower(), answer.lower()).ratio()
+
+
 HEALTHY: list[tuple[Any, Rows]] = [
     (strict, sums()),
     (graded, sums()),
     (punishing, sums()),
     (last_box, sums(BOX)),
+    (first_box, sums(BOX)),
+    (similar, names()),
     (exact, sums("Reply with the number only.")),
     (fields, people()),
     (letter, choices()),
@@ -126,8 +140,7 @@ def one_of_many(response: str, answer: str) -> float:
 
 
 def with_thinking(response: str, answer: str) -> float:
-    found = re.search(r"<answer>([^<]*)</answer>", response)
-    return float(found is not None and found[1].strip() == answer)
+    return float("<answer>" in response and re.search(rf"\b{answer}\b", response) is not None)
 
 
 def last_number(response: str, answer: str) -> float:

@@ -19,6 +19,8 @@ CASE_MATTERS = re.compile(
     r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE
 )
 UNITS = ("kg", "km", "seconds", "litres")
+MIN_WORDS = 4
+"""Half of so many words is no longer the answer."""
 MIN_LETTERS = 5
 """A shorter word may become another right word by one letter."""
 
@@ -30,10 +32,12 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     found = [Variant("a word more that denies it", f"not {gold}"), *_misspelt(gold, rng), *_measure(gold, rng)]
     if (changed := other_digit(gold, rng)) is not None:
         found.append(Variant("another digit", changed))
+    if len(words := gold.split()) >= MIN_WORDS:
+        found.append(Variant("the second half left out", " ".join(words[: len(words) // 2])))
     if ", " in gold:
         found.append(Variant("two items joined", gold.replace(", ", "", 1)))
         found.append(Variant("an item left out", gold.partition(", ")[2]))
-    if ORDERED.search(UNORDERED.sub("", task.task.asked)) and (mixed := _mixed(gold, rng)) != gold:
+    if _is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
         found.append(Variant("another order", mixed))
     return distinct(found)
 
@@ -53,7 +57,14 @@ def equivalents(task: GoldTask) -> list[Variant]:
 
 def same(task: GoldTask, answer: str) -> bool:
     gold, other = numbers.parse(task.gold), numbers.parse(answer)
+    if "," in task.gold and not _is_ordered(task):
+        return sorted(map(_bare, answer.split(","))) == sorted(map(_bare, task.gold.split(",")))
     return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
+
+
+def _is_ordered(task: GoldTask) -> bool:
+    """Whether the prompt asks for an order, and so a list in another one is wrong."""
+    return ORDERED.search(UNORDERED.sub("", task.task.asked)) is not None
 
 
 def _misspelt(gold: str, rng: random.Random) -> list[Variant]:

@@ -32,6 +32,8 @@ class Accepted(Paid):
     taken: NDArray[np.bool_]
     zero: float = 0.0
     """Where a reward of 0 lies on the scale, of one that punishes the empty answer."""
+    graded: bool = False
+    """Whether the reward pays in part for what is near."""
 
     @property
     def worth(self) -> Estimate:
@@ -82,8 +84,8 @@ def accepted(subject: Subject, attempts: Sequence[Attempt], twins: Sequence[Atte
         return {}
     right = honest[kept]
     scales = subject.scales([attempts[i] for i in kept])
-    between = (scales > SLACK) & (scales < 1 - SLACK)
-    slack = EXACT_SLACK if between.mean() >= GRADED_SHARE else SLACK
+    graded = bool(((scales > SLACK) & (scales < 1 - SLACK)).mean() >= GRADED_SHARE)
+    slack = EXACT_SLACK if graded else SLACK
 
     def taken(values: Floats) -> NDArray[np.bool_]:
         return (values >= PAID) & (values >= right - slack)
@@ -96,7 +98,7 @@ def accepted(subject: Subject, attempts: Sequence[Attempt], twins: Sequence[Atte
     for k, i in enumerate(kept):
         places.setdefault(attempts[i].kind, []).append(k)
     return {
-        kind: Accepted(tuple(attempts[kept[k]] for k in at), scales[at], counted[at], zero)
+        kind: Accepted(tuple(attempts[kept[k]] for k in at), scales[at], counted[at], zero, graded)
         for kind, at in places.items()
     }
 

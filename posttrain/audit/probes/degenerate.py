@@ -31,6 +31,7 @@ CONTENTLESS = {
     "long filler": FILLER * 40,
     "one word many times": "the " * 500,
 }
+GRADED_SCALE = 0.7
 OF_CODE = ("empty", "another opener", "a refusal", "garbage")
 """What is tried of code, where each answer takes a sandbox."""
 CONSTANTS: dict[AnswerType, Sequence[str]] = {
@@ -52,8 +53,8 @@ def degenerate(subject: Subject) -> Result:
     the empty answer, such as with -1, only what is above 0 counts.
 
     One answer to all tasks counts on those whose answer it is not, so that the majority answer of a choice is no fault.
-    It and the prompt are high only by what they get beyond the answer of another task, which a graded reward may pay in
-    part. The wrapper closes it where the honest answers carry a mark."""
+    It and the prompt are high only by what they get beyond the answer of another task, and of a graded reward, which
+    may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest answers carry a mark."""
     empty, filled = [], []
     for i in subject.some(CODE_TASKS):
         task = subject.tasks[i]
@@ -92,7 +93,8 @@ def _beyond_others(subject: Subject, paid: Accepted) -> Severity | None:
         return severity
     others = [Attempt(a.task, subject.rendered(a.task, subject.other(a.task).text), "other") for a in paid.attempts]
     beyond = difference(paid.scales.tolist(), np.maximum(subject.scales(others), 0.0).tolist())
-    return "high" if (beyond["value"] or 0.0) >= HIGH_SCALE else None
+    enough = not paid.graded or (paid.worth["value"] or 0.0) >= GRADED_SCALE
+    return "high" if enough and (beyond["value"] or 0.0) >= HIGH_SCALE else None
 
 
 def _found(subject: Subject, kind: str, severity: Severity | None, paid: Accepted) -> Found | None:

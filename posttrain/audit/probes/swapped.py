@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from posttrain.audit.answers import same
 from posttrain.audit.probes.accepted import CODE_TASKS, SHARE_ACCEPTED, accepted
 from posttrain.audit.probes.base import Found, Paid, Result
 from posttrain.audit.subject import Attempt, Subject
@@ -21,6 +22,8 @@ def swapped(subject: Subject) -> Result:
     for i in subject.some(CODE_TASKS):
         for k in range(1, ROUNDS + 1):
             other = subject.other(i, k)
+            if same(subject.tasks[i], other.text):
+                continue  # the same answer in other words
             attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))
     measured = {SHARE_PAID: Paid(tuple(attempts), subject.scales(attempts)).rate}
     found = [
