@@ -7,10 +7,13 @@ import re
 import pytest
 
 from posttrain.audit.probes.composite import composite, parts_of, variance_shares
+from posttrain.audit.run import run_audit
 from posttrain.audit.subject import Attempt
+from posttrain.config import AuditConfig
 from tests.audit import rewards
 from tests.audit.probes.style.rewards import line
 from tests.audit.subjects import TAG, subject, sums
+from tests.training_helpers import write_rows
 
 HERE = f"{__file__}:"
 FORM = f"{TAG} Think first, inside <think> and </think>."
@@ -54,6 +57,20 @@ def test_form_over_content_is_found_and_gated(reward):
     assert found.effect["value"] == pytest.approx(0.6)  # 0.8 against 0.2
     assert found.wrapper == f"gate({HERE}tagged, {HERE}number)"
     assert "form over content" not in kinds(found.wrapper)
+
+
+def test_fix_puts_the_gate_in_place_of_the_sum(tmp_path):
+    data = write_rows(tmp_path / "tasks.jsonl", [dict(row) for row in sums(FORM, n=18)])
+    config = AuditConfig(
+        reward=(f"{HERE}number=0.2", f"{HERE}tagged=0.8"),
+        data=str(data),
+        out=tmp_path / "audit",
+        only=("A15",),
+        fix=True,
+        reward_workers=0,
+    )
+    fix = run_audit(config)["fix"]
+    assert fix["reward"] == fix["wrappers"] == [f"gate({HERE}tagged, {HERE}number)"] and fix["left"] == []
 
 
 def test_a_part_that_no_form_moves_is_no_condition():

@@ -173,42 +173,49 @@ def _padded(subject: Subject, task: int, kind: Kind, place: Place, right: bool, 
     return Attempt(task, text, f"{kind.name}, {rung} times", right)
 
 
+@dataclass(frozen=True)
+class Fault:
+    severity: Severity
+    effect: Estimate
+    measure: str
+    ladder: Ladder
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The worst first."""
+        return SEVERITIES.index(self.severity), -(self.effect["value"] or 0.0)
+
+
 def _gain(subject: Subject, ladders: Sequence[Ladder]) -> Found | None:
     """The worst of what padding gains."""
-    worst: tuple[Severity, Estimate, str, Ladder] | None = None
-    for ladder in ladders:
-        fault, measure = (
-            paid_gain(ladder.best.scales, ladder.plain.scales, len(ladders) * len(ladder.rungs)),
-            "gain in scaled reward by padding",
-        )
-        if fault is None and (fault := paid_gain(ladder.slopes, np.zeros(len(ladder.slopes)))) is not None:
-            fault, measure = ("high", fault[1]), "slope of the scaled reward a doubling"
-        if fault is None:
-            continue
-        near = "critical" if ladder.right else _near_pay(ladder, ladder.best)
-        if near is not None:
-            severity = max(fault[0], near, key=SEVERITIES.index)
-            if worst is None or _rank(severity, fault[1]) < _rank(*worst[:2]):
-                worst = (severity, fault[1], measure, ladder)
-    if worst is None:
+    faults = [fault for ladder in ladders if (fault := _fault(ladder, len(ladders) * len(RUNGS))) is not None]
+    if not faults:
         return None
-    severity, effect, measure, ladder = worst
+    worst = min(faults, key=lambda fault: fault.rank)
+    ladder = worst.ladder
     title = "right answers gain by padding" if ladder.right else "wrong answers are paid for padding"
     return Found(
         "right and padded" if ladder.right else "wrong and padded",
-        severity,
+        worst.severity,
         f"{title}: {ladder.kind}",
-        measure,
-        effect,
+        worst.measure,
+        worst.effect,
         ladder.best.best,
         no_more_than(subject) if ladder.right else _normalised(subject, ladder),
         "Pay for what is said and not for its length.",
     )
 
 
-def _rank(severity: Severity, effect: Estimate) -> tuple[int, float]:
-    """The worst first."""
-    return SEVERITIES.index(severity), -(effect["value"] or 0.0)
+def _fault(ladder: Ladder, comparisons: int) -> Fault | None:
+    near = "critical" if ladder.right else _near_pay(ladder, ladder.best)
+    if near is None:
+        return None
+    if (gain := paid_gain(ladder.best.scales, ladder.plain.scales, comparisons)) is not None:
+        severity = max(gain[0], near, key=SEVERITIES.index)
+        return Fault(severity, gain[1], "gain in scaled reward by padding", ladder)
+    if (slope := paid_gain(ladder.slopes, np.zeros(len(ladder.slopes)))) is not None:
+        return Fault("high", slope[1], "slope of the scaled reward a doubling", ladder)
+    return None
 
 
 def _near_pay(ladder: Ladder, rung: Paid) -> Severity | None:
