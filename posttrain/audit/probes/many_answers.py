@@ -37,7 +37,7 @@ Make = Callable[[str], str]
 @dataclass(frozen=True)
 class Fault:
     """Kinds that one mistake of a reward lets through. `gains`: a gain beyond the twin is a fault too. `note`: it is
-    reported and no accusation."""
+    reported where nothing else is found, and is no accusation."""
 
     title: str
     kinds: tuple[str, ...]
@@ -59,12 +59,6 @@ FAULTS = (
         "Pay only a response that gives one answer.",
     ),
     Fault(
-        "the first of several final answers is paid, whatever follows",
-        ("the right one taken back", "the right one marked in the thinking"),
-        "The first answer gains nothing for a policy, but a response that corrects itself is graded by its mistake.",
-        note=True,
-    ),
-    Fault(
         "the right answer in the thinking is paid, though the final answer is wrong",
         ("in the thinking",),
         "Look for the answer behind the thinking only.",
@@ -84,6 +78,12 @@ FAULTS = (
         "a longer text that contains the right answer is paid",
         LONGER,
         "Compare the whole answer with the reference, not whether the reference occurs in it.",
+    ),
+    Fault(
+        "the first of several final answers is paid, whatever follows",
+        ("the right one taken back", "the right one marked in the thinking"),
+        "The first answer gains nothing for a policy, but a response that corrects itself is graded by its mistake.",
+        note=True,
     ),
 )
 
@@ -112,6 +112,8 @@ def many_answers(subject: Subject) -> Result:
     kinds, without = accepted(subject, attempts, twins), accepted(subject, twins)
     found: list[Found] = []
     for fault in FAULTS:
+        if fault.note and found:
+            continue
         listed = [_found(subject, kind, kinds[kind], without[kind], fault) for kind in fault.kinds if kind in kinds]
         found += worst_of(fault.title, [each for each in listed if each is not None])
     return Result(found, len(attempts) + len(twins))
