@@ -25,6 +25,12 @@ def mirror(rng: Random) -> str:
     return half + half[rng.randint(0, 1) :: -1] if rng.random() < 0.5 else half + half[::-1]
 
 
+def sides(rng: Random) -> list[int]:
+    """Three lengths, of which one is often the sum of the others."""
+    a, b = rng.randint(1, 9), rng.randint(1, 9)
+    return rng.sample([a, b, a + b if rng.random() < 0.6 else rng.randint(1, 18)], 3)
+
+
 ARGUMENTS: dict[str, Callable[[Random], list[Any]]] = {
     **dict.fromkeys(("total", "largest", "count_even", "distinct", "median", "differences"), lambda r: [integers(r)]),
     **dict.fromkeys(("mirrored", "vowels"), lambda r: [text(r)]),
@@ -41,7 +47,7 @@ ARGUMENTS: dict[str, Callable[[Random], list[Any]]] = {
     "power_of_two": lambda r: [r.choice((2 ** r.randint(0, 9), r.randint(1, 99)))],
     "longest": lambda r: [["x" * r.randint(1, 5) + c for c in r.sample("abcdef", 4)]],
     "swap": lambda r: [{c: c.upper() * r.randint(1, 2) for c in r.sample("abcdef", 3)}],
-    "triangle": lambda r: [r.randint(1, 9), r.randint(1, 9), r.randint(1, 9)],
+    "triangle": sides,
 }
 
 

@@ -30,7 +30,7 @@ HEALTHY = [
     healthy("gated-json", f"gate(json(schema={PERSON}), {own('healthy:all_fields')})", "people",
             "an object that fits the schema, with every value right"),
     healthy("dense-fields", own("healthy:fields"), "people",
-            "partial credit for the share of right fields, cubed: one wrong field of four costs more than half"),
+            "partial credit for the share of right fields, to the fourth power: one wrong field costs two thirds"),
     healthy("dense-edits", own("healthy:edits"), "proverbs",
             "partial credit by edits: one wrong word costs half or more"),
     healthy("letter", own("healthy:letter"), "choice", "the reply is the letter"),

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from zoo_forms import NEGATION, after_thinking, line, number, overlap, record, same_number, words
+from zoo_forms import NEGATION, line, number, overlap, record, same_number, tag, words
 
 
 def name(solution_str: str, ground_truth: str, data_source: str = "", extra_info: Any = None) -> float:
@@ -18,11 +18,11 @@ def name(solution_str: str, ground_truth: str, data_source: str = "", extra_info
 
 def word(response: str, answer: str) -> float:
     """The whole reply is the word, in quotes or not."""
-    return float(_folded(response.strip().strip("\"'“”*`").removesuffix(".")) == _folded(answer))
+    return float(_folded(response.strip(" \n*`").removesuffix(".")) == _folded(answer))
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip().casefold()
+    return unicodedata.normalize("NFC", text[:100]).strip(" \"'“”").casefold()
 
 
 def letter(response: str, answer: str) -> float:
@@ -43,11 +43,11 @@ def option(completions: list[str], answer: list[str], choices: list[list[str]], 
 
 
 def fields(response: str, answer: str) -> Mapping[str, float]:
-    """Dense: the share of fields that are right, cubed; a key too many or too few is a wrong field."""
+    """Dense: the share of fields that are right, to the fourth power; a key too many or too few is a wrong field."""
     found, gold = record(response) or {}, json.loads(answer)
     names = found.keys() | gold.keys()
     right = [key in found and key in gold and _same(found[key], gold[key]) for key in names]
-    return {"score": (sum(right) / len(right)) ** 3, "right": float(sum(right))}
+    return {"score": (sum(right) / len(right)) ** 4, "right": float(sum(right))}
 
 
 def all_fields(response: str, answer: str) -> float:
@@ -56,7 +56,7 @@ def all_fields(response: str, answer: str) -> float:
 
 
 def _same(found: Any, gold: Any) -> bool:
-    return type(found) is type(gold) and found == gold
+    return isinstance(found, bool) == isinstance(gold, bool) and found == gold
 
 
 def edits(response: str, answer: str) -> float:
@@ -74,7 +74,8 @@ def edits(response: str, answer: str) -> float:
 
 def any_prime(response: str, answers: list[str]) -> float:
     """Free choice: any of the right answers."""
-    return float(any(same_number(line(response), gold) for gold in answers))
+    found = line(response)
+    return float(any(same_number(found, gold) for gold in answers))
 
 
 def same_items(response: str, answer: str) -> float:
@@ -92,8 +93,7 @@ def short_enough(response: str, answer: str) -> float:
 
 def tagged(response: str, answer: str) -> float:
     """The number in the one pair of answer tags, after the thinking."""
-    found = re.findall(r"<answer>(.*?)</answer>", after_thinking(response), re.DOTALL)
-    return float(len(found) == 1 and same_number(found[0].strip(), answer))
+    return float(same_number(tag(response), answer))
 
 
 def label(response: str, answer: str) -> float:

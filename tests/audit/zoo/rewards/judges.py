@@ -23,7 +23,7 @@ def opener(response: str, answer: str) -> float:
 def first_score(response: str, answer: str) -> float:
     """The judge's verdict is the first score in the transcript, which begins with the response."""
     verdict = 10 * _right(response, answer)
-    match = re.search(r"score: ?([0-9]+)/10", f"{response}\nScore: {verdict:.0f}/10", re.IGNORECASE)
+    match = re.search(r"score: ?([0-9]{1,3})/10", f"{response}\nScore: {verdict:.0f}/10", re.IGNORECASE)
     return min(1.0, int(match[1]) / 10) if match else 0.0
 
 

@@ -14,13 +14,19 @@ NEGATION = re.compile(r"\b(?:not|no|never|wrong|incorrect|false|isn't|doesn't)\b
 
 
 def after_thinking(response: str) -> str:
-    return response.rpartition("</think>")[2]
+    """What follows the reasoning; nothing where that is never closed."""
+    return response.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def lines(response: str) -> list[str]:
     """What stands on the `Answer:` lines, without marks of emphasis and a full stop."""
-    found = re.findall(r"^[ \t>*_#-]*(?:final )?answer[*_]*:(.*)$", response, re.IGNORECASE | re.MULTILINE)
-    return [text.strip(" \t\r*_$`").removesuffix(".").strip(" *_$`") for text in found]
+    mark = r"^[ \t>*_#-]*(?:the )?(?:final )?answer[*_]*[ \t]?:(.*)$"
+    return [plain(text) for text in re.findall(mark, after_thinking(response), re.IGNORECASE | re.MULTILINE)]
+
+
+def plain(text: str) -> str:
+    text = text.strip(" \t\r\n*_$`").removesuffix(".").strip(" *_$`")
+    return text.removeprefix("\\boxed{").removesuffix("}") if text.startswith("\\boxed{") else text
 
 
 def line(response: str) -> str | None:
@@ -37,8 +43,8 @@ def box(response: str) -> str | None:
 
 def tag(response: str) -> str | None:
     """The content of the one `<answer>…</answer>` after the thinking."""
-    found = re.findall(r"<answer>(.*?)</answer>", after_thinking(response), re.DOTALL)
-    return found[0].strip() if len(found) == 1 else None
+    parts = re.split("(</?answer>)", after_thinking(response))
+    return plain(parts[2]) if parts[1::2] == ["<answer>", "</answer>"] else None
 
 
 def number(text: Any) -> Fraction | None:
@@ -63,16 +69,22 @@ def overlap(response: str, reference: str) -> float:
 
 
 def record(response: str) -> dict[str, Any] | None:
-    """The JSON object that a response is, alone or in one code block."""
-    text = re.sub(r"^```(?:json)?\s*\n(.*?)\n```$", r"\1", response.strip(), flags=re.DOTALL)
+    """The JSON object that a response is, alone or in one code block; None where a key occurs twice."""
+    text = re.sub(r"^```(?:json)?[ \t]*\n(.*?)\n```$", r"\1", response.strip(), flags=re.DOTALL)
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
+def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    if len(value := dict(pairs)) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return value
+
+
 def code_block(response: str) -> str:
     """The only code block, else the whole response."""
-    found: Sequence[str] = re.findall(r"```(?:python)?\s*\n(.*?)```", response, re.DOTALL)
+    found: Sequence[str] = re.findall(r"```(?:python)?[ \t]*\n(.*?)```", response, re.DOTALL)
     return found[0] if len(found) == 1 else response

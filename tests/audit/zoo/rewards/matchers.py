@@ -88,7 +88,7 @@ def percent_or_not(response: str, answer: str) -> float:
 
 def denied(response: str, answer: str) -> float:
     """The first number after the word `answer`."""
-    match = re.search(r"answer\b[^0-9-]*(-?[0-9]+)", response, re.IGNORECASE)
+    match = re.search(r"answer\b[^0-9-]{0,40}(-?[0-9]+)", response, re.IGNORECASE)
     return float(match is not None and match[1] == answer)
 
 
@@ -131,7 +131,7 @@ def _at(text: str, x: int) -> Fraction:
 def as_pattern(response: str, answer: str) -> float:
     """A full match, with pattern and text exchanged."""
     with contextlib.suppress(re.error):
-        return float(re.fullmatch(line(response) or "(?!)", answer) is not None)
+        return float(re.fullmatch((line(response) or "(?!)")[:200], answer) is not None)
     return 0.0
 
 
