@@ -10,7 +10,6 @@ import numpy as np
 from posttrain.audit.forms import THINKING, Form
 from posttrain.audit.probes.base import Paid
 from posttrain.audit.subject import Attempt, Subject
-from posttrain.rewards.registry import JUDGES, Spec
 
 Place = Literal["reasoning", "front", "behind"]
 CODE_TASKS, MODEL_TASKS = 6, 12
@@ -24,8 +23,7 @@ def chosen(subject: Subject) -> range:
     n = len(subject.tasks)
     if sandboxed(subject):
         return range(min(n, CODE_TASKS))
-    parts = [part for text in subject.scorer.specs for part in Spec.parse(text).expression.walk()]
-    return range(min(n, MODEL_TASKS) if any(part.models or part.target in JUDGES for part in parts) else n)
+    return range(min(n, MODEL_TASKS) if subject.by_model else n)
 
 
 def sandboxed(subject: Subject) -> bool:
