@@ -12,7 +12,8 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.forms import CODE_FORMS, FORMS, Form
 from posttrain.audit.golds import GoldTask
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.registry import JUDGES, Spec
+from posttrain.rewards.scorer import SERVER, Scorer
 from posttrain.runs.audit import Calibrated
 from posttrain.stats import share
 from posttrain.types import InputError, Message, Prompt, Sample, Score, Task
@@ -79,6 +80,19 @@ class Subject:
         other._calibrated = self._calibrated
         return other
 
+    def apart(self, seconds: float | None = None, server: str = SERVER) -> Scorer:
+        """The same reward in one worker process of its own, which is killed where an answer takes longer than `seconds`
+        or than the audit's limit; also where the audit's own rewards run in this process. Raises InputError for a
+        function that cannot travel."""
+        limit = min(seconds or self.scorer.timeout_seconds, self.scorer.timeout_seconds)
+        return Scorer(self.scorer.specs, columns=self.scorer.columns, timeout_seconds=limit, workers=1, server=server)
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a model computes some part of the reward: a reward model, or a judge."""
+        parts = [part for text in self.scorer.specs for part in Spec.parse(text).expression.walk()]
+        return any(part.models or part.target in JUDGES for part in parts)
+
     def random(self, probe: str) -> random.Random:
         """Draws of a probe, the same in every audit of this seed, whichever other probes are run."""
         return random.Random(f"{self.seed}/{probe}")
@@ -95,16 +109,26 @@ class Subject:
 
     def scores(self, attempts: Sequence[Attempt]) -> list[Score]:
         """The score of each attempt, with its parts."""
-        keys = [(a.task, a.text, a.prompt, repr(sorted(a.columns.items())) if a.columns else "") for a in attempts]
+        keys = list(map(_key, attempts))
         new = {key: attempt for key, attempt in zip(keys, attempts, strict=True) if key not in self._known}
-        scores = self.scorer.score([self.sample(attempt) for attempt in new.values()])
-        self.calls += len(new)
-        if self._progress is not None:
-            self._progress(self.calls)
-        for key, score in zip(new, scores, strict=True):
+        for key, score in zip(new, self.scores_again(list(new.values())), strict=True):
             self._known[key] = score
             self.first_error = self.first_error or score.reason
         return [self._known[key] for key in keys]
+
+    def scores_again(
+        self, attempts: Sequence[Attempt], scorer: Scorer | None = None, state: Mapping[str, Any] | None = None
+    ) -> list[Score]:
+        """The score of each attempt, graded now, by the audit's scorer or another one. It is not kept (`keep`)."""
+        scores = (scorer or self.scorer).score([self.sample(attempt) for attempt in attempts], state)
+        self.calls += len(attempts)
+        if self._progress is not None:
+            self._progress(self.calls)
+        return scores
+
+    def keep(self, attempts: Sequence[Attempt], scores: Sequence[Score]) -> None:
+        """Take these for the scores of attempts, so that they are not graded again."""
+        self._known |= dict(zip(map(_key, attempts), scores, strict=True))
 
     @property
     def known(self) -> list[Score]:
@@ -196,6 +220,11 @@ class Subject:
         different = [other for other in others if other.gold != own]
         gold = different[(step - 1) % len(different)].gold
         return Attempt(task, FORMS[0].render(gold), "answer of another task")
+
+
+def _key(attempt: Attempt) -> tuple[int, str, str | None, str]:
+    columns = repr(sorted(attempt.columns.items())) if attempt.columns else ""
+    return attempt.task, attempt.text, attempt.prompt, columns
 
 
 def _number(value: float | None) -> float:

@@ -12,7 +12,7 @@ from posttrain.audit.forms import THINKING, Form
 from posttrain.audit.probes.base import Paid
 from posttrain.audit.subject import Attempt, Subject
 from posttrain.expressions import written
-from posttrain.rewards.registry import JUDGES, Spec
+from posttrain.rewards.registry import Spec
 
 Place = Literal["reasoning", "front", "behind"]
 CODE_TASKS, MODEL_TASKS = 6, 12
@@ -23,9 +23,8 @@ K = TypeVar("K", bound=Hashable)
 
 def chosen(subject: Subject) -> range:
     """The tasks to try: all of them, fewer where grading is slow."""
-    parts = [part for text in subject.scorer.specs for part in Spec.parse(text).expression.walk()]
     tasks = subject.some(CODE_TASKS)
-    return tasks[:MODEL_TASKS] if any(part.models or part.target in JUDGES for part in parts) else tasks
+    return tasks[:MODEL_TASKS] if subject.by_model else tasks
 
 
 def places(form: Form) -> tuple[Place, ...]:
