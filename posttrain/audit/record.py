@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,10 @@ def finding(subject: Subject, probe: str, found: Found) -> Finding:
 
 def reproducer(subject: Subject, shown: Attempt) -> Reproducer:
     task = subject.tasks[shown.task]
-    value, honest = subject.grade([shown, subject.honest(shown.task)]).tolist()
+    value, honest = subject.grade([shown, replace(subject.honest(shown.task), prompt=shown.prompt)]).tolist()
     return {
         "task": task.task.id,
-        "prompt": task.task.asked,
+        "prompt": shown.posed(task.task).asked,
         "answer": task.gold,
         "response": shown.text,
         "value": _known(value),
@@ -97,10 +98,10 @@ def reproducer(subject: Subject, shown: Attempt) -> Reproducer:
 
 def scored_row(task: Task, shown: Attempt) -> dict[str, Any]:
     """The row that `posttrain score` grades as the audit did."""
+    task = shown.posed(task)
     prompt = task.prompt if isinstance(task.prompt, str) else [message.to_dict() for message in task.prompt]
-    columns = {**task.columns, **shown.columns}
     completion: Any = shown.text if isinstance(prompt, str) else [Message("assistant", shown.text).to_dict()]
-    return {**columns, "prompt": prompt, "completion": completion}
+    return {**task.columns, "prompt": prompt, "completion": completion}
 
 
 def command(config: AuditConfig, file: Path) -> str:

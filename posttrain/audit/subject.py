@@ -12,10 +12,11 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.forms import CODE_FORMS, FORMS, Form
 from posttrain.audit.golds import GoldTask
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.registry import JUDGES, Spec
+from posttrain.rewards.scorer import SERVER, Scorer
 from posttrain.runs.audit import Calibrated
 from posttrain.stats import share
-from posttrain.types import InputError, Message, Sample
+from posttrain.types import InputError, Message, Prompt, Sample, Score, Task
 
 PAID = 0.5
 """An answer is paid if it gets at least this share of the scale."""
@@ -32,14 +33,23 @@ CHARACTERS_A_TOKEN = 4
 @dataclass(frozen=True)
 class Attempt:
     """An answer to the task of that index, made to find out what a reward pays. `kind` is what it tries, a few words;
-    `columns` replace columns of the task (the answer of another task). `right`: whether it answers the task, by its
-    construction."""
+    `columns` replace columns of the task (the answer of another task), `prompt` the text of its prompt (of a
+    conversation that of the last message). `right`: whether it answers the task, by its construction."""
 
     task: int
     text: str
     kind: str
     right: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
+
+    def posed(self, task: Task) -> Task:
+        """The task with this attempt's columns and prompt."""
+        prompt: Prompt = task.prompt
+        if self.prompt is not None:
+            given = self.prompt
+            prompt = given if isinstance(prompt, str) else (*prompt[:-1], replace(prompt[-1], content=given))
+        return replace(task, prompt=prompt, columns={**task.columns, **self.columns})
 
 
 class Uncalibrated(InputError):
@@ -61,7 +71,7 @@ class Subject:
         self.calls = 0
         self.first_error: str | None = None
         self._progress = progress
-        self._known: dict[tuple[int, str, str], float] = {}
+        self._known: dict[tuple[int, str, str | None, str], Score] = {}
         self._calibrated: tuple[Calibrated, Form] | None = None
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
@@ -70,29 +80,60 @@ class Subject:
         other._calibrated = self._calibrated
         return other
 
+    def apart(self, seconds: float | None = None, server: str = SERVER) -> Scorer:
+        """The same reward in one worker process of its own, which is killed where an answer takes longer than `seconds`
+        or than the audit's limit; also where the audit's own rewards run in this process. Raises InputError for a
+        function that cannot travel."""
+        limit = min(seconds or self.scorer.timeout_seconds, self.scorer.timeout_seconds)
+        return Scorer(self.scorer.specs, columns=self.scorer.columns, timeout_seconds=limit, workers=1, server=server)
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a model computes some part of the reward: a reward model, or a judge."""
+        parts = [part for text in self.scorer.specs for part in Spec.parse(text).expression.walk()]
+        return any(part.models or part.target in JUDGES for part in parts)
+
     def random(self, probe: str) -> random.Random:
         """Draws of a probe, the same in every audit of this seed, whichever other probes are run."""
         return random.Random(f"{self.seed}/{probe}")
 
     def sample(self, attempt: Attempt) -> Sample:
         """What the reward sees of an attempt."""
-        task = self.tasks[attempt.task].task
+        task = attempt.posed(self.tasks[attempt.task].task)
         ids = tuple(range(-(-len(attempt.text) // CHARACTERS_A_TOKEN)))
-        columns = {**task.columns, **attempt.columns}
-        return Sample(task.prompt, (Message("assistant", attempt.text),), ids, columns)
+        return Sample(task.prompt, (Message("assistant", attempt.text),), ids, task.columns)
 
     def grade(self, attempts: Sequence[Attempt]) -> Floats:
         """The reward of each attempt, shape [attempts]."""
-        keys = [(a.task, a.text, repr(sorted(a.columns.items())) if a.columns else "") for a in attempts]
+        return np.array([_number(score.total) for score in self.scores(attempts)])
+
+    def scores(self, attempts: Sequence[Attempt]) -> list[Score]:
+        """The score of each attempt, with its parts."""
+        keys = list(map(_key, attempts))
         new = {key: attempt for key, attempt in zip(keys, attempts, strict=True) if key not in self._known}
-        scores = self.scorer.score([self.sample(attempt) for attempt in new.values()])
-        self.calls += len(new)
+        for key, score in zip(new, self.scores_again(list(new.values())), strict=True):
+            self._known[key] = score
+            self.first_error = self.first_error or score.reason
+        return [self._known[key] for key in keys]
+
+    def scores_again(
+        self, attempts: Sequence[Attempt], scorer: Scorer | None = None, state: Mapping[str, Any] | None = None
+    ) -> list[Score]:
+        """The score of each attempt, graded now, by the audit's scorer or another one. It is not kept (`keep`)."""
+        scores = (scorer or self.scorer).score([self.sample(attempt) for attempt in attempts], state)
+        self.calls += len(attempts)
         if self._progress is not None:
             self._progress(self.calls)
-        for key, score in zip(new, scores, strict=True):
-            self._known[key] = float("nan") if score.total is None else score.total
-            self.first_error = self.first_error or score.reason
-        return np.array([self._known[key] for key in keys])
+        return scores
+
+    def keep(self, attempts: Sequence[Attempt], scores: Sequence[Score]) -> None:
+        """Take these for the scores of attempts, so that they are not graded again."""
+        self._known |= dict(zip(map(_key, attempts), scores, strict=True))
+
+    @property
+    def known(self) -> list[Score]:
+        """The scores of all answers that were graded, in the order in which they were."""
+        return list(self._known.values())
 
     def scaled(self, values: Floats) -> Floats:
         """s = (value - F) / (C - F)."""
@@ -179,3 +220,12 @@ class Subject:
         different = [other for other in others if other.gold != own]
         gold = different[(step - 1) % len(different)].gold
         return Attempt(task, FORMS[0].render(gold), "answer of another task")
+
+
+def _key(attempt: Attempt) -> tuple[int, str, str | None, str]:
+    columns = repr(sorted(attempt.columns.items())) if attempt.columns else ""
+    return attempt.task, attempt.text, attempt.prompt, columns
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -92,6 +92,8 @@ class Scorer(Closing):
     workers: int | None = field(default=None, kw_only=True)
     """Worker processes; None: one less than the usable cores, at least 1. With 0 rewards run in this process, as a
     debugger wants it: none is killed, and `timeout_seconds` does not hold."""
+    server: str = field(default=SERVER, kw_only=True)
+    """What answers in a worker, as `module:class`."""
     metrics: dict[str, float] = field(default_factory=dict, init=False)
     """What rewards logged with `log_metric` in the last call."""
     first_traceback: str | None = field(default=None, init=False)
@@ -107,7 +109,7 @@ class Scorer(Closing):
         expressions = [spec.expression for spec in self._specs]
         texts = ", ".join(expression.text for expression in expressions)
         self._pool = WorkerPool(
-            SERVER,
+            self.server,
             workers,
             self._prepare,
             closed="the scorer is closed",

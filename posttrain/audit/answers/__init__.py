@@ -19,6 +19,8 @@ __all__ = ["GRADABLE", "Variant", "equivalents", "far", "near_misses", "same", "
 
 GRADABLE: tuple[AnswerType, ...] = ("number", "expression", "choice", "string", "json")
 """Types of which it can be said without a judge that an answer is wrong."""
+LONGEST = 1000
+"""A text of more characters is read for nothing but equality: it may be made to take long."""
 FREE_CHOICE = re.compile(
     r"\b(?:give|name|find|suggest|pick|choose)\s+(?:me\s+)?(?:an?|any|some)\b"
     r"(?!\s+(?:short|brief|single|full|final|exact))|\bany (?:one )?of\b",
@@ -84,7 +86,7 @@ def same(task: GoldTask, answer: str) -> bool:
     numbers, equal values of expressions, equal JSON, else equal texts without regard to case and punctuation."""
     if _plain(answer) == _plain(task.gold) or _plain(answer) in _right_answers(task):
         return True
-    return task.type in MODULES and MODULES[task.type].same(task, answer)
+    return len(answer) <= LONGEST and task.type in MODULES and MODULES[task.type].same(task, answer)
 
 
 def _right_answers(task: GoldTask) -> set[str]:

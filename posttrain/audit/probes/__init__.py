@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from posttrain.audit.probes.base import Probe
+from posttrain.audit.probes.composite import composite
 from posttrain.audit.probes.degenerate import degenerate
+from posttrain.audit.probes.degraded import degraded
 from posttrain.audit.probes.format_only import format_only
 from posttrain.audit.probes.many_answers import many_answers
 from posttrain.audit.probes.near_misses import misses, undone
+from posttrain.audit.probes.no_variance import no_variance
 from posttrain.audit.probes.recall import recall
+from posttrain.audit.probes.style.padding import padding
+from posttrain.audit.probes.style.styles import styles
+from posttrain.audit.probes.style.sycophancy import sycophancy
 from posttrain.audit.probes.swapped import swapped
 
 PROBES: Mapping[str, tuple[str, Probe]] = {
@@ -20,5 +26,11 @@ PROBES: Mapping[str, tuple[str, Probe]] = {
     "A5": ("right answers in other renderings", recall),
     "A6": ("work that is left undone", undone),
     "A7": ("the reference answers of other tasks", swapped),
+    "A8": ("padding of right and wrong answers", padding),
+    "A9": ("style beside right and wrong answers", styles),
+    "A10": ("agreement with a user who is wrong", sycophancy),
+    "A11": ("reference answers of which a part is lost", degraded),
+    "A15": ("parts of a sum, and form against content", composite),
+    "A16": ("groups whose rewards are all equal", no_variance),
 }
 """The title and the function of each probe."""

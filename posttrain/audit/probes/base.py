@@ -10,13 +10,13 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import Severity
-from posttrain.stats import Estimate, estimate, share
+from posttrain.stats import FEW_TASKS, Estimate, difference, estimate, share
 
 
 @dataclass(frozen=True)
 class Found:
     """A finding of a probe. `shown` is the attempt that shows it best; `wrapper` is the reward expression that closes
-    it, with `{}` for the reward."""
+    it, with `{}` for the reward, or without to stand in place of all rewards."""
 
     kind: str
     severity: Severity
@@ -90,3 +90,33 @@ def paid_severity(paid: Paid) -> Severity | None:
     if mean >= CRITICAL_SCALE or low >= CRITICAL_RATE:
         return "critical"
     return "high" if mean >= HIGH_SCALE else None
+
+
+CRITICAL_GAIN, HIGH_GAIN = 0.3, 0.05
+MIN_PAIRS = 6
+"""The least and the greatest of so many differences enclose their median with a probability of 1 - 2^-5, 97%."""
+
+
+def gained(after: Floats, before: Floats, comparisons: int = 1) -> Estimate:
+    """mean(after - before) over tasks, paired, as one of several `comparisons` (Bonferroni).
+
+    The interval is the bootstrap's from FEW_TASKS tasks on; of MIN_PAIRS to 9 tasks it spans the least and the greatest
+    difference; of fewer there is none."""
+    apart = after - before
+    n, value = len(apart), float(apart.mean()) if len(apart) else None
+    if n < MIN_PAIRS or value is None:
+        return {"value": value, "low": None, "high": None, "n": n}
+    if n < FEW_TASKS:
+        return {"value": value, "low": float(apart.min()), "high": float(apart.max()), "n": n}
+    return difference(after.tolist(), before.tolist(), comparisons=comparisons)
+
+
+def paid_gain(after: Floats, before: Floats, comparisons: int = 1) -> tuple[Severity, Estimate] | None:
+    """A gain that is a fault. critical: a mean above 0.3 of the scale, high: above 0.05; both where the interval (see
+    `gained`) is above 0. None where it is no fault."""
+    if not len(after) or float((after - before).mean()) <= HIGH_GAIN:
+        return None  # without the cost of an interval
+    gain = gained(after, before, comparisons)
+    if (gain["low"] or 0.0) <= 0:
+        return None
+    return ("critical" if (gain["value"] or 0.0) > CRITICAL_GAIN else "high"), gain

@@ -1,0 +1,1 @@
+"""Probes of rewards that a model computes."""

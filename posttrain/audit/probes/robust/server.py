@@ -1,0 +1,44 @@
+"""A worker that scores in other circumstances than those of training."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from posttrain.rewards.protocol import RewardResult
+from posttrain.rewards.server import Server
+
+VARIED = "posttrain.audit.probes.robust.server:VariedServer"
+CIRCUMSTANCE = "posttrain_audit"
+"""The name in the trainer's state that says how to score; the reward does not see it."""
+IN_A_THREAD, OTHER_RANDOM_STATE = "in a thread", "with another global random state"
+
+
+class VariedServer(Server):
+    """Scores as `Server` does, in a thread beside the main one, or after the global random state was set."""
+
+    def answer(self, request: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | RewardResult]:
+        state = dict(request.get("trainer_state", {}))
+        circumstance = state.pop(CIRCUMSTANCE, None)
+        if circumstance is not None:
+            request = {**request, "trainer_state": state}
+        if circumstance == OTHER_RANDOM_STATE:
+            set_random_state(4711)
+        if circumstance != IN_A_THREAD:
+            yield from super().answer(request)
+            return
+        answer = super().answer
+        with ThreadPoolExecutor(1) as thread:
+            yield from thread.submit(lambda: list(answer(request))).result()
+
+
+def set_random_state(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
