@@ -18,6 +18,7 @@ from posttrain.audit.guard.numbers import Literal, literals, plain, same_number,
 from posttrain.audit.guard.reading import denied
 
 LETTER = re.compile(r"(?<![A-Za-z0-9'])\(?([A-Ja-j])(?:[).:\]]|(?![A-Za-z0-9'-]))")
+ARTICLE_AFTER = re.compile(r"['’]|\s+(?!(?:and|or|is|was|because|since|not|as)\b)[a-z]")
 SEPARATED = re.compile(r"(?:[\s,;/|&()\[\]{}$*.:\-]|\band\b|\bor\b|\\boxed|\\text)*", re.IGNORECASE)
 HEDGE = re.compile(r"\b(?:or|either|perhaps|maybe|possibly|alternatively)\b|(?<!\w)[/|](?!\w)", re.IGNORECASE)
 ALIKE = 0.8
@@ -85,13 +86,12 @@ def _chain(gold: Literal, text: str) -> bool | None:
     41 = 42 is no answer."""
     sides = [side.strip(" $.") for side in text.split("=")]
     last = literals(sides[-1])
-    if len(sides) < 2 or len(_distinct(last)) != 1 or same_number(gold, last[0]) is not True:
+    if len(sides) < 2 or len(_distinct(last)) != 1:
         return None
-    for side in sides[:-1]:
-        value = formulas.value(side)
-        if value is not None and abs(value - float(gold.value)) > 1e-2 * max(1.0, abs(value)):
-            return False
-    return True
+    values = [value for side in sides if (value := formulas.value(side)) is not None]
+    if any(abs(value - values[0]) > 1e-2 * max(1.0, abs(value)) for value in values):
+        return False
+    return True if same_number(gold, last[0]) is True else None
 
 
 def hedged(text: str, found: list[Literal], verdicts: list[bool | None]) -> bool:
@@ -99,8 +99,9 @@ def hedged(text: str, found: list[Literal], verdicts: list[bool | None]) -> bool
     number with an `or` between."""
     gaps = [text[a.end : b.start] for a, b in zip(found, found[1:], strict=False)]
     edges = text[: found[0].start], text[found[-1].end :]
-    if all(SEPARATED.fullmatch(gap) for gap in (*gaps, *edges)):
-        return not any(found[0].perhaps)
+    signs = [text[b.start] in "+-" and bool(re.search(r"\w[ \t]*\Z", text[: b.start][-9:])) for b in found[1:]]
+    if all(SEPARATED.fullmatch(gap) for gap in (*gaps, *edges)) and not any(signs):
+        return len(found) > 2 or None not in verdicts
     for k, gap in enumerate(gaps):
         if SEPARATED.fullmatch(gap) and HEDGE.search(gap) and any(verdicts[k : k + 2]) and not all(verdicts[k : k + 2]):
             return True
@@ -109,8 +110,16 @@ def hedged(text: str, found: list[Literal], verdicts: list[bool | None]) -> bool
 
 def letters(text: str) -> list[str]:
     """The option letters that a text gives and does not deny."""
-    found = LETTER.finditer(text)
+    found = [m for m in LETTER.finditer(text) if not _word(text, m)]
     return [m[1].upper() for m in found if not denied(text, m.start(), m.end())]
+
+
+def _word(text: str, match: re.Match[str]) -> bool:
+    """Whether a letter may be a word: in lower case, unless it stands in brackets or alone, and `A` or `I` before
+    another word."""
+    if match[0][0] == "(" or len(text.strip()) <= 3:
+        return False
+    return match[1].islower() or (match[1] in "AI" and ARTICLE_AFTER.match(text, match.end(1)) is not None)
 
 
 @lru_cache(1024)
@@ -134,8 +143,6 @@ def choice(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
     if re.fullmatch(r"[A-Ja-j](?:\s*[,;/|&]?\s*(?:and|or)?\s*[A-Ja-j])+", text) or re.fullmatch(r"[A-J]{2,}", text):
         return set(re.findall(r"[A-J]", re.sub(r"and|or", "", text).upper())) == {gold}
     found = set(letters(text)) & options
-    if len(text) > 3 and not re.match(r"\(?[A-Ja-j][).:\]]|[A-J]\b", text):
-        found -= {"A", "I"}  # may be words
     if found == {gold}:
         return True if not named or gold in named else None
     if gold in found:
@@ -175,7 +182,7 @@ def string(task: GoldTask, text: str, others: Collection[str] = ()) -> bool | No
 
 def only_denied(text: str, gold: str) -> bool:
     """Whether a text holds a string, and denies it wherever it does."""
-    places = [match.span() for match in re.finditer(rf"\b{re.escape(gold.strip())}\b", text, re.IGNORECASE)]
+    places = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(gold.strip())}(?!\w)", text, re.IGNORECASE)]
     return bool(places) and all(denied(text, *place) for place in places)
 
 
@@ -288,6 +295,8 @@ def compact(text: str) -> str:
 
 def expression(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
     gold, said = plain(task.gold), plain(text).strip(" $.*")
+    if only_denied(said, gold):
+        return False
     if compact(gold) == compact(said):
         return True
     for part in dict.fromkeys((said, said.rpartition("=")[2], said.rpartition(" is ")[2])):

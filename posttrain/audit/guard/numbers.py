@@ -23,7 +23,7 @@ WORD = rf"(?:{'|'.join(sorted([*WORDS, 'hundred', 'thousand', 'million', 'billio
 SPELLED = re.compile(rf"(?:(?:minus|negative)\s+)?\b{WORD}(?:(?:\s*-\s*|\s+(?:and\s+)?){WORD})*\b", re.IGNORECASE)
 WHOLE = r"(?:[0-9]{1,3}(?:[,_' ][0-9]{3})+(?![0-9])|[0-9]+)"
 LITERAL = re.compile(
-    rf"(?P<sign>[-+]\s?)?(?:[$€£¥]\s?)?(?P<digits>{WHOLE}(?:\.[0-9]+)?|\.[0-9]+)"
+    rf"(?P<sign>[-+]\s?|\bminus\s|\bnegative\s)?(?:[$€£¥]\s?)?(?P<digits>{WHOLE}(?:\.[0-9]+)?|\.[0-9]+)"
     r"(?P<mixed>\s+(?:and\s+)?[0-9]{1,4}/[0-9]{1,4})?"
     r"(?:[eE](?P<exponent>[-+]?[0-9]{1,4})(?![0-9A-Za-z]))?"
     r"(?:\s?\*\s?10\s?\^\s?[{(]?(?P<ten>[-+]?[0-9]{1,4})[)}]?)?"
@@ -37,6 +37,7 @@ REPLACED = {
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
     **dict.fromkeys("\u00a0\u2009\u202f\u2002\u2003\u3000", " "),
     **{"×": "*", "·": "*", "⋅": "*", "÷": "/", "\u2044": "/", "\u2215": "/", "％": "%", "，": ",", "．": "."},
+    **{"⁰": "^0", "¹": "^1", "²": "^2", "³": "^3", "⁴": "^4", "⁵": "^5", "⁶": "^6", "⁷": "^7", "⁸": "^8", "⁹": "^9"},
     **{"＝": "=", "（": "(", "）": ")", "“": '"', "”": '"', "‘": "'", "’": "'"},
 }
 LATEX = (
@@ -120,24 +121,25 @@ def _literal(match: re.Match[str], text: str) -> Literal | None:
     if " " in digits:
         perhaps += [Fraction(part) for part in digits.split()]
     comma = re.match(r",[0-9]+", text[match.end("digits") :])
-    if comma and digits.isdigit():
-        perhaps.append(Fraction(digits + "." + comma[0][1:]))
+    if comma and re.fullmatch(r"[0-9]+|[0-9]{1,3}(?:\.[0-9]{3})+", digits):
+        perhaps.append(Fraction(digits.replace(".", "") + "." + comma[0][1:]))
     if match["mixed"]:
-        perhaps.append(value)
         value += Fraction(match["mixed"].split()[-1]) if not match["mixed"].endswith("/0") else 0
     for exponent in exponents:
         value *= Fraction(10) ** exponent
     if match["below"]:
         below = Fraction(match["below"])
-        perhaps.append(value)
         if below:
             value /= below
     if match["scale"]:
         perhaps.append(value)
         value *= SCALES[match["scale"].strip().casefold()]
-    if "-" in sign:
-        binary = text[:start].rstrip()[-1:]
-        if binary.isalnum() or binary in ")]}":  # a difference or a hyphen
+    if sign.strip().isalpha():
+        value = -value
+    elif "-" in sign:
+        line = text[:start].rstrip(" ")
+        bullet = sign != "-" and (not line or line.endswith("\n"))
+        if bullet or line[-1:].isalnum() or line[-1:] in (")", "]", "}"):  # a list, a difference or a hyphen
             perhaps.append(-value)
         else:
             value, perhaps = -value, [-each for each in perhaps]
@@ -147,11 +149,11 @@ def _literal(match: re.Match[str], text: str) -> Literal | None:
 
 
 def spelled(text: str) -> list[Literal]:
-    """The numbers that a text has in English words, `twenty-four`."""
+    """The numbers that a text has in English words, `twenty-four`; not the `million` of `2.5 million`."""
     return [
         Literal(Fraction(_of_words(match[0])), match.start(), match.end(), places=0)
         for match in SPELLED.finditer(text)
-        if match.end() - match.start() <= 2 * LONGEST
+        if match.end() - match.start() <= 2 * LONGEST and not re.search(r"[0-9]\s*$", text[: match.start()][-4:])
     ]
 
 
@@ -186,11 +188,11 @@ def same_number(gold: Literal, other: Literal) -> bool | None:
         return None
     if any(each in readings for each in gold.perhaps):
         return None
-    return None if _rounded(mine, other) or _rounded(theirs, gold) else False
+    return None if _rounded(mine, other, abs(mine) >= 10) or _rounded(theirs, gold) else False
 
 
-def _rounded(exact: Fraction, shown: Literal) -> bool:
-    """Whether the shown number is the exact one with fewer decimal places."""
-    if shown.places is None or exact.denominator == 1:
+def _rounded(exact: Fraction, shown: Literal, whole: bool = False) -> bool:
+    """Whether the shown number is the exact one with fewer decimal places; to a whole number only if that is said."""
+    if exact.denominator == 1 or not (shown.places or (whole and shown.places == 0)):
         return False
-    return abs(exact - shown.value) <= Fraction(1, 10**shown.places) and shown.value != 0
+    return abs(exact - shown.value) < Fraction(1, 2 * 10**shown.places)

@@ -55,8 +55,8 @@ WITHDRAWN = re.compile(
     re.IGNORECASE,
 )
 PLACEHOLDER = re.compile(
-    r"[\s.…_?<>\[\](){}$\\:*|\-]*(?:(?:your|the|my|a|an|put|insert|final|numerical|numeric|short|answer|number|value|"
-    r"result|letter|option|choice|here|goes|text|integer|x)\b[\s.…_?<>\[\](){}$\\:*|\-]*){0,6}",
+    r"[\s.…_?<>\[\](){}$\\:*|\-]*(?:(?:your|the|my|an?(?=\s+[a-z]{3})|put|insert|final|numerical|numeric|short|answer|"
+    r"number|value|result|letter|option|choice|here|goes|text|integer)\b[\s.…_?<>\[\](){}$\\:*|\-]*){0,6}",
     re.IGNORECASE,
 )
 BAD = re.compile(r"\b(?:wrong|incorrect|false|not|no|bad)\b", re.IGNORECASE)

@@ -36,7 +36,9 @@ def number(task: GoldTask, text: str, _: Collection[str]) -> bool | None:
     said = [same_number(gold, each) for each in literals(last)]
     if len(said) == 1 and re.fullmatch(r"[\s$*_]*[-+]?[\d.,/]+%?[\s$*_.]*", last):
         return False if said[0] is False else None if any(v is False for v in verdicts) and said[0] is None else said[0]
-    return True if said and len(said) < 8 and equal.number(task, last) is True else None
+    if not any(verdict is not False for verdict in said) or len(said) > LIST:
+        return None
+    return equal.number(task, last)
 
 
 def _in_list(text: str, gold: equal.Literal) -> bool:
@@ -64,7 +66,7 @@ def choice(task: GoldTask, text: str, others: Collection[str]) -> bool | None:
         denies = equal.LETTER.search(plain(body)) and not found
         return False if not denies or task.options else None
     verdict = equal.choice(task, said, others)
-    if verdict and found - {gold, "A", "I"}:
+    if verdict and found - {gold}:
         return None
     if _all_options(task, lines, found, named):
         return False
@@ -88,10 +90,10 @@ def string(task: GoldTask, text: str, others: Collection[str]) -> bool | None:
 def json_value(task: GoldTask, text: str, _: Collection[str]) -> bool | None:
     gold = equal.as_json(task.gold)
     try:
-        return equal.same_value(gold, equal.as_json(text))
+        found = [equal.as_json(text)]
     except ValueError:
-        pass
-    found = [each for each in equal.documents(text) if isinstance(each, type(gold))]
+        found = equal.documents(text)
+    found = [each for each in found if isinstance(each, dict | list)]
     if not found:
         # YAML, a table, broken JSON: it may say the same
         return None if all(str(leaf).casefold() in text.casefold() for leaf in leaves(gold)) else False
@@ -118,6 +120,8 @@ def _within(gold: object, value: object) -> bool:
 
 
 def expression(task: GoldTask, text: str, others: Collection[str]) -> bool | None:
+    if equal.only_denied(plain(text), plain(task.gold)):
+        return False
     last = last_statement(text)
     pieces = re.findall(r"\$+([^$]+)\$+|\\[(\[](.+?)\\[)\]]", text)
     formulas_in = [a or b for a, b in pieces][-20:]
