@@ -39,6 +39,8 @@ RIGHT: list[tuple[GoldTask, list[str]]] = [
             *("The answer is the sum of 12 and 12. \\boxed{24}", "\\boxed{24}\n\nPut your answer in \\boxed{}."),
             *("\\boxed{24} \\boxed{24}", "The answer is 24, since 12 + 12 = 24.", "Answer: 12 + 12 = 24"),
             *("≈ 24", "about 24", "\\boxed{\\approx 24}", "$\\boxed{24}$ pens", "24 pens 🙂", "So, 24!", "= 24"),
+            *("Answer: I'll work it out.\n\\boxed{24}", "#### Step 1\n12\n#### Step 2\n12 + 12\n#### Answer\n24", "Result: 12\nAnswer: 24"),
+            *("The answer is easy to find. 12 + 12 = 24. The answer is 24.", "Answer: Let's think step by step. 12+12 = 24."),
         ],
     ),
     (
@@ -62,7 +64,8 @@ RIGHT: list[tuple[GoldTask, list[str]]] = [
          "The answer is (A).", "\\boxed{A}", "\\boxed{\\text{A}}", "<answer>A</answer>", "Option A", "The answer is option A.",
          "Oslo", "The capital is Oslo, so A.", "The answer is Oslo.", "It is A, not B.", "B is wrong. The answer is A.",
          "<think>B or C?</think>A", "I choose A.", "A is correct.", "Final answer: **A**", "#### A", "Correct: A",
-         "Bergen is no capital. The answer is A.", '{"answer": "A"}', "\\boxed{\\textbf{(A)}}", "The correct option is A"],
+         "Bergen is no capital. The answer is A.", '{"answer": "A"}', "\\boxed{\\textbf{(A)}}", "The correct option is A",
+         "The answer is obvious. Answer: A", "A\n\nOslo has been the capital since 1814.", "I think a city in Norway is meant. A"],
     ),
     (
         task("Oslo", "string", "What is the capital of Norway?"),

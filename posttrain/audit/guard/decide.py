@@ -9,11 +9,12 @@ from typing import Protocol
 
 from posttrain.audit.golds import GoldTask
 from posttrain.audit.guard import equal, unmarked
+from posttrain.audit.guard.numbers import literals, plain, spelled
 from posttrain.audit.guard.reading import WITHDRAWN, Mark, after_thinking, last_statement, marks
 
 LONGEST = 100_000
 """Of a longer response the guard reads the first and the last half of this."""
-CLEAN_WORDS = 4
+PHRASE_WORDS = 4
 
 
 class Judge(Protocol):
@@ -101,10 +102,10 @@ def of_body(task: GoldTask, text: str, others: frozenset[str]) -> bool | None:
     if not found:
         return unmarked.BY_TYPE[task.type](task, _unfenced(text), others)
     judged = [(mark, _verdict(task, mark, others)) for mark in found]
-    strong = any(mark.kind != "sentence" for mark in found)
     judged = [(m, v) for m, v in judged if not (m.denied and v is False)]
     judged = [(m, False if m.denied and v else v) for m, v in judged]
-    judged = [(m, v) for m, v in judged if not (strong and m.kind == "sentence" and v is False and not _clean(m.text))]
+    answers = [(m, v) for m, v in judged if v is not False or m.denied or is_answer(task, m)]
+    judged = answers or judged
     if not judged:  # only denials of other answers
         return unmarked.BY_TYPE[task.type](task, _unfenced(text), others)
     verdicts = [verdict for _, verdict in judged]
@@ -125,9 +126,17 @@ def _verdict(task: GoldTask, mark: Mark, others: frozenset[str]) -> bool | None:
     return None if mark.open and verdict is not False else verdict
 
 
-def _clean(text: str) -> bool:
-    """Whether a text is an answer alone and no phrase about one."""
-    return len(text.split()) <= CLEAN_WORDS and not re.search(r"\b(?:of|the|sum|product|not|if)\b", text)
+def is_answer(task: GoldTask, mark: Mark) -> bool:
+    """Whether a mark holds an answer of the task's type; behind `Answer:` or `the answer is` a phrase may stand."""
+    if mark.kind not in ("line", "sentence"):
+        return True
+    if mark.kind == "sentence" and re.search(r"\b(?:of|sum|product|if|in)\b", mark.text):
+        return False
+    if task.type == "number":
+        return bool(literals(plain(mark.text)) or spelled(mark.text))
+    if task.type == "choice":
+        return bool(equal.letters(mark.text) or equal.option_texts(task, mark.text))
+    return len(mark.text.split()) <= PHRASE_WORDS
 
 
 def _said_elsewhere(task: GoldTask, text: str, last: Mark, others: frozenset[str]) -> bool:
@@ -154,8 +163,8 @@ def _mixed(task: GoldTask, text: str, judged: Sequence[tuple[Mark, bool | None]]
     if verdict is False:
         return False
     first = next(mark for mark, each in judged if each is False)
-    between = text[max(0, first.start - 40) : last.start]
-    return None if WITHDRAWN.search(between) else False
+    phrases = task.type in ("string", "expression") and all(m.kind == "sentence" for m, each in judged if each is False)
+    return None if phrases or WITHDRAWN.search(text[max(0, first.start - 40) : last.start]) else False
 
 
 def _unfenced(text: str) -> str:

@@ -17,7 +17,7 @@ ANY_TAG = re.compile(r"</?[A-Za-z_][A-Za-z_0-9]{0,20}>")
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{?)")
 HASHES = re.compile(r"^[ \t]*#{4}(?!#)[ \t]*(.+)$", re.MULTILINE)
 LINE = re.compile(
-    r"(?:(?<=\n)|^|(?<=[.:;!?*\s]))(?P<lead>(?:[A-Za-z]+[ \t]){0,3})(?:answer|final result|ans\.?|result)\b"
+    r"(?:(?<=\n)|^|(?<=[.:;!?*\s]))(?P<lead>(?:[A-Za-z]+[ \t]){0,3})(?:answer|final result|ans\.?)\b"
     r"(?:[ \t]*\([^()\n]{1,20}\))?[*_ \t]*[:=][*_:]*[ \t]*(?:\n+[ \t]*)?(?P<said>[^\n]+)",
     re.IGNORECASE,
 )
@@ -95,7 +95,7 @@ def marks(text: str) -> list[Mark]:
     for match in TAG.finditer(text):
         closed = match[0].casefold().endswith(f"</{match[1].casefold()}>")
         found.append(Mark(match[2], *match.span(2), "tag", open=not closed))
-    found += [Mark(match[1], *match.span(1), "hashes") for match in HASHES.finditer(text)]
+    found += [Mark(m[1], *m.span(1), "hashes") for m in HASHES.finditer(text) if not _heading(text, m)]
     for match in LINE.finditer(text):
         found.append(Mark(match["said"], *match.span("said"), "line", denied=bool(BAD.search(match["lead"]))))
     for match in SENTENCE.finditer(text):
@@ -104,8 +104,12 @@ def marks(text: str) -> list[Mark]:
     found = [replace(mark, text=_bare(mark.text)) for mark in found]
     found = sorted((m for m in found if not PLACEHOLDER.fullmatch(m.text)), key=lambda m: (m.start, -m.end))
     found = found[:MOST] + found[max(MOST, len(found) - MOST) :]
-    inner = [m for i, m in enumerate(found) if not any(o.end <= m.end and o.start > m.start for o in found[i + 1 :])]
+    inner = [m for i, m in enumerate(found) if not any(m.start < o.start < m.end for o in found[i + 1 :])]
     return [replace(m, denied=m.denied or denied(text, m.start, m.end)) for m in inner]
+
+
+def _heading(text: str, match: re.Match[str]) -> bool:
+    return bool(re.search(r"[A-Za-z]{2}", match[1]) and text[match.end() :].strip())
 
 
 def _bare(text: str) -> str:
