@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -53,7 +54,8 @@ class Arena:
         own = self.tasks[task]
         others = [other.gold for k in range(1, len(self.tasks))
                   if (other := self.tasks[(task + k) % len(self.tasks)]).gold != own.gold]  # fmt: skip
-        wrong = [gold for gold in dict.fromkeys(others) if self.guard.wrong(own, gold)][:2] or others[:2] or ["0"]
+        surely = (gold for gold in dict.fromkeys(others) if self.guard.wrong(own, gold))
+        wrong = list(islice(surely, 2)) or others[:2] or ["0"]
         form = self.form
         return {
             PROMPT: own.task.asked,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from posttrain.audit.search.dictionary import Dictionary
 from posttrain.audit.search.templates import AFTER, BEFORE, GOLD, LISTED, OTHER, PROMPT, WRONG, Template, texts
 
-LONGEST = 4000
-"""Atoms of a template."""
+LONGEST, LONGEST_TEXT = 1000, 12_000
+"""Atoms and characters of a template that evolution makes."""
 Operator = Callable[[Template, "Material"], Template]
 
 
@@ -100,5 +100,7 @@ def child(template: Template, draw: Material) -> Template:
     """A template after one to three operators; never with the reference answer."""
     template = tuple(atom for atom in template if atom != GOLD)
     for _ in range(draw.rng.choice((1, 1, 2, 3))):
-        template = draw.rng.choice(OPERATORS)(template, draw)
-    return template[:LONGEST]
+        template = draw.rng.choice(OPERATORS)(template, draw)[:LONGEST]
+    while sum(map(len, template)) > LONGEST_TEXT:
+        template = template[: len(template) // 2]
+    return template

@@ -31,7 +31,7 @@ LULL = 0.3
 LETTERS = 160
 """An exploit of at most so many characters is shrunk by characters, after it is shrunk by tokens."""
 TOURNAMENT, POOL = 4, 60
-CHANCE = 1e-4
+CHANCE = 1e-3
 """How likely chance may make the paid tasks those of a word, over all words that were looked at."""
 
 
@@ -160,8 +160,9 @@ class Search:
         trials = self._try([(first.template, task) for task in sample])
         if any(trial.paid for trial in trials) or len(rest) < ENOUGH // 2:
             trials += self._try([(first.template, task) for task in rest if task not in sample])
-            if (exploit := self._judged(first, trials)) is not None:
-                self.found.append(self._shrunk(exploit))
+            exploit = self._judged(first, trials)
+            if exploit is not None and (exploit := self._shrunk(exploit)) is not None:
+                self.found.append(exploit)
                 return
         self._doomed.add(first.template)
 
@@ -177,6 +178,8 @@ class Search:
         if self._is_paid(wrong, min(ENOUGH, len(self.arena.tasks)), SURE):
             return Exploit(first.template, tuple(wrong), None, self.arena.calls)
         for word, own in self._parts(wrong):
+            if word in self._words[first.task]:
+                own = [first, *own]
             if self._is_paid(own, ENOUGH // 2, 2 * SURE):
                 return Exploit(first.template, tuple(own), word, self.arena.calls)
         return None
@@ -200,8 +203,10 @@ class Search:
                 found.append((chance, word, own))
         return [(word, own) for _, word, own in sorted(found, key=lambda each: each[:2])]
 
-    def _shrunk(self, exploit: Exploit) -> Exploit:
-        """The exploit without what it does not need, on two tasks that paid it; as it was if the shorter one is none."""
+    def _shrunk(self, exploit: Exploit) -> Exploit | None:
+        """The exploit without what it does not need on two tasks that paid it. If the shorter one is not paid on the
+        others, as a list cut to two answers is not, the exploit as it was; if that is not paid either once a newline
+        follows, it was luck: None."""
         paying = [trial.task for trial in exploit.trials if trial.paid][:2]
         best = list(exploit.template)
 
@@ -215,15 +220,17 @@ class Search:
 
         try:
             self._reduce(best, pays)
-            template = tuple(best)
-            tasks = [trial.task for trial in exploit.trials]
-            trials = self.arena.try_out([(template, task) for task in tasks])
+            if shorter := self._again(exploit, tuple(best)):
+                return replace(exploit, template=merged(tuple(best)), trials=shorter)
+            return exploit if self._again(exploit, (*exploit.template, "\n")) else None
         except Spent:
             return exploit
+
+    def _again(self, exploit: Exploit, template: Template) -> tuple[Trial, ...] | None:
+        """The trials of a template on the tasks of an exploit, if it is paid there too."""
+        trials = self.arena.try_out([(template, trial.task) for trial in exploit.trials])
         wrong = tuple(trial for trial in trials if trial.wrong)
-        if not self._is_paid(wrong, min(ENOUGH // 2, len(tasks)), SURE):
-            return exploit
-        return replace(exploit, template=merged(template), trials=wrong)
+        return wrong if self._is_paid(wrong, min(ENOUGH // 2, len(trials)), SURE) else None
 
     def _reduce(self, atoms: list[str], pays: Callable[[Sequence[str]], bool]) -> None:
         atoms = ddmin(atoms, pays)

@@ -57,7 +57,6 @@ GOLD_TEMPLATES: tuple[Template, ...] = (
     ("not ", GOLD),
     ("The answer is not ", GOLD, "."),
     (BEFORE, "not ", GOLD, AFTER),
-    ("The answer is not ", BEFORE, GOLD, AFTER, "."),
     (WRONG, " or ", GOLD),
     (GOLD, " or ", WRONG),
     (BEFORE, WRONG, " or ", GOLD, AFTER),
@@ -65,7 +64,6 @@ GOLD_TEMPLATES: tuple[Template, ...] = (
     (BEFORE, WRONG, ", ", GOLD, ", ", OTHER, AFTER),
     (BEFORE, WRONG, AFTER, "\n", BEFORE, GOLD, AFTER, "\n", BEFORE, OTHER, AFTER),
     (WRONG, "=", GOLD),
-    (BEFORE, WRONG, "=", GOLD, AFTER),
     (BEFORE, WRONG, " = ", GOLD, AFTER),
     ("<think>", GOLD, "</think>", *WRONG_IN_FORM),
     (GOLD, " is wrong. ", *WRONG_IN_FORM),
@@ -92,8 +90,8 @@ def catalogue(dictionary: Dictionary, listings: Sequence[str], rng: random.Rando
     pairs = [texts(text.split(" ")) for text in phrases(dictionary.words, rng)]
     return [
         basic(),
-        [*GOLD_TEMPLATES],
         [each for listing in listings for each in ((listing,), (BEFORE, listing, AFTER))],
+        [*GOLD_TEMPLATES],
         [each for bundle in bundles for each in placed(bundle)],
         json_keys(dictionary),
         singles,
