@@ -10,14 +10,22 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "posttrain.api.commands": ("check_data", "compare", "evaluate", "load", "run", "score", "steps"),
+    "posttrain.api.commands": ("audit", "check_data", "compare", "evaluate", "load", "run", "score", "steps"),
     "posttrain.api.inputs": ("reward",),
     "posttrain.api.methods": (
         *("adversarial", "average", "distill", "dpo", "online_dpo", "revise", "reward_model", "rl", "sample", "sft"),
     ),
-    "posttrain.api.results": ("Comparison", "DataReport", "Evaluation", "Report", "Run", "write_report"),
+    "posttrain.api.results": ("Audit", "Comparison", "DataReport", "Evaluation", "Report", "Run", "write_report"),
     "posttrain.config": (
-        *("AdversarialConfig", "AverageConfig", "CheckDataConfig", "CompareConfig", "DistillConfig", "DpoConfig"),
+        *(
+            "AdversarialConfig",
+            "AuditConfig",
+            "AverageConfig",
+            "CheckDataConfig",
+            "CompareConfig",
+            "DistillConfig",
+            "DpoConfig",
+        ),
         *("EvalConfig", "OnlineDpoConfig", "ReviseConfig", "RewardModelConfig", "RlConfig", "RunConfig"),
         *("SampleConfig", "ScoreConfig", "SftConfig"),
     ),

@@ -1,6 +1,7 @@
 """Where the names of `posttrain` are. Made by `python -m tests.api.make_options`."""
 
 from posttrain.api.commands import (
+    audit as audit,
     check_data as check_data,
     compare as compare,
     evaluate as evaluate,
@@ -23,6 +24,7 @@ from posttrain.api.methods import (
     sft as sft,
 )
 from posttrain.api.results import (
+    Audit as Audit,
     Comparison as Comparison,
     DataReport as DataReport,
     Evaluation as Evaluation,
@@ -32,6 +34,7 @@ from posttrain.api.results import (
 )
 from posttrain.config import (
     AdversarialConfig as AdversarialConfig,
+    AuditConfig as AuditConfig,
     AverageConfig as AverageConfig,
     CheckDataConfig as CheckDataConfig,
     CompareConfig as CompareConfig,

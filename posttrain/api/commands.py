@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from posttrain import config as configs
 from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of, say_loading
-from posttrain.api.results import Comparison, DataReport, Evaluation, Run
+from posttrain.api.results import Audit, Comparison, DataReport, Evaluation, Run
 from posttrain.api.words import PRINTED_ONLY, in_python, python_words, speaks_python
 from posttrain.config import Config, TrainConfig
 from posttrain.config.evaluation import MAIN_SUITE
@@ -237,6 +237,20 @@ def score(data: Data | Sequence[str], **options: Unpack[of.ScoreOptions]) -> Tab
         | {"error": scored.reason}
         for s, scored in zip(samples, scores, strict=True)
     )
+
+
+@listed(configs.AuditConfig, by_place="reward")
+def audit(reward: Any, *, out: str | Path | None = None, **options: Unpack[of.AuditOptions]) -> Audit:
+    """Attack a reward before training with it. Without `out` nothing is kept on disk."""
+    with TemporaryDirectory(prefix="posttrain-") as scratch:
+        given: dict[str, Any] = {"reward": reward, "out": out or Path(scratch) / "audit", **options}
+        with configured(configs.AuditConfig, given, None) as config:
+            from posttrain.audit.run import run_audit
+            from posttrain.report.html import write_report
+
+            record = run_audit(config)
+            write_report(config.out)
+    return Audit(record, None if out is None else Path(out))
 
 
 @listed(configs.CheckDataConfig, by_place="file")

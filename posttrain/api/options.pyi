@@ -220,6 +220,18 @@ class ScoreOptions(ComputeOptions, total=False):
     reward_timeout: float
     reward_workers: int | None
 
+class AuditOptions(ComputeOptions, total=False):
+    data: Required[Data]
+    columns: str | Mapping[str, str]
+    answer_column: str | None
+    limit: int
+    only: str | Sequence[str]
+    calls: int
+    fix: bool
+    seed: int
+    reward_timeout: float
+    reward_workers: int | None
+
 class CheckDataOptions(TypedDict, total=False):
     columns: str | Mapping[str, str]
     against: Sequence[Data]

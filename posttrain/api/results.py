@@ -13,6 +13,7 @@ from posttrain.api.words import in_python, speaks_python
 from posttrain.config import ChatConfig
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.runs import reader, records
+from posttrain.runs.audit import AuditRecord, worst
 from posttrain.runs.comparison import Comparison as Compared
 from posttrain.runs.comparison import label, label_note, read_comparison, run_folders, sections
 from posttrain.runs.reader import Position, Tail
@@ -215,6 +216,51 @@ class Comparison:
     def _repr_html_(self) -> str:
         tables = [f"<h4>{escape(title)}</h4>{table._repr_html_()}" for title, table in self.tables.items()]
         return "".join([*tables, "<ul>", *(f"<li>{escape(s)}</li>" for s in self.sentences), "</ul>"])
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `audit` has found. `record` is what `audit.json` holds, `path` the folder of the audit, None where it was
+    not written. `ok`: no finding is critical."""
+
+    record: AuditRecord
+    path: Path | None = None
+
+    @property
+    def ok(self) -> bool:
+        return worst(self.record["findings"]) != "critical"
+
+    @property
+    def findings(self) -> Table:
+        """The findings from the worst: severity, probe, what is paid that should not be, how much of it, and the answer
+        that shows it."""
+        return Table(
+            {
+                "severity": each["severity"],
+                "probe": each["probe"],
+                "title": each["title"],
+                each["measure"]: each["effect"]["value"],
+                "response": each["reproducer"] and each["reproducer"]["response"],
+                "wrapper": each["wrapper"],
+            }
+            for each in self.record["findings"]
+        )
+
+    def __str__(self) -> str:
+        from posttrain.report.audit import audit_words
+
+        return in_python("\n".join(audit_words(self.record)))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+    def report(self) -> Report:
+        """The page. Raises InputError where the audit was not written."""
+        if self.path is None:
+            raise InputError("the audit was not written; give out, a folder for it")
+        return write_report(self.path)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from posttrain.types import InputError, RunFailed, RunPaused
 PRINTED_ONLY = {"dry_run", "plan", "list"}
 """Options of commands that only print, which Python's functions do not take."""
 FUNCTIONS = {
-    **{name: name.replace("-", "_") for name in (*METHODS, "run", "score", "compare", "check-data")},
+    **{name: name.replace("-", "_") for name in (*METHODS, "run", "score", "audit", "compare", "check-data")},
     "eval": "evaluate",
     "report": "write_report",
     "chat": "Run.generate",

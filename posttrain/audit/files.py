@@ -11,8 +11,8 @@ from posttrain.runs.audit import AUDIT_FILE, AuditRecord, Finding, Severity
 from posttrain.runs.files import write_atomic
 from posttrain.types import InputError
 
-SARIF_FILE, REPRODUCERS = "audit.sarif", "reproducers"
-OURS = {AUDIT_FILE, SARIF_FILE, REPRODUCERS, "report.html", "training", "fixed"}
+SARIF_FILE, REPRODUCERS, FIXED = "audit.sarif", "reproducers", "fixed"
+OURS = {AUDIT_FILE, SARIF_FILE, REPRODUCERS, "report.html", "training", FIXED}
 LEVELS: dict[Severity, str] = {"critical": "error", "high": "error", "medium": "warning", "note": "note"}
 """The levels of SARIF."""
 
@@ -29,7 +29,8 @@ def write_audit(out: Path, record: AuditRecord) -> None:
     """Replace the audit in a folder; `audit.json` comes last."""
     out.mkdir(parents=True, exist_ok=True)
     (out / AUDIT_FILE).unlink(missing_ok=True)
-    shutil.rmtree(out / REPRODUCERS, ignore_errors=True)
+    for folder in (REPRODUCERS, FIXED):
+        shutil.rmtree(out / folder, ignore_errors=True)
     for finding in record["findings"]:
         if finding["reproducer"] is not None:
             file = out / finding["reproducer"]["file"]

@@ -85,7 +85,9 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
     not be told from a right one."""
     columns = list(dict.fromkeys(name for task in tasks for name in task.columns))
     if column is not None and column not in columns:
-        raise InputError(f"--gold {column}: no such column; the tasks have {', '.join(columns) or 'no columns'}")
+        raise InputError(
+            f"--answer-column {column}: no such column; the tasks have {', '.join(columns) or 'no columns'}"
+        )
     filled = [name for name in GOLD_COLUMNS if any(_text(task.columns.get(name)) for task in tasks)]
     code = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
     if code:  # `answer` of a code task may be anything
@@ -94,7 +96,7 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
     if gold is None:
         raise InputError(
             f"an audit needs a reference answer for each task, and none of the columns {', '.join(GOLD_COLUMNS)} is "
-            f"there; the tasks have {', '.join(columns) or 'no columns'}. Name the column that has it: --gold COLUMN"
+            f"there; the tasks have {', '.join(columns) or 'none'}. Name the column that has it: --answer-column COLUMN"
         )
     found = []
     for task in tasks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.forms import FORMS, Form
 from posttrain.audit.golds import GoldTask
+from posttrain.audit.guard import Guard
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Calibrated
 from posttrain.stats import share
@@ -22,6 +22,9 @@ PAID = 0.5
 """An answer is paid if it gets at least this share of the scale."""
 MIN_SCALE = 0.05
 """Calibration needs C - F of at least this share of the range of rewards that were seen."""
+NEAR = 0.02
+"""Forms whose reward is so near to the best, as a share of the scale, are equally good."""
+SEARCH_CALLS = 2000
 CHARACTERS_A_TOKEN = 4
 """An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
 
@@ -44,21 +47,37 @@ class Uncalibrated(InputError):
 
 
 class Subject:
-    """A reward under audit. Values of it are floats, NaN where it failed or no part of it applied.
+    """A reward under audit. Values of it are floats, NaN where it failed or no part of it applied. `guard` decides
+    without the reward that an answer is wrong; `search_calls` is how many answers a search may grade.
 
     `grade` scores attempts and `scaled` puts values on the scale of the calibration, on which the empty answer is 0 and
     the reference answer 1 in the mean. Answers that were graded before are not graded again."""
 
     def __init__(
-        self, scorer: Scorer, tasks: Sequence[GoldTask], seed: int, progress: Callable[[int], None] | None = None
+        self,
+        scorer: Scorer,
+        tasks: Sequence[GoldTask],
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+        guard: Guard | None = None,
+        search_calls: int = SEARCH_CALLS,
     ) -> None:
         self.scorer = scorer
         self.tasks = tuple(tasks)
         self.seed = seed
+        self.guard = guard or Guard(tasks)
+        self.search_calls = search_calls
         self.calls = 0
         self.first_error: str | None = None
         self._progress = progress
         self._known: dict[tuple[int, str, str], float] = {}
+        self._calibrated: tuple[Calibrated, Form] | None = None
+
+    def over(self, tasks: Sequence[GoldTask]) -> Subject:
+        """The same reward and scale over other tasks."""
+        other = Subject(self.scorer, tasks, self.seed, self._progress, self.guard, self.search_calls)
+        other._calibrated = self._calibrated
+        return other
 
     def random(self, probe: str) -> random.Random:
         """Draws of a probe, the same in every audit of this seed, whichever other probes are run."""
@@ -96,11 +115,15 @@ class Subject:
     @property
     def form(self) -> Form:
         """The form in which reference answers are paid most; of equals the one that the prompts ask for."""
-        return self._calibrated[1]
+        return self._scale()[1]
 
     @property
     def calibration(self) -> Calibrated:
-        return self._calibrated[0]
+        return self._scale()[0]
+
+    def _scale(self) -> tuple[Calibrated, Form]:
+        self._calibrated = self._calibrated or self._calibrate()
+        return self._calibrated
 
     def honest(self, task: int, form: Form | None = None) -> Attempt:
         """The reference answer in a form, the best one unless given."""
@@ -109,8 +132,7 @@ class Subject:
     def rendered(self, task: int, answer: str, form: Form | None = None) -> str:
         return (form or self.form).render(answer)
 
-    @cached_property
-    def _calibrated(self) -> tuple[Calibrated, Form]:
+    def _calibrate(self) -> tuple[Calibrated, Form]:
         """Raises Uncalibrated where C - F is less than MIN_SCALE of the observed range or under 2 standard errors."""
         everyone = range(len(self.tasks))
         values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in FORMS}
@@ -124,7 +146,7 @@ class Subject:
         means = {form: float(np.nan_to_num(column, nan=np.nanmin(seen)).mean()) for form, column in values.items()}
         most = max(means.values())
         floor = float(np.nan_to_num(empty, nan=np.nanmin(seen)).mean())
-        near = [form for form in FORMS if means[form] >= most - 1e-9 - 0.02 * (most - floor)]
+        near = [form for form in FORMS if means[form] >= most - NEAR * max(most - floor, 0)]
         asked = [sum(form.wanted(task.task.asked) for task in self.tasks) for form in near]
         form = near[int(np.argmax(asked))]
         best = values[form]
@@ -134,7 +156,8 @@ class Subject:
             raise Uncalibrated(
                 f"the reward pays the reference answers {most:.4g} in the mean, in the best of {len(FORMS)} forms "
                 f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. See "
-                "what it gives a right answer (posttrain score), or name the column of the reference answer: --gold"
+                "what it gives a right answer (posttrain score), or name the column of the reference answers "
+                "(--answer-column)"
             )
         paid = int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum())
         calibrated: Calibrated = {

@@ -28,7 +28,6 @@ from posttrain import config as configs
 from posttrain.cli import results
 from posttrain.cli.next_steps import after, formatted
 from posttrain.cli.option_help import command_help, help_data
-from posttrain.cli.options import parse_options
 from posttrain.config import Config
 from posttrain.config.peer_names import meant_command
 from posttrain.methods import METHODS, Method
@@ -158,6 +157,8 @@ def _dispatch(args: list[str]) -> Done:
         about = {"summary": command.summary, **help_data(command.config, command.positional)}
         return Done(result=lambda _: about)
 
+    from posttrain.cli.options import parse_options  # which brings the parser; the help needs none
+
     def completed(run: Path, given: dict[str, Any]) -> dict[str, Any]:
         settings = own_settings(run, given, name)
         _tell(began_elsewhere(run))
@@ -283,9 +284,11 @@ def _score(config: configs.ScoreConfig) -> Done:
 def _audit(config: configs.AuditConfig) -> Done:
     from posttrain.audit.run import run_audit
     from posttrain.report.audit import print_audit
+    from posttrain.report.html import write_report
     from posttrain.runs.audit import worst
 
     record = run_audit(config)
+    write_report(config.out)
     print_audit(record, config.out)
     code = FAILED if worst(record["findings"]) == "critical" else DONE
     return Done(code, result=lambda _: {"out": config.out, **record})

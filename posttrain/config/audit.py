@@ -30,7 +30,7 @@ class AuditConfig(ComputeOptions):
     """Folder of the audit. An earlier audit there is replaced."""
     columns: Columns = None
     """Columns that have other names, as in training: `prompt=question`."""
-    gold: str | None = None
+    answer_column: str | None = None
     """Column with the reference answer. Default: the first of `answer`, `solution`, `ground_truth`, `completion` and
     the like that the tasks have."""
     limit: PositiveInt = 40
@@ -43,6 +43,9 @@ class AuditConfig(ComputeOptions):
     judge: Named | None = None
     """A reward that decides where the reference answer is free text that an answer is wrong: one that it pays less than
     0.5. It must be another than the audited one. Without it what needs such a decision is not run there."""
+    fix: bool = False
+    """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
+    pays on tasks that neither audit has seen."""
     seed: Seed = 0
     """Seed of the draws of tasks and answers."""
     TIMEOUT: ClassVar[Group] = Group("Reward and tasks")

@@ -1,59 +1,97 @@
-"""An audit on the terminal."""
+"""An audit on the terminal and as a page."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from posttrain.runs.audit import AuditRecord, Finding
+from posttrain.report.opening import Number, Opening
+from posttrain.runs.audit import SEVERITIES, AuditRecord, Finding, Fix, read_audit
 from posttrain.stats import Estimate
 from posttrain.text import cell, printable
 
 COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "note": "dim"}
+SHOWN_CHARACTERS = 120
 
 
 def print_audit(record: AuditRecord, out: Path) -> None:
-    """Print what was measured, the findings from the worst, what was not run, and where the files are."""
+    """Print what was measured, the findings from the worst, what was not run, and where the page is."""
     console = Console()
-    calibration = record["calibration"]
-    best, empty = calibration["best"], calibration["empty"]
-    console.print(
-        f"{record['tasks']} tasks. The reference answers get {best:.3g} in the mean (form: {calibration['form']}), the "
-        f"empty answer {empty:.3g}.",
-        highlight=False,
-    )
+    sentence, *lines = audit_words(record)
+    console.print(printable(sentence), highlight=False, markup=False, style="bold")
     if record["findings"]:
-        console.print(_findings(record["findings"]))
+        console.print(_drawn(record["findings"]))
+    for line in (*lines, "", f"report: {out / 'report.html'}"):
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def audit_words(record: AuditRecord) -> list[str]:
+    """The audit in lines: what can be said of the reward, its findings, the fix, and the probes without a finding."""
+    lines = [audit_opening(record).sentence, scale_words(record)]
     for number, finding in enumerate(record["findings"], start=1):
-        console.print(f"\n{number}. {printable(_told(finding))}", highlight=False, markup=False)
-        if "command" in finding:
-            console.print(f"   {printable(finding['command'])}", highlight=False, markup=False, soft_wrap=True)
+        lines += ["", f"{number}. {finding['severity']}: {finding['title']} ({_effect(finding)})", *_told(finding)]
+    lines += ["", *fix_words(record["fix"])] if "fix" in record else []
     clean = [each["probe"] for each in record["outcomes"] if each["status"] == "clean"]
-    console.print(f"\nclean: {', '.join(clean) or 'no probe'}", highlight=False)
-    for each in record["outcomes"]:
-        if each["status"] == "not run":
-            console.print(printable(f"{each['probe']} not run: {each['reason']}"), highlight=False, markup=False)
-    console.print(f"\naudit: {printable(out)}", highlight=False, markup=False, soft_wrap=True)
+    not_run = [each for each in record["outcomes"] if each["status"] == "not run"]
+    return [
+        *lines,
+        "",
+        f"without a finding: {', '.join(clean) or 'no probe'}",
+        *(f"{each['probe']} not run: {each['reason']}" for each in not_run),
+    ]
 
 
-def _findings(findings: list[Finding]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("", "severity", "probe", "what is wrong", "effect", "n"):
-        table.add_column(name, overflow="fold")
-    for number, each in enumerate(findings, start=1):
-        severity = f"[{COLOURS[each['severity']]}]{each['severity']}[/]"
-        effect = interval(each["effect"])
-        table.add_row(
-            str(number),
-            severity,
-            each["probe"],
-            cell(each["title"]),
-            f"{effect}\n{each['measure']}",
-            str(each["effect"]["n"]),
-        )
-    return table
+def audit_opening(record: AuditRecord) -> Opening:
+    """The first lines: what can be said of the reward in a sentence."""
+    counts = Counter(finding["severity"] for finding in record["findings"])
+    found = [f"{counts[severity]} {severity}" for severity in SEVERITIES[:3] if counts[severity]]
+    graded = sum(each["n"] for each in record["outcomes"])
+    reward = ", ".join(record["reward"])
+    if counts["critical"]:
+        sentence = f"Do not train with {reward} as it is: {', '.join(found)}."
+    elif found:
+        sentence = f"{reward} can be gamed: {', '.join(found)}."
+    else:
+        sentence = f"No probe found a fault in {reward}."
+    not_run = [each["probe"] for each in record["outcomes"] if each["status"] == "not run"]
+    calibration = record["calibration"]
+    numbers = (
+        Number("answers graded", f"{graded:,}", f"on {record['tasks']} tasks in {record['seconds']:.0f} s"),
+        Number("reference answers paid", interval(calibration["paid"]), f"in the form “{calibration['form']}”"),
+        Number("probes without a finding", str(sum(o["status"] == "clean" for o in record["outcomes"])), ""),
+    )
+    warnings = (f"Not run: {', '.join(not_run)}. The table of probes says why.",) if not_run else ()
+    return Opening(sentence, numbers, warnings, note=scale_words(record))
+
+
+def audit_view(folder: Path) -> dict[str, Any]:
+    """What the page shows."""
+    record = read_audit(folder)
+    return {
+        "title": f"audit of {', '.join(record['reward'])}",
+        "record": record,
+        "opening": audit_opening(record),
+        "findings": [_shown(finding) for finding in record["findings"]],
+        "fix": fix_words(record["fix"]) if "fix" in record else [],
+    }
+
+
+def fix_words(fix: Fix) -> list[str]:
+    """What wrappers do for the reward, in sentences."""
+    if fix["reason"] is not None or fix["before"] is None or fix["after"] is None or fix["change"] is None:
+        return [f"No fix: {fix['reason']}."]
+    left = "; ".join(fix["left"]) or "nothing"
+    return [
+        f"Fix: --reward '{' '.join(fix['reward'])}'",
+        f"Honest answers to other tasks that are paid: {interval(fix['before'])} before, {interval(fix['after'])} with "
+        f"it (change {interval(fix['change'])}, {fix['after']['n']} answers).",
+        f"The second audit, in the folder fixed, still finds: {left}.",
+    ]
 
 
 def interval(effect: Estimate) -> str:
@@ -62,11 +100,41 @@ def interval(effect: Estimate) -> str:
     return value if effect["low"] is None else f"{value} [{effect['low']:.2f}, {effect['high']:.2f}]"
 
 
-def _told(finding: Finding) -> str:
-    advice = finding["advice"] + (f" Wrapper: {finding['wrapper']}" if finding["wrapper"] else "")
+def scale_words(record: AuditRecord) -> str:
+    calibration = record["calibration"]
+    best, empty = calibration["best"], calibration["empty"]
+    return (
+        f"Scaled rewards: 1 is what the reference answers get in the mean ({best:.3g}), 0 what the empty answer gets "
+        f"({empty:.3g}). An answer is paid from 0.5 on. Brackets hold 95% intervals."
+    )
+
+
+def _drawn(findings: list[Finding]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("", "severity", "probe", "what is wrong", "effect"):
+        table.add_column(name, overflow="fold")
+    for number, each in enumerate(findings, start=1):
+        severity = f"[{COLOURS[each['severity']]}]{each['severity']}[/]"
+        effect = f"{interval(each['effect'])}\n{each['measure']}, n={each['effect']['n']}"
+        table.add_row(str(number), severity, each["probe"], cell(each["title"]), effect)
+    return table
+
+
+def _told(finding: Finding) -> list[str]:
+    lines = [f"   {finding['advice']}" + (f" Wrapper: {finding['wrapper']}" if finding["wrapper"] else "")]
     shown = finding["reproducer"]
-    if shown is None:
-        return advice
-    response = shown["response"] if len(shown["response"]) <= 120 else shown["response"][:117] + "..."
-    gets = f"{response!r} gets {shown['value']}, the reference answer {shown['answer']!r} gets {shown['honest']}"
-    return f"{advice}\n   {gets}"
+    if shown is not None:
+        response = shown["response"]
+        response = response if len(response) <= SHOWN_CHARACTERS else response[: SHOWN_CHARACTERS - 3] + "..."
+        lines.append(
+            f"   {response!r} gets {shown['value']}, the reference answer {shown['answer']!r} gets {shown['honest']}"
+        )
+    return lines + ([f"   {finding['command']}"] if "command" in finding else [])
+
+
+def _effect(finding: Finding) -> str:
+    return f"{finding['measure']} {interval(finding['effect'])}, n = {finding['effect']['n']}"
+
+
+def _shown(finding: Finding) -> Mapping[str, Any]:
+    return {**finding, "words": _effect(finding)}

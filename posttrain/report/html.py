@@ -11,8 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from posttrain.report import charts
+from posttrain.report.audit import audit_view
 from posttrain.report.comparison_view import comparison_view
 from posttrain.report.run_view import MAIN_CURVES, RunView, run_opening
+from posttrain.runs.audit import AUDIT_FILE
 from posttrain.runs.comparison import label
 from posttrain.runs.files import write_atomic
 from posttrain.runs.reader import Run
@@ -25,18 +27,20 @@ LONGEST_TEXT = 2000
 
 
 def write_report(folder: Path) -> Path:
-    """Write `FOLDER/report.html`, of a pipeline or comparison where the folder has a `compare.json`, else of one run.
-    Raises InputError for a folder that is neither."""
+    """Write `FOLDER/report.html`, of a pipeline or comparison where the folder has a `compare.json`, of an audit where
+    it has an `audit.json`, else of one run. Raises InputError for a folder that is none of them."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a run folder or a pipeline's folder")
     if (folder / "compare.json").exists():
         page = _render("pipeline.jinja", comparison_view(folder))
+    elif (folder / AUDIT_FILE).exists():
+        page = _render("audit.jinja", audit_view(folder))
     elif any((folder / name).exists() for name in ("config.yaml", "metrics.jsonl", "evaluations")):
         page = _render("run.jinja", _run_view(folder))
     else:
         raise InputError(
-            f"{folder}: not a run folder (no config.yaml, metrics.jsonl or evaluations) and not a pipeline's folder "
-            "(no compare.json, which is written when every stage has finished)"
+            f"{folder}: not a run folder (no config.yaml, metrics.jsonl or evaluations), not a pipeline's folder "
+            "(no compare.json, which is written when every stage has finished) and not an audit's (no audit.json)"
         )
     out = folder / "report.html"
     try:

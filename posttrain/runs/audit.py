@@ -89,6 +89,20 @@ class Thresholds(TypedDict):
     """d*, the square root of the KL divergence at which a learned reward is over-optimised (M5)."""
 
 
+class Fix(TypedDict):
+    """What wrappers do for a reward: the `reward` with them, or the `reason` why there is none. `before` and `after`
+    are the shares of honest answers, to tasks of no audit, that are paid, `change` their difference; `left` names what
+    the second audit, in the folder `fixed`, still finds."""
+
+    reward: list[str]
+    wrappers: list[str]
+    reason: str | None
+    before: Estimate | None
+    after: Estimate | None
+    change: Estimate | None
+    left: list[str]
+
+
 class AuditRecord(TypedDict):
     version: str
     reward: list[str]
@@ -101,7 +115,7 @@ class AuditRecord(TypedDict):
     outcomes: list[Outcome]
     findings: list[Finding]
     thresholds: Thresholds
-    fix: NotRequired[Mapping[str, Any]]
+    fix: NotRequired[Fix]
     seconds: float
 
 

@@ -102,6 +102,7 @@ def _write(kind: type[Config], written: dict[type[Config], list[str]]) -> None:
     own = [n for n in inspect.get_annotations(kind) if n in kind.model_fields and n not in inherited]
     left_out = BY_PLACE | PRINTED_ONLY | ({"data"} if kind is configs.ScoreConfig else set())
     left_out |= set() if kind is configs.CheckDataConfig else {"model"}
+    left_out |= {"reward", "out"} if kind is configs.AuditConfig else set()
     lines = [f"    {n}: {_field(n, kind.model_fields[n])}" for n in own if n not in left_out]
     bases = ", ".join([_name(base) for base in parents] or ["TypedDict"])
     written[kind] = [f"class {_name(kind)}({bases}, total=False):", *(lines or ["    pass"])]

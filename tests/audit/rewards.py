@@ -1,0 +1,26 @@
+"""Rewards for tests of the audit."""
+
+from typing import Any
+
+
+def strict(response: str, answer: Any) -> float:
+    """Pays a response that ends in the answer on a line of its own."""
+    return float(response.strip().splitlines()[-1:] == [f"Answer: {answer}"])
+
+
+def lengthy(response: str, answer: Any) -> float:
+    """Adds up to 1 for length."""
+    return float(response.rstrip().endswith(str(answer))) + min(len(response), 2000) / 2000
+
+
+def always(response: str) -> float:
+    return 1.0
+
+
+def negative(response: str, answer: Any) -> float:
+    """Pays wrong answers."""
+    return float(str(answer) not in response)
+
+
+def fails(response: str) -> float:
+    raise RuntimeError("no scale today")
