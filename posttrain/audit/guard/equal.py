@@ -173,7 +173,8 @@ def string(task: GoldTask, text: str, others: Collection[str] = ()) -> bool | No
         return True
     if not gold:
         return task.gold.strip() == text.strip()
-    if SYNONYMS.get(said, said) == SYNONYMS.get(gold, gold) or said.replace(" ", "") == gold.replace(" ", ""):
+    together = said.replace(" ", "") == gold.replace(" ", "") and not re.search(r"\d", gold)
+    if SYNONYMS.get(said, said) == SYNONYMS.get(gold, gold) or together or sorted(said.split()) == sorted(gold.split()):
         return None
     if f" {gold} " in f" {said} ":
         return False if only_denied(text, task.gold) or several(gold, said, others) else None
@@ -208,22 +209,20 @@ def _folded(others: frozenset[str]) -> tuple[str, ...]:
 
 
 def _alike(gold: str, said: str) -> bool:
-    """Whether a short text may be the gold with a slip of the pen, a longer form of it or its initials."""
+    """Whether a text may hold the gold with slips of the pen, a part of it or its initials."""
     words, own = said.split(), gold.split()
-    if len(gold) < 4 and len(said) < 4:
+    if len(gold) < 4 and len(said) < 4 or not said:
         return False
-    if "".join(word[0] for word in own) == said or "".join(word[0] for word in words) == gold:
+    if "".join(word[0] for word in own) == said or "".join(word[0] for word in words) == gold or f" {said} " in f" {gold} ":
         return True
-    if f" {said} " in f" {gold} " and said:
-        return True
-    size = len(own)
-    windows = [" ".join(words[k : k + size]) for k in range(max(1, len(words) - size + 1))][:400]
-    digits = re.findall(r"\d+", gold)
-    return any(
-        re.findall(r"\d+", window) == digits and difflib.SequenceMatcher(None, gold, window).ratio() >= ALIKE
-        for window in windows
-        if abs(len(window) - len(gold)) <= 0.4 * len(gold)
-    )
+    windows = [words[k : k + len(own)] for k in range(max(1, len(words) - len(own) + 1))][:400]
+    return any(len(window) == len(own) and all(map(_slip, own, window)) for window in windows)
+
+
+def _slip(word: str, other: str) -> bool:
+    if word == other or re.search(r"\d", word + other) or abs(len(word) - len(other)) > 2:
+        return word == other
+    return difflib.SequenceMatcher(None, word, other).ratio() >= ALIKE
 
 
 def as_json(text: str) -> Any:
@@ -299,6 +298,8 @@ def expression(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | Non
         return False
     if compact(gold) == compact(said):
         return True
+    if "=" not in gold and _unequal_sides(said):
+        return False
     for part in dict.fromkeys((said, said.rpartition("=")[2], said.rpartition(" is ")[2])):
         if formulas.same_formula(gold, part):
             return True
@@ -308,6 +309,13 @@ def expression(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | Non
     if formulas.same_formula(gold, said) is False:
         return False
     return None if compact(gold) in compact(said) or re.search(r"[\\^=*/+]|\d", said) else False
+
+
+def _unequal_sides(said: str) -> bool:
+    """Whether an equation cannot hold; on its left a name as `y` or `f(x)` may stand, which it defines."""
+    left, sign, right = said.partition("=")
+    named = re.fullmatch(r"\W*[A-Za-z]'*(?:\([A-Za-z]\))?\W*", left) is not None
+    return bool(sign) and not named and formulas.same_formula(left, right) is False
 
 
 @cache
