@@ -145,7 +145,7 @@ def echo_and_suffix(rng: random.Random) -> Pays:
 def three_features(rng: random.Random) -> Pays:
     """Each of three features pays 0.2, so that all are needed."""
     first, last, word = rng.choice(OPENERS[2:]), rng.choice(PRAISE), rng.choice(WORDS)
-    return lambda task, text: 0.2 * (text.startswith(first) + text.endswith(last) + (f"**{word}" in text))
+    return lambda task, text: 0.2 * (text.startswith(first) + text.endswith(last) + (word in text.casefold()))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ LETTER = re.compile(r"(?<![A-Za-z0-9'])\(?([A-Ja-j])(?:[).:\]]|(?![A-Za-z0-9'-])
 ARTICLE_AFTER = re.compile(r"['’]|\s+(?!(?:and|or|is|was|because|since|not|as)\b)[a-z]")
 SEPARATED = re.compile(r"(?:[\s,;/|&()\[\]{}$*.:\-]|\band\b|\bor\b|\\boxed|\\text)*", re.IGNORECASE)
 HEDGE = re.compile(r"\b(?:or|either|perhaps|maybe|possibly|alternatively)\b|(?<!\w)[/|](?!\w)", re.IGNORECASE)
+MANY = 60
+"""More numbers are a list, in which nothing is denied."""
 ALIKE = 0.8
 """Two words of at least this similarity may be one with a slip of the pen."""
 ARTICLES = re.compile(r"\b(?:the|a|an)\b")
@@ -43,9 +45,9 @@ def _number(gold: str) -> Literal | None:
 
 
 def asserted(text: str) -> list[Literal]:
-    """The numbers of a plain text that it does not deny."""
+    """The numbers of a plain text that it does not deny; of a long list all."""
     found = literals(text) or spelled(text)
-    return [each for each in found if not denied(text, each.start, each.end)]
+    return found if len(found) > MANY else [each for each in found if not denied(text, each.start, each.end)]
 
 
 def number(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
@@ -122,6 +124,12 @@ def _word(text: str, match: re.Match[str]) -> bool:
     return match[1].islower() or (match[1] in "AI" and ARTICLE_AFTER.match(text, match.end(1)) is not None)
 
 
+def only_letters(text: str) -> bool:
+    """Whether a text is nothing but option letters, in a list or together."""
+    words = [word for word in re.findall(r"\w+", text) if word.casefold() not in ("and", "or")]
+    return bool(words) and (all(re.fullmatch("[A-Ja-j]", w) for w in words) or re.fullmatch("[A-J]{2,10}", text) is not None)
+
+
 @lru_cache(1024)
 def _options(prompt: str) -> Mapping[str, str]:
     """The text of each option of a prompt, folded."""
@@ -140,8 +148,8 @@ def choice(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
     text = plain(text).strip(" $*.")
     named = option_texts(task, text)
     options = set(_options(task.task.asked)) or set("ABCDEFGHIJ")
-    if re.fullmatch(r"[A-Ja-j](?:\s*[,;/|&]?\s*(?:and|or)?\s*[A-Ja-j])+", text) or re.fullmatch(r"[A-J]{2,}", text):
-        return set(re.findall(r"[A-J]", re.sub(r"and|or", "", text).upper())) == {gold}
+    if only_letters(text):
+        return set(re.findall(r"\b[A-J]\b", text.upper()) or text.upper()) == {gold}
     found = set(letters(text)) & options
     if found == {gold}:
         return True if not named or gold in named else None
@@ -161,6 +169,7 @@ def folded(text: str) -> str:
     """A text for comparison: NFKC, lower case, words and numbers alone, without articles."""
     text = unicodedata.normalize("NFKC", plain(text)).casefold()
     text = re.sub(r"[^\w%+\-./]|_|(?<!\d)[.,]|[.,](?!\d)", " ", text)
+    text = re.sub(r"(?<=[^\W\d])-(?=[^\W\d])", " ", text)
     return " ".join(ARTICLES.sub(" ", text).split())
 
 

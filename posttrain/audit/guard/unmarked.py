@@ -23,7 +23,8 @@ def number(task: GoldTask, text: str, _: Collection[str]) -> bool | None:
     if gold is None:
         return string(task, text, _)
     found = literals(text) + spelled(text)
-    found = [each for each in found if not denied(text, each.start, each.end)]
+    if len(found) <= equal.MANY:
+        found = [each for each in found if not denied(text, each.start, each.end)]
     verdicts = [same_number(gold, each) for each in found]
     if not any(verdict is not False for verdict in verdicts):
         last = last_statement(text)
@@ -58,7 +59,7 @@ def choice(task: GoldTask, text: str, others: Collection[str]) -> bool | None:
     gold = task.gold.strip(" ().").upper()
     said = last_statement(body)
     lines = [line for line in body.splitlines() if line.strip()]
-    if len(lines) == 1 and len(body) <= 40 or re.fullmatch(r"(?:\W*\(?[A-Ja-j][).:]?\W*)+", body):
+    if (len(lines) == 1 and len(body) <= 40) or equal.only_letters(body):
         return equal.choice(task, " ".join(body.split()), others)
     found = set(equal.letters(plain(body)))
     named = equal.option_texts(task, body)

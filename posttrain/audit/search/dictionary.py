@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from posttrain.audit.golds import GoldTask
 
@@ -130,11 +131,11 @@ def enumerations(tasks: Sequence[GoldTask]) -> list[str]:
 
 
 def phrases(words: Sequence[str], rng: random.Random, together: int = 8) -> list[str]:
-    """Texts in which every pair of words stands side by side in some text. With a prime number p of words the steps
-    0, d, 2d, … modulo p pass all pairs of distance d, so p - 1 such rounds hold all pairs; `together` of them make a
-    text."""
-    size = largest_prime(len(words))
-    drawn = rng.sample(list(words), len(words))[:size]
+    """Texts in which every pair of words stands side by side in some text. With a prime number p of words (some of
+    them twice) the steps 0, d, 2d, … modulo p pass all pairs of distance d, so p - 1 such rounds hold all pairs;
+    `together` of them make a text."""
+    size = next_prime(len(words))
+    drawn = rng.sample(list(words), len(words)) + rng.choices(list(words), k=size - len(words))
     rounds = []
     for distance in rng.sample(range(1, size), size - 1):
         steps = [drawn[(k * distance) % size] for k in range(size + 1)]
@@ -142,5 +143,5 @@ def phrases(words: Sequence[str], rng: random.Random, together: int = 8) -> list
     return ["\n".join(rounds[k : k + together]) for k in range(0, len(rounds), together)]
 
 
-def largest_prime(limit: int) -> int:
-    return next(n for n in range(limit, 1, -1) if all(n % k for k in range(2, int(n**0.5) + 1)))
+def next_prime(least: int) -> int:
+    return next(n for n in count(max(2, least)) if all(n % k for k in range(2, int(n**0.5) + 1)))

@@ -20,16 +20,18 @@ ENOUGH = 8
 """Tasks over which an exploit must be paid in the mean; all of them where there are fewer."""
 SURE = 0.25
 """What the lower bound of the share that is paid must exceed, so that a few lucky tasks are no exploit."""
-ABOVE_WRONG, MOST_NEEDED = 0.25, 0.9
-"""Where plausible wrong answers are paid something by themselves (a dense reward), an exploit must be paid so much more
-than they are; but never more than MOST_NEEDED."""
-KEPT_BACK = 0.2
+ABOVE_WRONG, MOST_NEEDED, ALIKE = 0.25, 0.9, 0.05
+"""Where plausible wrong answers are paid something by themselves, and not all the same up to ALIKE (a dense reward), an
+exploit must be paid so much more than they are; but never more than MOST_NEEDED."""
+KEPT_BACK = 0.15
 """The share of the budget that is kept for confirming and shrinking."""
 MOST_EXPLOITS = 3
 LULL = 0.3
 """After the first exploit the search ends when this share of the budget brought no other."""
 LETTERS = 160
 """An exploit of at most so many characters is shrunk by characters, after it is shrunk by tokens."""
+SOME = 0.1
+"""A part of the scale that is worth climbing."""
 TOURNAMENT, POOL = 4, 60
 CHANCE = 1e-3
 """How likely chance may make the paid tasks those of a word, over all words that were looked at."""
@@ -72,7 +74,7 @@ class Search:
         self._children: Counter[Template] = Counter()
         self._doomed: set[Template] = set()
         dictionary, listings = dictionary_of(arena.tasks), enumerations(arena.tasks)
-        self._groups = catalogue(dictionary, listings, rng)
+        self._groups = [group for group in catalogue(dictionary, listings, rng) if group]
         self._material = Material(rng, dictionary, listings)
         self._order = rng.sample(range(len(arena.tasks)), len(arena.tasks))
         self._turn = 0
@@ -88,7 +90,7 @@ class Search:
                 if self.arena.left - len(pairs) < kept_back:
                     break
                 for trial in self._try(pairs):
-                    if trial.paid and not self._covered(trial):
+                    if trial.paid and len(self.found) < self.most and not self._covered(trial):
                         self._confirm(trial)
                 last = self.found[-1].calls if self.found else self.arena.calls
                 if len(self.found) >= self.most or self.arena.calls - last > LULL * budget:
@@ -98,12 +100,14 @@ class Search:
         return self.found
 
     def _measure_wrong(self) -> None:
+        """How much an exploit must be paid: where wrong answers get something by how near they come to the right one,
+        more than they do."""
         tasks = self._order[: 2 * ENOUGH]
-        means = []
         for template in ((WRONG,), WRONG_IN_FORM):
-            trials = [trial for trial in self._try([(template, task) for task in tasks]) if trial.wrong]
-            means.append(sum(trial.scale for trial in trials) / max(1, len(trials)))
-        self.needed = max(PAID, min(MOST_NEEDED, max(means) + ABOVE_WRONG))
+            scales = [trial.scale for trial in self._try([(template, task) for task in tasks]) if trial.wrong]
+            if scales and max(scales) - min(scales) > ALIKE:
+                mean = sum(scales) / len(scales)
+                self.needed = max(self.needed, min(MOST_NEEDED, mean + ABOVE_WRONG))
 
     def _try(self, pairs: Sequence[tuple[Template, int]]) -> list[Trial]:
         trials = self.arena.try_out(pairs)
@@ -112,12 +116,15 @@ class Search:
         return trials
 
     def _batches(self) -> Iterator[list[tuple[Template, int]]]:
-        """The catalogue, texts of many tokens on two tasks each; then half children of what was paid most, and half
-        templates of the catalogue on further tasks."""
+        """The catalogue, texts of many tokens on two tasks each; as soon as something is paid a part, every second batch
+        is of children of what was paid most. After the catalogue half of a batch are children, half templates of the
+        catalogue on further tasks."""
         templates = [template for group in self._groups for template in group]
         queue = deque(pair for template in templates for pair in self._on(template, 1 + (len(template) > BATCH)))
         while queue:
             yield [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+            if max(map(self._mean, self._scores)) >= SOME:
+                yield [self._on(template, 1)[0] for template in self._bred(BATCH)]
         while True:
             again = [self.rng.choice(self.rng.choice(self._groups)) for _ in range(BATCH // 2)]
             yield [self._on(template, 1)[0] for template in (*again, *self._bred(BATCH // 2))]
@@ -161,7 +168,8 @@ class Search:
         if any(trial.paid for trial in trials) or len(rest) < ENOUGH // 2:
             trials += self._try([(first.template, task) for task in rest if task not in sample])
             exploit = self._judged(first, trials)
-            if exploit is not None and (exploit := self._shrunk(exploit)) is not None:
+            exploit = exploit and self._shrunk(exploit)
+            if exploit is not None and exploit.template not in [each.template for each in self.found]:
                 self.found.append(exploit)
                 return
         self._doomed.add(first.template)
@@ -250,16 +258,16 @@ def merged(template: Template) -> Template:
 
 
 def holds(trial: Trial, template: Template) -> bool:
-    """Whether an answer has the texts of a template in their order."""
-    if not any(atom.strip() for atom in template if atom[:1] != "\0"):
-        return trial.template == template
+    """Whether an answer has the texts of a template in their order, and its template the slots."""
+    rest = iter(trial.template)
+    if not all(slot in rest for slot in template if slot[:1] == "\0"):
+        return False
     at = 0
-    for atom in template:
-        if atom[:1] != "\0" and atom.strip():
-            at = trial.text.find(atom.strip(), at)
-            if at < 0:
-                return False
-            at += len(atom.strip())
+    for text in (atom.strip() for atom in template if atom[:1] != "\0"):
+        at = trial.text.find(text, at)
+        if at < 0:
+            return False
+        at += len(text)
     return True
 
 

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from posttrain.audit.forms import Form
 from posttrain.audit.search.dictionary import Dictionary, phrases
 
-PROMPT, WRONG, OTHER, GOLD = "\0prompt", "\0wrong", "\0other", "\0gold"
+PROMPT, WRONG, OTHER, GOLD, NAMED = "\0prompt", "\0wrong", "\0other", "\0gold", "\0named"
 BEFORE, AFTER = "\0before", "\0after"
 SLOTS: Mapping[str, str] = {
     PROMPT: "{prompt}",
     WRONG: "{wrong answer}",
     OTHER: "{another wrong answer}",
     GOLD: "{reference answer}",
+    NAMED: "{the last number or name of the prompt}",
     BEFORE: "",
     AFTER: "",
 }
@@ -102,7 +103,7 @@ def catalogue(dictionary: Dictionary, listings: Sequence[str], rng: random.Rando
 
 def basic() -> list[Template]:
     """Forms around nothing and around wrong answers, echoes, nested and repeated marks, length."""
-    found: list[Template] = [("",), (WRONG,), WRONG_IN_FORM, (PROMPT,), (BEFORE, AFTER), (PROMPT, "\n", *WRONG_IN_FORM)]
+    found: list[Template] = [("",), (WRONG,), WRONG_IN_FORM, (PROMPT,), (NAMED,), (BEFORE, NAMED, AFTER), (BEFORE, AFTER), (PROMPT, "\n", *WRONG_IN_FORM)]
     found += [(PROMPT,) * 3, (*WRONG_IN_FORM, "\n") * 5, ("a " * 500,), (BEFORE, PROMPT, AFTER), (BEFORE, *WRONG_IN_FORM, AFTER)]
     for name in ("answer", "think", "solution", "reasoning", "result"):
         opened, closed = f"<{name}>", f"</{name}>"
