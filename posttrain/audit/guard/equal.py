@@ -76,7 +76,7 @@ def _rescued(gold: Literal, text: str) -> bool | None:
         found = formulas.value(part)
         if found is not None and abs(found - float(gold.value)) <= 1e-6 * max(1.0, abs(found)):
             return None
-    return None if re.search(r"\\(?:sum|prod|int|binom|lfloor|lceil|frac|sqrt)|!|_\d", text) else False
+    return None if re.search(r"\\(?:sum|prod|int|binom|lfloor|lceil|frac|sqrt)|[0-9)]!|_[0-9]", text) else False
 
 
 def _distinct(found: list[Literal]) -> set[tuple[Fraction, bool]]:

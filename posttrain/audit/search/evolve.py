@@ -29,8 +29,9 @@ class Material:
 
 
 def inserted(template: Template, draw: Material) -> Template:
-    at = draw.place(template)
-    return (*template[:at], draw.token(), draw.rng.choice(("", " ", "\n")), *template[at:])
+    at, between = draw.place(template), draw.rng.choice(("", " ", "\n"))
+    new = (between, draw.token()) if at == len(template) else (draw.token(), between)
+    return (*template[:at], *new, *template[at:])
 
 
 def bundled(template: Template, draw: Material) -> Template:
@@ -100,7 +101,8 @@ def child(template: Template, draw: Material) -> Template:
     """A template after one to three operators; never with the reference answer."""
     template = tuple(atom for atom in template if atom != GOLD)
     for _ in range(draw.rng.choice((1, 1, 2, 3))):
-        template = draw.rng.choice(OPERATORS)(template, draw)[:LONGEST]
-    while sum(map(len, template)) > LONGEST_TEXT:
-        template = template[: len(template) // 2]
+        template = draw.rng.choice(OPERATORS)(template, draw)
+    while len(template) > LONGEST or sum(map(len, template)) > LONGEST_TEXT:
+        third = len(template) // 3
+        template = template[:third] + template[len(template) - third :]
     return template

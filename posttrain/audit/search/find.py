@@ -32,7 +32,7 @@ LETTERS = 160
 """An exploit of at most so many characters is shrunk by characters, after it is shrunk by tokens."""
 SOME = 0.1
 """A part of the scale that is worth climbing."""
-TOURNAMENT, POOL = 4, 60
+TOURNAMENT, POOL, LONG = 4, 60, 100
 CHANCE = 1e-3
 """How likely chance may make the paid tasks those of a word, over all words that were looked at."""
 
@@ -69,12 +69,13 @@ class Search:
     def __init__(self, arena: Arena, rng: random.Random, most: int = MOST_EXPLOITS) -> None:
         self.arena, self.rng, self.most = arena, rng, most
         self.found: list[Exploit] = []
-        self.needed = PAID
-        self._scores: dict[Template, list[float]] = {}
-        self._children: Counter[Template] = Counter()
-        self._doomed: set[Template] = set()
         dictionary, listings = dictionary_of(arena.tasks), enumerations(arena.tasks)
         self._groups = [group for group in catalogue(dictionary, listings, rng) if group]
+        self.needed = PAID
+        self._scores: dict[Template, list[float]] = {}
+        self._listed = {template for group in self._groups for template in group}
+        self._children: Counter[Template] = Counter()
+        self._doomed: set[Template] = set()
         self._material = Material(rng, dictionary, listings)
         self._order = rng.sample(range(len(arena.tasks)), len(arena.tasks))
         self._turn = 0
@@ -137,18 +138,22 @@ class Search:
         return pairs
 
     def _bred(self, n: int) -> list[Template]:
-        """Children of parents that won a tournament: the best mean reward, of equals the one with the fewest children."""
+        """Children of parents that won a tournament: the best mean reward, of equals the one with the fewest children
+        and the shorter one. They are crossed with templates of the catalogue that are paid a part, of which there are
+        many kinds, whereas the best are often alike."""
         known = [template for template in self._scores if not uses_gold(template) and template not in self._doomed]
-        known.sort(key=lambda template: -self._mean(template))
+        known.sort(key=lambda template: (-round(self._mean(template), 2), len(template)))
         pool = known[:POOL]
-        self._material.others = pool
+        self._material.others = [each for each in known if each in self._listed and self._mean(each) >= SOME] or pool
         children = []
         for _ in range(n):
-            drawn = [self.rng.choice(pool) for _ in range(TOURNAMENT)]
-            parent = max(drawn, key=lambda template: (round(self._mean(template), 2), -self._children[template]))
+            parent = max((self.rng.choice(pool) for _ in range(TOURNAMENT)), key=self._fitness)
             self._children[parent] += 1
             children.append(child(parent, self._material))
         return children
+
+    def _fitness(self, template: Template) -> tuple[float, float]:
+        return round(self._mean(template), 2), -self._children[template] - len(template) / LONG
 
     def _mean(self, template: Template) -> float:
         scores = self._scores[template]
@@ -185,9 +190,7 @@ class Search:
             wrong.append(first)
         if self._is_paid(wrong, min(ENOUGH, len(self.arena.tasks)), SURE):
             return Exploit(first.template, tuple(wrong), None, self.arena.calls)
-        for word, own in self._parts(wrong):
-            if word in self._words[first.task]:
-                own = [first, *own]
+        for word, own in self._parts([first, *(trial for trial in wrong if trial is not first)]):
             if self._is_paid(own, ENOUGH // 2, 2 * SURE):
                 return Exploit(first.template, tuple(own), word, self.arena.calls)
         return None
