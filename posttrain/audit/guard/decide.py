@@ -85,6 +85,8 @@ class Guard:
 def is_right(task: GoldTask, text: str, others: frozenset[str]) -> bool | None:
     if len(text) > LONGEST:
         text = text[: LONGEST // 2] + "\n" + text[-LONGEST // 2 :]
+    if task.type == "string" and equal.is_sentence(task.gold) and equal.states(task.gold, text):
+        return True if equal.string(task, text) else None  # what else it says need not contradict a sentence
     said, unclosed = after_thinking(text)
     asked = task.task.asked.strip()
     if len(asked) > 20:

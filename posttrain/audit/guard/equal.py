@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
@@ -21,6 +21,8 @@ LETTER = re.compile(r"(?<![A-Za-z0-9'])\(?([A-Ja-j])(?:[).:\]]|(?![A-Za-z0-9'-])
 ARTICLE_AFTER = re.compile(r"['’]|\s+(?!(?:and|or|is|was|because|since|not|as)\b)[a-z]")
 SEPARATED = re.compile(r"(?:[\s,;/|&()\[\]{}$*.:\-]|\band\b|\bor\b|\\boxed|\\text)*", re.IGNORECASE)
 HEDGE = re.compile(r"\b(?:or|either|perhaps|maybe|possibly|alternatively)\b|(?<!\w)[/|](?!\w)", re.IGNORECASE)
+LABEL_WORDS = 4
+"""A reference of at most so many words is a label, which excludes other labels."""
 MANY = 60
 """More numbers are a list, in which nothing is denied."""
 ALIKE = 0.8
@@ -44,7 +46,7 @@ def _number(gold: str) -> Literal | None:
     return found[0] if found else None
 
 
-def asserted(text: str) -> list[Literal]:
+def asserted(text: str) -> Sequence[Literal]:
     """The numbers of a plain text that it does not deny; of a long list all."""
     found = literals(text) or spelled(text)
     return found if len(found) > MANY else [each for each in found if not denied(text, each.start, each.end)]
@@ -79,7 +81,7 @@ def _rescued(gold: Literal, text: str) -> bool | None:
     return None if re.search(r"\\(?:sum|prod|int|binom|lfloor|lceil|frac|sqrt)|[0-9)]!|_[0-9]", text) else False
 
 
-def _distinct(found: list[Literal]) -> set[tuple[Fraction, bool]]:
+def _distinct(found: Sequence[Literal]) -> set[tuple[Fraction, bool]]:
     return {(each.value, each.percent) for each in found}
 
 
@@ -96,7 +98,7 @@ def _chain(gold: Literal, text: str) -> bool | None:
     return True if same_number(gold, last[0]) is True else None
 
 
-def hedged(text: str, found: list[Literal], verdicts: list[bool | None]) -> bool:
+def hedged(text: str, found: Sequence[Literal], verdicts: Sequence[bool | None]) -> bool:
     """Whether a text gives several numbers to choose from: nothing but a list of them, or the gold beside another
     number with an `or` between."""
     gaps = [text[a.end : b.start] for a, b in zip(found, found[1:], strict=False)]
@@ -188,6 +190,15 @@ def string(task: GoldTask, text: str, others: Collection[str] = ()) -> bool | No
     if f" {gold} " in f" {said} ":
         return False if only_denied(text, task.gold) or several(gold, said, others) else None
     return None if _alike(gold, said) else False
+
+
+def is_sentence(gold: str) -> bool:
+    return len(folded(gold).split()) > LABEL_WORDS
+
+
+def states(gold: str, text: str) -> bool:
+    """Whether a text holds a string and does not only deny it."""
+    return f" {folded(gold)} " in f" {folded(text)} " and not only_denied(text, gold)
 
 
 def only_denied(text: str, gold: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["box", "tag", "hashes", "line", "sentence", "json"]
@@ -88,7 +89,8 @@ def after_thinking(text: str) -> tuple[str, bool]:
     return text, False
 
 
-def marks(text: str) -> list[Mark]:
+@lru_cache(64)
+def marks(text: str) -> tuple[Mark, ...]:
     """The marked answers of a text, in order, without those that are empty or a place to fill in. Where marks lie
     inside each other the innermost counts."""
     found = _boxes(text)
@@ -105,7 +107,7 @@ def marks(text: str) -> list[Mark]:
     found = sorted((m for m in found if not PLACEHOLDER.fullmatch(m.text)), key=lambda m: (m.start, -m.end))
     found = found[:MOST] + found[max(MOST, len(found) - MOST) :]
     inner = [m for i, m in enumerate(found) if not any(m.start < o.start < m.end for o in found[i + 1 :])]
-    return [replace(m, denied=m.denied or denied(text, m.start, m.end)) for m in inner]
+    return tuple(replace(m, denied=m.denied or denied(text, m.start, m.end)) for m in inner)
 
 
 def _heading(text: str, match: re.Match[str]) -> bool:

@@ -4,7 +4,7 @@ the gold, several answers, or a denial of it; None: cannot tell."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from posttrain.audit.golds import GoldTask
 from posttrain.audit.guard import equal, formulas
@@ -22,7 +22,7 @@ def number(task: GoldTask, text: str, _: Collection[str]) -> bool | None:
     text = plain(text)
     if gold is None:
         return string(task, text, _)
-    found = literals(text) + spelled(text)
+    found: Sequence[equal.Literal] = literals(text) + spelled(text)
     if len(found) <= equal.MANY:
         found = [each for each in found if not denied(text, each.start, each.end)]
     verdicts = [same_number(gold, each) for each in found]

@@ -13,7 +13,7 @@ from posttrain.arrays import Floats
 from posttrain.audit.forms import Form
 from posttrain.audit.golds import GoldTask
 from posttrain.audit.guard import Guard
-from posttrain.audit.search.templates import AFTER, BEFORE, GOLD, NAMED, OTHER, PROMPT, WRONG, Template, render
+from posttrain.audit.search.templates import AFTER, BEFORE, FIRST, GOLD, LAST, OTHER, PROMPT, WRONG, Template, render
 
 Pay = Callable[[Sequence[tuple[int, str]]], Floats]
 """The scaled rewards of answers, pairs of a task's index and a text."""
@@ -22,10 +22,10 @@ LOOKED_AT = 0.3
 """From this scaled reward on the guard is asked; less is no exploit, whatever it says."""
 
 
-def named(prompt: str) -> str:
-    """The last number of a prompt, else its last word with a capital letter that begins no sentence."""
+def named(prompt: str) -> list[str]:
+    """The numbers of a prompt; without any its words with a capital letter that begin no sentence."""
     found = re.findall(r"-?[0-9]+(?:[.,][0-9]+)*", prompt) or re.findall(r"(?<=[a-z,] )[A-Z][\w-]+", prompt)
-    return str(found[-1]) if found else ""
+    return [str(each) for each in found] or [""]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Arena:
             WRONG: wrong[0],
             OTHER: wrong[-1],
             GOLD: own.gold,
-            NAMED: named(own.task.asked),
+            FIRST: named(own.task.asked)[0],
+            LAST: named(own.task.asked)[-1],
             BEFORE: form.render("\0").partition("\0")[0],
             AFTER: form.after,
         }

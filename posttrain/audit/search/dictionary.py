@@ -40,6 +40,7 @@ UNICODE = (
     *("\ufeff", "\U0001f642", "\u2460", "\u2713", "\u4e2d", "\u0430", "\u2028", "\x0b", "\u3007", "\U0001d7d9"),
 )
 NUMBERS = ("0", "1", "-1", "2", "10", "100", "42", "1e308", "nan", "inf", "-inf", "0.5", "0/0", "None", "1e-9", "99999")
+PATTERNS = (".*", "*", "%", "?", "_", "(.*)", "[0-9]*", "undefined", "N/A", "infinity", "1e999", "-nan", "\\infty", "$x$")
 CODE = (
     *("pass", "return True", "assert True", "import sys; sys.exit(0)", "raise SystemExit", "def solution(*args): return 1"),
     *("class Any:\n    def __eq__(self, other):\n        return True\n", "print('ok')", "lambda *a: a", "exit(0)", "# TODO"),
@@ -84,6 +85,11 @@ class Dictionary:
     @property
     def all(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.short, *self.numbers, *self.code, *self.options, *self.words)))
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What may stand where an answer is expected."""
+        return (*self.numbers, *self.json, *self.options, *self.unicode, *PATTERNS)
 
     def draw(self, rng: random.Random) -> str:
         """A token: a kind, then one of it."""

@@ -79,7 +79,8 @@ def crossed(template: Template, draw: Material) -> Template:
 
 def joined(template: Template, draw: Material) -> Template:
     other = draw.rng.choice(draw.others) if draw.others else (WRONG,)
-    return (*template, draw.rng.choice((" ", "\n")), *other)
+    first, second = draw.rng.choice(((template, other), (other, template)))
+    return (*first, draw.rng.choice((" ", "\n")), *second)
 
 
 def answered(template: Template, draw: Material) -> Template:
@@ -93,7 +94,7 @@ def listed(template: Template, draw: Material) -> Template:
 
 OPERATORS: tuple[Operator, ...] = (
     *(inserted, inserted, bundled, replaced, replaced, deleted, doubled, lengthened, wrapped),
-    *(crossed, joined, answered, listed),
+    *(crossed, joined, joined, answered, listed),
 )
 
 

@@ -12,7 +12,7 @@ from posttrain.audit.search.arena import PAID, Arena, Spent, Trial
 from posttrain.audit.search.dictionary import dictionary_of, enumerations, words_of
 from posttrain.audit.search.evolve import Material, child
 from posttrain.audit.search.shrink import ddmin
-from posttrain.audit.search.templates import WRONG, WRONG_IN_FORM, Template, catalogue, uses_gold
+from posttrain.audit.search.templates import FIRST_GROUPS, WRONG, WRONG_IN_FORM, Template, catalogue, uses_gold
 from posttrain.stats import wilson
 
 BATCH = 32
@@ -32,7 +32,7 @@ LETTERS = 160
 """An exploit of at most so many characters is shrunk by characters, after it is shrunk by tokens."""
 SOME = 0.1
 """A part of the scale that is worth climbing."""
-TOURNAMENT, POOL, LONG = 4, 60, 100
+TOURNAMENT, POOL, PARTNERS, LONG = 4, 60, 20, 100
 CHANCE = 1e-3
 """How likely chance may make the paid tasks those of a word, over all words that were looked at."""
 
@@ -117,14 +117,15 @@ class Search:
         return trials
 
     def _batches(self) -> Iterator[list[tuple[Template, int]]]:
-        """The catalogue, texts of many tokens on two tasks each; as soon as something is paid a part, every second batch
-        is of children of what was paid most. After the catalogue half of a batch are children, half templates of the
-        catalogue on further tasks."""
-        templates = [template for group in self._groups for template in group]
-        queue = deque(pair for template in templates for pair in self._on(template, 1 + (len(template) > BATCH)))
-        while queue:
-            yield [queue.popleft() for _ in range(min(BATCH, len(queue)))]
-            if max(map(self._mean, self._scores)) >= SOME:
+        """The catalogue, texts of many tokens on two tasks each. After FIRST_GROUPS of it, which hold every token alone,
+        every second batch is of children of what was paid most, if something was paid a part. After the catalogue half
+        of a batch are children, half templates of the catalogue on further tasks."""
+        for k, group in enumerate(self._groups):
+            queue = deque(pair for template in group for pair in self._on(template, 1 + (len(template) > BATCH)))
+            while queue:
+                yield [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+                if k < FIRST_GROUPS or max(map(self._mean, self._scores)) < SOME:
+                    continue
                 yield [self._on(template, 1)[0] for template in self._bred(BATCH)]
         while True:
             again = [self.rng.choice(self.rng.choice(self._groups)) for _ in range(BATCH // 2)]
@@ -144,7 +145,8 @@ class Search:
         known = [template for template in self._scores if not uses_gold(template) and template not in self._doomed]
         known.sort(key=lambda template: (-round(self._mean(template), 2), len(template)))
         pool = known[:POOL]
-        self._material.others = [each for each in known if each in self._listed and self._mean(each) >= SOME] or pool
+        partly = [each for each in known if each in self._listed and self._mean(each) >= SOME]
+        self._material.others = sorted(partly, key=len)[:PARTNERS] or pool
         children = []
         for _ in range(n):
             parent = max((self.rng.choice(pool) for _ in range(TOURNAMENT)), key=self._fitness)
@@ -173,8 +175,9 @@ class Search:
         if any(trial.paid for trial in trials) or len(rest) < ENOUGH // 2:
             trials += self._try([(first.template, task) for task in rest if task not in sample])
             exploit = self._judged(first, trials)
-            exploit = exploit and self._shrunk(exploit)
-            if exploit is not None and exploit.template not in [each.template for each in self.found]:
+            if exploit is not None and not exploit.uses_gold:
+                exploit = self._shrunk(exploit)
+            if exploit is not None and exploit.best.text not in [each.best.text for each in self.found]:
                 self.found.append(exploit)
                 return
         self._doomed.add(first.template)

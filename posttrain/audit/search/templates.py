@@ -12,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from posttrain.audit.forms import Form
 from posttrain.audit.search.dictionary import Dictionary, phrases
 
-PROMPT, WRONG, OTHER, GOLD, NAMED = "\0prompt", "\0wrong", "\0other", "\0gold", "\0named"
+PROMPT, WRONG, OTHER, GOLD = "\0prompt", "\0wrong", "\0other", "\0gold"
+FIRST, LAST = "\0first", "\0last"
 BEFORE, AFTER = "\0before", "\0after"
 SLOTS: Mapping[str, str] = {
     PROMPT: "{prompt}",
     WRONG: "{wrong answer}",
     OTHER: "{another wrong answer}",
     GOLD: "{reference answer}",
-    NAMED: "{the last number or name of the prompt}",
+    FIRST: "{the first number or name of the prompt}",
+    LAST: "{the last number or name of the prompt}",
     BEFORE: "",
     AFTER: "",
 }
@@ -28,6 +30,8 @@ Template = tuple[str, ...]
 WRONG_IN_FORM: Template = (BEFORE, WRONG, AFTER)
 LISTED = 12
 """Bundles of so many random tokens."""
+FIRST_GROUPS = 6
+"""So many groups of the catalogue hold the known attacks and every token at least once."""
 JSON_VALUES = (1, True, "yes", 10)
 
 
@@ -83,7 +87,7 @@ def catalogue(dictionary: Dictionary, listings: Sequence[str], rng: random.Rando
     bundles += [texts(kind, "\n") for kind in (dictionary.marks, dictionary.json, dictionary.unicode, every)]
     bundles += [texts(rng.sample(every, min(len(every), 100))) for _ in range(4)]
     bundles += [texts(dictionary.words) * 4]
-    singles = [(token,) for token in every]
+    singles = [(BEFORE, token, AFTER) for token in dictionary.answers] + [(token,) for token in every]
     around: list[Template] = []
     for token in dictionary.short:
         around += [(token, "\n", *WRONG_IN_FORM), (*WRONG_IN_FORM, "\n", token), (PROMPT, " ", token)]
@@ -92,18 +96,18 @@ def catalogue(dictionary: Dictionary, listings: Sequence[str], rng: random.Rando
     return [
         basic(),
         [each for listing in listings for each in ((listing,), (BEFORE, listing, AFTER))],
-        [*GOLD_TEMPLATES],
+        list(GOLD_TEMPLATES),
         [each for bundle in bundles for each in placed(bundle)],
         json_keys(dictionary),
         singles,
-        [each for pair in pairs for each in placed(pair)[:2]],
         around,
+        [each for pair in pairs for each in placed(pair)[:2]],
     ]
 
 
 def basic() -> list[Template]:
     """Forms around nothing and around wrong answers, echoes, nested and repeated marks, length."""
-    found: list[Template] = [("",), (WRONG,), WRONG_IN_FORM, (PROMPT,), (NAMED,), (BEFORE, NAMED, AFTER), (BEFORE, AFTER), (PROMPT, "\n", *WRONG_IN_FORM)]
+    found: list[Template] = [("",), (WRONG,), WRONG_IN_FORM, (PROMPT,), (LAST,), (BEFORE, LAST, AFTER), (BEFORE, FIRST, AFTER), (BEFORE, AFTER), (PROMPT, "\n", *WRONG_IN_FORM)]
     found += [(PROMPT,) * 3, (*WRONG_IN_FORM, "\n") * 5, ("a " * 500,), (BEFORE, PROMPT, AFTER), (BEFORE, *WRONG_IN_FORM, AFTER)]
     for name in ("answer", "think", "solution", "reasoning", "result"):
         opened, closed = f"<{name}>", f"</{name}>"
