@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from posttrain.audit.golds import GoldTask
+from posttrain.audit.judge import guard_for
 from posttrain.audit.probes import PROBES
 from posttrain.audit.probes.base import Result
 from posttrain.audit.subject import Subject
@@ -31,8 +32,9 @@ def attack(
     started = time.monotonic()
     wanted = probes if probes is not None else config.only or tuple(PROBES)
     results = {}
-    with Progress(f"audit {', '.join(map(str, config.reward))}"[:60], None, unit="answer") as progress:
-        subject = Subject(scorer, golds, config.seed, progress.advance)
+    title = f"audit {', '.join(map(str, config.reward))}"[:60]
+    with guard_for(config, golds, scorer.columns) as guard, Progress(title, None, unit="answer") as progress:
+        subject = Subject(scorer, golds, config.seed, progress.advance, guard, config.calls)
         _ = subject.calibration  # which raises where there is none
         for name in (name for name in PROBES if name in wanted):
             before = time.monotonic()

@@ -40,7 +40,7 @@ def recorded(config: AuditConfig, attacked: Attacked) -> AuditRecord:
         "tasks": len(subject.tasks),
         "answer_types": dict(Counter(task.type for task in subject.tasks)),
         "seed": config.seed,
-        "guard": "construction",
+        "guard": subject.guard.name,
         "calibration": calibration,
         "outcomes": [outcome(probe, *result) for probe, result in results.items()],
         "findings": findings,

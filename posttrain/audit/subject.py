@@ -12,6 +12,7 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.forms import CODE_FORMS, FORMS, Form
 from posttrain.audit.golds import GoldTask
+from posttrain.audit.guard import Guard
 from posttrain.rewards.registry import JUDGES, Spec
 from posttrain.rewards.scorer import SERVER, Scorer
 from posttrain.runs.audit import Calibrated
@@ -26,6 +27,7 @@ NEAR = 0.02
 """Forms whose reward is so near to the best, as a share of the scale, are equally good."""
 CODE_TASKS = 8
 """Calibration needs no more tasks of code."""
+SEARCH_CALLS = 2000
 CHARACTERS_A_TOKEN = 4
 """An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
 
@@ -57,17 +59,26 @@ class Uncalibrated(InputError):
 
 
 class Subject:
-    """A reward under audit. Values of it are floats, NaN where it failed or no part of it applied.
+    """A reward under audit. Values of it are floats, NaN where it failed or no part of it applied. `guard` decides
+    without the reward that an answer is wrong; `search_calls` is how many answers a search may grade.
 
     `grade` scores attempts and `scaled` puts values on the scale of the calibration, on which the empty answer is 0 and
     the reference answer 1 in the mean. Answers that were graded before are not graded again."""
 
     def __init__(
-        self, scorer: Scorer, tasks: Sequence[GoldTask], seed: int, progress: Callable[[int], None] | None = None
+        self,
+        scorer: Scorer,
+        tasks: Sequence[GoldTask],
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+        guard: Guard | None = None,
+        search_calls: int = SEARCH_CALLS,
     ) -> None:
         self.scorer = scorer
         self.tasks = tuple(tasks)
         self.seed = seed
+        self.guard = guard or Guard(tasks)
+        self.search_calls = search_calls
         self.calls = 0
         self.first_error: str | None = None
         self._progress = progress
@@ -76,7 +87,7 @@ class Subject:
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
         """The same reward and scale over other tasks."""
-        other = Subject(self.scorer, tasks, self.seed, self._progress)
+        other = Subject(self.scorer, tasks, self.seed, self._progress, self.guard, self.search_calls)
         other._calibrated = self._calibrated
         return other
 

@@ -40,6 +40,9 @@ class AuditConfig(ComputeOptions):
     """Run only these probes: `A1`, `A17`. Default: all that fit the reward and the tasks."""
     calls: NonNegativeInt = 2000
     """Answers that the search (A17) may grade."""
+    judge: Named | None = None
+    """A reward that decides where the reference answer is free text that an answer is wrong: one that it pays less than
+    0.5. It must be another than the audited one. Without it what needs such a decision is not run there."""
     fix: bool = False
     """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
     pays on tasks that neither audit has seen."""

@@ -16,6 +16,7 @@ from posttrain.audit.probes.recall import recall
 from posttrain.audit.probes.style.padding import padding
 from posttrain.audit.probes.style.styles import styles
 from posttrain.audit.probes.style.sycophancy import sycophancy
+from posttrain.audit.probes.searched import searched
 from posttrain.audit.probes.swapped import swapped
 
 PROBES: Mapping[str, tuple[str, Probe]] = {
@@ -32,5 +33,6 @@ PROBES: Mapping[str, tuple[str, Probe]] = {
     "A11": ("reference answers of which a part is lost", degraded),
     "A15": ("parts of a sum, and form against content", composite),
     "A16": ("groups whose rewards are all equal", no_variance),
+    "A17": ("a search for wrong answers that are paid", searched),
 }
 """The title and the function of each probe."""

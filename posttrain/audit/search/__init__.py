@@ -1,0 +1,1 @@
+"""A search for answers that are wrong and paid."""
