@@ -283,7 +283,7 @@ def open_sealed(config: RlConfig | OnlineDpoConfig, columns: Collection[str]) ->
 
 def _open(
     rewards: Sequence[str],
-    config: RlConfig | OnlineDpoConfig | SampleConfig | EvalConfig | ScoreConfig,
+    config: RlConfig | OnlineDpoConfig | SampleConfig | EvalConfig | ScoreConfig | AuditConfig,
     columns: Collection[str],
 ) -> Scorer:
     timeout, workers = config.reward_timeout, config.reward_workers

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from posttrain.audit.answers import same
 from posttrain.audit.probes.accepted import CODE_TASKS, SHARE_ACCEPTED, accepted
-from posttrain.audit.probes.base import Found, Paid, Result
-from posttrain.audit.subject import Attempt, Subject
+from posttrain.audit.probes.base import Found, Result
+from posttrain.audit.subject import PAID, Attempt, Subject
+from posttrain.stats import share
 
 ROUNDS = 4
 SHARE_PAID = "share paid"
@@ -16,8 +17,8 @@ def swapped(subject: Subject) -> Result:
     share that is paid like the right answer has a lower bound above 0.05 (critical), or is that of two tasks or more
     (high).
 
-    Measured beside it is the share that gets at least half of the scale; its upper bound is the null of canaries during
-    training."""
+    Measured beside it is the share that gets more than half of the scale, as canaries of a run count; its upper bound is
+    their null."""
     attempts = []
     for i in subject.some(CODE_TASKS):
         for k in range(1, ROUNDS + 1):
@@ -25,7 +26,7 @@ def swapped(subject: Subject) -> Result:
             if same(subject.tasks[i], other.text):
                 continue  # the same answer in other words
             attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))
-    measured = {SHARE_PAID: Paid(tuple(attempts), subject.scales(attempts)).rate}
+    measured = {SHARE_PAID: share(int((subject.scales(attempts) > PAID).sum()), len(attempts))}
     found = [
         Found(
             kind,
