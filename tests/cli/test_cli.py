@@ -40,7 +40,7 @@ TRAIN = ["--model", "m", "--data", "d.jsonl", "--out", "o"]
 STARTS = ["--model", "tiny-random", "--data", str(ROOT / "examples/data/math_demos.jsonl"), "--out", "o"]
 """What a command names is there."""
 TRAINING = ["sft", "dpo", "online-dpo", "reward-model", "adversarial", "rl", "distill", "sample", "revise"]
-COMMANDS = ["run", *TRAINING, "average", "eval", "score", "compare", "check-data", "report", "chat"]
+COMMANDS = ["run", *TRAINING, "average", "eval", "score", "audit", "compare", "check-data", "report", "chat"]
 
 
 def parse(config: type[Config], *args: str, **positional: str) -> Config:

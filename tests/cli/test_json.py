@@ -43,6 +43,7 @@ LINES = {
     "report": "report earlier",
     "run": "run recipe.yaml --out pipeline",
     "score": f"score --data rows.jsonl {REWARD}",
+    "audit": "audit --reward math --data answers.jsonl --only A1 --reward-workers 0 --out audit",
     "check-data": "check-data rows.jsonl --model tiny-random --max-length 30",
     "chat": "chat tiny-random --max-new-tokens 2",
 }
@@ -55,6 +56,7 @@ HAS = {
     "run": {"comparison", "sentences", "report"},
     "report": {"report"},
     "score": {"scores", "mean", "failed"},
+    "audit": {"out", "findings", "outcomes", "calibration", "thresholds"},
     "check-data": {"ok", "kind", "rows", "problems", "duplicates", "tokens"},
     "chat": {"turns"},
 }
@@ -72,6 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "short": {"completion": "a" * 40},
     }.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": p, **row}) + "\n" for p in prompts))
+    answers = [{"prompt": f"{n} + 1?", "answer": str(n + 1)} for n in range(6)]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
     (folder / "faulty.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": 3, "completion": "b"}\n')
     (folder / "own.py").write_text("def fails(completions, **columns):\n    raise ValueError('no')\n")
     (folder / "rules.yaml").write_text("criteria:\n  kind: The answer is kind.\n")
