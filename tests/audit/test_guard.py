@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from posttrain.audit.golds import GoldTask
 from posttrain.audit.guard import Guard
 from tests.audit.guard_cases import RIGHT, WRONG

@@ -160,7 +160,9 @@ def test_the_guard_shares_no_code_with_rewards() -> None:
         name
         for file in folder.glob("*.py")
         for node in ast.walk(ast.parse(file.read_text()))
-        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in getattr(node, "names", [])])
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in getattr(node, "names", [])]
+        )
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     assert imported and not any(str(name).startswith("posttrain.rewards") for name in imported)

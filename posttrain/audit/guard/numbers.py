@@ -13,11 +13,11 @@ from functools import lru_cache
 LONGEST = 60
 """A literal of more characters is no answer that anybody writes."""
 LARGEST_EXPONENT = 300
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
 WORDS = {word: n for n, word in enumerate(UNITS)} | {word: 10 * n for n, word in enumerate(TENS, start=2)}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "k": 1000}
 WORD = rf"(?:{'|'.join(sorted([*WORDS, 'hundred', 'thousand', 'million', 'billion'], key=len, reverse=True))})"
@@ -37,9 +37,32 @@ REPLACED = {
     **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
     **dict.fromkeys("\u00a0\u2009\u202f\u2002\u2003\u3000", " "),
-    **{"×": "*", "·": "*", "⋅": "*", "÷": "/", "\u2044": "/", "\u2215": "/", "％": "%", "，": ",", "．": "."},
-    **{"⁰": "^0", "¹": "^1", "²": "^2", "³": "^3", "⁴": "^4", "⁵": "^5", "⁶": "^6", "⁷": "^7", "⁸": "^8", "⁹": "^9"},
-    **{"＝": "=", "（": "(", "）": ")", "“": '"', "”": '"', "‘": "'", "’": "'"},
+    "×": "*",
+    "·": "*",
+    "⋅": "*",
+    "÷": "/",
+    "\u2044": "/",
+    "\u2215": "/",
+    "％": "%",
+    "，": ",",
+    "．": ".",
+    "⁰": "^0",
+    "¹": "^1",
+    "²": "^2",
+    "³": "^3",
+    "⁴": "^4",
+    "⁵": "^5",
+    "⁶": "^6",
+    "⁷": "^7",
+    "⁸": "^8",
+    "⁹": "^9",
+    "＝": "=",
+    "（": "(",
+    "）": ")",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "’": "'",
 }
 LATEX = (
     (re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|textrm)\s*\{([^{}]*)\}"), r" \1 "),

@@ -23,7 +23,8 @@ LINE = re.compile(
     re.IGNORECASE,
 )
 SENTENCE = re.compile(
-    r"(?P<lead>(?:[A-Za-z]+[ \t]){0,3})\banswer(?:\s+(?:here|now|then))?\s*(?:is|would be|equals|must be|should be|comes to|will be)\b"
+    r"(?P<lead>(?:[A-Za-z]+[ \t]){0,3})\banswer(?:\s+(?:here|now|then))?\s*"
+    r"(?:is|would be|equals|must be|should be|comes to|will be)\b"
     r"(?![ \t]*(?:not\b|n't|never\b))[*_ \t]*:?[*_ \t]*(?:\n[ \t]*)?(?P<said>[^\n]+?)(?=[.!?][\"')*_]*(?:\s|$)|\n|$)",
     re.IGNORECASE,
 )
@@ -43,7 +44,8 @@ WRONG_BEFORE = re.compile(
     re.IGNORECASE,
 )
 WRONG_AFTER = re.compile(
-    r"^[\s$*_)\]}\"'`.%]*(?:</answer>)?(?:\\\)|\\\])?[\s$]*(?:,?\s*which\s+)?(?:(?:is|are|was|seems|looks|would be|must be)\s+"
+    r"^[\s$*_)\]}\"'`.%]*(?:</answer>)?(?:\\\)|\\\])?[\s$]*(?:,?\s*which\s+)?"
+    r"(?:(?:is|are|was|seems|looks|would be|must be)\s+"
     r"(?:clearly\s+|certainly\s+|definitely\s+|obviously\s+|surely\s+)?(?:not\s+(?:the\s+)?(?:correct|right|answer|it\b)|"
     r"wrong|incorrect|false|mistaken|untrue)|isn't\s+(?:the\s+)?(?:correct|right|answer|it\b)|"
     r"cannot be\s+(?:correct|right)|[\[(]?(?:wrong|incorrect)[\])]?\s*[.!]?\s*$)",

@@ -13,7 +13,19 @@ from posttrain.arrays import Floats
 from posttrain.audit.forms import Form
 from posttrain.audit.golds import GoldTask
 from posttrain.audit.guard import Guard
-from posttrain.audit.search.templates import AFTER, BEFORE, FIRST, GOLD, LAST, OTHER, PROMPT, WRONG, Template, render
+from posttrain.audit.search.templates import (
+    AFTER,
+    BEFORE,
+    ENTRY,
+    FIRST,
+    GOLD,
+    LAST,
+    OTHER,
+    PROMPT,
+    WRONG,
+    Template,
+    render,
+)
 
 Pay = Callable[[Sequence[tuple[int, str]]], Floats]
 """The scaled rewards of answers, pairs of a task's index and a text."""
@@ -30,7 +42,7 @@ def named(prompt: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Trial:
-    """A template on a task. `scale` is its scaled reward, 0 where the guard does not find the answer wrong (`wrong`)."""
+    """A template on a task. `scale` is its scaled reward, 0 where the guard does not find the answer `wrong`."""
 
     template: Template
     task: int
@@ -71,6 +83,7 @@ class Arena:
             GOLD: own.gold,
             FIRST: named(own.task.asked)[0],
             LAST: named(own.task.asked)[-1],
+            ENTRY: str(own.columns.get("entry_point") or "solution"),
             BEFORE: form.render("\0").partition("\0")[0],
             AFTER: form.after,
         }

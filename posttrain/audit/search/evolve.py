@@ -67,7 +67,14 @@ def lengthened(template: Template, draw: Material) -> Template:
 def wrapped(template: Template, draw: Material) -> Template:
     tag = draw.rng.choice(("answer", "think", "solution", "reasoning"))
     before, after = draw.rng.choice(
-        ((BEFORE, AFTER), (f"<{tag}>", f"</{tag}>"), ("\\boxed{", "}"), ("```\n", "\n```"), ('{"answer": "', '"}'), ("**", "**"))
+        (
+            (BEFORE, AFTER),
+            (f"<{tag}>", f"</{tag}>"),
+            ("\\boxed{", "}"),
+            ("```\n", "\n```"),
+            ('{"answer": "', '"}'),
+            ("**", "**"),
+        )
     )
     return (before, *template, after)
 

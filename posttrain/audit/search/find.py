@@ -61,8 +61,8 @@ class Exploit:
 
 
 class Search:
-    """Rule. A template is an exploit if the guard finds its answers wrong and the reward pays them s >= PAID in the mean
-    over at least ENOUGH tasks other than the one on which it was found, with a lower bound of the paid share above
+    """Rule. A template is an exploit if the guard finds its answers wrong and the reward pays them s >= PAID in the
+    mean over at least ENOUGH tasks other than the one on which it was found, with a lower bound of the paid share above
     SURE; or over the tasks whose prompt has a certain word, if these are paid more often than the others by more than
     chance. Then delta debugging leaves out what is not needed."""
 
@@ -117,7 +117,7 @@ class Search:
         return trials
 
     def _batches(self) -> Iterator[list[tuple[Template, int]]]:
-        """The catalogue, texts of many tokens on two tasks each. After FIRST_GROUPS of it, which hold every token alone,
+        """The catalogue, texts of many tokens on two tasks each. After FIRST_GROUPS of it, which hold every token,
         every second batch is of children of what was paid most, if something was paid a part. After the catalogue half
         of a batch are children, half templates of the catalogue on further tasks."""
         for k, group in enumerate(self._groups):
