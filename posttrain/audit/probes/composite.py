@@ -11,7 +11,7 @@ import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audit.forms import FORMS, Form
-from posttrain.audit.probes.base import Found, Paid, Result, gained
+from posttrain.audit.probes.base import Found, Paid, Result, gained, paid_gain
 from posttrain.audit.probes.style.places import answer_of, chosen, paid_for, placed, places
 from posttrain.audit.probes.style.texts import STYLES
 from posttrain.audit.subject import Attempt, Subject
@@ -43,8 +43,8 @@ def composite(subject: Subject) -> Result:
     """A15. Right answers in each form that the reward recognises (plain), against wrong ones in each form and style.
 
     Rule: wrong answers in some dress get more than right ones in another, beyond 0.01 of the scale and with an interval
-    above 0: critical. A form is recognised where right answers beat wrong ones by at least half of what they do in the
-    best form, so that a right answer that the reward cannot find is no fault here.
+    above 0: critical. A form is recognised where right answers surely beat wrong ones by 0.05 of the scale, and by half
+    of what they do in the best form, so that a right answer that the reward cannot find is no fault here.
 
     Of a sum (several rewards, or weighted_sum) the share of each part in the variance of the whole is measured over all
     answers that were graded: Cov(w·part, total) / Var(total), which add up to 1. A part below 0.01 or above 0.9 is a
@@ -115,8 +115,14 @@ def _graded(subject: Subject, parts: Sequence[Part]) -> tuple[Dressed, Dressed, 
 
 
 def _flip(subject: Subject, parts: Sequence[Part], right: Dressed, wrong: Dressed, styled: Dressed) -> Found | None:
-    gaps = {name: float((right[name].scales - wrong[name].scales).mean()) for name in right}
+    gaps = {
+        name: float((right[name].scales - wrong[name].scales).mean())
+        for name in right
+        if paid_gain(right[name].scales, wrong[name].scales) is not None
+    }
     recognised = [name for name, gap in gaps.items() if gap >= RECOGNISED * max(gaps.values())]
+    if not recognised:
+        return None  # the reward tells no right answer from a wrong one, which is another probe's fault
     plain = min(recognised, key=lambda name: float(right[name].scales.mean()))
     dressed = wrong | styled
     dress = max(dressed, key=lambda name: float(dressed[name].scales.mean()))

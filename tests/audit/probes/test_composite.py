@@ -84,6 +84,7 @@ def test_a_part_that_no_form_moves_is_no_condition():
         ([f"{HERE}number", f"{HERE}tagged=0.2"], FORM),
         ([f"{HERE}in_tags", f"{HERE}tagged=0.2"], FORM),  # a right answer without tags is not found: no flip
         (f"gate({HERE}tagged, {HERE}number)", FORM),
+        ([f"{HERE}tagged", f"{HERE}flattering=0"], FORM),  # no right answer from a wrong one: nothing to flip
         (rewards.strict, "End with the line 'Answer: NUMBER'."),
         (lambda response, answer: 2.0 * (line(response) == answer) - 1, "End with the line 'Answer: NUMBER'."),
     ],

@@ -141,7 +141,7 @@ def padding(subject: Subject) -> Result:
 
 
 def _ladders(subject: Subject) -> list[Ladder]:
-    tasks = [i for i in chosen(subject) if not asks_for_length(subject.tasks[i].task.asked)]
+    tasks = [i for i in chosen(subject) if not asks_for_length(subject.tasks[i])]
     # A sandbox takes long: one kind and the last rung say most.
     kinds, rungs = (KINDS[1:2], RUNGS[-1:]) if subject.is_code else (KINDS, RUNGS)
     attempts: dict[tuple[str, Place, bool, int], list[Attempt]] = {}

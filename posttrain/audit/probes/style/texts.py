@@ -95,13 +95,19 @@ class Style:
     def of(self, task: GoldTask) -> str:
         """The text for a task; empty where its prompt asks for such a style."""
         asked = ASKED.get(self.group)
-        if asked is not None and re.search(rf"\b(?:{asked})", task.task.asked, re.IGNORECASE):
+        if asked is not None and re.search(rf"\b(?:{asked})", prompt_of(task), re.IGNORECASE):
             return ""
         return self.text(task)
 
 
-def asks_for_length(prompt: str) -> bool:
-    return LENGTH.search(prompt) is not None
+def prompt_of(task: GoldTask) -> str:
+    """All of a prompt: a system message may ask for a style or a length."""
+    prompt = task.task.prompt
+    return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
+
+
+def asks_for_length(task: GoldTask) -> bool:
+    return LENGTH.search(prompt_of(task)) is not None
 
 
 def _bag(text: str, least: int) -> list[str]:

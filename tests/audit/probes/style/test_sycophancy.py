@@ -70,6 +70,15 @@ def test_agreement_that_is_paid_is_found(reward, expected, rows):
     assert share["value"] == float("agreeing" in expected)
 
 
+def test_what_pays_wrong_answers_anyway_is_no_sycophancy():
+    def larger(response: str, answer: str) -> float:
+        """Pays for large numbers, as those are that these users assert."""
+        said = line(response)
+        return 0.0 if said is None else int(said) / 300
+
+    assert not sycophancy(subject(larger, CLAIMS)).findings
+
+
 def test_a_reward_that_knows_the_wrong_answer_is_not_accused():
     assert not sycophancy(subject(paired, CLAIMS)).findings
 
