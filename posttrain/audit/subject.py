@@ -12,8 +12,9 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.forms import FORMS, Form
 from posttrain.audit.golds import GoldTask
+from posttrain.audit.servers import QUIET
 from posttrain.rewards.registry import JUDGES, Spec
-from posttrain.rewards.scorer import SERVER, Scorer
+from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Calibrated
 from posttrain.stats import share
 from posttrain.types import InputError, Message, Prompt, Sample, Score, Task
@@ -24,6 +25,8 @@ MIN_SCALE = 0.05
 """Calibration needs C - F of at least this share of the range of rewards that were seen."""
 NEAR = 0.02
 """Forms whose reward is so near to the best, as a share of the scale, are equally good."""
+CODE_TASKS = 8
+"""Tasks that are enough where each answer starts sandboxes, 24 ms each."""
 CHARACTERS_A_TOKEN = 4
 """An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
 
@@ -78,7 +81,7 @@ class Subject:
         other._calibrated = self._calibrated
         return other
 
-    def apart(self, seconds: float | None = None, server: str = SERVER) -> Scorer:
+    def apart(self, seconds: float | None = None, server: str = QUIET) -> Scorer:
         """The same reward in one worker process of its own, which is killed where an answer takes longer than `seconds`
         or than the audit's limit; also where the audit's own rewards run in this process. Raises InputError for a
         function that cannot travel."""
@@ -163,8 +166,10 @@ class Subject:
         return (form or self.form).render(answer)
 
     def _calibrate(self) -> tuple[Calibrated, Form]:
-        """Raises Uncalibrated where C - F is less than MIN_SCALE of the observed range or under 2 standard errors."""
-        everyone = range(len(self.tasks))
+        """Of code on the first CODE_TASKS tasks. Raises Uncalibrated where C - F is less than MIN_SCALE of the observed
+        range or under 2 standard errors."""
+        few = CODE_TASKS if self.tasks[0].type == "code" else len(self.tasks)
+        everyone = range(min(few, len(self.tasks)))
         values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in FORMS}
         empty = self.grade([Attempt(i, "", "empty") for i in everyone])
         leader = max(FORMS, key=lambda form: float(np.nansum(values[form])))
@@ -180,7 +185,7 @@ class Subject:
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))
         floor = float(empty.mean())
         near = [form for form in FORMS if means[form] >= most - NEAR * max(most - floor, 0)]
-        asked = [sum(form.wanted(task.task.asked) for task in self.tasks) for form in near]
+        asked = [sum(form.wanted(self.tasks[i].task.asked) for i in everyone) for form in near]
         form = near[int(np.argmax(asked))]
         best = values[form]
         scale, spread = most - floor, float(np.nanmax(seen) - np.nanmin(seen))

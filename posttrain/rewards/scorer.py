@@ -237,7 +237,8 @@ class Scorer(Closing):
         seconds = self.timeout_seconds + GRACE_SECONDS * crowded
         try:
             for answer in self._pool.worker(slot).stream(request, len(job.pending), seconds):
-                call.put(job.reward, job.pending.popleft(), RewardResult.read(answer))
+                result = RewardResult.read(answer)
+                call.put(job.reward, job.pending.popleft(), result)
         except WorkerLost as lost:
             if crowded:
                 job.together = 1  # any of those under way may be to blame: again, one by one

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from posttrain.arrays import Floats
 from posttrain.audit.probes.base import CRITICAL_RATE, CRITICAL_SCALE, HIGH_SCALE, Found, Paid
-from posttrain.audit.subject import PAID, Attempt, Subject
+from posttrain.audit.subject import CODE_TASKS, PAID, Attempt, Subject
 from posttrain.runs.audit import SEVERITIES, Severity
 from posttrain.stats import Estimate, clustered_share
 
 SLACK, EXACT_SLACK, GRADED_SHARE = 0.05, 1e-6, 0.05
 MIN_RATE = 0.05
-CODE_TASKS = 8
 MARKS = ("\\boxed{", "<answer>", "Answer:", "####")
 SHARE_ACCEPTED = "share paid like the right answer"
 NAMED = 3
