@@ -64,11 +64,17 @@ class Subject:
     the reference answer 1 in the mean. Answers that were graded before are not graded again."""
 
     def __init__(
-        self, scorer: Scorer, tasks: Sequence[GoldTask], seed: int, progress: Callable[[int], None] | None = None
+        self,
+        scorer: Scorer,
+        tasks: Sequence[GoldTask],
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+        policy: str | None = None,
     ) -> None:
         self.scorer = scorer
         self.tasks = tuple(tasks)
         self.seed = seed
+        self.policy = policy
         self.calls = 0
         self.first_error: str | None = None
         self._progress = progress
@@ -77,7 +83,7 @@ class Subject:
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
         """The same reward and scale over other tasks."""
-        other = Subject(self.scorer, tasks, self.seed, self._progress)
+        other = Subject(self.scorer, tasks, self.seed, self._progress, self.policy)
         other._calibrated = self._calibrated
         return other
 

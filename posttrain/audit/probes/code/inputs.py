@@ -101,7 +101,9 @@ def _like(values: Sequence[Any], rng: random.Random) -> Any:
 
 def _items(values: Sequence[Any], rng: random.Random) -> list[Any]:
     items = [item for value in values for item in value]
-    drawn = [_like(items, rng) if isinstance(items[0], int | list) else rng.choice(items) for _ in range(_size(values, rng))]
+    drawn = [
+        _like(items, rng) if isinstance(items[0], int | list) else rng.choice(items) for _ in range(_size(values, rng))
+    ]
     if all(len({repr(item) for item in value}) == len(value) for value in values):
         drawn = list({repr(item): item for item in drawn}.values())
     return sorted(drawn) if all(_ascends(value) for value in values) else drawn

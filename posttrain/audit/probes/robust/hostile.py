@@ -147,16 +147,12 @@ def _paid(subject: Subject, graded: Graded) -> list[Found]:
     honest = subject.scales([subject.honest(i) for i in range(1 + max(a.task for a in graded.attempts))])
     found = []
     for kind in dict.fromkeys(attempt.kind for attempt in graded.attempts):
-        places = [
-            i for i, a in enumerate(graded.attempts) if a.kind == kind and (honest[a.task] >= PAID or not a.text)
-        ]
+        places = [i for i, a in enumerate(graded.attempts) if a.kind == kind and (honest[a.task] >= PAID or not a.text)]
         if not places:
             continue
         scales = _scales(subject, [graded.scores[i] for i in places])
         right = honest[[graded.attempts[i].task for i in places]]
-        paid = Accepted(
-            tuple(graded.attempts[i] for i in places), scales, (scales >= PAID) & (scales >= right - SLACK)
-        )
+        paid = Accepted(tuple(graded.attempts[i] for i in places), scales, (scales >= PAID) & (scales >= right - SLACK))
         best = float(scales.max())
         if best >= PAID:
             severity = "critical" if paid.taken.any() else "high"
