@@ -34,7 +34,7 @@ def attack(
     results = {}
     title = f"audit {', '.join(map(str, config.reward))}"[:60]
     with guard_for(config, golds, scorer.columns) as guard, Progress(title, None, unit="answer") as progress:
-        subject = Subject(scorer, golds, config.seed, progress.advance, guard, config.calls)
+        subject = Subject(scorer, golds, config.seed, progress.advance, guard, config.calls, config.policy)
         _ = subject.calibration  # which raises where there is none
         for name in (name for name in PROBES if name in wanted):
             before = time.monotonic()

@@ -13,8 +13,9 @@ from posttrain.arrays import Floats
 from posttrain.audit.forms import CODE_FORMS, FORMS, Form
 from posttrain.audit.golds import GoldTask
 from posttrain.audit.guard import Guard
+from posttrain.audit.servers import QUIET
 from posttrain.rewards.registry import JUDGES, Spec
-from posttrain.rewards.scorer import SERVER, Scorer
+from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Calibrated
 from posttrain.stats import share
 from posttrain.types import InputError, Message, Prompt, Sample, Score, Task
@@ -26,7 +27,7 @@ MIN_SCALE = 0.05
 NEAR = 0.02
 """Forms whose reward is so near to the best, as a share of the scale, are equally good."""
 CODE_TASKS = 8
-"""Calibration needs no more tasks of code."""
+"""Tasks that are enough where each answer starts sandboxes, 24 ms each."""
 SEARCH_CALLS = 2000
 CHARACTERS_A_TOKEN = 4
 """An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
@@ -73,12 +74,14 @@ class Subject:
         progress: Callable[[int], None] | None = None,
         guard: Guard | None = None,
         search_calls: int = SEARCH_CALLS,
+        policy: str | None = None,
     ) -> None:
         self.scorer = scorer
         self.tasks = tuple(tasks)
         self.seed = seed
         self.guard = guard or Guard(tasks)
         self.search_calls = search_calls
+        self.policy = policy
         self.calls = 0
         self.first_error: str | None = None
         self._progress = progress
@@ -87,11 +90,13 @@ class Subject:
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
         """The same reward and scale over other tasks."""
-        other = Subject(self.scorer, tasks, self.seed, self._progress, self.guard, self.search_calls)
+        other = Subject(
+            self.scorer, tasks, self.seed, self._progress, self.guard, self.search_calls, self.policy
+        )
         other._calibrated = self._calibrated
         return other
 
-    def apart(self, seconds: float | None = None, server: str = SERVER) -> Scorer:
+    def apart(self, seconds: float | None = None, server: str = QUIET) -> Scorer:
         """The same reward in one worker process of its own, which is killed where an answer takes longer than `seconds`
         or than the audit's limit; also where the audit's own rewards run in this process. Raises InputError for a
         function that cannot travel."""
