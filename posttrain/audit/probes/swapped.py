@@ -17,8 +17,8 @@ def swapped(subject: Subject) -> Result:
     share that is paid like the right answer has a lower bound above 0.05 (critical), or is that of two tasks or more
     (high).
 
-    Measured beside it is the share that gets more than half of the scale, as canaries of a run count; its upper bound is
-    their null."""
+    Measured beside it is the share that gets more than half of the scale, as canaries of a run count; its upper bound
+    is their null."""
     attempts = []
     for i in subject.some(CODE_TASKS):
         for k in range(1, ROUNDS + 1):
