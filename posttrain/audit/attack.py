@@ -32,7 +32,7 @@ def attack(
     wanted = probes if probes is not None else config.only or tuple(PROBES)
     results = {}
     with Progress(f"audit {', '.join(map(str, config.reward))}"[:60], None, unit="answer") as progress:
-        subject = Subject(scorer, golds, config.seed, progress.advance)
+        subject = Subject(scorer, golds, config.seed, progress.advance, config.policy)
         _ = subject.calibration  # which raises where there is none
         for name in (name for name in PROBES if name in wanted):
             before = time.monotonic()

@@ -14,6 +14,7 @@ from posttrain.audit.attack import Attacked
 from posttrain.audit.files import REPRODUCERS
 from posttrain.audit.probes import PROBES
 from posttrain.audit.probes.base import Found, Result
+from posttrain.audit.probes.models.best_of_n import DISTANCE
 from posttrain.audit.probes.swapped import SHARE_PAID
 from posttrain.audit.subject import Attempt, Subject
 from posttrain.config import AuditConfig
@@ -33,6 +34,7 @@ def recorded(config: AuditConfig, attacked: Attacked) -> AuditRecord:
             each["command"] = command(config, config.out / file)
     calibration = subject.calibration
     canary = results["A7"][0].measured.get(SHARE_PAID) if "A7" in results else None
+    distance = results["A18"][0].measured.get(DISTANCE) if "A18" in results else None
     return {
         "version": version("posttrain"),
         "reward": [str(reward) for reward in config.reward],
@@ -48,7 +50,7 @@ def recorded(config: AuditConfig, attacked: Attacked) -> AuditRecord:
             "best": calibration["best"],
             "empty": calibration["empty"],
             "canary": canary,
-            "distance": None,
+            "distance": distance["value"] if distance else None,
         },
         "seconds": round(attacked.seconds, 3),
     }

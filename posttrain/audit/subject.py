@@ -12,8 +12,9 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audit.forms import CODE_FORMS, FORMS, Form
 from posttrain.audit.golds import GoldTask
+from posttrain.audit.servers import QUIET
 from posttrain.rewards.registry import JUDGES, Spec
-from posttrain.rewards.scorer import SERVER, Scorer
+from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Calibrated
 from posttrain.stats import share
 from posttrain.types import InputError, Message, Prompt, Sample, Score, Task
@@ -63,11 +64,17 @@ class Subject:
     the reference answer 1 in the mean. Answers that were graded before are not graded again."""
 
     def __init__(
-        self, scorer: Scorer, tasks: Sequence[GoldTask], seed: int, progress: Callable[[int], None] | None = None
+        self,
+        scorer: Scorer,
+        tasks: Sequence[GoldTask],
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+        policy: str | None = None,
     ) -> None:
         self.scorer = scorer
         self.tasks = tuple(tasks)
         self.seed = seed
+        self.policy = policy
         self.calls = 0
         self.first_error: str | None = None
         self._progress = progress
@@ -76,11 +83,11 @@ class Subject:
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
         """The same reward and scale over other tasks."""
-        other = Subject(self.scorer, tasks, self.seed, self._progress)
+        other = Subject(self.scorer, tasks, self.seed, self._progress, self.policy)
         other._calibrated = self._calibrated
         return other
 
-    def apart(self, seconds: float | None = None, server: str = SERVER) -> Scorer:
+    def apart(self, seconds: float | None = None, server: str = QUIET) -> Scorer:
         """The same reward in one worker process of its own, which is killed where an answer takes longer than `seconds`
         or than the audit's limit; also where the audit's own rewards run in this process. Raises InputError for a
         function that cannot travel."""

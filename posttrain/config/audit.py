@@ -14,6 +14,9 @@ from posttrain.config.compute import ComputeOptions
 class AuditConfig(ComputeOptions):
     """Attack a reward before training with it: answers that should not be paid, and right ones that should be.
 
+    Of rewards that run code it runs programs that cheat; these are harmless, and run where the reward runs programs, in
+    a worker process if the reward has no sandbox.
+
     Writes `audit.json`, `audit.sarif`, `report.html` and the answers that show each finding. Ends with exit code 1
     where a finding is critical."""
 
@@ -40,6 +43,9 @@ class AuditConfig(ComputeOptions):
     """Run only these probes: `A1`, `A17`. Default: all that fit the reward and the tasks."""
     calls: NonNegativeInt = 2000
     """Answers that the search (A17) may grade."""
+    policy: str | None = None
+    """Of a reward that a model computes: the model that is to be trained with it, as in `posttrain rl`. The best of n
+    of its answers say how far it can be optimised (A18)."""
     fix: bool = False
     """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
     pays on tasks that neither audit has seen."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
 from posttrain.types import Sample
+from posttrain.workers.process import WorkerLost
 from posttrain.workers.user_code import BadReturn, Failure, failure, number
 
 INTERRUPTS = (KeyboardInterrupt, bdb.BdbQuit)
@@ -95,10 +96,18 @@ class RewardResult:
 
     @staticmethod
     def read(row: Mapping[str, Any]) -> RewardResult:
+        """From what a worker sent. Raises WorkerLost for anything else than a result: code that a reward runs in its
+        process may have changed the process."""
+        try:
+            return RewardResult._read(row)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise WorkerLost("the worker process sent something that is no result") from None
+
+    @staticmethod
+    def _read(row: Mapping[str, Any]) -> RewardResult:
         steps, error = row["step_values"], row["error"]
-        return RewardResult(
-            row["value"], row["parts"], steps and tuple(steps), error and Failure(**error), row["metrics"]
-        )
+        value = None if row["value"] is None else float(row["value"])
+        return RewardResult(value, row["parts"], steps and tuple(steps), error and Failure(**error), row["metrics"])
 
 
 class Reward(Protocol):

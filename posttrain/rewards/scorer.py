@@ -9,6 +9,9 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from posttrain.arrays import Floats
 from posttrain.functions import as_text
 from posttrain.rewards.calls import run
 from posttrain.rewards.learned import load_models
@@ -164,6 +167,18 @@ class Scorer(Closing):
         weights = self.weights(call.state.get("step"))
         return [combine(weights, row) for row in zip(*results, strict=True)]
 
+    def member_scores(self, samples: Sequence[Sample]) -> Floats | None:
+        """The scores [samples, members] that the members of an ensemble give, NaN for a sample that has none; None
+        unless the only reward that a model computes is an ensemble."""
+        if len(self._models) != 1:
+            return None
+        (model,) = self._models.values()
+        rows = model.members(samples) if hasattr(model, "members") else []
+        size = max((len(row) for row in rows if not isinstance(row, str)), default=0)
+        if size < 2:
+            return None
+        return np.array([[np.nan] * size if isinstance(row, str) else row.tolist() for row in rows])
+
     @property
     def wants_environments(self) -> bool:
         return any(needs.environment for needs in self._needs)
@@ -237,7 +252,8 @@ class Scorer(Closing):
         seconds = self.timeout_seconds + GRACE_SECONDS * crowded
         try:
             for answer in self._pool.worker(slot).stream(request, len(job.pending), seconds):
-                call.put(job.reward, job.pending.popleft(), RewardResult.read(answer))
+                result = RewardResult.read(answer)
+                call.put(job.reward, job.pending.popleft(), result)
         except WorkerLost as lost:
             if crowded:
                 job.together = 1  # any of those under way may be to blame: again, one by one

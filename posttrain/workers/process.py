@@ -170,7 +170,13 @@ class Worker:
             return None
         payload = bytes(self._buffer[HEADER.size : end])
         del self._buffer[:end]
-        return decoded(payload)
+        try:
+            answer = decoded(payload)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise WorkerLost("the worker process sent something that is no answer")
+        return answer
 
     def _wait(self, descriptor: int, event: int, deadline: float, seconds: float) -> None:
         """Until the descriptor is ready. Raises WorkerLost at the deadline, or if the process ended leaving none."""

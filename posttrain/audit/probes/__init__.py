@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from posttrain.audit.probes.base import Probe
+from posttrain.audit.probes.code.exploits import exploits
+from posttrain.audit.probes.code.strength import strength
 from posttrain.audit.probes.composite import composite
 from posttrain.audit.probes.degenerate import degenerate
 from posttrain.audit.probes.degraded import degraded
 from posttrain.audit.probes.format_only import format_only
 from posttrain.audit.probes.many_answers import many_answers
+from posttrain.audit.probes.models.best_of_n import best_of_n
 from posttrain.audit.probes.near_misses import misses, undone
 from posttrain.audit.probes.no_variance import no_variance
 from posttrain.audit.probes.recall import recall
+from posttrain.audit.probes.robust.hostile import hostile
+from posttrain.audit.probes.robust.purity import purity
 from posttrain.audit.probes.style.padding import padding
 from posttrain.audit.probes.style.styles import styles
 from posttrain.audit.probes.style.sycophancy import sycophancy
@@ -30,7 +35,12 @@ PROBES: Mapping[str, tuple[str, Probe]] = {
     "A9": ("style beside right and wrong answers", styles),
     "A10": ("agreement with a user who is wrong", sycophancy),
     "A11": ("reference answers of which a part is lost", degraded),
+    "A12": ("hostile answers", hostile),
+    "A13": ("whether an answer always gets the same", purity),
+    "A14": ("programs that cheat", exploits),
     "A15": ("parts of a sum, and form against content", composite),
     "A16": ("groups whose rewards are all equal", no_variance),
+    "A18": ("a model that scores, under selection", best_of_n),
+    "A20": ("the strength of the tests of code", strength),
 }
 """The title and the function of each probe."""

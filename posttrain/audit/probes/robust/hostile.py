@@ -144,7 +144,7 @@ def _unscored(graded: Graded) -> list[Found]:
 
 def _paid(subject: Subject, graded: Graded) -> list[Found]:
     """Kinds that are paid."""
-    honest = subject.scales([subject.honest(i) for i in range(len(subject.tasks))])
+    honest = subject.scales([subject.honest(i) for i in range(1 + max(a.task for a in graded.attempts))])
     found = []
     for kind in dict.fromkeys(attempt.kind for attempt in graded.attempts):
         places = [i for i, a in enumerate(graded.attempts) if a.kind == kind and (honest[a.task] >= PAID or not a.text)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from posttrain.arrays import Floats
 from posttrain.audit.probes.accepted import rate_of
 from posttrain.audit.probes.base import Found, Result
-from posttrain.audit.probes.robust.server import CIRCUMSTANCE, IN_A_THREAD, OTHER_RANDOM_STATE, VARIED
+from posttrain.audit.servers import CIRCUMSTANCE, IN_A_THREAD, OTHER_RANDOM_STATE, VARIED
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.rewards.registry import Spec
 from posttrain.rewards.scorer import Scorer

@@ -1,7 +1,8 @@
-"""A worker that scores in other circumstances than those of training."""
+"""Workers of an audit: what they print is thrown away, and one scores in other circumstances than those of training."""
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,13 +14,24 @@ import numpy as np
 from posttrain.rewards.protocol import RewardResult
 from posttrain.rewards.server import Server
 
-VARIED = "posttrain.audit.probes.robust.server:VariedServer"
+QUIET, VARIED = (f"posttrain.audit.servers:{name}" for name in ("QuietServer", "VariedServer"))
 CIRCUMSTANCE = "posttrain_audit"
 """The name in the trainer's state that says how to score; the reward does not see it."""
 IN_A_THREAD, OTHER_RANDOM_STATE = "in a thread", "with another global random state"
 
 
-class VariedServer(Server):
+class QuietServer(Server):
+    """Throws away what rewards, and programs that they run, print."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+class VariedServer(QuietServer):
     """Scores as `Server` does, in a thread beside the main one, or after the global random state was set."""
 
     def answer(self, request: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | RewardResult]:
