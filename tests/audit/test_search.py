@@ -55,7 +55,11 @@ def test_the_tail_of_the_hypergeometric_distribution() -> None:
     assert at_least(8, 8, 8, 40) == pytest.approx(1 / math.comb(40, 8))
 
 
-@pytest.mark.parametrize("name", bench.EXPLOITS)
+FAST = ("the answer anywhere", "all options listed", "a key of a JSON object", "a tag in a tag", "the answer denied",
+        "three features of 0.2 each", "a phrase of two words beside a box")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAST)
 def test_a_named_exploit_is_found_within_2000_answers(name: str) -> None:
     found, arena = bench.search(bench.EXPLOITS[name], seed=1)
     assert len(found) == 1 and arena.calls <= bench.CALLS
@@ -100,15 +104,14 @@ def noisy(task: GoldTask, text: str) -> float:
 @pytest.mark.parametrize("pays", [strict, near, noisy])
 @pytest.mark.parametrize("make", [bench.number_tasks, bench.choice_tasks])
 def test_a_reward_without_an_exploit_is_not_accused(pays, make) -> None:
-    for seed in range(2):
-        tasks = make(random.Random(seed))
+    tasks = make(random.Random(0))
 
-        def pay(items: Sequence[tuple[int, str]], tasks: list[GoldTask] = tasks):
-            return np.array([pays(tasks[i], text) for i, text in items])
+    def pay(items: Sequence[tuple[int, str]]):
+        return np.array([pays(tasks[i], text) for i, text in items])
 
-        arena = Arena(tasks, bench.BOX, pay, Guard(tasks), 2000)
-        assert Search(arena, random.Random(seed)).run() == []
-        assert 1000 < arena.calls <= 2000
+    arena = Arena(tasks, bench.BOX, pay, Guard(tasks), 2000)
+    assert Search(arena, random.Random(0)).run() == []
+    assert 1000 < arena.calls <= 2000
 
 
 def test_evolution_never_uses_the_reference_answer() -> None:

@@ -12,7 +12,7 @@ from posttrain.audit.guard import equal, texts, unmarked
 from posttrain.audit.guard.numbers import literals, plain, spelled
 from posttrain.audit.guard.reading import WITHDRAWN, Mark, after_thinking, last_statement, marks
 
-LONGEST = 100_000
+LONGEST = 40_000
 """Of a longer response the guard reads the first and the last half of this."""
 PHRASE_WORDS = 4
 

@@ -107,7 +107,7 @@ def hedged(text: str, found: Sequence[Literal], verdicts: Sequence[bool | None])
 def letters(text: str) -> list[str]:
     """The option letters that a text gives and does not deny."""
     found = [m for m in LETTER.finditer(text) if not _word(text, m)]
-    return [m[1].upper() for m in found if not denied(text, m.start(), m.end())]
+    return [m[1].upper() for m in found if len(found) > MANY or not denied(text, m.start(), m.end())]
 
 
 def _word(text: str, match: re.Match[str]) -> bool:

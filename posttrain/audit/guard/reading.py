@@ -16,6 +16,8 @@ TAGS = ("answer", "final_answer", "finalanswer", "final", "solution", "result", 
 TAG = re.compile(rf"<({'|'.join(TAGS)})>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 ANY_TAG = re.compile(r"</?[A-Za-z_][A-Za-z_0-9]{0,20}>")
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{?)")
+BARE = re.compile(r"[^\s$.,;\\]+")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 HASHES = re.compile(r"^[ \t]*#{4}(?!#)[ \t]*(.+)$", re.MULTILINE)
 LINE = re.compile(
     r"(?:(?<=\n)|^|(?<=[.:;!?*\s]))(?P<lead>(?:[A-Za-z]+[ \t]){0,3})(?:answer|final result|ans\.?)\b"
@@ -83,7 +85,8 @@ class Mark:
 
 def after_thinking(text: str) -> tuple[str, bool]:
     """The response behind its reasoning; and whether a reasoning was opened and never closed, which is cut off too."""
-    text = CLOSED.sub(" ", text)
+    if ENDED.search(text):
+        text = CLOSED.sub(" ", text)
     ends = list(ENDED.finditer(text))
     text = text[ends[-1].end() :] if ends else text
     if opened := OPENED.search(text):
@@ -130,22 +133,22 @@ def denied(text: str, start: int, end: int) -> bool:
 
 
 def _boxes(text: str) -> list[Mark]:
-    found = []
-    for match in BOX.finditer(text):
-        start = match.end()
+    found, at = [], 0
+    while match := BOX.search(text, at):
+        start = at = match.end()
         if not match[1]:
-            bare = re.compile(r"[^\s$.,;\\]+").match(text, start)
-            if bare:
+            if bare := BARE.match(text, start):
                 found.append(Mark(bare[0], start, bare.end(), "box"))
             continue
         depth, end = 1, start
-        while end < len(text) and depth:
-            depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
-            end += 1
+        while depth and (brace := BRACE.search(text, end)):
+            depth += {"{": 1, "}": -1}.get(brace[0], 0)
+            end = brace.end()
         if depth:
             line = text.find("\n", start)
             end = len(text) if line < 0 else line
             found.append(Mark(text[start:end], start, end, "box", open=True))
+            at = end  # what stands behind it on the line is in it
         else:
             found.append(Mark(text[start : end - 1], start, end - 1, "box"))
     return found

@@ -124,7 +124,7 @@ def expression(task: GoldTask, text: str, others: Collection[str]) -> bool | Non
     if texts.only_denied(plain(text), plain(task.gold)):
         return False
     last = last_statement(text)
-    pieces = re.findall(r"\$+([^$]+)\$+|\\[(\[](.+?)\\[)\]]", text)
+    pieces = re.findall(r"\$([^$]+)\$|\\[(\[](.+?)\\[)\]]", text)
     formulas_in = [a or b for a, b in pieces][-20:]
     whole = text.strip() if len(text) <= formulas.LONGEST else last
     verdicts = [equal.expression(task, each, others) for each in dict.fromkeys((whole, last, *formulas_in))]

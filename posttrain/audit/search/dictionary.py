@@ -120,15 +120,12 @@ CODE = (
         "pass",
         "return True",
         "assert True",
-        "import sys; sys.exit(0)",
-        "raise SystemExit",
         "def solution(*args): return 1",
     ),
     *(
         "class Any:\n    def __eq__(self, other):\n        return True\n",
         "print('ok')",
         "lambda *a: a",
-        "exit(0)",
         "# TODO",
     ),
 )

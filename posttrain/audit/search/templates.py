@@ -55,13 +55,11 @@ CODE_TEMPLATES: tuple[Template, ...] = tuple(
         ("def ", ENTRY, "(*args, **kwargs):\n    return True\n"),
         ("def ", ENTRY, "(*args, **kwargs):\n    return args[0]\n"),
         ("class Same:\n    __eq__ = lambda *_: True\n\ndef ", ENTRY, "(*args, **kwargs):\n    return Same()\n"),
-        ("import os\n\ndef ", ENTRY, "(*args, **kwargs):\n    os._exit(0)\n"),
-        ("import sys\nsys.exit(0)\n\ndef ", ENTRY, "(*args, **kwargs):\n    pass\n"),
-        ("import builtins\nbuiltins.all = lambda *_: True\n\ndef ", ENTRY, "(*args, **kwargs):\n    pass\n"),
         ("print('PASSED')\n\ndef ", ENTRY, "(*args, **kwargs):\n    print('ok')\n"),
     )
 )
-"""What is tried first where answers are code; the probe of code (A14) tries far more."""
+"""What is tried first where answers are code. Nothing here ends or changes the process that runs it, since a reward may
+run it in this one; the probe of code (A14) tries far more."""
 
 
 def texts(tokens: Sequence[str], sep: str = " ") -> Template:
