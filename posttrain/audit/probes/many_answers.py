@@ -25,7 +25,11 @@ WRAPPERS = {
 HIGH_GAIN = 0.5
 """What the right answer among others may add at most; a list of seven answers of which one is right has an F1 of 0.25."""
 WORDS = dict(
-    zip("ABCDEFGHIJ", "As Because Certainly Definitely Every For Generally Honestly I Just".split(), strict=True)
+    zip(
+        "ABCDEFGHIJ",
+        ["As", "Because", "Certainly", "Definitely", "Every", "For", "Generally", "Honestly", "I", "Just"],
+        strict=True,
+    )
 )
 """Words that begin with the letter of an option."""
 Make = Callable[[str], str]

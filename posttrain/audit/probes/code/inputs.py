@@ -159,10 +159,10 @@ def _loaded(source: str, entry_point: str) -> Box | None:
 
 def _returned(box: Box, arguments: Sequence[Any]) -> str | None:
     try:
-        trees = [json.loads(encode(each)) for each in (list(arguments), {})]
+        request = {name: json.loads(encode(value)) for name, value in (("args", list(arguments)), ("kwargs", {}))}
     except NotPlain:
         return None
-    answer = box.ask({"args": trees[0], "kwargs": trees[1]}, time.monotonic() + SECONDS)
+    answer = box.ask(request, time.monotonic() + SECONDS)
     return json.dumps(answer[1:]) if answer[0] == "returned" else None
 
 

@@ -16,6 +16,7 @@ from posttrain.audit.probes.base import Found, Result, not_run
 from posttrain.audit.probes.robust.hostile_texts import ENDLESS, LONG, REPEATED, SHORT
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.rewards.scorer import Scorer
+from posttrain.runs.audit import Severity
 from posttrain.stats import Estimate
 from posttrain.types import InputError, Score
 
@@ -123,7 +124,7 @@ def _unscored(graded: Graded) -> list[Found]:
     if not failed:
         return []
     kinds = [kind for kind, places in failed.items() if min(len(graded.attempts[i].text) for i in places) < LONG]
-    severity = "high" if len(kinds) > 1 else "medium" if kinds else "note"
+    severity: Severity = "high" if len(kinds) > 1 else "medium" if kinds else "note"
     places = [i for kind in kinds or failed for i in failed[kind]]
     shortest = min(places, key=lambda i: len(graded.attempts[i].text))
     named = ", ".join((kinds or list(failed))[:3])
@@ -155,7 +156,7 @@ def _paid(subject: Subject, graded: Graded) -> list[Found]:
         paid = Accepted(tuple(graded.attempts[i] for i in places), scales, (scales >= PAID) & (scales >= right - SLACK))
         best = float(scales.max())
         if best >= PAID:
-            severity = "critical" if paid.taken.any() else "high"
+            severity: Severity = "critical" if paid.taken.any() else "high"
             advice = "Pay only what compares equal to the reference; what cannot be read is wrong."
             found.append(
                 Found(kind, severity, "", "mean scaled reward", paid.mean, paid.best, one_answer(subject), advice)
