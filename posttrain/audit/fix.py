@@ -67,7 +67,7 @@ def find_fix(
     with open_scorer(_with(config, best.rewards), columns) as scorer:
         again = attack(config, scorer, first.subject.tasks)
         honest = paid_honest(again.subject, held_out)
-    second = recorded(_with(config, best.rewards, FIXED), again)
+        second = recorded(_with(config, best.rewards, FIXED), again)
     fix: Fix = {
         "reward": list(best.rewards),
         "wrappers": list(best.wrappers),

@@ -51,3 +51,5 @@ FORMS: tuple[Form, ...] = (
     Form("json", "```json\n", "\n```", asked="json"),
     Form("json object", '{"answer": "', '"}', asked=r'"answer"'),
 )
+CODE_FORMS = tuple(form for form in FORMS if form.name in ("bare", "think and bare", "python", "fence"))
+"""Forms of programs, each of which takes a sandbox to grade."""

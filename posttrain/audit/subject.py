@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.arrays import Floats
-from posttrain.audit.forms import FORMS, Form
+from posttrain.audit.forms import CODE_FORMS, FORMS, Form
 from posttrain.audit.golds import GoldTask
 from posttrain.audit.servers import QUIET
 from posttrain.rewards.registry import JUDGES, Spec
@@ -26,7 +26,7 @@ MIN_SCALE = 0.05
 NEAR = 0.02
 """Forms whose reward is so near to the best, as a share of the scale, are equally good."""
 CODE_TASKS = 8
-"""Tasks that are enough where each answer starts sandboxes, 24 ms each."""
+"""Calibration needs no more tasks of code."""
 CHARACTERS_A_TOKEN = 4
 """An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
 
@@ -152,6 +152,14 @@ class Subject:
         return np.nan_to_num(self.scaled(self.grade(attempts)), nan=0.0)
 
     @property
+    def is_code(self) -> bool:
+        return any(task.type == "code" for task in self.tasks)
+
+    def some(self, of_code: int) -> range:
+        """The tasks, of code only the first `of_code`: a program takes a sandbox, 24 ms or more."""
+        return range(min(len(self.tasks), of_code) if self.is_code else len(self.tasks))
+
+    @property
     def form(self) -> Form:
         """The form in which reference answers are paid most; of equals the one that the prompts ask for."""
         return self._scale()[1]
@@ -172,13 +180,11 @@ class Subject:
         return (form or self.form).render(answer)
 
     def _calibrate(self) -> tuple[Calibrated, Form]:
-        """Of code on the first CODE_TASKS tasks. Raises Uncalibrated where C - F is less than MIN_SCALE of the observed
-        range or under 2 standard errors."""
-        few = CODE_TASKS if self.tasks[0].type == "code" else len(self.tasks)
-        everyone = range(min(few, len(self.tasks)))
-        values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in FORMS}
+        """Raises Uncalibrated where C - F is less than MIN_SCALE of the observed range or under 2 standard errors."""
+        forms, everyone = (CODE_FORMS if self.is_code else FORMS), self.some(CODE_TASKS)
+        values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in forms}
         empty = self.grade([Attempt(i, "", "empty") for i in everyone])
-        leader = max(FORMS, key=lambda form: float(np.nansum(values[form])))
+        leader = max(forms, key=lambda form: float(np.nansum(values[form])))
         others = [self.other(i) for i in everyone]
         wrong = self.grade([*others, *(replace(other, text=leader.render(other.text)) for other in others)])
         seen = np.concatenate([*values.values(), empty, wrong])
@@ -190,15 +196,15 @@ class Subject:
         most = max(means.values())
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))
         floor = float(empty.mean())
-        near = [form for form in FORMS if means[form] >= most - NEAR * max(most - floor, 0)]
-        asked = [sum(form.wanted(self.tasks[i].task.asked) for i in everyone) for form in near]
+        near = [form for form in forms if means[form] >= most - NEAR * max(most - floor, 0)]
+        asked = [sum(form.wanted(task.task.asked) for task in self.tasks) for form in near]
         form = near[int(np.argmax(asked))]
         best = values[form]
         scale, spread = most - floor, float(np.nanmax(seen) - np.nanmin(seen))
         error = float(np.nanstd(best - empty) / np.sqrt(len(best)))
         if not scale >= MIN_SCALE * spread or not scale > 2 * error or scale <= 0:
             raise Uncalibrated(
-                f"the reward pays the reference answers {most:.4g} in the mean, in the best of {len(FORMS)} forms "
+                f"the reward pays the reference answers {most:.4g} in the mean, in the best of {len(forms)} forms "
                 f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. See "
                 "what it gives a right answer (posttrain score), or name the column of the reference answers "
                 "(--answer-column)"

@@ -24,3 +24,8 @@ def negative(response: str, answer: Any) -> float:
 
 def fails(response: str) -> float:
     raise RuntimeError("no scale today")
+
+
+def anywhere(response: str, answer: Any) -> float:
+    """Pays an answer that occurs anywhere."""
+    return float(str(answer) in response)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
+from typing import Protocol
 
-from posttrain.audit.answers import expressions, numbers, programs, structures, words
+from posttrain.audit.answers import choices, expressions, numbers, programs, strings, structures
 from posttrain.audit.answers.variant import Variant
 from posttrain.audit.golds import AnswerType, GoldTask
 
@@ -35,11 +36,21 @@ FAR: Mapping[AnswerType, str] = {
     "code": "def zzqx():\n    return 0",
     "text": "zzqx",
 }
-MODULES = {
+
+
+class Answers(Protocol):
+    """What a module of a type has."""
+
+    def near_misses(self, task: GoldTask, rng: random.Random) -> list[Variant]: ...
+    def equivalents(self, task: GoldTask) -> list[Variant]: ...
+    def same(self, task: GoldTask, answer: str) -> bool: ...
+
+
+MODULES: Mapping[str, Answers] = {
     "number": numbers,
     "expression": expressions,
-    "choice": words.CHOICES,
-    "string": words.STRINGS,
+    "choice": choices,
+    "string": strings,
     "json": structures,
 }
 

@@ -111,8 +111,8 @@ def unevaluated(task: GoldTask) -> list[Variant]:
         ]
     for match in SUM.finditer(task.task.asked):
         with suppress(ValueError):
-            if value_of(match[0], {}) == value:
-                found.append(Variant("the question's own arithmetic", match[0].strip()))
+            if value_of(match[0], {}) == value and match[0].replace(" ", "") != task.gold.replace(" ", ""):
+                found.insert(0, Variant("the question's own arithmetic", match[0].strip()))
                 break
     return [each for each in found if value not in map(Fraction, re.findall(r"[0-9]+(?:\.[0-9]+)?", each.text))]
 

@@ -102,7 +102,7 @@ def _at(value: Any, path: Path) -> Any:
 def _with(value: Any, path: Path, new: Any) -> Any:
     if not path:
         return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
     copy[path[0]] = _with(value[path[0]], path[1:], new)
     return copy
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["layout", "notation"]
-"""How far an equivalent is from the reference as it is written. layout: blanks and order that the language of the answer
-(JSON, Python, a formula) says do not count. notation: another notation of the value (1,234 for 1234), or signs around
-it (bold, a full stop, blanks), which a strict reward may refuse."""
+"""How far an equivalent is from the reference as it is written. layout: blanks and order that do not count in the
+language of the answer (JSON, Python, a formula). notation: another notation of the value (1,234 for 1234), or signs
+around it (bold, a full stop, blanks), which a strict reward may refuse."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from posttrain.audit.probes.degraded import degraded
 from posttrain.audit.probes.format_only import format_only
 from posttrain.audit.probes.many_answers import many_answers
 from posttrain.audit.probes.models.best_of_n import under_selection
-from posttrain.audit.probes.near_misses import misses, recall, undone
+from posttrain.audit.probes.near_misses import misses, undone
 from posttrain.audit.probes.no_variance import no_variance
+from posttrain.audit.probes.recall import recall
 from posttrain.audit.probes.robust.hostile import hostile
 from posttrain.audit.probes.robust.purity import purity
 from posttrain.audit.probes.style.padding import padding

@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 from posttrain.arrays import Floats
 from posttrain.audit.probes.base import CRITICAL_RATE, CRITICAL_SCALE, HIGH_SCALE, Found, Paid
-from posttrain.audit.subject import CODE_TASKS, PAID, Attempt, Subject
+from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import SEVERITIES, Severity
-from posttrain.stats import Estimate, clustered_share
+from posttrain.stats import Estimate, clustered_share, estimate
 
 SLACK, EXACT_SLACK, GRADED_SHARE = 0.05, 1e-6, 0.05
 MIN_RATE = 0.05
+CODE_TASKS = 4
+"""Four of four are a share with a lower bound above 0.5."""
 MARKS = ("\\boxed{", "<answer>", "Answer:", "####")
 SHARE_ACCEPTED = "share paid like the right answer"
+FEW_VALUES = 6
 NAMED = 3
 """A title names at most so many kinds."""
 
@@ -27,6 +30,15 @@ class Accepted(Paid):
     """Attempts of one kind and which of them are accepted: paid like the right answer to the same task."""
 
     taken: NDArray[np.bool_]
+    zero: float = 0.0
+    """Where a reward of 0 lies on the scale, of one that punishes the empty answer."""
+    graded: bool = False
+    """Whether the reward pays in part for what is near."""
+
+    @property
+    def worth(self) -> Estimate:
+        """The mean scaled reward, above `zero`."""
+        return estimate(((self.scales - self.zero) / (1 - self.zero)).tolist())
 
     @property
     def rate(self) -> Estimate:
@@ -48,9 +60,9 @@ class Accepted(Paid):
 
     @property
     def without_content(self) -> Severity | None:
-        """For attempts that hold no answer. critical: the mean scaled reward is at least 0.9, or the lower bound of the
-        share that is paid like right answers at least 0.5; high: the mean is at least 0.3."""
-        mean, low = self.mean["value"] or 0.0, self.rate["low"] or 0.0
+        """For attempts that hold no answer. critical: their worth is at least 0.9, or the lower bound of the share that
+        is paid like right answers at least 0.5; high: their worth is at least 0.3."""
+        mean, low = self.worth["value"] or 0.0, self.rate["low"] or 0.0
         if mean >= CRITICAL_SCALE or low >= CRITICAL_RATE:
             return "critical"
         return "high" if mean >= HIGH_SCALE else None
@@ -66,18 +78,19 @@ def accepted(subject: Subject, attempts: Sequence[Attempt], twins: Sequence[Atte
 
     With `twins`, one for each attempt, an attempt counts only where its twin, the same without the right answer, is not
     accepted."""
-    honest = subject.scales([subject.honest(i) for i in range(len(subject.tasks))])
-    kept = [i for i, attempt in enumerate(attempts) if honest[attempt.task] >= PAID]
+    honest = subject.scales([subject.honest(attempt.task) for attempt in attempts])
+    kept: list[int] = np.flatnonzero(honest >= PAID).tolist()
     if not kept:
         return {}
-    right = honest[[attempts[i].task for i in kept]]
+    right = honest[kept]
     scales = subject.scales([attempts[i] for i in kept])
-    between = (scales > SLACK) & (scales < 1 - SLACK)
-    slack = EXACT_SLACK if between.mean() >= GRADED_SHARE else SLACK
+    graded = bool(((scales > SLACK) & (scales < 1 - SLACK)).mean() >= GRADED_SHARE)
+    slack = EXACT_SLACK if graded else SLACK
 
     def taken(values: Floats) -> NDArray[np.bool_]:
         return (values >= PAID) & (values >= right - slack)
 
+    zero = natural_zero(subject, scales)
     counted = taken(scales)
     if twins:
         counted &= ~taken(subject.scales([twins[i] for i in kept]))
@@ -85,8 +98,17 @@ def accepted(subject: Subject, attempts: Sequence[Attempt], twins: Sequence[Atte
     for k, i in enumerate(kept):
         places.setdefault(attempts[i].kind, []).append(k)
     return {
-        kind: Accepted(tuple(attempts[kept[k]] for k in at), scales[at], counted[at]) for kind, at in places.items()
+        kind: Accepted(tuple(attempts[kept[k]] for k in at), scales[at], counted[at], zero, graded)
+        for kind, at in places.items()
     }
+
+
+def natural_zero(subject: Subject, scales: Floats) -> float:
+    """Where 0 lies on the scale of a reward of a few values that punishes the empty answer and pays the right one, such
+    as -1, 0 and 1: there an answer that gets 0 is not paid. 0 for any other reward, whose zero means nothing."""
+    empty, best = subject.calibration["empty"], subject.calibration["best"]
+    few = len(np.unique(scales.round(6))) <= FEW_VALUES
+    return -empty / (best - empty) if few and empty < 0 < best else 0.0
 
 
 def rate_of(attempts: Sequence[Attempt], hits: Iterable[bool]) -> Estimate:
@@ -111,12 +133,6 @@ def worst_of(title: str, found: Sequence[Found]) -> list[Found]:
     names = [each.kind for each in order[:NAMED]]
     more = f" and {len(order) - NAMED} more" if len(order) > NAMED else ""
     return [replace(order[0], title=f"{title}: {', '.join(names)}{more}")]
-
-
-def chosen(subject: Subject) -> range:
-    """The tasks of a probe: all, and the first CODE_TASKS of code, since a sandbox takes 24 ms."""
-    n = len(subject.tasks)
-    return range(min(n, CODE_TASKS) if subject.tasks[0].type == "code" else n)
 
 
 def one_answer(subject: Subject) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from posttrain.audit.answers import same
 from posttrain.audit.golds import AnswerType, GoldTask
-from posttrain.audit.probes.accepted import Accepted, accepted, chosen, one_answer, worst_of
+from posttrain.audit.probes.accepted import CODE_TASKS, Accepted, accepted, one_answer, worst_of
 from posttrain.audit.probes.base import HIGH_SCALE, Found, Result
 from posttrain.audit.subject import Attempt, Subject
 from posttrain.runs.audit import Severity
@@ -31,6 +31,9 @@ CONTENTLESS = {
     "long filler": FILLER * 40,
     "one word many times": "the " * 500,
 }
+GRADED_SCALE = 0.7
+OF_CODE = ("empty", "another opener", "a refusal", "garbage")
+"""What is tried of code, where each answer takes a sandbox."""
 CONSTANTS: dict[AnswerType, Sequence[str]] = {
     "number": ("0", "1", "2", "-1", "10", "100", "nan", "inf", "x"),
     "expression": ("0", "1", "x", "nan"),
@@ -46,15 +49,18 @@ PROGRAMS = ("None", "0", "True", "arguments[0]")
 
 def degenerate(subject: Subject) -> Result:
     """A1. Rule: an answer without content is paid. critical: the mean scaled reward is at least 0.9, or the lower bound
-    of the share that is paid like right answers at least 0.5; high: the mean is at least 0.3.
+    of the share that is paid like right answers at least 0.5; high: the mean is at least 0.3. Of a reward that punishes
+    the empty answer, such as with -1, only what is above 0 counts.
 
     One answer to all tasks counts on those whose answer it is not, so that the majority answer of a choice is no fault.
-    It and the prompt are high only by what they get beyond the answer of another task, which a graded reward may pay in
-    part. The wrapper closes it where the honest answers carry a mark."""
+    It and the prompt are high only by what they get beyond the answer of another task, and of a graded reward, which
+    may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest answers carry a mark."""
     empty, filled = [], []
-    for i in chosen(subject):
+    for i in subject.some(CODE_TASKS):
         task = subject.tasks[i]
-        empty += [Attempt(i, text, kind) for kind, text in CONTENTLESS.items()]
+        empty += [
+            Attempt(i, text, kind) for kind, text in CONTENTLESS.items() if not subject.is_code or kind in OF_CODE
+        ]
         filled.append(Attempt(i, task.task.asked, "the prompt repeated"))
         filled += [Attempt(i, subject.rendered(i, text), kind) for kind, text in _constants(subject, task)]
     bare = [_found(subject, kind, paid.without_content, paid) for kind, paid in accepted(subject, empty).items()]
@@ -87,11 +93,12 @@ def _beyond_others(subject: Subject, paid: Accepted) -> Severity | None:
         return severity
     others = [Attempt(a.task, subject.rendered(a.task, subject.other(a.task).text), "other") for a in paid.attempts]
     beyond = difference(paid.scales.tolist(), np.maximum(subject.scales(others), 0.0).tolist())
-    return "high" if (beyond["value"] or 0.0) >= HIGH_SCALE else None
+    enough = not paid.graded or (paid.worth["value"] or 0.0) >= GRADED_SCALE
+    return "high" if enough and (beyond["value"] or 0.0) >= HIGH_SCALE else None
 
 
 def _found(subject: Subject, kind: str, severity: Severity | None, paid: Accepted) -> Found | None:
     if severity is None:
         return None
     advice = "Pay only a response that gives one answer, and compare that answer with the reference."
-    return Found(kind, severity, "", "mean scaled reward", paid.mean, paid.best, one_answer(subject), advice)
+    return Found(kind, severity, "", "mean scaled reward", paid.worth, paid.best, one_answer(subject), advice)

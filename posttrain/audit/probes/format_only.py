@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from posttrain.audit.answers import far
-from posttrain.audit.probes.accepted import Accepted, accepted, chosen, one_answer, worst_of
+from posttrain.audit.probes.accepted import CODE_TASKS, Accepted, accepted, one_answer, worst_of
 from posttrain.audit.probes.base import Found, Result
 from posttrain.audit.subject import Attempt, Subject
 
@@ -21,6 +21,8 @@ EMPTY = {
     "hashes without an answer": "####",
     "an empty code block": "```python\n\n```",
 }
+OF_CODE = ("only thinking", "an empty code block")
+"""What is tried of code, where each answer takes a sandbox."""
 AROUND_WRONG = "the right form around a wrong answer"
 FILLINGS = {"nothing": "", "blanks": "  ", "dots": "...", "a question mark": "?", "a placeholder": "your answer here"}
 
@@ -29,16 +31,13 @@ def format_only(subject: Subject) -> Result:
     """A2. Rule and thresholds as A1: format without an answer, and the form that the reward pays around an answer that
     is far from right."""
     attempts = []
-    for i in chosen(subject):
-        attempts += [Attempt(i, text, kind) for kind, text in EMPTY.items()]
-        attempts += [
-            Attempt(i, subject.rendered(i, text), f"the right form around {what}") for what, text in FILLINGS.items()
-        ]
-        twice = "\n".join([subject.form.mark("")] * 2)
-        attempts += [
-            Attempt(i, twice, "the right form twice around nothing"),
-            Attempt(i, subject.rendered(i, far(subject.tasks[i])), AROUND_WRONG),
-        ]
+    for i in subject.some(CODE_TASKS):
+        tried = {kind: text for kind, text in EMPTY.items() if not subject.is_code or kind in OF_CODE}
+        if not subject.is_code:
+            tried |= {f"the right form around {what}": subject.rendered(i, text) for what, text in FILLINGS.items()}
+            tried["the right form twice around nothing"] = "\n".join([subject.form.mark("")] * 2)
+        tried[AROUND_WRONG] = subject.rendered(i, far(subject.tasks[i]))
+        attempts += [Attempt(i, text, kind) for kind, text in tried.items()]
     kinds = accepted(subject, attempts)
     empty = [_found(kind, paid, one_answer(subject)) for kind, paid in kinds.items() if kind != AROUND_WRONG]
     wrong = [_found(kind, paid, None) for kind, paid in kinds.items() if kind == AROUND_WRONG]
@@ -52,4 +51,4 @@ def format_only(subject: Subject) -> Result:
 def _found(kind: str, paid: Accepted, wrapper: str | None) -> Found | None:
     severity = paid.without_content
     advice = "Pay for the form only together with a right answer: multiply instead of adding."
-    return severity and Found(kind, severity, "", "mean scaled reward", paid.mean, paid.best, wrapper, advice)
+    return severity and Found(kind, severity, "", "mean scaled reward", paid.worth, paid.best, wrapper, advice)

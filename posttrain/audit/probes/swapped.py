@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from posttrain.audit.probes.accepted import SHARE_ACCEPTED, accepted, chosen
+from posttrain.audit.answers import same
+from posttrain.audit.probes.accepted import CODE_TASKS, SHARE_ACCEPTED, accepted
 from posttrain.audit.probes.base import Found, Paid, Result
 from posttrain.audit.subject import Attempt, Subject
 
@@ -18,9 +19,11 @@ def swapped(subject: Subject) -> Result:
     Measured beside it is the share that gets at least half of the scale; its upper bound is the null of canaries during
     training."""
     attempts = []
-    for i in chosen(subject):
+    for i in subject.some(CODE_TASKS):
         for k in range(1, ROUNDS + 1):
             other = subject.other(i, k)
+            if same(subject.tasks[i], other.text):
+                continue  # the same answer in other words
             attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))
     measured = {SHARE_PAID: Paid(tuple(attempts), subject.scales(attempts)).rate}
     found = [

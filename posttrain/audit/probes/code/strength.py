@@ -37,15 +37,16 @@ class Reference:
 
 
 def strength(subject: Subject) -> Result:
-    """A20. The reference solutions of up to 24 tasks (10 of whole programs) get one small fault each (a comparison, an
-    operation, a constant, a condition, a branch, a call), up to 8 mutants a task (4). One that is paid like the reference has passed the tests; it
-    is confirmed where it gives something else than the reference for an input that the tests do not have and that is like
-    theirs, both run in the sandbox. A mutant that differs only beyond such inputs counts as equal.
+    """A20. The reference solutions of up to 24 tasks (10 of whole programs) get one small fault each: a comparison, an
+    operation, a constant, a condition, a branch, a call; up to 8 mutants a task (4). One that is paid like the
+    reference has passed the tests. It is confirmed where it gives something else than the reference for an input that
+    the tests do not have and that is like theirs, both run in the sandbox. A mutant that differs only beyond such
+    inputs counts as equal.
 
     Rule: the share of tasks with a confirmed mutant is above 0.1, with the lower end of Wilson's interval above 0.05:
     high; any other such share is a note. The share is always measured. Source: mutation testing, DeMillo et al. 1978,
     Computer 11(4)."""
-    if subject.tasks[0].type != "code":
+    if not subject.is_code:
         return not_run("the answers are no code")
     most = TASKS if subject.tasks[0].columns.get("entry_point") else PROGRAM_TASKS
     references = [each for i in range(min(most, len(subject.tasks))) if (each := _reference(subject, i)) is not None]

@@ -37,7 +37,7 @@ def under_selection(subject: Subject) -> Result:
     Sources: Gao et al. 2022, arXiv:2210.10760; heavy tails, arXiv:2407.14503."""
     if not subject.by_model:
         return not_run("no model computes the reward")
-    if subject.tasks[0].type == "code":
+    if subject.is_code:
         return not_run("the answers are code, whose mutants say more")
     made = made_answers(subject)
     scores = subject.grade(made)

@@ -67,7 +67,7 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     subject.keep(graded.attempts, graded.scores)
     found = [*_unscored(graded), *_paid(subject, graded)]
     p95 = float(np.percentile(graded.seconds, 95))
-    if p95 > SLOW and not subject.by_model and not _code(subject):
+    if p95 > SLOW and not subject.by_model and not subject.is_code:
         found.append(_slow(graded, p95))
     share = rate_of(graded.attempts, [score.reason is not None for score in graded.scores])
     measured = {"share without a score": share, "seconds, 95th percentile": _plain(p95, len(graded.attempts))}
@@ -98,11 +98,11 @@ def was_lost(score: Score) -> bool:
 
 def _attempts(subject: Subject) -> list[Attempt]:
     """Bare and in the form, without those that would be right."""
-    texts = {**SHORT, **REPEATED, **({} if _code(subject) else ENDLESS)}
+    texts = {**SHORT, **REPEATED, **({} if subject.is_code else ENDLESS)}
     if subject.by_model:
         texts = {kind: text for kind, text in texts.items() if len(text) <= MODEL_CHARACTERS}
     found = []
-    for i in range(1 if subject.by_model or _code(subject) else min(TASKS, len(subject.tasks))):
+    for i in range(1 if subject.by_model or subject.is_code else min(TASKS, len(subject.tasks))):
         for kind, text in texts.items():
             if not same(subject.tasks[i], text):
                 whole = dict.fromkeys((text, subject.rendered(i, text)))
@@ -112,11 +112,7 @@ def _attempts(subject: Subject) -> list[Attempt]:
 
 def _deadline(subject: Subject) -> float | None:
     """The audit's own limit where answers are programs."""
-    return None if _code(subject) else DEADLINE
-
-
-def _code(subject: Subject) -> bool:
-    return subject.tasks[0].type == "code"
+    return None if subject.is_code else DEADLINE
 
 
 def _unscored(graded: Graded) -> list[Found]:
