@@ -53,6 +53,7 @@ def find_fix(
     tasks are lost. The reward that results is audited by all probes."""
     rewards = tuple(map(str, config.reward))
     wrappers = list(dict.fromkeys(f["wrapper"] for f in record["findings"] if f["wrapper"] and f["severity"] != "note"))
+    wrappers.sort(key=lambda wrapper: "{}" in wrapper)  # those that stand for all rewards, then those around them
     if reason := _why_not(config, record, wrappers, held_out):
         return _told(reason), None
     probes = [probe for probe, (result, _) in first.results.items() if result.findings]
@@ -67,7 +68,7 @@ def find_fix(
     with open_scorer(_with(config, best.rewards), columns) as scorer:
         again = attack(config, scorer, first.subject.tasks)
         honest = paid_honest(again.subject, held_out)
-        second = recorded(_with(config, best.rewards, FIXED), again)
+        second = recorded(_with(config, best.rewards, FIXED), again)  # which may grade the answers that it shows
     fix: Fix = {
         "reward": list(best.rewards),
         "wrappers": list(best.wrappers),
@@ -110,10 +111,12 @@ def _tried(
 ) -> Trial | None:
     """The rewards of a trial with one wrapper more; None where that makes no reward, or one without a scale."""
     try:
-        rewards = tuple(wrapped(reward, wrapper) for reward in best.rewards)
+        whole = "{}" not in wrapper
+        rewards = (wrapper,) if whole else tuple(wrapped(reward, wrapper) for reward in best.rewards)
         with open_scorer(_with(config, rewards), columns) as scorer:
             attacked = attack(config, scorer, first.subject.tasks, probes)
-            return Trial(rewards, (*best.wrappers, wrapper), attacked, paid_honest(attacked.subject, held_out))
+            wrappers = (wrapper,) if whole else (*best.wrappers, wrapper)
+            return Trial(rewards, wrappers, attacked, paid_honest(attacked.subject, held_out))
     except InputError:
         return None
 

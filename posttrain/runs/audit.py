@@ -46,7 +46,8 @@ class Finding(TypedDict):
     effect: Estimate
     reproducer: Reproducer | None
     wrapper: str | None
-    """The reward expression that closes it, with `{}` for the reward; None where none of the wrappers does."""
+    """The reward expression that closes it, with `{}` for the reward, or without to stand in place of all rewards; None
+    where none of the wrappers does."""
     advice: str
     """What to do, in a sentence."""
     command: NotRequired[str]

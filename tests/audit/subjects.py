@@ -52,9 +52,10 @@ def names() -> Rows:
     ]
 
 
-def subject(reward: Callable[..., float | None] | str, rows: Rows) -> Subject:
-    """A reward, a function or an expression, over rows of tasks."""
+def subject(reward: Callable[..., float | None] | str | Sequence[str], rows: Rows) -> Subject:
+    """A reward, a function or an expression or several of these, over rows of tasks."""
     tasks = [Task(str(i), row["prompt"], {k: v for k, v in row.items() if k != "prompt"}) for i, row in enumerate(rows)]
     columns = set(tasks[0].columns)
-    scorer = Scorer([reward], columns=columns, timeout_seconds=60, workers=0)  # type: ignore[list-item]
+    rewards = [reward] if isinstance(reward, str) or callable(reward) else reward
+    scorer = Scorer(rewards, columns=columns, timeout_seconds=60, workers=0)  # type: ignore[list-item]
     return Subject(scorer, with_golds(tasks, None, [name for name in columns if scorer.reads(name)]), 0)

@@ -16,7 +16,7 @@ from posttrain.stats import FEW_TASKS, Estimate, difference, estimate, share
 @dataclass(frozen=True)
 class Found:
     """A finding of a probe. `shown` is the attempt that shows it best; `wrapper` is the reward expression that closes
-    it, with `{}` for the reward."""
+    it, with `{}` for the reward, or without to stand in place of all rewards."""
 
     kind: str
     severity: Severity
@@ -111,9 +111,12 @@ def gained(after: Floats, before: Floats, comparisons: int = 1) -> Estimate:
     return difference(after.tolist(), before.tolist(), comparisons=comparisons)
 
 
-def gain_severity(gain: Estimate) -> Severity | None:
-    """critical: a gain above 0.3 of the scale, high: above 0.05; both where the interval excludes 0."""
-    value, low = gain["value"] or 0.0, gain["low"] or 0.0
-    if value <= HIGH_GAIN or low <= 0:
+def paid_gain(after: Floats, before: Floats, comparisons: int = 1) -> tuple[Severity, Estimate] | None:
+    """A gain that is a fault. critical: a mean above 0.3 of the scale, high: above 0.05; both where the interval (see
+    `gained`) is above 0. None where it is no fault."""
+    if not len(after) or float((after - before).mean()) <= HIGH_GAIN:
+        return None  # without the cost of an interval
+    gain = gained(after, before, comparisons)
+    if (gain["low"] or 0.0) <= 0:
         return None
-    return "critical" if value > CRITICAL_GAIN else "high"
+    return ("critical" if (gain["value"] or 0.0) > CRITICAL_GAIN else "high"), gain

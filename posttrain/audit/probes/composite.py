@@ -11,8 +11,8 @@ import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audit.forms import FORMS, Form
-from posttrain.audit.probes.base import Found, Paid, Result, gained
-from posttrain.audit.probes.style.places import answer_of, chosen, paid_for, placed, places, sandboxed
+from posttrain.audit.probes.base import Found, Paid, Result, gained, paid_gain
+from posttrain.audit.probes.style.places import answer_of, chosen, paid_for, placed, places
 from posttrain.audit.probes.style.texts import STYLES
 from posttrain.audit.subject import Attempt, Subject
 from posttrain.expressions import Expression, written
@@ -43,19 +43,20 @@ def composite(subject: Subject) -> Result:
     """A15. Right answers in each form that the reward recognises (plain), against wrong ones in each form and style.
 
     Rule: wrong answers in some dress get more than right ones in another, beyond 0.01 of the scale and with an interval
-    above 0: critical. A form is recognised where right answers beat wrong ones by at least half of what they do in the
-    best form, so that a right answer that the reward cannot find is no fault here.
+    above 0: critical. A form is recognised where right answers surely beat wrong ones by 0.05 of the scale, and by half
+    of what they do in the best form, so that a right answer that the reward cannot find is no fault here.
 
     Of a sum (several rewards, or weighted_sum) the share of each part in the variance of the whole is measured over all
     answers that were graded: Cov(w·part, total) / Var(total), which add up to 1. A part below 0.01 or above 0.9 is a
     note."""
     parts = parts_of(subject)
-    right, wrong, styled = _graded(subject)
+    right, wrong, styled = _graded(subject, parts)
     n = sum(len(each.scales) for group in (right, wrong, styled) for each in group.values())
     found = [] if (flip := _flip(subject, parts, right, wrong, styled)) is None else [flip]
     shares = variance_shares(subject, parts)
-    found += [_note(name, value) for name, value in shares.items() if value < SMALL or value > LARGE]
-    return Result(found, n, {f"share of the variance, {name}": _plain(value, n) for name, value in shares.items()})
+    measured = {name: _plain(value, len(subject.known)) for name, value in shares.items()}
+    found += [_note(name, each) for name, each in measured.items() if not SMALL <= (each["value"] or 0.0) <= LARGE]
+    return Result(found, n, {f"share of the variance, {name}": each for name, each in measured.items()})
 
 
 def parts_of(subject: Subject) -> list[Part]:
@@ -86,10 +87,11 @@ def variance_shares(subject: Subject, parts: Sequence[Part]) -> dict[str, float]
 Dressed = dict[str, Paid]
 
 
-def _graded(subject: Subject) -> tuple[Dressed, Dressed, Dressed]:
+def _graded(subject: Subject, parts: Sequence[Part]) -> tuple[Dressed, Dressed, Dressed]:
     """What right and wrong answers get in each form, and wrong answers in each style, in the best form."""
     shares = subject.calibration["forms"]
-    forms = [form for form in FORMS if form == subject.form or shares[form.name] >= SOME_PAY]
+    slow = subject.is_code and not parts
+    forms = [form for form in FORMS if form == subject.form or (shares.get(form.name, 0.0) >= SOME_PAY and not slow)]
     place = places(subject.form)[-1]
     attempts: dict[tuple[str, str], list[Attempt]] = {}
 
@@ -102,7 +104,7 @@ def _graded(subject: Subject) -> tuple[Dressed, Dressed, Dressed]:
         for form in forms:
             add("right", i, form.name, form)
             add("wrong", i, form.name, form)
-        for style in () if sandboxed(subject) else STYLES:
+        for style in () if subject.is_code else STYLES:
             add("styled", i, style.name, subject.form, style.of(subject.tasks[i]))
     paid = paid_for(subject, attempts)
     right, wrong, styled = (
@@ -113,15 +115,21 @@ def _graded(subject: Subject) -> tuple[Dressed, Dressed, Dressed]:
 
 
 def _flip(subject: Subject, parts: Sequence[Part], right: Dressed, wrong: Dressed, styled: Dressed) -> Found | None:
-    gaps = {name: float((right[name].scales - wrong[name].scales).mean()) for name in right}
+    gaps = {
+        name: float((right[name].scales - wrong[name].scales).mean())
+        for name in right
+        if paid_gain(right[name].scales, wrong[name].scales) is not None
+    }
     recognised = [name for name, gap in gaps.items() if gap >= RECOGNISED * max(gaps.values())]
+    if not recognised:
+        return None  # the reward tells no right answer from a wrong one, which is another probe's fault
     plain = min(recognised, key=lambda name: float(right[name].scales.mean()))
     dressed = wrong | styled
     dress = max(dressed, key=lambda name: float(dressed[name].scales.mean()))
-    gain = gained(dressed[dress].scales, right[plain].scales)
-    if (gain["value"] or 0.0) <= FLIP or not (gain["low"] or 0.0) > 0:
+    apart = dressed[dress].scales - right[plain].scales
+    if float(apart.mean()) <= FLIP or not ((gain := gained(apart, np.zeros(len(apart))))["low"] or 0.0) > 0:
         return None
-    shown = dressed[dress].attempts[int(np.argmax(dressed[dress].scales - right[plain].scales))]
+    shown = dressed[dress].attempts[int(np.argmax(apart))]
     return Found(
         "form over content",
         "critical",
@@ -180,14 +188,14 @@ def _written(part: Part) -> str:
     return written(replace(part.expression, renamed=None))
 
 
-def _note(name: str, value: float) -> Found:
-    what = "hardly counts" if value < SMALL else "is nearly all that counts"
+def _note(name: str, share: Estimate) -> Found:
+    what = "hardly counts" if (share["value"] or 0.0) < SMALL else "is nearly all that counts"
     return Found(
         f"variance of {name}",
         "note",
         f"a part of the sum {what}: {name}",
         "share of the variance of the sum",
-        _plain(value, 0),
+        share,
         None,
         None,
         "Weigh the parts by how much they vary, or leave one out.",

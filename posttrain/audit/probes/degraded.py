@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from posttrain.arrays import Floats
+from posttrain.audit.probes.accepted import worst_of
 from posttrain.audit.probes.base import Found, Paid, Result, gained, not_run
-from posttrain.audit.probes.style.places import chosen, paid_for, sandboxed
+from posttrain.audit.probes.style.places import chosen, paid_for
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import Severity
 from posttrain.stats import Estimate
@@ -35,7 +36,7 @@ def degraded(subject: Subject) -> Result:
     rank correlation between the reward and the share that is kept is below 0.5 with its whole interval (high), or below
     0 (critical: the reward rises with what is lost). It is -1 times that with the share lost. A task in which all get
     the same counts as 0; one whose whole reference answer is not paid is left out."""
-    if sandboxed(subject):
+    if subject.is_code:
         return not_run("the answers are code: mutants of it tell more")
     attempts = _attempts(subject)
     if not attempts:
@@ -57,7 +58,9 @@ def degraded(subject: Subject) -> Result:
         measured[f"rank correlation with what is kept, {kind}"] = mean
         if (severity := _severity(mean)) is not None:
             found.append(_finding(kind, severity, mean, levels[2]))
-    return Result(found, len(values), measured)
+    return Result(
+        worst_of("a reward that grades does not fall with what is lost of an answer", found), len(values), measured
+    )
 
 
 def _severity(mean: Estimate) -> Severity | None:
@@ -71,7 +74,7 @@ def _finding(kind: str, severity: Severity, mean: Estimate, half: Paid) -> Found
     return Found(
         kind,
         severity,
-        f"a reward that grades does not fall with what is lost of the reference answer: {kind}",
+        kind,
         "Spearman's correlation with the share kept",
         mean,
         half.best,

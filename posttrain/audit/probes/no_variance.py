@@ -16,7 +16,7 @@ GROUP = 8
 """The rollouts of a group, as by default in `posttrain rl`."""
 PASS_RATES = (0.05, 0.25, 0.5, 0.75, 0.95)
 WRONG = 3
-"""Wrong answers to a task: reference answers of other tasks."""
+"""Wrong answers to a task, one of code: reference answers of other tasks."""
 WARN = 0.1
 """A reward of 0 and 1 has 0.8% at a pass rate of a half."""
 DIGITS = 2
@@ -27,18 +27,18 @@ def no_variance(subject: Subject) -> Result:
     """A16. The share of groups of 8 in which all rewards are equal, at pass rates from 0.05 to 0.95.
 
     A rollout is right with the pass rate p, and then gets what the reference answer gets; else it gets what one of
-    three wrong answers gets, each as likely. Σ_v (p·P(v | right) + (1 − p)·P(v | wrong))^8 over the values v of a task,
+    some wrong answers gets, each as likely. Σ_v (p·P(v | right) + (1 − p)·P(v | wrong))^8 over the values v of a task,
     the mean over tasks; of a reward of 0 and 1 that is p^8 + (1 − p)^8. A note where it is above 0.1 at p = 0.5: the
     reward often gives right and wrong answers the same. Source: groups without variance have no gradient, DAPO
     (arXiv:2503.14476)."""
-    tasks = chosen(subject)
+    tasks, several = chosen(subject), 1 if subject.is_code else WRONG
     right = [subject.honest(i) for i in tasks]
     wrong = [
         Attempt(i, subject.rendered(i, subject.other(i, step).text), "answer of another task")
-        for step in range(1, WRONG + 1)
+        for step in range(1, several + 1)
         for i in tasks
     ]
-    scales = subject.scales([*right, *wrong]).reshape(1 + WRONG, len(tasks)).T
+    scales = subject.scales([*right, *wrong]).reshape(1 + several, len(tasks)).T
     shares = {p: float(np.mean([equal_groups(row[:1], row[1:], p) for row in scales])) for p in PASS_RATES}
     measured = {f"groups without variance at a pass rate of {p:g}": _plain(v, len(tasks)) for p, v in shares.items()}
     if shares[0.5] <= WARN:

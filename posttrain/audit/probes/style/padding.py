@@ -15,24 +15,24 @@ from posttrain.audit.probes.base import (
     Found,
     Paid,
     Result,
-    gain_severity,
     gained,
+    paid_gain,
     paid_severity,
 )
 from posttrain.audit.probes.style.places import (
     Place,
     answer_of,
+    around,
     chosen,
     no_more_than,
     paid_for,
     placed,
     places,
-    sandboxed,
 )
 from posttrain.audit.probes.style.texts import asks_for_length
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import SEVERITIES, Severity
-from posttrain.stats import Estimate, share
+from posttrain.stats import Estimate
 
 RUNGS = (1, 2, 4, 8)
 UNIT = 40
@@ -80,7 +80,7 @@ class Kind:
 
 KINDS = (
     Kind("a sentence repeated", lambda answer, n: FILLER, " "),
-    Kind("empty reasoning", lambda answer, n: STEPS[n % len(STEPS)]),
+    Kind("empty reasoning", lambda answer, n: STEPS[n % len(STEPS)], "\n\n"),
     Kind("the answer repeated", lambda answer, n: f"So far I get {answer} here, and that is what I go on with."),
     Kind("a list of remarks", lambda answer, n: REMARKS[n % len(REMARKS)]),
 )
@@ -97,19 +97,20 @@ class Ladder:
     rungs: Mapping[int, Paid]
 
     @property
-    def slope(self) -> Estimate:
-        """The mean over tasks of the slope of the scaled reward over log2 of the length of the padding."""
-        slopes = slopes_of(np.stack([rung.scales for rung in self.rungs.values()], axis=1), tuple(self.rungs))
-        return gained(slopes, np.zeros(len(slopes)))
+    def slopes(self) -> Floats:
+        """The slope of the scaled reward over log2 of the padding's length in each task, 0 of one rung."""
+        if len(self.rungs) < 2:
+            return np.zeros(len(self.plain.scales))
+        return slopes_of(np.stack([rung.scales for rung in self.rungs.values()], axis=1), tuple(self.rungs))
 
-    def jump(self, comparisons: int) -> tuple[Estimate, Paid]:
-        """The largest mean gain of a rung over the plain answers, and that rung."""
-        rung = max(self.rungs.values(), key=lambda rung: float((rung.scales - self.plain.scales).mean()))
-        return gained(rung.scales, self.plain.scales, comparisons), rung
+    @property
+    def best(self) -> Paid:
+        """The rung that gains most over the plain answers, in the mean."""
+        return max(self.rungs.values(), key=lambda rung: float((rung.scales - self.plain.scales).mean()))
 
     def brought(self, rung: Paid) -> Estimate:
-        """The share of tasks whose answer is not paid plainly and is paid on that rung."""
-        return share(int(((rung.scales >= PAID) & (self.plain.scales < PAID)).sum()), len(rung.scales))
+        """The share of tasks whose answer is paid on that rung, less the share that is paid without padding."""
+        return gained((rung.scales >= PAID).astype(float), (self.plain.scales >= PAID).astype(float))
 
 
 def slopes_of(scales: Floats, rungs: Sequence[int]) -> Floats:
@@ -124,26 +125,25 @@ def padding(subject: Subject) -> Result:
 
     Rule for right answers: padding gains more than 0.05 of the scale a doubling, or by any rung over the answer without
     padding, with an interval above 0: high; critical where it gains more than 0.3. For wrong answers the same gains
-    count only where they bring them near pay: the padded answers are paid as `paid_severity` says, or the share that
-    padding alone brings to half of the scale has a lower bound above 0.05 (high). That padding costs is no fault; where
-    right answers lose their pay by it, that is a note. Source: "A Long Way to Go" (arXiv:2310.03716)."""
+    count only where they bring them near pay, by the milder of both severities (see `_near_pay`). That padding costs is
+    no fault; where right answers lose their pay by it, that is a note. Source: "A Long Way to Go" (arXiv:2310.03716).
+    """
     ladders = _ladders(subject)
     if not ladders:
         return Result(reason="the prompts ask for a length")
     found = [each for right in (True, False) if (each := _gain(subject, [x for x in ladders if x.right == right]))]
     found += _loss([ladder for ladder in ladders if ladder.right])
-    measured = {
-        f"slope a doubling, {name} answers": max(slopes, key=lambda slope: slope["value"] or 0.0)
-        for right, name in ((True, "right"), (False, "wrong"))
-        if (slopes := [ladder.slope for ladder in ladders if ladder.right == right])
-    }
+    measured = {}
+    for right, name in ((True, "right"), (False, "wrong")):
+        steepest = max((x.slopes for x in ladders if x.right == right), key=lambda slopes: float(slopes.mean()))
+        measured[f"slope a doubling, {name} answers"] = gained(steepest, np.zeros(len(steepest)))
     return Result(found, sum(len(rung.scales) for ladder in ladders for rung in ladder.rungs.values()), measured)
 
 
 def _ladders(subject: Subject) -> list[Ladder]:
-    tasks = [i for i in chosen(subject) if not asks_for_length(subject.tasks[i].task.asked)]
-    # A sandbox takes long: one kind and the last rungs say most.
-    kinds, rungs = (KINDS[1:2], RUNGS[-2:]) if sandboxed(subject) else (KINDS, RUNGS)
+    tasks = [i for i in chosen(subject) if not asks_for_length(subject.tasks[i])]
+    # A sandbox takes long: one kind and the last rung say most.
+    kinds, rungs = (KINDS[1:2], RUNGS[-1:]) if subject.is_code else (KINDS, RUNGS)
     attempts: dict[tuple[str, Place, bool, int], list[Attempt]] = {}
     for kind in kinds if tasks else ():
         for place in places(subject.form):
@@ -173,37 +173,58 @@ def _padded(subject: Subject, task: int, kind: Kind, place: Place, right: bool, 
     return Attempt(task, text, f"{kind.name}, {rung} times", right)
 
 
+@dataclass(frozen=True)
+class Fault:
+    severity: Severity
+    effect: Estimate
+    measure: str
+    ladder: Ladder
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The worst first."""
+        return SEVERITIES.index(self.severity), -(self.effect["value"] or 0.0)
+
+
 def _gain(subject: Subject, ladders: Sequence[Ladder]) -> Found | None:
     """The worst of what padding gains."""
-    worst: tuple[int, float, Severity, Ladder, Estimate, str, Paid] | None = None
-    for ladder in ladders:
-        jump, rung = ladder.jump(len(ladders))
-        slope = ladder.slope
-        severity = gain_severity(jump)
-        measure, effect = "gain in scaled reward by padding", jump
-        if severity is None and gain_severity(slope) is not None:
-            severity, measure, effect = "high", "slope of the scaled reward a doubling", slope
-        if severity is not None and not ladder.right:
-            brought = ladder.brought(rung)
-            severity = paid_severity(rung) or ("high" if (brought["low"] or 0.0) > HIGH_GAIN else None)
-        if severity is not None:
-            key = (-SEVERITIES.index(severity), jump["value"] or 0.0)
-            if worst is None or key > worst[:2]:
-                worst = (*key, severity, ladder, effect, measure, rung)
-    if worst is None:
+    faults = [fault for ladder in ladders if (fault := _fault(ladder, len(ladders) * len(RUNGS))) is not None]
+    if not faults:
         return None
-    _, _, severity, ladder, effect, measure, rung = worst
+    worst = min(faults, key=lambda fault: fault.rank)
+    ladder = worst.ladder
     title = "right answers gain by padding" if ladder.right else "wrong answers are paid for padding"
     return Found(
         "right and padded" if ladder.right else "wrong and padded",
-        severity,
+        worst.severity,
         f"{title}: {ladder.kind}",
-        measure,
-        effect,
-        rung.best,
+        worst.measure,
+        worst.effect,
+        ladder.best.best,
         no_more_than(subject) if ladder.right else _normalised(subject, ladder),
         "Pay for what is said and not for its length.",
     )
+
+
+def _fault(ladder: Ladder, comparisons: int) -> Fault | None:
+    near = "critical" if ladder.right else _near_pay(ladder, ladder.best)
+    if near is None:
+        return None
+    if (gain := paid_gain(ladder.best.scales, ladder.plain.scales, comparisons)) is not None:
+        severity = max(gain[0], near, key=SEVERITIES.index)
+        return Fault(severity, gain[1], "gain in scaled reward by padding", ladder)
+    if (slope := paid_gain(ladder.slopes, np.zeros(len(ladder.slopes)))) is not None:
+        return Fault("high", slope[1], "slope of the scaled reward a doubling", ladder)
+    return None
+
+
+def _near_pay(ladder: Ladder, rung: Paid) -> Severity | None:
+    """What padded wrong answers get: critical as `paid_severity` says; high: at least half of the scale in the mean, or
+    the share that padding brings there has a lower bound above 0.05."""
+    if paid_severity(rung) == "critical":
+        return "critical"
+    near = (rung.mean["value"] or 0.0) >= PAID or (ladder.brought(rung)["low"] or 0.0) > HIGH_GAIN
+    return "high" if near else None
 
 
 def _normalised(subject: Subject, ladder: Ladder) -> str | None:
@@ -217,16 +238,16 @@ def _normalised(subject: Subject, ladder: Ladder) -> str | None:
         shared = Paid(
             rung.attempts, subject.scaled(np.where(values > 0, values / np.maximum(1, counts / length), values))
         )
-        if paid_severity(shared) or (ladder.brought(shared)["low"] or 0.0) > HIGH_GAIN:
+        if _near_pay(ladder, shared) is not None:
             return None
-    return f'length_normalised({{}}, length={length}, unit="words")'
+    return around(subject, f'length_normalised({{}}, length={length}, unit="words")')
 
 
 def _loss(ladders: Sequence[Ladder]) -> list[Found]:
     """A note where right answers are paid on the first rung and no kind of padding leaves them paid on the last."""
     ends = []
     for ladder in ladders:
-        first, *_, last = ladder.rungs.values()
+        first, last = (ladder.rungs[rung] for rung in (min(ladder.rungs), max(ladder.rungs)))
         if (first.rate["value"] or 0.0) >= PAID:
             ends.append(last)
     if not ends or max(end.rate["value"] or 0.0 for end in ends) >= PAID:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, TypeVar
 
@@ -10,6 +11,8 @@ import numpy as np
 from posttrain.audit.forms import THINKING, Form
 from posttrain.audit.probes.base import Paid
 from posttrain.audit.subject import Attempt, Subject
+from posttrain.expressions import written
+from posttrain.rewards.registry import Spec
 
 Place = Literal["reasoning", "front", "behind"]
 CODE_TASKS, MODEL_TASKS = 6, 12
@@ -20,15 +23,8 @@ K = TypeVar("K", bound=Hashable)
 
 def chosen(subject: Subject) -> range:
     """The tasks to try: all of them, fewer where grading is slow."""
-    n = len(subject.tasks)
-    if sandboxed(subject):
-        return range(min(n, CODE_TASKS))
-    return range(min(n, MODEL_TASKS) if subject.by_model else n)
-
-
-def sandboxed(subject: Subject) -> bool:
-    """Whether an answer is code, which a reward runs."""
-    return any(task.type == "code" for task in subject.tasks)
+    tasks = subject.some(CODE_TASKS)
+    return tasks[:MODEL_TASKS] if subject.by_model else tasks
 
 
 def places(form: Form) -> tuple[Place, ...]:
@@ -65,8 +61,23 @@ def paid_for(subject: Subject, attempts: Mapping[K, Sequence[Attempt]]) -> dict[
     }
 
 
-def no_more_than(subject: Subject) -> str:
+def no_more_than(subject: Subject) -> str | None:
     """The wrapper that pays no answer more than the reference answers."""
-    found = subject.calibration
-    low = min(0.0, found["empty"])
-    return f"clip({{}}, low={low:.6g}, high={found['best']:.6g})"
+    found, specs = subject.calibration, [Spec.parse(text) for text in subject.scorer.specs]
+    weight = specs[0].weight.at(None) if len(specs) == 1 else 1.0
+    if weight <= 0:
+        return None
+    low, high = min(0.0, found["empty"]) / weight, found["best"] / weight
+    return around(subject, f"clip({{}}, low={low:.6g}, high={high:.6g})")
+
+
+def around(subject: Subject, wrapper: str) -> str | None:
+    """A wrapper of the whole reward. Where that is a sum of several, the sum takes the place of its `{}`, and it stands
+    for all of them; None where one is a function that no expression can name."""
+    specs = [Spec.parse(text) for text in subject.scorer.specs]
+    if len(specs) == 1:
+        return wrapper
+    weights = json.dumps([spec.weight.at(None) for spec in specs])
+    inside = ", ".join(written(spec.expression) for spec in specs)
+    given = any(spec.expression.function is not None for spec in specs)
+    return None if given else wrapper.replace("{}", f"weighted_sum({inside}, weights={weights})")
