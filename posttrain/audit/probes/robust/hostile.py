@@ -13,7 +13,7 @@ from posttrain.arrays import Floats
 from posttrain.audit.answers import same
 from posttrain.audit.probes.accepted import SLACK, Accepted, one_answer, rate_of, worst_of
 from posttrain.audit.probes.base import Found, Result, not_run
-from posttrain.audit.probes.robust.hostile_texts import ENDLESS, LONG, REPEATED, SHORT
+from posttrain.audit.probes.robust.hostile_texts import COMPUTED, LONG, REPEATED, SHORT
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Severity
@@ -56,7 +56,7 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     high where more than one kind of text does that, medium for one, a note where only texts of 100,000 characters and
     more do; a sample without a score is lost for training. Paid: as answers without content (A1). Slow: the 95th
     percentile is above one second, high; not judged where a model or a sandbox grades, which have limits of their own.
-    Code is not tried with computations without an end, which a program may do until its own limit."""
+    Code is not tried with texts that are harmful to compute, as a program may be until its own limit."""
     attempts = _attempts(subject)
     with ExitStack() as stack:
         try:
@@ -98,7 +98,7 @@ def was_lost(score: Score) -> bool:
 
 def _attempts(subject: Subject) -> list[Attempt]:
     """Bare and in the form, without those that would be right."""
-    texts = {**SHORT, **REPEATED, **({} if subject.is_code else ENDLESS)}
+    texts = {**SHORT, **REPEATED, **({} if subject.is_code else COMPUTED)}
     if subject.by_model:
         texts = {kind: text for kind, text in texts.items() if len(text) <= MODEL_CHARACTERS}
     found = []
