@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ from tests.audit import rewards
 from tests.audit.subjects import subject, sums
 
 
-def by_model(monkeypatch: pytest.MonkeyPatch, reward: Any = rewards.lengthy) -> Subject:
+def length(response: str, answer: Any) -> float:
+    return len(response) / 100
+
+
+def last_number(response: str, answer: Any) -> float:
+    numbers = re.findall(r"[0-9]+(?:\.[0-9]+)?", response)
+    return float(bool(numbers) and float(numbers[-1]) == float(answer))
+
+
+def by_model(monkeypatch: pytest.MonkeyPatch, reward: Any = length) -> Subject:
     """A reward that counts as one of a model."""
     found = subject(reward, sums(n=6))
     monkeypatch.setattr(Subject, "by_model", True)
@@ -60,8 +70,9 @@ def test_a_reward_that_follows_length(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_reward_that_is_right(monkeypatch: pytest.MonkeyPatch):
-    result = under_selection(by_model(monkeypatch, rewards.strict))
-    assert result.findings == [] and result.measured["AUC, right against wrong"]["value"] == 1
+    result = under_selection(by_model(monkeypatch, last_number))
+    auc = result.measured["AUC, right against wrong"]["value"]
+    assert result.findings == [] and auc is not None and auc > 0.9
     assert result.measured["best of n: alpha"]["value"] > 0
 
 
