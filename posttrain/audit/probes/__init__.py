@@ -12,7 +12,7 @@ from posttrain.audit.probes.degenerate import degenerate
 from posttrain.audit.probes.degraded import degraded
 from posttrain.audit.probes.format_only import format_only
 from posttrain.audit.probes.many_answers import many_answers
-from posttrain.audit.probes.models.best_of_n import best_of_n
+from posttrain.audit.probes.models.best_of_n import under_selection
 from posttrain.audit.probes.near_misses import misses, undone
 from posttrain.audit.probes.no_variance import no_variance
 from posttrain.audit.probes.recall import recall
@@ -42,7 +42,7 @@ PROBES: Mapping[str, tuple[str, Probe]] = {
     "A15": ("parts of a sum, and form against content", composite),
     "A16": ("groups whose rewards are all equal", no_variance),
     "A17": ("a search for wrong answers that are paid", searched),
-    "A18": ("a model that scores, under selection", best_of_n),
+    "A18": ("a model that scores, under selection", under_selection),
     "A20": ("the strength of the tests of code", strength),
 }
 """The title and the function of each probe."""

@@ -27,11 +27,11 @@ from posttrain.rows import PreferenceRow, Response
 from posttrain.runs.files import read_object
 from posttrain.runs.log import RunLog
 from posttrain.runs.records import Cost, Lineage
+from posttrain.selection import mean_interval
 from posttrain.train.events import warn_fitted
 from posttrain.train.reward_model.pairs import LEARNING_RATE, VALIDATION, prepare_reward_model, train_reward_model
 from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled
 from posttrain.train.reward_model.search import Scores, calibrate, hill_climb, text_edits
-from posttrain.train.reward_model.validate import mean_interval
 from posttrain.train.settings import data_hash, nothing_to_do, resolved_settings, versions
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Task
 

@@ -31,13 +31,14 @@ from posttrain.models.token_logprobs import RewardOutputs
 from posttrain.rows import PreferenceRow
 from posttrain.runs.files import write_atomic
 from posttrain.runs.log import RunLog
+from posttrain.selection import best_of_n
 from posttrain.stats import wilson
 from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
 from posttrain.train.loop import Prepared, train
 from posttrain.train.reward_model.data import SHOWN, Pair, encode_pairs, pair_trees, untrained, weighted
 from posttrain.train.reward_model.process import process_method, validate_process_model
 from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled
-from posttrain.train.reward_model.validate import best_of_n, validation
+from posttrain.train.reward_model.validate import validation
 from posttrain.train.settings import tokens_at_once
 from posttrain.types import InputError, RunFailed
 

@@ -19,19 +19,12 @@ from posttrain.config import RewardModelConfig
 from posttrain.data.formats import load_preferences
 from posttrain.models import load_model, load_reward_model
 from posttrain.models.read import SCORES, read
+from posttrain.selection import best_of_n, best_of_n_kl, expected_best, fit_gain
 from posttrain.train.dataset_stage import Data
 from posttrain.train.loop import make_policy
 from posttrain.train.reward_model.data import Pair, encode_pairs, pair_trees, weighted
 from posttrain.train.reward_model.pairs import RewardModel, pairs_method, train_reward_model
-from posttrain.train.reward_model.validate import (
-    best_of_n,
-    best_of_n_kl,
-    calibration,
-    expected_best,
-    fit_gain,
-    gold_errors,
-    validation,
-)
+from posttrain.train.reward_model.validate import calibration, gold_errors, validation
 from posttrain.types import InputError
 from tests.training_helpers import WORDS, chatml, events, metrics, pair_rows, write_rows
 

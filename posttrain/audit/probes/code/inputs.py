@@ -17,6 +17,8 @@ from posttrain.sandbox.guest.plain import NotPlain, encode
 INPUTS = 24
 SECONDS = 1.0
 """For one input."""
+EVIDENCE = 4
+"""Lists of two items and more that must be sorted, or without repetition, for this to count as what the task says."""
 LONGER = 3
 """How many items a list may have more than any that was seen."""
 INTEGER = re.compile(r"-?[0-9]+")
@@ -55,7 +57,7 @@ def _called(test: str, task: GoldTask) -> list[Any]:
 def other_inputs(seen: Sequence[Any], rng: random.Random, most: int = INPUTS) -> list[Any]:
     """Inputs like the seen ones, which the task allows as far as these show: integers of the same signs up to twice as
     far, lists of seen items, up to three more of them, texts of seen characters, sorted or distinct where all seen ones
-    are, each argument drawn apart. None of them is a seen one."""
+    are (see EVIDENCE), each argument drawn apart. None of them is a seen one."""
     known = {repr(each) for each in seen}
     found: dict[str, Any] = {}
     for _ in range(4 * most):
@@ -101,12 +103,14 @@ def _like(values: Sequence[Any], rng: random.Random) -> Any:
 
 def _items(values: Sequence[Any], rng: random.Random) -> list[Any]:
     items = [item for value in values for item in value]
-    drawn = [
-        _like(items, rng) if isinstance(items[0], int | list) else rng.choice(items) for _ in range(_size(values, rng))
-    ]
-    if all(len({repr(item) for item in value}) == len(value) for value in values):
+    alike = isinstance(items[0], int | list)
+    drawn = [_like(items, rng) if alike else rng.choice(items) for _ in range(_size(values, rng))]
+    telling = [value for value in values if len(value) > 1]
+    if len(telling) < EVIDENCE:
+        return drawn
+    if all(len({repr(item) for item in value}) == len(value) for value in telling):
         drawn = list({repr(item): item for item in drawn}.values())
-    return sorted(drawn) if all(_ascends(value) for value in values) else drawn
+    return sorted(drawn) if all(map(_ascends, telling)) else drawn
 
 
 def _ascends(value: Sequence[Any]) -> bool:
@@ -159,10 +163,10 @@ def _loaded(source: str, entry_point: str) -> Box | None:
 
 def _returned(box: Box, arguments: Sequence[Any]) -> str | None:
     try:
-        trees = [json.loads(encode(each)) for each in (list(arguments), {})]
+        request = {name: json.loads(encode(value)) for name, value in (("args", list(arguments)), ("kwargs", {}))}
     except NotPlain:
         return None
-    answer = box.ask({"args": trees[0], "kwargs": trees[1]}, time.monotonic() + SECONDS)
+    answer = box.ask(request, time.monotonic() + SECONDS)
     return json.dumps(answer[1:]) if answer[0] == "returned" else None
 
 

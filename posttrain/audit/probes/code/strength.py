@@ -17,8 +17,8 @@ from posttrain.types import InputError
 
 TASKS, MUTANTS, CONFIRMED = 24, 8, 3
 """Tasks, mutants a task that are graded, and paid ones a task that are run on other inputs."""
-RUNS = 4
-"""Other inputs of a program, each of which is a sandbox."""
+PROGRAM_TASKS, PROGRAM_MUTANTS, RUNS = 10, 4, 4
+"""The same of whole programs, and their other inputs: each test and each input is a sandbox of its own."""
 HIGH, AT_LEAST = 0.1, 0.05
 SECONDS = 6.0
 """For one mutant, which may never end."""
@@ -37,17 +37,19 @@ class Reference:
 
 
 def strength(subject: Subject) -> Result:
-    """A20. The reference solutions of up to 24 tasks get one small fault each (a comparison, an operation, a constant, a
-    condition, a branch, a call), up to 8 mutants a task. One that is paid like the reference has passed the tests; it is
-    confirmed where it gives something else than the reference for an input that the tests do not have and that is like
-    theirs, both run in the sandbox. A mutant that differs only beyond such inputs counts as equal.
+    """A20. The reference solutions of up to 24 tasks (10 of whole programs) get one small fault each: a comparison, an
+    operation, a constant, a condition, a branch, a call; up to 8 mutants a task (4). One that is paid like the
+    reference has passed the tests. It is confirmed where it gives something else than the reference for an input that
+    the tests do not have and that is like theirs, both run in the sandbox. A mutant that differs only beyond such
+    inputs counts as equal.
 
     Rule: the share of tasks with a confirmed mutant is above 0.1, with the lower end of Wilson's interval above 0.05:
     high; any other such share is a note. The share is always measured. Source: mutation testing, DeMillo et al. 1978,
     Computer 11(4)."""
-    if subject.tasks[0].type != "code":
+    if not subject.is_code:
         return not_run("the answers are no code")
-    references = [each for i in range(min(TASKS, len(subject.tasks))) if (each := _reference(subject, i)) is not None]
+    most = TASKS if subject.tasks[0].columns.get("entry_point") else PROGRAM_TASKS
+    references = [each for i in range(min(most, len(subject.tasks))) if (each := _reference(subject, i)) is not None]
     if not references:
         return not_run("no task has both a reference solution that is a whole program and inputs in its tests")
     drawn = _graded(subject, references)
@@ -56,8 +58,7 @@ def strength(subject: Subject) -> Result:
     except InputError as error:
         return not_run(str(error))
     effect = share(len(wrong), len(references))
-    found = [_found(wrong, effect)] if wrong else []
-    return Result(found, len(drawn), {SHARE: effect})
+    return Result([_found(wrong, effect)] if wrong else (), len(drawn), {SHARE: effect})
 
 
 def _found(wrong: Mapping[int, Attempt], effect: Estimate) -> Found:
@@ -102,7 +103,7 @@ def _graded(subject: Subject, references: Sequence[Reference]) -> list[tuple[Att
     drawn = []
     for each in references:
         rng = subject.random(f"A20/{subject.tasks[each.task].task.id}")
-        for kind, text in mutants(each.source, rng, MUTANTS):
+        for kind, text in mutants(each.source, rng, MUTANTS if each.entry_point else PROGRAM_MUTANTS):
             drawn.append((Attempt(each.task, subject.rendered(each.task, text), kind), text))
     answers = [answer for answer, _ in drawn]
     with subject.apart(SECONDS) as scorer:

@@ -11,8 +11,8 @@ from posttrain.audit.answers import GRADABLE
 from posttrain.audit.probes.base import Found, Result, not_run
 from posttrain.audit.probes.degraded import spearman
 from posttrain.audit.probes.models.pools import made_answers, samples
-from posttrain.audit.probes.models.scaling import Fit, best_of, chance_above, distance, excess_kurtosis, fitted
 from posttrain.audit.subject import Attempt, Subject
+from posttrain.selection import best_of_n, best_of_n_kl, excess_kurtosis, expected_best, fit_gain
 from posttrain.stats import Estimate, estimate
 
 DISTANCE = "d*, where selection stops to help"
@@ -23,7 +23,7 @@ HEAVY, BY_LENGTH, UNSURE = 3.0, 0.3, 0.75
 """Notes: excess kurtosis above, rank correlation with length above, AUC below."""
 
 
-def best_of_n(subject: Subject) -> Result:
+def under_selection(subject: Subject) -> Result:
     """A18. For reward models, implicit rewards and judges. Measured on made answers to 12 tasks, right and wrong by
     construction: the chance that a right one gets more than a wrong one to the same task (AUC), the rank correlation
     with length within right and within wrong ones, the excess kurtosis of the scores around the mean of the right or
@@ -37,26 +37,33 @@ def best_of_n(subject: Subject) -> Result:
     Sources: Gao et al. 2022, arXiv:2210.10760; heavy tails, arXiv:2407.14503."""
     if not subject.by_model:
         return not_run("no model computes the reward")
-    if subject.tasks[0].type == "code":
+    if subject.is_code:
         return not_run("the answers are code, whose mutants say more")
     made = made_answers(subject)
     scores = subject.grade(made)
     measured = _against_the_guard(made, scores)
     pool = samples(subject, subject.policy) if subject.policy is not None else made
-    pooled = subject.grade(pool)
-    if (curve := _curve(subject, pool, pooled)) is not None:
+    if (curve := _curve(subject, pool)) is not None:
         d, gains = curve
-        fit = fitted(d, gains)
-        measured |= {"best of n: alpha": _plain(fit.alpha), "best of n: beta": _plain(fit.beta)}
-        measured |= {"best of n: R²": _plain(fit.r2), "best of n: largest d": _plain(float(d[-1]))}
-        if subject.policy is not None and is_sound(fit, d):
-            measured[DISTANCE] = _plain(fit.peak)
+        fit = fit_gain(d, gains)
+        measured |= {f"best of n: {name}": _plain(fit[name]) for name in ("alpha", "beta", "r2")}
+        measured["best of n: largest d"] = _plain(d[-1])
+        if subject.policy is not None and (peak := sound_peak(fit, d[-1])) is not None:
+            measured[DISTANCE] = _plain(peak)
     graded = len(made) + (len(pool) if pool is not made else 0)
     return Result(_notes(measured), graded, measured)
 
 
-def is_sound(fit: Fit, distances: Floats) -> bool:
-    return fit.r2 >= SOUND and fit.peak is not None and fit.peak <= float(distances[-1])
+def sound_peak(fit: Mapping[str, float | None], furthest: float) -> float | None:
+    """d* of a fit that explains the gains, and that peaks within the distances that were tried; else None."""
+    peak, r2 = fit["peak"], fit["r2"]
+    return peak if peak is not None and peak <= furthest and (r2 or 0.0) >= SOUND else None
+
+
+def chance_above(right: Floats, wrong: Floats) -> float:
+    """The chance that a right answer gets more than a wrong one, ties half (AUC)."""
+    apart = right[:, None] - wrong[None, :]
+    return float((apart > 0).mean() + 0.5 * (apart == 0).mean())
 
 
 def _against_the_guard(made: Sequence[Attempt], scores: Floats) -> dict[str, Estimate]:
@@ -79,7 +86,7 @@ def _against_the_guard(made: Sequence[Attempt], scores: Floats) -> dict[str, Est
         "AUC, right against wrong": estimate(auc),
         "correlation with length, right": estimate(by_length[True]),
         "correlation with length, wrong": estimate(by_length[False]),
-        "excess kurtosis of errors": _plain(excess_kurtosis(np.array(errors)) if errors else None),
+        "excess kurtosis of errors": _plain(excess_kurtosis(np.array(errors))),
     }
 
 
@@ -92,34 +99,26 @@ def _by_task(attempts: Sequence[Attempt], scores: Floats) -> dict[int, list[int]
     return found
 
 
-def _curve(subject: Subject, pool: Sequence[Attempt], scores: Floats) -> tuple[Floats, Floats] | None:
-    """Distances and the mean gain of gold over tasks at n = 1, 2, 4, … ; None where there is no gold."""
+def _curve(subject: Subject, pool: Sequence[Attempt]) -> tuple[list[float], list[float]] | None:
+    """Distances and the mean gain of gold over tasks at n = 1, 2, 4, … ; None where there is no gold. Every task has
+    the same number of answers, in random order, so that ties say nothing."""
+    scores = subject.grade(pool)
     groups = [places for places in _by_task(pool, scores).values() if len(places) >= MIN_POOL]
     if not groups:
         return None
-    most = min(map(len, groups))
-    sizes = [n for n in (2**k for k in range(12)) if n <= most]
-    members = subject.scorer.member_scores([subject.sample(attempt) for attempt in pool])
-    if members is not None:
-        spread = members.std(axis=0)
-        pairs = _crossed((members - members.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
-    elif subject.tasks[0].type in GRADABLE or subject.policy is None:
-        pairs = [(scores, np.array([float(attempt.right) for attempt in pool]))]
-    else:
+    rng, most = subject.random("A18/pool"), min(map(len, groups))
+    places = np.array([rng.sample(group, most) for group in groups])
+    members = subject.scorer.member_scores([subject.sample(pool[i]) for i in places.ravel()])
+    if members is not None and np.isfinite(members).all():
+        lengths = np.array([[float(len(pool[i].text)) for i in row] for row in places])
+        points = best_of_n(members.reshape(*places.shape, -1), lengths)["curve"]
+        return [point["d"] for point in points], [point["cross"]["value"] for point in points]
+    if subject.policy is not None and subject.tasks[0].type not in GRADABLE:
         return None
-    golds = np.array(
-        [
-            [np.mean([best_of(proxy[places], gold[places], n) for places in groups]) for n in sizes]
-            for proxy, gold in pairs
-        ]
-    ).mean(axis=0)
-    return np.array([distance(n) for n in sizes]), golds - golds[0]
-
-
-def _crossed(members: Floats) -> list[tuple[Floats, Floats]]:
-    """Each member as the proxy, with the mean of the others as gold. Shape [answers, members]."""
-    k = members.shape[1]
-    return [(members[:, j], members[:, [i for i in range(k) if i != j]].mean(axis=1)) for j in range(k)]
+    right = np.array([[float(pool[i].right) for i in row] for row in places])
+    sizes = [2**k for k in range(most.bit_length())]
+    golds = [float(expected_best(scores[places], right, n).mean()) for n in sizes]
+    return [best_of_n_kl(n) ** 0.5 for n in sizes], [gold - golds[0] for gold in golds]
 
 
 def _notes(measured: Mapping[str, Estimate]) -> list[Found]:

@@ -18,8 +18,8 @@ CONTENTLESS = ("", "I am sorry, but I cannot help with that.", SENTENCE * 3, "th
 
 
 def made_answers(subject: Subject) -> list[Attempt]:
-    """For each of the first tasks: right answers (the reference, in other renderings, with filler before it), wrong ones
-    (near misses, references of other tasks, also with filler) and some without content."""
+    """For each of the first tasks: right answers (the reference, in other renderings, with filler before it), wrong
+    ones (near misses, references of other tasks, also with filler) and some without content."""
     rng = subject.random("A18")
     found = []
     for i, task in enumerate(subject.tasks[:TASKS]):

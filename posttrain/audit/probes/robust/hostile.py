@@ -13,9 +13,10 @@ from posttrain.arrays import Floats
 from posttrain.audit.answers import same
 from posttrain.audit.probes.accepted import SLACK, Accepted, one_answer, rate_of, worst_of
 from posttrain.audit.probes.base import Found, Result, not_run
-from posttrain.audit.probes.robust.hostile_texts import ENDLESS, LONG, REPEATED, SHORT
+from posttrain.audit.probes.robust.hostile_texts import COMPUTED, LONG, REPEATED, SHORT
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.rewards.scorer import Scorer
+from posttrain.runs.audit import Severity
 from posttrain.stats import Estimate
 from posttrain.types import InputError, Score
 
@@ -55,7 +56,7 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     high where more than one kind of text does that, medium for one, a note where only texts of 100,000 characters and
     more do; a sample without a score is lost for training. Paid: as answers without content (A1). Slow: the 95th
     percentile is above one second, high; not judged where a model or a sandbox grades, which have limits of their own.
-    Code is not tried with computations without an end, which a program may do until its own limit."""
+    Code is not tried with texts that are harmful to compute, as a program may be until its own limit."""
     attempts = _attempts(subject)
     with ExitStack() as stack:
         try:
@@ -66,7 +67,7 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     subject.keep(graded.attempts, graded.scores)
     found = [*_unscored(graded), *_paid(subject, graded)]
     p95 = float(np.percentile(graded.seconds, 95))
-    if p95 > SLOW and not subject.by_model and not _code(subject):
+    if p95 > SLOW and not subject.by_model and not subject.is_code:
         found.append(_slow(graded, p95))
     share = rate_of(graded.attempts, [score.reason is not None for score in graded.scores])
     measured = {"share without a score": share, "seconds, 95th percentile": _plain(p95, len(graded.attempts))}
@@ -97,11 +98,11 @@ def was_lost(score: Score) -> bool:
 
 def _attempts(subject: Subject) -> list[Attempt]:
     """Bare and in the form, without those that would be right."""
-    texts = {**SHORT, **REPEATED, **({} if _code(subject) else ENDLESS)}
+    texts = {**SHORT, **REPEATED, **({} if subject.is_code else COMPUTED)}
     if subject.by_model:
         texts = {kind: text for kind, text in texts.items() if len(text) <= MODEL_CHARACTERS}
     found = []
-    for i in range(1 if subject.by_model or _code(subject) else min(TASKS, len(subject.tasks))):
+    for i in range(1 if subject.by_model or subject.is_code else min(TASKS, len(subject.tasks))):
         for kind, text in texts.items():
             if not same(subject.tasks[i], text):
                 whole = dict.fromkeys((text, subject.rendered(i, text)))
@@ -111,11 +112,7 @@ def _attempts(subject: Subject) -> list[Attempt]:
 
 def _deadline(subject: Subject) -> float | None:
     """The audit's own limit where answers are programs."""
-    return None if _code(subject) else DEADLINE
-
-
-def _code(subject: Subject) -> bool:
-    return subject.tasks[0].type == "code"
+    return None if subject.is_code else DEADLINE
 
 
 def _unscored(graded: Graded) -> list[Found]:
@@ -123,7 +120,7 @@ def _unscored(graded: Graded) -> list[Found]:
     if not failed:
         return []
     kinds = [kind for kind, places in failed.items() if min(len(graded.attempts[i].text) for i in places) < LONG]
-    severity = "high" if len(kinds) > 1 else "medium" if kinds else "note"
+    severity: Severity = "high" if len(kinds) > 1 else "medium" if kinds else "note"
     places = [i for kind in kinds or failed for i in failed[kind]]
     shortest = min(places, key=lambda i: len(graded.attempts[i].text))
     named = ", ".join((kinds or list(failed))[:3])
@@ -155,7 +152,7 @@ def _paid(subject: Subject, graded: Graded) -> list[Found]:
         paid = Accepted(tuple(graded.attempts[i] for i in places), scales, (scales >= PAID) & (scales >= right - SLACK))
         best = float(scales.max())
         if best >= PAID:
-            severity = "critical" if paid.taken.any() else "high"
+            severity: Severity = "critical" if paid.taken.any() else "high"
             advice = "Pay only what compares equal to the reference; what cannot be read is wrong."
             found.append(
                 Found(kind, severity, "", "mean scaled reward", paid.mean, paid.best, one_answer(subject), advice)

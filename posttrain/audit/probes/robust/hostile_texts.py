@@ -27,7 +27,6 @@ SHORT: Mapping[str, str] = {
     "characters that are none": "\ufffd\ufdd0\uffff\U0010ffff",
     "wrong escapes": r"\x4 \u12 \q \N{none} \8",
     "signs of formatting": "%s %n %(a)s {0} {} {a.b} ${x}",
-    "a call that ends the process": "__import__('os')._exit(0)",
     "an open box": "\\boxed{",
     "a closed box": "}",
     "an open tag": "<answer>",
@@ -61,12 +60,13 @@ REPEATED: Mapping[str, str] = {
     "a megabyte of digits": "7" * MEGABYTE,
     "a megabyte of lines": "zzqx\n" * (MEGABYTE // 5),
 }
-ENDLESS: Mapping[str, str] = {
+COMPUTED: Mapping[str, str] = {
     "a tower of powers": "9**9**9",
     "a tower of powers with carets": "9^9^9^9",
     "a tower of powers in braces": "10^{10^{10^{10}}}",
     "a factorial without an end": "(10^8)!",
     "a sum without an end": "sum(range(10**12))",
     "a wait": "__import__('time').sleep(60)",
+    "a call that ends the process": "__import__('os')._exit(0)",
 }
-"""Whoever computes these never ends; programs may, until their own limit."""
+"""Whoever computes these never ends, or ends at once; programs may."""

@@ -42,8 +42,8 @@ BY_NEIGHBOURS = (ORDER, ALONE)
 
 def purity(subject: Subject) -> Result:
     """A13. Right, wrong and empty answers are graded again: in the same batch, in another order, each alone, in a new
-    worker process, in one whose global random state was set, and there in a thread. Rewards that a model computes, which
-    do not run in workers, are graded in the first three ways alone.
+    worker process, in one whose global random state was set, and there in a thread. Rewards that a model computes do
+    not run in workers, and are graded in the first three ways alone.
 
     Rule: any answer gets something else than the first time. critical: an answer moves across half of the scale, or
     from a value to none; else high. A note: a built-in reward that is relative to its batch by design depends on it.
@@ -156,7 +156,7 @@ def _ways(
 
 
 def _attempts(subject: Subject) -> list[Attempt]:
-    slow = subject.by_model or subject.tasks[0].type == "code"
+    slow = subject.by_model or subject.is_code
     found = []
     for i in range(min(len(subject.tasks), SLOW_TASKS if slow else TASKS)):
         other = Attempt(i, subject.rendered(i, subject.other(i).text), "answer of another task")
