@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "posttrain.alerts": ("Alert", "Observer", "StepRecord"),
     "posttrain.api.commands": ("check_data", "compare", "evaluate", "load", "run", "score", "steps"),
     "posttrain.api.inputs": ("reward",),
     "posttrain.api.methods": (
@@ -23,7 +24,6 @@ _HOMES = {
     ),
     "posttrain.rewards.scorer": ("Scorer",),
     "posttrain.runs.table": ("Table",),
-    "posttrain.train.observers": ("Alert", "Observer", "StepRecord"),
     "posttrain.types": ("InputError", "Message", "RunFailed", "RunPaused", "Sample", "Score"),
 }
 """Where each name is; `__init__.pyi` says the same to editors."""

@@ -1,5 +1,6 @@
 """Where the names of `posttrain` are. Made by `python -m tests.api.make_options`."""
 
+from posttrain.alerts import Alert as Alert, Observer as Observer, StepRecord as StepRecord
 from posttrain.api.commands import (
     check_data as check_data,
     compare as compare,
@@ -49,7 +50,6 @@ from posttrain.config import (
 )
 from posttrain.rewards.scorer import Scorer as Scorer
 from posttrain.runs.table import Table as Table
-from posttrain.train.observers import Alert as Alert, Observer as Observer, StepRecord as StepRecord
 from posttrain.types import (
     InputError as InputError,
     Message as Message,

@@ -6,12 +6,13 @@ here, its configuration and its function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 
 from posttrain import config
+from posttrain.alerts import Observer
 from posttrain.rows import Kind
 
 
@@ -34,6 +35,8 @@ class Method:
     positional: Mapping[str, str] = field(default_factory=dict)
     """Options that the command line takes by place, with their names in the help."""
     counts_flops: bool = True
+    observers: str = ""
+    """What makes the observers that each of its runs has, `module:name` in `posttrain`; it takes the configuration."""
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -47,11 +50,21 @@ class Method:
 
     @property
     def function(self) -> Callable[..., None]:
-        module, _, name = self.target.partition(":")
-        found: Callable[..., None] = getattr(import_module(f"posttrain.train.{module}"), name)
-        return found
+        return _named(f"train.{self.target}")
+
+    def run(self, config: Any, observers: Sequence[Observer] = ()) -> None:
+        """Run it, watched by its own observers and by these."""
+        own = _named(self.observers)(config) if self.observers else []
+        self.function(config, *([[*own, *observers]] if own or observers else []))
 
 
+def _named(target: str) -> Callable[..., Any]:
+    module, _, name = target.partition(":")
+    found: Callable[..., Any] = getattr(import_module(f"posttrain.{module}"), name)
+    return found
+
+
+MONITORS = "monitors.setup:monitors_for"
 METHODS: Mapping[str, Method] = {
     "sft": Method(
         "train on example answers",
@@ -73,6 +86,7 @@ METHODS: Mapping[str, Method] = {
         "dpo.online:train_online_dpo",
         also_reads=("task",),
         title="online DPO",
+        observers=MONITORS,
     ),
     "reward-model": Method(
         "train a score of answers on pairs, or on labels of their steps",
@@ -90,7 +104,12 @@ METHODS: Mapping[str, Method] = {
         writes="reward-model",
     ),
     "rl": Method(
-        "train on sampled answers that a reward scores", config.RlConfig, "rl.setup:train_rl", {"task": ""}, title="RL"
+        "train on sampled answers that a reward scores",
+        config.RlConfig,
+        "rl.setup:train_rl",
+        {"task": ""},
+        title="RL",
+        observers=MONITORS,
     ),
     "distill": Method(
         "train on a teacher's distributions along sampled answers",

@@ -330,6 +330,8 @@ class Rollout:
         return np.concatenate([floats([]), *(s.sampler_logprobs[s.sampled] for s in self.segments)])
 
 
+TRUE_REWARD = "true"
+"""The part that is the reward's own total where a control was paid in its place. No reward may have this name."""
 LARGEST_SCORE = 1e15
 """What a score may be at the most, in absolute value, so that sums of squares of many fit into a float32."""
 
@@ -358,18 +360,28 @@ class Score:
         """Something went wrong; that no part applied is not a failure."""
         return self.reason is not None
 
+    @property
+    def by_reward(self) -> float | None:
+        """The total that the reward gave, also where a control was paid in its place."""
+        return self.parts.get(TRUE_REWARD, self.total)
+
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of one task and their scores: what baselines and pairwise rewards see."""
+    """The rollouts of one task and their scores: what baselines and pairwise rewards see.
+
+    `regraded` has further gradings of the rollouts that are measured and never trained on, by name: a number for each
+    rollout, None where it was not graded so, or could not be."""
 
     task: Task
     rollouts: tuple[Rollout, ...]
     scores: tuple[Score, ...]
+    regraded: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.rollouts) != len(self.scores):
-            raise ValueError(f"{len(self.rollouts)} rollouts but {len(self.scores)} scores")
+        for what, values in (("scores", self.scores), *self.regraded.items()):
+            if len(self.rollouts) != len(values):
+                raise ValueError(f"{len(self.rollouts)} rollouts but {len(values)} {what}")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def test_wrong_input_is_refused() -> None:
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     values = list(np.random.default_rng(6).random(30))
     whole = bootstrap_mean(values, seed=0, resamples=2000)
-    monkeypatch.setattr("posttrain.stats.CHUNK_ELEMENTS", 900)
+    monkeypatch.setattr("posttrain.stats.intervals.CHUNK_ELEMENTS", 900)
     assert bootstrap_mean(values, seed=0, resamples=2000) == whole
 
 

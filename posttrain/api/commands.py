@@ -22,7 +22,7 @@ from posttrain import config as configs
 from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of, say_loading
 from posttrain.api.results import Comparison, DataReport, Evaluation, Run
 from posttrain.api.words import PRINTED_ONLY, in_python, python_words, speaks_python
-from posttrain.config import Config, TrainConfig
+from posttrain.config import REWARDS, Config, TrainConfig
 from posttrain.config.evaluation import MAIN_SUITE
 from posttrain.methods import METHODS
 from posttrain.runs import reader
@@ -35,15 +35,15 @@ from posttrain.types import InputError
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from posttrain.alerts import Alert, Observer, StepRecord
     from posttrain.api import options as of
-    from posttrain.train.observers import Alert, Observer, StepRecord
 
 OURS = {"compare.json", RUNS_FILE, "report.html"}
 """What a comparison writes, and may replace."""
 OR_GIVEN = {
     **dict.fromkeys(MODELS, "Or a Run, or a transformers model with its tokenizer: (model, tokenizer)."),
     **dict.fromkeys(DATA, "Or rows: a list of dicts, a datasets.Dataset or a pandas.DataFrame."),
-    **dict.fromkeys(("reward", "gold"), "Or a function or class, see pt.reward."),
+    **dict.fromkeys((*REWARDS, "gold"), "Or a function or class, see pt.reward."),
     "env": "Or a class, or a function that returns an instance.",
     "columns": "Or a dict.",
 }
@@ -93,7 +93,7 @@ def _checked(observers: Sequence[Observer]) -> Sequence[Observer]:
 
 def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
     """Run a method, and write the page of what it trained."""
-    METHODS[method].function(config, *([observers] if observers else []))
+    METHODS[method].run(config, observers)
     run = Run(config.out)
     if METHODS[method].writes != "data" and not (run.path / "report.html").exists():
         run.report()
@@ -116,7 +116,7 @@ def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterato
     failed: list[BaseException] = []
 
     def wait(record: StepRecord) -> Iterator[Alert]:
-        from posttrain.train.observers import Alert
+        from posttrain.alerts import Alert
 
         if not record.replayed:
             records.put(record)

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import ValidationError
 
 from posttrain.api.words import FUNCTIONS, PRINTED_ONLY
-from posttrain.config import Config, EvalConfig
+from posttrain.config import REWARDS, Config, EvalConfig
 from posttrain.config.faults import messages
 from posttrain.config.peer_names import ALIKE, meant
 from posttrain.console import loading, speaking
@@ -54,7 +54,7 @@ Reward = str | Callable[..., Any]
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 MODELS = ("model", "teacher", "policy", "models")
-SEVERAL = ("reward", "constraint", "set")
+SEVERAL = (*REWARDS, "constraint", "set")
 DATA = ("data", "eval_data", "ptx_data", "file")
 INPUTS = "inputs"
 

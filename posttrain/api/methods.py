@@ -13,7 +13,7 @@ from posttrain.config import TrainConfig
 from posttrain.methods import METHODS, Method
 
 if TYPE_CHECKING:
-    from posttrain.train.observers import Observer
+    from posttrain.alerts import Observer
 
 
 def _function(command: str, method: Method) -> Callable[..., Run]:

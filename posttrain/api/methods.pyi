@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Unpack
 
+from posttrain.alerts import Observer
 from posttrain.api import options as of
 from posttrain.api.inputs import Model
 from posttrain.api.results import Run
-from posttrain.train.observers import Observer
 
 def sft(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.SftOptions]) -> Run: ...
 def dpo(model: Model, *, observers: Sequence[Observer] = (), **options: Unpack[of.DpoOptions]) -> Run: ...

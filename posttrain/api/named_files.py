@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.config import ChatConfig, CheckDataConfig, CompareConfig, Config, EvalConfig, RunConfig, ScoreConfig
+from posttrain.config import (
+    REWARDS,
+    ChatConfig,
+    CheckDataConfig,
+    CompareConfig,
+    Config,
+    EvalConfig,
+    RunConfig,
+    ScoreConfig,
+)
 from posttrain.config.model_names import local_model
 from posttrain.data.builtin import is_builtin
 from posttrain.data.readers import check_source
@@ -44,7 +53,8 @@ def check_named(config: Config) -> None:
         if given.get(key) is not None:
             read(given[key])
     gold = given.get("gold")
-    _check_rewards([*(given.get("reward") or ()), *([gold] if gold else [])])
+    rewards = [reward for key in REWARDS for reward in given.get(key) or ()]
+    _check_rewards([*rewards, *([gold] if gold else [])])
     if given.get("env") is not None:
         _check_environment(given["env"])
     for key in MODELS:

@@ -61,6 +61,18 @@ class DpoOptions(TrainOptions, total=False):
     reference_mix: float | None
     mask_formatting: bool
 
+class MonitorOptions(TypedDict, total=False):
+    no_monitors: bool
+    audit: str | Path | None
+    on_alarm: Literal["warn", "pause", "stop", "rollback"]
+
+class RegradingOptions(TypedDict, total=False):
+    sealed_reward: Reward | Sequence[Reward]
+    sealed_rollouts: int | None
+    canaries: int
+    effort_every: int | None
+    effort_rollouts: int
+
 class SamplingOptions(TypedDict, total=False):
     max_new_tokens: int
     temperature: float
@@ -68,7 +80,7 @@ class SamplingOptions(TypedDict, total=False):
     top_k: int
     max_concurrent: int
 
-class OnlineDpoOptions(SamplingOptions, DpoOptions, total=False):
+class OnlineDpoOptions(MonitorOptions, RegradingOptions, SamplingOptions, DpoOptions, total=False):
     reward: Required[Reward | Sequence[Reward]]
     group_size: int
     max_refills: int
@@ -95,8 +107,9 @@ class AdversarialOptions(RewardModelOptions, total=False):
     quantile: float
     gold: Reward | None
 
-class RlOptions(SamplingOptions, TrainOptions, total=False):
+class RlOptions(MonitorOptions, RegradingOptions, SamplingOptions, TrainOptions, total=False):
     reward: Reward | Sequence[Reward]
+    control: Literal["coin", "majority", "format"] | None
     algorithm: Literal[
         "reinforce", "ppo", "rloo", "reinforce++", "reinforce++-baseline", "grpo", "dr-grpo", "dapo", "gspo", "cispo"
     ]

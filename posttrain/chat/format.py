@@ -168,6 +168,10 @@ class ChatFormat:
         between = self.template.between(messages, sampled, new, tools)
         return None if between is None else self.known(between)
 
+    def continued(self, text: str) -> Ids:
+        """The tokens of a text that goes on from tokens before it."""
+        return self.known(self._pieces.continuation(text))
+
     def answer(self, ids: Sequence[int], tools: Tools = (), first_call: int = 0) -> ParsedTurn:
         """A sampled turn as an assistant message, without its end token.
 

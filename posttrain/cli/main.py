@@ -28,7 +28,6 @@ from posttrain import config as configs
 from posttrain.cli import results
 from posttrain.cli.next_steps import after, formatted
 from posttrain.cli.option_help import command_help, help_data
-from posttrain.cli.options import parse_options
 from posttrain.config import Config
 from posttrain.config.peer_names import meant_command
 from posttrain.methods import METHODS, Method
@@ -158,6 +157,8 @@ def _dispatch(args: list[str]) -> Done:
         about = {"summary": command.summary, **help_data(command.config, command.positional)}
         return Done(result=lambda _: about)
 
+    from posttrain.cli.options import parse_options  # which brings the parser; the help needs none
+
     def completed(run: Path, given: dict[str, Any]) -> dict[str, Any]:
         settings = own_settings(run, given, name)
         _tell(began_elsewhere(run))
@@ -241,7 +242,7 @@ def _method(method: Method) -> Callable[[Any], Done]:
     """How a command runs a method: its function, then the run's page, or the path of the data that was made."""
 
     def run(config: Any) -> Done:
-        method.function(config)
+        method.run(config)
         if getattr(config, "dry_run", False):
             return Done(result=lambda printed: {"text": printed})
         if method.writes == "data":

@@ -83,12 +83,14 @@ def _progress(rows: Sequence[Mapping[str, Any]]) -> Lines:
         word = "lowest" if name == "eval/loss" else "highest"
         then = "" if step == last else f"; {best['last_value']:.4g} at step {last}, the last that was evaluated"
         yield "held out", f"{name.removeprefix('eval/')} {best['value']:.4g} at step {step}, the {word}{then}"
-    rewards = [row["reward"] for row in rows if row.get("reward") is not None]
-    if len(rewards) > 1:
-        n = min(NOTABLE_STEPS, len(rewards) // 2)
-        first, last = fmean(rewards[:n]), fmean(rewards[-n:])
-        steps = "step" if n == 1 else f"{n} steps"
-        yield "reward", f"mean {last:.3g} in the last {steps}, {last - first:+.3g} against the first {steps}"
+    reward = "reward/true" if rows and "reward/true" in rows[-1] else "reward"  # a control is paid by something else
+    for name, metric in (("reward", reward), ("sealed", "sealed_reward")):
+        values = [row[metric] for row in rows if row.get(metric) is not None]
+        if len(values) > 1:
+            n = min(NOTABLE_STEPS, len(values) // 2)
+            first, last = fmean(values[:n]), fmean(values[-n:])
+            steps = "step" if n == 1 else f"{n} steps"
+            yield name, f"mean {last:.3g} in the last {steps}, {last - first:+.3g} against the first {steps}"
 
 
 def best_held_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

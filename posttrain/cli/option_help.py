@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from posttrain.cli.options import choices, metavar, number_type, repeats
+from posttrain.cli.fields import choices, metavar, number_type, repeats
 from posttrain.config import Config
 from posttrain.config.base import TakesRun, option_name
 

@@ -14,8 +14,8 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from posttrain.cli.config_file import file_settings, without_config
+from posttrain.cli.fields import metavar, repeats
 from posttrain.config import Config
 from posttrain.config.base import TakesRun, option_name
 from posttrain.config.faults import messages
@@ -32,7 +33,6 @@ from posttrain.types import InputError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
-METAVARS: Mapping[Any, str] = {int: "INT", float: "FLOAT", Path: "PATH", dict[str, str]: "FIELD=COLUMN,..."}
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 NOT_GIVEN = "\0"
 """Stands for an option that is not on the command line; no argument of a program can hold this character."""
@@ -127,42 +127,6 @@ def _field_spec(name: str, field: FieldInfo, place: str | None) -> StructFieldSp
     if place is not None:
         kind = Annotated[kind, tyro.conf.Positional]
     return StructFieldSpec(name, kind, default=() if several else NOT_GIVEN)
-
-
-def repeats(field: FieldInfo) -> bool:
-    """Whether the option may be given several times."""
-    return get_origin(field.annotation) is tuple
-
-
-def metavar(field: FieldInfo) -> str:
-    """What the help shows for a value: the choices of a Literal, `INT`, `FLOAT`, `PATH` or `TEXT`; `INT|auto` for a
-    number that a word may stand for."""
-    found, number = choices(field), number_type(field)
-    if found and number is None:
-        return "{" + ",".join(map(str, found)) + "}"
-    leaves = _leaf_types(field.annotation)
-    name = next((name for kind, name in METAVARS.items() if kind in leaves), "TEXT")
-    return "|".join([name, *map(str, found)])
-
-
-def choices(field: FieldInfo) -> tuple[Any, ...]:
-    """The values that a Literal allows; none for another type."""
-    return next((get_args(leaf) for leaf in _leaf_types(field.annotation) if get_origin(leaf) is Literal), ())
-
-
-def number_type(field: FieldInfo) -> type[int] | type[float] | None:
-    """int or float where the option takes a number."""
-    leaves = _leaf_types(field.annotation)
-    return next((kind for kind in (int, float) if kind in leaves), None)
-
-
-def _leaf_types(kind: Any) -> list[Any]:
-    origin = get_origin(kind)
-    if origin is Annotated:
-        return _leaf_types(get_args(kind)[0])
-    if origin in (Union, UnionType):
-        return [leaf for part in get_args(kind) if part is not type(None) for leaf in _leaf_types(part)]
-    return [kind]
 
 
 def _refuse_repeats(config_class: type[Config], args: Sequence[str], positional: Mapping[str, str]) -> None:

@@ -17,5 +17,5 @@ from posttrain.config.preference import DpoConfig, OnlineDpoConfig
 from posttrain.config.recipe import AverageConfig, HeldOut, ModelShape, Recipe, RunConfig
 from posttrain.config.reward_model import AdversarialConfig, RewardModelConfig
 from posttrain.config.rl import RlConfig
-from posttrain.config.sampling import ReviseConfig, SampleConfig, SourceConfig
+from posttrain.config.sampling import REWARDS, ReviseConfig, SampleConfig, SourceConfig
 from posttrain.config.training import DistillConfig, SftConfig, TrainConfig

@@ -19,7 +19,8 @@ from posttrain.config.base import (
     UnitFloat,
     as_tuple,
 )
-from posttrain.config.sampling import SamplingOptions
+from posttrain.config.monitors import MonitorOptions
+from posttrain.config.sampling import RegradingOptions, SamplingOptions
 from posttrain.config.training import TrainConfig
 
 
@@ -181,7 +182,7 @@ ONLINE = ("sigmoid", "cdpo", "robust", "ipo", "hinge", "simpo", "apo_zero", "sft
 others' answers, nor `apo_down`, which would lower everything the policy says."""
 
 
-class OnlineDpoConfig(SamplingOptions, DpoConfig):
+class OnlineDpoConfig(MonitorOptions, RegradingOptions, SamplingOptions, DpoConfig):
     """Online DPO: sample answers from the policy, let a reward or a judge say which is the best and which the worst to
     each prompt, and train on these pairs by a loss of the DPO family (arXiv:2402.04792).
 

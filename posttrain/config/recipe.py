@@ -139,7 +139,9 @@ class Recipe(Config):
     an earlier stage), its `data` (as on the command line, or an earlier `sample` or `revise` stage that writes what the
     method reads; a list of these for methods that read rows, each perhaps weighed as `FILE*0.3`), perhaps `columns`
     (`prompt: question`, of each source that has them), perhaps `flops_of` (an earlier stage: spend as many operations
-    as that one did, those of its own data stages included), and options of the method. A stage that writes data may
+    as that one did, those of its own data stages included), and options of the method. A stage of `rl` may have
+    `controls: [coin, majority, format]`: beside `rl` come the stages `rl-coin` and so on, with the same settings and
+    that `control` in place of the reward. A stage that writes data may
     have a `model` or an `endpoint` in place of a parent; a `teacher` and a `policy` may be `start` or an earlier stage.
     In a `reward`, `{STAGE}` is the model of an earlier stage: `learned({rm})`. The method `average` has nothing but
     `of`, a list of earlier stages, and perhaps `save_dtype`; it is compared with the first of them.

@@ -11,14 +11,15 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from posttrain.config.algorithms import ALGORITHMS, Baseline, Normalisation, Scale, Surrogate
 from posttrain.config.base import Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
-from posttrain.config.sampling import SamplingOptions
+from posttrain.config.monitors import MonitorOptions
+from posttrain.config.sampling import RegradingOptions, SamplingOptions
 from posttrain.config.training import TrainConfig
 
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Discount = Annotated[float, Field(ge=0, le=1)]
 
 
-class RlConfig(SamplingOptions, TrainConfig):
+class RlConfig(MonitorOptions, RegradingOptions, SamplingOptions, TrainConfig):
     """Online reinforcement learning: sample, score, reinforce.
 
     An algorithm is the values it gives to the options from `baseline` to `overlong_share`; the defaults shown for
@@ -35,6 +36,11 @@ class RlConfig(SamplingOptions, TrainConfig):
     """A reward, or several. Built in (`posttrain score --list`), or `file.py:function`, or
     `package.module:function`; with options, `clip(file.py:function, low=0)`, or made of others, `gate(format, math)`.
     `=0.5` weighs it, `=0:1,200:0.5` goes from weight 1 to 0.5 in 200 steps; `as NAME` renames it."""
+    control: Literal["coin", "majority", "format"] | None = None
+    """Train on this in place of `reward`, all else alike, to see what the reward itself is worth; `reward` is graded
+    and logged all the same (`reward/true`). `coin`: 0 or 1 by chance (spurious rewards, arXiv:2506.10947). `majority`:
+    1 where the final answer is the most frequent one of its group (TTRL, arXiv:2504.16084). `format`: 1 where exactly
+    one answer is marked after the thinking."""
     ALGORITHM: ClassVar[Group] = Group("Algorithm")
     algorithm: Literal[
         "reinforce", "ppo", "rloo", "reinforce++", "reinforce++-baseline", "grpo", "dr-grpo", "dapo", "gspo", "cispo"
@@ -225,10 +231,22 @@ class RlConfig(SamplingOptions, TrainConfig):
             raise ValueError("aggregation 'gdpo' normalises each reward and the KL is none of them; use kl_in 'loss'")
         if self.replay is not None and (self.max_refills or self.dry_run or self.env is not None):
             raise ValueError("replay samples nothing; it goes with neither max_refills, dry_run nor env")
+        if self.replay is not None and (self.regrades or self.control is not None):
+            raise ValueError("replay trains on the recorded scores; nothing is graded there, by a control neither")
         if self.replay is not None and self.epochs is not None:
             raise ValueError("replay goes through its recorded steps once; leave epochs out")
         if self.replay is not None and self.reward and self.eval_data is None:
             raise ValueError("replay trains on the recorded scores; reward is for eval_data there, so leave it out")
+        if self.env is not None and self.effort_every is not None:
+            raise ValueError("effort_every cuts the reasoning of one answer, and an episode of env has many")
+        return self
+
+    @model_validator(mode="after")
+    def _controlled(self) -> RlConfig:
+        if self.control == "majority" and self.group_size < 2:
+            raise ValueError("control 'majority' needs a group_size of at least 2: one answer is its own majority")
+        if self.control is not None and (self.constraint or self.aggregation == "gdpo"):
+            raise ValueError("control is paid in place of all rewards; it goes with neither constraint nor gdpo")
         return self
 
     @property

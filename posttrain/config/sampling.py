@@ -1,4 +1,4 @@
-"""Stages that sample from a model and write data."""
+"""How methods sample answers and grade them once more, and the stages that sample and write data."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from posttrain.config.base import (
 from posttrain.config.compute import ComputeOptions
 from posttrain.types import Sampling
 
+REWARDS = ("reward", "sealed_reward")
+"""Options that hold reward expressions, several each."""
+
 
 class SamplingOptions(Config):
     """How a method samples answers, and how many at once."""
@@ -41,6 +44,40 @@ class SamplingOptions(Config):
 
     def sampling(self) -> Sampling:
         return Sampling(self.max_new_tokens, self.temperature, self.top_k, self.top_p)
+
+
+class RegradingOptions(Config):
+    """What else a step's rollouts are graded by. It is logged and recorded; no weight, no draw and no count of
+    operations depends on it."""
+
+    REGRADING: ClassVar[Group] = Group("A second grading, never trained on", last=True)
+    sealed_reward: tuple[Named, ...] = ()
+    """A second grader, as `reward`, that is not trained on. Where `reward` rises and this does not, what is paid is
+    something else than what is wanted. Its mean is logged, and as `sealed_gap` how much more `reward` gave."""
+    sealed_rollouts: PositiveInt | None = None
+    """Rollouts of a step that `sealed_reward` grades, drawn by the seed. Default: all."""
+    canaries: NonNegativeInt = 0
+    """Rollouts of a step, drawn by the seed, that `reward` grades again with the reference answer of another task.
+    None of them can know that answer: where they are paid (`canary_rate`, the share with at least 0.5), the reward
+    pays for something else."""
+    effort_every: PositiveInt | None = None
+    """Steps after which the reward of cut reasoning is measured, beginning with the first: reasoning is cut at 25, 50
+    and 75% of its tokens, the model answers at once and greedily, and `reward` grades that (`effort/25` to
+    `effort/75`, and `effort/100` for the whole; TRACE, arXiv:2510.01367). A hack needs little of its reasoning."""
+    effort_rollouts: PositiveInt = 8
+    """Rollouts whose reasoning is cut, drawn by the seed among those that have some before their answer."""
+
+    @model_validator(mode="after")
+    def _regrades_something(self) -> RegradingOptions:
+        if self.sealed_rollouts is not None and not self.sealed_reward:
+            raise ValueError("sealed_rollouts has no effect here; it needs sealed_reward")
+        if self.effort_rollouts != RegradingOptions.model_fields["effort_rollouts"].default and not self.effort_every:
+            raise ValueError("effort_rollouts has no effect here; it needs effort_every")
+        return self
+
+    @property
+    def regrades(self) -> bool:
+        return bool(self.sealed_reward or self.canaries or self.effort_every)
 
 
 class _Origin(Config):

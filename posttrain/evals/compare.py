@@ -13,6 +13,7 @@ import numpy as np
 from posttrain.chat.template_date import KEY as TEMPLATE_DATE
 from posttrain.chat.template_date import VARIABLE as TEMPLATE_DATE_VARIABLE
 from posttrain.config.evaluation import RETENTION_SUITE
+from posttrain.evals.controls import controls_of
 from posttrain.evals.settings import grouped, setting_difference, value_difference
 from posttrain.runs.comparison import (
     Apart,
@@ -22,6 +23,7 @@ from posttrain.runs.comparison import (
     Section,
     Spent,
     StageResult,
+    Worth,
     label,
     root_of,
     sections,
@@ -80,6 +82,8 @@ def compare(
         comparison["apart"] = apart
     if leading := leads(comparison, found):
         comparison["leads"] = leading
+    if worth := list(_worth(comparison, found, runs)):
+        comparison["worth"] = worth
     if notes := _notes(pairs, found, apart):
         comparison["notes"] = notes
     if others:
@@ -220,6 +224,20 @@ def leads(comparison: Comparison, found: Mapping[str, Suites]) -> dict[str, Lead
         if part.headline and part.suite != RETENTION_SUITE and not part.apart
         if (lead := _lead(part, part.headline, found)) is not None
     }
+
+
+def _worth(comparison: Comparison, found: Mapping[str, Suites], runs: Mapping[str, Path]) -> Iterator[Worth]:
+    controls = list(controls_of({name: Run(folder).config for name, folder in runs.items()}))
+    for part in sections(comparison):
+        if part.headline is None or part.suite == RETENTION_SUITE:
+            continue
+        value = part.headline.rpartition("/")[2]
+        suites = {name: found[name][part.suite] for name in part.stages if part.suite in found[name]}
+        for of, against, control in controls:
+            if of in suites and against in suites:
+                difference = contrast((of, suites[of]), (against, suites[against]), value)
+                if difference is not None:
+                    yield {**difference, "control": control}
 
 
 def _lead(part: Section, headline: str, found: Mapping[str, Suites]) -> Lead | None:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from posttrain.chat.given import template_text
-from posttrain.config import HeldOut, Recipe, RlConfig, RunConfig
+from posttrain.config import REWARDS, HeldOut, Recipe, RlConfig, RunConfig
 from posttrain.config.model_names import local_model
 from posttrain.data.builtin import GYM, is_builtin
 from posttrain.data.formats import load_tasks
@@ -25,7 +25,7 @@ from posttrain.recipes.stage_check import find_stages
 from posttrain.recipes.stages import STAGE_MODEL, START, StageSpec
 from posttrain.rewards.check import RewardCheck, check_soft_labels
 from posttrain.rewards.judge.prompts import read_rubric
-from posttrain.rewards.registry import Spec
+from posttrain.rewards.registry import Spec, check_sealed
 from posttrain.types import InputError, RunFailed
 
 READERS: Mapping[str, Callable[[str], object]] = {
@@ -73,9 +73,10 @@ def _checked(text: RecipeText, out: Path, planned: bool) -> CheckedRecipe:
             _check_held_out(recipe.evaluate, rewards, planned, found)
         for stage in stages:
             if stage.faulty:
-                texts = [text for text in stage.options.get("reward") or () if isinstance(text, str)]
-                with found.collect(("stages", stage.name, "reward"), f"stage {stage.name}: "):
-                    _check_rewards(rewards, texts, None, coming, planned)
+                for key in REWARDS:
+                    texts = [text for text in stage.options.get(key) or () if isinstance(text, str)]
+                    with found.collect(("stages", stage.name, key), f"stage {stage.name}: "):
+                        _check_rewards(rewards, texts, None, coming, planned)
             else:
                 _Loads(stage, configs[stage.name], rewards, coming, planned, found).check()
     found.check()
@@ -123,9 +124,16 @@ class _Loads:
             with self._at("data"):
                 held_out = self._option("eval_data")
                 columns = _columns([tasks, *([held_out] if held_out else [])], config.columns, self.planned)
-        for key, rewards, of in (("reward", texts, columns), ("gold", list(gold), None)):
+        sealed = self._option("sealed_reward") or ()
+        of_columns = {"reward": (texts, columns), "sealed_reward": (sealed, columns), "gold": (list(gold), None)}
+        for key, (rewards, of) in of_columns.items():
             with self._at(key):
                 _check_rewards(self.rewards, rewards, of, self.coming, self.planned)
+        with self._at("sealed_reward"):
+            check_sealed(texts, sealed)
+        if self._option("canaries") and columns is not None:
+            with self._at("canaries"):
+                self.rewards.check_references(texts, columns)
         if self._option("env") is not None:
             with self._at("env"):
                 _check_environment(config, columns)

@@ -16,6 +16,7 @@ from posttrain.config import HeldOut, ModelShape, Recipe
 from posttrain.config.base import close_choice
 from posttrain.config.peer_names import look_up, meant
 from posttrain.console import current_names
+from posttrain.recipes.controls import arms, faults
 from posttrain.runs.config import LENGTH
 from posttrain.types import InputError
 
@@ -76,11 +77,12 @@ class Findings:
 @dataclass(frozen=True)
 class RecipeText:
     """A recipe as it is written: its settings at a size and with changes, and where each stands. `lines` has a line's
-    number, or the option `--set` that gives the setting."""
+    number, or the option `--set` that gives the setting. `arms` has the stage of each control arm."""
 
     name: str
     raw: dict[str, Any]
     lines: dict[Place, int | str] = field(default_factory=dict)
+    arms: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_shipped(self) -> bool:
@@ -92,13 +94,21 @@ class RecipeText:
         return SHIPPED if self.is_shipped else Path(self.name).parent
 
     def told(self, error: RecipeFaults) -> InputError:
-        """The faults with the file and their lines, in the order of the file."""
-        found = sorted(((self._line(fault.place), fault.text) for fault in error.faults), key=_order)
+        """The faults with the file and their lines, in the order of the file; what is wrong with a control arm too is
+        told of its stage alone."""
+        texts = {fault.text for fault in error.faults}
+        own = [fault for fault in error.faults if self._of_stage(fault) not in texts]
+        found = sorted(((self._line(fault.place), fault.text) for fault in own), key=_order)
         if len(found) == 1:
             line, text = found[0]
             return InputError(f"recipe {self.name}{f', {_shown(line)}' if line else ''}: {text}")
         listed = "\n".join(f"  {_shown(line)}: {text}" if line else f"  {text}" for line, text in found)
         return InputError(f"recipe {self.name} has {len(found)} faults:\n{listed}")
+
+    def _of_stage(self, fault: Fault) -> str | None:
+        """The text of a fault of a control arm, as it would be of its stage."""
+        name = next(iter(fault.place[1:2]), "")
+        return fault.text.replace(f"stage {name}", f"stage {self.arms[name]}") if name in self.arms else None
 
     def _line(self, place: Place) -> int | str:
         return next((self.lines[p] for n in range(len(place), 0, -1) if (p := place[:n]) in self.lines), 0)
@@ -155,7 +165,23 @@ def read_text(name: str, overrides: Sequence[str] = (), size: str | None = None)
     for stage, options in raw["stages"].items():
         if isinstance(options, dict):
             raw["stages"][stage] = current_names(options)
+    _add_controls(text)
     return text
+
+
+def _add_controls(text: RecipeText) -> None:
+    """Put the control arms of stages beside them; a setting of an arm stands where that of its stage does."""
+    stages = text.raw["stages"]
+    if found := list(faults(stages)):
+        raise text.told(
+            RecipeFaults(Fault(("stages", stage, "controls"), f"stage {stage}: {what}") for stage, what in found)
+        )
+    expanded = list(arms(stages))
+    for arm in expanded:
+        own = {place: line for place, line in text.lines.items() if place[:2] == ("stages", arm.of)}
+        text.lines.update({("stages", arm.name, *place[2:]): line for place, line in own.items()})
+    text.raw["stages"] = {arm.name: arm.settings for arm in expanded}
+    text.arms.update({arm.name: arm.of for arm in expanded if arm.name != arm.of})
 
 
 def _no_recipe(raw: Any) -> str:

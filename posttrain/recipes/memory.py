@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from posttrain.config import ModelShape
+from posttrain.config import REWARDS, ModelShape
 from posttrain.rewards.registry import Spec
 from posttrain.train.memory import BYTES, FLOAT32, weight_memory
 
@@ -141,5 +141,5 @@ def _layer(shape: ModelShape) -> int:
 
 
 def _models_named(config: Any) -> int:
-    specs = [Spec.parse(text) for text in getattr(config, "reward", ())]
+    specs = [Spec.parse(text) for key in REWARDS for text in getattr(config, key, ())]
     return sum(len(part.models) for spec in specs for part in spec.expression.walk())

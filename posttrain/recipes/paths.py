@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from posttrain.config import HeldOut, Recipe, as_tuple
+from posttrain.config import REWARDS, HeldOut, Recipe, as_tuple
 from posttrain.config.model_names import SMOLLM2, TINY
 from posttrain.console import warn
 from posttrain.data.builtin import is_builtin
@@ -148,8 +148,8 @@ class _Paths:
 KINDS: Mapping[str, Callable[[_Paths, Any], Any]] = {
     **dict.fromkeys(("data", "eval_data", "ptx_data"), _Paths.data),
     **dict.fromkeys(("replay", "principles", "chat_template"), _Paths.file),
-    **dict.fromkeys(("model", *OTHER_MODELS), _Paths.model),
-    "reward": _Paths.rewards,
+    **dict.fromkeys(("model", "audit", *OTHER_MODELS), _Paths.model),
+    **dict.fromkeys(REWARDS, _Paths.rewards),
     "gold": _Paths.reward,
     "env": _Paths.environment,
 }

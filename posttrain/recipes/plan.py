@@ -32,6 +32,10 @@ class PlannedStage:
     trains: str
     dtype: str
     memory: dict[str, float] | None
+    control: str | None = None
+    """What the stage is paid by in place of its reward."""
+    sealed_reward: tuple[str, ...] = ()
+    """What grades its rollouts too and is not trained on."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,14 @@ def show_plan(plan: RecipePlan) -> None:
         table.add_column(name, overflow="fold")
     for stage in plan.stages:
         data = ", ".join(Path(source).name for source in stage.data)
-        table.add_row(*map(cell, (stage.name, stage.method, stage.parent, data or "–", stage.trains)))
+        method = f"{stage.method}, paid by {stage.control}" if stage.control else stage.method
+        table.add_row(*map(cell, (stage.name, method, stage.parent, data or "–", stage.trains)))
     console = Console()
     console.print(table)
+    for stage in plan.stages:
+        if stage.sealed_reward:
+            sealed = f"{stage.name} is graded by {' + '.join(stage.sealed_reward)} too, which it is not trained on."
+            console.print(f"\n{cell(sealed)}")
     if plan.parameters is None:
         console.print(f"\nNo estimate of memory: the recipe has no shape of {cell(plan.model)}.")
         return
@@ -127,4 +136,5 @@ def _planned(stage: StageSpec, config: Any, shape: ModelShape | None, run: RunCo
         dtype = "bfloat16" if device == "cuda" else "float32"
     need = None if shape is None else memory_of(config, shape, device, dtype)
     memory = None if need is None else asdict(need) | {"peak": need.peak}
-    return PlannedStage(stage.name, stage.method, parent, tuple(sources), trains, dtype, memory)
+    graded = getattr(config, "control", None), tuple(getattr(config, "sealed_reward", ()))
+    return PlannedStage(stage.name, stage.method, parent, tuple(sources), trains, dtype, memory, *graded)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from posttrain.config import Recipe, as_tuple
+from posttrain.config import REWARDS, Recipe, as_tuple
 from posttrain.config.algorithms import ALGORITHMS
 from posttrain.methods import METHODS, WRITTEN
 from posttrain.recipes.load import Findings, about_key, did_you_mean
@@ -138,11 +138,12 @@ class _Check:
                 self._fault(key, f"{key} is {other!r}, no earlier stage with a model; use {', '.join(models)}")
             if isinstance(other, str) and other in models:
                 options[key] = models[other]
-        if isinstance(reward := as_tuple(options.get("reward")), list | tuple):
-            made = {s.name: str(self.out / s.name / "model") for s in self.earlier.values()}
-            paths = {START: self.recipe.model, **made}
-            with self._at("reward"):
-                options["reward"] = [_with_paths(self.name, entry, paths, self.recipe) for entry in reward]
+        made = {s.name: str(self.out / s.name / "model") for s in self.earlier.values()}
+        paths = {START: self.recipe.model, **made}
+        for key in REWARDS:
+            if isinstance(rewards := as_tuple(options.get(key)), list | tuple):
+                with self._at(key):
+                    options[key] = [_with_paths(self.name, entry, paths, self.recipe) for entry in rewards]
 
     def _average(self, method: str, options: dict[str, Any], models: Mapping[str, str]) -> StageSpec:
         of = options.pop("of", None)

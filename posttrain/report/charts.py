@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 PANEL_WIDTH, PANEL_HEIGHT = 232.0, 130.0
 """Of a curve, in CSS pixels. A page draws it at least this wide, so that its text is not smaller than its font size."""
@@ -27,7 +27,8 @@ class Tick:
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric over steps. `segments` are polylines, broken where the metric was not computed."""
+    """One metric over steps. `segments` are polylines, broken where the metric was not computed. `beside` is a second
+    metric on the same axes, `marks` are steps to point at; `x_range` are the first and the last step of the axis."""
 
     title: str
     last: str
@@ -35,6 +36,9 @@ class Curve:
     dots: tuple[tuple[float, float], ...]
     y_ticks: tuple[Tick, ...]
     x_ticks: tuple[Tick, ...]
+    x_range: tuple[float, float]
+    beside: Curve | None = None
+    marks: tuple[Tick, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,34 +83,67 @@ def tick_text(value: float) -> str:
     return f"{value + 0.0:.4g}" if value else "0"
 
 
+Series = tuple[str, Sequence[float], Sequence[float | None]]
+"""The name of a metric, steps, and what it was at each."""
+
+
 def curve(title: str, steps: Sequence[float], values: Sequence[float | None]) -> Curve | None:
     """The drawing of a metric over steps; None where it never was a finite number."""
-    points = _thin([(s, v if v is not None and math.isfinite(v) else None) for s, v in zip(steps, values, strict=True)])
-    known = [(s, v) for s, v in points if v is not None]
-    if not known:
-        return None
-    x_low, x_high = steps[0], max(steps[-1], steps[0] + 1)
-    y_low, y_high = _padded([v for _, v in known])
+    return next(_drawn([(title, steps, values)]), None)
+
+
+def curves(one: Series, other: Series) -> Curve | None:
+    """The drawing of two metrics on the same axes; None where one of them never was a finite number."""
+    drawn = list(_drawn([one, other]))
+    return replace(drawn[0], beside=drawn[1]) if len(drawn) == 2 else None
+
+
+def _drawn(metrics: Sequence[Series]) -> Iterator[Curve]:
+    """Each metric that was a finite number somewhere, on axes that hold all of them."""
+    thinned = [
+        (title, values, _thin([(s, _finite(v)) for s, v in zip(steps, values, strict=True)]))
+        for title, steps, values in metrics
+    ]
+    found = [(title, values, points) for title, values, points in thinned if any(v is not None for _, v in points)]
+    if not found:
+        return
+    ends = [s for _, steps, _ in metrics for s in (steps[0], steps[-1])]
+    x_low, x_high = min(ends), max(max(ends), min(ends) + 1)
+    y_low, y_high = _padded([v for _, _, points in found for _, v in points if v is not None])
 
     def place(step: float, value: float) -> tuple[float, float]:
-        x = PANEL_LEFT + (step - x_low) / (x_high - x_low) * (PANEL_WIDTH - PANEL_LEFT - PANEL_RIGHT)
         y = PANEL_TOP + (y_high - value) / (y_high - y_low) * (PANEL_HEIGHT - PANEL_TOP - PANEL_BOTTOM)
-        return round(x, 1), round(y, 1)
+        return _across(step, x_low, x_high), round(y, 1)
 
-    runs: list[list[tuple[float, float]]] = [[]]
-    for step, value in points:
-        if value is None:
-            runs.append([])
-        else:
-            runs[-1].append(place(step, value))
-    return Curve(
-        title=title,
-        last=tick_text(next(v for v in reversed(values) if v is not None and math.isfinite(v))),
-        segments=tuple(" ".join(f"{x},{y}" for x, y in run) for run in runs if len(run) > 1),
-        dots=tuple(run[0] for run in runs if len(run) == 1),
-        y_ticks=tuple(Tick(place(x_low, v)[1], tick_text(v)) for v in nice_ticks(y_low, y_high, 3)),
-        x_ticks=tuple(Tick(place(s, y_low)[0], tick_text(s)) for s in dict.fromkeys((steps[0], steps[-1]))),
-    )
+    for title, values, points in found:
+        runs: list[list[tuple[float, float]]] = [[]]
+        for step, value in points:
+            if value is None:
+                runs.append([])
+            else:
+                runs[-1].append(place(step, value))
+        yield Curve(
+            title=title,
+            last=tick_text(next(v for v in reversed(values) if v is not None and math.isfinite(v))),
+            segments=tuple(" ".join(f"{x},{y}" for x, y in run) for run in runs if len(run) > 1),
+            dots=tuple(run[0] for run in runs if len(run) == 1),
+            y_ticks=tuple(Tick(place(x_low, v)[1], tick_text(v)) for v in nice_ticks(y_low, y_high, 3)),
+            x_ticks=tuple(Tick(place(s, y_low)[0], tick_text(s)) for s in dict.fromkeys((min(ends), max(ends)))),
+            x_range=(x_low, x_high),
+        )
+
+
+def marked(drawn: Curve, steps: Sequence[tuple[float, str]]) -> Curve:
+    """The drawing with lines at steps, each with a text."""
+    return replace(drawn, marks=tuple(Tick(_across(step, *drawn.x_range), text) for step, text in steps))
+
+
+def _across(step: float, first: float, last: float) -> float:
+    return round(PANEL_LEFT + (step - first) / (last - first) * (PANEL_WIDTH - PANEL_LEFT - PANEL_RIGHT), 1)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def forest(

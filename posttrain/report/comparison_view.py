@@ -15,7 +15,7 @@ from posttrain.report import charts
 from posttrain.report.opening import comparison_opening
 from posttrain.report.run_view import MAIN_CURVES, RunView, run_opening
 from posttrain.report.tables import cost_table, result_table
-from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict, winner
+from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict, winner, worth
 from posttrain.runs.comparison import Contrast, Section, read_comparison, root_of, run_folders, sections
 from posttrain.runs.reader import Run, read_text
 from posttrain.runs.records import PERPLEXITY
@@ -37,11 +37,13 @@ def comparison_view(folder: Path) -> dict[str, Any]:
         "description": _description(folder / "recipe.yaml"),
         "opening": comparison_opening(comparison),
         "findings": findings(comparison),
+        "worth": worth(comparison),
         "caveats": [*caveats(comparison), *(not_evaluated(comparison) if evaluated else ())],
         "costs": cost_table(comparison),
         "others": bool(comparison.get("others")),
         "sections": [_section_view(part, runs) for part in sections(comparison)],
         "runs": runs,
+        "explained": list(dict.fromkeys(text for run in runs for text in run.explained)),
         "trained": [(run.name, run_opening(run), run.curves(MAIN_CURVES)) for run in runs if run.metrics],
     }
 

@@ -88,7 +88,7 @@ def _run_view(folder: Path) -> dict[str, Any]:
         "main_curves": main,
         "other_curves": [c for c in run.curves() if c.title not in shown],
         "means": _means(run),
-        "events": run.events[-SHOWN_EVENTS:],
+        "events": run.other_events[-SHOWN_EVENTS:],
         "first_rollouts": first,
         "last_rollouts": last,
     }

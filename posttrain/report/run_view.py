@@ -4,6 +4,7 @@ it stopped."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,18 @@ from posttrain.methods import METHODS
 from posttrain.report import charts
 from posttrain.report.opening import Number, Opening, cost_number
 from posttrain.runs.reader import Run
-from posttrain.runs.records import Lineage
+from posttrain.runs.records import AlarmLine, Lineage, checked
 from posttrain.wording import described, format_number
 
+SEALED, TRUE = "sealed_reward", "reward/true"
 MAIN_CURVES = (
     "reward",
+    TRUE,
+    SEALED,
+    "sealed_gap",
+    "canary_rate",
+    "effort/25",
+    "effort/100",
     "eval/reward",
     "eval/accuracy",
     "eval/loss",
@@ -31,11 +39,32 @@ MAIN_METRICS = {
     "eval/reward": "held-out reward",
     "eval/accuracy": "held-out accuracy",
     "eval/loss": "held-out loss",
+    TRUE: "mean of the reward that was not paid",
     "reward": "mean reward",
     "accuracy": "accuracy",
     "loss": "training loss",
 }
 """What a run is about, the first that it has: a number on held-out data before one on what was trained."""
+MARKED = ("reward", TRUE, SEALED, "sealed_gap", "canary_rate")
+"""Metrics in whose drawings alarms are marked."""
+ALARM = "alarm"
+"""The event of an alarm."""
+NOW_AND_THEN = ("eval", "effort")
+"""What the names of metrics begin with that not every step has."""
+ABOUT = {
+    SEALED: "The sealed reward (sealed_reward) comes from a second grader that the training never sees; sealed_gap is "
+    "what the reward gave more than that. While both rewards rise, the model becomes better at what is wanted. Where "
+    "the reward rises alone, the model has found something that is paid and not wanted.",
+    "canary_rate": "Canaries are answers that the reward graded once more, by the reference answer of another task; "
+    "canary_rate is the share of them that it paid. No model can know that answer, so a rate that rises above where it "
+    "began shows that something else than the right answer is paid.",
+    "effort/25": "Effort: the reasoning of some answers was cut after 25, 50 and 75% and the model had to answer at "
+    "once; effort/25 to effort/75 are the rewards of that, effort/100 those of the whole answers. Where a quarter of "
+    "the reasoning earns as much as all of it, the reasoning is not what the reward is for.",
+    TRUE: "This run is a control: it was paid by something else in place of its reward (reward), and reward/true is "
+    "what the reward would have paid.",
+}
+"""What a newcomer must know to read these metrics."""
 AS_PLANNED = "as planned"
 LONGEST_NAME = 60
 WINDOW = 0.2
@@ -54,20 +83,41 @@ class RunView:
         """What the evaluations were made with, as it is written."""
         self.measured = {n.replace("_", " "): list(described(numbers)) for n, numbers in run.measured.items()}
         """(name, words) of the numbers that are not of tasks, by what they are of."""
+        alarms = [event for event in self.events if event["event"] == ALARM and "monitor" in event]
+        self.alarms = [checked(alarm, AlarmLine, run.path / "events.jsonl") for alarm in alarms]
+        """Those of monitors: an observer of the user's own may call its alerts so too."""
+        self.other_events = [event for event in self.events if event not in alarms]
 
     def curves(self, names: tuple[str, ...] | None = None) -> list[charts.Curve]:
         """Drawings of the metrics `names`, or of all."""
         if not self.metrics:
             return []
         known = [name for name in self.metrics.columns if name != "step"]
-        drawn = (self._curve(n) for n in (names or known) if n in known)
-        return [c for c in drawn if c is not None]
+        graded, together = self._together(known)
+        wanted = [n for n in (names or known) if n in known and not (together and n == SEALED)]
+        drawn = (together if n == graded and together else charts.curve(*self._series(n)) for n in wanted)
+        marks = [(alarm["step"], alarm["monitor"]) for alarm in self.alarms]
+        return [charts.marked(c, marks) if c.title in MARKED else c for c in drawn if c is not None]
 
-    def _curve(self, name: str) -> charts.Curve | None:
-        """An evaluation comes every few steps only: its line goes from one to the next and is not broken between."""
-        rows = [row for row in self.metrics if row.get(name) is not None or not name.startswith("eval")]
-        steps = [float(row["step"]) for row in rows]
-        return charts.curve(name, steps, [finite(row.get(name)) for row in rows])
+    def _together(self, known: Sequence[str]) -> tuple[str, charts.Curve | None]:
+        """The reward that the sealed reward grades beside, and the drawing of both; None where one of them leaves
+        [0, 1], so that they may be of different scales."""
+        graded = TRUE if TRUE in known else "reward"
+        if SEALED not in known or graded not in known:
+            return graded, None
+        both = self._series(graded), self._series(SEALED)
+        fits = all(v is None or 0 <= v <= 1 for _, _, values in both for v in values)
+        return graded, charts.curves(*both) if fits else None
+
+    def _series(self, name: str) -> charts.Series:
+        """What comes every few steps only has a line that goes from one to the next and is not broken between."""
+        rows = [row for row in self.metrics if row.get(name) is not None or not name.startswith(NOW_AND_THEN)]
+        return name, [float(row["step"]) for row in rows], [finite(row.get(name)) for row in rows]
+
+    @property
+    def explained(self) -> list[str]:
+        """What `ABOUT` says of the metrics that the run has."""
+        return [text for name, text in ABOUT.items() if self.metrics and name in self.metrics.columns]
 
 
 def finite(value: object) -> float | None:
@@ -137,6 +187,8 @@ def _subject(run: RunView, config: dict[str, Any], lineage: Lineage | None) -> s
     kind = str(config.get("algorithm") or (lineage and lineage.stage) or "")
     title = METHODS[kind].title or kind if kind in METHODS else kind.upper() if "algorithm" in config else kind
     method = title or run.name
+    if config.get("control"):
+        method += f", paid by {config['control']} in place of its reward,"
     model = config.get("model")
     return f"{method} from {_short(str(model))}" if isinstance(model, str) else method
 
@@ -181,10 +233,16 @@ def _move(run: RunView) -> Move | None:
 
 
 def _warnings(run: RunView) -> list[str]:
-    """What a reader of the curves must know: why the run stopped, and that nothing was learnt."""
+    """What a reader of the curves must know: why the run stopped, its alarms, and that nothing was learnt."""
     stopped = _stopped(run)
     learnt = [str(e.get("reason", "")) for e in run.events if e["event"] == "nothing_learnt"]
-    return [_capital(text) for text in [*([f"stopped: {stopped}"] if stopped else []), *learnt] if text]
+    alarms = ", ".join(f"{alarm['monitor']} at step {alarm['step']}" for alarm in run.alarms)
+    found = [
+        f"stopped: {stopped}" if stopped else "",
+        f"alarms of monitors: {alarms}; see Alarms below" if alarms else "",
+        *learnt,
+    ]
+    return [_capital(text) for text in found if text]
 
 
 def _stopped(run: RunView) -> str:

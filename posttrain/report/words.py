@@ -7,12 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from posttrain.config.evaluation import RETENTION_SUITE
-from posttrain.runs.comparison import Comparison, Contrast, Lead, Section, Spent, root_of, sections
+from posttrain.runs.comparison import Comparison, Contrast, Lead, Section, Spent, Worth, root_of, sections
 from posttrain.runs.records import PERPLEXITY
 from posttrain.stats import FEW_TASKS
 from posttrain.wording import TOO_FEW, format_interval, format_number, format_quantity
 
 MAY_BE_CHANCE = "may be chance"
+WORTH = "what the reward was worth"
+PAID_FOR = {
+    "coin": "by chance",
+    "majority": "for the most frequent answer of its group",
+    "format": "for the form of an answer alone",
+}
+"""What a control was paid for, see the option `control` of `rl`."""
 
 
 def format_difference(contrast: Contrast, share: bool) -> str:
@@ -38,9 +45,9 @@ def is_loss(contrast: Contrast) -> bool:
 
 
 def summary(comparison: Comparison) -> list[str]:
-    """What the comparison shows, in sentences: `findings`, `caveats`, what it cost, and what was not evaluated."""
+    """What the comparison shows, in sentences: `findings`, `worth`, `caveats`, what it cost, what was not evaluated."""
     stages = comparison["stages"]
-    sentences = [*findings(comparison), *caveats(comparison)]
+    sentences = [*findings(comparison), *worth(comparison), *caveats(comparison)]
     costs = [f"{name} {_cost(stage)}" for name, stage in stages.items() if stage["flops"] or stage["seconds"]]
     if costs:
         sentences.append("cost: " + "; ".join(costs))
@@ -60,6 +67,31 @@ def findings(comparison: Comparison) -> list[str]:
             if part.suite == RETENTION_SUITE and name in part.stages:
                 sentences += _forgotten(comparison, name, part)
     return sentences
+
+
+def worth(comparison: Comparison) -> list[str]:
+    """What the reward itself was worth: each run against its controls."""
+    return [
+        f"{WORTH}: {_worth(c, part)}"
+        for part in sections(comparison)
+        for c in comparison.get("worth", ())
+        if part.holds(c) and c["evaluation"] == part.headline
+    ]
+
+
+def _worth(c: Worth, part: Section) -> str:
+    same = f"{c['against']}, the same run paid {PAID_FOR[c['control']]}"
+    name, share = part.label_of_suite(c["evaluation"]), c["evaluation"] in part.shares
+    difference = format_difference(c, share)
+    match verdict(c):
+        case "few":
+            return f"{TOO_FEW} ({c['n']}) to tell {c['of']} from {same}"
+        case "none":
+            return f"no difference in {name} shown between {c['of']} and {same} ({difference})"
+        case "up":
+            return f"{name} {difference}, {c['of']} over {same}"
+        case _:
+            return f"{name} {difference}, {c['of']} below {same}"
 
 
 def caveats(comparison: Comparison) -> list[str]:

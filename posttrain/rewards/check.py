@@ -17,7 +17,7 @@ from posttrain.expressions import Expression
 from posttrain.functions import WRITTEN, contents
 from posttrain.rewards.learned import check_model_reward
 from posttrain.rewards.protocol import Needs
-from posttrain.rewards.registry import BUILTINS, Spec, check_columns, local_models
+from posttrain.rewards.registry import BUILTINS, Spec, check_columns, local_models, references_read
 from posttrain.rewards.scorer import SERVER, named_twice
 from posttrain.types import InputError
 from posttrain.workers.pool import WorkerPool
@@ -53,6 +53,11 @@ class RewardCheck(Closing):
             needs = self._load(spec.expression)
             if columns is not None:
                 check_columns(spec, needs, columns)
+
+    def check_references(self, texts: Sequence[str], columns: Collection[str]) -> None:
+        """Raise InputError where rewards that are right read no reference answer among these columns."""
+        specs = [Spec.parse(text) for text in texts]
+        references_read(specs, [self._load(spec.expression) for spec in specs], columns)
 
     def _load(self, expression: Expression) -> Needs:
         pool = self._here if all(part.target in BUILTINS for part in expression.walk()) else self._worker

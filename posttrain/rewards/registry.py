@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from posttrain.expressions import Expression, parse_entry
+from posttrain.expressions import Expression, parse_entry, written
 from posttrain.rewards.protocol import Needs
 from posttrain.systems import EXTRAS, need_package
 from posttrain.types import InputError
@@ -26,6 +26,8 @@ EDITS = ("strip_thinking", "normalised", "sanitised")
 JUDGES = ("judge", "judge_pair")
 REFERENCES = ("answer", "solution", "ground_truth")
 """Columns that hold a reference answer, in the order in which they are looked for."""
+REFERENCE_COLUMNS = (*REFERENCES, "reward_model", "entry", "dataset", "cases", "hidden_cases", "test")
+"""All columns that say which answer is right, whichever reward reads them: no answer can depend on them."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,48 @@ def check_columns(spec: Spec, needs: Needs, columns: Collection[str]) -> None:
                 f"{where} asks for 'ground_truth', and there is no column ground_truth, reward_model, answer or "
                 f"solution; the data's columns are: {available}"
             )
+
+
+def check_sealed(trained: Sequence[str], sealed: Sequence[str]) -> None:
+    """Raise InputError for a sealed reward that is the trained one, whatever their weights (but 0) and names."""
+    if sealed and _graders(trained) == _graders(sealed):
+        raise InputError(
+            f"the sealed reward {' + '.join(sealed)} is the one that is trained on, so their gap would always be 0; "
+            "give another grader, such as a stricter one, a judge, or hidden tests"
+        )
+
+
+def reads_column(specs: Iterable[Spec], needs: Iterable[Needs], column: str) -> bool:
+    """Whether one of the rewards reads a column, where the data has it."""
+    by_name = [name for spec in specs for _, builtin in spec.builtins for name in builtin.needs]
+    return column in by_name or any(function.reads(column) for each in needs for function in each.functions)
+
+
+def references_read(specs: Sequence[Spec], needs: Sequence[Needs], columns: Collection[str]) -> list[str]:
+    """The columns with a reference answer that the rewards read. Raises InputError where there are none."""
+    present = [name for name in REFERENCE_COLUMNS if name in columns]
+    if not (found := [name for name in present if reads_column(specs, needs, name)]):
+        raise InputError(
+            f"canaries: the reward reads no column with a reference answer ({', '.join(REFERENCE_COLUMNS)}; the data "
+            f"has {', '.join(present) or 'none of them'}), so no answer can be graded by that of another task; leave "
+            "canaries out"
+        )
+    return found
+
+
+def _graders(texts: Sequence[str]) -> set[str]:
+    specs = map(Spec.parse, texts)
+    return {written(_unnamed(s.expression)) for s in specs if any(value for _, value in s.weight.points)}
+
+
+def _unnamed(expression: Expression) -> Expression:
+    """The expression without new names, its options and models in order and its file by its whole path."""
+    file, colon, function = expression.target.rpartition(":")
+    target = f"{Path(file).resolve()}:{function}" if colon and file.endswith(".py") else expression.target
+    options = dict(sorted(expression.options.items())) | {"models": expression.models}
+    return replace(
+        expression, target=target, arguments=tuple(map(_unnamed, expression.arguments)), options=options, renamed=None
+    )
 
 
 def local_judges(expression: Expression) -> list[str]:

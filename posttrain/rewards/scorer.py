@@ -13,8 +13,16 @@ from posttrain.functions import as_text
 from posttrain.rewards.calls import run
 from posttrain.rewards.learned import load_models
 from posttrain.rewards.protocol import Needs, RewardResult
-from posttrain.rewards.registry import Spec, check_columns, local_judges, local_models
-from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score
+from posttrain.rewards.registry import (
+    Spec,
+    check_columns,
+    check_sealed,
+    local_judges,
+    local_models,
+    reads_column,
+    references_read,
+)
+from posttrain.types import LARGEST_SCORE, InputError, RunFailed, Sample, Score, located
 from posttrain.workers.pool import WorkerPool, say_workers, worker_count
 from posttrain.workers.process import Closing, WorkerLost
 
@@ -167,8 +175,11 @@ class Scorer(Closing):
         return any(needs.environment for needs in self._needs)
 
     def reads(self, column: str) -> bool:
-        needed = [name for spec in self._specs for _, builtin in spec.builtins for name in builtin.needs]
-        return column in needed or any(f.reads(column) for needs in self._needs for f in needs.functions)
+        return reads_column(self._specs, self._needs, column)
+
+    def references(self, columns: Collection[str]) -> list[str]:
+        """See `references_read`."""
+        return references_read(self._specs, self._needs, columns)
 
     @property
     def writes_date(self) -> bool:
@@ -258,8 +269,23 @@ def open_scorer(
     config: RlConfig | OnlineDpoConfig | SampleConfig | EvalConfig | ScoreConfig, columns: Collection[str]
 ) -> Scorer:
     """The scorer that the options of a command describe. Raises what `Scorer` raises."""
+    return _open(config.reward, config, columns)
+
+
+def open_sealed(config: RlConfig | OnlineDpoConfig, columns: Collection[str]) -> Scorer | None:
+    """The scorer of the sealed reward, if there is one. Raises what `check_sealed` and `Scorer` raise."""
+    check_sealed(config.reward, config.sealed_reward)
+    with located("--sealed-reward"):
+        return _open(config.sealed_reward, config, columns) if config.sealed_reward else None
+
+
+def _open(
+    rewards: Sequence[str],
+    config: RlConfig | OnlineDpoConfig | SampleConfig | EvalConfig | ScoreConfig,
+    columns: Collection[str],
+) -> Scorer:
     timeout, workers = config.reward_timeout, config.reward_workers
-    return Scorer(config.reward, columns=columns, timeout_seconds=timeout, workers=workers)
+    return Scorer(rewards, columns=columns, timeout_seconds=timeout, workers=workers)
 
 
 def named_twice(specs: Sequence[Spec]) -> None:

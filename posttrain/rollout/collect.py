@@ -76,6 +76,12 @@ def _rollout(chat: ChatFormat, plan: RolloutRequest, prompt_ids: tuple[int, ...]
     )
 
 
+def sample_of(task: Task, rollout: Rollout) -> Sample:
+    """What a reward sees of a rollout."""
+    state = rollout.environment_state
+    return Sample(task.prompt, rollout.messages, rollout.sampled_ids, task.columns, environment=state)
+
+
 def score(
     scorer: Scorer | None,
     tasks: Sequence[Task],
@@ -86,16 +92,7 @@ def score(
     the part `environment`, added with weight 1; without a scorer it is the only one."""
     alive = [i for i, r in enumerate(rollouts) if r.status != "failed"]
     scores = [Score(None, reason=r.error or "the rollout failed") for r in rollouts]
-    samples = [
-        Sample(
-            tasks[i].prompt,
-            rollouts[i].messages,
-            rollouts[i].sampled_ids,
-            tasks[i].columns,
-            environment=rollouts[i].environment_state,
-        )
-        for i in alive
-    ]
+    samples = [sample_of(tasks[i], rollouts[i]) for i in alive]
     values = [Score(None) for _ in samples] if scorer is None else scorer.score(samples, trainer_state)
     for i, value in zip(alive, values, strict=True):
         scores[i], reward = value, rollouts[i].environment_reward
@@ -168,7 +165,23 @@ def _group_ranges(tasks: Sequence[Task], members: Sequence[RolloutRequest | Roll
     return [range(a, b) for a, b in zip(starts, [*starts[1:], len(members)], strict=False)]  # none of none
 
 
-def regroup(tasks: Sequence[Task], rollouts: Sequence[Rollout], scores: Sequence[Score]) -> list[Group]:
-    """Groups of consecutive rollouts of the same task. A rollout of index 0 begins a new group."""
-    groups = _group_ranges(tasks, rollouts)
-    return [Group(tasks[g.start], tuple(rollouts[g.start : g.stop]), tuple(scores[g.start : g.stop])) for g in groups]
+def regroup(
+    tasks: Sequence[Task],
+    rollouts: Sequence[Rollout],
+    scores: Sequence[Score],
+    regraded: Sequence[Mapping[str, float | None]] = (),
+) -> list[Group]:
+    """Groups of consecutive rollouts of the same task. A rollout of index 0 begins a new group. `regraded` has the
+    further gradings of each rollout, or none at all."""
+
+    return [
+        Group(tasks[g.start], tuple(rollouts[g.start : g.stop]), tuple(scores[g.start : g.stop]), by_grading(more))
+        for g in _group_ranges(tasks, rollouts)
+        for more in [regraded[g.start : g.stop]]
+    ]
+
+
+def by_grading(regraded: Sequence[Mapping[str, float | None]]) -> dict[str, tuple[float | None, ...]]:
+    """`Group.regraded` from the gradings of each of its rollouts: None where a rollout has not one that others have."""
+    names = sorted({name for values in regraded for name in values})
+    return {name: tuple(values.get(name) for values in regraded) for name in names}

@@ -36,6 +36,12 @@ class Contrast(TypedDict):
     n: int
 
 
+class Worth(Contrast):
+    """A run on a reward minus its control, the same run paid by `control` in place of the reward."""
+
+    control: str
+
+
 class Lead(TypedDict):
     """The stage with the highest headline value of a suite, against every other. It was chosen by looking, so each
     interval covers 1 - 5%/`comparisons` (Bonferroni): all of them together hold with 95%, whichever stage was chosen.
@@ -89,6 +95,8 @@ class Comparison(TypedDict):
     """Of every stage, compared or not, once."""
     leads: NotRequired[dict[str, Lead]]
     """By suite, of those whose evaluations can all be compared; not of retention, where nothing is to be won."""
+    worth: NotRequired[list[Worth]]
+    """What the reward was worth: the headline of every suite, of each run that has a control, minus that control."""
     graded: NotRequired[dict[str, list[str]]]
     """Suite -> the stages in which its reward gave other values than 0 and 1."""
     apart: NotRequired[list[Apart]]
@@ -227,7 +235,8 @@ def read_comparison(folder: Path) -> Comparison:
             root_of(stages, name)
     except (KeyError, ValueError) as error:
         raise InputError(f"{file}: damaged, the parents of its stages lead nowhere ({error})") from None
-    named = [stage for c in found["contrasts"] for stage in (c["of"], c["against"])]
+    contrasts: list[Contrast] = [*found["contrasts"], *found.get("worth", ())]
+    named = [stage for c in contrasts for stage in (c["of"], c["against"])]
     if unknown := [name for name in named if name not in stages]:
         raise InputError(f"{file}: damaged, a contrast is of {unknown[0]!r}, which is no stage")
     for part in sections(found):

@@ -35,12 +35,14 @@ UNTIL_FINISHED = {
     "micro_batch_tokens",
     "checkpoint_activations",
     "deterministic",
+    "no_monitors",
+    "on_alarm",
 }
 """Settings that change no step and no answer but by rounding, as what is kept of a run, what may be spent, how many
-processes share the work, or where models are computed: they may change until it has finished. Where rounding changes
-from a checkpoint on, its run is told (see `train/checkpoints.py`)."""
+processes share the work, where models are computed, or what an alarm does: they may change until it has finished. Where
+rounding changes from a checkpoint on, its run is told (see `train/checkpoints.py`)."""
 LENGTH = {"max_steps", "epochs"}
-HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay", "chat_template")}
+HASHES = {f"{name}_hash": name for name in ("data", "eval_data", "ptx_data", "replay", "chat_template", "audit")}
 """Settings that are the SHA-256 of the file which another one names."""
 CONTENTS = HASHES | {"criteria": "principles"}
 """Settings that are the content of what another one names."""

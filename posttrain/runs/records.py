@@ -145,6 +145,30 @@ class EventLine(TypedDict):
     event: str
 
 
+class AlarmAnswer(TypedDict):
+    """An answer that an alarm points at: the step, the task and the place in its group, the beginning of its text, and
+    what there is to say of it."""
+
+    step: int
+    task: str
+    index: int
+    excerpt: str
+    note: NotRequired[str]
+
+
+class AlarmLine(EventLine):
+    """Of `events.jsonl`: the alarm of a monitor, such as `M1`, with what it measured, what that should not exceed, what
+    the run did, and why in words."""
+
+    monitor: str
+    step: int
+    value: float
+    threshold: float
+    action: str
+    reason: str
+    worst: list[AlarmAnswer]
+
+
 class SampleText(TypedDict):
     """An answer with its score."""
 

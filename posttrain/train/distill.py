@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.alerts import Observer
 from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput, Metrics, number
 from posttrain.chat import EncodedRow
@@ -39,7 +40,6 @@ from posttrain.runs.log import RunLog
 from posttrain.train.data_order import bounded_steps, rows_drawn, step_rows
 from posttrain.train.dataset_stage import fit_rows, load_rows
 from posttrain.train.loop import Prepared, Stage, StepResult, load_trained, make_policy, train
-from posttrain.train.observers import Observer
 from posttrain.train.policy import Policy
 from posttrain.train.rl.advantages import trainable
 from posttrain.train.sft import encode_row

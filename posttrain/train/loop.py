@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from posttrain.alerts import Alert, Observer, StepRecord
 from posttrain.batch.types import read_numbers
 from posttrain.chat.template_date import dated
 from posttrain.config import TrainConfig
@@ -28,7 +29,7 @@ from posttrain.runs.records import Cost, Lineage
 from posttrain.train.checkpoints import load_last, save_checkpoint
 from posttrain.train.events import warn_fitted, warn_special_tokens
 from posttrain.train.memory import check_card, memory_told
-from posttrain.train.observers import Alert, Observer, StepRecord, Watch, default_observers, not_finite
+from posttrain.train.observers import Watch, default_observers, not_finite
 from posttrain.train.policy import LocalPolicy, Optimization, Policy, seed_everything
 from posttrain.train.settings import data_hash, made_on, nothing_to_do, resolved_settings, tokens_at_once, versions
 from posttrain.types import Group, RunFailed, RunPaused

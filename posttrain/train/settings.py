@@ -14,6 +14,7 @@ from posttrain.console import info
 from posttrain.data.sources import data_files
 from posttrain.models import LanguageModel
 from posttrain.models.compute import Compute
+from posttrain.runs.audit import audit_file
 from posttrain.runs.config import FILE, HASHES, read_settings
 from posttrain.runs.log import is_finished_run, tidy
 from posttrain.types import InputError
@@ -46,14 +47,20 @@ def data_hash(source: str) -> str | None:
 
 
 def with_hashes(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the hashes of the data files and the chat template they name, so that a resume notices changed
-    content. Raises InputError where there is no such template."""
+    """The settings with the hashes of the data files, the chat template and the audit that they name, so that a resume
+    notices changed content. Raises InputError where there is no such template."""
     hashes = {
-        key: template_hash(template_text(given)) if source == "chat_template" else data_hash(given)
+        key: _content_hash(source, given)
         for key, source in HASHES.items()
         if (given := settings.get(source)) is not None
     }
     return settings | {key: value for key, value in hashes.items() if value is not None}
+
+
+def _content_hash(source: str, given: str) -> str | None:
+    if source == "chat_template":
+        return template_hash(template_text(given))
+    return data_hash(str(audit_file(Path(given))) if source == "audit" else given)
 
 
 def tokens_at_once(config: TrainConfig, lm: LanguageModel) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from posttrain.alerts import Observer
 from posttrain.batch.packing import Branch, Tree, share_prefix
 from posttrain.batch.types import Batch, LossOutput
 from posttrain.chat import ChatFormat, EncodedRow
@@ -19,7 +20,6 @@ from posttrain.models.token_logprobs import TokenOutputs
 from posttrain.rows import SftRow
 from posttrain.train.dataset_stage import DatasetMethod, prepare_dataset
 from posttrain.train.loop import train
-from posttrain.train.observers import Observer
 from posttrain.train.policy import Policy
 
 LEARNING_RATE = 2e-5

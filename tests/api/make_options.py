@@ -18,7 +18,7 @@ from posttrain import config as configs
 from posttrain.api import methods
 from posttrain.api.inputs import DATA, MODELS
 from posttrain.api.words import PRINTED_ONLY
-from posttrain.config import Config
+from posttrain.config import REWARDS, Config
 from posttrain.methods import METHODS
 
 PACKAGE = Path(posttrain.__file__).parent
@@ -31,7 +31,7 @@ WIDER = {
     **dict.fromkeys(DATA, "Data"),
     **dict.fromkeys(MODELS, "Model"),
     "against": "Sequence[Data]",
-    "reward": "Reward | Sequence[Reward]",
+    **dict.fromkeys(REWARDS, "Reward | Sequence[Reward]"),
     "env": "Reward",
     "gold": "Reward",
     "replay": "Folder",
@@ -63,10 +63,10 @@ def functions() -> str:
         "from collections.abc import Sequence",
         "from typing import Unpack",
         "",
+        "from posttrain.alerts import Observer",
         "from posttrain.api import options as of",
         "from posttrain.api.inputs import Model",
         "from posttrain.api.results import Run",
-        "from posttrain.train.observers import Observer",
     ]
     for name, method in METHODS.items():
         function = getattr(methods, name.replace("-", "_"))

@@ -17,8 +17,8 @@ from posttrain.config import CompareConfig
 from posttrain.evals.compare import compare
 from posttrain.evals.runs import name_runs
 from posttrain.report.terminal import format_tables
-from posttrain.report.words import summary, verdict
-from posttrain.runs.comparison import Comparison, Contrast, root_of, sections
+from posttrain.report.words import format_difference, summary, verdict
+from posttrain.runs.comparison import Comparison, Contrast, read_comparison, root_of, sections
 from posttrain.runs.reader import Run
 from posttrain.types import InputError
 from posttrain.wording import format_quantity
@@ -358,3 +358,43 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     (run / "config.yaml").write_text("model: tiny-random\n")
     with pytest.raises(InputError, match=r"run: the run is not finished; continue it with --resume first"):
         compare_runs(CompareConfig(runs=(run,), out=tmp_path / "out"))
+
+
+def test_what_a_reward_was_worth_by_hand(tmp_path: Path) -> None:
+    """rl has 1 on all of 20 tasks, the coin 0.5, majority 1, format 2: +50 points, none, less. Another seed is no
+    control of it."""
+    values = {
+        "rl": [1.0] * 20,
+        "coin": [0.5] * 20,
+        "majority": [0.0, 2.0] * 10,
+        "format": [2.0] * 20,
+        "far": [0.0] * 20,
+    }
+    runs = {name: write_run(tmp_path / name, {"accuracy": of}) for name, of in values.items()}
+    for name, folder in runs.items():
+        control = f"control: {name}\n" if name in ("coin", "majority", "format") else ""
+        control = "control: coin\nseed: 2\n" if name == "far" else control + "seed: 1\n"
+        (folder / "config.yaml").write_text(f"model: m\nout: {folder}\nreward: [math]\n{control}")
+    found = compare(runs, dict.fromkeys(runs), tmp_path)
+    assert [(c["of"], c["against"], c["control"], c["value"]) for c in found["worth"]] == [
+        ("rl", "coin", "coin", 0.5),
+        ("rl", "majority", "majority", 0.0),
+        ("rl", "format", "format", -1.0),
+    ]
+    told = [sentence for sentence in summary(found) if sentence.startswith("what the reward was worth")]
+    begin, same = "what the reward was worth", "the same run paid"
+    assert told == [
+        f"{begin}: mean reward +0.5 [0.5, 0.5], rl over coin, {same} by chance",
+        f"{begin}: no difference in mean reward shown between rl and majority, {same} for the most frequent answer of "
+        f"its group ({format_difference(found['worth'][1], False)})",
+        f"{begin}: mean reward -1 [-1, -1], rl below format, {same} for the form of an answer alone",
+    ]
+    assert read_comparison(tmp_path) == found
+    few = compare({n: runs[n] for n in ("rl", "coin")}, {"rl": None, "coin": None}, tmp_path)
+    few["worth"][0]["n"] = 1
+    assert any("too few tasks (1) to tell rl from coin, the same run paid by chance" in s for s in summary(few))
+    data = json.loads((tmp_path / "compare.json").read_text())
+    data["worth"][0]["against"] = "gone"
+    (tmp_path / "compare.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="a contrast is of 'gone', which is no stage"):
+        read_comparison(tmp_path)

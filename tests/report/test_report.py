@@ -17,6 +17,7 @@ from posttrain.report.charts import (
     PANEL_RIGHT,
     PANEL_WIDTH,
     curve,
+    curves,
     forest,
     nice_ticks,
 )
@@ -26,6 +27,7 @@ from posttrain.wording import described
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
 VOID = {"meta"}
+ANSWER = {"step": 5, "task": "t2", "index": 0, "excerpt": "42"}
 
 
 class Page(HTMLParser):
@@ -329,3 +331,66 @@ def test_evaluations_every_few_steps_are_one_line(tmp_path: Path) -> None:
     source, page = read(tmp_path)
     assert page.count("circle") == 0
     assert any(len(points.split()) == 3 for points in re.findall(r'points="([^"]*)"', source))
+
+
+def test_the_sealed_reward_is_drawn_beside_the_reward(tmp_path: Path) -> None:
+    """On one axis where both lie in [0, 1], else in a panel of its own; a newcomer is told what is seen."""
+    rows = [{"step": s, "reward": s / 10, "sealed_reward": 0.1, "sealed_gap": s / 10 - 0.1} for s in range(1, 11)]
+    write_lines(tmp_path / "run" / "metrics.jsonl", [*rows])
+    write_lines(tmp_path / "large" / "metrics.jsonl", [{**row, "reward": 10 * row["reward"]} for row in rows])
+    source, page = read(tmp_path / "run")
+    assert "sealed_reward, dashed" in page.text and source.count('class="line beside"') == 1
+    assert "a second grader that the training never sees" in page.text
+    assert page.count("svg") == 2  # the two rewards together, and the gap
+    (label,) = [a["aria-label"] for t, a in page.tags if t == "svg" and "and" in str(a["aria-label"])]
+    assert label == "reward over steps, last 1, and sealed_reward, last 0.1"
+    source, page = read(tmp_path / "large")
+    assert "dashed" not in page.text and 'class="line beside"' not in source and page.count("svg") == 3
+
+
+def test_two_metrics_share_their_axes() -> None:
+    drawn = curves(("a", [1, 2], [0.0, 1.0]), ("b", [1, 3], [0.5, 0.5]))
+    assert drawn is not None and drawn.beside is not None
+    assert (drawn.y_ticks, drawn.x_ticks) == (drawn.beside.y_ticks, drawn.beside.x_ticks)
+    low, high = (float(point.split(",")[1]) for point in drawn.segments[0].split())
+    (level,) = {float(point.split(",")[1]) for point in drawn.beside.segments[0].split()}
+    assert level == pytest.approx((low + high) / 2, abs=0.1)
+    assert curves(("a", [1], [0.0]), ("b", [1], [None])) is None
+
+
+def test_a_control_is_called_one_and_its_reward_is_drawn(tmp_path: Path) -> None:
+    """The sealed reward stands beside what the reward would have paid."""
+    rows = [{"step": s, "reward": 0.5, "reward/true": s / 10, "sealed_reward": 0.1} for s in range(1, 11)]
+    write_lines(tmp_path / "metrics.jsonl", [*rows])
+    (tmp_path / "config.yaml").write_text("algorithm: grpo\nmodel: m\ncontrol: coin\n")
+    _, page = read(tmp_path)
+    assert "GRPO, paid by coin in place of its reward, from m" in page.text
+    labels = [str(attrs["aria-label"]) for tag, attrs in page.tags if tag == "svg"]
+    assert labels == ["reward over steps, last 0.5", "reward/true over steps, last 1, and sealed_reward, last 0.1"]
+    assert "This run is a control" in page.text
+
+
+def test_alarms_are_explained_and_marked(tmp_path: Path) -> None:
+    """With the worst answers, escaped; an event of a user's own that is called so stays among the events."""
+    write_lines(tmp_path / "metrics.jsonl", [{"step": s, "reward": s / 10, "loss": 1.0} for s in range(1, 12)])
+    worst = [{"step": 6, "task": "t1", "index": 2, "excerpt": EVIL}, {**ANSWER, "note": "timed out"}]
+    alarm = {"event": "alarm", "monitor": "M1", "step": 6, "value": 0.4612, "threshold": 0.12, "action": "pause"}
+    own = {"event": "alarm", "step": 3, "action": "warn", "reason": "my own"}
+    write_lines(tmp_path / "events.jsonl", [own, {**alarm, "reason": "the grader rejects it", "worst": worst}])
+    _, page = read(tmp_path)
+    assert "Step 6: M1" in page.text and EVIL in page.text and "timed out" in page.text
+    assert "The grader rejects it.\nMeasured: 0.461; limit: 0.12. The run paused." in page.text
+    assert "Alarms of monitors: M1 at step 6; see Alarms below" in page.text
+    assert "step 3, action warn, reason my own" in page.text
+    (line,) = [attrs for tag, attrs in page.tags if attrs.get("class") == "alarm"]  # not beside the loss
+    middle = PANEL_LEFT + (PANEL_WIDTH - PANEL_LEFT - PANEL_RIGHT) / 2
+    assert float(str(line["x1"])) == float(str(line["x2"])) == pytest.approx(middle)
+    (label,) = [str(a["aria-label"]) for t, a in page.tags if t == "svg" and "alarm" in str(a["aria-label"])]
+    assert label == "reward over steps, last 1.1; lines show alarms of M1"
+
+
+def test_a_damaged_alarm_is_refused(tmp_path: Path) -> None:
+    write_lines(tmp_path / "metrics.jsonl", [{"step": 1, "reward": 0.5}])
+    write_lines(tmp_path / "events.jsonl", [{"event": "alarm", "monitor": "M1", "step": "x"}])
+    with pytest.raises(InputError, match=r"events.jsonl: damaged, step: "):
+        write_report(tmp_path)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from posttrain.alerts import Alert, Observer, StepRecord
 from posttrain.cli import main as cli
 from posttrain.config import RlConfig, SftConfig
 from posttrain.models.compute import FLOAT32_CPU
@@ -17,7 +18,7 @@ from posttrain.runs.files import read_metrics
 from posttrain.runs.log import LINEAGE, RunLog
 from posttrain.train.checkpoints import load_weights, save_weights
 from posttrain.train.loop import ROLLBACKS, Stage, StepResult, run_stage
-from posttrain.train.observers import Alert, NoLearningSignal, Observer, StepRecord, UnscoredWatch
+from posttrain.train.observers import NoLearningSignal, UnscoredWatch
 from posttrain.train.rl.setup import train_rl
 from posttrain.train.sft import train_sft
 from posttrain.types import Group, Rollout, RunFailed, RunPaused, Sampling, Score, Task

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.alerts import Observer
 from posttrain.arrays import Floats
 from posttrain.batch.types import Metrics
 from posttrain.chat.template_date import on_one_date
@@ -19,7 +20,6 @@ from posttrain.config import OnlineDpoConfig
 from posttrain.config.compute import on_its_device
 from posttrain.data.formats import load_tasks
 from posttrain.engine.open import open_engine
-from posttrain.rewards.scorer import open_scorer
 from posttrain.rollout import sampling_flops
 from posttrain.runs.log import RunLog
 from posttrain.train.data_order import bounded_steps
@@ -28,10 +28,10 @@ from posttrain.train.dpo.data import Example, counts_of, example_trees
 from posttrain.train.dpo.reference import MovingReference
 from posttrain.train.dpo.stage import DIAGNOSTICS, StepLoss, described, primary_term
 from posttrain.train.loop import Prepared, StepResult, load_trained, make_policy, train
-from posttrain.train.observers import Observer
 from posttrain.train.rl.advantages import Rows, TrainingRow, scored_rows
 from posttrain.train.rl.batch import group_metrics, kl_metrics, with_numbers
-from posttrain.train.rl.rollouts import Rollouts, RolloutStage, Sources, fit_task_rows
+from posttrain.train.rl.rollouts import Rollouts, RolloutStage, fit_task_rows
+from posttrain.train.rl.sources import open_sources
 
 STATE = "online.json"
 Pair = tuple[TrainingRow, TrainingRow]
@@ -50,16 +50,16 @@ def train_online_dpo(config: OnlineDpoConfig, observers: Sequence[Observer] = ()
 def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
     rows, held_out = load_rows(config, load_tasks)
     columns = set.intersection(*(set(t.columns) for t in (*rows, *held_out)))
-    scorer = stack.enter_context(open_scorer(config, columns))
+    sources = open_sources(config, columns, stack)
     lm = load_trained(config)
     tasks = fit_task_rows(config, lm, rows, held_out)
-    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), Sources(scorer))
+    rollouts = Rollouts(config, tasks.train, lm, open_engine(config, lm), sources)
     total = bounded_steps(config, len(tasks.train), rollouts.prompts)
 
     def stage(log: RunLog, rate: float) -> OnlineDpo:
         return OnlineDpo(config, make_policy(lm, config, rate, total), rollouts, tasks.held_out, log, total)
 
-    return Prepared(lm, tasks.train, tasks.fitted, stage, (scorer.writes_date,))
+    return Prepared(lm, tasks.train, tasks.fitted, stage, (sources.writes_date,))
 
 
 @dataclass
@@ -70,7 +70,7 @@ class OnlineDpo(RolloutStage):
     The losses read log-probabilities at temperature 1, whatever the pairs were sampled with."""
 
     kind = "online-dpo"
-    shown = ("reward", "kl", "margin", "accuracy", "response_length", "loss")
+    shown = ("reward", "sealed_reward", "kl", "margin", "accuracy", "response_length", "loss")
 
     def __post_init__(self) -> None:
         config = self.config
@@ -88,6 +88,7 @@ class OnlineDpo(RolloutStage):
         rows = self._with_reference(rows)
         pairs = [pair for group in rows for pair in pairs_of(group)]
         metrics: dict[str, Any] = group_metrics(groups, rows) | kl_metrics(rows) | {"pairs": len(pairs)}
+        metrics |= self.rollouts.regraded_metrics(step)
         metrics |= {f"weight/{name}": weight for name, weight in self.rollouts.sources.curriculum(n).items()}
         metrics |= {"sampled_groups": len(step.all)} if self.config.max_refills else {}
         metrics |= dict.fromkeys(("loss", *DIAGNOSTICS)) | self._gradient(pairs) | self.policy.step()

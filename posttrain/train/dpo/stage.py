@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from posttrain.alerts import Observer
 from posttrain.batch.packing import Tree, pack
 from posttrain.batch.types import Batch, LossOutput, Metrics, number
 from posttrain.chat.template_date import on_one_date
@@ -29,7 +30,6 @@ from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_d
 from posttrain.train.dpo.data import Example, counts_of, encode_examples, example_trees, shuffled_for_kl
 from posttrain.train.dpo.reference import MovingReference, StoredReference, stored_reference
 from posttrain.train.loop import train
-from posttrain.train.observers import Observer
 from posttrain.types import InputError
 
 SIDES = tuple(f"{side}_{what}" for side in ("chosen", "rejected") for what in ("reward", "logprob", "drift"))

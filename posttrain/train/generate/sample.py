@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.alerts import StepRecord
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import SampleConfig
 from posttrain.config.compute import on_its_device
@@ -22,7 +23,7 @@ from posttrain.runs.log import RunLog
 from posttrain.train.generate.loop import Generation, Step, sampling_from, write_data
 from posttrain.train.generate.select import rows_of
 from posttrain.train.generate.sources import Source, source_of
-from posttrain.train.observers import StepRecord, UnscoredWatch, Watch
+from posttrain.train.observers import UnscoredWatch, Watch
 from posttrain.train.settings import nothing_to_do, with_hashes
 from posttrain.types import Group, Rollout, Score, Task
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.alerts import Observer
 from posttrain.chat.template_date import dated, on_one_date
 from posttrain.config import AdversarialConfig, RewardModelConfig
 from posttrain.config.compute import on_its_device
@@ -27,7 +28,6 @@ from posttrain.runs.files import read_object
 from posttrain.runs.log import RunLog
 from posttrain.runs.records import Cost, Lineage
 from posttrain.train.events import warn_fitted
-from posttrain.train.observers import Observer
 from posttrain.train.reward_model.pairs import LEARNING_RATE, VALIDATION, prepare_reward_model, train_reward_model
 from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled
 from posttrain.train.reward_model.search import Scores, calibrate, hill_climb, text_edits

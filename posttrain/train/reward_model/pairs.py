@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from posttrain.alerts import Observer
 from posttrain.batch.packing import Tree, pack
 from posttrain.batch.types import Batch, LossOutput, Metrics, number, read_numbers
 from posttrain.chat.template_date import on_one_date
@@ -33,7 +34,6 @@ from posttrain.runs.log import RunLog
 from posttrain.stats import wilson
 from posttrain.train.dataset_stage import DatasetMethod, DatasetStage, prepare_dataset
 from posttrain.train.loop import Prepared, train
-from posttrain.train.observers import Observer
 from posttrain.train.reward_model.data import SHOWN, Pair, encode_pairs, pair_trees, untrained, weighted
 from posttrain.train.reward_model.process import process_method, validate_process_model
 from posttrain.train.reward_model.samples import fit_policy, held_out_prompts, member_scores, sampled

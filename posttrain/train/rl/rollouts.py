@@ -9,34 +9,36 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.alerts import Observer
 from posttrain.arrays import Floats
 from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.data.fitting import Fitted
 from posttrain.data.readers import replay_file
 from posttrain.engine.base import Engine
-from posttrain.envs.pool import EnvPool
 from posttrain.models import LanguageModel
-from posttrain.rewards.scorer import Scorer
 from posttrain.rollout import (
     Limits,
     RolloutRequest,
     collect,
     fit_tasks,
+    regraded_from_json,
     regroup,
     rollout_from_json,
     rollout_seed,
     rollout_to_json,
 )
-from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runs.files import read_jsonl, read_rollouts
 from posttrain.runs.log import RunLog
 from posttrain.runs.rollouts import by_step, locate
 from posttrain.train.data_order import rows_between
 from posttrain.train.dataset_stage import Data, fit_rows
 from posttrain.train.loop import Stage
-from posttrain.train.observers import Observer, UnscoredWatch
+from posttrain.train.observers import UnscoredWatch
 from posttrain.train.policy import Policy
 from posttrain.train.rl.advantages import Rows, scored_rows, trainable
+from posttrain.train.rl.controls import controlled
+from posttrain.train.rl.regrade import Regrader, regraded_metrics
+from posttrain.train.rl.sources import Sources
 from posttrain.types import Group, InputError, Rollout, Sampling, Score, Task
 
 Row = dict[str, Any]
@@ -54,25 +56,6 @@ class StepGroups:
     def trained(self) -> list[Group]:
         """Those to train on; all where no refill brought one that differs, which then have nothing to learn."""
         return [group for group, used in zip(self.all, self.used, strict=True) if used] or self.all
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where scores come from, and what the model talks to, in at most `max_turns` answers; one of them at least."""
-
-    scorer: Scorer | None
-    environment: EnvPool | None = None
-    max_turns: int = 1
-
-    def weights(self, step: float) -> dict[str, float]:
-        """The weight of each part of a score at a step; an environment's own has 1."""
-        weights = self.scorer.weights(step) if self.scorer is not None else {}
-        own = self.environment is not None and self.environment.has_reward
-        return weights | ({ENVIRONMENT_PART: 1.0} if own else {})
-
-    def curriculum(self, step: float) -> dict[str, float]:
-        """The weights that change during training, at a step."""
-        return self.scorer.curriculum(step) if self.scorer is not None else {}
 
 
 class Rollouts:
@@ -97,6 +80,7 @@ class Rollouts:
         self.sampling = config.sampling()
         self.position = 0
         self.prompts = config.batch_size // config.group_size
+        self.regrader = Regrader.of(config, tasks, lm, engine, sources.scorer, sources.sealed)
         self.recorded_parts: set[str] = set()
         self.told: set[int] = set()
         """Steps whose unscored rollouts have their event already, here or in the run that is replayed."""
@@ -117,8 +101,15 @@ class Rollouts:
             used += [not self.config.max_refills or _differs(group) for group in more]
             if sum(used) == self.prompts:
                 break
+        if self.regrader is not None:
+            groups = self.regrader.regrade(n, groups)
         self.engine.pause()
         return StepGroups(groups, used, new=True)
+
+    def regraded_metrics(self, step: StepGroups) -> dict[str, float | None]:
+        """What the second grading of a step says, and the seconds that it took; nothing without one."""
+        took = {"regrade_seconds": self.regrader.seconds} if step.new and self.regrader is not None else {}
+        return regraded_metrics(step.trained, step.all) | took
 
     def record(self, log: RunLog, n: int, step: StepGroups, rows: Rows) -> None:
         """Write the step's rollouts and its rewards' metrics, if it is new; `rows` are those of the trained groups."""
@@ -129,10 +120,13 @@ class Rollouts:
         lines = []
         for group, used in zip(step.all, step.used, strict=True):
             members = next(trained) if used or not any(step.used) else scored_rows([group])[0]
-            for row in members:
-                line = rollout_to_json(n, group.task, row.rollout, row.score, _shown(row.advantages))
+            for i, row in enumerate(members):
+                regraded = {name: values[i] for name, values in group.regraded.items()}
+                line = rollout_to_json(n, group.task, row.rollout, row.score, _shown(row.advantages), regraded)
                 lines.append(line | {"used": used, "of": of})
         log.rollouts(lines)
+        if self.regrader is not None:
+            self.regrader.report(log)
         scorer = self.sources.scorer
         if scorer is not None and scorer.metrics:
             log.event("reward_metrics", step=n, **{f"logged/{k}": v for k, v in scorer.metrics.items()})
@@ -223,7 +217,8 @@ class Rollouts:
             seen.append(task.id)
             seeds = [rollout_seed(self.config.seed, n, row, first + i) for i in range(size)]
             plans += [RolloutRequest(task, i, self.sampling, seed, seeds[0]) for i, seed in enumerate(seeds)]
-        return self.collect(plans, {"step": n, "global_step": n - 1})
+        groups, control = self.collect(plans, {"step": n, "global_step": n - 1}), self.sources.control
+        return groups if control is None else [controlled(control, group) for group in groups]
 
     def collect(self, plans: Sequence[RolloutRequest], trainer_state: Mapping[str, Any] | None = None) -> list[Group]:
         """Sample and score with the engine, the rewards and the environment of the run."""
@@ -242,7 +237,7 @@ class Rollouts:
     def _groups_of(self, rows: Sequence[Row]) -> StepGroups:
         pairs = [self._read(row) for row in rows]
         tasks = [self._by_id[row["task"]] for row in rows]
-        groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs])
+        groups = regroup(tasks, [r for r, _ in pairs], [s for _, s in pairs], list(map(regraded_from_json, rows)))
         firsts = np.cumsum([0, *(len(group.rollouts) for group in groups[:-1])])
         return StepGroups(groups, [bool(rows[i].get("used", True)) for i in firsts], new=False)
 
@@ -254,6 +249,7 @@ class Rollouts:
             raise ValueError(f"there is no task {row['task']!r}")
 
     def _read(self, row: Row) -> tuple[Rollout, Score]:
+        regraded_from_json(row)  # which says what is wrong there too
         return rollout_from_json(row, self.sampling, self.lm.chat)
 
 

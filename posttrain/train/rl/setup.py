@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from posttrain.alerts import Observer
 from posttrain.chat.template_date import on_one_date
 from posttrain.config import RlConfig
 from posttrain.config.compute import on_its_device
 from posttrain.console import info_once
 from posttrain.data.formats import load_sft, load_tasks
 from posttrain.engine.open import open_engine
-from posttrain.envs.pool import EnvPool
-from posttrain.rewards.scorer import open_scorer
-from posttrain.rollout.collect import ENVIRONMENT_PART
 from posttrain.runs.log import RunLog
 from posttrain.text import printable
 from posttrain.train.data_order import bounded_steps
 from posttrain.train.dataset_stage import load_rows
 from posttrain.train.loop import Prepared, load_trained, make_policy, open_stage, train
-from posttrain.train.observers import Observer
 from posttrain.train.rl.controllers import Constraints
 from posttrain.train.rl.critic import Critic, SeparateCritic
 from posttrain.train.rl.pretraining_mix import PretrainingMix
-from posttrain.train.rl.rollouts import Rollouts, Sources, fit_task_rows
+from posttrain.train.rl.rollouts import Rollouts, fit_task_rows
+from posttrain.train.rl.sources import open_sources
 from posttrain.train.rl.stage import Rl
 from posttrain.train.settings import resolved_settings
-from posttrain.types import InputError
 
 LEARNING_RATE = 1e-6
 CRITIC_FACTOR = 10
@@ -61,7 +58,7 @@ def _prepare(config: RlConfig, stack: ExitStack) -> Prepared:
     rows, held_out = load_rows(config, load_tasks)
     mixed = load_sft(config.ptx_data) if config.ptx_data else []
     columns = set.intersection(*(set(t.columns) for t in (*rows, *held_out)))
-    sources = _sources(config, columns, stack)
+    sources = open_sources(config, columns, stack)
     lm = load_trained(config)
     tools = sources.environment.tools if sources.environment is not None else None
     tasks = fit_task_rows(config, lm, rows, held_out, tools)
@@ -83,34 +80,7 @@ def _prepare(config: RlConfig, stack: ExitStack) -> Prepared:
             critic = SeparateCritic(config, policy, config.critic_learning_rate or rate * CRITIC_FACTOR, updates)
         return Rl(config, policy, rollouts, tasks.held_out, log, total, critic, mix)
 
-    judged = sources.scorer is not None and sources.scorer.writes_date
-    return Prepared(lm, tasks.train, fitted, stage, (judged,))
-
-
-def _sources(config: RlConfig, columns: Collection[str], stack: ExitStack) -> Sources:
-    """What scores and what answers, as the configuration says; `stack` closes them."""
-    scorer = None
-    if config.reward:
-        scorer = stack.enter_context(open_scorer(config, columns))
-    names = set(scorer.weights(1)) if scorer is not None else set()
-    environment = None
-    if config.env is not None:
-        environment = stack.enter_context(
-            EnvPool(
-                config.env,
-                columns={*columns, "prompt"},
-                timeout_seconds=config.env_timeout,
-                workers=config.env_workers,
-                keep_state=scorer is not None and scorer.wants_environments,
-            )
-        )
-        if not names and not environment.has_reward:
-            raise InputError(f"--env {config.env}: has no get_reward, so --reward is required")
-        if ENVIRONMENT_PART in names:
-            raise InputError(
-                f"--reward: {ENVIRONMENT_PART!r} is the name of the environment's own; write REWARD as NAME"
-            )
-    return Sources(scorer, environment, config.max_turns)
+    return Prepared(lm, tasks.train, fitted, stage, (sources.writes_date,))
 
 
 def _total_steps(config: RlConfig, rollouts: Rollouts) -> int | None:

@@ -48,7 +48,7 @@ class Rl(RolloutStage):
     critic: Critic | None
     mix: PretrainingMix | None
     kind = "rl"
-    shown = ("reward", "kl", "grad_norm", "response_length", "loss")
+    shown = ("reward", "sealed_reward", "kl", "grad_norm", "response_length", "loss")
 
     def __post_init__(self) -> None:
         config, policy = self.config, self.policy
@@ -69,7 +69,7 @@ class Rl(RolloutStage):
         groups = step.trained
         rows = self._rows(n, groups)
         self.rollouts.record(self.log, n, step, rows)
-        metrics = group_metrics(groups, rows) | kl_metrics(rows)
+        metrics = group_metrics(groups, rows) | kl_metrics(rows) | self.rollouts.regraded_metrics(step)
         metrics |= {f"weight/{name}": weight for name, weight in sources.curriculum(n).items()}
         metrics |= {f"multiplier/{name}": value for name, value in self.constraints.multipliers.items()}
         metrics |= {"beta": self.kl.beta} if config.kl_target is not None else {}

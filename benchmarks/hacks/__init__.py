@@ -1,0 +1,1 @@
+"""Runs of RL with a known hack, or without one, for measuring what monitors find."""

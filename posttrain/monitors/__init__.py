@@ -1,0 +1,1 @@
+"""Monitors: observers that watch the steps of RL for signs that a reward is gamed."""
