@@ -82,7 +82,7 @@ def one_answer(reward: AnyReward) -> Wrapped:
 
 def final_answer(reward: AnyReward, *, lists: bool = False) -> Wrapped:
     r"""The reward of the final answer alone, else 0: the reward sees the text of the one answer that the response marks
-    after its thinking (without a mark: the whole response), and that must be written out, as the reward `math` wants it.
+    after its thinking (without a mark: the whole response), which must be written out, as the reward `math` wants it.
 
     Several distinct answers are none, and so is a list of values (`3, 4, 5`) unless `lists`. For rewards that look for
     the reference anywhere: what stands around the answer is not shown to them. Range that of the reward and 0, in its

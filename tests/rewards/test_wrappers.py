@@ -308,7 +308,8 @@ def test_a_null_or_failure_stays_out_of_the_statistics_of_the_batch() -> None:
 
 def test_every_wrapper_can_be_pickled() -> None:
     made = [
-        *(wrap(words) for wrap in (strip_thinking, normalised, sanitised, one_answer, literal_only, final_answer, clip)),
+        *(wrap(words) for wrap in (strip_thinking, normalised, sanitised, one_answer, literal_only, clip)),
+        final_answer(words),
         par(words, column="value"), par(words, reference="gold"), length_residual(words, one),
         cosine_length(words, max_length=9), length_normalised(words, length=2),
         *(wrap(words, one) for wrap in (ensemble_min, ensemble_uncertainty, ensemble_zscored)),
