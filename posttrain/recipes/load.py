@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from posttrain.recipes.controls import arms, faults
 from posttrain.runs.config import LENGTH
 from posttrain.types import InputError
 
+SHIPPED = Path(__file__).parent / "shipped"
+"""The folder of the recipes that come with posttrain, and of their files."""
 MERGE = "tag:yaml.org,2002:merge"
 """What YAML calls the key `<<`, which takes over the keys of another mapping."""
 Place = tuple[str, ...]
@@ -84,9 +85,13 @@ class RecipeText:
     arms: dict[str, str] = field(default_factory=dict)
 
     @property
-    def folder(self) -> Path | None:
-        """The folder of its file; None for a shipped recipe."""
-        return Path(self.name).parent if _is_file(self.name) else None
+    def is_shipped(self) -> bool:
+        return not _is_file(self.name)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its file."""
+        return SHIPPED if self.is_shipped else Path(self.name).parent
 
     def told(self, error: RecipeFaults) -> InputError:
         """The faults with the file and their lines, in the order of the file; what is wrong with a control arm too is
@@ -234,8 +239,7 @@ def _to_size(text: RecipeText, size: str | None) -> None:
 
 
 def shipped_recipes() -> list[str]:
-    folder = resources.files("posttrain.recipes") / "shipped"
-    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
 
 
 def _is_file(name: str) -> bool:
@@ -257,7 +261,7 @@ def _recipe_source(name: str) -> str:
             f"recipe {name}: unknown{did_you_mean(name, shipped_recipes()) or ';'} shipped are "
             f"{', '.join(shipped_recipes())}, or give a .yaml file"
         )
-    return (resources.files("posttrain.recipes") / "shipped" / f"{name}.yaml").read_text(encoding="utf-8")
+    return (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _override(text: RecipeText, override: str) -> None:

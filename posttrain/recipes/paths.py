@@ -30,9 +30,8 @@ def placed(recipe: Recipe, text: RecipeText) -> Recipe:
     """The recipe with its paths as they are seen from here: a path is that of a file beside the recipe's where there is
     one, else of one in the current directory, with one warning. A path that leads nowhere stays as it is.
 
-    A setting that `--set` gives is looked for in the current directory first. Shipped recipes name no files."""
-    if text.folder is None:
-        return recipe
+    A setting that `--set` gives is looked for in the current directory first. A shipped recipe has its files beside it;
+    others that it names are the user's, without a warning."""
     folder = os.path.join(text.folder, "") if text.folder.name or text.folder.is_absolute() else ""
     paths = _Paths(folder, recipe.stages)
 
@@ -48,7 +47,7 @@ def placed(recipe: Recipe, text: RecipeText) -> Recipe:
         held_out = {name: getattr(recipe.evaluate, name) for name in HeldOut.model_fields}
         changes["evaluate"] = recipe.evaluate.model_copy(update=moved(("evaluate",), held_out))
     changes["stages"] = {name: {**raw, **moved(("stages", name), raw)} for name, raw in recipe.stages.items()}
-    if paths.elsewhere:
+    if paths.elsewhere and not text.is_shipped:
         warn(
             f"{text.name}: not beside the recipe, and taken from the current directory: "
             f"{', '.join(dict.fromkeys(paths.elsewhere))}. Paths in a recipe are relative to its file"

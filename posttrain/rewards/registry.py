@@ -72,7 +72,7 @@ BUILTINS: Mapping[str, Builtin] = {
     **{
         name: Builtin(f"posttrain.rewards.wrappers:{name}", wraps=True)
         for name in (
-            *("strip_thinking", "one_answer", "literal_only", "normalised", "sanitised"),
+            *("strip_thinking", "one_answer", "final_answer", "literal_only", "normalised", "sanitised"),
             *("clip", "par", "cosine_length", "length_residual", "length_normalised"),
             *("ensemble_min", "ensemble_uncertainty", "ensemble_zscored"),
         )

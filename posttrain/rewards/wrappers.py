@@ -80,6 +80,16 @@ def one_answer(reward: AnyReward) -> Wrapped:
     return wrap("one_answer", [reward], _one_answer)
 
 
+def final_answer(reward: AnyReward, *, lists: bool = False) -> Wrapped:
+    r"""The reward of the final answer alone, else 0: the reward sees the text of the one answer that the response marks
+    after its thinking (without a mark: the whole response), which must be written out, as the reward `math` wants it.
+
+    Several distinct answers are none, and so is a list of values (`3, 4, 5`) unless `lists`. For rewards that look for
+    the reference anywhere: what stands around the answer is not shown to them. Range that of the reward and 0, in its
+    unit; fails where it does. Source: the rule of the reward `math`, for rewards of other answers."""
+    return wrap("final_answer", [reward], partial(_final_answer, lists=lists), edit=_take_answer)
+
+
 def literal_only(reward: AnyReward) -> Wrapped:
     r"""The reward if every marked answer after the thinking (without a mark: the whole response) is written out, as the
     reward `math` wants it, else 0: `\boxed{42}` and not `\boxed{6 \times 7}`.
@@ -91,6 +101,23 @@ def literal_only(reward: AnyReward) -> Wrapped:
 
 def _one_answer(values: Values, sample: Sample) -> float:
     return values[0] if same_answer(list(dict.fromkeys(marked_answers(after_thinking(sample.text))))) else 0.0
+
+
+def _final_answer(values: Values, sample: Sample, lists: bool) -> float:
+    text = after_thinking(sample.text)
+    answers = list(dict.fromkeys(marked_answers(text))) or [text]
+    try:
+        parsed = [parse_answer(answer) for answer in answers]
+    except NotLiteral:
+        return 0.0
+    return values[0] if same_answer(answers) and (lists or parsed[0].kind != "list") else 0.0
+
+
+def _take_answer(sample: Sample) -> Sample:
+    """The sample with its first marked answer as its last turn; the rule sees to it that there are no others."""
+    text = after_thinking(sample.text)
+    answer = next(iter(marked_answers(text)), text).strip()
+    return replace(sample, messages=(Message("assistant", answer),))
 
 
 def _literal_only(values: Values, sample: Sample) -> float:

@@ -18,6 +18,7 @@ from posttrain.rewards.wrappers import (
     ensemble_min,
     ensemble_uncertainty,
     ensemble_zscored,
+    final_answer,
     length_normalised,
     length_residual,
     literal_only,
@@ -150,6 +151,34 @@ def test_literal_only(text: str, expected: float) -> None:
     assert values(literal_only(one), [sample(text)]) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("Answer: 7", "7"),
+        (r"3, 4 or 5, so \boxed{7}.", "7"),
+        ("<think>5, 6</think>Answer: 7\nAnswer: 7.0", "7"),
+        ("7", "7"),
+        ("-7\n", "-7"),
+        ("Answer: 6\nAnswer: 7", None),
+        ("Answer: 6, 7, 8", None),
+        ("6, 7, 8", None),
+        ("6 7 8", None),
+        ("It is 7", None),
+        ("Answer: 3 + 4", None),
+        ("Answer: 7 and `3 + 4`", None),
+        ("", None),
+    ],
+)
+def test_final_answer(text: str, seen: str | None) -> None:
+    """The reward inside sees the answer alone, and has no say where there is not exactly one."""
+    assert values(final_answer(one), [sample(text)]) == [float(seen is not None)]
+    assert seen is None or text_seen(final_answer, text) == seen
+
+
+def test_final_answer_may_be_a_list() -> None:
+    assert values(final_answer(one, lists=True), [sample("Answer: 6, 7"), sample("Answer: 6\nAnswer: 7")]) == [1, 0]
+
+
 # Shape.
 
 
@@ -280,6 +309,7 @@ def test_a_null_or_failure_stays_out_of_the_statistics_of_the_batch() -> None:
 def test_every_wrapper_can_be_pickled() -> None:
     made = [
         *(wrap(words) for wrap in (strip_thinking, normalised, sanitised, one_answer, literal_only, clip)),
+        final_answer(words),
         par(words, column="value"), par(words, reference="gold"), length_residual(words, one),
         cosine_length(words, max_length=9), length_normalised(words, length=2),
         *(wrap(words, one) for wrap in (ensemble_min, ensemble_uncertainty, ensemble_zscored)),
