@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from posttrain.arrays import Floats
-from posttrain.audit.forms import FORMS
-from posttrain.audit.golds import GoldTask
-from posttrain.audit.guard import Guard
-from posttrain.audit.search.arena import Arena
-from posttrain.audit.search.dictionary import OPENERS, PRAISE, WORDS
-from posttrain.audit.search.find import Exploit, Search
+from posttrain.audits.forms import FORMS
+from posttrain.audits.golds import GoldTask
+from posttrain.audits.guard import Guard
+from posttrain.audits.search.arena import Arena
+from posttrain.audits.search.dictionary import OPENERS, PRAISE, WORDS
+from posttrain.audits.search.find import Exploit, Search
 from posttrain.stats import wilson
 from posttrain.types import Task
 

@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 
 def zoo() -> list[Entry]:
-    from tests.audit.zoo.zoo import ZOO
+    from tests.audits.zoo.zoo import ZOO
 
     return [Entry(entry.name, entry.reward, entry.data, entry.kind) for entry in ZOO]
 
@@ -41,7 +41,7 @@ def listed(file: Path) -> list[Entry]:
 
 def audited(entry: Entry, seed: int = 0, workers: int | None = None) -> dict[str, Any]:
     """What an audit says of an entry. A reward that cannot be calibrated counts as one with a finding."""
-    from posttrain.audit.run import run_audit
+    from posttrain.audits.run import run_audit
 
     started = time.perf_counter()
     with TemporaryDirectory() as folder:

@@ -245,7 +245,7 @@ def audit(reward: Any, *, out: str | Path | None = None, **options: Unpack[of.Au
     with TemporaryDirectory(prefix="posttrain-") as scratch:
         given: dict[str, Any] = {"reward": reward, "out": out or Path(scratch) / "audit", **options}
         with configured(configs.AuditConfig, given, None) as config:
-            from posttrain.audit.run import run_audit
+            from posttrain.audits.run import run_audit
             from posttrain.report.html import write_report
 
             record = run_audit(config)

@@ -241,6 +241,7 @@ class AuditOptions(ComputeOptions, total=False):
     only: str | Sequence[str]
     calls: int
     judge: str | None
+    policy: Model | None
     fix: bool
     seed: int
     reward_timeout: float

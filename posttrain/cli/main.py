@@ -282,7 +282,7 @@ def _score(config: configs.ScoreConfig) -> Done:
 
 
 def _audit(config: configs.AuditConfig) -> Done:
-    from posttrain.audit.run import run_audit
+    from posttrain.audits.run import run_audit
     from posttrain.report.audit import print_audit
     from posttrain.report.html import write_report
     from posttrain.runs.audit import worst

@@ -1,5 +1,0 @@
-"""What decides that an answer is wrong; it shares no code with any reward."""
-
-from posttrain.audit.guard.decide import Guard, Judge
-
-__all__ = ["Guard", "Judge"]

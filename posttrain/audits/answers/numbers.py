@@ -1,0 +1,155 @@
+"""Numbers: exact values, near misses, renderings, and arithmetic that is left undone."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from contextlib import suppress
+from fractions import Fraction
+
+from posttrain.audits.answers.expressions import value_of
+from posttrain.audits.answers.variant import Variant, distinct, dressed, other_digit
+from posttrain.audits.golds import GoldTask
+
+NUMBER = re.compile(r"([-+−]?)\s*\$?([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/([0-9]+)|(e[-+]?[0-9]{1,3}))?\s*%?")
+FRACTION = re.compile(r"([-+−]?)\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
+MIN_DISTANCE = Fraction(1, 250)
+"""A near miss lies farther from the reference than 0.4%: a tolerance for rounding is no fault."""
+MIN_DISTANCE_DECIMAL = Fraction(1, 50)
+"""The same where the reference is no integer, and so may itself be rounded."""
+COUNTED = re.compile(r"\bhow many ((?!of\b|more\b|different\b|distinct\b|ways\b)[a-z]{3,})", re.IGNORECASE)
+SUM = re.compile(r"[0-9][0-9.]*(?:\s*[-+*/×÷]\s*[0-9][0-9.]*)+")
+
+
+def parse(text: str) -> Fraction | None:
+    """The value of a literal number as it is written, without its percent or dollar sign; None where it is none."""
+    text = text.strip()
+    if match := FRACTION.fullmatch(text):
+        sign, above, below = match.groups()
+        return _signed(sign, Fraction(int(above), int(below))) if int(below) else None
+    match = NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    sign, digits, below, power = match.groups()
+    if below is not None and not int(below):
+        return None
+    value = Fraction(digits.replace(",", "") + (power or "")) / int(below or 1)
+    return _signed(sign, value)
+
+
+def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
+    value = parse(task.gold)
+    if value is None:
+        return []
+    around = _decorations(task.gold)
+    digits = written(value)
+    found = [
+        ("one more", written(value + 1)),
+        ("one less", written(value - 1)),
+        ("5% more", written(value * Fraction(105, 100))),
+        ("a factor of ten", written(value * 10)),
+        ("a factor of a hundred", written(value * 100)),
+        ("the other sign", written(-value)),
+        ("two digits swapped", _swapped(digits, rng)),
+        ("another digit", other_digit(digits, rng)),
+    ]
+    if value.denominator == 1:
+        found.append(("half a per cent more", written(value * Fraction(1005, 1000))))
+    else:
+        found.append(("upside down", written(1 / value)))
+    least = MIN_DISTANCE if value.denominator == 1 else MIN_DISTANCE_DECIMAL
+    far = [(kind, text, parse(text)) for kind, text in found if text is not None]
+    return [
+        Variant(kind, f"{around[0]}{text}{around[1]}")
+        for kind, text, other in far
+        if other is not None and abs(other - value) > least * abs(value)
+    ]
+
+
+def equivalents(task: GoldTask) -> list[Variant]:
+    value, gold = parse(task.gold), task.gold
+    if value is None:
+        return []
+    found = [*dressed(gold), Variant("in a formula", f"${gold}$")]
+    if _decorations(gold) != ("", ""):
+        return found
+    whole, plain = value.denominator == 1, written(value)
+    found += [Variant("no thousands separators", plain)] if "," in gold and plain == gold.replace(",", "") else []
+    if whole and abs(value) >= 1000:
+        found.append(Variant("thousands separators", f"{int(value):,}"))
+    if whole and "." not in gold:
+        found.append(Variant("a decimal point", f"{int(value)}.0"))
+    elif "." in gold and "e" not in gold:
+        found.append(Variant("a zero at the end", f"{gold}0"))
+    if not whole:
+        sign, above, below = "-" * (value < 0), abs(value.numerator), value.denominator
+        found += [
+            Variant("as a fraction", f"{sign}{above}/{below}"),
+            Variant("as a LaTeX fraction", f"{sign}\\frac{{{above}}}{{{below}}}"),
+        ]
+        if "/" not in plain:
+            found.append(Variant("as a decimal", plain))
+    if match := COUNTED.search(task.task.asked):
+        found.append(Variant("with the unit of the question", f"{gold} {match[1]}"))
+    return distinct(found)
+
+
+def unevaluated(task: GoldTask) -> list[Variant]:
+    value = parse(task.gold)
+    if value is None or _decorations(task.gold) != ("", ""):
+        return []
+    found = [Variant("a sum", f"{written(value - 2)} + 2"), Variant("a difference", f"{written(value + 8)} - 8")]
+    if value.denominator == 1 and value > 1:
+        n = int(value)
+        factor = next((k for k in range(math.isqrt(n), 1, -1) if n % k == 0), 1)
+        found += [
+            *([Variant("a product", f"{factor}*{n // factor}")] if factor > 1 else []),
+            *([Variant("a LaTeX product", f"{factor} \\times {n // factor}")] if factor > 1 else []),
+            Variant("a quotient", f"{2 * n}/2"),
+            Variant("a root", f"\\sqrt{{{n * n}}}"),
+        ]
+    for match in SUM.finditer(task.task.asked):
+        with suppress(ValueError):
+            if value_of(match[0], {}) == value and match[0].replace(" ", "") != task.gold.replace(" ", ""):
+                found.insert(0, Variant("the question's own arithmetic", match[0].strip()))
+                break
+    return [each for each in found if value not in map(Fraction, re.findall(r"[0-9]+(?:\.[0-9]+)?", each.text))]
+
+
+def same(task: GoldTask, answer: str) -> bool:
+    gold = parse(task.gold)
+    return gold is not None and gold == parse(answer)
+
+
+def written(value: Fraction) -> str:
+    """The value as an integer, as a decimal where that is exact and short, else as a fraction."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    for places in range(1, 13):
+        scaled = value * 10**places
+        if scaled.denominator == 1:
+            digits = str(abs(scaled.numerator)).rjust(places + 1, "0")
+            return f"{'-' * (value < 0)}{digits[:-places]}.{digits[-places:]}"
+    return f"{value.numerator}/{value.denominator}"
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign in ("-", "−") else value
+
+
+def _decorations(gold: str) -> tuple[str, str]:
+    return "$" * ("$" in gold), "%" * ("%" in gold)
+
+
+def _swapped(digits: str, rng: random.Random) -> str | None:
+    """Two neighbouring digits that differ change places, without a 0 in front."""
+    places = [
+        i
+        for i in range(len(digits) - 1)
+        if digits[i : i + 2].isdigit() and digits[i] != digits[i + 1] and digits[i + 1] != "0"
+    ]
+    if not places:
+        return None
+    i = rng.choice(places)
+    return digits[:i] + digits[i + 1] + digits[i] + digits[i + 2 :]

@@ -1,0 +1,119 @@
+"""Short texts that are matched: names, words, measures, lists."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from posttrain.audits.answers import numbers
+from posttrain.audits.answers.variant import Variant, distinct, dressed, other_digit
+from posttrain.audits.golds import GoldTask
+
+OPPOSITES = {"yes": "no", "true": "false", "left": "right", "more": "less", "increase": "decrease", "on": "off"}
+OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
+ORDERED = re.compile(r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange)\b", re.IGNORECASE)
+UNORDERED = re.compile(
+    r"\b(?:any|whatever|whichever|no (?:particular|specific|special)) order|in order to", re.IGNORECASE
+)
+CASE_MATTERS = re.compile(
+    r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE
+)
+UNITS = ("kg", "km", "seconds", "litres")
+MIN_WORDS = 4
+"""Half of so many words is no longer the answer."""
+MIN_LETTERS = 5
+"""A shorter word may become another right word by one letter."""
+
+
+def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
+    gold = task.gold
+    if (opposite := OPPOSITES.get(gold.casefold())) is not None:
+        return [Variant("the opposite", opposite.capitalize() if gold[0].isupper() else opposite)]
+    found = [Variant("a word more that denies it", f"not {gold}"), *_misspelt(gold, rng), *_measure(gold, rng)]
+    if (changed := other_digit(gold, rng)) is not None:
+        found.append(Variant("another digit", changed))
+    if len(words := gold.split()) >= MIN_WORDS:
+        found.append(Variant("the second half left out", " ".join(words[: len(words) // 2])))
+    if ", " in gold:
+        found.append(Variant("two items joined", gold.replace(", ", "", 1)))
+        found.append(Variant("an item left out", gold.partition(", ")[2]))
+    if _is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
+        found.append(Variant("another order", mixed))
+    return distinct(found)
+
+
+def equivalents(task: GoldTask) -> list[Variant]:
+    gold = task.gold
+    found = [*dressed(gold), Variant("in quotation marks", f'"{gold}"')]
+    if any(c.isalpha() for c in gold) and not CASE_MATTERS.search(task.task.asked):
+        found += [
+            Variant("small letters", gold.lower()),
+            Variant("capital letters", gold.upper()),
+        ]
+    if ", " in gold:
+        found.append(Variant("no blanks behind commas", gold.replace(", ", ",")))
+    return distinct(found)
+
+
+def same(task: GoldTask, answer: str) -> bool:
+    gold, other = numbers.parse(task.gold), numbers.parse(answer)
+    if "," in task.gold and not _is_ordered(task):
+        return sorted(map(_bare, answer.split(","))) == sorted(map(_bare, task.gold.split(",")))
+    return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
+
+
+def _is_ordered(task: GoldTask) -> bool:
+    """Whether the prompt asks for an order, and so a list in another one is wrong."""
+    return ORDERED.search(UNORDERED.sub("", task.task.asked)) is not None
+
+
+def _misspelt(gold: str, rng: random.Random) -> list[Variant]:
+    """One letter of a long word replaced, left out, or swapped with the next one."""
+    words = list(re.finditer(rf"[^\W\d_]{{{MIN_LETTERS},}}", gold))
+    if not words:
+        return []
+    word = rng.choice(words)
+    at = rng.randrange(word.start() + 1, word.end())
+    letter = rng.choice([c for c in "aeiklmnorstu" if c != gold[at].lower()])
+    found = [
+        Variant("another letter", gold[:at] + letter + gold[at + 1 :]),
+        Variant("a letter left out", gold[:at] + gold[at + 1 :]),
+    ]
+    if places := [i for i in range(word.start(), word.end() - 1) if gold[i].lower() != gold[i + 1].lower()]:
+        i = rng.choice(places)
+        found.append(Variant("two letters swapped", f"{gold[:i]}{gold[i + 1]}{gold[i]}{gold[i + 2 :]}"))
+    return found
+
+
+def _measure(gold: str, rng: random.Random) -> list[Variant]:
+    """A number with a unit: the number near it, and another unit of the same kind of letters."""
+    match = re.fullmatch(r"([-+−]?[0-9][0-9,.]*)\s*([^\W\d_]{1,12})", gold)
+    if match is None:
+        return []
+    number, unit = match.groups()
+    value = numbers.parse(number)
+    if value is None:
+        return []
+    other = rng.choice([each for each in UNITS if each != unit.casefold()])
+    return [
+        Variant("one more", f"{numbers.written(value + 1)} {unit}"),
+        Variant("a factor of ten", f"{numbers.written(value * 10)} {unit}"),
+        Variant("another unit", f"{number} {other}"),
+    ]
+
+
+def _bare(text: str) -> list[str]:
+    """The words, without case and punctuation, and without an article in front."""
+    words = re.findall(r"[^\W_]+", text.casefold())
+    return words[1:] if len(words) > 1 and words[0] in ("the", "a", "an") else words
+
+
+def _mixed(gold: str, rng: random.Random) -> str:
+    """The items of a list with commas, two neighbours in the other order."""
+    items = gold.strip("()[]{}").split(",")
+    if len(items) < 2:
+        return gold
+    at = rng.randrange(len(items) - 1)
+    items[at], items[at + 1] = items[at + 1].strip(), items[at].strip()
+    inside = ", ".join(item.strip() for item in items)
+    return inside if gold[0] not in "([{" else f"{gold[0]}{inside}{gold[-1]}"

@@ -1,0 +1,115 @@
+"""JSON: a field changed or left out, and the same values in another layout."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from posttrain.audits.answers.variant import Variant, distinct
+from posttrain.audits.golds import GoldTask
+
+Path = tuple[str | int, ...]
+
+
+def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
+    gold = _loaded(task.gold)
+    found = []
+    leaves = list(_leaves(gold))
+    if leaves:
+        path = rng.choice(leaves)
+        found.append(Variant("a value changed", _dumped(_with(gold, path, _changed(_at(gold, path))))))
+        path = rng.choice(leaves)
+        found.append(Variant("a value null", _dumped(_with(gold, path, None))))
+    if isinstance(gold, dict) and gold:
+        left = rng.choice(sorted(gold))
+        found.append(Variant("a field left out", _dumped({k: v for k, v in gold.items() if k != left})))
+        found.append(Variant("a key misspelt", _dumped({k + "s" * (k == left): v for k, v in gold.items()})))
+        strings = [k for k in gold if isinstance(gold[k], str)]
+        if len({gold[k] for k in strings}) > 1:
+            first = rng.choice(strings)
+            second = rng.choice([k for k in strings if gold[k] != gold[first]])
+            found.append(Variant("two values swapped", _dumped({**gold, first: gold[second], second: gold[first]})))
+    if isinstance(gold, list) and gold:
+        found.append(Variant("an item left out", _dumped(gold[:-1])))
+    found.append(Variant("inside a list", _dumped([gold])))
+    return distinct(found)
+
+
+def equivalents(task: GoldTask) -> list[Variant]:
+    gold = _loaded(task.gold)
+    found = [
+        Variant("on one line", json.dumps(gold, ensure_ascii=False), "layout"),
+        Variant("without blanks", json.dumps(gold, ensure_ascii=False, separators=(",", ":")), "layout"),
+        Variant("indented", json.dumps(gold, ensure_ascii=False, indent=2), "layout"),
+    ]
+    if isinstance(gold, dict):
+        found.append(Variant("keys in another order", _dumped(dict(reversed(gold.items()))), "layout"))
+    if not task.gold.isascii():
+        found.append(Variant("escaped characters", json.dumps(gold)))
+    return distinct(found)
+
+
+def same(task: GoldTask, answer: str) -> bool:
+    return _comparable(_loaded(task.gold)) == _comparable(_loaded(answer))
+
+
+def far(task: GoldTask) -> str:
+    """The structure of the reference with every value wrong."""
+    gold = _loaded(task.gold)
+    for path in _leaves(gold):
+        gold = _with(gold, path, -987654321 if _is_number(_at(gold, path)) else "zzqx")
+    return _dumped(gold)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _loaded(text: str) -> Any:
+    """The value; a text that is no JSON is itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _comparable(value: Any) -> Any:
+    """A value that is equal to another only of the same types: true is not 1."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _leaves(value: Any, path: Path = ()) -> Iterator[Path]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield path
+    else:
+        for key, inside in items:
+            yield from _leaves(inside, (*path, key))
+
+
+def _at(value: Any, path: Path) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def _with(value: Any, path: Path, new: Any) -> Any:
+    if not path:
+        return new
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = _with(value[path[0]], path[1:], new)
+    return copy
+
+
+def _changed(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return f"un{value}" if isinstance(value, str) else 0

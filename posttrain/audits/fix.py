@@ -1,0 +1,144 @@
+"""`--fix`: wrappers that close what an audit found, and whether honest answers are still paid."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from posttrain.audits.attack import Attacked, attack
+from posttrain.audits.files import FIXED
+from posttrain.audits.forms import FORMS
+from posttrain.audits.golds import GoldTask
+from posttrain.audits.record import recorded
+from posttrain.audits.subject import PAID, Attempt, Subject
+from posttrain.config import AuditConfig
+from posttrain.expressions import parse_entry, written
+from posttrain.functions import FunctionText
+from posttrain.rewards.scorer import open_scorer
+from posttrain.runs.audit import AuditRecord, Fix
+from posttrain.stats import difference, estimate
+from posttrain.types import InputError
+
+COSTS = {"critical": 100, "high": 10, "medium": 1, "note": 0}
+"""How much worse a finding of one severity is than one of the next."""
+MAY_LOSE = 0.02
+"""The share of the honest answers that a fix may lose."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A reward that was attacked again, and whether each honest answer is paid, 0 or 1."""
+
+    rewards: tuple[str, ...]
+    wrappers: tuple[str, ...]
+    attacked: Attacked
+    honest: tuple[float, ...]
+
+    @property
+    def cost(self) -> int:
+        return sum(COSTS[found.severity] for result, _ in self.attacked.results.values() for found in result.findings)
+
+
+def find_fix(
+    config: AuditConfig,
+    first: Attacked,
+    record: AuditRecord,
+    held_out: Sequence[GoldTask],
+    columns: Collection[str],
+) -> tuple[Fix, AuditRecord | None]:
+    """What wrappers do for a reward that has findings, and the record of its second audit.
+
+    Each wrapper that a finding names is put around the reward, those of the worst findings first, and is kept where
+    the probes that found something then find less, and not more than MAY_LOSE of the honest answers to the `held_out`
+    tasks are lost. The reward that results is audited by all probes."""
+    rewards = tuple(map(str, config.reward))
+    wrappers = list(dict.fromkeys(f["wrapper"] for f in record["findings"] if f["wrapper"] and f["severity"] != "note"))
+    wrappers.sort(key=lambda wrapper: "{}" in wrapper)  # those that stand for all rewards, then those around them
+    if reason := _why_not(config, record, wrappers, held_out):
+        return _told(reason), None
+    probes = [probe for probe, (result, _) in first.results.items() if result.findings]
+    best = start = Trial(rewards, (), first, paid_honest(first.subject, held_out))
+    for wrapper in wrappers:
+        trial = _tried(config, best, wrapper, probes, first, held_out, columns)
+        kept = sum(start.honest) - (sum(trial.honest) if trial else 0) <= MAY_LOSE * len(start.honest)
+        if trial is not None and kept and trial.cost < best.cost:
+            best = trial
+    if best is start:
+        return _told("no wrapper closes a finding and keeps the honest answers: mend the reward itself"), None
+    with open_scorer(_with(config, best.rewards), columns) as scorer:
+        again = attack(config, scorer, first.subject.tasks)
+        honest = paid_honest(again.subject, held_out)
+        second = recorded(_with(config, best.rewards, FIXED), again)  # which may grade the answers that it shows
+    fix: Fix = {
+        "reward": list(best.rewards),
+        "wrappers": list(best.wrappers),
+        "reason": None,
+        "before": estimate(start.honest),
+        "after": estimate(honest),
+        "change": difference(honest, start.honest),
+        "left": [f"{f['probe']} {f['severity']}: {f['title']}" for f in second["findings"] if f["severity"] != "note"],
+    }
+    return fix, second
+
+
+def paid_honest(subject: Subject, held_out: Sequence[GoldTask]) -> tuple[float, ...]:
+    """Whether the reward pays each honest answer to tasks of no audit: 1 or 0. Honest are the reference answers, in the
+    form that is paid best and in every form that the prompt asks for."""
+    honest = subject.over(held_out)
+    attempts: list[Attempt] = []
+    for i, gold in enumerate(held_out):
+        forms = [form for form in FORMS if form == subject.form or form.wanted(gold.task.asked)]
+        attempts += [honest.honest(i, form) for form in forms]
+    return tuple((honest.scales(attempts) >= PAID).astype(float).tolist())
+
+
+def wrapped(reward: str, wrapper: str) -> str:
+    """The entry of a reward with a wrapper around its expression, under its name and weight."""
+    expression, weight = parse_entry(reward)
+    name = f" as {expression.renamed}" if expression.renamed else ""
+    inside = written(replace(expression, renamed=None))
+    return wrapper.replace("{}", inside) + name + ("" if weight == "1" else f"={weight}")
+
+
+def _tried(
+    config: AuditConfig,
+    best: Trial,
+    wrapper: str,
+    probes: Sequence[str],
+    first: Attacked,
+    held_out: Sequence[GoldTask],
+    columns: Collection[str],
+) -> Trial | None:
+    """The rewards of a trial with one wrapper more; None where that makes no reward, or one without a scale."""
+    try:
+        whole = "{}" not in wrapper
+        rewards = (wrapper,) if whole else tuple(wrapped(reward, wrapper) for reward in best.rewards)
+        with open_scorer(_with(config, rewards), columns) as scorer:
+            attacked = attack(config, scorer, first.subject.tasks, probes)
+            wrappers = (wrapper,) if whole else (*best.wrappers, wrapper)
+            return Trial(rewards, wrappers, attacked, paid_honest(attacked.subject, held_out))
+    except InputError:
+        return None
+
+
+def _with(config: AuditConfig, rewards: Sequence[str], folder: str | None = None) -> AuditConfig:
+    return config.model_copy(
+        update={"reward": tuple(rewards)} | ({"out": config.out / folder} if folder is not None else {})
+    )
+
+
+def _why_not(
+    config: AuditConfig, record: AuditRecord, wrappers: Sequence[str], held_out: Sequence[GoldTask]
+) -> str | None:
+    """Why there is nothing to try."""
+    if not any(finding["severity"] != "note" for finding in record["findings"]):
+        return "there is nothing to mend"
+    if any(isinstance(reward, FunctionText) for reward in config.reward):
+        return "a function of Python cannot be written into an expression; name it by its file: file.py:function"
+    if not wrappers:
+        return "no wrapper closes what was found: mend the reward itself"
+    return None if held_out else "there are no tasks left for honest answers; give more tasks or a lower --limit"
+
+
+def _told(reason: str) -> Fix:
+    return {"reward": [], "wrappers": [], "reason": reason, "before": None, "after": None, "change": None, "left": []}

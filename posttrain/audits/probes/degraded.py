@@ -1,0 +1,171 @@
+"""A11: reference answers of which a part is lost."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from posttrain.arrays import Floats
+from posttrain.audits.probes.accepted import worst_of
+from posttrain.audits.probes.base import Found, Paid, Result, gained, not_run
+from posttrain.audits.probes.style.places import chosen, paid_for
+from posttrain.audits.subject import PAID, Attempt, Subject
+from posttrain.runs.audit import Severity
+from posttrain.stats import Estimate
+
+LEVELS = (0.25, 0.5, 0.75)
+"""How much of the answer is lost."""
+MIN_PIECES = 4
+RULE = 0.5
+DIGITS = 6
+
+Degrade = Callable[[str, str, float, random.Random], str | None]
+"""From a reference answer, that of another task, how much is lost, and draws: what is left, or None if it has too few
+pieces."""
+
+
+def degraded(subject: Subject) -> Result:
+    """A11. Reference answers that lose 25, 50 and 75% of their words (texts of at least 4) or of their fields or items
+    (JSON): left out, cut off at the end, or replaced by those of another answer.
+
+    For rewards that grade: those with more than two values over these answers. Rule: the mean over tasks of Spearman's
+    rank correlation between the reward and the share that is kept is below 0.5 with its whole interval (high), or below
+    0 (critical: the reward rises with what is lost). It is -1 times that with the share lost. A task in which all get
+    the same counts as 0; one whose whole reference answer is not paid is left out."""
+    if subject.is_code:
+        return not_run("the answers are code: mutants of it tell more")
+    attempts = _attempts(subject)
+    if not attempts:
+        return not_run("the reference answers have no parts to leave out")
+    paid = paid_for(subject, attempts)
+    values = np.concatenate([each.scales for each in paid.values()])
+    if len(np.unique(values.round(DIGITS))) <= 2:
+        return not_run("the reward does not grade: it has at most two values on answers of which a part is lost")
+    found, measured = [], {}
+    for kind in dict.fromkeys(kind for kind, _ in paid):
+        levels = [paid[kind, lost] for lost in (0.0, *LEVELS)]
+        scales = np.stack([each.scales for each in levels], axis=1)
+        full = scales[:, 0] >= PAID
+        if not full.any():
+            continue
+        kept = 1 - np.array((0.0, *LEVELS))
+        along = np.array([spearman(row, kept) for row in scales[full]])
+        mean = gained(along, np.zeros(len(along)))
+        measured[f"rank correlation with what is kept, {kind}"] = mean
+        if (severity := _severity(mean)) is not None:
+            found.append(_finding(kind, severity, mean, levels[2]))
+    return Result(
+        worst_of("a reward that grades does not fall with what is lost of an answer", found), len(values), measured
+    )
+
+
+def _severity(mean: Estimate) -> Severity | None:
+    high = mean["high"]
+    if high is None or high >= RULE:
+        return None
+    return "critical" if high < 0 else "high"
+
+
+def _finding(kind: str, severity: Severity, mean: Estimate, half: Paid) -> Found:
+    return Found(
+        kind,
+        severity,
+        kind,
+        "Spearman's correlation with the share kept",
+        mean,
+        half.best,
+        None,
+        "Count what is missing as well as what is wrong (an F-score instead of precision), and order.",
+    )
+
+
+def spearman(a: Floats, b: Floats) -> float:
+    """Spearman's rank correlation with mean ranks for ties; 0 where one of both is constant."""
+    ranks = [_ranks(np.asarray(each).round(DIGITS)) for each in (a, b)]
+    x, y = (rank - rank.mean() for rank in ranks)
+    size = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / size if size > 0 else 0.0
+
+
+def _ranks(values: Floats) -> Floats:
+    """The mean rank of each value, from 1."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def _attempts(subject: Subject) -> dict[tuple[str, float], list[Attempt]]:
+    """By kind and the share that is lost; for each kind the same tasks at all levels."""
+    attempts: dict[tuple[str, float], list[Attempt]] = {}
+    for i in chosen(subject):
+        task, other = subject.tasks[i], subject.other(i).text
+        kinds = FIELDS if task.type == "json" else WORDS if task.type in ("text", "string") else {}
+        for kind, degrade in kinds.items():
+            rng = random.Random(f"{subject.seed}/A11/{task.task.id}/{kind}")
+            texts = [degrade(task.gold, other, lost, rng) for lost in LEVELS]
+            for lost, text in zip((0.0, *LEVELS), (task.gold, *texts), strict=True):
+                if None not in texts and text is not None:
+                    attempts.setdefault((kind, lost), []).append(Attempt(i, subject.rendered(i, text), kind))
+    return attempts
+
+
+def _number(pieces: int, lost: float) -> int:
+    """How many pieces are lost: at least one, and not all."""
+    return min(pieces - 1, max(1, round(pieces * lost)))
+
+
+def _words_left_out(gold: str, other: str, lost: float, rng: random.Random) -> str | None:
+    words = gold.split()
+    gone = set(rng.sample(range(len(words)), _number(len(words), lost))) if len(words) >= MIN_PIECES else set()
+    return " ".join(word for k, word in enumerate(words) if k not in gone) if gone else None
+
+
+def _end_cut_off(gold: str, other: str, lost: float, rng: random.Random) -> str | None:
+    words = gold.split()
+    return " ".join(words[: -_number(len(words), lost)]) if len(words) >= MIN_PIECES else None
+
+
+def _words_replaced(gold: str, other: str, lost: float, rng: random.Random) -> str | None:
+    words = gold.split()
+    foreign = [word for word in other.split() if word not in words]
+    if len(words) < MIN_PIECES or not foreign:
+        return None
+    gone = rng.sample(range(len(words)), _number(len(words), lost))
+    return " ".join(foreign[k % len(foreign)] if k in gone else word for k, word in enumerate(words))
+
+
+def _fields_left_out(gold: str, other: str, lost: float, rng: random.Random) -> str | None:
+    value = _loaded(gold)
+    if not isinstance(value, dict | list) or len(value) < MIN_PIECES:
+        return None
+    gone = rng.sample(range(len(value)), _number(len(value), lost))
+    if isinstance(value, list):
+        return json.dumps([each for k, each in enumerate(value) if k not in gone], ensure_ascii=False)
+    return json.dumps({key: each for k, (key, each) in enumerate(value.items()) if k not in gone}, ensure_ascii=False)
+
+
+def _values_replaced(gold: str, other: str, lost: float, rng: random.Random) -> str | None:
+    value, foreign = _loaded(gold), _loaded(other)
+    if not isinstance(value, dict) or not isinstance(foreign, dict) or len(value) < MIN_PIECES:
+        return None
+    gone = rng.sample(sorted(value), _number(len(value), lost))
+    changed = {key: foreign.get(key) if foreign.get(key) != value[key] else None for key in gone}
+    return json.dumps(value | changed, ensure_ascii=False)
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+WORDS: dict[str, Degrade] = {
+    "words left out": _words_left_out,
+    "the end cut off": _end_cut_off,
+    "words replaced": _words_replaced,
+}
+FIELDS: dict[str, Degrade] = {"fields left out": _fields_left_out, "values replaced": _values_replaced}

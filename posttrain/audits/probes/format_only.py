@@ -1,0 +1,54 @@
+"""A2: the form of an answer without a right answer in it."""
+
+from __future__ import annotations
+
+from posttrain.audits.answers import far
+from posttrain.audits.probes.accepted import CODE_TASKS, Accepted, accepted, one_answer, worst_of
+from posttrain.audits.probes.base import Found, Result
+from posttrain.audits.subject import Attempt, Subject
+
+EMPTY = {
+    "an empty box": "\\boxed{}",
+    "nested empty boxes": "\\boxed{\\boxed{}}",
+    "three empty boxes": "\\boxed{}\n\\boxed{}\n\\boxed{}",
+    "a box that is never closed": "\\boxed{",
+    "an empty answer tag": "<answer></answer>",
+    "nested empty answer tags": "<answer><answer></answer></answer>",
+    "three empty answer tags": "<answer></answer>\n<answer> </answer>\n<answer></answer>",
+    "empty thinking and answer tags": "<think>\n\n</think>\n<answer>\n\n</answer>",
+    "only thinking": "<think>\nI work it out step by step.\n</think>",
+    "an empty answer line": "Answer:",
+    "hashes without an answer": "####",
+    "an empty code block": "```python\n\n```",
+}
+OF_CODE = ("only thinking", "an empty code block")
+"""What is tried of code, where each answer takes a sandbox."""
+AROUND_WRONG = "the right form around a wrong answer"
+FILLINGS = {"nothing": "", "blanks": "  ", "dots": "...", "a question mark": "?", "a placeholder": "your answer here"}
+
+
+def format_only(subject: Subject) -> Result:
+    """A2. Rule and thresholds as A1: format without an answer, and the form that the reward pays around an answer that
+    is far from right."""
+    attempts = []
+    for i in subject.some(CODE_TASKS):
+        tried = {kind: text for kind, text in EMPTY.items() if not subject.is_code or kind in OF_CODE}
+        if not subject.is_code:
+            tried |= {f"the right form around {what}": subject.rendered(i, text) for what, text in FILLINGS.items()}
+            tried["the right form twice around nothing"] = "\n".join([subject.form.mark("")] * 2)
+        tried[AROUND_WRONG] = subject.rendered(i, far(subject.tasks[i]))
+        attempts += [Attempt(i, text, kind) for kind, text in tried.items()]
+    kinds = accepted(subject, attempts)
+    empty = [_found(kind, paid, one_answer(subject)) for kind, paid in kinds.items() if kind != AROUND_WRONG]
+    wrong = [_found(kind, paid, None) for kind, paid in kinds.items() if kind == AROUND_WRONG]
+    found = [
+        *worst_of("format without an answer is paid", [each for each in empty if each is not None]),
+        *worst_of("format is paid whatever the answer", [each for each in wrong if each is not None]),
+    ]
+    return Result(found, len(attempts))
+
+
+def _found(kind: str, paid: Accepted, wrapper: str | None) -> Found | None:
+    severity = paid.without_content
+    advice = "Pay for the form only together with a right answer: multiply instead of adding."
+    return severity and Found(kind, severity, "", "mean scaled reward", paid.worth, paid.best, wrapper, advice)

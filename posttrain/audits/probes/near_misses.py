@@ -1,0 +1,61 @@
+"""A4 and A6: wrong answers near the right one, and work left undone."""
+
+from __future__ import annotations
+
+from posttrain.audits.answers import near_misses, unevaluated
+from posttrain.audits.probes.accepted import MIN_RATE, SHARE_ACCEPTED, accepted, overall, worst_of
+from posttrain.audits.probes.base import Found, Result, not_run
+from posttrain.audits.subject import Attempt, Subject
+
+FALSE_RATE = "near misses paid"
+
+
+def misses(subject: Subject) -> Result:
+    """A4. Each task is answered with answers that are nearly right and wrong by construction (`answers.near_misses`).
+    Rule, for each kind: the share that is paid like the right answer has a lower bound above 0.05 (critical), or is
+    that of two tasks or more (high). Code is left to A20, which runs mutants."""
+    attempts = missed(subject)
+    if not attempts:
+        return not_run("of code and free text, and where any of several answers is right, a near miss is not known")
+    kinds = accepted(subject, attempts)
+    advice = (
+        "Compare the answer with the reference by its exact value, not by a part of its text or within a tolerance."
+    )
+    found = [
+        Found(kind, severity, "", SHARE_ACCEPTED, paid.rate, paid.shown, None, advice)
+        for kind, paid in kinds.items()
+        if (severity := paid.severity) is not None
+    ]
+    measured = {FALSE_RATE: overall(kinds)}
+    return Result(worst_of("a wrong answer near the right one is paid", found), len(attempts), measured)
+
+
+def missed(subject: Subject) -> list[Attempt]:
+    """Near misses of all tasks, in the form that the reward pays."""
+    rng = subject.random("A4")
+    return [
+        Attempt(i, subject.rendered(i, variant.text), variant.kind)
+        for i in range(len(subject.tasks))
+        for variant in near_misses(subject.tasks[i], rng)
+    ]
+
+
+def undone(subject: Subject) -> Result:
+    """A6. Each task whose answer is a number is answered with an expression that equals it and is not written out: its
+    parts can be read off the question. Rule, for each kind: high where the share that is paid like the number has a
+    lower bound above 0.05."""
+    attempts = [
+        Attempt(i, subject.rendered(i, variant.text), variant.kind)
+        for i in range(len(subject.tasks))
+        for variant in unevaluated(subject.tasks[i])
+    ]
+    if not attempts:
+        types = sorted({task.type for task in subject.tasks})
+        return not_run(f"no reference answer is a number that can be left undone; their types: {', '.join(types)}")
+    advice = "Accept only a number that is written out."
+    found = [
+        Found(kind, "high", "", SHARE_ACCEPTED, paid.rate, paid.shown, "literal_only({})", advice)
+        for kind, paid in accepted(subject, attempts).items()
+        if (paid.rate["low"] or 0.0) > MIN_RATE
+    ]
+    return Result(worst_of("work that is left undone is paid", found), len(attempts))

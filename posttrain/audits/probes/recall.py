@@ -1,0 +1,131 @@
+"""A5: right answers in other words, and in the form that the prompts ask for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from posttrain.audits.answers import equivalents
+from posttrain.audits.forms import FORMS, Form
+from posttrain.audits.probes.accepted import CODE_TASKS, accepted, overall, rate_of, worst_of
+from posttrain.audits.probes.base import Found, Paid, Result, by_kind, not_run
+from posttrain.audits.probes.near_misses import FALSE_RATE, missed
+from posttrain.audits.subject import PAID, Attempt, Subject
+from posttrain.runs.audit import Severity
+from posttrain.stats import Estimate
+
+TRUE_RATE, J = "right answers paid", "J"
+MIN_TRUE_RATE = 0.9
+FORM = {form.name: form for form in FORMS}
+ASKED = (
+    (FORM["line"], FORM["work and line"]),
+    (FORM["box"], FORM["work and box"]),
+    (FORM["hashes"], None),
+    (FORM["tag"], None),
+    (FORM["json object"], None),
+)
+"""Forms that a prompt may ask for, and the same with reasoning in front."""
+ROOM = re.compile(
+    r"\b(?:end|finish|conclude)\b.{0,20}\b(?:with|by)\b|\bfinal\b|\blast line\b|\bstep by step\b|\bat the end\b"
+    r"|\b(?:explain|reason|think|show)\b",
+    re.IGNORECASE,
+)
+"""Prompts that leave room for reasoning before the answer."""
+
+
+def recall(subject: Subject) -> Result:
+    """A5. Each task is answered rightly in up to some ten renderings (`answers.equivalents`), in the form that the
+    reward pays, and with the reference as it is in the form that the prompts ask for.
+
+    critical: the form that most prompts ask for is not paid, or J = true-positive rate - false-positive rate has a
+    lower bound of at most 0 (below it, what a policy learns from the reward is wrong). high: a response that reasons
+    before its answer is not paid, though the prompts leave room for it; or less than 0.9 of the renderings that differ
+    in layout only (blanks and the order of keys in JSON, comments in code), by the upper bound. Other notations are
+    measured, and a note where less than 0.9 are paid: a strict reward may refuse them. J: arXiv:2601.04411."""
+    tasks = subject.some(CODE_TASKS)
+    attempts = [
+        Attempt(i, subject.rendered(i, variant.text), f"{variant.level}/{variant.kind}", right=True)
+        for i in tasks
+        for variant in equivalents(subject.tasks[i])
+    ]
+    found = asked_form(subject)
+    if not attempts and not found:
+        return not_run("free text has no rendering of which it can be said without a judge that it is right")
+    kinds = by_kind(subject, attempts)
+    found += refused(kinds)
+    true = _paid_rate([*kinds.values(), *by_kind(subject, [subject.honest(i) for i in tasks]).values()])
+    false = overall(accepted(subject, missed(subject)))
+    measured = {TRUE_RATE: true}
+    if false["n"]:
+        j = youden(true, false)
+        measured |= {FALSE_RATE: false, J: j}
+        if j["low"] is not None and j["low"] <= 0:
+            title = "right answers are paid no more often than wrong ones near the right answer"
+            advice = "A policy learns nothing from this reward, or what is wrong: compare answers by their value."
+            found.append(Found(J, "critical", title, f"{TRUE_RATE} minus {FALSE_RATE}", j, None, None, advice))
+    return Result(found, len(attempts), measured)
+
+
+def youden(true: Estimate, false: Estimate) -> Estimate:
+    """J = p - q of two shares, with the square-and-add interval of their Wilson intervals (Newcombe 1998, method 10):
+    J - sqrt((p - l_p)² + (u_q - q)²), J + sqrt((u_p - p)² + (q - l_q)²)."""
+    p, q = true["value"] or 0.0, false["value"] or 0.0
+    low = math.hypot(p - (true["low"] or 0.0), (false["high"] or 0.0) - q)
+    high = math.hypot((true["high"] or 0.0) - p, q - (false["low"] or 0.0))
+    return {"value": p - q, "low": p - q - low, "high": p - q + high, "n": true["n"] + false["n"]}
+
+
+def _paid_rate(kinds: Sequence[Paid]) -> Estimate:
+    pairs = [pair for paid in kinds for pair in zip(paid.attempts, paid.scales, strict=True)]
+    return rate_of([attempt for attempt, _ in pairs], [scale >= PAID for _, scale in pairs])
+
+
+def refused(kinds: Mapping[str, Paid]) -> list[Found]:
+    """A finding for other layouts, and a note for other notations."""
+    found: dict[str, list[Found]] = {"layout": [], "notation": []}
+    advice = "Strictness costs recall: say in the prompt which form is wanted, or accept this one."
+    for kind, paid in kinds.items():
+        level, _, name = kind.partition("/")
+        if (paid.rate["high"] or 0.0) < MIN_TRUE_RATE:
+            shown = paid.attempts[int(paid.scales.argmin())]
+            severity: Severity = "high" if level == "layout" else "note"
+            found[level].append(Found(name, severity, "", "share paid", paid.rate, shown, None, advice))
+    return [
+        *worst_of("a right answer in another layout is refused", found["layout"]),
+        *worst_of("a right answer in another notation is refused", found["notation"]),
+    ]
+
+
+def asked_form(subject: Subject) -> list[Found]:
+    """The form that most prompts ask for, where the reward pays no form that they ask for, or not with reasoning in
+    front."""
+    prompts = [task.task.asked for task in subject.tasks]
+    scales = subject.calibration["forms"]
+    wanted = [(plain, worked) for plain, worked in ASKED if plain.name in scales and _most(prompts, plain.wanted)]
+    with_room = _most(prompts, lambda prompt: bool(ROOM.search(prompt)) and "<think>" not in prompt)
+    best = {plain.name: max(scales[form.name] for form in _marked_as(plain)) for plain, _ in wanted}
+    if best and max(best.values()) < PAID:
+        plain = wanted[0][0]
+        title = f"the form that the prompts ask for is not paid: {plain.mark('...')!r}"
+        return [_form_found(subject, plain, "critical", "the form of the prompt", title)]
+    for plain, worked in wanted:
+        if worked is not None and with_room and best[plain.name] >= PAID > scales[worked.name]:
+            title = f"a right answer in the form asked for is not paid with reasoning before it: {plain.mark('...')!r}"
+            return [_form_found(subject, worked, "high", "reasoning before the answer", title)]
+    return []
+
+
+def _marked_as(plain: Form) -> list[Form]:
+    """All forms with the same mark around the answer."""
+    return [form for form in FORMS if form.before.strip().endswith(plain.before.strip())]
+
+
+def _most(prompts: Sequence[str], wanted: Callable[[str], bool]) -> bool:
+    return sum(map(wanted, prompts)) > len(prompts) / 2
+
+
+def _form_found(subject: Subject, form: Form, severity: Severity, kind: str, title: str) -> Found:
+    (paid,) = by_kind(subject, [subject.honest(i, form) for i in range(len(subject.tasks))]).values()
+    advice = f"The reward pays this form: {subject.form.render('...')!r}. Change the prompts or the reward."
+    return Found(kind, severity, title, "mean scaled reward", paid.mean, paid.attempts[0], None, advice)

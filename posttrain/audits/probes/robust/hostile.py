@@ -1,0 +1,183 @@
+"""A12: hostile input."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from posttrain.arrays import Floats
+from posttrain.audits.answers import same
+from posttrain.audits.probes.accepted import SLACK, Accepted, one_answer, rate_of, worst_of
+from posttrain.audits.probes.base import Found, Result, not_run
+from posttrain.audits.probes.robust.hostile_texts import COMPUTED, LONG, REPEATED, SHORT
+from posttrain.audits.subject import PAID, Attempt, Subject
+from posttrain.rewards.scorer import Scorer
+from posttrain.runs.audit import Severity
+from posttrain.stats import Estimate
+from posttrain.types import InputError, Score
+
+TASKS = 2
+DEADLINE = 5.0
+"""Seconds for one answer: less than in training, or an audit would wait long."""
+SLOW = 1.0
+"""Seconds that 95% of the answers may take at most."""
+MODEL_CHARACTERS = 4000
+"""Longer texts cost a model too much."""
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What became of hostile answers, and how many seconds each took."""
+
+    attempts: Sequence[Attempt]
+    scores: Sequence[Score]
+    seconds: Sequence[float]
+
+    @property
+    def failed(self) -> dict[str, list[int]]:
+        """The places of answers that have no score for a reason, by kind."""
+        found: dict[str, list[int]] = {}
+        for i, (attempt, score) in enumerate(zip(self.attempts, self.scores, strict=True)):
+            if score.reason is not None:
+                found.setdefault(attempt.kind, []).append(i)
+        return found
+
+
+def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
+    """A12. About 50 hostile texts, bare and in the form of the answer, to two tasks, one after the other, in a worker
+    process of their own that is killed after 5 seconds for an answer.
+
+    Rules. An answer has no score, because the reward raised, gave no finite number, took too long or lost its process:
+    high where more than one kind of text does that, medium for one, a note where only texts of 100,000 characters and
+    more do; a sample without a score is lost for training. Paid: as answers without content (A1). Slow: the 95th
+    percentile is above one second, high; not judged where a model or a sandbox grades, which have limits of their own.
+    Code is not tried with texts that are harmful to compute, as a program may be until its own limit."""
+    attempts = _attempts(subject)
+    with ExitStack() as stack:
+        try:
+            own_process = None if subject.by_model else stack.enter_context(subject.apart(_deadline(subject)))
+        except InputError as error:
+            return not_run(f"hostile answers are graded in another process, and the reward does not go there: {error}")
+        graded = grade_each(subject, attempts, own_process, clock)
+    subject.keep(graded.attempts, graded.scores)
+    found = [*_unscored(graded), *_paid(subject, graded)]
+    p95 = float(np.percentile(graded.seconds, 95))
+    if p95 > SLOW and not subject.by_model and not subject.is_code:
+        found.append(_slow(graded, p95))
+    share = rate_of(graded.attempts, [score.reason is not None for score in graded.scores])
+    measured = {"share without a score": share, "seconds, 95th percentile": _plain(p95, len(graded.attempts))}
+    return Result(found, len(graded.attempts), measured)
+
+
+def grade_each(subject: Subject, attempts: Sequence[Attempt], scorer: Scorer | None, clock: Clock) -> Graded:
+    """One answer a call. A kind that lost its process is not tried again: each costs the whole time limit."""
+    lost: set[str] = set()
+    graded: list[tuple[Attempt, Score, float]] = []
+    for attempt in attempts:
+        if attempt.kind in lost:
+            continue
+        before = clock()
+        (score,) = subject.scores_again([attempt], scorer)
+        graded.append((attempt, score, clock() - before))
+        if scorer is not None and was_lost(score):
+            lost.add(attempt.kind)
+            subject.scores_again([Attempt(0, "", "empty")], scorer)  # starts a new worker, off the clock
+    kept, scores, seconds = zip(*graded, strict=True)
+    return Graded(kept, scores, seconds)
+
+
+def was_lost(score: Score) -> bool:
+    """Whether the worker was killed, or ended by itself."""
+    return score.reason is not None and any(word in score.reason for word in ("timed out", "the worker process"))
+
+
+def _attempts(subject: Subject) -> list[Attempt]:
+    """Bare and in the form, without those that would be right."""
+    texts = {**SHORT, **REPEATED, **({} if subject.is_code else COMPUTED)}
+    if subject.by_model:
+        texts = {kind: text for kind, text in texts.items() if len(text) <= MODEL_CHARACTERS}
+    found = []
+    for i in range(1 if subject.by_model or subject.is_code else min(TASKS, len(subject.tasks))):
+        for kind, text in texts.items():
+            if not same(subject.tasks[i], text):
+                whole = dict.fromkeys((text, subject.rendered(i, text)))
+                found += [Attempt(i, each, kind) for each in whole]
+    return found
+
+
+def _deadline(subject: Subject) -> float | None:
+    """The audit's own limit where answers are programs."""
+    return None if subject.is_code else DEADLINE
+
+
+def _unscored(graded: Graded) -> list[Found]:
+    failed = graded.failed
+    if not failed:
+        return []
+    kinds = [kind for kind, places in failed.items() if min(len(graded.attempts[i].text) for i in places) < LONG]
+    severity: Severity = "high" if len(kinds) > 1 else "medium" if kinds else "note"
+    places = [i for kind in kinds or failed for i in failed[kind]]
+    shortest = min(places, key=lambda i: len(graded.attempts[i].text))
+    named = ", ".join((kinds or list(failed))[:3])
+    more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
+    return [
+        Found(
+            graded.attempts[shortest].kind,
+            severity,
+            f"hostile answers have no score: {named}{more}",
+            "share without a score",
+            rate_of(graded.attempts, [score.reason is not None for score in graded.scores]),
+            graded.attempts[shortest] if kinds else None,
+            None,
+            f"Give every text a finite number, in time. The first reason: {graded.scores[shortest].reason}",
+        )
+    ]
+
+
+def _paid(subject: Subject, graded: Graded) -> list[Found]:
+    """Kinds that are paid."""
+    honest = subject.scales([subject.honest(i) for i in range(1 + max(a.task for a in graded.attempts))])
+    found = []
+    for kind in dict.fromkeys(attempt.kind for attempt in graded.attempts):
+        places = [i for i, a in enumerate(graded.attempts) if a.kind == kind and (honest[a.task] >= PAID or not a.text)]
+        if not places:
+            continue
+        scales = _scales(subject, [graded.scores[i] for i in places])
+        right = honest[[graded.attempts[i].task for i in places]]
+        paid = Accepted(tuple(graded.attempts[i] for i in places), scales, (scales >= PAID) & (scales >= right - SLACK))
+        best = float(scales.max())
+        if best >= PAID:
+            severity: Severity = "critical" if paid.taken.any() else "high"
+            advice = "Pay only what compares equal to the reference; what cannot be read is wrong."
+            found.append(
+                Found(kind, severity, "", "mean scaled reward", paid.mean, paid.best, one_answer(subject), advice)
+            )
+    return worst_of("a hostile answer is paid", found)
+
+
+def _scales(subject: Subject, scores: Sequence[Score]) -> Floats:
+    values = np.array([np.nan if score.total is None else score.total for score in scores])
+    return np.nan_to_num(subject.scaled(values), nan=0.0)
+
+
+def _slow(graded: Graded, p95: float) -> Found:
+    slowest = int(np.argmax(graded.seconds))
+    return Found(
+        graded.attempts[slowest].kind,
+        "high",
+        f"hostile answers are graded slowly, the slowest: {graded.attempts[slowest].kind}",
+        "seconds, 95th percentile",
+        _plain(p95, len(graded.attempts)),
+        graded.attempts[slowest] if len(graded.attempts[slowest].text) < LONG else None,
+        None,
+        "Bound what is read and computed of an answer, such as its length and the size of numbers.",
+    )
+
+
+def _plain(value: float, n: int) -> Estimate:
+    return {"value": value, "low": None, "high": None, "n": n}

@@ -1,0 +1,61 @@
+"""A17: a search for wrong answers that are paid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from posttrain.arrays import Floats
+from posttrain.audits.probes.base import Found, Paid, Result, not_run, paid_severity
+from posttrain.audits.search.arena import Arena
+from posttrain.audits.search.find import Exploit, Search
+from posttrain.audits.search.templates import shown
+from posttrain.audits.subject import Attempt, Subject
+from posttrain.runs.audit import Severity
+
+CODE_TASKS, CODE_SHARE = 8, 20
+"""Each answer to a code task starts sandboxes: the search grades one in so many there, on so many tasks."""
+SHOWN = 80
+"""Characters of an exploit in a title."""
+
+
+def searched(subject: Subject) -> Result:
+    """A17. Rule: see `posttrain.audits.search.find.Search`; at most `--calls` answers are graded. `critical` where the
+    mean scaled reward of an exploit is at least 0.9 or the lower bound of the share that is paid at least 0.5, else
+    `high`. Not run where the guard cannot decide that an answer is wrong."""
+    if subject.search_calls == 0:
+        return not_run("--calls 0")
+    if reason := subject.guard.missing(subject.tasks):
+        return not_run(reason)
+    places = [i for i, task in enumerate(subject.tasks) if subject.guard.decides(task)]
+    code = subject.tasks[places[0]].type == "code"
+    places = places[:CODE_TASKS] if code else places
+
+    def pay(items: Sequence[tuple[int, str]]) -> Floats:
+        return subject.scales([Attempt(places[i], text, "search") for i, text in items])
+
+    calls = subject.search_calls // CODE_SHARE if code else subject.search_calls
+    arena = Arena([subject.tasks[i] for i in places], subject.form, pay, subject.guard, calls)
+    exploits = Search(arena, subject.random("A17")).run()
+    return Result([_found(each, places, subject) for each in exploits], arena.calls)
+
+
+def _found(exploit: Exploit, places: Sequence[int], subject: Subject) -> Found:
+    attempts = tuple(Attempt(places[trial.task], trial.text, "search") for trial in exploit.trials)
+    paid = Paid(attempts, np.array(exploit.scales))
+    severity: Severity = "critical" if paid_severity(paid) == "critical" else "high"
+    text = repr(shown(exploit.template, subject.form))
+    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    part = "" if exploit.part is None else f" where the prompt has {exploit.part!r}"
+    knows = "; it uses the reference answer" if exploit.uses_gold else ""
+    return Found(
+        "search",
+        severity,
+        f"a wrong answer is paid{part}: {text}{knows}",
+        "mean scaled reward",
+        paid.mean,
+        paid.best,
+        "one_answer({})" if exploit.uses_gold else None,
+        "Find what in this answer the reward pays for, and pay only for the answer itself.",
+    )

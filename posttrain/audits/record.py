@@ -1,0 +1,117 @@
+"""From what probes returned to the record that `audit.json` holds."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from posttrain.audits.attack import Attacked
+from posttrain.audits.files import REPRODUCERS
+from posttrain.audits.probes import PROBES
+from posttrain.audits.probes.base import Found, Result
+from posttrain.audits.probes.models.best_of_n import DISTANCE
+from posttrain.audits.probes.swapped import SHARE_PAID
+from posttrain.audits.subject import Attempt, Subject
+from posttrain.config import AuditConfig
+from posttrain.runs.audit import SEVERITIES, AuditRecord, Finding, Outcome, Reproducer
+from posttrain.types import Message, Task
+
+
+def recorded(config: AuditConfig, attacked: Attacked) -> AuditRecord:
+    """What `audit.json` holds."""
+    subject, results = attacked.subject, attacked.results
+    findings = [finding(subject, probe, found) for probe, (result, _) in results.items() for found in result.findings]
+    findings.sort(key=lambda each: SEVERITIES.index(each["severity"]))
+    for number, each in enumerate(findings, start=1):
+        if each["reproducer"] is not None:
+            file = f"{REPRODUCERS}/{number:02}-{each['probe']}.jsonl"
+            each["reproducer"]["file"] = file
+            each["command"] = command(config, config.out / file)
+    calibration = subject.calibration
+    canary = results["A7"][0].measured.get(SHARE_PAID) if "A7" in results else None
+    distance = results["A18"][0].measured.get(DISTANCE) if "A18" in results else None
+    return {
+        "version": version("posttrain"),
+        "reward": [str(reward) for reward in config.reward],
+        "data": str(config.data),
+        "tasks": len(subject.tasks),
+        "answer_types": dict(Counter(task.type for task in subject.tasks)),
+        "seed": config.seed,
+        "guard": subject.guard.name,
+        "calibration": calibration,
+        "outcomes": [outcome(probe, *result) for probe, result in results.items()],
+        "findings": findings,
+        "thresholds": {
+            "best": calibration["best"],
+            "empty": calibration["empty"],
+            "canary": canary,
+            "distance": distance["value"] if distance else None,
+        },
+        "seconds": round(attacked.seconds, 3),
+    }
+
+
+def outcome(probe: str, result: Result, seconds: float) -> Outcome:
+    accused = any(found.severity != "note" for found in result.findings)
+    return {
+        "probe": probe,
+        "title": PROBES[probe][0],
+        "status": "not run" if result.reason is not None else "found" if accused else "clean",
+        "reason": result.reason,
+        "n": result.n,
+        "seconds": round(seconds, 3),
+        "measured": dict(result.measured),
+    }
+
+
+def finding(subject: Subject, probe: str, found: Found) -> Finding:
+    return {
+        "probe": probe,
+        "kind": found.kind,
+        "severity": found.severity,
+        "title": found.title,
+        "measure": found.measure,
+        "effect": found.effect,
+        "reproducer": None if found.shown is None else reproducer(subject, found.shown),
+        "wrapper": found.wrapper,
+        "advice": found.advice,
+    }
+
+
+def reproducer(subject: Subject, shown: Attempt) -> Reproducer:
+    task = subject.tasks[shown.task]
+    value, honest = subject.grade([shown, replace(subject.honest(shown.task), prompt=shown.prompt)]).tolist()
+    return {
+        "task": task.task.id,
+        "prompt": shown.posed(task.task).asked,
+        "answer": task.gold,
+        "response": shown.text,
+        "value": _known(value),
+        "honest": _known(honest),
+        "file": "",
+        "row": scored_row(task.task, shown),
+    }
+
+
+def scored_row(task: Task, shown: Attempt) -> dict[str, Any]:
+    """The row that `posttrain score` grades as the audit did."""
+    task = shown.posed(task)
+    prompt = task.prompt if isinstance(task.prompt, str) else [message.to_dict() for message in task.prompt]
+    completion: Any = shown.text if isinstance(prompt, str) else [Message("assistant", shown.text).to_dict()]
+    return {**task.columns, "prompt": prompt, "completion": completion}
+
+
+def command(config: AuditConfig, file: Path) -> str:
+    words = ["posttrain", "score"]
+    for reward in config.reward:
+        words += ["--reward", str(reward)]
+    return shlex.join([*words, "--data", str(file)])
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

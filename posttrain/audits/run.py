@@ -1,0 +1,55 @@
+"""`posttrain audit`: the probes over a reward, in order, and what they found as files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from posttrain.audits.attack import attack
+from posttrain.audits.files import FIXED, check_out, write_audit
+from posttrain.audits.fix import find_fix
+from posttrain.audits.golds import GoldTask, read_tasks, with_golds
+from posttrain.audits.probes import PROBES
+from posttrain.audits.record import recorded
+from posttrain.config import AuditConfig
+from posttrain.config.compute import on_its_device
+from posttrain.rewards.scorer import open_scorer
+from posttrain.runs.audit import AuditRecord
+from posttrain.types import InputError
+
+HELD_OUT = 1 / 3
+"""With `fix`, at least this share of the tasks is left out of the audit, for its honest answers."""
+
+
+@on_its_device
+def run_audit(config: AuditConfig) -> AuditRecord:
+    """Audit the reward of `config` and write the folder `config.out`. Raises InputError for tasks without reference
+    answers, for an unknown probe, and where the reward does not pay the reference answers (`Uncalibrated`); nothing is
+    written then."""
+    if unknown := [probe for probe in config.only if probe not in PROBES]:
+        raise InputError(f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}")
+    check_out(config.out)
+    tasks = read_tasks(config.data, config.columns)
+    columns = set.intersection(*(set(task.columns) for task in tasks))
+    with open_scorer(config, columns) as scorer:
+        golds = with_golds(tasks, config.answer_column, [column for column in columns if scorer.reads(column)])
+        seen, held_out = divided(golds, config)
+        first = attack(config, scorer, seen)
+        record, second = recorded(config, first), None
+        if config.fix:
+            record["fix"], second = find_fix(config, first, record, held_out, columns)
+    write_audit(config.out, record)
+    if second is not None:
+        write_audit(config.out / FIXED, second)
+    return record
+
+
+def divided(golds: Sequence[GoldTask], config: AuditConfig) -> tuple[list[GoldTask], list[GoldTask]]:
+    """The tasks to audit on, at most `limit`, and the others; both in the order of the file."""
+    most = len(golds) - int(len(golds) * HELD_OUT) if config.fix else len(golds)
+    numbers = random.Random(f"{config.seed}/tasks").sample(range(len(golds)), min(config.limit, most))
+    chosen = set(numbers)
+    return (
+        [gold for i, gold in enumerate(golds) if i in chosen],
+        [gold for i, gold in enumerate(golds) if i not in chosen],
+    )

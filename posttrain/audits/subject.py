@@ -1,0 +1,245 @@
+"""What is audited: a reward, tasks with golds, and how answers are graded on one scale."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from posttrain.arrays import Floats
+from posttrain.audits.forms import CODE_FORMS, FORMS, Form
+from posttrain.audits.golds import GoldTask
+from posttrain.audits.guard import Guard
+from posttrain.audits.servers import QUIET
+from posttrain.rewards.registry import JUDGES, Spec
+from posttrain.rewards.scorer import Scorer
+from posttrain.runs.audit import Calibrated
+from posttrain.stats import share
+from posttrain.types import InputError, Message, Prompt, Sample, Score, Task
+
+PAID = 0.5
+"""An answer is paid if it gets at least this share of the scale."""
+MIN_SCALE = 0.05
+"""Calibration needs C - F of at least this share of the range of rewards that were seen."""
+NEAR = 0.02
+"""Forms whose reward is so near to the best, as a share of the scale, are equally good."""
+CODE_TASKS = 8
+"""Tasks that are enough where each answer starts sandboxes, 24 ms each."""
+SEARCH_CALLS = 2000
+CHARACTERS_A_TOKEN = 4
+"""An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An answer to the task of that index, made to find out what a reward pays. `kind` is what it tries, a few words;
+    `columns` replace columns of the task (the answer of another task), `prompt` the text of its prompt (of a
+    conversation that of the last message). `right`: whether it answers the task, by its construction."""
+
+    task: int
+    text: str
+    kind: str
+    right: bool = False
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
+
+    def posed(self, task: Task) -> Task:
+        """The task with this attempt's columns and prompt."""
+        prompt: Prompt = task.prompt
+        if self.prompt is not None:
+            given = self.prompt
+            prompt = given if isinstance(prompt, str) else (*prompt[:-1], replace(prompt[-1], content=given))
+        return replace(task, prompt=prompt, columns={**task.columns, **self.columns})
+
+
+class Uncalibrated(InputError):
+    """A reward cannot be audited: it does not pay the reference answers more than the empty one."""
+
+
+class Subject:
+    """A reward under audit. Values of it are floats, NaN where it failed or no part of it applied. `guard` decides
+    without the reward that an answer is wrong; `search_calls` is how many answers a search may grade.
+
+    `grade` scores attempts and `scaled` puts values on the scale of the calibration, on which the empty answer is 0 and
+    the reference answer 1 in the mean. Answers that were graded before are not graded again."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        tasks: Sequence[GoldTask],
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+        guard: Guard | None = None,
+        search_calls: int = SEARCH_CALLS,
+        policy: str | None = None,
+    ) -> None:
+        self.scorer = scorer
+        self.tasks = tuple(tasks)
+        self.seed = seed
+        self.guard = guard or Guard(tasks)
+        self.search_calls = search_calls
+        self.policy = policy
+        self.calls = 0
+        self.first_error: str | None = None
+        self._progress = progress
+        self._known: dict[tuple[int, str, str | None, str], Score] = {}
+        self._calibrated: tuple[Calibrated, Form] | None = None
+
+    def over(self, tasks: Sequence[GoldTask]) -> Subject:
+        """The same reward and scale over other tasks."""
+        other = Subject(self.scorer, tasks, self.seed, self._progress, self.guard, self.search_calls, self.policy)
+        other._calibrated = self._calibrated
+        return other
+
+    def apart(self, seconds: float | None = None, server: str = QUIET) -> Scorer:
+        """The same reward in one worker process of its own, which is killed where an answer takes longer than `seconds`
+        or than the audit's limit; also where the audit's own rewards run in this process. Raises InputError for a
+        function that cannot travel."""
+        limit = min(seconds or self.scorer.timeout_seconds, self.scorer.timeout_seconds)
+        return Scorer(self.scorer.specs, columns=self.scorer.columns, timeout_seconds=limit, workers=1, server=server)
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a model computes some part of the reward: a reward model, or a judge."""
+        parts = [part for text in self.scorer.specs for part in Spec.parse(text).expression.walk()]
+        return any(part.models or part.target in JUDGES for part in parts)
+
+    def random(self, probe: str) -> random.Random:
+        """Draws of a probe, the same in every audit of this seed, whichever other probes are run."""
+        return random.Random(f"{self.seed}/{probe}")
+
+    def sample(self, attempt: Attempt) -> Sample:
+        """What the reward sees of an attempt."""
+        task = attempt.posed(self.tasks[attempt.task].task)
+        ids = tuple(range(-(-len(attempt.text) // CHARACTERS_A_TOKEN)))
+        return Sample(task.prompt, (Message("assistant", attempt.text),), ids, task.columns)
+
+    def grade(self, attempts: Sequence[Attempt]) -> Floats:
+        """The reward of each attempt, shape [attempts]."""
+        return np.array([_number(score.total) for score in self.scores(attempts)])
+
+    def scores(self, attempts: Sequence[Attempt]) -> list[Score]:
+        """The score of each attempt, with its parts."""
+        keys = list(map(_key, attempts))
+        new = {key: attempt for key, attempt in zip(keys, attempts, strict=True) if key not in self._known}
+        for key, score in zip(new, self.scores_again(list(new.values())), strict=True):
+            self._known[key] = score
+            self.first_error = self.first_error or score.reason
+        return [self._known[key] for key in keys]
+
+    def scores_again(
+        self, attempts: Sequence[Attempt], scorer: Scorer | None = None, state: Mapping[str, Any] | None = None
+    ) -> list[Score]:
+        """The score of each attempt, graded now, by the audit's scorer or another one. It is not kept (`keep`)."""
+        scores = (scorer or self.scorer).score([self.sample(attempt) for attempt in attempts], state)
+        self.calls += len(attempts)
+        if self._progress is not None:
+            self._progress(self.calls)
+        return scores
+
+    def keep(self, attempts: Sequence[Attempt], scores: Sequence[Score]) -> None:
+        """Take these for the scores of attempts, so that they are not graded again."""
+        self._known |= dict(zip(map(_key, attempts), scores, strict=True))
+
+    @property
+    def known(self) -> list[Score]:
+        """The scores of all answers that were graded, in the order in which they were."""
+        return list(self._known.values())
+
+    def scaled(self, values: Floats) -> Floats:
+        """s = (value - F) / (C - F)."""
+        found = self.calibration
+        return (values - found["empty"]) / (found["best"] - found["empty"])
+
+    def scales(self, attempts: Sequence[Attempt]) -> Floats:
+        """The scaled rewards of attempts; a failed one counts as 0: it is not paid."""
+        return np.nan_to_num(self.scaled(self.grade(attempts)), nan=0.0)
+
+    @property
+    def is_code(self) -> bool:
+        return any(task.type == "code" for task in self.tasks)
+
+    def some(self, of_code: int) -> range:
+        """The tasks, of code only the first `of_code`: a program takes a sandbox, 24 ms or more."""
+        return range(min(len(self.tasks), of_code) if self.is_code else len(self.tasks))
+
+    @property
+    def form(self) -> Form:
+        """The form in which reference answers are paid most; of equals the one that the prompts ask for."""
+        return self._scale()[1]
+
+    @property
+    def calibration(self) -> Calibrated:
+        return self._scale()[0]
+
+    def _scale(self) -> tuple[Calibrated, Form]:
+        self._calibrated = self._calibrated or self._calibrate()
+        return self._calibrated
+
+    def honest(self, task: int, form: Form | None = None) -> Attempt:
+        """The reference answer in a form, the best one unless given."""
+        return Attempt(task, self.rendered(task, self.tasks[task].gold, form), "reference answer", right=True)
+
+    def rendered(self, task: int, answer: str, form: Form | None = None) -> str:
+        return (form or self.form).render(answer)
+
+    def _calibrate(self) -> tuple[Calibrated, Form]:
+        """Raises Uncalibrated where C - F is less than MIN_SCALE of the observed range or under 2 standard errors."""
+        forms, everyone = (CODE_FORMS if self.is_code else FORMS), self.some(CODE_TASKS)
+        values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in forms}
+        empty = self.grade([Attempt(i, "", "empty") for i in everyone])
+        leader = max(forms, key=lambda form: float(np.nansum(values[form])))
+        others = [self.other(i) for i in everyone]
+        wrong = self.grade([*others, *(replace(other, text=leader.render(other.text)) for other in others)])
+        seen = np.concatenate([*values.values(), empty, wrong])
+        if not np.isfinite(seen).any():
+            raise Uncalibrated(f"the reward gave no answer a value; the first reason: {self.first_error}")
+        if not any(np.isfinite(column).any() for column in values.values()):
+            raise Uncalibrated(f"the reward gave no reference answer a value; the first reason: {self.first_error}")
+        means = {form: float(np.nan_to_num(column, nan=np.nanmin(seen)).mean()) for form, column in values.items()}
+        most = max(means.values())
+        empty = np.nan_to_num(empty, nan=np.nanmin(seen))
+        floor = float(empty.mean())
+        near = [form for form in forms if means[form] >= most - NEAR * max(most - floor, 0)]
+        asked = [sum(form.wanted(task.task.asked) for task in self.tasks) for form in near]
+        form = near[int(np.argmax(asked))]
+        best = values[form]
+        scale, spread = most - floor, float(np.nanmax(seen) - np.nanmin(seen))
+        error = float(np.nanstd(best - empty) / np.sqrt(len(best)))
+        if not scale >= MIN_SCALE * spread or not scale > 2 * error or scale <= 0:
+            raise Uncalibrated(
+                f"the reward pays the reference answers {most:.4g} in the mean, in the best of {len(forms)} forms "
+                f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. See "
+                "what it gives a right answer (posttrain score), or name the column of the reference answers "
+                "(--answer-column)"
+            )
+        paid = int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum())
+        calibrated: Calibrated = {
+            "best": most,
+            "empty": floor,
+            "form": form.name,
+            "forms": {each.name: (mean - floor) / scale for each, mean in means.items()},
+            "paid": share(paid, len(best)),
+        }
+        return calibrated, form
+
+    def other(self, task: int, step: int = 1) -> Attempt:
+        """The reference answer of another task, the next one that differs."""
+        own = self.tasks[task].gold
+        n = len(self.tasks)
+        others = [self.tasks[(task + k) % n] for k in range(1, n)]
+        different = [other for other in others if other.gold != own]
+        gold = different[(step - 1) % len(different)].gold
+        return Attempt(task, FORMS[0].render(gold), "answer of another task")
+
+
+def _key(attempt: Attempt) -> tuple[int, str, str | None, str]:
+    columns = repr(sorted(attempt.columns.items())) if attempt.columns else ""
+    return attempt.task, attempt.text, attempt.prompt, columns
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,190 @@
+"""Near misses are wrong, equivalents are right, by arithmetic of the test's own."""
+
+from __future__ import annotations
+
+import json
+import random
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from posttrain.audits.answers import Variant, equivalents, far, near_misses, numbers, same, unevaluated
+from posttrain.audits.answers.expressions import value_of, values
+from posttrain.audits.golds import AnswerType, GoldTask
+from posttrain.types import Task
+
+OPTIONS = "Which colour is the sky?\nA) red\nB) green\nC) blue\nD) white"
+
+
+def task(gold: str, kind: AnswerType, prompt: str = "What is it?", **columns: object) -> GoldTask:
+    return GoldTask(Task("0", prompt, {"answer": gold, **columns}), gold, gold, kind, ("answer",))
+
+
+def made(variants: list[Variant]) -> dict[str, str]:
+    return {variant.kind: variant.text for variant in variants}
+
+
+def missed(each: GoldTask, seed: int = 0) -> dict[str, str]:
+    return made(near_misses(each, random.Random(seed)))
+
+
+def test_numbers():
+    each = task("42", "number", "How many stamps are 40 + 2 stamps?")
+    found = missed(each)
+    assert (found["one more"], found["one less"], found["5% more"], found["a factor of ten"]) == (
+        "43",
+        "41",
+        "44.1",
+        "420",
+    )
+    assert (found["the other sign"], found["two digits swapped"], found["half a per cent more"]) == (
+        "-42",
+        "24",
+        "42.21",
+    )
+    assert made(equivalents(each)) == {
+        "a blank in front": " 42",
+        "a blank behind": "42 ",
+        "a final full stop": "42.",
+        "bold": "**42**",
+        "in a formula": "$42$",
+        "a decimal point": "42.0",
+        "with the unit of the question": "42 stamps",
+    }
+    undone = made(unevaluated(each))
+    assert undone["the question's own arithmetic"] == "40 + 2"
+    assert (undone["a product"], undone["a quotient"], undone["a root"]) == ("6*7", "84/2", r"\sqrt{1764}")
+    assert {eval(undone[kind]) for kind in ("a sum", "a difference", "a product", "a quotient")} == {42}
+
+
+@pytest.mark.parametrize("gold", ["1", "7", "-3", "1234", "0.5", "3/4", "2.75", "$5", "12%", "1,250", "100000"])
+def test_no_near_miss_of_a_number_is_within_rounding(gold: str):
+    plain = Fraction(gold.strip("$%").replace(",", ""))
+    for seed in range(20):
+        found = missed(task(gold, "number"), seed)
+        assert found
+        for text in found.values():
+            assert abs(Fraction(text.strip("$%").replace("$", "").replace("%", "")) - plain) > abs(plain) / 250
+    for variant in equivalents(task(gold, "number")):
+        if "{" not in variant.text and not variant.text.endswith("."):
+            assert Fraction(variant.text.strip(" $%*").replace(",", "")) == plain
+
+
+def test_unevaluated_work_does_not_show_the_number():
+    assert made(unevaluated(task("2", "number"))) == {"a difference": "10 - 8", "a root": r"\sqrt{4}"}
+    assert unevaluated(task("x+1", "expression")) == []
+
+
+def test_renderings_of_a_fraction_are_exact():
+    found = made(equivalents(task("0.5", "number")))
+    assert (found["as a fraction"], found["as a LaTeX fraction"], found["a zero at the end"]) == (
+        "1/2",
+        r"\frac{1}{2}",
+        "0.50",
+    )
+    assert "as a decimal" not in made(equivalents(task("1/3", "number")))
+    assert made(equivalents(task("1234", "number")))["thousands separators"] == "1,234"
+    assert numbers.parse(r"-\frac{1}{4}") == Fraction(-1, 4) and numbers.parse("1/0") is None
+    assert same(task("1/2", "number"), "0.50") and not same(task("1/2", "number"), "0.51")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("x^2 + 3x", 10),
+        (r"\frac{1}{2}x - 2(3)", -5),
+        (r"\left(x+1\right)^{2} \cdot 2", 18),
+        ("-x**2", -4),
+        ("2^-1", Fraction(1, 2)),
+        (r"2\sqrt{9}", 6),
+        (r"\sqrt[3]{8}x", 4),
+    ],
+)
+def test_values_of_expressions(text: str, value: float):
+    assert complex(value_of(text, {"x": Fraction(2)})) == pytest.approx(complex(value))
+
+
+@pytest.mark.parametrize(
+    "text", [")x(", "2 3", "x +", "9^9^9", "1/0", "(" * 5000, "(" * 100 + "1" + ")" * 100, "foo", ""]
+)
+def test_what_is_no_expression_or_too_large_has_no_value(text: str):
+    with pytest.raises(ValueError, match="has no value|too|no part|follows|factor|bracket"):
+        value_of(text, {"x": Fraction(2)})
+
+
+@pytest.mark.parametrize("gold", ["x^2+3x-4", r"\frac{x+1}{2}", "(x+1)*(x-2)", "y = 7x + 1", r"2\sqrt{3}", r"\pi + 1"])
+def test_expressions(gold: str):
+    each = task(gold, "expression")
+    for seed in range(10):
+        found = missed(each, seed)
+        assert found["one more"] == f"{gold} + 1"
+        for text in found.values():
+            right, wrong = values(gold), values(text)
+            assert right is not None and wrong is not None
+            assert any(abs(complex(a) - complex(b)) > 1e-6 for a, b in zip(right, wrong, strict=True))
+    for variant in equivalents(each):
+        assert same(each, variant.text) or variant.text.strip(" *$.") == gold
+
+
+def test_expressions_are_compared_by_value():
+    each = task("x^2+2x+1", "expression")
+    assert same(each, "(x + 1)^{2}") and same(each, "f(x) = (1+x)^2")
+    assert not same(each, "(x+1)^2+1") and not same(each, "y^2+2y+1") and not same(each, "nothing")
+
+
+def test_choices():
+    each = task("C", "choice", OPTIONS)
+    assert missed(each)["the next option with its text"] in ("B) green", "D) white")
+    assert set(missed(each).values()) <= {"A", "B", "D", "B) green", "D) white"}
+    found = made(equivalents(each))
+    assert found["with the option's text"] == "C) blue" and found["the letter in brackets"] == "(C)"
+    assert same(each, "(c)") and not same(each, "B")
+
+
+def test_strings():
+    assert missed(task("yes", "string")) == {"the opposite": "no"}
+    for seed in range(20):
+        found = missed(task("Copenhagen", "string"), seed)
+        assert sorted(found["two letters swapped"]) == sorted("Copenhagen") != list(found["two letters swapped"])
+        assert len(found["a letter left out"]) == 9 and len(set(found.values())) == len(found)
+        assert "Copenhagen" not in found.values()
+    assert missed(task("15 km", "string"))["one more"] == "16 km"
+    assert missed(task("15 km", "string"))["another unit"].startswith("15 ")
+    listed = task("1, 2, 3", "string", "List them in any order.")
+    assert "another order" not in missed(listed) and missed(listed)["two items joined"] == "12, 3"
+    assert missed(task("1, 2, 3", "string", "List them in ascending order."))["another order"] in ("2, 1, 3", "1, 3, 2")
+    assert same(task("the Pacific", "string"), "pacific.") and not same(task("Pacific", "string"), "Atlantic")
+
+
+def test_json():
+    gold = {"name": "Ada", "age": 36, "city": "London", "admin": True}
+    each = task(json.dumps(gold), "json")
+    for seed in range(20):
+        assert all(json.loads(text) != gold for text in missed(each, seed).values())
+    found = equivalents(each)
+    assert found and all(json.loads(variant.text) == gold and variant.level == "layout" for variant in found)
+    assert list(json.loads(made(found)["keys in another order"])) == ["admin", "city", "age", "name"]
+    assert json.loads(far(each)) == {"name": "zzqx", "age": -987654321, "city": "zzqx", "admin": "zzqx"}
+    assert not same(task('{"a": 1}', "json"), '{"a": true}') and same(task('{"a": 1, "b": 2}', "json"), '{"b":2,"a":1}')
+
+
+def test_programs_do_the_same_in_other_layouts():
+    code = "def f(a):\n    b = a + 1\n    return [b for b in range(b)]\n\n\ndef g(a):\n    return f(a) * 2"
+    found = made(equivalents(task(code, "code")))
+    assert "other names of variables" in found and "b_value" in found["other names of variables"]
+    for text in (code, *found.values()):
+        scope: dict[str, Any] = {}
+        exec(text, scope)
+        assert scope["g"](2) == [0, 1, 2, 0, 1, 2]
+    assert (
+        equivalents(task("    return a + 1", "code")) == [] and near_misses(task(code, "code"), random.Random(0)) == []
+    )
+
+
+def test_where_several_answers_are_right_none_of_them_is_wrong():
+    listed = task("101", "number", "Which prime is it?", answers=["101", "103", "107"])
+    assert same(listed, "103") and "103" not in {t for seed in range(50) for t in missed(listed, seed).values()}
+    assert not same(task("red", "string", choices=["red", "blue"]), "blue")
+    assert missed(task("101", "number", "Give a prime number above 100.")) == {}
+    assert missed(task("101", "number", "Give a short answer: what is 100 + 1?"))

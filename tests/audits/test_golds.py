@@ -1,0 +1,74 @@
+"""Reference answers: where they are found, and their types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from posttrain.audits.golds import final_of, read_tasks, with_golds
+from posttrain.types import InputError, Task
+from tests.training_helpers import write_rows
+
+CHOICE = "Which one?\nA) red\nB) blue\nC) green"
+
+
+def types(values: list[Any], column: str = "answer", prompt: str = "q", **more: Any) -> list[str]:
+    tasks = [Task(str(i), prompt, {column: value, **more}) for i, value in enumerate(values)]
+    return [gold.type for gold in with_golds(tasks, None, [column, *more])]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([36, 1.5, "-1,200", "3/4", "12%", "$5"], "number"),
+        (["x^2+1", "2\\pi", "\\frac{1}{2}x", "a + 1"], "expression"),
+        (["Oslo", "New York", "the river Nile"], "string"),
+        ([{"a": 1}, {"a": 2}, '{"a": 3}', "[1, 2]"], "json"),
+        (
+            ["A long sentence that no grader would compare as it is.", "Another text.\nWith two lines", "c " * 20],
+            "text",
+        ),
+    ],
+)
+def test_the_type_of_an_answer(values: list[Any], kind: str):
+    assert types(values) == [kind] * len(values)
+
+
+def test_letters_are_a_choice_where_the_prompt_has_options():
+    assert types(["A", "(B)", "c"], prompt=CHOICE) == ["choice"] * 3
+    assert types(["A", "B", "C"]) == ["string"] * 3
+    assert with_golds([Task(str(i), CHOICE, {"answer": a}) for i, a in enumerate("ABC")], None, [])[0].options == (
+        *"ABC",
+    )
+
+
+def test_tasks_with_tests_are_code():
+    tasks = [Task(str(n), "p", {"cases": [], "answer": f"a{n}", "solution": f"def f(): return {n}"}) for n in range(3)]
+    found = with_golds(tasks, None, ["cases"])
+    assert [(each.type, each.gold) for each in found] == [("code", f"def f(): return {n}") for n in range(3)]
+
+
+def test_the_final_answer_of_a_worked_solution():
+    assert final_of("so \\boxed{1} and then \\boxed{\\frac{1}{2}}.") == "\\frac{1}{2}"
+    assert final_of("6*7 = 42\n#### 42") == "42"
+    assert final_of("42") == "42"
+
+
+def test_tasks_without_answers_or_with_too_few_are_refused():
+    with pytest.raises(InputError, match="needs a reference answer.*the tasks have topic.*--answer-column"):
+        with_golds([Task("0", "p", {"topic": "x"})], None, [])
+    with pytest.raises(InputError, match="4 tasks have 2 distinct reference answers in the column 'answer'"):
+        types(["1", "2", "1", "2"])
+    with pytest.raises(InputError, match="--answer-column key: no such column; the tasks have answer"):
+        with_golds([Task("0", "p", {"answer": "1"})], "key", [])
+
+
+def test_rows_with_completions_are_tasks(tmp_path: Any):
+    file = tmp_path / "rows.jsonl"
+    write_rows(file, [{"prompt": f"p{n}", "completion": f"c{n}", "id": f"t{n}"} for n in range(3)])
+    found = with_golds(read_tasks(str(file)), None, [])
+    assert [(each.task.id, each.gold) for each in found] == [("t0", "c0"), ("t1", "c1"), ("t2", "c2")]
+    write_rows(file, [{"topic": "p"}])
+    with pytest.raises(InputError, match=r"rows.jsonl:1: no 'prompt'; the row has topic"):
+        read_tasks(str(file))

@@ -1,0 +1,145 @@
+"""The audit of a reward from its tasks to its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import posttrain as pt
+from posttrain.api.commands import audit
+from posttrain.audits.subject import Attempt, Subject, Uncalibrated
+from posttrain.cli.main import main
+from posttrain.rewards.scorer import Scorer
+from posttrain.runs.audit import read_audit
+from tests.audits import rewards
+from tests.training_helpers import write_rows
+
+PROMPT = "What is {}+{}? End with the line 'Answer: NUMBER'."
+TASKS = [{"prompt": PROMPT.format(n, n + 3), "answer": str(2 * n + 3)} for n in range(18)]
+REWARDS = f"{rewards.__file__}:"
+
+
+def subject(reward: Callable[..., float], n: int = 12) -> Subject:
+    """A reward over the first tasks, scored in this process."""
+    from posttrain.audits.golds import with_golds
+    from posttrain.types import Task
+
+    tasks = [Task(str(i), row["prompt"], {"answer": row["answer"]}) for i, row in enumerate(TASKS[:n])]
+    scorer = Scorer([reward], columns=["answer"], timeout_seconds=5, workers=0)  # type: ignore[list-item]
+    return Subject(scorer, with_golds(tasks, None, ["answer"]), 0)
+
+
+def test_the_scale_of_a_reward():
+    strict = subject(rewards.strict)
+    assert (strict.calibration["best"], strict.calibration["empty"]) == (1.0, 0.0)
+    assert strict.form.name == "line"  # the first of the two that are asked for and paid
+    assert strict.calibration["forms"]["bare"] == 0 and strict.calibration["paid"]["value"] == 1
+
+    shifted = subject(lambda response, answer: 3 * rewards.strict(response, answer) - 1)
+    attempts = [Attempt(0, "Answer: 3", "right"), Attempt(0, "Answer: 4", "wrong"), Attempt(1, "Answer: 5", "right")]
+    assert shifted.grade(attempts).tolist() == [2, -1, 2]
+    assert shifted.scales(attempts).tolist() == [1, 0, 1]
+
+
+def test_an_answer_is_graded_once():
+    seen: list[str] = []
+
+    def remember(response: str, answer: str) -> float:
+        seen.append(response)
+        return rewards.strict(response, answer)
+
+    found = subject(remember)
+    before = (found.calibration, len(seen), found.calls)[1:]
+    found.grade([found.honest(0), found.honest(0), Attempt(0, "new", "new"), Attempt(0, "new", "other kind")])
+    assert len(seen) == before[0] + 1 and found.calls == before[1] + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("always", r"pays the reference answers 1 in the mean, in the best of \d+ forms .*the empty answer 1"),
+        ("negative", "there is no scale"),
+        ("fails", "gave no answer a value; the first reason: fails: RuntimeError: no scale today"),
+    ],
+)
+def test_a_reward_without_a_scale_is_refused(name: str, says: str):
+    with pytest.raises(Uncalibrated, match=says):
+        _ = subject(getattr(rewards, name)).calibration
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    write_rows(Path("tasks.jsonl"), TASKS)
+
+    def run(name: str, *more: str) -> int:
+        words = ("--data", "tasks.jsonl", "--out", "audit", "--reward-workers", "0", *more)
+        return main(["audit", "--reward", f"{REWARDS}{name}", *words])
+
+    assert run("strict", "--only", "A1", "--only", "A7") == 0
+    assert "No probe found a fault" in capsys.readouterr().out
+    assert run("lengthy", "--fix", "--only", "A1") == 1
+    printed = capsys.readouterr().out
+    assert "Do not train with" in printed and "an answer without content is paid: long filler" in printed
+    record = read_audit(Path("audit"))
+    (finding,) = record["findings"]
+    assert (finding["probe"], finding["severity"], finding["effect"]["n"]) == ("A1", "critical", 12)
+    assert record["tasks"] == 12  # a third is left for honest answers
+    assert record["fix"]["reward"] == [f"one_answer({REWARDS}lengthy)"] and record["fix"]["left"] == []
+    assert record["fix"]["before"] == record["fix"]["after"]
+    assert read_audit(Path("audit/fixed"))["findings"] == []
+
+    # the command of a finding replays it
+    assert main(finding["command"].split()[1:]) == 0
+    shown = finding["reproducer"]
+    assert shown is not None and json.loads(capsys.readouterr().out)["score"] == shown["value"]
+
+    result = json.loads(Path("audit/audit.sarif").read_text())["runs"][0]["results"][0]
+    place = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert (result["ruleId"], result["level"]) == ("A1", "error") and Path("audit", place).exists()
+    page = Path("audit/report.html").read_text()
+    assert "long filler" in page and "one_answer" in page
+
+
+def test_a_fix_that_leaves_findings_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write_rows(Path("tasks.jsonl"), TASKS)
+    words = ("--data", "tasks.jsonl", "--out", "audit", "--reward-workers", "0", "--only", "A3", "--fix")
+    assert main(["audit", "--reward", f"{REWARDS}anywhere", *words]) == 1
+    fix = read_audit(Path("audit"))["fix"]
+    assert sorted(fix["wrappers"]) == ["one_answer({})", "strip_thinking({})"] and any(
+        "candidates" in left for left in fix["left"]
+    )
+    assert not any("thinking" in left for left in fix["left"])
+
+
+def test_what_cannot_be_audited_ends_with_2_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    write_rows(Path("tasks.jsonl"), TASKS)
+    Path("full").mkdir()
+    Path("full/notes.txt").write_text("mine")
+
+    def refused(*words: str) -> str:
+        assert main(["audit", "--data", "tasks.jsonl", "--reward-workers", "0", *words]) == 2
+        assert not Path("audit").exists()
+        return capsys.readouterr().err
+
+    reward = ("--reward", f"{REWARDS}strict")
+    assert "no scale today" in refused("--reward", f"{REWARDS}fails", "--out", "audit")
+    assert "--only A99: no such probe; there are A1," in refused(*reward, "--only", "A99", "--out", "audit")
+    assert "--out full: not empty and not an audit" in refused(*reward, "--out", "full")
+
+
+def test_python_audits_a_function(tmp_path: Path):
+    found = audit(rewards.lengthy, data=TASKS, reward_workers=0, only=("A1",), fix=True)
+    assert not found.ok and found.findings[0]["severity"] == "critical"
+    assert "name it by its file" in str(found)
+    with pytest.raises(pt.InputError, match="give out, a folder"):
+        found.report()
+    kept: Any = audit(rewards.strict, data=TASKS, out=tmp_path / "audit", reward_workers=0, only=("A1",))
+    assert kept.ok and kept.report().path.exists() and len(kept.findings) == 0
