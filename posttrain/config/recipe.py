@@ -134,6 +134,10 @@ class Recipe(Config):
     """The evaluation of the start and of every stage's model; without it the stages are trained and not compared."""
     shape: ModelShape | None = None
     """Sizes of the start, for `--plan`, where the model is not one of those that are shipped."""
+    audits: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Audits of rewards before the first stage, by name: options of `posttrain audit` (`reward`, `data`, `fix`). A
+    stage whose `audit` is such a name gives its thresholds to the monitors of that stage. What an audit finds is in the
+    report and stops nothing."""
     stages: dict[str, dict[str, Any]]
     """Stages in order. Each names its `method` (a command that trains a model or makes data), its `parent` (`start` or
     an earlier stage), its `data` (as on the command line, or an earlier `sample` or `revise` stage that writes what the

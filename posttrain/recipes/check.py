@@ -19,6 +19,7 @@ from posttrain.data.formats import load_tasks
 from posttrain.data.readers import replay_file
 from posttrain.data.sources import parse_source, split_sources
 from posttrain.envs.pool import EnvPool
+from posttrain.recipes.audited import audit_configs, tasks_of
 from posttrain.recipes.load import Findings, RecipeFaults, RecipeText, checked_recipe, read_text
 from posttrain.recipes.paths import placed
 from posttrain.recipes.stage_check import find_stages
@@ -69,6 +70,7 @@ def _checked(text: RecipeText, out: Path, planned: bool) -> CheckedRecipe:
     configs = {stage.name: stage.config(out, recipe.model, recipe.seed, None) for stage in sound}
     coming = {str(out / stage.name / "model") for stage in stages}
     with RewardCheck() as rewards:
+        _check_audits(recipe, out, rewards, planned, found)
         if recipe.evaluate is not None:
             _check_held_out(recipe.evaluate, rewards, planned, found)
         for stage in stages:
@@ -87,12 +89,27 @@ def _recipe(raw: Mapping[str, Any], found: Findings) -> Recipe:
     """The recipe; where its own keys are wrong, what is right of it, so that the stages can be checked too."""
     with found.collect(()):
         return checked_recipe(raw)
-    right: dict[str, Any] = {"model": START, "evaluate": None, "shape": None, "seed": 0, "trust_remote_code": False}
+    right: dict[str, Any] = {
+        "model": START,
+        "evaluate": None,
+        "shape": None,
+        "seed": 0,
+        "trust_remote_code": False,
+        "audits": {},
+    }
     right |= {key: raw[key] for key, kind in (("model", str), ("seed", int)) if isinstance(raw.get(key), kind)}
     stages = {name: stage for name, stage in raw["stages"].items() if isinstance(name, str) and isinstance(stage, dict)}
     with suppress(ValidationError, TypeError):
         right["evaluate"] = HeldOut(**raw.get("evaluate"))
     return Recipe.model_construct(**right, description="", stages=stages)
+
+
+def _check_audits(recipe: Recipe, out: Path, rewards: RewardCheck, planned: bool, found: Findings) -> None:
+    with found.collect(()):
+        for name, config in audit_configs(recipe, out).items():
+            with found.collect(("audits", name), f"audit {name}: "):
+                columns = None if planned else set.intersection(*(set(task.columns) for task in tasks_of(config)))
+                _check_rewards(rewards, config.reward, columns, (), planned)
 
 
 def _check_held_out(held_out: HeldOut, rewards: RewardCheck, planned: bool, found: Findings) -> None:

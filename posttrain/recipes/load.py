@@ -284,6 +284,9 @@ def _set(text: RecipeText, key: str, value: Any, what: str, line: int | str) -> 
         raw[where], place = value, (where,)
     elif dot and where == "evaluate" and isinstance(raw.get("evaluate"), dict):
         raw["evaluate"][option], place = value, (where, option)
+    elif dot and where == "audits" and (name := option.partition(".")[0]) in raw.get("audits", {}):
+        option = option.partition(".")[2]
+        raw["audits"][name], place = {**raw["audits"][name], option: value}, (where, name, option)
     elif dot and isinstance(raw["stages"].get(where), dict):
         # a mapping that YAML shares between stages is changed for one of them
         stage = dict(raw["stages"][where])

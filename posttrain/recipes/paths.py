@@ -33,7 +33,7 @@ def placed(recipe: Recipe, text: RecipeText) -> Recipe:
     A setting that `--set` gives is looked for in the current directory first. A shipped recipe has its files beside it;
     others that it names are the user's, without a warning."""
     folder = os.path.join(text.folder, "") if text.folder.name or text.folder.is_absolute() else ""
-    paths = _Paths(folder, recipe.stages)
+    paths = _Paths(folder, {*recipe.stages, *recipe.audits})
 
     def moved(place: tuple[str, ...], settings: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -46,7 +46,8 @@ def placed(recipe: Recipe, text: RecipeText) -> Recipe:
     if recipe.evaluate is not None:
         held_out = {name: getattr(recipe.evaluate, name) for name in HeldOut.model_fields}
         changes["evaluate"] = recipe.evaluate.model_copy(update=moved(("evaluate",), held_out))
-    changes["stages"] = {name: {**raw, **moved(("stages", name), raw)} for name, raw in recipe.stages.items()}
+    for part, settings in (("audits", recipe.audits), ("stages", recipe.stages)):
+        changes[part] = {name: {**raw, **moved((part, name), raw)} for name, raw in settings.items()}
     if paths.elsewhere and not text.is_shipped:
         warn(
             f"{text.name}: not beside the recipe, and taken from the current directory: "

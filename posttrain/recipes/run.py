@@ -18,6 +18,7 @@ from posttrain.chat.template_date import KEY, fixed_date, kept_date, template_da
 from posttrain.config import Recipe, RunConfig
 from posttrain.config.base import RENAMED
 from posttrain.config.compute import on_its_device
+from posttrain.recipes.audited import run_audits, same_audits
 from posttrain.recipes.check import read_recipe
 from posttrain.recipes.evaluate import Evaluator, training_prompts
 from posttrain.recipes.load import RecipeFaults, load_recipe
@@ -76,6 +77,7 @@ def _run_recipe(config: RunConfig) -> None:
         if evaluator is not None:
             evaluator.check_earlier([START, *(s.name for s in stages)])
             evaluator.evaluate(START, recipe.model)
+        run_audits(recipe, out)
         for i, stage in enumerate(stages):
             _run_stage(stage, stages, recipe, out)
             known = {s.name for s in stages[: i + 1]}
@@ -133,6 +135,8 @@ def _claim(out: Path, recipe: Recipe) -> None:
 
 def _text(recipe: Recipe) -> str:
     exclude: dict[str, Any] = {"shape": True}
+    if not recipe.audits:
+        exclude["audits"] = True
     if recipe.chat_template is None:
         exclude["chat_template"] = True
     if recipe.evaluate is None:
@@ -143,6 +147,7 @@ def _text(recipe: Recipe) -> str:
 
 
 def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    same_audits(before["audits"], now["audits"], out)
     changed = [key for key in ("model", "seed", "chat_template") if before[key] != now[key]]
     if before["evaluate"] not in (None, now["evaluate"]):  # what was not evaluated can be yet
         changed.append("evaluate")

@@ -12,8 +12,10 @@ from typing import Any
 from posttrain.config import REWARDS, Recipe, as_tuple
 from posttrain.config.algorithms import ALGORITHMS
 from posttrain.methods import METHODS, WRITTEN
+from posttrain.recipes.audited import with_audit
 from posttrain.recipes.load import Findings, about_key, did_you_mean
 from posttrain.recipes.stages import OTHER_MODELS, STAGE_MODEL, START, DataSource, StageSpec, stage_keys
+from posttrain.runs.audit import AUDITS
 from posttrain.types import InputError
 
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -23,7 +25,7 @@ PLAIN_PATH = re.compile(r"""[^\s(),="':]+""")
 """What a reward expression takes for one name without quotes."""
 WEIGHT = re.compile(r"\d+(\.\d*)?|\.\d+")
 """How often the rows of a source are taken."""
-RESERVED = {START}
+RESERVED = {START, AUDITS}
 UNKNOWN_FLOPS = 1.0
 """Stands for a budget that is known only once the stage it copies has run, while a recipe is checked."""
 
@@ -72,7 +74,8 @@ class _Check:
     found: Findings
 
     def stage(self) -> StageSpec:
-        name, recipe, out, options = self.name, self.recipe, self.out, dict(self.raw)
+        name, recipe, out = self.name, self.recipe, self.out
+        options = with_audit(self.raw, recipe.audits, out)
         before = len(self.found.faults)
         method = options.pop("method")
         models = {

@@ -12,10 +12,12 @@ import yaml
 
 from posttrain.config.evaluation import RETENTION_SUITE
 from posttrain.report import charts
+from posttrain.report.audit import audit_opening, fix_words
 from posttrain.report.opening import comparison_opening
 from posttrain.report.run_view import MAIN_CURVES, RunView, run_opening
 from posttrain.report.tables import cost_table, result_table
 from posttrain.report.words import caveats, findings, format_difference, not_evaluated, verdict, winner, worth
+from posttrain.runs.audit import AUDIT_FILE, AUDITS, read_audit
 from posttrain.runs.comparison import Contrast, Section, read_comparison, root_of, run_folders, sections
 from posttrain.runs.reader import Run, read_text
 from posttrain.runs.records import PERPLEXITY
@@ -23,6 +25,7 @@ from posttrain.types import InputError
 from posttrain.wording import format_estimate
 
 SHOWN_TASKS = 6
+SHOWN_FINDINGS = 8
 VERDICTS = {"up": "higher", "down": "lower", "none": "no difference shown", "few": "too few tasks"}
 
 
@@ -38,6 +41,7 @@ def comparison_view(folder: Path) -> dict[str, Any]:
         "opening": comparison_opening(comparison),
         "findings": findings(comparison),
         "worth": worth(comparison),
+        "audits": _audits(folder),
         "caveats": [*caveats(comparison), *(not_evaluated(comparison) if evaluated else ())],
         "costs": cost_table(comparison),
         "others": bool(comparison.get("others")),
@@ -46,6 +50,22 @@ def comparison_view(folder: Path) -> dict[str, Any]:
         "explained": list(dict.fromkeys(text for run in runs for text in run.explained)),
         "trained": [(run.name, run_opening(run), run.curves(MAIN_CURVES)) for run in runs if run.metrics],
     }
+
+
+def _audits(folder: Path) -> list[dict[str, Any]]:
+    """The audits of a pipeline: the name, what is said first, and the page."""
+    found = sorted((folder / AUDITS).glob(f"*/{AUDIT_FILE}"))
+    return [
+        {
+            "name": file.parent.name,
+            "words": audit_opening(record).sentence,
+            "findings": [f"{each['severity']}: {each['title']}" for each in record["findings"][:SHOWN_FINDINGS]],
+            "fix": fix_words(record["fix"]) if "fix" in record else [],
+            "page": f"{AUDITS}/{file.parent.name}/report.html",
+        }
+        for file in found
+        for record in (read_audit(file),)
+    ]
 
 
 def _description(recipe: Path) -> str:

@@ -11,14 +11,16 @@ from functools import partial
 
 from posttrain.rewards.calls import renamed
 from posttrain.rewards.compose import AnyReward, Values, Wrapped, minimum, wrap
-from posttrain.rewards.extract import marked_answers
+from posttrain.rewards.extract import marked_answers, marks
 from posttrain.rewards.extract import strip_thinking as after_thinking
+from posttrain.rewards.math.denials import denied
 from posttrain.rewards.math.latex import NotLiteral
 from posttrain.rewards.math.parse import parse_answer
 from posttrain.rewards.math.reward import same_answer
 from posttrain.rewards.rules.length import units
 from posttrain.types import InputError, Message, Sample
 
+NEGATION = re.compile(r"\b(?:not|never|nor|neither)\b|n't\b", re.IGNORECASE)
 MIN_SPREAD = 1e-8
 """A standard deviation below this is none."""
 SENTENCE = r"[^.!?\n]*{}[^.!?\n]*[.!?]?"
@@ -84,7 +86,8 @@ def final_answer(reward: AnyReward, *, lists: bool = False) -> Wrapped:
     r"""The reward of the final answer alone, else 0: the reward sees the text of the one answer that the response marks
     after its thinking (without a mark: the whole response), which must be written out, as the reward `math` wants it.
 
-    Several distinct answers are none, and so is a list of values (`3, 4, 5`) unless `lists`. For rewards that look for
+    Several distinct answers are none, and so is a list of values (`3, 4, 5`) unless `lists`, an equation of numbers
+    (`7 = 9`), and what the response denies. For rewards that look for
     the reference anywhere: what stands around the answer is not shown to them. Range that of the reward and 0, in its
     unit; fails where it does. Source: the rule of the reward `math`, for rewards of other answers."""
     return wrap("final_answer", [reward], partial(_final_answer, lists=lists), edit=_take_answer)
@@ -105,12 +108,16 @@ def _one_answer(values: Values, sample: Sample) -> float:
 
 def _final_answer(values: Values, sample: Sample, lists: bool) -> float:
     text = after_thinking(sample.text)
-    answers = list(dict.fromkeys(marked_answers(text))) or [text]
+    found = marks(text)
+    answers = list(dict.fromkeys(mark.text for mark in found)) or [text]
+    if any(denied(text, mark) for mark in found) or any(map(NEGATION.search, answers)):
+        return 0.0
     try:
-        parsed = [parse_answer(answer) for answer in answers]
+        first = parse_answer(answers[0])
     except NotLiteral:
         return 0.0
-    return values[0] if same_answer(answers) and (lists or parsed[0].kind != "list") else 0.0
+    equation = first.kind == "relation" and not first.letters
+    return values[0] if same_answer(answers) and not equation and (lists or first.kind != "list") else 0.0
 
 
 def _take_answer(sample: Sample) -> Sample:

@@ -14,6 +14,8 @@ from posttrain.stats import Estimate
 from posttrain.types import InputError
 
 AUDIT_FILE = "audit.json"
+AUDITS = "audits"
+"""The folder of a pipeline that has the folders of its audits."""
 Severity = Literal["critical", "high", "medium", "note"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "high", "medium", "note")
 """From the worst. `critical` ends the command with exit code 1; `note` is no accusation."""

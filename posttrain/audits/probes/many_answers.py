@@ -23,7 +23,7 @@ WRAPPERS = {
     "the right one marked in the thinking": "strip_thinking({})",
     "in the thinking": "strip_thinking({})",
 }
-"""Kinds that a wrapper closes."""
+"""The wrapper that closes a kind and changes least; `final_answer` closes the others."""
 HIGH_GAIN = 0.5
 """What the right answer among others may add: a list of seven answers of which one is right has an F1 of 0.25."""
 WORDS = {
@@ -121,7 +121,7 @@ def many_answers(subject: Subject) -> Result:
 
 def _found(subject: Subject, kind: str, paid: Accepted, without: Accepted, fault: Fault) -> Found | None:
     gain = difference(paid.scales.tolist(), without.scales.tolist())
-    wrapper = WRAPPERS.get(kind)
+    wrapper: str | None = WRAPPERS.get(kind, "final_answer({})")
     wrapper = one_answer(subject) if wrapper == ONE_ANSWER else wrapper
     if paid.severity is not None:
         severity: Severity = "note" if fault.note else paid.severity

@@ -56,6 +56,6 @@ def _found(exploit: Exploit, places: Sequence[int], subject: Subject) -> Found:
         "mean scaled reward",
         paid.mean,
         paid.best,
-        "one_answer({})" if exploit.uses_gold else None,
+        "final_answer({})",
         "Find what in this answer the reward pays for, and pay only for the answer itself.",
     )

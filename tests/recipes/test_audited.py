@@ -1,0 +1,75 @@
+"""Audits that a recipe names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from posttrain.cli.main import main
+from posttrain.runs.audit import read_audit
+from tests.audits import rewards
+from tests.training_helpers import write_rows
+
+TASKS = [{"prompt": f"What is {n}+{n + 3}? End with 'Answer: NUMBER'.", "answer": str(2 * n + 3)} for n in range(12)]
+RECIPE = """model: tiny-random
+evaluate: {{data: tests.jsonl, reward: [math], samples: 1, max_new_tokens: 2, retention: false}}
+audits:
+  lenient: {{reward: "{reward}", data: tasks.jsonl, only: [A1, A7], reward_workers: 0{more}}}
+stages:
+  rl:
+    method: rl
+    parent: start
+    data: tasks.jsonl
+    reward: ["{reward}"]
+    sealed_reward: [math]
+    audit: lenient
+    max_steps: 1
+    batch_size: 4
+    group_size: 2
+    max_new_tokens: 2
+    reward_workers: 0
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_rows(Path("tasks.jsonl"), TASKS)
+    write_rows(Path("tests.jsonl"), [{"prompt": "1+1=", "answer": "2"}, {"prompt": "2+2=", "answer": "4"}])
+    return tmp_path
+
+
+def recipe(more: str = "", reward: str = f"{rewards.__file__}:lengthy") -> None:
+    Path("recipe.yaml").write_text(RECIPE.format(reward=reward, more=more))
+
+
+def test_a_recipe_audits_before_it_trains_and_reports_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe()
+    assert main(["run", "recipe.yaml", "--out", "run"]) == 0
+    assert "audit lenient: Do not train with" in capsys.readouterr().err
+    record = read_audit(Path("run/audits/lenient"))
+    assert [each["severity"] for each in record["findings"]] == ["critical"]
+    assert "audit: run/audits/lenient" in Path("run/rl/config.yaml").read_text()
+    page = Path("run/report.html").read_text()
+    assert "What audits of the rewards found" in page and 'href="audits/lenient/report.html"' in page
+    assert Path("run/audits/lenient/report.html").exists()
+
+    made = Path("run/audits/lenient/audit.json").read_bytes()
+    assert main(["run", "recipe.yaml", "--out", "run"]) == 0
+    assert Path("run/audits/lenient/audit.json").read_bytes() == made  # made once
+
+    recipe(", seed: 3")
+    assert main(["run", "recipe.yaml", "--out", "run"]) == 2
+    assert "the audit lenient was made with other settings; remove run/audits/lenient" in capsys.readouterr().err
+
+
+def test_faults_of_audits_are_told_before_anything_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe(", limits: 3")
+    assert main(["run", "recipe.yaml", "--out", "run"]) == 2
+    told = capsys.readouterr().err
+    assert "audit lenient: limits: unknown key; did you mean limit?" in told and "line 4" in told
+    recipe(reward="nothing")
+    assert main(["run", "recipe.yaml", "--out", "run"]) == 2
+    assert "audit lenient: unknown reward 'nothing'" in capsys.readouterr().err
+    assert not Path("run").exists()
