@@ -227,6 +227,7 @@ class AuditOptions(ComputeOptions, total=False):
     limit: int
     only: str | Sequence[str]
     calls: int
+    policy: Model | None
     fix: bool
     seed: int
     reward_timeout: float
