@@ -260,6 +260,14 @@ HOSTILE: Mapping[str, tuple[str, str]] = {
     "hangs in native code": ("import re; re.match('(a+)+$', 'a' * 40 + 'b')", "f: timed out after 2 s"),
     "eats memory": ("return len(bytearray(6 << 30))", "f: MemoryError"),
     "recursion": ("return f(response)", "f: RecursionError"),
+    "spoils JSON": (
+        "import json; json.dumps = lambda *a, **k: '}'; return 9",
+        "f: the worker process sent something that is no answer",
+    ),
+    "spoils results": (
+        "import json; json.dumps = lambda *a, **k: '{}'; return 9",
+        "f: the worker process sent something that is no result",
+    ),
     "forges answers": (
         "import os\n    for d in range(3, 30):\n        try: os.close(d)\n        except OSError: pass\n    return 9",
         "f: .*",
