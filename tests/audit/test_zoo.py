@@ -12,7 +12,8 @@ from posttrain.rewards.scorer import Scorer
 from posttrain.types import Message, Sample, Task
 from tests.audit.zoo.answers import FILLER, HONEST, Entry, code, line
 from tests.audit.zoo.make import FOLDER, TASKS, rows_of, written
-from tests.audit.zoo.zoo import HEALTHY, PLANTED, ZOO
+from tests.audit.zoo.planted import PLANTED
+from tests.audit.zoo.zoo import HEALTHY, ZOO
 
 FORMS = {
     "Answer:": ("sums", "claims", "measures", "counts", "capitals", "permuted", "primes", "divisors"),

@@ -18,8 +18,17 @@ FILLER = "Let us look at this from every side and with great care, since every d
 Answer = Callable[[Task], str | None]
 """A response to a task; None where an exploit does not apply to the task."""
 Failure = Literal[
-    *("verbosity", "sycophancy", "format gaming", "keyword stuffing", "specification gaming"),
-    *("verifier", "sandbox", "judge", "learned model", "purity", "none"),
+    "verbosity",
+    "sycophancy",
+    "format gaming",
+    "keyword stuffing",
+    "specification gaming",
+    "verifier",
+    "sandbox",
+    "judge",
+    "learned model",
+    "purity",
+    "none",
 ]
 Proof = Literal["wrong", "more", "less", "fails", "varies"]
 
@@ -126,7 +135,7 @@ HONEST: Mapping[str, Answer] = {
 }
 WRONG: Mapping[str, Answer] = {
     **dict.fromkeys(("sums", "primes"), lambda t: line("24")),
-    **dict.fromkeys(("claims",), lambda t: line(claimed(t))),
+    "claims": lambda t: line(claimed(t)),
     **dict.fromkeys(("functions", "weak_functions", "programs"), useless),
     "measures": lambda t: line("104%" if gold(t).endswith("%") else "1 km"),
     "counts": lambda t: line("0"),

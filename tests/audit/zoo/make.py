@@ -71,9 +71,9 @@ def algebra(rng: Random) -> list[Row]:
         rows.append({"prompt": f"Differentiate {a}x^3+{b}x with respect to x. {BOX}", "answer": f"{3 * a}x^2+{b}"})
     for k in range(8):
         p, q, f = k + 2, 2 * k + 7, rng.randint(2, 6)
-        gold = Fraction(p, q)
+        lowest = Fraction(p, q)
         ask = f"Write {p * f}/{q * f} in lowest terms."
-        rows.append({"prompt": f"{ask} {BOX}", "answer": f"{gold.numerator}/{gold.denominator}"})
+        rows.append({"prompt": f"{ask} {BOX}", "answer": f"{lowest.numerator}/{lowest.denominator}"})
     return rows
 
 
