@@ -227,6 +227,10 @@ class AuditOptions(ComputeOptions, total=False):
     limit: int
     only: str | Sequence[str]
     calls: int
+    judge: str | None
+    train: bool
+    policy: Model
+    train_steps: int
     fix: bool
     seed: int
     reward_timeout: float

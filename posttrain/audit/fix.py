@@ -9,6 +9,7 @@ from posttrain.audit.attack import Attacked, attack
 from posttrain.audit.files import FIXED
 from posttrain.audit.forms import FORMS
 from posttrain.audit.golds import GoldTask
+from posttrain.audit.probes import PROBES
 from posttrain.audit.record import recorded
 from posttrain.audit.subject import PAID, Attempt, Subject
 from posttrain.config import AuditConfig
@@ -36,7 +37,9 @@ class Trial:
 
     @property
     def cost(self) -> int:
-        return sum(COSTS[found.severity] for result, _ in self.attacked.results.values() for found in result.findings)
+        """What the probes found; a trial is not trained against."""
+        results = [result for probe, (result, _) in self.attacked.results.items() if probe in PROBES]
+        return sum(COSTS[found.severity] for result in results for found in result.findings)
 
 
 def find_fix(

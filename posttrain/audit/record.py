@@ -15,6 +15,7 @@ from posttrain.audit.probes import PROBES
 from posttrain.audit.probes.base import Found, Result
 from posttrain.audit.probes.swapped import SHARE_PAID
 from posttrain.audit.subject import Attempt, Subject
+from posttrain.audit.training import TITLE, TRAINING
 from posttrain.config import AuditConfig
 from posttrain.runs.audit import SEVERITIES, AuditRecord, Finding, Outcome, Reproducer
 from posttrain.types import Message, Task
@@ -57,7 +58,7 @@ def outcome(probe: str, result: Result, seconds: float) -> Outcome:
     accused = any(found.severity != "note" for found in result.findings)
     return {
         "probe": probe,
-        "title": PROBES[probe][0],
+        "title": TITLE if probe == TRAINING else PROBES[probe][0],
         "status": "not run" if result.reason is not None else "found" if accused else "clean",
         "reason": result.reason,
         "n": result.n,

@@ -6,11 +6,12 @@ import random
 from collections.abc import Sequence
 
 from posttrain.audit.attack import attack
-from posttrain.audit.files import FIXED, check_out, write_audit
+from posttrain.audit.files import FIXED, check_out, clear_training, write_audit
 from posttrain.audit.fix import find_fix
 from posttrain.audit.golds import GoldTask, read_tasks, with_golds
 from posttrain.audit.probes import PROBES
 from posttrain.audit.record import recorded
+from posttrain.audit.training import Train
 from posttrain.config import AuditConfig
 from posttrain.config.compute import on_its_device
 from posttrain.rewards.scorer import open_scorer
@@ -22,10 +23,11 @@ HELD_OUT = 1 / 3
 
 
 @on_its_device
-def run_audit(config: AuditConfig) -> AuditRecord:
-    """Audit the reward of `config` and write the folder `config.out`. Raises InputError for tasks without reference
-    answers, for an unknown probe, and where the reward does not pay the reference answers (`Uncalibrated`); nothing is
-    written then."""
+def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
+    """Audit the reward of `config` and write the folder `config.out`; `train` does the training of `--train`.
+
+    Raises InputError for tasks without reference answers, for an unknown probe, and where the reward does not pay the
+    reference answers (`Uncalibrated`); nothing is written then."""
     if unknown := [probe for probe in config.only if probe not in PROBES]:
         raise InputError(f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}")
     check_out(config.out)
@@ -34,7 +36,8 @@ def run_audit(config: AuditConfig) -> AuditRecord:
     with open_scorer(config, columns) as scorer:
         golds = with_golds(tasks, config.answer_column, [column for column in columns if scorer.reads(column)])
         seen, held_out = divided(golds, config)
-        first = attack(config, scorer, seen)
+        clear_training(config.out)
+        first = attack(config, scorer, seen, train=train)
         record, second = recorded(config, first), None
         if config.fix:
             record["fix"], second = find_fix(config, first, record, held_out, columns)

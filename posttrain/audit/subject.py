@@ -48,7 +48,8 @@ class Uncalibrated(InputError):
 
 class Subject:
     """A reward under audit. Values of it are floats, NaN where it failed or no part of it applied. `guard` decides
-    without the reward that an answer is wrong; `search_calls` is how many answers a search may grade.
+    without the reward that an answer is wrong; `search_calls` is how many answers a search may grade, `progress` gets
+    how many were graded so far.
 
     `grade` scores attempts and `scaled` puts values on the scale of the calibration, on which the empty answer is 0 and
     the reference answer 1 in the mean. Answers that were graded before are not graded again."""
@@ -69,13 +70,13 @@ class Subject:
         self.search_calls = search_calls
         self.calls = 0
         self.first_error: str | None = None
-        self._progress = progress
+        self.progress = progress
         self._known: dict[tuple[int, str, str], float] = {}
         self._calibrated: tuple[Calibrated, Form] | None = None
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
         """The same reward and scale over other tasks."""
-        other = Subject(self.scorer, tasks, self.seed, self._progress, self.guard, self.search_calls)
+        other = Subject(self.scorer, tasks, self.seed, self.progress, self.guard, self.search_calls)
         other._calibrated = self._calibrated
         return other
 
@@ -96,8 +97,8 @@ class Subject:
         new = {key: attempt for key, attempt in zip(keys, attempts, strict=True) if key not in self._known}
         scores = self.scorer.score([self.sample(attempt) for attempt in new.values()])
         self.calls += len(new)
-        if self._progress is not None:
-            self._progress(self.calls)
+        if self.progress is not None:
+            self.progress(self.calls)
         for key, score in zip(new, scores, strict=True):
             self._known[key] = float("nan") if score.total is None else score.total
             self.first_error = self.first_error or score.reason

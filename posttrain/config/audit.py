@@ -9,6 +9,7 @@ from pydantic import Field
 
 from posttrain.config.base import Columns, Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from posttrain.config.compute import ComputeOptions
+from posttrain.config.model_names import TINY
 
 
 class AuditConfig(ComputeOptions):
@@ -43,6 +44,15 @@ class AuditConfig(ComputeOptions):
     judge: Named | None = None
     """A reward that decides where the reference answer is free text that an answer is wrong: one that it pays less than
     0.5. It must be another than the audited one. Without it what needs such a decision is not run there."""
+    train: bool = False
+    """Train a small policy against the reward too (A19), first on answers in the right form, half of them wrong, then
+    by RL, and report wrong answers that it learns to be paid for. Takes minutes; an audit that was stopped begins
+    anew."""
+    policy: str = TINY
+    """The model that is trained (`train`): a folder, a hub id, `smollm2-135m` or `tiny-random`, which learns from the
+    demonstrations alone."""
+    train_steps: PositiveInt = 40
+    """Steps of RL in each of the three legs of `train`, which are held ever less to their start."""
     fix: bool = False
     """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
     pays on tasks that neither audit has seen."""
