@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,26 +17,27 @@ if TYPE_CHECKING:
 
 LEASHES = (0.05, 0.01, 0.0)
 """β of the KL to the start of each leg of RL."""
+BATCH = 128
 START_SAMPLES = 2000
 """Answers that are sampled before RL, at least."""
 BYTES_A_TOKEN = 3
 """English text has about four; numbers and marks have fewer."""
 SPARE_TOKENS = 8
+FROM_NOTHING = (150, 2e-3, 3e-4)
+"""Steps and learning rate of SFT, and the learning rate of RL, where weights are random (`tiny-random`)."""
+PRETRAINED = (24, 4e-5, 1e-5)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a policy learns the form (SFT), and how it is trained against the reward (RL)."""
+    """How a policy learns the form (SFT) and is trained against the reward (RL). `sampled` are options of both that
+    sample."""
 
-    sft_rate: float
     sft_steps: int
+    sft_rate: float
     rl_rate: float
-    batch: int
-
-
-FROM_NOTHING = Settings(sft_rate=2e-3, sft_steps=150, rl_rate=3e-4, batch=128)
-"""For `tiny-random`, whose weights are random."""
-PRETRAINED = Settings(sft_rate=4e-5, sft_steps=24, rl_rate=1e-5, batch=128)
+    general: dict[str, Any] = field(default_factory=dict)
+    sampled: dict[str, Any] = field(default_factory=dict)
 
 
 def audit_reward(config: AuditConfig) -> AuditRecord:
@@ -48,57 +49,69 @@ def audit_reward(config: AuditConfig) -> AuditRecord:
 
 def train_against(config: AuditConfig, data: TrainingData, out: Path) -> TrainedRuns:
     """Train the policy in run folders in `out`: SFT on the demonstrations, answers that its result samples, then RL on
-    the reward by GRPO, in legs of which each goes on from the one before and has it as its reference."""
+    the reward, by GRPO."""
     from posttrain.audit.training import TrainedRuns
     from posttrain.train.generate.sample import sample_answers
-    from posttrain.train.rl.setup import train_rl
-    from posttrain.train.sft import train_sft
 
-    settings = FROM_NOTHING if config.policy == TINY else PRETRAINED
+    settings = settings_of(config, data)
+    model = learn_form(config, settings, data, out / "sft")
+    start, samples = out / "start", -(-START_SAMPLES // data.n)
+    sample_answers(
+        SampleConfig(model=model, out=start, write="all", truncated="keep", samples=samples, **settings.sampled)
+    )
+    return TrainedRuns(start, reinforce(config, settings, model, out))
+
+
+def settings_of(config: AuditConfig, data: TrainingData) -> Settings:
+    general = {"seed": config.seed, "device": config.device, "dtype": config.dtype}
     longest = data.longest if config.policy == TINY else -(-data.longest // BYTES_A_TOKEN)
-    general: dict[str, Any] = {"seed": config.seed, "device": config.device, "dtype": config.dtype}
-    graded: dict[str, Any] = {
+    sampled = general | {
         "data": str(data.tasks),
         "reward": config.reward,
         "reward_timeout": config.reward_timeout,
         "reward_workers": config.reward_workers,
         "max_unscored_share": 1.0,
         "max_new_tokens": longest + SPARE_TOKENS,
-        "max_concurrent": settings.batch,
+        "max_concurrent": BATCH,
     }
-    sft, start = out / "sft", out / "start"
+    return Settings(*(FROM_NOTHING if config.policy == TINY else PRETRAINED), general, sampled)
+
+
+def learn_form(config: AuditConfig, settings: Settings, data: TrainingData, out: Path) -> str:
+    """SFT on the demonstrations; the model it makes."""
+    from posttrain.train.sft import train_sft
+
     train_sft(
         SftConfig(
             model=config.policy,
             data=str(data.demonstrations),
-            out=sft,
+            out=out,
             max_steps=settings.sft_steps,
             learning_rate=settings.sft_rate,
             warmup_steps=settings.sft_steps // 10,
             schedule="cosine",
-            **general,
+            **settings.general,
         )
     )
-    samples = -(-START_SAMPLES // data.n)
-    model = str(sft / "model")
-    sample_answers(
-        SampleConfig(model=model, out=start, write="all", truncated="keep", samples=samples, **graded, **general)
-    )
-    legs = []
-    for number, beta in enumerate(LEASHES, start=1):
-        leg = out / f"rl-{number}"
+    return str(out / "model")
+
+
+def reinforce(config: AuditConfig, settings: Settings, model: str, out: Path) -> list[Path]:
+    """The runs of RL, of which each goes on from the one before and has it as its reference."""
+    from posttrain.train.rl.setup import train_rl
+
+    legs = [out / f"rl-{number}" for number in range(1, len(LEASHES) + 1)]
+    for leg, beta in zip(legs, LEASHES, strict=True):
         train_rl(
             RlConfig(
                 model=model,
                 out=leg,
                 beta=beta,
                 max_steps=config.train_steps,
-                batch_size=settings.batch,
+                batch_size=BATCH,
                 learning_rate=settings.rl_rate,
-                **graded,
-                **general,
+                **settings.sampled,
             )
         )
-        legs.append(leg)
         model = str(leg / "model")
-    return TrainedRuns(start, legs)
+    return legs

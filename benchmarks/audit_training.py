@@ -1,0 +1,106 @@
+"""Does training find what probes and search miss? Rewards with a defect that a policy reaches by chance alone, each
+beside a healthy reward that makes the same check (see `tests/audit/zoo/rewards/sampled.py`).
+
+    python benchmarks/audit_training.py --out runs/audit-training
+
+For each reward: how often the start of the training writes what is paid and wrong (6,000 answers), what the audit finds
+without training, and with it. All share one start, so it is trained once. Writes `result.json` and prints a table; what
+is finished is kept. About 12 minutes on one free core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from posttrain.threads import configure_threads
+
+configure_threads()
+
+from posttrain.audit.demonstrations import TrainingData  # noqa: E402
+from posttrain.audit.run import run_audit  # noqa: E402
+from posttrain.audit.training import AT_THE_START, TRAINING, TrainedRuns  # noqa: E402
+from posttrain.config import AuditConfig, SampleConfig  # noqa: E402
+from posttrain.recipes.audit import learn_form, reinforce, settings_of  # noqa: E402
+from posttrain.report.audit import interval  # noqa: E402
+from posttrain.train.generate.sample import sample_answers  # noqa: E402
+
+ZOO = Path(__file__).parent.parent / "tests/audit/zoo"
+DEFECTS = ("overflow", "tolerance", "prefix", "remainder", "open_list", "checksum")
+SAMPLES = 150
+"""Answers to each of the 40 tasks from which the rate at the start is measured."""
+
+
+def config_of(name: str, out: Path, **options: Any) -> AuditConfig:
+    reward = f"{ZOO / 'rewards/sampled.py'}:{name}"
+    data = str(ZOO / "tasks/additions.jsonl")
+    return AuditConfig(reward=(reward,), data=data, out=out, reward_workers=0, **options)
+
+
+def train_from(shared: Path, config: AuditConfig, data: TrainingData, out: Path) -> TrainedRuns:
+    """`train_against` from a start that all rewards share."""
+    settings = settings_of(config, data)
+    if not (shared / "sft/lineage.json").exists():
+        shutil.rmtree(shared, ignore_errors=True)
+        learn_form(config, settings, data, shared / "sft")
+    model = str(shared / "sft/model")
+    start = out / "start"
+    sample_answers(
+        SampleConfig(model=model, out=start, write="all", truncated="keep", samples=SAMPLES, **settings.sampled)
+    )
+    return TrainedRuns(start, reinforce(config, settings, model, out))
+
+
+def measure(name: str, out: Path, steps: int) -> Mapping[str, Any]:
+    shutil.rmtree(out / name, ignore_errors=True)
+    probes = run_audit(config_of(name, out / name / "probes"))
+    began = time.process_time()
+    train = partial(train_from, out / "shared")
+    config = config_of(name, out / name / "training", only=("A7",), train_steps=steps)
+    record = run_audit(config, partial(train, config))
+    (outcome,) = [each for each in record["outcomes"] if each["probe"] == TRAINING]
+    found = [each for each in record["findings"] if each["probe"] == TRAINING]
+    for model in (out / name).rglob("model"):
+        shutil.rmtree(model)
+    return {
+        "without": [f"{each['probe']}: {each['title']}" for each in probes["findings"]],
+        "start": outcome["measured"][AT_THE_START],
+        "findings": found,
+        "cpu_seconds": time.process_time() - began,
+    }
+
+
+def row(name: str, result: Mapping[str, Any]) -> str:
+    rate = result["start"]
+    first = result["findings"][0] if result["findings"] else None
+    shown = f"{interval(first['effect'])} | `{first['reproducer']['response']!r}`" if first else "– | –"
+    start = f"{rate['value']:.1e} [{rate['low']:.1e}, {rate['high']:.1e}]"
+    return f"| {name} | {start} | {len(result['without'])} | {shown} | {result['cpu_seconds']:.0f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/audit-training"))
+    parser.add_argument("--only", nargs="+", default=[f"{kind}{name}" for name in DEFECTS for kind in ("", "careful_")])
+    parser.add_argument("--steps", type=int, default=AuditConfig.model_fields["train_steps"].default)
+    options = parser.parse_args()
+    file = options.out / "result.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    print("| reward | wrong and paid at the start | found without | share of rollouts with it | answer | CPU s |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name in options.only:
+        if name not in results:
+            results[name] = measure(name, options.out, options.steps)
+            results |= {k: v for k, v in (json.loads(file.read_text()) if file.exists() else {}).items() if k != name}
+            file.write_text(json.dumps(results, indent=1) + "\n")
+        print(row(name, results[name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
