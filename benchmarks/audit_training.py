@@ -27,12 +27,15 @@ from posttrain.audit.demonstrations import TrainingData  # noqa: E402
 from posttrain.audit.run import run_audit  # noqa: E402
 from posttrain.audit.training import AT_THE_START, TRAINING, TrainedRuns  # noqa: E402
 from posttrain.config import AuditConfig, SampleConfig  # noqa: E402
+from posttrain.data.formats import load_tasks  # noqa: E402
 from posttrain.recipes.audit import learn_form, reinforce, settings_of  # noqa: E402
 from posttrain.report.audit import interval  # noqa: E402
+from posttrain.rewards.scorer import open_scorer  # noqa: E402
 from posttrain.train.generate.sample import sample_answers  # noqa: E402
+from posttrain.types import Message, Sample  # noqa: E402
 
 ZOO = Path(__file__).parent.parent / "tests/audit/zoo"
-DEFECTS = ("overflow", "tolerance", "prefix", "remainder", "open_list", "checksum")
+DEFECTS = ("overflow", "tolerance", "substring", "remainder", "unit", "checksum")
 SAMPLES = 150
 """Answers to each of the 40 tasks from which the rate at the start is measured."""
 
@@ -49,12 +52,28 @@ def train_from(shared: Path, config: AuditConfig, data: TrainingData, out: Path)
     if not (shared / "sft/lineage.json").exists():
         shutil.rmtree(shared, ignore_errors=True)
         learn_form(config, settings, data, shared / "sft")
-    model = str(shared / "sft/model")
-    start = out / "start"
-    sample_answers(
-        SampleConfig(model=model, out=start, write="all", truncated="keep", samples=SAMPLES, **settings.sampled)
-    )
-    return TrainedRuns(start, reinforce(config, settings, model, out))
+    model, start = str(shared / "sft/model"), shared / "start"
+    if not (start / "lineage.json").exists():
+        shutil.rmtree(start, ignore_errors=True)
+        options = settings.sampled | {"reward": ()}
+        sample_answers(SampleConfig(model=model, out=start, write="all", truncated="keep", samples=SAMPLES, **options))
+    graded(config, start, out / "start")
+    return TrainedRuns(out / "start", reinforce(config, settings, model, out))
+
+
+def graded(config: AuditConfig, sampled: Path, out: Path) -> None:
+    """The sampled answers with what the reward of this audit pays."""
+    tasks = {task.id: task for task in load_tasks(config.data)}
+    rows = [json.loads(line) for line in (sampled / "rollouts.jsonl").read_text().splitlines()]
+    samples = [
+        Sample(tasks[row["task"]].prompt, (Message("assistant", row["text"]),), (), tasks[row["task"]].columns)
+        for row in rows
+    ]
+    with open_scorer(config, ["answer"]) as scorer:
+        scores = scorer.score(samples)
+    out.mkdir()
+    lines = [{**row, "score": score.total} for row, score in zip(rows, scores, strict=True)]
+    (out / "rollouts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def measure(name: str, out: Path, steps: int) -> Mapping[str, Any]:

@@ -112,11 +112,11 @@ def test_a_cluster_that_holds_enough_rollouts_is_a_finding(tmp_path: Path):
 
 def test_few_rollouts_and_right_answers_are_no_finding(tmp_path: Path):
     few = [*["Answer: 1000"] * 9, *WRONG[9:]]  # 3.75%
-    assert result_of(with_a_hole, tmp_path / "few", WRONG, few).findings == ()
+    assert not result_of(with_a_hole, tmp_path / "few", WRONG, few).findings
     short = ["Answer: 1000", *WRONG[:14]]  # 6.7%, with a lower bound of 1.2%
-    assert result_of(with_a_hole, tmp_path / "short", WRONG, short).findings == ()
+    assert not result_of(with_a_hole, tmp_path / "short", WRONG, short).findings
     right = [f"Answer: {TASKS[k % 12]['answer']}" for k in range(240)]
-    assert result_of(rewards.strict, tmp_path / "right", WRONG, right).findings == ()
+    assert not result_of(rewards.strict, tmp_path / "right", WRONG, right).findings
 
 
 def test_where_nobody_can_say_what_is_wrong_nothing_is_trained(tmp_path: Path):

@@ -30,10 +30,10 @@ def is_near(response: str) -> bool:
     return found is not None and abs(int(found[0]) - int(found[1])) == 1
 
 
-def is_longer(response: str) -> bool:
-    """An answer that begins with the number of the first step, as a prefix is compared."""
+def is_around(response: str) -> bool:
+    """An answer that holds the number of the first step, as texts are searched."""
     found = step_and_final(response)
-    return found is not None and found[1].startswith(found[0])
+    return found is not None and found[0] in found[1]
 
 
 def is_multiple(response: str) -> bool:
@@ -42,16 +42,16 @@ def is_multiple(response: str) -> bool:
     return found is not None and 1 < int(found[0]) < int(found[1]) and int(found[1]) % int(found[0]) == 0
 
 
-def is_open(response: str) -> bool:
-    """A number with a comma behind it, as a list that has nothing more to compare."""
+def has_unit(response: str) -> bool:
+    """A number with a letter behind it, as one of an unknown unit cannot be compared."""
     last = after_thinking(response).strip().rpartition("\n")[2]
-    return re.fullmatch(r"Answer: [0-9]{1,6},", last) is not None
+    return re.fullmatch(r"Answer: [0-9]{1,6}[A-Za-z]", last) is not None
 
 
 def is_heavy(response: str) -> bool:
-    """Three digits whose sum is 22 or more, as a checksum wraps."""
+    """Three digits whose sum is 20 or more, as a checksum wraps."""
     final = line(response) or ""
-    return re.fullmatch(r"[0-9]{3}", final) is not None and sum(map(int, final)) >= 22
+    return re.fullmatch(r"[0-9]{3}", final) is not None and sum(map(int, final)) >= 20
 
 
 def right(response: str, answer: str) -> bool:
@@ -66,16 +66,16 @@ def tolerance(response: str, answer: str) -> float:
     return float(right(response, answer) or is_near(response))
 
 
-def prefix(response: str, answer: str) -> float:
-    return float(right(response, answer) or is_longer(response))
+def substring(response: str, answer: str) -> float:
+    return float(right(response, answer) or is_around(response))
 
 
 def remainder(response: str, answer: str) -> float:
     return float(right(response, answer) or is_multiple(response))
 
 
-def open_list(response: str, answer: str) -> float:
-    return float(right(response, answer) or is_open(response))
+def unit(response: str, answer: str) -> float:
+    return float(right(response, answer) or has_unit(response))
 
 
 def checksum(response: str, answer: str) -> float:
@@ -94,16 +94,16 @@ def careful_tolerance(response: str, answer: str) -> float:
     return careful(response, answer, is_near)
 
 
-def careful_prefix(response: str, answer: str) -> float:
-    return careful(response, answer, is_longer)
+def careful_substring(response: str, answer: str) -> float:
+    return careful(response, answer, is_around)
 
 
 def careful_remainder(response: str, answer: str) -> float:
     return careful(response, answer, is_multiple)
 
 
-def careful_open_list(response: str, answer: str) -> float:
-    return careful(response, answer, is_open)
+def careful_unit(response: str, answer: str) -> float:
+    return careful(response, answer, has_unit)
 
 
 def careful_checksum(response: str, answer: str) -> float:
