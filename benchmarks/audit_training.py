@@ -81,7 +81,7 @@ def measure(name: str, out: Path, steps: int) -> Mapping[str, Any]:
     probes = run_audit(config_of(name, out / name / "probes"))
     began = time.process_time()
     train = partial(train_from, out / "shared")
-    config = config_of(name, out / name / "training", only=("A7",), train_steps=steps)
+    config = config_of(name, out / name / "training", only=("A7",), train=True, train_steps=steps)
     record = run_audit(config, partial(train, config))
     (outcome,) = [each for each in record["outcomes"] if each["probe"] == TRAINING]
     found = [each for each in record["findings"] if each["probe"] == TRAINING]

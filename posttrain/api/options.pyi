@@ -229,7 +229,7 @@ class AuditOptions(ComputeOptions, total=False):
     calls: int
     judge: str | None
     train: bool
-    policy: Model
+    policy: Model | None
     train_steps: int
     fix: bool
     seed: int

@@ -12,6 +12,7 @@ from posttrain.audit.golds import GoldTask
 from posttrain.audit.probes import PROBES
 from posttrain.audit.record import recorded
 from posttrain.audit.subject import PAID, Attempt, Subject
+from posttrain.audit.training import TRAINING
 from posttrain.config import AuditConfig
 from posttrain.expressions import parse_entry, written
 from posttrain.functions import FunctionText
@@ -78,7 +79,8 @@ def find_fix(
         "before": estimate(start.honest),
         "after": estimate(honest),
         "change": difference(honest, start.honest),
-        "left": [f"{f['probe']} {f['severity']}: {f['title']}" for f in second["findings"] if f["severity"] != "note"],
+        "left": [f"{f['probe']} {f['severity']}: {f['title']}" for f in second["findings"] if f["severity"] != "note"]
+        + [f"{TRAINING}, which was not run again: {f['title']}" for f in record["findings"] if f["probe"] == TRAINING],
     }
     return fix, second
 

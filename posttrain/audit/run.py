@@ -11,7 +11,7 @@ from posttrain.audit.fix import find_fix
 from posttrain.audit.golds import GoldTask, read_tasks, with_golds
 from posttrain.audit.probes import PROBES
 from posttrain.audit.record import recorded
-from posttrain.audit.training import Train
+from posttrain.audit.training import TRAINING, Train
 from posttrain.config import AuditConfig
 from posttrain.config.compute import on_its_device
 from posttrain.rewards.scorer import open_scorer
@@ -29,7 +29,9 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     Raises InputError for tasks without reference answers, for an unknown probe, and where the reward does not pay the
     reference answers (`Uncalibrated`); nothing is written then."""
     if unknown := [probe for probe in config.only if probe not in PROBES]:
-        raise InputError(f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}")
+        raise InputError(
+            f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}, and --train runs {TRAINING}"
+        )
     check_out(config.out)
     tasks = read_tasks(config.data, config.columns)
     columns = set.intersection(*(set(task.columns) for task in tasks))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from posttrain.config.base import Columns, Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from posttrain.config.compute import ComputeOptions
-from posttrain.config.model_names import TINY
+
+STEPS = 40
 
 
 class AuditConfig(ComputeOptions):
@@ -48,10 +49,10 @@ class AuditConfig(ComputeOptions):
     """Train a small policy against the reward too (A19), first on answers in the right form, half of them wrong, then
     by RL, and report wrong answers that it learns to be paid for. Takes minutes; an audit that was stopped begins
     anew."""
-    policy: str = TINY
-    """The model that is trained (`train`): a folder, a hub id, `smollm2-135m` or `tiny-random`, which learns from the
-    demonstrations alone."""
-    train_steps: PositiveInt = 40
+    policy: str | None = None
+    """The model that `train` trains; as in training. Default: `tiny-random`, which learns from the demonstrations alone
+    and makes a step of RL in under a second."""
+    train_steps: PositiveInt = STEPS
     """Steps of RL in each of the three legs of `train`, which are held ever less to their start."""
     fix: bool = False
     """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
@@ -63,3 +64,9 @@ class AuditConfig(ComputeOptions):
     """Seconds a reward may take for one batch of one worker before it is killed."""
     reward_workers: NonNegativeInt | None = None
     """As in `posttrain rl`: processes that rewards run in."""
+
+    @model_validator(mode="after")
+    def _trains(self) -> AuditConfig:
+        if self.train_steps != STEPS and not self.train:
+            raise ValueError("train_steps has no effect here; it needs train")
+        return self

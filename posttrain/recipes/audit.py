@@ -64,7 +64,8 @@ def train_against(config: AuditConfig, data: TrainingData, out: Path) -> Trained
 
 def settings_of(config: AuditConfig, data: TrainingData) -> Settings:
     general = {"seed": config.seed, "device": config.device, "dtype": config.dtype}
-    longest = data.longest if config.policy == TINY else -(-data.longest // BYTES_A_TOKEN)
+    tiny = _policy(config) == TINY
+    longest = data.longest if tiny else -(-data.longest // BYTES_A_TOKEN)
     sampled = general | {
         "data": str(data.tasks),
         "reward": config.reward,
@@ -74,7 +75,7 @@ def settings_of(config: AuditConfig, data: TrainingData) -> Settings:
         "max_new_tokens": longest + SPARE_TOKENS,
         "max_concurrent": BATCH,
     }
-    return Settings(*(FROM_NOTHING if config.policy == TINY else PRETRAINED), general, sampled)
+    return Settings(*(FROM_NOTHING if tiny else PRETRAINED), general, sampled)
 
 
 def learn_form(config: AuditConfig, settings: Settings, data: TrainingData, out: Path) -> str:
@@ -83,7 +84,7 @@ def learn_form(config: AuditConfig, settings: Settings, data: TrainingData, out:
 
     train_sft(
         SftConfig(
-            model=config.policy,
+            model=_policy(config),
             data=str(data.demonstrations),
             out=out,
             max_steps=settings.sft_steps,
@@ -115,3 +116,7 @@ def reinforce(config: AuditConfig, settings: Settings, model: str, out: Path) ->
         )
         model = str(leg / "model")
     return legs
+
+
+def _policy(config: AuditConfig) -> str:
+    return config.policy or TINY
