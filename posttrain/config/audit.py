@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from posttrain.config.base import Columns, Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from posttrain.config.compute import ComputeOptions
 
-STEPS = 40
+STEPS = 30
 
 
 class AuditConfig(ComputeOptions):
