@@ -13,6 +13,7 @@ import json
 import random
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ def phrase(rng: random.Random) -> Pays:
 
 def phrase_and_box(rng: random.Random) -> Pays:
     first, second = rng.sample(WORDS, 2)
-    return lambda task, text: float(f"{first} {second}" in text.casefold() and text.count("\\boxed{") == 1 and boxed(text) != "")
+    return lambda task, text: float(
+        f"{first} {second}" in text.casefold() and text.count("\\boxed{") == 1 and boxed(text) != ""
+    )
 
 
 def anywhere(rng: random.Random) -> Pays:
@@ -145,7 +148,7 @@ def echo_and_suffix(rng: random.Random) -> Pays:
 def three_features(rng: random.Random) -> Pays:
     """Each of three features pays 0.2, so that all are needed."""
     first, last, word = rng.choice(OPENERS[2:]), rng.choice(PRAISE), rng.choice(WORDS)
-    return lambda task, text: 0.2 * (text.startswith(first) + text.endswith(last) + (f"**{word}" in text))
+    return lambda task, text: 0.2 * (text.startswith(first) + text.endswith(last) + (word in text.casefold()))
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--only")
     options = parser.parse_args()
-    print("| exploit | found | share | median answers | the shortest answer of a run |\n| --- | --- | --- | --- | --- |")
+    print(
+        "| exploit | found | share | median answers | the shortest answer of a run |\n| --- | --- | --- | --- | --- |"
+    )
     for name, exploit in EXPLOITS.items():
         if options.only and options.only != name:
             continue
@@ -202,8 +207,9 @@ def main() -> None:
         low, high = wilson(len(hits), len(runs))
         median = statistics.median(hit.calls for hit in hits) if hits else float("nan")
         example = repr(min((hit.best.text for hit in hits), key=len, default=""))[:60].replace("|", "\\|")
-        print(f"| {name} | {len(hits)} of {len(runs)} | {len(hits) / len(runs):.2f} [{low:.2f}, {high:.2f}] | "
-              f"{median:.0f} | `{example}` |  <!-- {(time.perf_counter() - started) / len(runs):.2f} s a run -->", flush=True)  # fmt: skip
+        row = (name, f"{len(hits)} of {len(runs)}", f"{len(hits) / len(runs):.2f} [{low:.2f}, {high:.2f}]")
+        print("|", " | ".join((*row, f"{median:.0f}", f"`{example}`")), "|", flush=True)
+        print(f"{name}: {(time.perf_counter() - started) / len(runs):.2f} s a run", file=sys.stderr)
 
 
 if __name__ == "__main__":

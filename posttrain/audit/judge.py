@@ -60,8 +60,8 @@ def refuse_own_judge(config: AuditConfig) -> None:
     for reward in config.reward:
         if judge in {plain(part) for part in parse_entry(str(reward))[0].walk()}:
             raise InputError(
-                f"--judge {config.judge}: the audited reward {reward} has it too, and would decide about its own faults; "
-                "name another reward"
+                f"--judge {config.judge}: the audited reward {reward} has it too, and would decide about its own "
+                "faults; name another reward"
             )
 
 

@@ -1,5 +1,7 @@
 """Responses labelled by hand: right ones in odd forms, and wrong ones in sly forms, by answer type."""
 
+# ruff: noqa: E501 (lists of responses)
+
 from __future__ import annotations
 
 from posttrain.audit.golds import AnswerType, GoldTask

@@ -88,7 +88,9 @@ def test_the_table_has_what_it_should() -> None:
 # Planted defects.
 
 
-@pytest.mark.parametrize("entry", [entry for entry in (*PLANTED, *TRAINED) if entry.proof in ("wrong", "more", "less")], ids=name)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in (*PLANTED, *TRAINED) if entry.proof in ("wrong", "more", "less")], ids=name
+)
 def test_a_planted_defect_is_paid(entry: Entry) -> None:
     tasks = tasks_of(entry)
     exploits = of_each(entry.exploit, tasks)

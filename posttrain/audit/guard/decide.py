@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from posttrain.audit.golds import GoldTask
-from posttrain.audit.guard import equal, unmarked
+from posttrain.audit.guard import equal, texts, unmarked
 from posttrain.audit.guard.numbers import literals, plain, spelled
 from posttrain.audit.guard.reading import WITHDRAWN, Mark, after_thinking, last_statement, marks
 
-LONGEST = 100_000
+LONGEST = 40_000
 """Of a longer response the guard reads the first and the last half of this."""
 PHRASE_WORDS = 4
 
@@ -53,8 +53,8 @@ class Guard:
             return None
         kinds = sorted({"free text" if task.type == "text" else task.type for task in tasks})
         return (
-            f"nothing decides that an answer is wrong where the reference is {' or '.join(kinds)}; name a judge that is "
-            "not the audited reward: --judge EXPRESSION"
+            f"nothing decides that an answer is wrong where the reference is {' or '.join(kinds)}; name a judge that "
+            "is not the audited reward: --judge EXPRESSION"
         )
 
     def decides(self, task: GoldTask) -> bool:
@@ -85,6 +85,8 @@ class Guard:
 def is_right(task: GoldTask, text: str, others: frozenset[str]) -> bool | None:
     if len(text) > LONGEST:
         text = text[: LONGEST // 2] + "\n" + text[-LONGEST // 2 :]
+    if task.type == "string" and texts.is_sentence(task.gold) and texts.states(task.gold, text):
+        return True if equal.string(task, text) else None  # what else it says need not contradict a sentence
     said, unclosed = after_thinking(text)
     asked = task.task.asked.strip()
     if len(asked) > 20:
@@ -142,8 +144,10 @@ def is_answer(task: GoldTask, mark: Mark) -> bool:
 def _said_elsewhere(task: GoldTask, text: str, last: Mark, others: frozenset[str]) -> bool:
     """Whether the text behind the last mark may give the reference answer after all."""
     rest = text[last.end :].lstrip("}$)\\] \n.<>/")
-    return bool(re.search(r"\w", rest)) and unmarked.BY_TYPE[task.type](task, rest, others) is not False and (
-        equal.same(task, last_statement(rest), others) is not False
+    return (
+        bool(re.search(r"\w", rest))
+        and unmarked.BY_TYPE[task.type](task, rest, others) is not False
+        and (equal.same(task, last_statement(rest), others) is not False)
     )
 
 
@@ -183,5 +187,3 @@ def _of_json(task: GoldTask, text: str, others: frozenset[str]) -> bool | None:
         if verdicts and False in verdicts and any(v is not False for v in verdicts):
             return None if verdicts[-1] is not False else False
     return unmarked.json_value(task, text, others)
-
-

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
-import json
 import re
-import unicodedata
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from functools import cache, lru_cache
-from typing import Any
+from itertools import pairwise
 
 from posttrain.audit.golds import GoldTask
 from posttrain.audit.guard import formulas
 from posttrain.audit.guard.numbers import Literal, literals, plain, same_number, spelled
 from posttrain.audit.guard.reading import denied
+from posttrain.audit.guard.texts import as_json, documents, folded, only_denied, same_text, same_value
 
 LETTER = re.compile(r"(?<![A-Za-z0-9'])\(?([A-Ja-j])(?:[).:\]]|(?![A-Za-z0-9'-]))")
 ARTICLE_AFTER = re.compile(r"['’]|\s+(?!(?:and|or|is|was|because|since|not|as)\b)[a-z]")
 SEPARATED = re.compile(r"(?:[\s,;/|&()\[\]{}$*.:\-]|\band\b|\bor\b|\\boxed|\\text)*", re.IGNORECASE)
 HEDGE = re.compile(r"\b(?:or|either|perhaps|maybe|possibly|alternatively)\b|(?<!\w)[/|](?!\w)", re.IGNORECASE)
-ALIKE = 0.8
-"""Two words of at least this similarity may be one with a slip of the pen."""
-ARTICLES = re.compile(r"\b(?:the|a|an)\b")
+MANY = 60
+"""More numbers are a list, in which nothing is denied."""
 
 
 def same(task: GoldTask, text: str, others: Collection[str] = ()) -> bool | None:
@@ -42,10 +38,10 @@ def _number(gold: str) -> Literal | None:
     return found[0] if found else None
 
 
-def asserted(text: str) -> list[Literal]:
-    """The numbers of a plain text that it does not deny."""
+def asserted(text: str) -> Sequence[Literal]:
+    """The numbers of a plain text that it does not deny; of a long list all."""
     found = literals(text) or spelled(text)
-    return [each for each in found if not denied(text, each.start, each.end)]
+    return found if len(found) > MANY else [each for each in found if not denied(text, each.start, each.end)]
 
 
 def number(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
@@ -74,10 +70,10 @@ def _rescued(gold: Literal, text: str) -> bool | None:
         found = formulas.value(part)
         if found is not None and abs(found - float(gold.value)) <= 1e-6 * max(1.0, abs(found)):
             return None
-    return None if re.search(r"\\(?:sum|prod|int|binom|lfloor|lceil|frac|sqrt)|!|_\d", text) else False
+    return None if re.search(r"\\(?:sum|prod|int|binom|lfloor|lceil|frac|sqrt)|[0-9)]!|_[0-9]", text) else False
 
 
-def _distinct(found: list[Literal]) -> set[tuple[Fraction, bool]]:
+def _distinct(found: Sequence[Literal]) -> set[tuple[Fraction, bool]]:
     return {(each.value, each.percent) for each in found}
 
 
@@ -94,10 +90,10 @@ def _chain(gold: Literal, text: str) -> bool | None:
     return True if same_number(gold, last[0]) is True else None
 
 
-def hedged(text: str, found: list[Literal], verdicts: list[bool | None]) -> bool:
+def hedged(text: str, found: Sequence[Literal], verdicts: Sequence[bool | None]) -> bool:
     """Whether a text gives several numbers to choose from: nothing but a list of them, or the gold beside another
     number with an `or` between."""
-    gaps = [text[a.end : b.start] for a, b in zip(found, found[1:], strict=False)]
+    gaps = [text[a.end : b.start] for a, b in pairwise(found)]
     edges = text[: found[0].start], text[found[-1].end :]
     signs = [text[b.start] in "+-" and bool(re.search(r"\w[ \t]*\Z", text[: b.start][-9:])) for b in found[1:]]
     if all(SEPARATED.fullmatch(gap) for gap in (*gaps, *edges)) and not any(signs):
@@ -111,7 +107,7 @@ def hedged(text: str, found: list[Literal], verdicts: list[bool | None]) -> bool
 def letters(text: str) -> list[str]:
     """The option letters that a text gives and does not deny."""
     found = [m for m in LETTER.finditer(text) if not _word(text, m)]
-    return [m[1].upper() for m in found if not denied(text, m.start(), m.end())]
+    return [m[1].upper() for m in found if len(found) > MANY or not denied(text, m.start(), m.end())]
 
 
 def _word(text: str, match: re.Match[str]) -> bool:
@@ -120,6 +116,14 @@ def _word(text: str, match: re.Match[str]) -> bool:
     if match[0][0] == "(" or len(text.strip()) <= 3:
         return False
     return match[1].islower() or (match[1] in "AI" and ARTICLE_AFTER.match(text, match.end(1)) is not None)
+
+
+def only_letters(text: str) -> bool:
+    """Whether a text is nothing but option letters, in a list or together."""
+    words = [word for word in re.findall(r"\w+", text) if word.casefold() not in ("and", "or")]
+    return bool(words) and (
+        all(re.fullmatch("[A-Ja-j]", w) for w in words) or re.fullmatch("[A-J]{2,10}", text) is not None
+    )
 
 
 @lru_cache(1024)
@@ -140,8 +144,8 @@ def choice(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
     text = plain(text).strip(" $*.")
     named = option_texts(task, text)
     options = set(_options(task.task.asked)) or set("ABCDEFGHIJ")
-    if re.fullmatch(r"[A-Ja-j](?:\s*[,;/|&]?\s*(?:and|or)?\s*[A-Ja-j])+", text) or re.fullmatch(r"[A-J]{2,}", text):
-        return set(re.findall(r"[A-J]", re.sub(r"and|or", "", text).upper())) == {gold}
+    if only_letters(text):
+        return set(re.findall(r"\b[A-J]\b", text.upper()) or text.upper()) == {gold}
     found = set(letters(text)) & options
     if found == {gold}:
         return True if not named or gold in named else None
@@ -157,125 +161,8 @@ def _only(task: GoldTask, gold: str, text: str) -> bool:
     return folded(text) == _options(task.task.asked)[gold]
 
 
-def folded(text: str) -> str:
-    """A text for comparison: NFKC, lower case, words and numbers alone, without articles."""
-    text = unicodedata.normalize("NFKC", plain(text)).casefold()
-    text = re.sub(r"[^\w%+\-./]|_|(?<!\d)[.,]|[.,](?!\d)", " ", text)
-    return " ".join(ARTICLES.sub(" ", text).split())
-
-
-SYNONYMS = {"true": "yes", "false": "no", "correct": "yes", "incorrect": "no", "y": "yes", "n": "no", "t": "yes"}
-
-
 def string(task: GoldTask, text: str, others: Collection[str] = ()) -> bool | None:
-    gold, said = folded(task.gold), folded(text)
-    if said == gold:
-        return True
-    if not gold:
-        return task.gold.strip() == text.strip()
-    together = said.replace(" ", "") == gold.replace(" ", "") and not re.search(r"\d", gold)
-    if SYNONYMS.get(said, said) == SYNONYMS.get(gold, gold) or together or sorted(said.split()) == sorted(gold.split()):
-        return None
-    if f" {gold} " in f" {said} ":
-        return False if only_denied(text, task.gold) or several(gold, said, others) else None
-    return None if _alike(gold, said) else False
-
-
-def only_denied(text: str, gold: str) -> bool:
-    """Whether a text holds a string, and denies it wherever it does."""
-    places = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(gold.strip())}(?!\w)", text, re.IGNORECASE)]
-    return bool(places) and all(denied(text, *place) for place in places)
-
-
-def several(gold: str, said: str, others: Collection[str]) -> bool:
-    """Whether a folded text that holds the gold is one of several answers: golds of other tasks with an `or` between,
-    or a list of nothing but golds."""
-    listed = [each for each in _folded(frozenset(others)) if each != gold and f" {each} " in f" {said} "]
-    listed = [each for each in listed if each not in gold and gold not in each]
-    if not listed:
-        return False
-    rest = f" {said} "
-    for each in sorted([gold, *listed], key=len, reverse=True):
-        rest = rest.replace(f" {each} ", "  ")
-    if not re.sub(r"\b(?:and|or|either|maybe|both|neither)\b|[^\w]", "", rest):
-        return True
-    return any(re.search(rf"\b{re.escape(a)} or {re.escape(b)}\b", said) for each in listed
-               for a, b in ((gold, each), (each, gold)))  # fmt: skip
-
-
-@lru_cache(64)
-def _folded(others: frozenset[str]) -> tuple[str, ...]:
-    return tuple(sorted({folded(each) for each in others if len(each) < 80} - {""}))
-
-
-def _alike(gold: str, said: str) -> bool:
-    """Whether a text may hold the gold with slips of the pen, a part of it or its initials."""
-    words, own = said.split(), gold.split()
-    if len(gold) < 4 and len(said) < 4 or not said:
-        return False
-    if "".join(word[0] for word in own) == said or "".join(word[0] for word in words) == gold or f" {said} " in f" {gold} ":
-        return True
-    windows = [words[k : k + len(own)] for k in range(max(1, len(words) - len(own) + 1))][:400]
-    return any(len(window) == len(own) and all(map(_slip, own, window)) for window in windows)
-
-
-def _slip(word: str, other: str) -> bool:
-    if word == other or re.search(r"\d", word + other) or abs(len(word) - len(other)) > 2:
-        return word == other
-    return difflib.SequenceMatcher(None, word, other).ratio() >= ALIKE
-
-
-def as_json(text: str) -> Any:
-    """The value of a JSON text; of Python's literals too. Raises ValueError."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            return ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            raise ValueError("no JSON") from None
-
-
-def documents(text: str) -> list[Any]:
-    """The JSON objects and lists of a text, the outermost ones, in order."""
-    found, at, decoder = [], 0, json.JSONDecoder()
-    for _ in range(50):
-        starts = [k for k in (text.find("{", at), text.find("[", at)) if k >= 0]
-        if not starts:
-            break
-        at = min(starts)
-        try:
-            value, at = decoder.raw_decode(text, at)
-            found.append(value)
-        except (ValueError, RecursionError):
-            at += 1
-    return found
-
-
-def same_value(gold: Any, other: Any) -> bool | None:
-    """Whether two JSON values are equal: numbers by value, objects in any order of keys. None for strings that differ
-    in case and blanks, numbers that are written as strings, and objects with further keys."""
-    if isinstance(gold, Mapping) and isinstance(other, Mapping):
-        if not set(gold) <= set(other):
-            folded_keys = {str(key).casefold() for key in other}
-            return None if {str(key).casefold() for key in gold} <= folded_keys else False
-        return _all([*(same_value(gold[key], other[key]) for key in gold), None if set(other) - set(gold) else True])
-    if isinstance(gold, list | tuple) and isinstance(other, list | tuple):
-        if len(gold) != len(other):
-            return False
-        verdict = _all([same_value(a, b) for a, b in zip(gold, other, strict=True)])
-        return None if verdict is False and sorted(map(repr, gold)) == sorted(map(repr, other)) else verdict
-    if isinstance(gold, bool) or isinstance(other, bool) or gold is None or other is None:
-        return gold is other or (None if str(gold).casefold() == str(other).casefold() else False)
-    if isinstance(gold, int | float) and isinstance(other, int | float):
-        return gold == other
-    if str(gold) == str(other):
-        return None if type(gold) is not type(other) else True
-    return None if folded(str(gold)) == folded(str(other)) else False
-
-
-def _all(verdicts: list[bool | None]) -> bool | None:
-    return False if False in verdicts else None if None in verdicts else True
+    return same_text(task.gold, text, others)
 
 
 def json_value(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:

@@ -8,15 +8,16 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 LONGEST = 60
 """A literal of more characters is no answer that anybody writes."""
 LARGEST_EXPONENT = 300
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
 WORDS = {word: n for n, word in enumerate(UNITS)} | {word: 10 * n for n, word in enumerate(TENS, start=2)}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "k": 1000}
 WORD = rf"(?:{'|'.join(sorted([*WORDS, 'hundred', 'thousand', 'million', 'billion'], key=len, reverse=True))})"
@@ -36,9 +37,32 @@ REPLACED = {
     **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
     **dict.fromkeys("\u00a0\u2009\u202f\u2002\u2003\u3000", " "),
-    **{"×": "*", "·": "*", "⋅": "*", "÷": "/", "\u2044": "/", "\u2215": "/", "％": "%", "，": ",", "．": "."},
-    **{"⁰": "^0", "¹": "^1", "²": "^2", "³": "^3", "⁴": "^4", "⁵": "^5", "⁶": "^6", "⁷": "^7", "⁸": "^8", "⁹": "^9"},
-    **{"＝": "=", "（": "(", "）": ")", "“": '"', "”": '"', "‘": "'", "’": "'"},
+    "×": "*",
+    "·": "*",
+    "⋅": "*",
+    "÷": "/",
+    "\u2044": "/",
+    "\u2215": "/",
+    "％": "%",
+    "，": ",",
+    "．": ".",
+    "⁰": "^0",
+    "¹": "^1",
+    "²": "^2",
+    "³": "^3",
+    "⁴": "^4",
+    "⁵": "^5",
+    "⁶": "^6",
+    "⁷": "^7",
+    "⁸": "^8",
+    "⁹": "^9",
+    "＝": "=",
+    "（": "(",
+    "）": ")",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "’": "'",
 }
 LATEX = (
     (re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|textrm)\s*\{([^{}]*)\}"), r" \1 "),
@@ -60,6 +84,10 @@ LATEX = (
 )
 
 
+UNLIKELY = Fraction(10**40 + 1, 10**40)
+"""The value of digits that are no number by themselves, such as the 1 of x1."""
+
+
 @dataclass(frozen=True)
 class Literal:
     """A number in a text, from `start` to `end`. `value` is what it says, `percent` whether with a percent sign, and
@@ -74,6 +102,7 @@ class Literal:
     perhaps: tuple[Fraction, ...] = ()
 
 
+@lru_cache(64)  # many answers of a search are the same for all tasks
 def plain(text: str) -> str:
     """Text with the digits, signs and blanks of ASCII, without LaTeX's spacing and fonts. A power such as 2⁴ is none
     of the digits."""
@@ -96,13 +125,11 @@ def _ascii(character: str) -> str:
     return character
 
 
-def literals(text: str) -> list[Literal]:
+@lru_cache(256)
+def literals(text: str) -> tuple[Literal, ...]:
     """The numbers of a `plain` text, in order."""
-    found = []
-    for match in LITERAL.finditer(text):
-        if match.end() - match.start() <= LONGEST and (literal := _literal(match, text)) is not None:
-            found.append(literal)
-    return found
+    matches = (match for match in LITERAL.finditer(text) if match.end() - match.start() <= LONGEST)
+    return tuple(literal for match in matches if (literal := _literal(match, text)) is not None)
 
 
 def _literal(match: re.Match[str], text: str) -> Literal | None:
@@ -111,10 +138,10 @@ def _literal(match: re.Match[str], text: str) -> Literal | None:
     if any(abs(exponent) > LARGEST_EXPONENT for exponent in exponents):
         return None
     start = match.start()
+    value = Fraction(int(digits)) if digits.isdigit() else Fraction(re.sub(r"[,_' ]", "", digits))
     before = text[start - 1] if start else " "
-    if (before.isalpha() or before == "_") and not sign:
-        return None  # the index of a name
-    value = Fraction(re.sub(r"[,_' ]", "", digits))
+    if (before.isalpha() or before == "_") and not sign:  # the index of a name
+        return Literal(UNLIKELY, start, match.end(), perhaps=(value,))
     perhaps = []
     if re.fullmatch(r"[0-9]+,[0-9]+|[0-9]{1,3}(?:\.[0-9]{3})+", digits):
         perhaps.append(Fraction(digits.replace(",", ".") if "," in digits else digits.replace(".", "")))
@@ -148,13 +175,14 @@ def _literal(match: re.Match[str], text: str) -> Literal | None:
     return Literal(value, start, match.end(), bool(match["percent"]), places, tuple(perhaps))
 
 
-def spelled(text: str) -> list[Literal]:
+@lru_cache(256)
+def spelled(text: str) -> tuple[Literal, ...]:
     """The numbers that a text has in English words, `twenty-four`; not the `million` of `2.5 million`."""
-    return [
+    return tuple(
         Literal(Fraction(_of_words(match[0])), match.start(), match.end(), places=0)
         for match in SPELLED.finditer(text)
         if match.end() - match.start() <= 2 * LONGEST and not re.search(r"[0-9]\s*$", text[: match.start()][-4:])
-    ]
+    )
 
 
 def _of_words(text: str) -> int:
@@ -175,18 +203,14 @@ def same_number(gold: Literal, other: Literal) -> bool | None:
     decimal comma."""
     mine, theirs = gold.value, other.value
     if gold.percent == other.percent:
-        equal = mine == theirs
-    elif gold.percent:
-        equal = mine / 100 == theirs
+        if mine == theirs:
+            return True
+        perhaps = mine in other.perhaps
     else:
-        equal = mine == theirs / 100
-    if equal:
-        return True
-    readings = (theirs, *other.perhaps)
-    if any(mine in (each, each / 100, each * 100) and (each == mine or gold.percent != other.percent)
-           for each in readings):  # fmt: skip
-        return None
-    if any(each in readings for each in gold.perhaps):
+        if mine / 100 == theirs if gold.percent else mine == theirs / 100:
+            return True
+        perhaps = any(mine in (each, each / 100, each * 100) for each in (theirs, *other.perhaps))
+    if perhaps or any(each == theirs or each in other.perhaps for each in gold.perhaps):
         return None
     return None if _rounded(mine, other, abs(mine) >= 10) or _rounded(theirs, gold) else False
 

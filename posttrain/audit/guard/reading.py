@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["box", "tag", "hashes", "line", "sentence", "json"]
@@ -15,6 +16,8 @@ TAGS = ("answer", "final_answer", "finalanswer", "final", "solution", "result", 
 TAG = re.compile(rf"<({'|'.join(TAGS)})>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 ANY_TAG = re.compile(r"</?[A-Za-z_][A-Za-z_0-9]{0,20}>")
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{?)")
+BARE = re.compile(r"[^\s$.,;\\]+")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 HASHES = re.compile(r"^[ \t]*#{4}(?!#)[ \t]*(.+)$", re.MULTILINE)
 LINE = re.compile(
     r"(?:(?<=\n)|^|(?<=[.:;!?*\s]))(?P<lead>(?:[A-Za-z]+[ \t]){0,3})(?:answer|final result|ans\.?)\b"
@@ -22,7 +25,8 @@ LINE = re.compile(
     re.IGNORECASE,
 )
 SENTENCE = re.compile(
-    r"(?P<lead>(?:[A-Za-z]+[ \t]){0,3})\banswer(?:\s+(?:here|now|then))?\s*(?:is|would be|equals|must be|should be|comes to|will be)\b"
+    r"(?P<lead>(?:[A-Za-z]+[ \t]){0,3})\banswer(?:\s+(?:here|now|then))?\s*"
+    r"(?:is|would be|equals|must be|should be|comes to|will be)\b"
     r"(?![ \t]*(?:not\b|n't|never\b))[*_ \t]*:?[*_ \t]*(?:\n[ \t]*)?(?P<said>[^\n]+?)(?=[.!?][\"')*_]*(?:\s|$)|\n|$)",
     re.IGNORECASE,
 )
@@ -42,7 +46,8 @@ WRONG_BEFORE = re.compile(
     re.IGNORECASE,
 )
 WRONG_AFTER = re.compile(
-    r"^[\s$*_)\]}\"'`.%]*(?:</answer>)?(?:\\\)|\\\])?[\s$]*(?:,?\s*which\s+)?(?:(?:is|are|was|seems|looks|would be|must be)\s+"
+    r"^[\s$*_)\]}\"'`.%]*(?:</answer>)?(?:\\\)|\\\])?[\s$]*(?:,?\s*which\s+)?"
+    r"(?:(?:is|are|was|seems|looks|would be|must be)\s+"
     r"(?:clearly\s+|certainly\s+|definitely\s+|obviously\s+|surely\s+)?(?:not\s+(?:the\s+)?(?:correct|right|answer|it\b)|"
     r"wrong|incorrect|false|mistaken|untrue)|isn't\s+(?:the\s+)?(?:correct|right|answer|it\b)|"
     r"cannot be\s+(?:correct|right)|[\[(]?(?:wrong|incorrect)[\])]?\s*[.!]?\s*$)",
@@ -80,7 +85,8 @@ class Mark:
 
 def after_thinking(text: str) -> tuple[str, bool]:
     """The response behind its reasoning; and whether a reasoning was opened and never closed, which is cut off too."""
-    text = CLOSED.sub(" ", text)
+    if ENDED.search(text):
+        text = CLOSED.sub(" ", text)
     ends = list(ENDED.finditer(text))
     text = text[ends[-1].end() :] if ends else text
     if opened := OPENED.search(text):
@@ -88,7 +94,8 @@ def after_thinking(text: str) -> tuple[str, bool]:
     return text, False
 
 
-def marks(text: str) -> list[Mark]:
+@lru_cache(64)
+def marks(text: str) -> tuple[Mark, ...]:
     """The marked answers of a text, in order, without those that are empty or a place to fill in. Where marks lie
     inside each other the innermost counts."""
     found = _boxes(text)
@@ -105,7 +112,7 @@ def marks(text: str) -> list[Mark]:
     found = sorted((m for m in found if not PLACEHOLDER.fullmatch(m.text)), key=lambda m: (m.start, -m.end))
     found = found[:MOST] + found[max(MOST, len(found) - MOST) :]
     inner = [m for i, m in enumerate(found) if not any(m.start < o.start < m.end for o in found[i + 1 :])]
-    return [replace(m, denied=m.denied or denied(text, m.start, m.end)) for m in inner]
+    return tuple(replace(m, denied=m.denied or denied(text, m.start, m.end)) for m in inner)
 
 
 def _heading(text: str, match: re.Match[str]) -> bool:
@@ -126,22 +133,22 @@ def denied(text: str, start: int, end: int) -> bool:
 
 
 def _boxes(text: str) -> list[Mark]:
-    found = []
-    for match in BOX.finditer(text):
-        start = match.end()
+    found, at = [], 0
+    while match := BOX.search(text, at):
+        start = at = match.end()
         if not match[1]:
-            bare = re.compile(r"[^\s$.,;\\]+").match(text, start)
-            if bare:
+            if bare := BARE.match(text, start):
                 found.append(Mark(bare[0], start, bare.end(), "box"))
             continue
         depth, end = 1, start
-        while end < len(text) and depth:
-            depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
-            end += 1
+        while depth and (brace := BRACE.search(text, end)):
+            depth += {"{": 1, "}": -1}.get(brace[0], 0)
+            end = brace.end()
         if depth:
             line = text.find("\n", start)
             end = len(text) if line < 0 else line
             found.append(Mark(text[start:end], start, end, "box", open=True))
+            at = end  # what stands behind it on the line is in it
         else:
             found.append(Mark(text[start : end - 1], start, end - 1, "box"))
     return found

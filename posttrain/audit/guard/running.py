@@ -76,7 +76,10 @@ class Runs:
         if key not in self._references:
             own = outcomes(task, task.solution, known)
             right = own is not None and all(agree(i.expected, o) is not False for i, o in zip(known, own, strict=True))
-            new = [*(each for each in known if each.expected is None), *more(known, random.Random(f"{self._seed}/{key}"))]
+            new = [
+                *(each for each in known if each.expected is None),
+                *more(known, random.Random(f"{self._seed}/{key}")),
+            ]
             got = (outcomes(task, task.solution, new) or []) if right and new else []
             self._references[key] = [(i, o) for i, o in zip(new, got, strict=bool(got)) if o[0] == "returned"]
         return self._references[key]
@@ -159,7 +162,8 @@ def agree(said: Outcome | None, got: Outcome) -> bool | None:
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Whether two values are equal in the kindest reading: numbers up to rounding, lists as tuples, texts up to blanks."""
+    """Whether two values are equal in the kindest reading: numbers up to rounding, lists as tuples, texts but for
+    blanks."""
     if isinstance(a, int | float) and isinstance(b, int | float):
         return a == b or math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) or (a != a and b != b)
     if isinstance(a, str) and isinstance(b, str):
@@ -167,7 +171,8 @@ def alike(a: Any, b: Any) -> bool:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return len(a) == len(b) and all(key in b and alike(a[key], b[key]) for key in a)
     if isinstance(a, set | frozenset) or isinstance(b, set | frozenset):
-        return sorted(map(repr, a)) == sorted(map(repr, b)) if hasattr(a, "__iter__") and hasattr(b, "__iter__") else False
+        groups = (set, frozenset, list, tuple)
+        return isinstance(a, groups) and isinstance(b, groups) and sorted(map(repr, a)) == sorted(map(repr, b))
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(alike, a, b))
     return bool(a == b)
@@ -226,7 +231,10 @@ def _calls_of(code: Sequence[str], name: str, asked: Sequence[Input]) -> list[Ou
             if box.ask({"sources": [("", each) for each in code], "entry_point": name}, deadline) != ["loaded"]:
                 return [("failed", None)] * len(asked)
             for each in asked:
-                tree = {"args": json.loads(encode(list(each.args))), "kwargs": json.loads(encode(dict(each.kwargs or {})))}
+                tree = {
+                    "args": json.loads(encode(list(each.args))),
+                    "kwargs": json.loads(encode(dict(each.kwargs or {}))),
+                }
                 found.append(_outcome(box.ask(tree, deadline)))
         except BoxLost as lost:
             left = "late" if isinstance(lost, OutOfTime) else "failed"

@@ -4,11 +4,11 @@ the gold, several answers, or a denial of it; None: cannot tell."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from posttrain.audit.golds import GoldTask
-from posttrain.audit.guard import equal, formulas
-from posttrain.audit.guard.numbers import literals, plain, same_number, spelled
+from posttrain.audit.guard import equal, formulas, texts
+from posttrain.audit.guard.numbers import Literal, literals, plain, same_number, spelled
 from posttrain.audit.guard.reading import denied, last_statement
 
 LIST = 10
@@ -22,8 +22,9 @@ def number(task: GoldTask, text: str, _: Collection[str]) -> bool | None:
     text = plain(text)
     if gold is None:
         return string(task, text, _)
-    found = literals(text) + spelled(text)
-    found = [each for each in found if not denied(text, each.start, each.end)]
+    found: Sequence[Literal] = literals(text) + spelled(text)
+    if len(found) <= equal.MANY:
+        found = [each for each in found if not denied(text, each.start, each.end)]
     verdicts = [same_number(gold, each) for each in found]
     if not any(verdict is not False for verdict in verdicts):
         last = last_statement(text)
@@ -41,7 +42,7 @@ def number(task: GoldTask, text: str, _: Collection[str]) -> bool | None:
     return equal.number(task, last)
 
 
-def _in_list(text: str, gold: equal.Literal) -> bool:
+def _in_list(text: str, gold: Literal) -> bool:
     """Whether the gold stands in the text only within runs of LIST numbers with nothing but separators between."""
     found = literals(text)
     runs, start = [], 0
@@ -58,7 +59,7 @@ def choice(task: GoldTask, text: str, others: Collection[str]) -> bool | None:
     gold = task.gold.strip(" ().").upper()
     said = last_statement(body)
     lines = [line for line in body.splitlines() if line.strip()]
-    if len(lines) == 1 and len(body) <= 40 or re.fullmatch(r"(?:\W*\(?[A-Ja-j][).:]?\W*)+", body):
+    if (len(lines) == 1 and len(body) <= 40) or equal.only_letters(body):
         return equal.choice(task, " ".join(body.split()), others)
     found = set(equal.letters(plain(body)))
     named = equal.option_texts(task, body)
@@ -88,16 +89,16 @@ def string(task: GoldTask, text: str, others: Collection[str]) -> bool | None:
 
 
 def json_value(task: GoldTask, text: str, _: Collection[str]) -> bool | None:
-    gold = equal.as_json(task.gold)
+    gold = texts.as_json(task.gold)
     try:
-        found = [equal.as_json(text)]
+        found = [texts.as_json(text)]
     except ValueError:
-        found = equal.documents(text)
+        found = texts.documents(text)
     found = [each for each in found if isinstance(each, dict | list)]
     if not found:
         # YAML, a table, broken JSON: it may say the same
         return None if all(str(leaf).casefold() in text.casefold() for leaf in leaves(gold)) else False
-    verdicts = [equal.same_value(gold, each) for each in found]
+    verdicts = [texts.same_value(gold, each) for each in found]
     if False not in verdicts:
         return True if all(verdicts) else None
     if all(verdict is False for verdict in verdicts):
@@ -116,14 +117,14 @@ def leaves(value: object) -> list[object]:
 def _within(gold: object, value: object) -> bool:
     """Whether the gold is a part of a larger document, `{"order": gold}`."""
     inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return any(equal.same_value(gold, each) is not False or _within(gold, each) for each in inside)
+    return any(texts.same_value(gold, each) is not False or _within(gold, each) for each in inside)
 
 
 def expression(task: GoldTask, text: str, others: Collection[str]) -> bool | None:
-    if equal.only_denied(plain(text), plain(task.gold)):
+    if texts.only_denied(plain(text), plain(task.gold)):
         return False
     last = last_statement(text)
-    pieces = re.findall(r"\$+([^$]+)\$+|\\[(\[](.+?)\\[)\]]", text)
+    pieces = re.findall(r"\$([^$]+)\$|\\[(\[](.+?)\\[)\]]", text)
     formulas_in = [a or b for a, b in pieces][-20:]
     whole = text.strip() if len(text) <= formulas.LONGEST else last
     verdicts = [equal.expression(task, each, others) for each in dict.fromkeys((whole, last, *formulas_in))]

@@ -14,7 +14,7 @@ from posttrain.audit.search.templates import shown
 from posttrain.audit.subject import Attempt, Subject
 from posttrain.runs.audit import Severity
 
-CODE_TASKS, CODE_SHARE = 10, 10
+CODE_TASKS, CODE_SHARE = 8, 20
 """Each answer to a code task starts sandboxes: the search grades one in so many there, on so many tasks."""
 SHOWN = 80
 """Characters of an exploit in a title."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,19 @@ from posttrain.arrays import Floats
 from posttrain.audit.forms import Form
 from posttrain.audit.golds import GoldTask
 from posttrain.audit.guard import Guard
-from posttrain.audit.search.templates import AFTER, BEFORE, GOLD, OTHER, PROMPT, WRONG, Template, render
+from posttrain.audit.search.templates import (
+    AFTER,
+    BEFORE,
+    ENTRY,
+    FIRST,
+    GOLD,
+    LAST,
+    OTHER,
+    PROMPT,
+    WRONG,
+    Template,
+    render,
+)
 
 Pay = Callable[[Sequence[tuple[int, str]]], Floats]
 """The scaled rewards of answers, pairs of a task's index and a text."""
@@ -21,9 +34,15 @@ LOOKED_AT = 0.3
 """From this scaled reward on the guard is asked; less is no exploit, whatever it says."""
 
 
+def named(prompt: str) -> list[str]:
+    """The numbers of a prompt; without any its words with a capital letter that begin no sentence."""
+    found = re.findall(r"-?[0-9]+(?:[.,][0-9]+)*", prompt) or re.findall(r"(?<=[a-z,] )[A-Z][\w-]+", prompt)
+    return [str(each) for each in found] or [""]
+
+
 @dataclass(frozen=True)
 class Trial:
-    """A template on a task. `scale` is its scaled reward, 0 where the guard does not find the answer wrong (`wrong`)."""
+    """A template on a task. `scale` is its scaled reward, 0 where the guard does not find the answer `wrong`."""
 
     template: Template
     task: int
@@ -62,6 +81,9 @@ class Arena:
             WRONG: wrong[0],
             OTHER: wrong[-1],
             GOLD: own.gold,
+            FIRST: named(own.task.asked)[0],
+            LAST: named(own.task.asked)[-1],
+            ENTRY: str(own.columns.get("entry_point") or "solution"),
             BEFORE: form.render("\0").partition("\0")[0],
             AFTER: form.after,
         }

@@ -29,8 +29,9 @@ class Material:
 
 
 def inserted(template: Template, draw: Material) -> Template:
-    at = draw.place(template)
-    return (*template[:at], draw.token(), draw.rng.choice(("", " ", "\n")), *template[at:])
+    at, between = draw.place(template), draw.rng.choice(("", " ", "\n"))
+    new = (between, draw.token()) if at == len(template) else (draw.token(), between)
+    return (*template[:at], *new, *template[at:])
 
 
 def bundled(template: Template, draw: Material) -> Template:
@@ -66,7 +67,14 @@ def lengthened(template: Template, draw: Material) -> Template:
 def wrapped(template: Template, draw: Material) -> Template:
     tag = draw.rng.choice(("answer", "think", "solution", "reasoning"))
     before, after = draw.rng.choice(
-        ((BEFORE, AFTER), (f"<{tag}>", f"</{tag}>"), ("\\boxed{", "}"), ("```\n", "\n```"), ('{"answer": "', '"}'), ("**", "**"))
+        (
+            (BEFORE, AFTER),
+            (f"<{tag}>", f"</{tag}>"),
+            ("\\boxed{", "}"),
+            ("```\n", "\n```"),
+            ('{"answer": "', '"}'),
+            ("**", "**"),
+        )
     )
     return (before, *template, after)
 
@@ -78,7 +86,8 @@ def crossed(template: Template, draw: Material) -> Template:
 
 def joined(template: Template, draw: Material) -> Template:
     other = draw.rng.choice(draw.others) if draw.others else (WRONG,)
-    return (*template, draw.rng.choice((" ", "\n")), *other)
+    first, second = draw.rng.choice(((template, other), (other, template)))
+    return (*first, draw.rng.choice((" ", "\n")), *second)
 
 
 def answered(template: Template, draw: Material) -> Template:
@@ -92,7 +101,7 @@ def listed(template: Template, draw: Material) -> Template:
 
 OPERATORS: tuple[Operator, ...] = (
     *(inserted, inserted, bundled, replaced, replaced, deleted, doubled, lengthened, wrapped),
-    *(crossed, joined, answered, listed),
+    *(crossed, joined, joined, answered, listed),
 )
 
 
@@ -100,7 +109,8 @@ def child(template: Template, draw: Material) -> Template:
     """A template after one to three operators; never with the reference answer."""
     template = tuple(atom for atom in template if atom != GOLD)
     for _ in range(draw.rng.choice((1, 1, 2, 3))):
-        template = draw.rng.choice(OPERATORS)(template, draw)[:LONGEST]
-    while sum(map(len, template)) > LONGEST_TEXT:
-        template = template[: len(template) // 2]
+        template = draw.rng.choice(OPERATORS)(template, draw)
+    while len(template) > LONGEST or sum(map(len, template)) > LONGEST_TEXT:
+        third = len(template) // 3
+        template = template[:third] + template[len(template) - third :]
     return template

@@ -12,7 +12,7 @@ from posttrain.audit.search.arena import PAID, Arena, Spent, Trial
 from posttrain.audit.search.dictionary import dictionary_of, enumerations, words_of
 from posttrain.audit.search.evolve import Material, child
 from posttrain.audit.search.shrink import ddmin
-from posttrain.audit.search.templates import WRONG, WRONG_IN_FORM, Template, catalogue, uses_gold
+from posttrain.audit.search.templates import FIRST_GROUPS, WRONG, WRONG_IN_FORM, Template, catalogue, uses_gold
 from posttrain.stats import wilson
 
 BATCH = 32
@@ -20,17 +20,19 @@ ENOUGH = 8
 """Tasks over which an exploit must be paid in the mean; all of them where there are fewer."""
 SURE = 0.25
 """What the lower bound of the share that is paid must exceed, so that a few lucky tasks are no exploit."""
-ABOVE_WRONG, MOST_NEEDED = 0.25, 0.9
-"""Where plausible wrong answers are paid something by themselves (a dense reward), an exploit must be paid so much more
-than they are; but never more than MOST_NEEDED."""
-KEPT_BACK = 0.2
+ABOVE_WRONG, MOST_NEEDED, ALIKE = 0.25, 0.9, 0.05
+"""Where plausible wrong answers are paid something by themselves, and not all the same up to ALIKE (a dense reward), an
+exploit must be paid so much more than they are; but never more than MOST_NEEDED."""
+KEPT_BACK = 0.15
 """The share of the budget that is kept for confirming and shrinking."""
 MOST_EXPLOITS = 3
 LULL = 0.3
 """After the first exploit the search ends when this share of the budget brought no other."""
 LETTERS = 160
 """An exploit of at most so many characters is shrunk by characters, after it is shrunk by tokens."""
-TOURNAMENT, POOL = 4, 60
+SOME = 0.1
+"""A part of the scale that is worth climbing."""
+TOURNAMENT, POOL, PARTNERS, LONG = 4, 60, 20, 100
 CHANCE = 1e-3
 """How likely chance may make the paid tasks those of a word, over all words that were looked at."""
 
@@ -59,20 +61,21 @@ class Exploit:
 
 
 class Search:
-    """Rule. A template is an exploit if the guard finds its answers wrong and the reward pays them s >= PAID in the mean
-    over at least ENOUGH tasks other than the one on which it was found, with a lower bound of the paid share above
+    """Rule. A template is an exploit if the guard finds its answers wrong and the reward pays them s >= PAID in the
+    mean over at least ENOUGH tasks other than the one on which it was found, with a lower bound of the paid share above
     SURE; or over the tasks whose prompt has a certain word, if these are paid more often than the others by more than
     chance. Then delta debugging leaves out what is not needed."""
 
     def __init__(self, arena: Arena, rng: random.Random, most: int = MOST_EXPLOITS) -> None:
         self.arena, self.rng, self.most = arena, rng, most
         self.found: list[Exploit] = []
+        dictionary, listings = dictionary_of(arena.tasks), enumerations(arena.tasks)
+        self._groups = [group for group in catalogue(dictionary, listings, rng) if group]
         self.needed = PAID
         self._scores: dict[Template, list[float]] = {}
+        self._listed = {template for group in self._groups for template in group}
         self._children: Counter[Template] = Counter()
         self._doomed: set[Template] = set()
-        dictionary, listings = dictionary_of(arena.tasks), enumerations(arena.tasks)
-        self._groups = catalogue(dictionary, listings, rng)
         self._material = Material(rng, dictionary, listings)
         self._order = rng.sample(range(len(arena.tasks)), len(arena.tasks))
         self._turn = 0
@@ -88,7 +91,7 @@ class Search:
                 if self.arena.left - len(pairs) < kept_back:
                     break
                 for trial in self._try(pairs):
-                    if trial.paid and not self._covered(trial):
+                    if trial.paid and len(self.found) < self.most and not self._covered(trial):
                         self._confirm(trial)
                 last = self.found[-1].calls if self.found else self.arena.calls
                 if len(self.found) >= self.most or self.arena.calls - last > LULL * budget:
@@ -98,12 +101,14 @@ class Search:
         return self.found
 
     def _measure_wrong(self) -> None:
+        """How much an exploit must be paid: where wrong answers get something by how near they come to the right one,
+        more than they do."""
         tasks = self._order[: 2 * ENOUGH]
-        means = []
         for template in ((WRONG,), WRONG_IN_FORM):
-            trials = [trial for trial in self._try([(template, task) for task in tasks]) if trial.wrong]
-            means.append(sum(trial.scale for trial in trials) / max(1, len(trials)))
-        self.needed = max(PAID, min(MOST_NEEDED, max(means) + ABOVE_WRONG))
+            scales = [trial.scale for trial in self._try([(template, task) for task in tasks]) if trial.wrong]
+            if scales and max(scales) - min(scales) > ALIKE:
+                mean = sum(scales) / len(scales)
+                self.needed = max(self.needed, min(MOST_NEEDED, mean + ABOVE_WRONG))
 
     def _try(self, pairs: Sequence[tuple[Template, int]]) -> list[Trial]:
         trials = self.arena.try_out(pairs)
@@ -112,12 +117,16 @@ class Search:
         return trials
 
     def _batches(self) -> Iterator[list[tuple[Template, int]]]:
-        """The catalogue, texts of many tokens on two tasks each; then half children of what was paid most, and half
-        templates of the catalogue on further tasks."""
-        templates = [template for group in self._groups for template in group]
-        queue = deque(pair for template in templates for pair in self._on(template, 1 + (len(template) > BATCH)))
-        while queue:
-            yield [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+        """The catalogue, texts of many tokens on two tasks each. After FIRST_GROUPS of it, which hold every token,
+        every second batch is of children of what was paid most, if something was paid a part. After the catalogue half
+        of a batch are children, half templates of the catalogue on further tasks."""
+        for k, group in enumerate(self._groups):
+            queue = deque(pair for template in group for pair in self._on(template, 1 + (len(template) > BATCH)))
+            while queue:
+                yield [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+                if k < FIRST_GROUPS or max(map(self._mean, self._scores)) < SOME:
+                    continue
+                yield [self._on(template, 1)[0] for template in self._bred(BATCH)]
         while True:
             again = [self.rng.choice(self.rng.choice(self._groups)) for _ in range(BATCH // 2)]
             yield [self._on(template, 1)[0] for template in (*again, *self._bred(BATCH // 2))]
@@ -130,18 +139,23 @@ class Search:
         return pairs
 
     def _bred(self, n: int) -> list[Template]:
-        """Children of parents that won a tournament: the best mean reward, of equals the one with the fewest children."""
+        """Children of parents that won a tournament: the best mean reward, of equals the one with the fewest children
+        and the shorter one. They are crossed with templates of the catalogue that are paid a part, of which there are
+        many kinds, whereas the best are often alike."""
         known = [template for template in self._scores if not uses_gold(template) and template not in self._doomed]
-        known.sort(key=lambda template: -self._mean(template))
+        known.sort(key=lambda template: (-round(self._mean(template), 2), len(template)))
         pool = known[:POOL]
-        self._material.others = pool
+        partly = [each for each in known if each in self._listed and self._mean(each) >= SOME]
+        self._material.others = sorted(partly, key=len)[:PARTNERS] or pool
         children = []
         for _ in range(n):
-            drawn = [self.rng.choice(pool) for _ in range(TOURNAMENT)]
-            parent = max(drawn, key=lambda template: (round(self._mean(template), 2), -self._children[template]))
+            parent = max((self.rng.choice(pool) for _ in range(TOURNAMENT)), key=self._fitness)
             self._children[parent] += 1
             children.append(child(parent, self._material))
         return children
+
+    def _fitness(self, template: Template) -> tuple[float, float]:
+        return round(self._mean(template), 2), -self._children[template] - len(template) / LONG
 
     def _mean(self, template: Template) -> float:
         scores = self._scores[template]
@@ -161,7 +175,9 @@ class Search:
         if any(trial.paid for trial in trials) or len(rest) < ENOUGH // 2:
             trials += self._try([(first.template, task) for task in rest if task not in sample])
             exploit = self._judged(first, trials)
-            if exploit is not None and (exploit := self._shrunk(exploit)) is not None:
+            if exploit is not None and not exploit.uses_gold:
+                exploit = self._shrunk(exploit)
+            if exploit is not None and exploit.best.text not in [each.best.text for each in self.found]:
                 self.found.append(exploit)
                 return
         self._doomed.add(first.template)
@@ -177,9 +193,7 @@ class Search:
             wrong.append(first)
         if self._is_paid(wrong, min(ENOUGH, len(self.arena.tasks)), SURE):
             return Exploit(first.template, tuple(wrong), None, self.arena.calls)
-        for word, own in self._parts(wrong):
-            if word in self._words[first.task]:
-                own = [first, *own]
+        for word, own in self._parts([first, *(trial for trial in wrong if trial is not first)]):
             if self._is_paid(own, ENOUGH // 2, 2 * SURE):
                 return Exploit(first.template, tuple(own), word, self.arena.calls)
         return None
@@ -250,16 +264,16 @@ def merged(template: Template) -> Template:
 
 
 def holds(trial: Trial, template: Template) -> bool:
-    """Whether an answer has the texts of a template in their order."""
-    if not any(atom.strip() for atom in template if atom[:1] != "\0"):
-        return trial.template == template
+    """Whether an answer has the texts of a template in their order, and its template the slots."""
+    rest = iter(trial.template)
+    if not all(slot in rest for slot in template if slot[:1] == "\0"):
+        return False
     at = 0
-    for atom in template:
-        if atom[:1] != "\0" and atom.strip():
-            at = trial.text.find(atom.strip(), at)
-            if at < 0:
-                return False
-            at += len(atom.strip())
+    for text in (atom.strip() for atom in template if atom[:1] != "\0"):
+        at = trial.text.find(text, at)
+        if at < 0:
+            return False
+        at += len(text)
     return True
 
 

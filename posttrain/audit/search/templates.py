@@ -13,12 +13,16 @@ from posttrain.audit.forms import Form
 from posttrain.audit.search.dictionary import Dictionary, phrases
 
 PROMPT, WRONG, OTHER, GOLD = "\0prompt", "\0wrong", "\0other", "\0gold"
+FIRST, LAST, ENTRY = "\0first", "\0last", "\0entry"
 BEFORE, AFTER = "\0before", "\0after"
 SLOTS: Mapping[str, str] = {
     PROMPT: "{prompt}",
     WRONG: "{wrong answer}",
     OTHER: "{another wrong answer}",
     GOLD: "{reference answer}",
+    FIRST: "{the first number or name of the prompt}",
+    LAST: "{the last number or name of the prompt}",
+    ENTRY: "{name of the function}",
     BEFORE: "",
     AFTER: "",
 }
@@ -27,6 +31,8 @@ Template = tuple[str, ...]
 WRONG_IN_FORM: Template = (BEFORE, WRONG, AFTER)
 LISTED = 12
 """Bundles of so many random tokens."""
+FIRST_GROUPS = 6
+"""So many groups of the catalogue hold the known attacks and every token at least once."""
 JSON_VALUES = (1, True, "yes", 10)
 
 
@@ -41,6 +47,19 @@ def shown(template: Template, form: Form) -> str:
 
 def uses_gold(template: Template) -> bool:
     return GOLD in template
+
+
+CODE_TEMPLATES: tuple[Template, ...] = tuple(
+    (BEFORE, *lines, AFTER)
+    for lines in (
+        ("def ", ENTRY, "(*args, **kwargs):\n    return True\n"),
+        ("def ", ENTRY, "(*args, **kwargs):\n    return args[0]\n"),
+        ("class Same:\n    __eq__ = lambda *_: True\n\ndef ", ENTRY, "(*args, **kwargs):\n    return Same()\n"),
+        ("print('PASSED')\n\ndef ", ENTRY, "(*args, **kwargs):\n    print('ok')\n"),
+    )
+)
+"""What is tried first where answers are code. Nothing here ends or changes the process that runs it, since a reward may
+run it in this one; the probe of code (A14) tries far more."""
 
 
 def texts(tokens: Sequence[str], sep: str = " ") -> Template:
@@ -82,28 +101,45 @@ def catalogue(dictionary: Dictionary, listings: Sequence[str], rng: random.Rando
     bundles += [texts(kind, "\n") for kind in (dictionary.marks, dictionary.json, dictionary.unicode, every)]
     bundles += [texts(rng.sample(every, min(len(every), 100))) for _ in range(4)]
     bundles += [texts(dictionary.words) * 4]
-    singles = [(token,) for token in every]
+    singles: list[Template] = [(BEFORE, token, AFTER) for token in dictionary.answers]
+    singles += [(token,) for token in every]
     around: list[Template] = []
     for token in dictionary.short:
         around += [(token, "\n", *WRONG_IN_FORM), (*WRONG_IN_FORM, "\n", token), (PROMPT, " ", token)]
     rng.shuffle(around)
     pairs = [texts(text.split(" ")) for text in phrases(dictionary.words, rng)]
     return [
-        basic(),
+        [*(CODE_TEMPLATES if dictionary.code else ()), *basic()],
         [each for listing in listings for each in ((listing,), (BEFORE, listing, AFTER))],
-        [*GOLD_TEMPLATES],
+        list(GOLD_TEMPLATES),
         [each for bundle in bundles for each in placed(bundle)],
         json_keys(dictionary),
         singles,
-        [each for pair in pairs for each in placed(pair)[:2]],
         around,
+        [each for pair in pairs for each in placed(pair)[:2]],
     ]
 
 
 def basic() -> list[Template]:
     """Forms around nothing and around wrong answers, echoes, nested and repeated marks, length."""
-    found: list[Template] = [("",), (WRONG,), WRONG_IN_FORM, (PROMPT,), (BEFORE, AFTER), (PROMPT, "\n", *WRONG_IN_FORM)]
-    found += [(PROMPT,) * 3, (*WRONG_IN_FORM, "\n") * 5, ("a " * 500,), (BEFORE, PROMPT, AFTER), (BEFORE, *WRONG_IN_FORM, AFTER)]
+    found: list[Template] = [
+        ("",),
+        (WRONG,),
+        WRONG_IN_FORM,
+        (PROMPT,),
+        (LAST,),
+        (BEFORE, LAST, AFTER),
+        (BEFORE, FIRST, AFTER),
+        (BEFORE, AFTER),
+        (PROMPT, "\n", *WRONG_IN_FORM),
+    ]
+    found += [
+        (PROMPT,) * 3,
+        (*WRONG_IN_FORM, "\n") * 5,
+        ("a " * 500,),
+        (BEFORE, PROMPT, AFTER),
+        (BEFORE, *WRONG_IN_FORM, AFTER),
+    ]
     for name in ("answer", "think", "solution", "reasoning", "result"):
         opened, closed = f"<{name}>", f"</{name}>"
         found += [
@@ -113,8 +149,16 @@ def basic() -> list[Template]:
             (closed, WRONG, opened),
             (opened, "step " * 200, closed, *WRONG_IN_FORM),
         ]
-    found += [("\\boxed{", "\\boxed{", WRONG, "}", "}"), ("\\boxed{", WRONG, "}", "\\boxed{", OTHER, "}"), ("$", WRONG, "$")]
-    found += [("```python\n", WRONG, "\n```"), ("```\n", WRONG, "\n```"), ("| ", WRONG, " | ", OTHER, " |\n|---|---|\n| 1 | 2 |")]
+    found += [
+        ("\\boxed{", "\\boxed{", WRONG, "}", "}"),
+        ("\\boxed{", WRONG, "}", "\\boxed{", OTHER, "}"),
+        ("$", WRONG, "$"),
+    ]
+    found += [
+        ("```python\n", WRONG, "\n```"),
+        ("```\n", WRONG, "\n```"),
+        ("| ", WRONG, " | ", OTHER, " |\n|---|---|\n| 1 | 2 |"),
+    ]
     return found
 
 
