@@ -25,7 +25,7 @@ configure_threads()
 
 from posttrain.audit.demonstrations import TrainingData  # noqa: E402
 from posttrain.audit.run import run_audit  # noqa: E402
-from posttrain.audit.training import AT_THE_START, TRAINING, TrainedRuns  # noqa: E402
+from posttrain.audit.training import AT_THE_END, AT_THE_START, TRAINING, TrainedRuns  # noqa: E402
 from posttrain.config import AuditConfig, SampleConfig  # noqa: E402
 from posttrain.data.formats import load_tasks  # noqa: E402
 from posttrain.recipes.audit import learn_form, reinforce, settings_of  # noqa: E402
@@ -76,12 +76,12 @@ def graded(config: AuditConfig, sampled: Path, out: Path) -> None:
     (out / "rollouts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def measure(name: str, out: Path, steps: int) -> Mapping[str, Any]:
+def measure(name: str, out: Path, steps: int, seed: int) -> Mapping[str, Any]:
     shutil.rmtree(out / name, ignore_errors=True)
     probes = run_audit(config_of(name, out / name / "probes"))
     began = time.process_time()
     train = partial(train_from, out / "shared")
-    config = config_of(name, out / name / "training", only=("A7",), train=True, train_steps=steps)
+    config = config_of(name, out / name / "training", only=("A7",), train=True, train_steps=steps, seed=seed)
     record = run_audit(config, partial(train, config))
     (outcome,) = [each for each in record["outcomes"] if each["probe"] == TRAINING]
     found = [each for each in record["findings"] if each["probe"] == TRAINING]
@@ -90,7 +90,10 @@ def measure(name: str, out: Path, steps: int) -> Mapping[str, Any]:
     return {
         "without": [f"{each['probe']}: {each['title']}" for each in probes["findings"]],
         "start": outcome["measured"][AT_THE_START],
+        "end": outcome["measured"][AT_THE_END],
         "findings": found,
+        "steps": steps,
+        "seed": seed,
         "cpu_seconds": time.process_time() - began,
     }
 
@@ -108,6 +111,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/audit-training"))
     parser.add_argument("--only", nargs="+", default=[f"{kind}{name}" for name in DEFECTS for kind in ("", "careful_")])
     parser.add_argument("--steps", type=int, default=AuditConfig.model_fields["train_steps"].default)
+    parser.add_argument("--seed", type=int, default=0, help="of RL; the start is the same")
     options = parser.parse_args()
     file = options.out / "result.json"
     results = json.loads(file.read_text()) if file.exists() else {}
@@ -115,7 +119,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     for name in options.only:
         if name not in results:
-            results[name] = measure(name, options.out, options.steps)
+            results[name] = measure(name, options.out, options.steps, options.seed)
             results |= {k: v for k, v in (json.loads(file.read_text()) if file.exists() else {}).items() if k != name}
             file.write_text(json.dumps(results, indent=1) + "\n")
         print(row(name, results[name]), flush=True)

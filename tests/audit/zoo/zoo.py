@@ -1,4 +1,5 @@
-"""The zoo: rewards with planted defects, some whose exploits training found, and healthy ones that no audit may accuse."""
+"""The zoo: rewards with planted defects, others whose exploits training found, and healthy ones that no audit may
+accuse."""
 
 from __future__ import annotations
 
