@@ -14,9 +14,11 @@ from posttrain.audit.clusters import clustered, jaccard, shape_of, shrunk
 from posttrain.audit.demonstrations import EACH, TrainingData, write_training_data
 from posttrain.audit.golds import with_golds
 from posttrain.audit.probes.base import Result
+from posttrain.audit.run import run_audit
 from posttrain.audit.subject import Attempt, Subject
 from posttrain.audit.training import AT_THE_END, AT_THE_START, TrainedRuns, trained
 from posttrain.cli.main import main
+from posttrain.config import AuditConfig
 from posttrain.recipes import audit as recipe
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import read_audit
@@ -74,14 +76,19 @@ def test_exploits_of_two_kinds_are_two_clusters():
     assert [(sorted(c.members), c.shown.text) for c in clusters] == [([0, 2], "Answer: 1000"), ([1], "<b>bold</b> 5")]
 
 
-def runs_of(found: Subject, out: Path, windows: Sequence[Sequence[str]]) -> TrainedRuns:
-    """Run folders whose rollouts are these answers, the last of several steps; the first is the start."""
+def runs_of(
+    reward: Callable[..., float], data: TrainingData, out: Path, windows: Sequence[Sequence[str]]
+) -> TrainedRuns:
+    """Run folders whose rollouts are these answers to the tasks by turns, the last of several steps; the first is the
+    start."""
+    tasks = [json.loads(line) for line in data.tasks.read_text().splitlines()]
     legs = []
     for number, texts in enumerate(windows):
         rows = []
         for k, text in enumerate(texts):
-            (score,) = found.grade([Attempt(k % 12, text, "trained")]).tolist()
-            row = {"step": 20, "task": str(k % 12), "text": text, "score": score, "status": "ok", "index": 0}
+            task = tasks[k % data.n]
+            score = reward(text, task["answer"])
+            row = {"step": 20, "task": task["id"], "text": text, "score": score, "status": "ok", "index": 0}
             rows += [row, {**row, "step": 3, "text": "Answer: 1000", "score": 1.0}]  # before the window
         legs.append(out / f"run-{number}")
         legs[-1].mkdir(parents=True)
@@ -93,7 +100,7 @@ def result_of(reward: Callable[..., float], out: Path, *windows: Sequence[str]) 
     found = subject(reward)
 
     def train(data: TrainingData, folder: Path) -> TrainedRuns:
-        return runs_of(found, folder, windows)
+        return runs_of(reward, data, folder, windows)
 
     return trained(found, train, out / "training")
 
@@ -130,6 +137,24 @@ def test_where_nobody_can_say_what_is_wrong_nothing_is_trained(tmp_path: Path):
 
     result = trained(Subject(scorer, with_golds(tasks, None, ["answer"]), 0), train, tmp_path)
     assert result.reason is not None and "--judge" in result.reason and not list(tmp_path.iterdir())
+
+
+def test_a_fix_says_that_it_was_not_trained_against(tmp_path: Path):
+    write_rows(tmp_path / "tasks.jsonl", TASKS)
+    reward, data = f"{REWARDS}lengthy", str(tmp_path / "tasks.jsonl")
+    config = AuditConfig(
+        reward=(reward,), data=data, out=tmp_path / "audit", reward_workers=0, only=("A1",), fix=True, train=True
+    )
+    shown = ["It may be long. " * 200 + "Answer: 1"] * 24
+
+    def train(data: TrainingData, folder: Path) -> TrainedRuns:
+        return runs_of(rewards.lengthy, data, folder, [shown, shown])
+
+    record = run_audit(config, train)
+    assert [each["probe"] for each in record["findings"]] == ["A1", "A19"]
+    assert record["fix"]["wrappers"] == ["one_answer({})"]
+    (left,) = record["fix"]["left"]
+    assert left.startswith("A19, which was not run again: training finds a wrong answer that is paid")
 
 
 def test_the_command_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
