@@ -245,10 +245,10 @@ def audit(reward: Any, *, out: str | Path | None = None, **options: Unpack[of.Au
     with TemporaryDirectory(prefix="posttrain-") as scratch:
         given: dict[str, Any] = {"reward": reward, "out": out or Path(scratch) / "audit", **options}
         with configured(configs.AuditConfig, given, None) as config:
-            from posttrain.audits.run import run_audit
+            from posttrain.recipes.audit import audit_reward
             from posttrain.report.html import write_report
 
-            record = run_audit(config)
+            record = audit_reward(config)
             write_report(config.out)
     return Audit(record, None if out is None else Path(out))
 

@@ -241,7 +241,9 @@ class AuditOptions(ComputeOptions, total=False):
     only: str | Sequence[str]
     calls: int
     judge: str | None
+    train: bool
     policy: Model | None
+    train_steps: int
     fix: bool
     seed: int
     reward_timeout: float

@@ -6,11 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from posttrain.audits.files import TRAINED
 from posttrain.audits.golds import GoldTask
 from posttrain.audits.judge import guard_for
 from posttrain.audits.probes import PROBES
-from posttrain.audits.probes.base import Result
+from posttrain.audits.probes.base import Probe, Result
 from posttrain.audits.subject import Subject
+from posttrain.audits.training import TRAINING, Train, trained
 from posttrain.config import AuditConfig
 from posttrain.console import Progress
 from posttrain.rewards.scorer import Scorer
@@ -26,17 +28,29 @@ class Attacked:
 
 
 def attack(
-    config: AuditConfig, scorer: Scorer, golds: Sequence[GoldTask], probes: Sequence[str] | None = None
+    config: AuditConfig,
+    scorer: Scorer,
+    golds: Sequence[GoldTask],
+    probes: Sequence[str] | None = None,
+    train: Train | None = None,
 ) -> Attacked:
-    """Calibrate a reward and run the `probes`, without these those that `config` names. Raises `Uncalibrated`."""
+    """Calibrate a reward and run the `probes`, without these those that `config` names; then train against it, if
+    `train` is given. Raises `Uncalibrated`."""
     started = time.monotonic()
     wanted = probes if probes is not None else config.only or tuple(PROBES)
-    results = {}
+    results: dict[str, tuple[Result, float]] = {}
     title = f"audit {', '.join(map(str, config.reward))}"[:60]
-    with guard_for(config, golds, scorer.columns) as guard, Progress(title, None, unit="answer") as progress:
-        subject = Subject(scorer, golds, config.seed, progress.advance, guard, config.calls, config.policy)
-        _ = subject.calibration  # which raises where there is none
-        for name in (name for name in PROBES if name in wanted):
-            before = time.monotonic()
-            results[name] = PROBES[name][1](subject), time.monotonic() - before
+    with guard_for(config, golds, scorer.columns) as guard:
+        with Progress(title, None, unit="answer") as progress:
+            subject = Subject(scorer, golds, config.seed, progress.advance, guard, config.calls, config.policy)
+            _ = subject.calibration  # which raises where there is none
+            for name in (name for name in PROBES if name in wanted):
+                results[name] = _timed(PROBES[name][1], subject)
+        if train is not None:  # it shows its own progress
+            results[TRAINING] = _timed(lambda subject: trained(subject, train, config.out / TRAINED), subject)
     return Attacked(subject, results, time.monotonic() - started)
+
+
+def _timed(probe: Probe, subject: Subject) -> tuple[Result, float]:
+    before = time.monotonic()
+    return probe(subject), time.monotonic() - before

@@ -11,8 +11,8 @@ from posttrain.runs.audit import AUDIT_FILE, AuditRecord, Finding, Severity
 from posttrain.runs.files import write_atomic
 from posttrain.types import InputError
 
-SARIF_FILE, REPRODUCERS, FIXED = "audit.sarif", "reproducers", "fixed"
-OURS = {AUDIT_FILE, SARIF_FILE, REPRODUCERS, "report.html", "training", FIXED}
+SARIF_FILE, REPRODUCERS, FIXED, TRAINED = "audit.sarif", "reproducers", "fixed", "training"
+OURS = {AUDIT_FILE, SARIF_FILE, REPRODUCERS, "report.html", TRAINED, FIXED}
 LEVELS: dict[Severity, str] = {"critical": "error", "high": "error", "medium": "warning", "note": "note"}
 """The levels of SARIF."""
 
@@ -23,6 +23,13 @@ def check_out(out: Path) -> None:
         raise InputError(f"--out {out}: is a file; give a folder")
     if out.exists() and ({each.name for each in out.iterdir()} - OURS):
         raise InputError(f"--out {out}: not empty and not an audit; choose another folder")
+
+
+def clear_training(out: Path) -> None:
+    """Remove the training of an earlier audit, and before it the findings that it belongs to."""
+    if (out / TRAINED).exists():
+        (out / AUDIT_FILE).unlink(missing_ok=True)
+        shutil.rmtree(out / TRAINED)
 
 
 def write_audit(out: Path, record: AuditRecord) -> None:

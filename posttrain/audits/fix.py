@@ -9,8 +9,10 @@ from posttrain.audits.attack import Attacked, attack
 from posttrain.audits.files import FIXED
 from posttrain.audits.forms import FORMS
 from posttrain.audits.golds import GoldTask
+from posttrain.audits.probes import PROBES
 from posttrain.audits.record import recorded
 from posttrain.audits.subject import PAID, Attempt, Subject
+from posttrain.audits.training import TRAINING
 from posttrain.config import AuditConfig
 from posttrain.expressions import parse_entry, written
 from posttrain.functions import FunctionText
@@ -36,7 +38,9 @@ class Trial:
 
     @property
     def cost(self) -> int:
-        return sum(COSTS[found.severity] for result, _ in self.attacked.results.values() for found in result.findings)
+        """What the probes found; a trial is not trained against."""
+        results = [result for probe, (result, _) in self.attacked.results.items() if probe in PROBES]
+        return sum(COSTS[found.severity] for result in results for found in result.findings)
 
 
 def find_fix(
@@ -76,7 +80,8 @@ def find_fix(
         "before": estimate(start.honest),
         "after": estimate(honest),
         "change": difference(honest, start.honest),
-        "left": [f"{f['probe']} {f['severity']}: {f['title']}" for f in second["findings"] if f["severity"] != "note"],
+        "left": [f"{f['probe']} {f['severity']}: {f['title']}" for f in second["findings"] if f["severity"] != "note"]
+        + [f"{TRAINING}, which was not run again: {f['title']}" for f in record["findings"] if f["probe"] == TRAINING],
     }
     return fix, second
 

@@ -17,6 +17,7 @@ from posttrain.audits.probes.base import Found, Result
 from posttrain.audits.probes.models.best_of_n import DISTANCE
 from posttrain.audits.probes.swapped import SHARE_PAID
 from posttrain.audits.subject import Attempt, Subject
+from posttrain.audits.training import TITLE, TRAINING
 from posttrain.config import AuditConfig
 from posttrain.runs.audit import SEVERITIES, AuditRecord, Finding, Outcome, Reproducer
 from posttrain.types import Message, Task
@@ -60,7 +61,7 @@ def outcome(probe: str, result: Result, seconds: float) -> Outcome:
     accused = any(found.severity != "note" for found in result.findings)
     return {
         "probe": probe,
-        "title": PROBES[probe][0],
+        "title": TITLE if probe == TRAINING else PROBES[probe][0],
         "status": "not run" if result.reason is not None else "found" if accused else "clean",
         "reason": result.reason,
         "n": result.n,

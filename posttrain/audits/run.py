@@ -6,11 +6,12 @@ import random
 from collections.abc import Sequence
 
 from posttrain.audits.attack import attack
-from posttrain.audits.files import FIXED, check_out, write_audit
+from posttrain.audits.files import FIXED, check_out, clear_training, write_audit
 from posttrain.audits.fix import find_fix
 from posttrain.audits.golds import GoldTask, read_tasks, with_golds
 from posttrain.audits.probes import PROBES
 from posttrain.audits.record import recorded
+from posttrain.audits.training import TRAINING, Train
 from posttrain.config import AuditConfig
 from posttrain.config.compute import on_its_device
 from posttrain.rewards.scorer import open_scorer
@@ -22,19 +23,23 @@ HELD_OUT = 1 / 3
 
 
 @on_its_device
-def run_audit(config: AuditConfig) -> AuditRecord:
-    """Audit the reward of `config` and write the folder `config.out`. Raises InputError for tasks without reference
-    answers, for an unknown probe, and where the reward does not pay the reference answers (`Uncalibrated`); nothing is
-    written then."""
+def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
+    """Audit the reward of `config` and write the folder `config.out`; `train` does the training of `--train`.
+
+    Raises InputError for tasks without reference answers, for an unknown probe, and where the reward does not pay the
+    reference answers (`Uncalibrated`); nothing is written then."""
     if unknown := [probe for probe in config.only if probe not in PROBES]:
-        raise InputError(f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}")
+        raise InputError(
+            f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}, and --train runs {TRAINING}"
+        )
     check_out(config.out)
     tasks = read_tasks(config.data, config.columns)
     columns = set.intersection(*(set(task.columns) for task in tasks))
     with open_scorer(config, columns) as scorer:
         golds = with_golds(tasks, config.answer_column, [column for column in columns if scorer.reads(column)])
         seen, held_out = divided(golds, config)
-        first = attack(config, scorer, seen)
+        clear_training(config.out)
+        first = attack(config, scorer, seen, train=train)
         record, second = recorded(config, first), None
         if config.fix:
             record["fix"], second = find_fix(config, first, record, held_out, columns)

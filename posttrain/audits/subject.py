@@ -61,7 +61,8 @@ class Uncalibrated(InputError):
 
 class Subject:
     """A reward under audit. Values of it are floats, NaN where it failed or no part of it applied. `guard` decides
-    without the reward that an answer is wrong; `search_calls` is how many answers a search may grade.
+    without the reward that an answer is wrong; `search_calls` is how many answers a search may grade, `progress` gets
+    how many were graded so far.
 
     `grade` scores attempts and `scaled` puts values on the scale of the calibration, on which the empty answer is 0 and
     the reference answer 1 in the mean. Answers that were graded before are not graded again."""
@@ -84,13 +85,13 @@ class Subject:
         self.policy = policy
         self.calls = 0
         self.first_error: str | None = None
-        self._progress = progress
+        self.progress = progress
         self._known: dict[tuple[int, str, str | None, str], Score] = {}
         self._calibrated: tuple[Calibrated, Form] | None = None
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
         """The same reward and scale over other tasks."""
-        other = Subject(self.scorer, tasks, self.seed, self._progress, self.guard, self.search_calls, self.policy)
+        other = Subject(self.scorer, tasks, self.seed, self.progress, self.guard, self.search_calls, self.policy)
         other._calibrated = self._calibrated
         return other
 
@@ -136,8 +137,8 @@ class Subject:
         """The score of each attempt, graded now, by the audit's scorer or another one. It is not kept (`keep`)."""
         scores = (scorer or self.scorer).score([self.sample(attempt) for attempt in attempts], state)
         self.calls += len(attempts)
-        if self._progress is not None:
-            self._progress(self.calls)
+        if self.progress is not None:
+            self.progress(self.calls)
         return scores
 
     def keep(self, attempts: Sequence[Attempt], scores: Sequence[Score]) -> None:

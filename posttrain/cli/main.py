@@ -282,12 +282,12 @@ def _score(config: configs.ScoreConfig) -> Done:
 
 
 def _audit(config: configs.AuditConfig) -> Done:
-    from posttrain.audits.run import run_audit
+    from posttrain.recipes.audit import audit_reward
     from posttrain.report.audit import print_audit
     from posttrain.report.html import write_report
     from posttrain.runs.audit import worst
 
-    record = run_audit(config)
+    record = audit_reward(config)
     write_report(config.out)
     print_audit(record, config.out)
     code = FAILED if worst(record["findings"]) == "critical" else DONE

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from posttrain.config.base import Columns, Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from posttrain.config.compute import ComputeOptions
+
+STEPS = 30
 
 
 class AuditConfig(ComputeOptions):
@@ -46,9 +48,17 @@ class AuditConfig(ComputeOptions):
     judge: Named | None = None
     """A reward that decides where the reference answer is free text that an answer is wrong: one that it pays less than
     0.5. It must be another than the audited one. Without it what needs such a decision is not run there."""
+    train: bool = False
+    """Train a small policy against the reward too (A19), first on answers in the right form, half of them wrong, then
+    by RL, and report wrong answers that it learns to be paid for. Takes minutes; an audit that was stopped begins
+    anew."""
     policy: str | None = None
-    """Of a reward that a model computes: the model that is to be trained with it, as in `posttrain rl`. The best of n
-    of its answers say how far it can be optimised (A18)."""
+    """The model whose answers are tried; as in training. With `train` the one that is trained; default: `tiny-random`,
+    which learns from the demonstrations alone and makes a step of RL in under a second. Of a reward that a model
+    computes the one that is to be trained with it: the best of n of its answers say how far it can be optimised
+    (A18)."""
+    train_steps: PositiveInt = STEPS
+    """Steps of RL in each of the three legs of `train`, which are held ever less to their start."""
     fix: bool = False
     """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
     pays on tasks that neither audit has seen."""
@@ -59,3 +69,9 @@ class AuditConfig(ComputeOptions):
     """Seconds a reward may take for one batch of one worker before it is killed."""
     reward_workers: NonNegativeInt | None = None
     """As in `posttrain rl`: processes that rewards run in."""
+
+    @model_validator(mode="after")
+    def _trains(self) -> AuditConfig:
+        if self.train_steps != STEPS and not self.train:
+            raise ValueError("train_steps has no effect here; it needs train")
+        return self

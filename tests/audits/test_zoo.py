@@ -13,10 +13,11 @@ from posttrain.types import Message, Sample, Task
 from tests.audits.zoo.answers import FILLER, HONEST, Entry, code, line
 from tests.audits.zoo.make import FOLDER, TASKS, rows_of, written
 from tests.audits.zoo.planted import PLANTED
+from tests.audits.zoo.trained import TRAINED
 from tests.audits.zoo.zoo import HEALTHY, ZOO
 
 FORMS = {
-    "Answer:": ("sums", "claims", "measures", "counts", "capitals", "permuted", "primes", "divisors"),
+    "Answer:": ("sums", "claims", "measures", "counts", "capitals", "permuted", "primes", "divisors", "additions"),
     "only": ("choice", "labels", "translations"),
     "boxed{": ("algebra",),
     "<answer>": ("reasoning",),
@@ -87,7 +88,9 @@ def test_the_table_has_what_it_should() -> None:
 # Planted defects.
 
 
-@pytest.mark.parametrize("entry", [entry for entry in PLANTED if entry.proof in ("wrong", "more", "less")], ids=name)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in (*PLANTED, *TRAINED) if entry.proof in ("wrong", "more", "less")], ids=name
+)
 def test_a_planted_defect_is_paid(entry: Entry) -> None:
     tasks = tasks_of(entry)
     exploits = of_each(entry.exploit, tasks)
@@ -104,7 +107,7 @@ def test_a_planted_defect_is_paid(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [entry for entry in PLANTED if entry.tasks in JUDGE_OF and entry.proof != "varies"], ids=name
+    "entry", [e for e in (*PLANTED, *TRAINED) if e.tasks in JUDGE_OF and e.proof != "varies"], ids=name
 )
 def test_an_exploit_is_what_the_table_says(entry: Entry) -> None:
     judge = JUDGE_OF[entry.tasks]

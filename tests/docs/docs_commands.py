@@ -35,6 +35,7 @@ NEEDS_A_SERVER = re.compile(r"https?://|url=")
 PARSED = {
     "revise": "the tiny model ends no answer, so that there is nothing to revise",
     "--replay": "needs the rollouts of an earlier run",
+    "--train": "trains for minutes",
     "--suite": "its text alone takes seconds, whatever the model",
 }
 """Commands, and options, with which a command's options are read and it is not run, as is any that asks a server."""

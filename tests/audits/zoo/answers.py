@@ -46,12 +46,13 @@ class Entry:
     - *fails*: a response has no score, since the reward raises
     - *varies*: the same responses are paid otherwise in a second grading, or in another order
 
+    A *trained* entry was made so that no list of known attacks holds its exploit; training against the reward found it.
     A healthy entry has no exploit: its `exploit` is a wrong response in the right form."""
 
     name: str
     reward: tuple[str, ...]
     tasks: str
-    kind: Literal["planted", "healthy"]
+    kind: Literal["planted", "trained", "healthy"]
     failure: Failure
     expect: str
     exploit: Answer
@@ -126,7 +127,8 @@ def useless(task: Task) -> str:
 
 HONEST: Mapping[str, Answer] = {
     **dict.fromkeys(
-        ("sums", "claims", "measures", "counts", "capitals", "permuted", "primes", "divisors"), lambda t: line(gold(t))
+        ("sums", "claims", "measures", "counts", "capitals", "permuted", "primes", "divisors", "additions"),
+        lambda t: line(gold(t)),
     ),
     **dict.fromkeys(("choice", "labels", "translations", "people", "proverbs", "beliefs", "reasons"), gold),
     **dict.fromkeys(("functions", "weak_functions", "programs"), solution),
@@ -134,7 +136,7 @@ HONEST: Mapping[str, Answer] = {
     "reasoning": lambda t: tags(gold(t)),
 }
 WRONG: Mapping[str, Answer] = {
-    **dict.fromkeys(("sums", "primes"), lambda t: line("24")),
+    **dict.fromkeys(("sums", "primes", "additions"), lambda t: line("24")),
     "claims": lambda t: line(claimed(t)),
     **dict.fromkeys(("functions", "weak_functions", "programs"), useless),
     "measures": lambda t: line("104%" if gold(t).endswith("%") else "1 km"),

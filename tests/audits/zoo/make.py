@@ -232,11 +232,17 @@ def reasons(rng: Random) -> list[Row]:
     return rows
 
 
+def additions(rng: Random) -> list[Row]:
+    """Sums of two numbers of two digits, short enough for a tiny policy."""
+    pairs = [(a, b) for a in range(10, 100) for b in range(10, 100)]
+    return [{"prompt": f"What is {a}+{b}? {LINE}", "answer": str(a + b)} for a, b in rng.sample(pairs, 40)]
+
+
 TASKS: dict[str, Callable[[Random], list[Row]]] = {
     made.__name__: made
     for made in (
         *(sums, reasoning, claims, algebra, measures, counts, capitals, choice, permuted, labels, translations),
-        *(people, primes, divisors, proverbs, beliefs, reasons),
+        *(people, primes, divisors, proverbs, beliefs, reasons, additions),
         *(functions.functions, functions.weak_functions, functions.programs),
     )
 }

@@ -1,9 +1,11 @@
-"""The zoo: rewards with planted defects, and healthy ones that no audit may accuse."""
+"""The zoo: rewards with planted defects, others whose exploits training found, and healthy ones that no audit may
+accuse."""
 
 from __future__ import annotations
 
 from tests.audits.zoo.answers import HONEST, WRONG, Entry, own
 from tests.audits.zoo.planted import PLANTED
+from tests.audits.zoo.trained import CAREFUL, TRAINED
 
 PERSON = (
     '{"type": "object", "required": ["name", "age", "city", "job"], "additionalProperties": false, '
@@ -46,5 +48,6 @@ HEALTHY = [
     healthy("count", "math", "counts", "integers from 1 to 10"),
     healthy("paired-references", own("healthy:paired"), "beliefs",
             "a rule with a right and a wrong reference, as a judge has them"),
+    *CAREFUL,
 ]  # fmt: skip
-ZOO = [*PLANTED, *HEALTHY]
+ZOO = [*PLANTED, *TRAINED, *HEALTHY]

@@ -1,0 +1,93 @@
+"""What a policy learns before it is trained against a reward: the tasks, and answers in the forms that are paid."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.audits.forms import FORMS, Form
+from posttrain.audits.golds import GoldTask
+from posttrain.audits.subject import PAID, Subject
+from posttrain.runs.files import write_atomic
+from posttrain.types import Message
+
+TASKS_FILE, DEMONSTRATIONS_FILE = "tasks.jsonl", "demonstrations.jsonl"
+EACH = 8
+"""Demonstrations of a task; every other one is right."""
+MOST_FORMS = 4
+WORK = ("I work it out step by step.", "Let me see.", "First I get {other}.", "It is {answer}, I think.")
+"""What stands for reasoning in the forms that have some."""
+SHORT = 40
+"""A reference answer of more characters is not written into the reasoning."""
+OTHER_KINDS = ("id", "prompt", "completion", "chosen", "rejected", "messages")
+"""Columns that a row of tasks cannot have, or is no task with."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Files to train on: `tasks` for RL, how many they are (`n`), and `demonstrations` of at most `longest` bytes
+    for SFT."""
+
+    tasks: Path
+    n: int
+    demonstrations: Path
+    longest: int
+
+
+def write_training_data(subject: Subject, tasks: Sequence[int], folder: Path) -> TrainingData:
+    """Write the tasks of these indices, and EACH demonstrations of every one.
+
+    Half of the demonstrations give the reference answer (the `completion` of the row where it has one), half that of
+    another task: the policy learns the form, and what is left to learn is which answers are paid. The forms are those
+    that are paid, at most MOST_FORMS: the one that is paid best, those that the prompts ask for, then the others."""
+    rng = subject.random("A19")
+    golds = [subject.tasks[i] for i in tasks]
+    forms = _forms(subject, golds)
+    rows: list[dict[str, Any]] = []
+    longest = 0
+    for gold in golds:
+        for text in _answers(gold, golds, forms, rng):
+            longest = max(longest, len(text.encode()))
+            rows.append({"prompt": _prompt(gold), "completion": _completion(gold, text)})
+    rng.shuffle(rows)
+    kept = [{"id": g.task.id, "prompt": _prompt(g), **_columns(g.columns)} for g in golds]
+    folder.mkdir(parents=True)
+    for name, lines in ((TASKS_FILE, kept), (DEMONSTRATIONS_FILE, rows)):
+        write_atomic(folder / name, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in lines))
+    return TrainingData(folder / TASKS_FILE, len(kept), folder / DEMONSTRATIONS_FILE, longest)
+
+
+def _forms(subject: Subject, golds: Sequence[GoldTask]) -> list[Form]:
+    paid = [form for form in FORMS if subject.calibration["forms"][form.name] >= PAID]
+    wanted = [form for form in paid if any(form.wanted(gold.task.asked) for gold in golds)]
+    return list(dict.fromkeys((subject.form, *wanted, *paid)))[:MOST_FORMS]
+
+
+def _answers(gold: GoldTask, golds: Sequence[GoldTask], forms: Sequence[Form], rng: random.Random) -> Iterator[str]:
+    others = [other for other in golds if other.gold != gold.gold]
+    for k in range(EACH):
+        other = rng.choice(others)
+        given = (gold, other)[k % 2]
+        if (text := given.columns.get("completion")) and isinstance(text, str):
+            yield text
+            continue
+        short = len(given.gold) <= SHORT and len(other.gold) <= SHORT
+        work = rng.choice(WORK if short else WORK[:2]).format(answer=given.gold, other=rng.choice(others).gold)
+        yield rng.choice(forms).render(given.gold, work)
+
+
+def _columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if name not in OTHER_KINDS}
+
+
+def _prompt(gold: GoldTask) -> Any:
+    prompt = gold.task.prompt
+    return prompt if isinstance(prompt, str) else [message.to_dict() for message in prompt]
+
+
+def _completion(gold: GoldTask, text: str) -> Any:
+    return text if isinstance(gold.task.prompt, str) else [Message("assistant", text).to_dict()]
