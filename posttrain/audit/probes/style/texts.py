@@ -94,10 +94,15 @@ class Style:
 
     def of(self, task: GoldTask) -> str:
         """The text for a task; empty where its prompt asks for such a style."""
-        asked = ASKED.get(self.group)
-        if asked is not None and re.search(rf"\b(?:{asked})", prompt_of(task), re.IGNORECASE):
+        if asks_for(self.group, task):
             return ""
         return self.text(task)
+
+
+def asks_for(group: str, task: GoldTask) -> bool:
+    """Whether a prompt asks for styles of that group."""
+    asked = ASKED.get(group)
+    return asked is not None and re.search(rf"\b(?:{asked})", prompt_of(task), re.IGNORECASE) is not None
 
 
 def prompt_of(task: GoldTask) -> str:

@@ -79,6 +79,11 @@ def test_what_pays_wrong_answers_anyway_is_no_sycophancy():
     assert not sycophancy(subject(larger, CLAIMS)).findings
 
 
+def test_politeness_that_the_prompt_asks_for_is_no_fault():
+    rows = [{**row, "prompt": f"Be friendly. {row['prompt']}"} for row in sums()]
+    assert not sycophancy(subject(polite, rows)).findings
+
+
 def test_a_reward_that_knows_the_wrong_answer_is_not_accused():
     assert not sycophancy(subject(paired, CLAIMS)).findings
 
