@@ -97,7 +97,7 @@ def was_lost(score: Score) -> bool:
 
 
 def _attempts(subject: Subject) -> list[Attempt]:
-    """Bare and in the form, without those that would be right."""
+    """Bare and in the form, of code in the form alone; without those that would be right."""
     texts = {**SHORT, **REPEATED, **({} if subject.is_code else COMPUTED)}
     if subject.by_model:
         texts = {kind: text for kind, text in texts.items() if len(text) <= MODEL_CHARACTERS}
@@ -105,7 +105,7 @@ def _attempts(subject: Subject) -> list[Attempt]:
     for i in range(1 if subject.by_model or subject.is_code else min(TASKS, len(subject.tasks))):
         for kind, text in texts.items():
             if not same(subject.tasks[i], text):
-                whole = dict.fromkeys((text, subject.rendered(i, text)))
+                whole = dict.fromkeys(([] if subject.is_code else [text]) + [subject.rendered(i, text)])
                 found += [Attempt(i, each, kind) for each in whole]
     return found
 
