@@ -1,5 +1,6 @@
 """Rewards for tests of the audit."""
 
+import re
 from typing import Any
 
 
@@ -29,3 +30,8 @@ def fails(response: str) -> float:
 def anywhere(response: str, answer: Any) -> float:
     """Pays an answer that occurs anywhere."""
     return float(str(answer) in response)
+
+
+def tolerant(response: str, answer: Any) -> float:
+    """Pays where any number of the response is the answer, or next to it."""
+    return float(any(abs(int(number) - int(answer)) <= 1 for number in re.findall(r"[0-9]+", response)))

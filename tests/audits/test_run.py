@@ -107,13 +107,23 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_a_fix_that_leaves_findings_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     write_rows(Path("tasks.jsonl"), TASKS)
-    words = ("--data", "tasks.jsonl", "--out", "audit", "--reward-workers", "0", "--only", "A3", "--fix")
-    assert main(["audit", "--reward", f"{REWARDS}anywhere", *words]) == 1
-    fix = read_audit(Path("audit"))["fix"]
-    assert sorted(fix["wrappers"]) == ["one_answer({})", "strip_thinking({})"] and any(
-        "candidates" in left for left in fix["left"]
+    words = (
+        "--data",
+        "tasks.jsonl",
+        "--out",
+        "audit",
+        "--reward-workers",
+        "0",
+        "--only",
+        "A3",
+        "--only",
+        "A4",
+        "--fix",
     )
-    assert not any("thinking" in left for left in fix["left"])
+    assert main(["audit", "--reward", f"{REWARDS}tolerant", *words]) == 1
+    fix = read_audit(Path("audit"))["fix"]
+    assert fix["wrappers"] == ["final_answer({})"]
+    assert [left.partition(":")[0] for left in fix["left"]] == ["A4 critical"]
 
 
 def test_what_cannot_be_audited_ends_with_2_and_writes_nothing(

@@ -158,7 +158,7 @@ def test_the_probe_is_not_run_where_nothing_decides() -> None:
 
 
 def test_the_guard_shares_no_code_with_rewards() -> None:
-    folder = Path(posttrain.__file__).parent / "audit" / "guard"
+    folder = Path(posttrain.__file__).parent / "audits" / "guard"
     imported = {
         name
         for file in folder.glob("*.py")
