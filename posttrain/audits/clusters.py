@@ -12,7 +12,7 @@ from posttrain.audits.search.shrink import ddmin
 from posttrain.audits.subject import PAID, Attempt, Subject
 
 PIECE = re.compile(r"[A-Za-z]+|[0-9]+|\s+|.", re.DOTALL)
-ALIKE = 0.5
+ALIKE = 0.4
 """Shapes with this Jaccard index, or more, are of one cluster."""
 MOST_SHRUNK, TESTS = 60, 120
 """How many exploits of different shapes are shrunk, the most frequent shapes first, and the answers that may be graded
