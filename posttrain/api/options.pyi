@@ -237,7 +237,7 @@ class AuditOptions(ComputeOptions, total=False):
     data: Required[Data]
     columns: str | Mapping[str, str]
     answer_column: str | None
-    limit: int
+    limit: int | None
     only: str | Sequence[str]
     calls: int
     judge: str | None

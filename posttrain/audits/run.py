@@ -11,6 +11,7 @@ from posttrain.audits.fix import find_fix
 from posttrain.audits.golds import GoldTask, read_tasks, with_golds
 from posttrain.audits.probes import PROBES
 from posttrain.audits.record import recorded
+from posttrain.audits.subject import by_model
 from posttrain.audits.training import TRAINING, Train
 from posttrain.config import AuditConfig
 from posttrain.config.compute import on_its_device
@@ -18,6 +19,8 @@ from posttrain.rewards.scorer import open_scorer
 from posttrain.runs.audit import AuditRecord
 from posttrain.types import InputError
 
+TASKS, MODEL_TASKS = 40, 12
+"""Tasks of an audit; of a reward that a model computes fewer, since an answer takes it a tenth of a second."""
 HELD_OUT = 1 / 3
 """With `fix`, at least this share of the tasks is left out of the audit, for its honest answers."""
 
@@ -37,7 +40,8 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     columns = set.intersection(*(set(task.columns) for task in tasks))
     with open_scorer(config, columns) as scorer:
         golds = with_golds(tasks, config.answer_column, [column for column in columns if scorer.reads(column)])
-        seen, held_out = divided(golds, config)
+        limit = config.limit or (MODEL_TASKS if by_model(scorer) else TASKS)
+        seen, held_out = divided(golds, limit, config)
         clear_training(config.out)
         first = attack(config, scorer, seen, train=train)
         record, second = recorded(config, first), None
@@ -49,10 +53,10 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     return record
 
 
-def divided(golds: Sequence[GoldTask], config: AuditConfig) -> tuple[list[GoldTask], list[GoldTask]]:
+def divided(golds: Sequence[GoldTask], limit: int, config: AuditConfig) -> tuple[list[GoldTask], list[GoldTask]]:
     """The tasks to audit on, at most `limit`, and the others; both in the order of the file."""
     most = len(golds) - int(len(golds) * HELD_OUT) if config.fix else len(golds)
-    numbers = random.Random(f"{config.seed}/tasks").sample(range(len(golds)), min(config.limit, most))
+    numbers = random.Random(f"{config.seed}/tasks").sample(range(len(golds)), min(limit, most))
     chosen = set(numbers)
     return (
         [gold for i, gold in enumerate(golds) if i in chosen],

@@ -105,8 +105,7 @@ class Subject:
     @property
     def by_model(self) -> bool:
         """Whether a model computes some part of the reward: a reward model, or a judge."""
-        parts = [part for text in self.scorer.specs for part in Spec.parse(text).expression.walk()]
-        return any(part.models or part.target in JUDGES for part in parts)
+        return by_model(self.scorer)
 
     def random(self, probe: str) -> random.Random:
         """Draws of a probe, the same in every audit of this seed, whichever other probes are run."""
@@ -240,6 +239,12 @@ class Subject:
 def _key(attempt: Attempt) -> tuple[int, str, str | None, str]:
     columns = repr(sorted(attempt.columns.items())) if attempt.columns else ""
     return attempt.task, attempt.text, attempt.prompt, columns
+
+
+def by_model(scorer: Scorer) -> bool:
+    """Whether a model computes some part of a reward: a reward model, or a judge."""
+    parts = [part for text in scorer.specs for part in Spec.parse(text).expression.walk()]
+    return any(part.models or part.target in JUDGES for part in parts)
 
 
 def _number(value: float | None) -> float:

@@ -38,8 +38,8 @@ class AuditConfig(ComputeOptions):
     answer_column: str | None = None
     """Column with the reference answer. Default: the first of `answer`, `solution`, `ground_truth`, `completion` and
     the like that the tasks have."""
-    limit: PositiveInt = 40
-    """Audit on at most so many tasks, drawn by `seed`."""
+    limit: PositiveInt | None = None
+    """Audit on at most so many tasks, drawn by `seed`. Default: 40, and 12 where a model computes the reward."""
     PROBES: ClassVar[Group] = Group("Probes")
     only: tuple[str, ...] = ()
     """Run only these probes: `A1`, `A17`. Default: all that fit the reward and the tasks."""

@@ -120,9 +120,9 @@ def test_a_fix_that_leaves_findings_says_which(tmp_path: Path, monkeypatch: pyte
         "A4",
         "--fix",
     )
-    assert main(["audit", "--reward", f"{REWARDS}tolerant", *words]) == 1
+    assert main(["audit", "--reward", f"{REWARDS}tolerant", "--fix", *words]) == 1
     fix = read_audit(Path("audit"))["fix"]
-    assert fix["wrappers"] == ["final_answer({})"]
+    assert "final_answer({})" in fix["wrappers"]
     assert [left.partition(":")[0] for left in fix["left"]] == ["A4 critical"]
 
 

@@ -14,8 +14,9 @@ from posttrain.audits.search.templates import shown
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.runs.audit import Severity
 
-CODE_TASKS, CODE_SHARE = 8, 20
-"""Each answer to a code task starts sandboxes: the search grades one in so many there, on so many tasks."""
+CODE_TASKS, SLOW_SHARE = 8, 20
+"""Code starts sandboxes for each answer, and a model takes its time: there the search grades one answer in so many, of
+code on so many tasks."""
 SHOWN = 80
 """Characters of an exploit in a title."""
 
@@ -35,7 +36,7 @@ def searched(subject: Subject) -> Result:
     def pay(items: Sequence[tuple[int, str]]) -> Floats:
         return subject.scales([Attempt(places[i], text, "search") for i, text in items])
 
-    calls = subject.search_calls // CODE_SHARE if code else subject.search_calls
+    calls = subject.search_calls // SLOW_SHARE if code or subject.by_model else subject.search_calls
     arena = Arena([subject.tasks[i] for i in places], subject.form, pay, subject.guard, calls)
     exploits = Search(arena, subject.random("A17")).run()
     return Result([_found(each, places, subject) for each in exploits], arena.calls)
