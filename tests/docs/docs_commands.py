@@ -78,6 +78,7 @@ SMALL: Mapping[str, str] = {
     "--eval-every": "1",
     "--epochs": "1",
     "--limit": "4",
+    "--calls": "20",
 }
 """Values of options that make a run long; a command that takes one of `ADDED` gets it where it has none."""
 ADDED: Mapping[str, tuple[str, ...]] = {
@@ -90,6 +91,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "sample": ("--samples", "--max-new-tokens"),
     "eval": ("--samples", "--max-new-tokens", "--limit"),
     "chat": ("--max-new-tokens",),
+    "audit": ("--limit", "--calls"),
 }
 VARIED = 'regex(pattern="[a-z]", anywhere=true)'
 """Beside or in place of rewards that are all 0 for random text: without variance RL takes no step."""
