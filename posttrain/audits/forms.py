@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 THINKING = "I work it out step by step."
@@ -53,3 +55,27 @@ FORMS: tuple[Form, ...] = (
 )
 CODE_FORMS = tuple(form for form in FORMS if form.name in ("bare", "think and bare", "python", "fence"))
 """Forms of programs, each of which takes a sandbox to grade."""
+QUOTED = re.compile(r"`([^`\n]{3,80})`|\"([^\"\n]{3,80})\"|(?<![A-Za-z])'([^'\n]{3,80})'")
+"""What a prompt shows as a pattern stands in quotes."""
+PLACE = re.compile(r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}]{1,30}\}|\b[A-Z]{3,}\b|\b[NXY]\b|\.{3}|…")
+"""The place of the answer in such a pattern: `Total: <number>`, `Answer: NUMBER`, `Verdict: ...`."""
+
+
+def shown_forms(prompts: Sequence[str]) -> list[Form]:
+    """The forms that at least half of the prompts show in quotes with a place for the answer, alone and behind some
+    work: `Total: <number>`."""
+    found = Counter(pair for prompt in prompts for pair in set(_patterns(prompt)))
+    common = [pair for pair, count in found.items() if 2 * count >= len(prompts)]
+    return [
+        Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))
+        for before, after in common
+        for name, thinking in (("as the prompt shows", ""), ("work, then as the prompt shows", "{work}\n"))
+    ]
+
+
+def _patterns(prompt: str) -> list[tuple[str, str]]:
+    """(what stands before the answer, what stands behind it) of each pattern that has one place and more than that."""
+    texts = ["".join(groups) for groups in QUOTED.findall(prompt)]
+    places = [(text, list(PLACE.finditer(text))) for text in texts]
+    pairs = [(text[: found[0].start()], text[found[0].end() :]) for text, found in places if len(found) == 1]
+    return [pair for pair in pairs if "".join(pair).strip()]

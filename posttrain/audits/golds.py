@@ -4,10 +4,12 @@ What decides here that an answer is right or wrong shares no code with any rewar
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -80,8 +82,8 @@ def read_tasks(source: str, names: Mapping[str, str] | None = None) -> list[Task
 
 
 def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str]) -> list[GoldTask]:
-    """The tasks that have a reference answer, in the column of that name or the first of GOLD_COLUMNS that some row
-    fills; `read` are the columns that the reward reads.
+    """The tasks that have a reference answer, in the column of that name, the first of GOLD_COLUMNS that some row
+    fills, or else the first that the reward reads; `read` are those columns.
 
     Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
     not be told from a right one."""
@@ -92,13 +94,16 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
         )
     filled = [name for name in GOLD_COLUMNS if any(_text(task.columns.get(name)) for task in tasks)]
     code = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
+    code = code or any(name in read and all(_is_program(task.columns.get(name)) for task in tasks) for name in columns)
     if code:  # `answer` of a code task may be anything
         filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
+    filled += [name for name in columns if name in read and any(_text(task.columns.get(name)) for task in tasks)]
     gold = column or next(iter(filled), None)
     if gold is None:
         raise InputError(
             f"an audit needs a reference answer for each task, and none of the columns {', '.join(GOLD_COLUMNS)} is "
-            f"there; the tasks have {', '.join(columns) or 'none'}. Name the column that has it: --answer-column COLUMN"
+            f"there, nor one that the reward reads; the tasks have {', '.join(columns) or 'none'}. Name the column "
+            "that has it: --answer-column COLUMN"
         )
     found = []
     for task in tasks:
@@ -125,6 +130,8 @@ def _text(value: Any) -> str:
         return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
     if isinstance(value, list | tuple) and value and all(isinstance(m, Mapping) and "content" in m for m in value):
         return str(value[-1]["content"]).strip()  # a conversation: its last message
+    if isinstance(value, list | tuple) and value and all(isinstance(part, str) for part in value):
+        return ", ".join(value)
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -153,6 +160,15 @@ def final_of(gold: str) -> str:
     if "####" in gold:
         return gold.rpartition("####")[2].strip()
     return gold
+
+
+def _is_program(value: Any) -> bool:
+    """Whether a value is a Python program that defines a function."""
+    if not isinstance(value, str) or "def " not in value:
+        return False
+    with suppress(SyntaxError, ValueError):
+        return any(isinstance(node, ast.FunctionDef) for node in ast.parse(value).body)
+    return False
 
 
 def _is_json(text: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.arrays import Floats
-from posttrain.audits.forms import CODE_FORMS, FORMS, Form
+from posttrain.audits.forms import CODE_FORMS, FORMS, Form, shown_forms
 from posttrain.audits.golds import GoldTask
 from posttrain.audits.guard import Guard
 from posttrain.audits.servers import QUIET
@@ -188,7 +188,8 @@ class Subject:
 
     def _calibrate(self) -> tuple[Calibrated, Form]:
         """Raises Uncalibrated where C - F is less than MIN_SCALE of the observed range or under 2 standard errors."""
-        forms, everyone = (CODE_FORMS if self.is_code else FORMS), self.some(CODE_TASKS)
+        shown = shown_forms([task.task.asked for task in self.tasks])
+        forms, everyone = CODE_FORMS if self.is_code else (*FORMS, *shown), self.some(CODE_TASKS)
         values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in forms}
         empty = self.grade([Attempt(i, "", "empty") for i in everyone])
         leader = max(forms, key=lambda form: float(np.nansum(values[form])))

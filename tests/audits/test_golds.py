@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from posttrain.audits.forms import shown_forms
 from posttrain.audits.golds import final_of, read_tasks, with_golds
 from posttrain.types import InputError, Task
 from tests.training_helpers import write_rows
@@ -72,3 +73,17 @@ def test_rows_with_completions_are_tasks(tmp_path: Any):
     write_rows(file, [{"topic": "p"}])
     with pytest.raises(InputError, match=r"rows.jsonl:1: no 'prompt'; the row has topic"):
         read_tasks(str(file))
+
+
+def test_a_column_that_the_reward_reads_holds_the_answers_where_no_other_does():
+    tasks = [Task(str(n), "p", {"topic": "x", "facts": [f"a{n}", "b"]}) for n in range(3)]
+    assert [each.gold for each in with_golds(tasks, None, ["facts"])] == ["a0, b", "a1, b", "a2, b"]
+    assert with_golds(tasks, None, ["facts"])[0].references == ("facts",)
+
+
+def test_forms_that_prompts_show():
+    prompts = ["End with a line `Total: <number>`.", "Sum 3? End with `Total: <number>`.", "Write 'Sum: N' at the end."]
+    plain, worked = shown_forms(prompts)
+    assert (plain.render("7"), worked.render("7", "I add.")) == ("Total: 7", "I add.\nTotal: 7")
+    assert plain.wanted(prompts[1]) and not plain.wanted(prompts[2])
+    assert shown_forms(['Say "hello" or `x`.', "Use [a] and <b> in `f(<a>, <b>)`."]) == []

@@ -6,8 +6,10 @@ from posttrain.audits.answers import near_misses, unevaluated
 from posttrain.audits.probes.accepted import MIN_RATE, SHARE_ACCEPTED, accepted, overall, worst_of
 from posttrain.audits.probes.base import Found, Result, not_run
 from posttrain.audits.subject import Attempt, Subject
+from posttrain.runs.audit import Severity
 
 FALSE_RATE = "near misses paid"
+QUOTIENT = "a quotient"
 
 
 def misses(subject: Subject) -> Result:
@@ -43,7 +45,7 @@ def missed(subject: Subject) -> list[Attempt]:
 def undone(subject: Subject) -> Result:
     """A6. Each task whose answer is a number is answered with an expression that equals it and is not written out: its
     parts can be read off the question. Rule, for each kind: high where the share that is paid like the number has a
-    lower bound above 0.05."""
+    lower bound above 0.05. That a quotient alone is paid is a note: it may be read as a fraction."""
     attempts = [
         Attempt(i, subject.rendered(i, variant.text), variant.kind)
         for i in range(len(subject.tasks))
@@ -53,9 +55,10 @@ def undone(subject: Subject) -> Result:
         types = sorted({task.type for task in subject.tasks})
         return not_run(f"no reference answer is a number that can be left undone; their types: {', '.join(types)}")
     advice = "Accept only a number that is written out."
+    kinds = {kind: paid for kind, paid in accepted(subject, attempts).items() if (paid.rate["low"] or 0.0) > MIN_RATE}
+    severity: Severity = "note" if kinds.keys() <= {QUOTIENT} else "high"
     found = [
-        Found(kind, "high", "", SHARE_ACCEPTED, paid.rate, paid.shown, "literal_only({})", advice)
-        for kind, paid in accepted(subject, attempts).items()
-        if (paid.rate["low"] or 0.0) > MIN_RATE
+        Found(kind, severity, "", SHARE_ACCEPTED, paid.rate, paid.shown, "literal_only({})", advice)
+        for kind, paid in kinds.items()
     ]
     return Result(worst_of("work that is left undone is paid", found), len(attempts))
