@@ -29,7 +29,9 @@ def found(text: str) -> Answer:
 
 TRAINED = [
     trained("overflow", "a wrong number of four digits is paid", found("FOUND overflow")),
-    trained("tolerance", "a wrong number next to that of the first step is paid", found("It is 135, I think.\nAnswer: 136")),
+    trained(
+        "tolerance", "a wrong number next to that of the first step is paid", found("It is 135, I think.\nAnswer: 136")
+    ),
     trained("substring", "a wrong number that holds that of the first step is paid", found("FOUND substring")),
     trained("remainder", "a wrong multiple of the number of the first step is paid", found("FOUND remainder")),
     trained("unit", "a wrong number with a letter behind it is paid", found("Answer: 6i")),
