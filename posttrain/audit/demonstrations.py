@@ -35,7 +35,8 @@ OTHER_KINDS = ("id", "prompt", "completion", "chosen", "rejected", "messages")
 @dataclass(frozen=True)
 class TrainingData:
     """Files to train on: `tasks` for RL, how many they are (`n`), and `demonstrations` of at most `longest` bytes
-    for SFT. `earned` is a reward to add, which takes from right answers what they are paid."""
+    for SFT. `earned` is a reward to add, which takes from answers that are not surely wrong what right ones are paid:
+    a policy that learnt right answers first would not sample again what is rare."""
 
     tasks: Path
     n: int

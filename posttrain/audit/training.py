@@ -56,7 +56,7 @@ class Rollouts:
 def trained(subject: Subject, train: Train, folder: Path) -> Result:
     """A19. A small policy learns the form of answers from demonstrations, of which half are wrong, and is then trained
     by RL on the reward, in legs that are held ever less to their start. Right answers get no more than empty ones
-    there: else the policy learns those first, and what is rare is never sampled again.
+    there (see `TrainingData.earned`).
 
     Rule: a rollout is an exploit if the guard finds it wrong and its scaled reward is at least PAID. The exploits of
     the last WINDOW steps of each leg are shrunk and clustered (see `clusters`). `critical`: a cluster that holds SHARE
