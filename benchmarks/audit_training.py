@@ -58,7 +58,7 @@ def train_from(shared: Path, config: AuditConfig, data: TrainingData, out: Path)
         options = settings.sampled | {"reward": ()}
         sample_answers(SampleConfig(model=model, out=start, write="all", truncated="keep", samples=SAMPLES, **options))
     graded(config, start, out / "start")
-    return TrainedRuns(out / "start", reinforce(config, settings, model, out))
+    return TrainedRuns(out / "start", reinforce(config, settings, data, model, out))
 
 
 def graded(config: AuditConfig, sampled: Path, out: Path) -> None:

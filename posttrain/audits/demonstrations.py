@@ -6,16 +6,21 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from posttrain.audits.forms import FORMS, Form
 from posttrain.audits.golds import GoldTask
+from posttrain.audits.guard import Guard
 from posttrain.audits.subject import PAID, Subject
+from posttrain.functions import FunctionText
 from posttrain.runs.files import write_atomic
 from posttrain.types import Message
 
 TASKS_FILE, DEMONSTRATIONS_FILE = "tasks.jsonl", "demonstrations.jsonl"
+PLACE = "audited_task"
+"""The column with the index of a task."""
 EACH = 8
 """Demonstrations of a task; every other one is right."""
 MOST_FORMS = 4
@@ -30,12 +35,14 @@ OTHER_KINDS = ("id", "prompt", "completion", "chosen", "rejected", "messages")
 @dataclass(frozen=True)
 class TrainingData:
     """Files to train on: `tasks` for RL, how many they are (`n`), and `demonstrations` of at most `longest` bytes
-    for SFT."""
+    for SFT. `earned` is a reward to add, which takes from answers that are not surely wrong what right ones are paid:
+    a policy that learnt right answers first would not sample again what is rare."""
 
     tasks: Path
     n: int
     demonstrations: Path
     longest: int
+    earned: FunctionText
 
 
 def write_training_data(subject: Subject, tasks: Sequence[int], folder: Path) -> TrainingData:
@@ -54,11 +61,19 @@ def write_training_data(subject: Subject, tasks: Sequence[int], folder: Path) ->
             longest = max(longest, len(text.encode()))
             rows.append({"prompt": _prompt(gold), "completion": _completion(gold, text)})
     rng.shuffle(rows)
-    kept = [{"id": g.task.id, "prompt": _prompt(g), **_columns(g.columns)} for g in golds]
+    kept = [{"id": g.task.id, "prompt": _prompt(g), **_columns(g.columns), PLACE: i} for i, g in enumerate(golds)]
     folder.mkdir(parents=True)
     for name, lines in ((TASKS_FILE, kept), (DEMONSTRATIONS_FILE, rows)):
         write_atomic(folder / name, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in lines))
-    return TrainingData(folder / TASKS_FILE, len(kept), folder / DEMONSTRATIONS_FILE, longest)
+    scale = subject.calibration["best"] - subject.calibration["empty"]
+    earned = FunctionText.of(partial(earned_by, golds=golds, guard=Guard(golds)), f"={-scale!r}")
+    return TrainingData(folder / TASKS_FILE, len(kept), folder / DEMONSTRATIONS_FILE, longest, earned)
+
+
+def earned_by(response: str, audited_task: int, *, golds: Sequence[GoldTask], guard: Guard) -> float:
+    """1 for a response that is not surely wrong; 0 for a wrong one, and where only running code or a judge decides."""
+    gold = golds[audited_task]
+    return float(guard.decides(gold) and guard.wrong(gold, response) is not True)
 
 
 def _forms(subject: Subject, golds: Sequence[GoldTask]) -> list[Form]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,7 @@ def train_against(config: AuditConfig, data: TrainingData, out: Path) -> Trained
     sample_answers(
         SampleConfig(model=model, out=start, write="all", truncated="keep", samples=samples, **settings.sampled)
     )
-    return TrainedRuns(start, reinforce(config, settings, model, out))
+    return TrainedRuns(start, reinforce(config, settings, data, model, out))
 
 
 def settings_of(config: AuditConfig, data: TrainingData) -> Settings:
@@ -97,12 +98,13 @@ def learn_form(config: AuditConfig, settings: Settings, data: TrainingData, out:
     return str(out / "model")
 
 
-def reinforce(config: AuditConfig, settings: Settings, model: str, out: Path) -> list[Path]:
-    """The runs of RL, of which each goes on from the one before and has it as its reference."""
+def reinforce(config: AuditConfig, settings: Settings, data: TrainingData, model: str, out: Path) -> Iterator[Path]:
+    """The runs of RL, of which each goes on from the one before and has it as its reference. Right answers get no more
+    than empty ones: what is left to learn is what the reward pays without reason."""
     from posttrain.train.rl.setup import train_rl
 
-    legs = [out / f"rl-{number}" for number in range(1, len(LEASHES) + 1)]
-    for leg, beta in zip(legs, LEASHES, strict=True):
+    for number, beta in enumerate(LEASHES, start=1):
+        leg = out / f"rl-{number}"
         train_rl(
             RlConfig(
                 model=model,
@@ -111,11 +113,11 @@ def reinforce(config: AuditConfig, settings: Settings, model: str, out: Path) ->
                 max_steps=config.train_steps,
                 batch_size=BATCH,
                 learning_rate=settings.rl_rate,
-                **settings.sampled,
+                **settings.sampled | {"reward": (*config.reward, data.earned)},
             )
         )
         model = str(leg / "model")
-    return legs
+        yield leg
 
 
 def _policy(config: AuditConfig) -> str:

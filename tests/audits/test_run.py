@@ -107,20 +107,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_a_fix_that_leaves_findings_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     write_rows(Path("tasks.jsonl"), TASKS)
-    words = [
-        "--data",
-        "tasks.jsonl",
-        "--out",
-        "audit",
-        "--reward-workers",
-        "0",
-        "--only",
-        "A3",
-        "--only",
-        "A4",
-        "--fix",
-    ]
-    assert main(["audit", "--reward", f"{REWARDS}tolerant", "--fix", *words]) == 1
+    probes = ("--only", "A3", "--only", "A4", "--reward-workers", "0")
+    words = ("--reward", f"{REWARDS}tolerant", "--data", "tasks.jsonl", "--out", "audit")
+    assert main(["audit", *words, *probes, "--fix"]) == 1
     fix = read_audit(Path("audit"))["fix"]
     assert "final_answer({})" in fix["wrappers"]
     assert [left.partition(":")[0] for left in fix["left"]] == ["A4 critical"]

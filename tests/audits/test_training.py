@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.audits.clusters import clustered, jaccard, shape_of, shrunk
-from posttrain.audits.demonstrations import EACH, TrainingData, write_training_data
+from posttrain.audits.demonstrations import EACH, PLACE, TrainingData, write_training_data
 from posttrain.audits.golds import with_golds
 from posttrain.audits.probes.base import Result
 from posttrain.audits.run import run_audit
@@ -53,7 +53,18 @@ def test_a_completion_of_the_data_is_what_is_shown(tmp_path: Path):
     data = write_training_data(found, range(6), tmp_path / "training")
     completions = {json.loads(line)["completion"] for line in data.demonstrations.read_text().splitlines()}
     assert completions <= {f"It is so.\nAnswer: {a}" for _, _, a in rows}
-    assert json.loads(data.tasks.read_text().splitlines()[0]).keys() == {"id", "prompt", "answer", "label"}
+    assert json.loads(data.tasks.read_text().splitlines()[0]).keys() == {"id", "prompt", "answer", "label", PLACE}
+
+
+def test_right_answers_lose_what_they_are_paid(tmp_path: Path):
+    data = write_training_data(
+        subject(lambda response, answer: 3 * rewards.strict(response, answer) - 1), [1, 4], tmp_path / "t"
+    )
+    assert str(data.earned).endswith("=-3.0")  # from 2, what a right answer gets, to -1, what an empty one gets
+    earned = data.earned.load()
+    texts = ("Answer: 11", "Answer: 5", "It is not 5, but who knows?", "Answer: 12")
+    assert [earned(text, audited_task=1) for text in texts] == [1, 0, 0, 0]
+    assert earned("Answer: 5", audited_task=0) == 1 and json.loads(data.tasks.read_text().splitlines()[1])[PLACE] == 1
 
 
 def test_an_exploit_is_shrunk_and_put_to_its_like():
