@@ -74,7 +74,9 @@ class LengthPays:
     def _graded(self, record: StepRecord) -> tuple[float, float, float]:
         """The mean sealed reward, and the lengths of right and wrong answers."""
         sealed = any("sealed" in group.regraded for group in record.groups)
-        values, right, wrong = [], [], []
+        values: list[float] = []
+        right: list[float] = []
+        wrong: list[float] = []
         for group in record.groups:
             grades = group.regraded.get("sealed", ()) if sealed else [score.total for score in group.scores]
             for rollout, grade in zip(group.rollouts, grades, strict=False):
