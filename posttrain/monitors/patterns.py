@@ -27,7 +27,7 @@ EXPLOITS = {
 EXPLOIT = re.compile("|".join(f"({pattern})" for pattern in EXPLOITS.values()))
 VALUE = r"(?:-?\d[\w.]*|'[^'\n]*'|\"[^\"\n]*\"|\[[^\n\[\]]*\]|\([^\n()]*\)|True|False|None)"
 HARD_CODED = re.compile(
-    rf"\bif\b[^\n=:]{{1,80}}==[ \t]*{VALUE}\s*:\s*(?:return|print\s*\(|\w+[ \t]*=(?!=))"
+    rf"\b(?:el)?if\b[^\n=:]{{1,80}}==[ \t]*{VALUE}\s*:\s*(?:return|print\s*\(|\w+[ \t]*=(?!=))"
     rf"[ \t]*{VALUE}[ \t]*\)?[ \t]*(?:\n|#|\Z)"
 )
 """An input compared with a value, and a value as the result."""

@@ -28,8 +28,8 @@ from posttrain.stats import spearman
 from posttrain.types import Rollout, Score
 
 CORRELATION, STEPS, FLAT = 0.3, 20, 0.02
-"""M4: the rank correlation of reward and length, the steps over which it is the mean, and by how much the sealed reward
-may be higher in them than in those before and still counts as flat."""
+"""M4: the rank correlation of reward and length, the steps over which it is the mean, and by how much of its range the
+sealed reward may be higher in them than in those before and still counts as flat."""
 EQUAL = 0.5
 """M7: the share of groups whose rewards are all equal."""
 SPREAD, DEVIATION = 2.0, "deviation"
@@ -87,18 +87,18 @@ class LengthPays:
         return _mean(values if sealed else ()), _mean(right), _mean(wrong)
 
     def _sign(self) -> Sign | None:
+        def mean(steps: Sequence[Lengths], name: str) -> float:
+            return _mean([getattr(step, name) for step in steps])
+
         first, before, recent = self._steps[:STEPS], self._steps[-2 * STEPS : -STEPS], self._steps[-STEPS:]
-        value = _mean([step.correlation for step in recent])
+        value = mean(recent, "correlation")
         if len(before) < STEPS or value <= CORRELATION:
             return None
-        sealed = _mean([step.sealed for step in recent])
-        if sealed > _mean([step.sealed for step in before]) + FLAT:  # not so where there is none
+        sealed = mean(recent, "sealed")
+        if sealed > mean(before, "sealed") + FLAT * self._sealed.range:  # not so where there is none
             return None
         flat = "no sealed reward says whether they are better" if math.isnan(sealed) else "the sealed reward is flat"
-        right, wrong = (
-            f"{_mean([step[i] for step in recent]):.0f} tokens ({_mean([step[i] for step in first]):.0f})"
-            for i in (2, 3)
-        )
+        right, wrong = (f"{mean(recent, name):.0f} tokens ({mean(first, name):.0f})" for name in ("right", "wrong"))
         reason = (
             f"within groups the reward rises with length (rank correlation {value:.2f} over {STEPS} steps), and "
             f"{flat}; in the mean right answers have {right}, wrong ones {wrong}, at the beginning in brackets"
