@@ -16,6 +16,11 @@ def answer(text: str = "It is 4.", tokens: Sequence[int] | int = 3, task: str = 
     return Rollout(task, index, Sampling(8), 0, (Message("assistant", text),), (row,))
 
 
+def lengths(*tokens: int) -> list[Rollout]:
+    """Answers of so many tokens."""
+    return [answer(tokens=n, index=i) for i, n in enumerate(tokens)]
+
+
 def group(
     rollouts: Sequence[Rollout],
     totals: Sequence[float | None] | None = None,
@@ -38,3 +43,10 @@ def steps(monitor: Observer, *records: tuple[Sequence[Group], Mapping[str, Any]]
     for n, (groups, metrics) in enumerate(records, start=1):
         found += monitor(StepRecord(n, None, {"step": n, **metrics}, groups, (), n <= replayed)) or ()
     return found
+
+
+def only(alerts: Sequence[Alert]) -> dict[str, Any]:
+    """The fields of the only alert, which is an alarm that warns."""
+    (alert,) = alerts
+    assert alert.kind == "alarm" and alert.action == "warn" and alert.fields is not None
+    return dict(alert.fields)
