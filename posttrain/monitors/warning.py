@@ -126,11 +126,12 @@ def changed(margin: float) -> Judge:
 
 
 def times(factor: float) -> Judge:
-    """The mean has grown beyond, or for a factor below 1 fallen below, so many times that of the beginning."""
+    """The mean has grown beyond, or for a factor below 1 fallen below, so many times that of the beginning. Where that
+    is 0, there is nothing to compare with."""
 
     def judge(first: Floats, recent: Floats) -> tuple[float, float, bool]:
         value, threshold = float(recent.mean()), factor * float(first.mean())
-        return value, threshold, value > threshold if factor > 1 else value < threshold
+        return value, threshold, (value > threshold if factor > 1 else value < threshold) and threshold > 0
 
     return judge
 

@@ -57,6 +57,7 @@ def test_a_change_is_one_of_either_side() -> None:
 def test_factors_and_a_limit_that_is_crossed() -> None:
     assert signs(times(2.0), [1, 1, 1, 1, 2, 2, 2.5]) == [7]
     assert signs(times(0.5), [1, 1, 1, 1, 0.5, 0.5, 0.25]) == [7]
+    assert signs(times(2.0), [0, 0, 0, 0, 1, 1]) == []
     assert signs(crossed(0.5), [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.75]) == [7]
     assert signs(crossed(0.5), [0.5, 0.5, 0.5, 0.75, 1.0, 1.0]) == []
 
