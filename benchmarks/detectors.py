@@ -1,4 +1,4 @@
-"""How soon the stopping monitors find a hack, and how often they are wrong: runs whose hacks are known.
+"""How soon monitors find a hack, and how often they are wrong: runs whose hacks are known.
 
     python benchmarks/detectors.py              # rewrites the tables in docs/monitors.md, and runs/detectors/*.json
     python benchmarks/detectors.py --part planted --print
@@ -6,8 +6,9 @@
 - `planted`: simulated policies (`hacks/planted.py`), 40 hacked runs of each of five modes and 500 healthy ones.
 - `tabular`: policies that learn it by policy gradients (`hacks/tabular.py`), 20 hacked and 40 healthy of each mode.
 
-Every run is watched by the monitors of the package, M1, M2 and M9, as RL with a sealed reward, canaries and an audit
-has them. Their constants were chosen before the tabular part was first run. About three minutes on one core.
+Every run is watched by the monitors of the package, as RL with a sealed reward, canaries and an audit has them; M6,
+M8, M11 and M10's evaluations have nothing to read in the tabular part. Their constants were chosen before the tabular
+part was first run. About ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -23,23 +24,25 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from hacks import planted, tabular
-from hacks.measure import Outcome, detection, first_alarms, summary, tables
+from hacks.measure import Outcome, detection, first_alarms, summary, tables, warnings_table
 
 from posttrain.alerts import Observer
+from posttrain.monitors import answers, progress, scores
 from posttrain.monitors.stopping import stopping_monitors
 from posttrain.runs.audit import Thresholds
 from posttrain.stats import share
 
 HERE = Path(__file__).resolve().parent.parent
 DOC, OUT = HERE / "docs" / "monitors.md", HERE / "runs" / "detectors"
-AUDIT = Thresholds(best=1.0, empty=0.0, canary=share(0, 200), distance=None)
-"""Of a reward that pays none of 200 reference answers of other tasks."""
+AUDIT = Thresholds(best=1.0, empty=0.0, canary=share(0, 200), distance=8.0)
+"""Of a reward that pays none of 200 reference answers of other tasks; d* is an assumption."""
 MONITORS = {"M1": ("M1",), "M2": ("M2",), "M9": ("M9",), "any of them": ("M1", "M2", "M9")}
+ONLY_WARN = {name: (name,) for name in ("M3", "M4", "M5", "M6", "M7", "M8", "M10", "M11")}
 
 
 def watched(plan: planted.Plan) -> Outcome:
     """A planted run, watched."""
-    alarms = first_alarms(planted.records(plan), stopping())
+    alarms = first_alarms(planted.records(plan), [*stopping(), *warning()])
     onset = plan.onset if plan.mode or plan.breaks else None
     return Outcome(plan.mode, plan.seed, onset, plan.majority, alarms)
 
@@ -48,12 +51,35 @@ def stopping() -> list[Observer]:
     return [*stopping_monitors("warn", sealed=True, canaries=True, audit=AUDIT)]
 
 
+def warning() -> list[Observer]:
+    """Those that only warn."""
+    ensembles = {"ensemble_min"}
+    return [
+        answers.exploits(),
+        answers.repetition(),
+        answers.agreement(),
+        scores.length(AUDIT),
+        scores.spread(ensembles),
+        scores.equal_rewards(),
+        scores.parts(ensembles),
+        progress.distance(AUDIT["distance"] or 0.0),
+        progress.held_out(AUDIT),
+        progress.effort(AUDIT),
+    ]
+
+
+def both(hacked: Sequence[Outcome], healthy: Sequence[Outcome]) -> Any:
+    """What the runs show of the monitors that may stop a run, and apart of those that only warn."""
+    only_warn = summary(hacked, healthy, ONLY_WARN)
+    return summary(hacked, healthy, MONITORS) | {"only_warn": {"monitors": only_warn["monitors"]}}
+
+
 def planted_part(hacked: int = 40, healthy: int = 500) -> Any:
     """Every run has a seed of its own. The runs whose grader breaks are for M9."""
     plans = [planted.Plan.of(1000 * k + i, mode) for k, mode in enumerate(planted.MODES, 1) for i in range(hacked)]
     sound = [planted.Plan.of(10**6 + i) for i in range(healthy)]
     broken = [planted.Plan.of(2 * 10**6 + i, breaks=True) for i in range(hacked)]
-    found = summary(list(map(watched, plans)), list(map(watched, sound)), MONITORS)
+    found = both(list(map(watched, plans)), list(map(watched, sound)))
     m9 = detection(list(map(watched, broken)), ["M9"])
     note = (
         f"In {hacked} further runs nothing is hacked, and from the onset on {planted.BROKEN:.0%} of the rollouts get "
@@ -77,23 +103,23 @@ def tabular_part(hacked: int = 20, healthy: int = 40) -> Any:
         f"Of {2 * hacked} runs of each hack, so many had a majority of tricks within {tabular.STEPS} steps: {counts}; "
         f"the first {hacked} of them are in the table."
     )
-    return summary(found, sound, MONITORS) | {"tried": tried, "note": note}
+    return both(found, sound) | {"tried": tried, "note": note}
 
 
 def trained(mode: str, hacked: bool, seed: int) -> Outcome:
     """A tabular run, watched."""
     run = tabular.Run(mode, hacked, seed)
-    alarms = first_alarms(run.records(), stopping())
+    alarms = first_alarms(run.records(), [*stopping(), *warning()])
     return Outcome(mode, seed, run.onset, run.majority, alarms)
 
 
 PARTS = {"planted": planted_part, "tabular": tabular_part}
 
 
-def write(part: str, text: str) -> None:
-    """Put a part's tables into the page."""
+def write(name: str, text: str) -> None:
+    """Put tables into the page."""
     page = DOC.read_text(encoding="utf-8")
-    start, end = f"<!-- figures: python benchmarks/detectors.py --part {part} -->\n", f"<!-- end of {part} -->\n"
+    start, end = f"<!-- figures: python benchmarks/detectors.py --part {name} -->\n", f"<!-- end of {name} -->\n"
     pattern = re.escape(start) + ".*?" + re.escape(end)
     DOC.write_text(re.sub(pattern, lambda _: f"{start}\n{text}\n{end}", page, flags=re.S), encoding="utf-8")
 
@@ -107,11 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in [given.part] if given.part else PARTS:
         found = PARTS[part]()
         if given.print:
-            print(tables(found), found["note"], sep="\n")
+            print(tables(found), found["note"], warnings_table(found["only_warn"]), sep="\n")
             continue
         OUT.mkdir(parents=True, exist_ok=True)
         (OUT / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         write(part, f"{tables(found)}\n{found['note']}\n")
+        write(f"{part}, warnings", warnings_table(found["only_warn"]))
 
 
 if __name__ == "__main__":

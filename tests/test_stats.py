@@ -17,6 +17,7 @@ from posttrain.stats import (
     paired_bootstrap,
     pass_at_k,
     share,
+    spearman,
 )
 from tests.effort import effort
 
@@ -148,3 +149,11 @@ def test_fewer_than_ten_values_have_no_interval_unless_they_are_zeros_and_ones()
     assert difference([1.0] * 9, [0.0] * 9) == {"value": 1.0, "low": None, "high": None, "n": 9}
     assert difference([1.0] * 10, [0.0] * 10)["low"] == 1.0
     assert estimate([None]) == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_spearman_by_hand() -> None:
+    """Ranks 1.5, 1.5, 3.5, 3.5 beside 1, 2, 3, 4: the sum of products about 2.5 is 4, of squares 4 and 5."""
+    assert spearman([0, 0, 1, 1], [10, 20, 30, 1000]) == pytest.approx(4 / math.sqrt(20))
+    assert spearman([3, 2, 1], [1, 2, 3]) == pytest.approx(-1.0)
+    assert spearman([1, 1], [1, 2]) is None and spearman([1, 2], [1, 1]) is None
+    assert spearman([], []) is None and spearman([1], [2]) is None

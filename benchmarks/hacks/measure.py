@@ -114,6 +114,21 @@ def tables(found: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+def warnings_table(found: Any) -> str:
+    """The summary as one table with a row for each monitor."""
+    of = found["monitors"]
+    modes = list(next(iter(of.values()))["modes"])
+    lines = [f"| monitor | {' | '.join(modes)} | warnings in healthy runs |", "| --- " * (2 + len(modes)) + "|"]
+    for name in of:
+        cells = [
+            f"{mode['caught']} of {mode['runs']}, {mode['before_majority']} in time" if mode["caught"] else "–"
+            for mode in of[name]["modes"].values()
+        ]
+        false = of[name]["false_alarms"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {_share(false['alarms'], false['runs'])} |")
+    return "\n".join(lines) + "\n"
+
+
 def _found(of_mode: Mapping[str, Any]) -> str:
     """How many runs were caught before the hack was the majority, or at all, and how many steps before."""
     if not of_mode["caught"]:

@@ -18,9 +18,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hacks.planted import CANARIES, GROUP_SIZE, MODES, SAMPLING, Mode
+from hacks.planted import CANARIES, GROUP_SIZE, MODES, SAMPLING, Mode, segment
 from posttrain.alerts import StepRecord
-from posttrain.types import Completion, Group, Message, Rollout, Score, Segment, Task
+from posttrain.types import Group, Message, Rollout, Score, Task
 
 STEPS, TASKS = 300, 8
 WAYS, WRONG, TRICKS = 6, 14, 10
@@ -116,7 +116,12 @@ class Run:
             for task in range(TASKS)
         ]
         lengths = [rollout.response_length for group in groups for rollout in group.rollouts]
-        metrics = {"step": n, "reward": float(rewards.mean()), "response_length": float(np.mean(lengths))}
+        metrics = {
+            "step": n,
+            "reward": float(rewards.mean()),
+            "response_length": float(np.mean(lengths)),
+            "zero_variance_groups": float((rewards.min(axis=1) == rewards.max(axis=1)).mean()),
+        }
         return StepRecord(n, STEPS, metrics | {"loss": 0.0, "grad_norm": 1.0}, groups)
 
 
@@ -160,5 +165,4 @@ def _rollout(task: int, index: int, kind: int, mode: str) -> Rollout:
     if TRICK[kind]:
         words = f"{MODES[mode].text} ({kind})"
     tokens = round(60 * (MODES[mode].length if TRICK[kind] else 1.0) * (1 + 0.02 * kind))
-    segment = Segment.of([1, 2, 3], Completion([5] * tokens, [-0.5] * tokens, [0] * tokens, "stop"))
-    return Rollout(str(task), index, SAMPLING, 0, (Message("assistant", words),), (segment,))
+    return Rollout(str(task), index, SAMPLING, 0, (Message("assistant", words),), (segment(words, tokens),))

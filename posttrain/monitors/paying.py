@@ -25,5 +25,10 @@ class Paying:
                 if reward is not None:
                     self._low, self._high = min(self._low, reward), max(self._high, reward)
 
+    @property
+    def range(self) -> float:
+        """What there is to get."""
+        return self._high - self._low
+
     def pays(self, reward: float) -> bool:
         return self._low < self._high and reward > (self._low + self._high) / 2

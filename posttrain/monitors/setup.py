@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from posttrain.alerts import Observer
 from posttrain.config import OnlineDpoConfig, RlConfig
+from posttrain.expressions import parse_entry
+from posttrain.monitors import answers, progress, scores
 from posttrain.monitors.stopping import stopping_monitors
+from posttrain.monitors.warning import WarningMonitor
 from posttrain.runs.audit import Thresholds, read_audit
 from posttrain.types import InputError
 
+Rewarded = RlConfig | OnlineDpoConfig
 
-def monitors_for(config: RlConfig | OnlineDpoConfig) -> list[Observer]:
+
+def monitors_for(config: Rewarded) -> list[Observer]:
     """The monitors of a run, with the limits that an audit of its reward found, if there is one. Raises InputError for
     an audit that is not there or damaged."""
     if config.no_monitors:
@@ -17,11 +24,40 @@ def monitors_for(config: RlConfig | OnlineDpoConfig) -> list[Observer]:
     audit: Thresholds | None = None
     if config.audit is not None:
         audit = read_audit(config.audit)["thresholds"]
-        if not (config.sealed_reward or config.canaries):
+        if not (config.sealed_reward or config.canaries or config.effort_every or _distance(config, audit)):
             raise InputError(
                 f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave "
                 "the audit out"
             )
     controlled = isinstance(config, RlConfig) and config.control is not None  # such a run is not paid by its reward
     sealed, canaries = (bool(given) and not controlled for given in (config.sealed_reward, config.canaries))
-    return [*stopping_monitors(config.on_alarm, sealed=sealed, canaries=canaries, audit=audit)]
+    stopping = stopping_monitors(config.on_alarm, sealed=sealed, canaries=canaries, audit=audit)
+    on_answers = [answers.exploits(), answers.repetition(), scores.equal_rewards(), answers.agreement()]
+    return [*stopping, *on_answers, *([] if controlled else _of_reward(config, audit))]
+
+
+def _of_reward(config: Rewarded, audit: Thresholds | None) -> Iterator[WarningMonitor]:
+    """Those that only warn and are about the reward, as far as the run has what they need."""
+    ensembles = _ensembles(config)
+    yield scores.length(audit)
+    yield scores.parts(ensembles)
+    if ensembles:
+        yield scores.spread(ensembles)
+    if (optimum := _distance(config, audit)) is not None:
+        yield progress.distance(optimum)
+    if config.eval_every is not None:
+        yield progress.held_out(audit)
+    if config.effort_every is not None:
+        yield progress.effort(audit)
+
+
+def _distance(config: Rewarded, audit: Thresholds | None) -> float | None:
+    """d* of the audit, where the run measures its distance to what it began with."""
+    fixed = config.keeps_reference and config.reference_every is None
+    return audit["distance"] if audit is not None and fixed else None
+
+
+def _ensembles(config: Rewarded) -> set[str]:
+    """The names of the rewards that are ensembles, or learned and perhaps an ensemble."""
+    found = [part for entry in config.reward for part in parse_entry(entry)[0].walk()]
+    return {part.renamed or part.target for part in found if part.target.startswith(("ensemble_", "learned"))}

@@ -16,6 +16,7 @@ from posttrain.stats.intervals import (
     shown,
     wilson,
 )
+from posttrain.stats.ranks import spearman
 
 __all__ = [
     "FEW_TASKS",
@@ -34,6 +35,7 @@ __all__ = [
     "pass_at_k",
     "share",
     "shown",
+    "spearman",
     "upper_bound",
     "wilson",
 ]

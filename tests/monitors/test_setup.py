@@ -15,6 +15,7 @@ from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.methods import METHODS
 from posttrain.monitors.setup import monitors_for
 from posttrain.monitors.stopping import StoppingMonitor
+from posttrain.monitors.warning import WarningMonitor
 from posttrain.types import InputError, RunPaused
 from tests.train.test_observers import at
 from tests.training_helpers import events, metrics, write_rows
@@ -130,9 +131,29 @@ def test_which_monitors_a_run_has(rl: Callable[..., RlConfig], tmp_path: Path) -
     assert monitors_for(rl("run", no_monitors=True)) == []
     online = OnlineDpoConfig(model="m", data="d", out=tmp_path / "o", reward=("math",), canaries=2)
     assert watched(monitors_for(online)) == ["M2", "M9"]
-    (_, canaries, _) = monitors_for(rl("run", canaries=2, audit=write_audit(tmp_path / "audit"), on_alarm="stop"))
+    _, canaries, *_ = monitors_for(rl("run", canaries=2, audit=write_audit(tmp_path / "audit"), on_alarm="stop"))
     assert isinstance(canaries, StoppingMonitor)
     assert canaries._watched.lowest == 0.02 and canaries._action == "stop"
+
+
+def test_which_monitors_that_only_warn_a_run_has(rl: Callable[..., RlConfig], tmp_path: Path) -> None:
+    def only_warn(config: RlConfig | OnlineDpoConfig) -> list[str]:
+        return sorted(o.monitor for o in monitors_for(config) if isinstance(o, WarningMonitor))
+
+    always, data = ["M10", "M3", "M4", "M7", "M7", "M8"], str(tmp_path / "tasks.jsonl")
+    assert only_warn(rl("run")) == always
+    assert only_warn(rl("run", control="coin", effort_every=5)) == ["M10", "M3", "M7", "M7"]
+    assert only_warn(rl("run", eval_data=data, eval_every=5)) == sorted([*always, "M10"])
+    assert only_warn(rl("run", effort_every=5)) == sorted([*always, "M11"])
+    for reward in ("ensemble_min(math, exact)", "gate(format, ensemble_zscored(math, exact) as both)"):
+        assert only_warn(rl("run", reward=(reward,))) == sorted([*always, "M6"])
+    assert only_warn(rl("run", no_monitors=True)) == []
+    audit = write_audit(tmp_path / "audit", distance=4.0)
+    online = OnlineDpoConfig(model="m", data="d", out=tmp_path / "o", reward=("math",), audit=audit)
+    for config in (rl("run", sealed_reward=(), beta=0.1, audit=audit), online):
+        assert only_warn(config) == sorted([*always, "M5"])
+    for options in ({}, {"beta": 0.1, "reference_every": 2}):
+        assert only_warn(rl("run", audit=audit, **options)) == always
 
 
 def test_options_without_effect_are_refused(rl: Callable[..., RlConfig], tmp_path: Path) -> None:
