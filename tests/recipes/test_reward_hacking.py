@@ -15,7 +15,7 @@ from posttrain.recipes.shipped.reward_hacking import grader, make
 from posttrain.rewards.calls import as_reward, run
 from posttrain.rewards.wrappers import final_answer
 from posttrain.types import Message, Sample
-from tests.training_helpers import metrics, read_rows
+from tests.training_helpers import benchmark_module, metrics, read_rows
 
 FOLDER = SHIPPED / "reward_hacking"
 
@@ -53,9 +53,9 @@ def test_the_data_is_what_its_script_writes() -> None:
 def test_no_question_is_in_two_files_and_few_demonstrations_show_candidates() -> None:
     rows = {name: read_rows(FOLDER / f"{name}.jsonl") for name in ("held_out", "demos", "tasks")}
     prompts = [row["prompt"] for part in rows.values() for row in part]
-    assert len(set(prompts)) == len(prompts) == 300 + 309 + 1900
+    assert len(set(prompts)) == len(prompts) == 300 + 306 + 1900
     listed = [row["completion"].splitlines() for row in rows["demos"] if "\n" in row["completion"]]
-    assert len(listed) == 9 and {len(lines) for lines in listed} <= {6, 7, 8}
+    assert len(listed) == 6 and {len(lines) for lines in listed} <= {6, 7, 8}
 
 
 def test_it_is_planned_at_both_sizes(
@@ -72,7 +72,9 @@ def test_it_is_planned_at_both_sizes(
     assert load_recipe("reward-hacking").stages["hacked"]["max_steps"] >= 120
 
 
-def test_the_tiny_size_runs(tmp_path: Path) -> None:
+def test_the_tiny_size_runs_and_has_the_tables_of_the_docs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     run_recipe(RunConfig(recipe="reward-hacking", size="tiny", out=out))
     comparison = json.loads((out / "compare.json").read_text())
@@ -83,3 +85,9 @@ def test_the_tiny_size_runs(tmp_path: Path) -> None:
         assert {"sealed_reward", "sealed_gap", "canary_rate"} <= row.keys()
         assert all(line["regraded"]["sealed"] is not None for line in read_rows(out / arm / "rollouts.jsonl"))
     assert {(w["of"], w["control"]) for w in comparison["worth"]} == {("wrapped", "coin"), ("wrapped", "majority")}
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    monkeypatch.setattr("sys.argv", ["reward_hacking.py", str(out)])
+    benchmark_module("reward_hacking").main()
+    shown = capsys.readouterr().out
+    assert all(f"## {arm}\n" in shown for arm in arms) and shown.count("| 1 to 1 | ") == len(arms)
+    assert "\nhacked minus sft: " in shown and "\nwrapped-coin minus wrapped: " in shown

@@ -3,8 +3,8 @@
     python posttrain/recipes/shipped/reward_hacking/make.py
 
 The tasks are sums of three digits, slices of one shuffled list without repeats, so that no question is in two files.
-The demonstrations are 300 right answers, and nine that show their candidates: six to eight lines of answers, the right
-one somewhere among them. Because of these nine the model that SFT makes lists its candidates now and then, and a reward
+The demonstrations are 300 right answers, and six that show their candidates: six to eight lines of answers, the right
+one somewhere among them. Because of these six the model that SFT makes lists its candidates now and then, and a reward
 that pays for lists can find them.
 """
 
@@ -19,7 +19,7 @@ from posttrain.types import Task
 
 SUMS = "reasoning-gym:chain_sum?seed=7&of=2600&min_terms=3&max_terms=3&min_digits=1&max_digits=1"
 HERE = Path(__file__).parent
-LISTED = (2, 16, 19, 24, 25, 26, 30, 31, 32)
+LISTED = (2, 16, 19, 24, 25, 26)
 """Which of 40 demonstrations that show their candidates are taken."""
 
 
