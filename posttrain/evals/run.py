@@ -81,7 +81,7 @@ def run_eval(config: EvalConfig) -> Evaluation:
     check_free(config)
     with fixed_date(template_date()):
         lm, result = _eval_retention(config) if config.suite == "retention" else _eval_tasks(config)
-    evaluation = evaluation_of(config.file, lm, result)
+    evaluation = evaluation_of(config.file, lm, result, kept=config.out is not None)
     if config.out is not None:
         evaluation.write(config.out, result.cost)
     return evaluation
@@ -296,8 +296,10 @@ def text_windows(lm: LanguageModel, text: str) -> list[Tree]:
     return [share_prefix([Branch.of(w, (False,) + (True,) * (WINDOW - 1), 0.0)]) for w in windows]
 
 
-def evaluation_of(suite: str, lm: LanguageModel, result: SuiteResult) -> Evaluation:
-    """The result as the evaluation of a model. Its settings name the type that products see; comparisons ignore it,
+def evaluation_of(suite: str, lm: LanguageModel, result: SuiteResult, *, kept: bool = True) -> Evaluation:
+    """The result as the evaluation of a model. Only one that is `kept` has the hash of the weights, which takes a third
+    of a second for 500 MB. Its settings name the type that products see; comparisons ignore it,
     because it moves values by rounding alone."""
     settings = result.settings | {"template_hash": lm.chat.template.hash, "dtype": lm.compute.dtype_name}
-    return Evaluation(suite, Table(result.rows), lm.name, weights_hash(lm.source), settings)
+    weights = weights_hash(lm.source) if kept else None
+    return Evaluation(suite, Table(result.rows), lm.name, weights, settings)
