@@ -19,8 +19,7 @@ from posttrain.config.base import (
     UnitFloat,
     as_tuple,
 )
-from posttrain.config.monitors import MonitorOptions
-from posttrain.config.sampling import RegradingOptions, SamplingOptions
+from posttrain.config.sampling import MonitorOptions, RegradingOptions, SamplingOptions
 from posttrain.config.training import TrainConfig
 
 

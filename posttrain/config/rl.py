@@ -11,8 +11,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from posttrain.config.algorithms import ALGORITHMS, Baseline, Normalisation, Scale, Surrogate
 from posttrain.config.base import Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
-from posttrain.config.monitors import MonitorOptions
-from posttrain.config.sampling import RegradingOptions, SamplingOptions
+from posttrain.config.sampling import MonitorOptions, RegradingOptions, SamplingOptions
 from posttrain.config.training import TrainConfig
 
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
