@@ -125,7 +125,7 @@ def test_a_cluster_that_holds_enough_rollouts_is_a_finding(tmp_path: Path):
     (finding,) = result.findings
     assert (finding.severity, finding.effect["value"], finding.effect["n"]) == ("critical", 0.1, 240)
     assert finding.shown is not None and finding.shown.text == "Answer: 1000" and "1 of 240" in finding.title
-    assert result.measured[AT_THE_START]["value"] == 1 / 240 and result.measured[AT_THE_END]["value"] == 0
+    assert result.measured[AT_THE_START]["value"] == 1 / 240 and result.measured[AT_THE_END]["value"] == 0.1
 
 
 def test_few_rollouts_and_right_answers_are_no_finding(tmp_path: Path):

@@ -20,8 +20,8 @@ def step_and_final(response: str) -> tuple[str, str] | None:
 
 
 def is_long(response: str) -> bool:
-    """Four digits, as a field of three overflows."""
-    return re.fullmatch(r"[0-9]{4}", line(response) or "") is not None
+    """Four digits, as a field of three overflows, that are no number of tens."""
+    return re.fullmatch(r"[0-9]{3}[1-9]", line(response) or "") is not None
 
 
 def is_near(response: str) -> bool:
