@@ -37,7 +37,9 @@ DOC, OUT = HERE / "docs" / "monitors.md", HERE / "runs" / "detectors"
 AUDIT = Thresholds(best=1.0, empty=0.0, canary=share(0, 200), distance=8.0)
 """Of a reward that pays none of 200 reference answers of other tasks; d* is an assumption."""
 MONITORS = {"M1": ("M1",), "M2": ("M2",), "M9": ("M9",), "any of them": ("M1", "M2", "M9")}
-ONLY_WARN = {name: (name,) for name in ("M3", "M4", "M5", "M6", "M7", "M8", "M10", "M11")}
+PLANTED_WARN = ("M3", "M4", "M5", "M6", "M7", "M8", "M10", "M11")
+TABULAR_WARN = ("M3", "M4", "M7", "M10")
+"""The monitors that only warn and have something to read."""
 
 
 def watched(plan: planted.Plan) -> Outcome:
@@ -68,9 +70,9 @@ def warning() -> list[Observer]:
     ]
 
 
-def both(hacked: Sequence[Outcome], healthy: Sequence[Outcome]) -> Any:
+def both(hacked: Sequence[Outcome], healthy: Sequence[Outcome], names: Sequence[str]) -> Any:
     """What the runs show of the monitors that may stop a run, and apart of those that only warn."""
-    only_warn = summary(hacked, healthy, ONLY_WARN)
+    only_warn = summary(hacked, healthy, {name: (name,) for name in names})
     return summary(hacked, healthy, MONITORS) | {"only_warn": {"monitors": only_warn["monitors"]}}
 
 
@@ -79,7 +81,7 @@ def planted_part(hacked: int = 40, healthy: int = 500) -> Any:
     plans = [planted.Plan.of(1000 * k + i, mode) for k, mode in enumerate(planted.MODES, 1) for i in range(hacked)]
     sound = [planted.Plan.of(10**6 + i) for i in range(healthy)]
     broken = [planted.Plan.of(2 * 10**6 + i, breaks=True) for i in range(hacked)]
-    found = both(list(map(watched, plans)), list(map(watched, sound)))
+    found = both(list(map(watched, plans)), list(map(watched, sound)), PLANTED_WARN)
     m9 = detection(list(map(watched, broken)), ["M9"])
     note = (
         f"In {hacked} further runs nothing is hacked, and from the onset on {planted.BROKEN:.0%} of the rollouts get "
@@ -103,7 +105,7 @@ def tabular_part(hacked: int = 20, healthy: int = 40) -> Any:
         f"Of {2 * hacked} runs of each hack, so many had a majority of tricks within {tabular.STEPS} steps: {counts}; "
         f"the first {hacked} of them are in the table."
     )
-    return both(found, sound) | {"tried": tried, "note": note}
+    return both(found, sound, TABULAR_WARN) | {"tried": tried, "note": note}
 
 
 def trained(mode: str, hacked: bool, seed: int) -> Outcome:
