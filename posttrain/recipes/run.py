@@ -147,7 +147,7 @@ def _text(recipe: Recipe) -> str:
 
 
 def _same_recipe(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    same_audits(before["audits"], now["audits"], out)
+    same_audits(before.get("audits", {}), now.get("audits", {}), out)
     changed = [key for key in ("model", "seed", "chat_template") if before[key] != now[key]]
     if before["evaluate"] not in (None, now["evaluate"]):  # what was not evaluated can be yet
         changed.append("evaluate")
