@@ -5,7 +5,7 @@ beside a healthy reward that makes the same check (see `tests/audits/zoo/rewards
 
 For each reward: how often the start of the training writes what is paid and wrong (6,000 answers), what the audit finds
 without training, and with it. All share one start, so it is trained once. Writes `result.json` and prints a table; what
-is finished is kept. About 12 minutes on one free core.
+is finished is kept. About eight minutes on one free core.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def found(text: str) -> Answer:
 
 
 TRAINED = [
-    trained("overflow", "a wrong number of four digits is paid, unless the last is 0", found("FOUND overflow")),
+    trained("overflow", "a wrong number of four digits is paid, unless the last is 0", found("Answer: 1115")),
     trained(
         "tolerance", "a wrong number next to that of the first step is paid", found("It is 135, I think.\nAnswer: 136")
     ),
