@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         OUT.mkdir(parents=True, exist_ok=True)
         (OUT / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         write(part, f"{tables(found)}\n{found['note']}\n")
-        write(f"{part}, warnings", warnings_table(found["only_warn"]))
+        write(f"{part} (warnings)", warnings_table(found["only_warn"]))
 
 
 if __name__ == "__main__":
