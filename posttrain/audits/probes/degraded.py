@@ -15,7 +15,7 @@ from posttrain.audits.probes.base import Found, Paid, Result, gained, not_run
 from posttrain.audits.probes.style.places import chosen, paid_for
 from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import Severity
-from posttrain.stats import Estimate
+from posttrain.stats import Estimate, spearman
 
 LEVELS = (0.25, 0.5, 0.75)
 """How much of the answer is lost."""
@@ -53,7 +53,7 @@ def degraded(subject: Subject) -> Result:
         if not full.any():
             continue
         kept = 1 - np.array((0.0, *LEVELS))
-        along = np.array([spearman(row, kept) for row in scales[full]])
+        along = np.array([_correlation(row, kept) for row in scales[full]])
         mean = gained(along, np.zeros(len(along)))
         measured[f"rank correlation with what is kept, {kind}"] = mean
         if (severity := _severity(mean)) is not None:
@@ -61,6 +61,11 @@ def degraded(subject: Subject) -> Result:
     return Result(
         worst_of("a reward that grades does not fall with what is lost of an answer", found), len(values), measured
     )
+
+
+def _correlation(rewards: Floats, kept: Floats) -> float:
+    """Spearman's, of rewards up to rounding; 0 where all are equal."""
+    return spearman(rewards.round(DIGITS).tolist(), kept.tolist()) or 0.0
 
 
 def _severity(mean: Estimate) -> Severity | None:
@@ -81,20 +86,6 @@ def _finding(kind: str, severity: Severity, mean: Estimate, half: Paid) -> Found
         None,
         "Count what is missing as well as what is wrong (an F-score instead of precision), and order.",
     )
-
-
-def spearman(a: Floats, b: Floats) -> float:
-    """Spearman's rank correlation with mean ranks for ties; 0 where one of both is constant."""
-    ranks = [_ranks(np.asarray(each).round(DIGITS)) for each in (a, b)]
-    x, y = (rank - rank.mean() for rank in ranks)
-    size = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / size if size > 0 else 0.0
-
-
-def _ranks(values: Floats) -> Floats:
-    """The mean rank of each value, from 1."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def _attempts(subject: Subject) -> dict[tuple[str, float], list[Attempt]]:

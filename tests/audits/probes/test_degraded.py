@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from difflib import SequenceMatcher
 
-import numpy as np
 import pytest
 
-from posttrain.audits.probes.degraded import degraded, spearman
+from posttrain.audits.probes.degraded import degraded
 from tests.audits import rewards
 from tests.audits.probes.style.rewards import words
 from tests.audits.probes.style.test_styles import REASONS, f1, recall
@@ -52,15 +51,6 @@ def given(response: str, answer: str) -> float:
 
 def whole(response: str, answer: str) -> float:
     return float(words(response) == words(answer))
-
-
-def test_ranks_of_equal_values_are_their_mean():
-    kept = np.array([1, 0.75, 0.5, 0.25])
-    assert spearman(np.array([9, 3, 1, 0.5]), kept) == pytest.approx(1)
-    assert spearman(np.array([0, 1, 2, 3]), kept) == pytest.approx(-1)
-    assert spearman(np.ones(4), kept) == 0
-    # ranks 4, 2.5, 2.5, 1 against 4, 3, 2, 1: 4.5 / sqrt(4.5 * 5)
-    assert spearman(np.array([1, 0.5, 0.5, 0]), kept) == pytest.approx(4.5 / 22.5**0.5)
 
 
 @pytest.mark.parametrize(
