@@ -9,11 +9,10 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audits.answers import GRADABLE
 from posttrain.audits.probes.base import Found, Result, not_run
-from posttrain.audits.probes.degraded import spearman
 from posttrain.audits.probes.models.pools import made_answers, samples
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.selection import best_of_n, best_of_n_kl, excess_kurtosis, expected_best, fit_gain
-from posttrain.stats import Estimate, estimate
+from posttrain.stats import Estimate, estimate, spearman
 
 DISTANCE = "d*, where selection stops to help"
 SOUND = 0.9
@@ -81,7 +80,7 @@ def _against_the_guard(made: Sequence[Attempt], scores: Floats) -> dict[str, Est
             inside = labels == side
             errors += (values[inside] - values[inside].mean()).tolist()
             if inside.sum() >= MIN_POOL:
-                by_length[side].append(spearman(lengths[inside], values[inside]))
+                by_length[side].append(spearman(lengths[inside].tolist(), values[inside].tolist()) or 0.0)
     return {
         "AUC, right against wrong": estimate(auc),
         "correlation with length, right": estimate(by_length[True]),
