@@ -85,10 +85,11 @@ class LanguageModel:
         self._decoder: Decoder | None = None
         self._decoder_weights: list[tuple[int, int]] = []
         self.packed = False
-        self.kernels = exact_kernels(module)
+        own = kernels_for(module, self.compute)
+        self.kernels = own if self.compute.dtype == torch.float32 else exact_kernels(module)
         with in_float32(module):
             self.packed = can_pack(name, module, self._checked_logprobs)
-        self.kernels = kernels_for(module, self.compute)
+        self.kernels = own
         self.kernels.products.use_in(module)
         if self.packed and self.compute.dtype == torch.bfloat16:
             self.packed = packs_alike(name, module, self._checked_logprobs, BFLOAT16_TOLERANCE)
