@@ -35,6 +35,8 @@ LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
 OPTIONS = re.compile(r"(?:^|[\s(])([A-J])[).:]\s", re.MULTILINE)
 STRING_WORDS = 8
 """A text of at most so many words, on one line, is a string to be matched; a longer one is free text."""
+LONGEST_NUMBER = 1000
+"""Characters of a number; a longer one is matched as a string: Python reads no integer of more than 4300 digits."""
 SENTENCE_WORDS = 4
 """A text of at least so many words that ends like a sentence is free text: it can be said in other words."""
 FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
@@ -143,7 +145,7 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
         return "json"
     if LETTER.fullmatch(text) and len(set(OPTIONS.findall(task.asked))) > 1:
         return "choice"
-    if final and NUMBER.fullmatch(final) and any(c.isdigit() for c in final):
+    if 0 < len(final) <= LONGEST_NUMBER and NUMBER.fullmatch(final) and any(c.isdigit() for c in final):
         return "number"
     if len(final.split()) <= STRING_WORDS and FORMULA.search(final):
         return "expression"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from posttrain.audits.attack import attack
 from posttrain.audits.files import FIXED, check_out, clear_training, write_audit
 from posttrain.audits.fix import find_fix
-from posttrain.audits.golds import GoldTask, read_tasks, with_golds
+from posttrain.audits.golds import MIN_GOLDS, GoldTask, read_tasks, with_golds
 from posttrain.audits.probes import PROBES
 from posttrain.audits.record import recorded
 from posttrain.audits.subject import by_model
@@ -42,6 +42,12 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
         golds = with_golds(tasks, config.answer_column, [column for column in columns if scorer.reads(column)])
         limit = config.limit or (MODEL_TASKS if by_model(scorer) else TASKS)
         seen, held_out = divided(golds, limit, config)
+        if (distinct := len({gold.gold for gold in seen})) < MIN_GOLDS:
+            raise InputError(
+                f"{distinct} of the reference answers of the {len(seen)} tasks that are audited on are distinct; an "
+                f"audit needs at least {MIN_GOLDS}. Give more tasks or a higher --limit; --fix leaves a third of the "
+                "tasks out"
+            )
         clear_training(config.out)
         first = attack(config, scorer, seen, train=train)
         record, second = recorded(config, first), None

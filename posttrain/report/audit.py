@@ -56,6 +56,8 @@ def audit_opening(record: AuditRecord) -> Opening:
         sentence = f"Do not train with {reward} as it is: {', '.join(found)}."
     elif found:
         sentence = f"{reward} can be gamed: {', '.join(found)}."
+    elif all(each["status"] == "not run" for each in record["outcomes"]):
+        sentence = f"No probe was run, so nothing is known of {reward}."
     else:
         sentence = f"No probe found a fault in {reward}."
     not_run = [each["probe"] for each in record["outcomes"] if each["status"] == "not run"]

@@ -29,6 +29,15 @@ def missed(each: GoldTask, seed: int = 0) -> dict[str, str]:
     return made(near_misses(each, random.Random(seed)))
 
 
+def test_numbers_that_are_very_long_or_large_primes():
+    long = task("7" * 6000, "number")
+    assert same(long, "7" * 6000) and not same(long, "7")
+    assert (missed(long), unevaluated(long)) == ({}, [])
+    prime = 2**89 - 1
+    assert set(made(unevaluated(task(str(prime), "number")))) == {"a sum", "a difference", "a quotient", "a root"}
+    assert len(missed(task("123" * 300, "number"))) == 5 and unevaluated(task("9" * 994 + "e999", "number"))
+
+
 def test_numbers():
     each = task("42", "number", "How many stamps are 40 + 2 stamps?")
     found = missed(each)

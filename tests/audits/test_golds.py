@@ -56,6 +56,10 @@ def test_the_final_answer_of_a_worked_solution():
     assert final_of("42") == "42"
 
 
+def test_a_number_that_python_cannot_read_is_a_string():
+    assert types([str(n) * 5000 for n in range(1, 4)])[0] == "string"
+
+
 def test_tasks_without_answers_or_with_too_few_are_refused():
     with pytest.raises(InputError, match="needs a reference answer.*the tasks have topic.*--answer-column"):
         with_golds([Task("0", "p", {"topic": "x"})], None, [])

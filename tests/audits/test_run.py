@@ -132,6 +132,12 @@ def test_what_cannot_be_audited_ends_with_2_and_writes_nothing(
     assert "no scale today" in refused("--reward", f"{REWARDS}fails", "--out", "audit")
     assert "--only A99: no such probe; there are A1," in refused(*reward, "--only", "A99", "--out", "audit")
     assert "--out full: not empty and not an audit" in refused(*reward, "--out", "full")
+    assert "1 of the reference answers of the 1 tasks" in refused(*reward, "--limit", "1", "--out", "audit")
+
+
+def test_an_audit_in_which_no_probe_ran_is_not_called_clean(tmp_path: Path):
+    found = audit(rewards.strict, data=TASKS, reward_workers=0, only=("A14",))
+    assert "No probe was run" in str(found) and "No probe found a fault" not in str(found)
 
 
 def test_python_audits_a_function(tmp_path: Path):

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from posttrain.audits.answers.expressions import value_of
 from posttrain.audits.answers.variant import Variant, distinct, dressed, other_digit
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import LONGEST_NUMBER, GoldTask
 
 NUMBER = re.compile(r"([-+−]?)\s*\$?([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/([0-9]+)|(e[-+]?[0-9]{1,3}))?\s*%?")
 FRACTION = re.compile(r"([-+−]?)\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
@@ -19,12 +19,16 @@ MIN_DISTANCE = Fraction(1, 250)
 MIN_DISTANCE_DECIMAL = Fraction(1, 50)
 """The same where the reference is no integer, and so may itself be rounded."""
 COUNTED = re.compile(r"\bhow many ((?!of\b|more\b|different\b|distinct\b|ways\b)[a-z]{3,})", re.IGNORECASE)
+LARGEST_FACTOR = 100_000
+"""A product is looked for up to this factor: of a large prime the search would never end."""
 SUM = re.compile(r"[0-9][0-9.]*(?:\s*[-+*/×÷]\s*[0-9][0-9.]*)+")
 
 
 def parse(text: str) -> Fraction | None:
     """The value of a literal number as it is written, without its percent or dollar sign; None where it is none."""
     text = text.strip()
+    if len(text) > LONGEST_NUMBER:
+        return None
     if match := FRACTION.fullmatch(text):
         sign, above, below = match.groups()
         return _signed(sign, Fraction(int(above), int(below))) if int(below) else None
@@ -102,7 +106,7 @@ def unevaluated(task: GoldTask) -> list[Variant]:
     found = [Variant("a sum", f"{written(value - 2)} + 2"), Variant("a difference", f"{written(value + 8)} - 8")]
     if value.denominator == 1 and value > 1:
         n = int(value)
-        factor = next((k for k in range(math.isqrt(n), 1, -1) if n % k == 0), 1)
+        factor = next((k for k in range(min(math.isqrt(n), LARGEST_FACTOR), 1, -1) if n % k == 0), 1)
         found += [
             *([Variant("a product", f"{factor}*{n // factor}")] if factor > 1 else []),
             *([Variant("a LaTeX product", f"{factor} \\times {n // factor}")] if factor > 1 else []),
