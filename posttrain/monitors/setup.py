@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from posttrain.alerts import Observer
 from posttrain.config import OnlineDpoConfig, RlConfig
+from posttrain.console import warn
 from posttrain.expressions import parse_entry
 from posttrain.monitors import answers, progress, scores
 from posttrain.monitors.stopping import stopping_monitors
@@ -23,7 +24,13 @@ def monitors_for(config: Rewarded) -> list[Observer]:
         return []
     audit: Thresholds | None = None
     if config.audit is not None:
-        audit = read_audit(config.audit)["thresholds"]
+        record = read_audit(config.audit)
+        audit = record["thresholds"]
+        if record["reward"] != (rewards := [str(reward) for reward in config.reward]):
+            warn(
+                f"--audit {config.audit} is of another reward, {', '.join(record['reward'])}; its scale and limits may "
+                f"not fit {', '.join(rewards)}"
+            )
         if not (config.sealed_reward or config.canaries or config.effort_every or _distance(config, audit)):
             raise InputError(
                 f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave "
