@@ -56,14 +56,14 @@ def tasks_of(config: AuditConfig) -> list[Task]:
 
 def run_audits(recipe: Recipe, out: Path) -> None:
     """Audit what has not been audited yet, and say what was found."""
-    from posttrain.audits.run import run_audit
+    from posttrain.recipes.audit import audit_reward
     from posttrain.report.audit import audit_opening
     from posttrain.report.html import write_report
 
     for name, config in audit_configs(recipe, out).items():
         if (config.out / AUDIT_FILE).exists():
             continue
-        record = run_audit(config)
+        record = audit_reward(config)
         write_report(config.out)
         info(f"audit {name}: {audit_opening(record).sentence}")
 

@@ -8,6 +8,7 @@ import pytest
 
 from posttrain.cli.main import main
 from posttrain.runs.audit import read_audit
+from posttrain.types import RunFailed
 from tests.audits import rewards
 from tests.training_helpers import write_rows
 
@@ -73,3 +74,16 @@ def test_faults_of_audits_are_told_before_anything_runs(folder: Path, capsys: py
     assert main(["run", "recipe.yaml", "--out", "run"]) == 2
     assert "audit lenient: unknown reward 'nothing'" in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_an_audit_of_a_recipe_trains_if_it_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(*given: object) -> None:
+        raise RunFailed("here it would train")
+
+    monkeypatch.setattr("posttrain.recipes.audit.train_against", train)
+    recipe(", train: true")
+    assert main(["run", "recipe.yaml", "--out", "run"]) == 1
+    assert "here it would train" in capsys.readouterr().err
+    assert not Path("run/audits/lenient/audit.json").exists()
