@@ -55,27 +55,53 @@ FORMS: tuple[Form, ...] = (
 )
 CODE_FORMS = tuple(form for form in FORMS if form.name in ("bare", "think and bare", "python", "fence"))
 """Forms of programs, each of which takes a sandbox to grade."""
-QUOTED = re.compile(r"`([^`\n]{3,80})`|\"([^\"\n]{3,80})\"|(?<![A-Za-z])'([^'\n]{3,80})'")
+QUOTED = re.compile(r"`([^`\n]{3,120})`|\"([^\"\n]{3,120})\"|(?<![A-Za-z])'([^'\n]{3,120})'")
 """What a prompt shows as a pattern stands in quotes."""
-PLACE = re.compile(r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}]{1,30}\}|\b[A-Z]{3,}\b|\b[NXY]\b|\.{3}|…")
+LABELLED = re.compile(r"(?<![\w`\"'])[A-Z][A-Za-z ]{1,30}: ?<[^<>/\n]{1,30}>")
+"""A pattern without quotes: `Total: <number>`."""
+PLACE = re.compile(r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|\b[A-Z]{3,}\b|\b[NXY]\b|\.{3}|…")
 """The place of the answer in such a pattern: `Total: <number>`, `Answer: NUMBER`, `Verdict: ...`."""
+PAIR = re.compile(r"<([a-z_]{2,20})>(?=.{0,60}</\1>)", re.DOTALL)
+"""A tag that a prompt shows with its end."""
+KNOWN_TAGS = ("answer", "think")
 
 
 def shown_forms(prompts: Sequence[str]) -> list[Form]:
-    """The forms that at least half of the prompts show in quotes with a place for the answer, alone and behind some
-    work: `Total: <number>`."""
-    found = Counter(pair for prompt in prompts for pair in set(_patterns(prompt)))
-    common = [pair for pair, count in found.items() if 2 * count >= len(prompts)]
+    """The forms that at least half of the prompts show with a place for the answer, alone and behind some work:
+    `Total: <number>`. Brackets and braces around a place may be a part of the form, `Source: [n]`. Of several places
+    the answer fills all from the first to the last, and the lines between: `Answer: <town>`, `Source: [n]`."""
+    found = [pair for pattern in patterns(prompts) for pair in _around(pattern, pattern)]
+    if len(lines := patterns(prompts)) > 1:
+        found += _around(lines[0], lines[-1])[:1]
+    tags = Counter(tag for prompt in prompts for tag in set(PAIR.findall(prompt)) if tag not in KNOWN_TAGS)
+    found += [(f"<{tag}>", f"</{tag}>") for tag, count in tags.items() if 2 * count >= len(prompts)]
     return [
         Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))
-        for before, after in common
+        for before, after in dict.fromkeys(found)
+        if (before + after).strip()
         for name, thinking in (("as the prompt shows", ""), ("work, then as the prompt shows", "{work}\n"))
     ]
 
 
-def _patterns(prompt: str) -> list[tuple[str, str]]:
-    """(what stands before the answer, what stands behind it) of each pattern that has one place and more than that."""
-    texts = ["".join(groups) for groups in QUOTED.findall(prompt)]
-    places = [(text, list(PLACE.finditer(text))) for text in texts]
-    pairs = [(text[: found[0].start()], text[found[0].end() :]) for text, found in places if len(found) == 1]
-    return [pair for pair in pairs if "".join(pair).strip()]
+def patterns(prompts: Sequence[str]) -> list[str]:
+    """What at least half of the prompts show in quotes, or behind a label, with a place to fill in, in the order of
+    the first of them."""
+    found = Counter(text for prompt in prompts for text in dict.fromkeys(_patterns(prompt)))
+    return [text for text, count in found.items() if 2 * count >= len(prompts)]
+
+
+def _patterns(prompt: str) -> list[str]:
+    """The patterns with a place in them and more than that."""
+    texts = ["".join(groups) for groups in QUOTED.findall(prompt)] or LABELLED.findall(prompt)
+    return [text for text in texts if PLACE.search(text) and PLACE.sub("", text).strip(" ,;()")]
+
+
+def _around(first: str, last: str) -> list[tuple[str, str]]:
+    """What stands before the first place of a pattern and behind the last place of the other one; the same with the
+    brackets of the place."""
+    opens, closes = next(PLACE.finditer(first)), [*PLACE.finditer(last)][-1]
+    before, after = first[: opens.start()], last[closes.end() :]
+    pairs = [(before, after)]
+    if opens[0][0] in "[{" and closes[0][-1] in "]}":
+        pairs.append((before + opens[0][0], closes[0][-1] + after))
+    return pairs
