@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
-from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures
+from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures, texts
 from posttrain.audits.answers.variant import Variant
 from posttrain.audits.golds import AnswerType, GoldTask
 
@@ -52,12 +52,13 @@ MODULES: Mapping[str, Answers] = {
     "choice": choices,
     "string": strings,
     "json": structures,
+    "text": texts,
 }
 
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     """Answers that are nearly the reference and wrong, one of a kind, as plain text without a form; none for code,
-    whose mutants probe A20 runs, and for free text."""
+    whose mutants probe A20 runs."""
     if task.type not in MODULES or FREE_CHOICE.search(task.task.asked):
         return []
     return [variant for variant in MODULES[task.type].near_misses(task, rng) if not same(task, variant.text)]

@@ -20,7 +20,8 @@ MIN_DISTANCE_ROUNDED = Fraction(1, 50)
 """The same, 2%, where the reference may be rounded: it is no integer, or the prompt asks for no exact number."""
 ROUNDED = re.compile(
     r"\b(?:about|approximat\w+|roughly|around|estimat\w+|nearest|round(?:ed|ing)?|toleranc\w*|within|plus or minus|"
-    r"accura\w+|decimal places?|significant|close to|margin|at (?:least|most))\b|±|≈|%",
+    r"accura\w+|decimal places?|significant|close to|margin|at (?:least|most)|force|voltage|current|resistance|energy|"
+    r"joules?|newtons?|volts?|ohms?|watts?|density|velocity|acceleration|wavelength|frequency|half-life|pi)\b|[±≈%π]",
     re.IGNORECASE,
 )
 LARGE = 1000
