@@ -17,10 +17,17 @@ OPEN_ENDED = re.compile(
 )
 """Prompts that many texts fit, also one that says the contrary of the reference."""
 WHOLE = re.compile(
-    r"\b(?:translat\w+|whole|entire|complete(?:ly)?|verbatim|word for word|recite|transcri\w+|full (?:text|sentences?))\b",
+    r"\b(?:translat\w+|whole|entire|complete(?:ly)?(?! sentence)|verbatim|word for word|recite|transcri\w+|full text)\b",
     re.IGNORECASE,
 )
 """Prompts to which a part of the answer is no answer."""
+QUANTITY = re.compile(
+    r"\bhow (?:many|much|far|long|old|tall|high|deep|fast|often)\b|\b(?:when|what|which) (?:year|number|date|time)\b"
+    r"|^when\b",
+    re.IGNORECASE,
+)
+"""Prompts that ask for a number, so that another one in the answer is not an aside."""
+ARTICLE = re.compile(r"(?:The|An?|It|This|That|These|They|He|She|There|In|On|At|By|To) ")
 VERB = re.compile(r"\b(?:is|are|was|were|can|could|will|would|should|must|has|have|had|does|did)\b", re.IGNORECASE)
 NEGATIVE = re.compile(r"\b(?:not|no|never|none|nobody|nothing|neither|cannot|without)\b|n['’]t\b", re.IGNORECASE)
 
@@ -32,10 +39,10 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if not said:
         return []
     found = [
-        Variant("every sentence called wrong", " ".join(f"It would be wrong to say: {each}" for each in said)),
+        Variant("every sentence called wrong", " ".join(map(_called_wrong, said))),
         Variant("'not' behind the verb", " ".join(map(_negated, said))),
     ]
-    if (changed := other_digit(task.gold, rng)) is not None:
+    if QUANTITY.search(task.task.asked) and (changed := other_digit(task.gold, rng)) is not None:
         found.append(Variant("another number", changed))
     if WHOLE.search(task.task.asked) and (parts := halves(task)):
         found += [Variant("the second half left out", parts[0]), Variant("the first half left out", parts[1])]
@@ -63,6 +70,11 @@ def halves(task: GoldTask) -> list[str]:
     words = task.gold.split()
     middle = len(words) // 2
     return [" ".join(words[:middle]), " ".join(words[middle:])] if len(words) >= MIN_HALF and sentences(task) else []
+
+
+def _called_wrong(sentence: str) -> str:
+    begun = sentence[0].lower() + sentence[1:] if ARTICLE.match(sentence) else sentence
+    return f"It would be wrong to say that {begun}"
 
 
 def _negated(sentence: str) -> str:
