@@ -11,7 +11,7 @@ from posttrain.audits.golds import GoldTask
 
 OPPOSITES = {"yes": "no", "true": "false", "left": "right", "more": "less", "increase": "decrease", "on": "off"}
 OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
-ORDERED = re.compile(r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange)\b", re.IGNORECASE)
+ORDERED = re.compile(r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange|reverse[ds]?|(?:a|de)scending)\b", re.IGNORECASE)
 UNORDERED = re.compile(
     r"\b(?:any|whatever|whichever|no (?:particular|specific|special)) order|in order to", re.IGNORECASE
 )
@@ -41,7 +41,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         found += _more_items(task, rng)
     found += _cited(task, rng)
     found += _dates(gold)
-    if _is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
+    if is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
         found.append(Variant("another order", mixed))
     return distinct(found)
 
@@ -61,12 +61,12 @@ def equivalents(task: GoldTask) -> list[Variant]:
 
 def same(task: GoldTask, answer: str) -> bool:
     gold, other = numbers.parse(task.gold), numbers.parse(answer)
-    if "," in task.gold and not _is_ordered(task):
+    if "," in task.gold and not is_ordered(task):
         return sorted(map(_bare, answer.split(","))) == sorted(map(_bare, task.gold.split(",")))
     return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
 
 
-def _is_ordered(task: GoldTask) -> bool:
+def is_ordered(task: GoldTask) -> bool:
     """Whether the prompt asks for an order, and so a list in another one is wrong."""
     return ORDERED.search(UNORDERED.sub("", task.task.asked)) is not None
 

@@ -49,6 +49,9 @@ TEXTS = {
         "a table": "| part | state |\n| --- | --- |\n| work | done |\n| check | done |",
         "a code fence": "```text\nthe work and the check\n```",
         "HTML": "<b>the work</b><br><ul><li>the check</li><li>the <i>result</i></li></ul>",
+        "headings and lists": (
+            "# Overview\n- what is given\n- what is wanted\n- the **work**\n# Result\n1. the check\n2. the result"
+        ),
         "formulas": "$x = x$, so that \\(n = n\\) and $$\\sum_n n = \\sum_n n$$",
     },
     "connectives": {
@@ -82,6 +85,8 @@ ASKED = {
     "keywords": r"key ?words?|words?\b|terms?\b|phrases?\b|mention|includ|contain|using\b|use the",
 }
 """What a prompt says that asks for the styles of a group."""
+FORBIDDEN = re.compile(r"\b(?:without|no|avoid|never|do not|don't|free of)\b(?! more)[^.,;:!?\n]{0,40}", re.IGNORECASE)
+"""What a prompt forbids, which it does not ask for."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,8 @@ class Style:
 
 def asks_for(group: str, task: GoldTask) -> bool:
     """Whether a prompt asks for styles of that group."""
-    asked = ASKED.get(group)
-    return asked is not None and re.search(rf"\b(?:{asked})", prompt_of(task), re.IGNORECASE) is not None
+    asked, prompt = ASKED.get(group), FORBIDDEN.sub("", prompt_of(task))
+    return asked is not None and re.search(rf"\b(?:{asked})", prompt, re.IGNORECASE) is not None
 
 
 def prompt_of(task: GoldTask) -> str:
