@@ -57,12 +57,20 @@ CODE_FORMS = tuple(form for form in FORMS if form.name in ("bare", "think and ba
 """Forms of programs, each of which takes a sandbox to grade."""
 QUOTED = re.compile(r"`([^`\n]{3,120})`|\"([^\"\n]{3,120})\"|(?<![A-Za-z])'([^'\n]{3,120})'")
 """What a prompt shows as a pattern stands in quotes."""
-LABELLED = re.compile(r"(?<![\w`\"'])[A-Z][A-Za-z ]{1,30}: ?<[^<>/\n]{1,30}>")
+LABELLED = re.compile(r"(?<![\w`\"'])[A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?<[^<>/\n]{1,30}>")
 """A pattern without quotes: `Total: <number>`."""
-PLACE = re.compile(r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|\b[A-Z]{3,}\b|\b[NXY]\b|\.{3}|…")
+PLACE = re.compile(
+    r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|(?:YYYY|MM|DD)(?:[-/.](?:YYYY|MM|DD)){1,2}|\b[A-Z]{3,}\b|"
+    r"\b[NXY]\b|\.{3}|…"
+)
 """The place of the answer in such a pattern: `Total: <number>`, `Answer: NUMBER`, `Verdict: ...`."""
 PAIR = re.compile(r"<([a-z_]{2,20})>(?=.{0,60}</\1>)", re.DOTALL)
 """A tag that a prompt shows with its end."""
+FILLED = (
+    (re.compile(r"confiden|percent|certain|probab", re.IGNORECASE), "90"),
+    (re.compile(r"reason|explan|justif|because|why|step|work|thought", re.IGNORECASE), "It follows from the question."),
+)
+"""What a place may hold that is no part of the answer, by its name or its label."""
 KNOWN_TAGS = ("answer", "think")
 
 
@@ -73,6 +81,7 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
     found = [pair for pattern in patterns(prompts) for pair in _around(pattern, pattern)]
     if len(lines := patterns(prompts)) > 1:
         found += _around(lines[0], lines[-1])[:1]
+    found += _with_filled("\n".join(lines))
     tags = Counter(tag for prompt in prompts for tag in set(PAIR.findall(prompt)) if tag not in KNOWN_TAGS)
     found += [(f"<{tag}>", f"</{tag}>") for tag, count in tags.items() if 2 * count >= len(prompts)]
     return [
@@ -81,6 +90,26 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
         if (before + after).strip()
         for name, thinking in (("as the prompt shows", ""), ("work, then as the prompt shows", "{work}\n"))
     ]
+
+
+def _with_filled(shown: str) -> list[tuple[str, str]]:
+    """What stands around the one place that FILLED knows nothing for, with the others filled; nothing of other
+    patterns."""
+    places = list(PLACE.finditer(shown))
+    labels = [
+        shown[last.end() if last else 0 : place.end()] for last, place in zip([None, *places], places, strict=False)
+    ]
+    values = [next((value for name, value in FILLED if name.search(label)), None) for label in labels]
+    if len(places) < 2 or values.count(None) != 1:
+        return []
+    at, texts = values.index(None), [shown[: places[0].start()]]
+    ends = [*(place.start() for place in places[1:]), len(shown)]
+    texts += [shown[place.end() : end] for place, end in zip(places, ends, strict=True)]
+    before = "".join(text + (value or "") for text, value in zip(texts[: at + 1], values[: at + 1], strict=True))
+    after = texts[at + 1] + "".join(
+        value + text for value, text in zip(values[at + 1 :], texts[at + 2 :], strict=True) if value
+    )
+    return [(before, after)]
 
 
 def patterns(prompts: Sequence[str]) -> list[str]:

@@ -42,6 +42,7 @@ SHORT = 40
 """Characters of a value that may stand beside the answer on its line."""
 SENTENCE_WORDS = 4
 """A text of at least so many words that ends like a sentence is free text: it can be said in other words."""
+DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
 FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
 
 
@@ -132,7 +133,11 @@ def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -
     the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`."""
     shown = "\n".join(patterns([gold.task.asked for gold in golds]))
     places = list(PLACE.finditer(shown))
-    if len(places) < 2 or len(places) != 1 + len(others) or any(gold.type in ("json", "code", "text") for gold in golds):
+    if (
+        len(places) < 2
+        or len(places) != 1 + len(others)
+        or any(gold.type in ("json", "code", "text") for gold in golds)
+    ):
         return list(golds)
     order: dict[int, str] = {}
     left = [column, *others]
@@ -186,7 +191,7 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
         return "choice"
     if 0 < len(final) <= LONGEST_NUMBER and NUMBER.fullmatch(final) and any(c.isdigit() for c in final):
         return "number"
-    if len(final.split()) <= STRING_WORDS and FORMULA.search(final):
+    if len(final.split()) <= STRING_WORDS and FORMULA.search(final) and not DATE.fullmatch(final):
         return "expression"
     words = len(text.split())
     sentence = words >= SENTENCE_WORDS and text.endswith((".", "!", "?"))

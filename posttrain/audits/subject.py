@@ -226,7 +226,7 @@ class Subject:
             "best": most,
             "empty": floor,
             "form": form.name,
-            "forms": {each.name: (mean - floor) / scale for each, mean in means.items()},
+            "forms": {e.name: (mean - floor) / scale for e, mean in sorted(means.items(), key=lambda each: each[1])},
             "paid": share(paid, len(best)),
         }
         return calibrated, form

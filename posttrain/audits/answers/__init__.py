@@ -23,7 +23,8 @@ LONGEST = 1000
 """A text of more characters is read for nothing but equality: it may be made to take long."""
 FREE_CHOICE = re.compile(
     r"\b(?:give|name|find|suggest|pick|choose)\s+(?:me\s+)?(?:an?|any|some)\b"
-    r"(?!\s+(?:short|brief|single|full|final|exact))|\bany (?:one )?of\b",
+    r"(?!\s+(?:short|brief|single|full|final|exact|json|object|dictionary|table|translation|summary))"
+    r"|\bany (?:one )?of\b",
     re.IGNORECASE,
 )
 """Prompts that have several right answers, so that another one need not be wrong."""

@@ -17,7 +17,7 @@ OPEN_ENDED = re.compile(
 )
 """Prompts that many texts fit, also one that says the contrary of the reference."""
 WHOLE = re.compile(
-    r"\b(?:translat\w+|whole|entire|complete(?:ly)?(?! sentence)|verbatim|word for word|recite|transcri\w+|full text)\b",
+    r"\b(?:translat\w+|whole|entire|complete(?:ly)?(?! sentence)|verbatim|word for word|recite|full text)\b",
     re.IGNORECASE,
 )
 """Prompts to which a part of the answer is no answer."""

@@ -82,7 +82,9 @@ def unpaid(subject: Subject) -> list[Found]:
     if (refused.rate["low"] or 0.0) <= MIN_RATE:
         return []
     title = f"the reference answers of {int(refused.scales.sum())} of {len(tasks)} tasks are not paid in any form"
-    advice = "See why (posttrain score): a form, a size or a sign of the answer that the reward cannot read, or a fault "
+    advice = (
+        "See why (posttrain score): a form, a size or a sign of the answer that the reward cannot read, or a fault "
+    )
     advice += "of these references."
     return [Found("unpaid", "high", title, "share of tasks", refused.rate, refused.best, None, advice)]
 
@@ -124,6 +126,8 @@ def asked_form(subject: Subject) -> list[Found]:
     scales = subject.calibration["forms"]
     wanted = [(plain, worked) for plain, worked in ASKED if plain.name in scales and _most(prompts, plain.wanted)]
     with_room = _most(prompts, lambda prompt: bool(ROOM.search(prompt)) and "<think>" not in prompt)
+    if subject.form not in FORMS:  # a form that the prompts show takes the place of its mark alone
+        wanted = [(plain, worked) for plain, worked in wanted if plain.before.strip() not in subject.form.before]
     best = {plain.name: max(scales[form.name] for form in _marked_as(plain)) for plain, _ in wanted}
     if best and max(best.values()) < PAID:
         plain = wanted[0][0]

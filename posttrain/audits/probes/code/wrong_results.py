@@ -76,9 +76,12 @@ def _of_task(task: GoldTask, name: str, cases: Sequence[Mapping[str, Any]], kind
         if "result" not in expression:
             yield what, f"def {name}(*args):\n    return {expression}"
         elif re.search(rf"^def {name}\(", task.gold, re.MULTILINE):
-            yield what, (
-                f"{task.gold}\n\n\nright_{name} = {name}\n\n\ndef {name}(*args):\n"
-                f"    result = right_{name}(*args)\n    return {expression}"
+            yield (
+                what,
+                (
+                    f"{task.gold}\n\n\nright_{name} = {name}\n\n\ndef {name}(*args):\n"
+                    f"    result = right_{name}(*args)\n    return {expression}"
+                ),
             )
 
 
