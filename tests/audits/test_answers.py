@@ -203,9 +203,15 @@ def test_where_several_answers_are_right_none_of_them_is_wrong():
 
 def test_numbers_that_are_far_too_near():
     found = missed(task("4295", "number", "What is left, exactly?"))
-    assert (found["one more"], found["0.2 per cent more"], found["a comma read as a point"]) == ("4296", "4304", "4.295")
+    assert (found["one more"], found["0.2 per cent more"], found["a comma read as a point"]) == (
+        "4296",
+        "4304",
+        "4.295",
+    )
     assert (found["the last digit left out"], found["the digits turned round"]) == ("429", "5924")
-    assert not {"one more", "0.2 per cent more"} & missed(task("4295", "number", "What is the energy in joules?")).keys()
+    assert (
+        not {"one more", "0.2 per cent more"} & missed(task("4295", "number", "What is the energy in joules?")).keys()
+    )
     assert missed(task("13.5", "number"))["the decimals left out"] == "13"
 
 
@@ -257,6 +263,8 @@ def test_free_text_that_says_something_else():
     }
     whole = task("My neighbour's dog barks all night.", "text", "Translate this.")
     assert missed(whole)["the second half left out"] == "My neighbour's dog"
-    assert missed(task("A dog was born in 1890.", "text", "When was it?"))["another number"] != "A dog was born in 1890."
+    assert (
+        missed(task("A dog was born in 1890.", "text", "When was it?"))["another number"] != "A dog was born in 1890."
+    )
     assert missed(task("The river is cold.", "text", "Write a sentence that contains river.")) == {}
     assert missed(task("A: red\nB: green", "text")) == {}

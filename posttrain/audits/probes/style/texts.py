@@ -24,7 +24,9 @@ Here is what comes out of it.
 The matter was looked at once more.
 There is nothing else to add to that.
 What was given has been used as it is.
-The rest is left out in this place."""
+The rest is left out in this place.
+It stands here as it came.
+That is all there is to it."""
 """Plain words, as many as the longest style has, on as many lines."""
 
 
