@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 THINKING = "I work it out step by step."
@@ -71,7 +71,10 @@ FILLED = (
     (re.compile(r"reason|explan|justif|because|why|step|work|thought", re.IGNORECASE), "It follows from the question."),
 )
 """What a place may hold that is no part of the answer, by its name or its label."""
-KNOWN_TAGS = ("answer", "think")
+EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?)[^\s:]{1,20}")
+"""A pattern with an example in its place: `Total: 42`."""
+REASONS = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "scratchpad", "analysis", "work")
+"""Tags of what stands before the answer."""
 
 
 def shown_forms(prompts: Sequence[str]) -> list[Form]:
@@ -82,14 +85,33 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
     if len(lines := patterns(prompts)) > 1:
         found += _around(lines[0], lines[-1])[:1]
     found += _with_filled("\n".join(lines))
-    tags = Counter(tag for prompt in prompts for tag in set(PAIR.findall(prompt)) if tag not in KNOWN_TAGS)
-    found += [(f"<{tag}>", f"</{tag}>") for tag, count in tags.items() if 2 * count >= len(prompts)]
+    found += [(label, "") for label in _common(prompts, lambda prompt: map(_example, _quoted(prompt))) if label]
+    tags = _common(prompts, PAIR.findall)
+    found += [(f"<{tag}>", f"</{tag}>") for tag in tags if tag not in (*REASONS, "answer")]
+    behind = [("", ""), *((form.before, form.after) for form in FORMS if form.name in ("line", "box", "tag")), *found]
+    forms = [("as the prompt shows", "", found), ("work, then as the prompt shows", "{work}\n", found)]
+    forms += [("reasoning in tags", f"<{tag}>\n{{work}}\n</{tag}>\n", behind) for tag in tags if tag in REASONS[1:]]
     return [
         Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))
-        for before, after in dict.fromkeys(found)
-        if (before + after).strip()
-        for name, thinking in (("as the prompt shows", ""), ("work, then as the prompt shows", "{work}\n"))
+        for name, thinking, pairs in forms
+        for before, after in dict.fromkeys(pairs)
+        if (thinking + before + after).strip("{work}\n")
     ]
+
+
+def _common(prompts: Sequence[str], of: Callable[[str], Iterable[str]]) -> list[str]:
+    """What is found in at least half of the prompts, in the order of the first of them."""
+    found = Counter(text for prompt in prompts for text in dict.fromkeys(of(prompt)))
+    return [text for text, count in found.items() if 2 * count >= len(prompts)]
+
+
+def _quoted(prompt: str) -> list[str]:
+    return ["".join(groups) for groups in QUOTED.findall(prompt)]
+
+
+def _example(text: str) -> str:
+    match = EXAMPLE.fullmatch(text)
+    return match[1] if match and not PLACE.search(text) else ""
 
 
 def _with_filled(shown: str) -> list[tuple[str, str]]:
@@ -115,13 +137,12 @@ def _with_filled(shown: str) -> list[tuple[str, str]]:
 def patterns(prompts: Sequence[str]) -> list[str]:
     """What at least half of the prompts show in quotes, or behind a label, with a place to fill in, in the order of
     the first of them."""
-    found = Counter(text for prompt in prompts for text in dict.fromkeys(_patterns(prompt)))
-    return [text for text, count in found.items() if 2 * count >= len(prompts)]
+    return _common(prompts, _patterns)
 
 
 def _patterns(prompt: str) -> list[str]:
     """The patterns with a place in them and more than that."""
-    texts = ["".join(groups) for groups in QUOTED.findall(prompt)] or LABELLED.findall(prompt)
+    texts = [*_quoted(prompt), *LABELLED.findall(QUOTED.sub("", prompt))]
     return [text for text in texts if PLACE.search(text) and PLACE.sub("", text).strip(" ,;()")]
 
 

@@ -104,6 +104,11 @@ def test_forms_with_several_places():
     assert shown("Close with `Source: [n]`.") == [("Source: ", ""), ("Source: [", "]")]
     assert shown("Date as `Date: YYYY-MM-DD`.") == [("Date: ", "")]
     assert ("<city>", "</city>") in shown("Put it between <city> and </city>.")
+    assert shown("End like this: `Total: 42`.") == [("Total: ", "")]
+    prompts = ["Reason in <reasoning> and </reasoning>, then <answer> and </answer>."]
+    assert "<reasoning>\nIt is so.\n</reasoning>\n<answer>7</answer>" in [
+        form.render("7", "It is so.") for form in shown_forms(prompts)
+    ]
     assert ("Answer: ", "\nConfidence: 90") in shown("Two lines, `Answer: <number>` and `Confidence: <percent>`.")
     assert ("Reason: It follows from the question.\nAnswer: ", "") in shown("`Reason: <text>`, then `Answer: <n>`.")
 
