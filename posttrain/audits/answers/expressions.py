@@ -23,7 +23,11 @@ TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]+)?|\.[0-9]+)|\\([a-zA-Z]+)|(sqrt|pi
 SPACING = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[,;:! ]|\\quad(?![a-z])|[$]")
 ROOTS, FRACTIONS = ("sqrt",), ("frac", "dfrac", "tfrac")
 SIGNS = {"cdot": "*", "times": "*", "div": "/", "**": "^", "×": "*", "÷": "/", "−": "-", "·": "*"}
-ONCE = re.compile(r"\b(?:once|one time|no more than once|not (?:be )?(?:reused?|repeat))", re.IGNORECASE)
+ONCE = re.compile(
+    r"\b(?:us(?:e|es|ed|ing)|numbers?|digits?|each|all)\b[^.]{0,60}\b(?:once|one time)\b"
+    r"|\b(?:not|never|without) (?:be )?reus",
+    re.IGNORECASE,
+)
 """Prompts in which a number may be used a single time, so that an expression of the same value may be wrong."""
 EACH = re.compile(r"\b(?:each|every|all)\b(?!.*\bat most\b)", re.IGNORECASE)
 NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]+)?")

@@ -21,6 +21,7 @@ CASE_MATTERS = re.compile(
     r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE
 )
 ALONE = re.compile(r"\b(?:only|one|exactly|single|just|the (?:passage|source|document))\b", re.IGNORECASE)
+SEVERAL = re.compile(r"\b(?:at least|or more|all|each|every|any|sources|citations)\b", re.IGNORECASE)
 UNITS = ("kg", "km", "seconds", "litres")
 MIN_WORDS = 4
 """Half of so many words is no longer the answer."""
@@ -133,7 +134,7 @@ def _cited(task: GoldTask, rng: random.Random) -> list[Variant]:
     other, more = rng.choice(others), " ".join(sorted([*sources, *others[:2]]))
     found = [Variant("another source", task.gold.replace(sources[0], other)),
              Variant("no source", task.gold.replace(sources[0], ""))]  # fmt: skip
-    if ALONE.search(task.task.asked):
+    if ALONE.search(task.task.asked) and not SEVERAL.search(task.task.asked):
         found.append(Variant("a source more", task.gold.replace(sources[0], f"{sources[0]} {other}")))
         found.append(Variant("several sources", task.gold.replace(sources[0], more)))
     return found

@@ -157,9 +157,9 @@ def wrong_answers(subject: Subject, i: int, rng: random.Random) -> list[str]:
     value = numbers.parse(task.gold)
     if task.type == "number" and value is not None:
         found = [numbers.written(value + Fraction(k)) for k in range(-4, 5)]
-    found = [text for text in dict.fromkeys(found) if not same(task, text)]
     if task.type == "string" and len(found) < FEWEST:
         found += ["neither of them", "unknown"]
+    found = [text for text in dict.fromkeys(found) if not same(task, text)]
     rng.shuffle(found)
     return found[: CANDIDATES + 1]
 

@@ -87,7 +87,11 @@ ASKED = {
     "keywords": r"key ?words?|words?\b|terms?\b|phrases?\b|mention|includ|contain|using\b|use the",
 }
 """What a prompt says that asks for the styles of a group."""
-FORBIDDEN = re.compile(r"\b(?:without|no|avoid|never|do not|don't|free of)\b(?! more)[^.,;:!?\n]{0,40}", re.IGNORECASE)
+FORBIDDEN = re.compile(
+    r"\b(?:without|no|avoid|never|do not|don't|free of)\b(?! more)(?:\s+us(?:e|ing)\b)?"
+    r"(?:(?!\b(?:but|use|using|then)\b)[^.,;:!?\n]){0,40}",
+    re.IGNORECASE,
+)
 """What a prompt forbids, which it does not ask for."""
 
 
