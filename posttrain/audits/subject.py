@@ -167,6 +167,11 @@ class Subject:
         return range(min(len(self.tasks), of_code) if self.is_code else len(self.tasks))
 
     @property
+    def tried(self) -> tuple[Form, ...]:
+        """The forms of the calibration."""
+        return CODE_FORMS if self.is_code else (*FORMS, *shown_forms([task.task.asked for task in self.tasks]))
+
+    @property
     def form(self) -> Form:
         """The form in which reference answers are paid most; of equals the one that the prompts ask for."""
         return self._scale()[1]
@@ -188,8 +193,7 @@ class Subject:
 
     def _calibrate(self) -> tuple[Calibrated, Form]:
         """Raises Uncalibrated where C - F is less than MIN_SCALE of the observed range or under 2 standard errors."""
-        shown = shown_forms([task.task.asked for task in self.tasks])
-        forms, everyone = CODE_FORMS if self.is_code else (*FORMS, *shown), self.some(CODE_TASKS)
+        forms, everyone = self.tried, self.some(CODE_TASKS)
         values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in forms}
         empty = self.grade([Attempt(i, "", "empty") for i in everyone])
         leader = max(forms, key=lambda form: float(np.nansum(values[form])))
@@ -222,7 +226,7 @@ class Subject:
             "best": most,
             "empty": floor,
             "form": form.name,
-            "forms": {each.name: (mean - floor) / scale for each, mean in means.items()},
+            "forms": {e.name: (mean - floor) / scale for e, mean in sorted(means.items(), key=lambda each: each[1])},
             "paid": share(paid, len(best)),
         }
         return calibrated, form

@@ -32,6 +32,8 @@ CONTENTLESS = {
     "one word many times": "the " * 500,
 }
 GRADED_SCALE = 0.7
+MIN_ITEMS, MOST_ITEMS = 3, 40
+"""Of lists with so many items together, the list of all is one answer to all tasks."""
 OF_CODE = ("empty", "another opener", "a refusal", "garbage")
 """What is tried of code, where each answer takes a sandbox."""
 CONSTANTS: dict[AnswerType, Sequence[str]] = {
@@ -82,9 +84,12 @@ def _constants(subject: Subject, task: GoldTask) -> list[tuple[str, str]]:
             (f"a program that always returns {value}", f"def {name}(*arguments):\n    return {value}")
             for value in PROGRAMS
         ]
-    common = Counter(other.gold for other in subject.tasks if other.type == task.type).most_common(1)[0][0]
+    golds = [other.gold for other in subject.tasks if other.type == task.type]
+    items = dict.fromkeys(item.strip() for gold in golds if "," in gold for item in gold.split(","))
+    every = [", ".join(items)] if task.type == "string" and MIN_ITEMS <= len(items) <= MOST_ITEMS else []
+    common = Counter(golds).most_common(1)[0][0]
     wanted = [text for text in CONSTANTS[task.type] if task.type != "choice" or len(text) > 1 or text in task.options]
-    return [(f"always {text:.40}", text) for text in dict.fromkeys((*wanted, common)) if not same(task, text)]
+    return [(f"always {text:.40}", text) for text in dict.fromkeys((*wanted, common, *every)) if not same(task, text)]
 
 
 def _beyond_others(subject: Subject, paid: Accepted) -> Severity | None:
