@@ -33,7 +33,7 @@ def recorded(config: AuditConfig, attacked: Attacked) -> AuditRecord:
             file = f"{REPRODUCERS}/{number:02}-{each['probe']}.jsonl"
             each["reproducer"]["file"] = file
             each["command"] = command(config, config.out / file)
-    calibration = subject.calibration
+    calibration = subject.calibration if subject.has_scale else None
     canary = results["A7"][0].measured.get(SHARE_PAID) if "A7" in results else None
     distance = results["A18"][0].measured.get(DISTANCE) if "A18" in results else None
     return {
@@ -47,7 +47,9 @@ def recorded(config: AuditConfig, attacked: Attacked) -> AuditRecord:
         "calibration": calibration,
         "outcomes": [outcome(probe, *result) for probe, result in results.items()],
         "findings": findings,
-        "thresholds": {
+        "thresholds": None
+        if calibration is None
+        else {
             "best": calibration["best"],
             "empty": calibration["empty"],
             "canary": canary,

@@ -30,7 +30,7 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     """Audit the reward of `config` and write the folder `config.out`; `train` does the training of `--train`.
 
     Raises InputError for tasks without reference answers, for an unknown probe, and where the reward does not pay the
-    reference answers (`Uncalibrated`); nothing is written then."""
+    reference answers (`Uncalibrated`), and where no probe can be run; nothing is written then."""
     if unknown := [probe for probe in config.only if probe not in PROBES]:
         raise InputError(
             f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}, and --train runs {TRAINING}"
@@ -50,6 +50,9 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
             )
         clear_training(config.out)
         first = attack(config, scorer, seen, train=train)
+        if all(result.reason is not None for result, _ in first.results.values()):
+            reasons = "; ".join(f"{name}: {result.reason}" for name, (result, _) in first.results.items())
+            raise InputError(f"no probe can be run, so nothing is known of the reward: {reasons}")
         record, second = recorded(config, first), None
         if config.fix:
             record["fix"], second = find_fix(config, first, record, held_out, columns)

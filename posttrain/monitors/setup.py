@@ -25,7 +25,11 @@ def monitors_for(config: Rewarded) -> list[Observer]:
     audit: Thresholds | None = None
     if config.audit is not None:
         record = read_audit(config.audit)
-        audit = record["thresholds"]
+        if (audit := record["thresholds"]) is None:
+            warn(
+                f"--audit {config.audit} has no limits for monitors: its reward pays the empty answer as much as the "
+                "reference answers; they begin without"
+            )
         if record["reward"] != (rewards := [str(reward) for reward in config.reward]):
             warn(
                 f"--audit {config.audit} is of another reward, {', '.join(record['reward'])}; its scale and limits may "

@@ -37,12 +37,15 @@ def audit_words(record: AuditRecord) -> list[str]:
         lines += ["", f"{number}. {finding['severity']}: {finding['title']} ({_effect(finding)})", *_told(finding)]
     lines += ["", *fix_words(record["fix"])] if "fix" in record else []
     clean = [each["probe"] for each in record["outcomes"] if each["status"] == "clean"]
-    not_run = [each for each in record["outcomes"] if each["status"] == "not run"]
+    not_run: dict[str | None, list[str]] = {}
+    for each in record["outcomes"]:
+        if each["status"] == "not run":
+            not_run.setdefault(each["reason"], []).append(each["probe"])
     return [
         *lines,
         "",
         f"without a finding: {', '.join(clean) or 'no probe'}",
-        *(f"{each['probe']} not run: {each['reason']}" for each in not_run),
+        *(f"{', '.join(probes)} not run: {reason}" for reason, probes in not_run.items()),
     ]
 
 
@@ -56,15 +59,16 @@ def audit_opening(record: AuditRecord) -> Opening:
         sentence = f"Do not train with {reward} as it is: {', '.join(found)}."
     elif found:
         sentence = f"{reward} can be gamed: {', '.join(found)}."
-    elif all(each["status"] == "not run" for each in record["outcomes"]):
-        sentence = f"No probe was run, so nothing is known of {reward}."
     else:
         sentence = f"No probe found a fault in {reward}."
     not_run = [each["probe"] for each in record["outcomes"] if each["status"] == "not run"]
-    calibration = record["calibration"]
+    paid: tuple[Number, ...] = ()
+    if (calibration := record["calibration"]) is not None:
+        form = f"in the form “{calibration['form']}”"
+        paid = (Number("reference answers paid", interval(calibration["paid"]), form),)
     numbers = (
         Number("answers graded", f"{graded:,}", f"on {record['tasks']} tasks in {record['seconds']:.0f} s"),
-        Number("reference answers paid", interval(calibration["paid"]), f"in the form “{calibration['form']}”"),
+        *paid,
         Number("probes without a finding", str(sum(o["status"] == "clean" for o in record["outcomes"])), ""),
     )
     warnings = (f"Not run: {', '.join(not_run)}. The table of probes says why.",) if not_run else ()
@@ -103,7 +107,11 @@ def interval(effect: Estimate) -> str:
 
 
 def scale_words(record: AuditRecord) -> str:
-    calibration = record["calibration"]
+    if (calibration := record["calibration"]) is None:
+        return (
+            "No scale: the reward pays the empty answer as much as the reference answers, so most probes can say "
+            "nothing of it. Brackets hold 95% intervals."
+        )
     best, empty = calibration["best"], calibration["empty"]
     return (
         f"Scaled rewards: 1 is what the reference answers get in the mean ({best:.3g}), 0 what the empty answer gets "

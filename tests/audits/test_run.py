@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import posttrain as pt
 from posttrain.api.commands import audit
-from posttrain.audits.subject import Attempt, Subject, Uncalibrated
+from posttrain.audits.subject import Attempt, Subject, Uncalibrated, pays_empty
 from posttrain.cli.main import main
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import read_audit
@@ -61,14 +62,55 @@ def test_an_answer_is_graded_once():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("always", r"pays the reference answers 1 in the mean, in the best of \d+ forms .*the empty answer 1"),
-        ("negative", "there is no scale"),
+        ("negative", r"pays the reference answers 0 in the mean, in the best of \d+ forms .*there is no scale"),
+        ("little", r"pays the reference answers 0.1 in the mean, .*the empty answer 0.1"),
         ("fails", "gave no answer a value; the first reason: fails: RuntimeError: no scale today"),
     ],
 )
 def test_a_reward_without_a_scale_is_refused(name: str, says: str):
     with pytest.raises(Uncalibrated, match=says):
         _ = subject(getattr(rewards, name)).calibration
+
+
+def test_no_scale_where_the_empty_answer_is_paid_as_much():
+    """Of a reward that pays all, and of one that pays what it cannot read and takes from what it reads and is wrong;
+    not of one that pays the empty answer more, or on half of the tasks."""
+    for reward in (rewards.always, rewards.unread):
+        found = subject(reward)
+        assert not found.has_scale and found.honest(0).text == "Answer: 3"
+        with pytest.raises(Uncalibrated, match="no scale: the empty answer is paid as much"):
+            _ = found.calibration
+    seen = np.array([[1.0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
+    assert pays_empty(seen[0], seen[1], seen)
+    assert not pays_empty(seen[0], seen[1] * [1, 1, 1, 0, 0, 0], seen)
+    assert not pays_empty(seen[2], seen[1], seen)
+    assert not pays_empty(seen[0, :3], seen[1, :3], seen[:, :3])  # three tasks are too few
+    assert not pays_empty(seen[0], 2 * seen[1], np.stack([*seen, 2 * seen[1]]))
+
+
+@pytest.mark.parametrize("name", ["always", "unread"])
+def test_an_audit_without_a_scale(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    write_rows(Path("tasks.jsonl"), TASKS)
+    words = ("--data", "tasks.jsonl", "--reward-workers", "0", "--reward", f"{REWARDS}{name}", "--out", "audit")
+    probes = [word for probe in ("A4", "A7", "A13") for word in ("--only", probe)]
+    assert main(["audit", *words, *probes, "--fix"]) == 1
+    printed = capsys.readouterr().out
+    assert "Do not train with" in printed and "A4, A7 not run: no scale: the empty answer is paid as much" in printed
+    assert "without a finding: A13" in printed and "No fix: without a scale" in printed
+    record = read_audit(Path("audit"))
+    assert record["calibration"] is None and record["thresholds"] is None
+    finding = record["findings"][0]
+    assert finding["title"].startswith("an answer without content is paid as much as the reference answers: empty, ")
+    assert (finding["probe"], finding["severity"]) == ("A1", "critical")
+    assert (finding["effect"]["value"], finding["effect"]["n"]) == (1, 12) and finding["effect"]["low"] > 0.7
+    shown = finding["reproducer"]
+    assert shown is not None and (shown["response"], shown["value"], shown["honest"]) == ("", 1, 1)
+    assert json.loads(Path("audit/audit.sarif").read_text())["runs"][0]["results"][0]["level"] == "error"
+    page = Path("audit/report.html").read_text()
+    assert "No scale: the reward pays the empty answer" in page and "<h2>Forms</h2>" not in page
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -132,12 +174,8 @@ def test_what_cannot_be_audited_ends_with_2_and_writes_nothing(
     assert "no scale today" in refused("--reward", f"{REWARDS}fails", "--out", "audit")
     assert "--only A99: no such probe; there are A1," in refused(*reward, "--only", "A99", "--out", "audit")
     assert "--out full: not empty and not an audit" in refused(*reward, "--out", "full")
+    assert "nothing is known of the reward: A14: " in refused(*reward, "--only", "A14", "--out", "audit")
     assert "1 of the reference answers of the 1 tasks" in refused(*reward, "--limit", "1", "--out", "audit")
-
-
-def test_an_audit_in_which_no_probe_ran_is_not_called_clean(tmp_path: Path):
-    found = audit(rewards.strict, data=TASKS, reward_workers=0, only=("A14",))
-    assert "No probe was run" in str(found) and "No probe found a fault" not in str(found)
 
 
 def test_python_audits_a_function(tmp_path: Path):
