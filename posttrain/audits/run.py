@@ -16,6 +16,7 @@ from posttrain.audits.training import TRAINING, Train
 from posttrain.config import AuditConfig
 from posttrain.config.compute import on_its_device
 from posttrain.rewards.scorer import open_scorer
+from posttrain.rows import TaskColumns
 from posttrain.runs.audit import AuditRecord
 from posttrain.types import InputError
 
@@ -37,7 +38,7 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
         )
     check_out(config.out)
     tasks = read_tasks(config.data, config.columns)
-    columns = set.intersection(*(set(task.columns) for task in tasks))
+    columns = TaskColumns(tasks)
     with open_scorer(config, columns) as scorer:
         golds = with_golds(tasks, config.answer_column, [column for column in columns if scorer.reads(column)])
         limit = config.limit or (MODEL_TASKS if by_model(scorer) else TASKS)

@@ -158,6 +158,7 @@ class Subject:
 
     def scales(self, attempts: Sequence[Attempt]) -> Floats:
         """The scaled rewards of attempts; a failed one counts as 0: it is not paid."""
+        _ = self.calibration  # which raises, where there is none, before anything is graded
         return np.nan_to_num(self.scaled(self.grade(attempts)), nan=0.0)
 
     @property

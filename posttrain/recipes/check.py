@@ -27,7 +27,8 @@ from posttrain.recipes.stages import STAGE_MODEL, START, StageSpec
 from posttrain.rewards.check import RewardCheck, check_soft_labels
 from posttrain.rewards.judge.prompts import read_rubric
 from posttrain.rewards.registry import Spec, check_sealed
-from posttrain.types import InputError, RunFailed
+from posttrain.rows import TaskColumns
+from posttrain.types import InputError, RunFailed, Task
 
 READERS: Mapping[str, Callable[[str], object]] = {
     "chat_template": template_text,
@@ -108,7 +109,7 @@ def _check_audits(recipe: Recipe, out: Path, rewards: RewardCheck, planned: bool
     with found.collect(()):
         for name, config in audit_configs(recipe, out).items():
             with found.collect(("audits", name), f"audit {name}: "):
-                columns = None if planned else set.intersection(*(set(task.columns) for task in tasks_of(config)))
+                columns = None if planned else TaskColumns(tasks_of(config))
                 _check_rewards(rewards, config.reward, columns, (), planned)
 
 
@@ -135,7 +136,7 @@ class _Loads:
         config, stage = self.config, self.stage
         texts = self._option("reward") or ()
         gold = filter(None, [self._option("gold")])
-        columns: set[str] | None = None
+        columns: TaskColumns | None = None
         tasks = config.data if texts or self._option("env") else None
         if tasks is not None and not stage.data_stages:
             with self._at("data"):
@@ -187,24 +188,23 @@ def _check_rewards(
 
 def _check_environment(config: RlConfig, columns: Collection[str] | None) -> None:
     assert config.env is not None
-    known = None if columns is None else {*columns, "prompt"}
     try:
-        with EnvPool(config.env, columns=known, timeout_seconds=config.env_timeout, workers=1) as pool:
+        with EnvPool(config.env, columns=columns, timeout_seconds=config.env_timeout, workers=1) as pool:
             if not config.reward and not pool.has_reward:
                 raise InputError(f"env {config.env} has no get_reward, so reward is required")
     except RunFailed as error:
         raise InputError(str(error)) from None
 
 
-def _columns(sources: Sequence[str], names: Mapping[str, str] | None, planned: bool) -> set[str] | None:
+def _columns(sources: Sequence[str], names: Mapping[str, str] | None, planned: bool) -> TaskColumns | None:
     """The columns that every task has; None where that is not known without the hub, or yet. Raises InputError for a
     file with a row that is wrong."""
-    found: list[set[str]] = []
+    found: list[Task] = []
     for source in sources:
         if source.startswith(GYM):
-            found.append(set(GYM_COLUMNS))
+            found.append(Task(source, source, dict.fromkeys(GYM_COLUMNS)))
         elif is_builtin(source) or all(parse_source(part).is_file for part in split_sources(source)):
-            found += [set(task.columns) for task in load_tasks(source, names, optional=source != sources[0])]
+            found += load_tasks(source, names, optional=source != sources[0])
         elif planned or not any(parse_source(part).is_file for part in split_sources(source)):
             return None
-    return set.intersection(*found) if found else None
+    return TaskColumns(found) if found else None

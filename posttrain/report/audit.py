@@ -23,15 +23,16 @@ def print_audit(record: AuditRecord, out: Path) -> None:
     """Print what was measured, the findings from the worst, what was not run, and where the page is."""
     console = Console()
     sentence, *lines = audit_words(record)
-    console.print(printable(sentence), highlight=False, markup=False, style="bold")
+    console.print(sentence, highlight=False, markup=False, style="bold")
     if record["findings"]:
         console.print(_drawn(record["findings"]))
-    for line in (*lines, "", f"report: {out / 'report.html'}"):
-        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+    for line in (*lines, "", printable(f"report: {out / 'report.html'}")):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def audit_words(record: AuditRecord) -> list[str]:
-    """The audit in lines: what can be said of the reward, its findings, the fix, and the probes without a finding."""
+    """The audit in lines, as `printable` as a terminal and a notebook need them: what can be said of the reward, its
+    findings, the fix, and the probes without a finding."""
     lines = [audit_opening(record).sentence, scale_words(record)]
     for number, finding in enumerate(record["findings"], start=1):
         lines += ["", f"{number}. {finding['severity']}: {finding['title']} ({_effect(finding)})", *_told(finding)]
@@ -41,12 +42,9 @@ def audit_words(record: AuditRecord) -> list[str]:
     for each in record["outcomes"]:
         if each["status"] == "not run":
             not_run.setdefault(each["reason"], []).append(each["probe"])
-    return [
-        *lines,
-        "",
-        f"without a finding: {', '.join(clean) or 'no probe'}",
-        *(f"{', '.join(probes)} not run: {reason}" for reason, probes in not_run.items()),
-    ]
+    lines += ["", f"without a finding: {', '.join(clean) or 'no probe'}"]
+    lines += [f"{', '.join(probes)} not run: {reason}" for reason, probes in not_run.items()]
+    return list(map(printable, lines))
 
 
 def audit_opening(record: AuditRecord) -> Opening:

@@ -5,23 +5,66 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import posttrain as pt
 from posttrain.api.commands import audit
+from posttrain.api.results import Audit
+from posttrain.audits.files import write_audit
 from posttrain.audits.subject import Attempt, Subject, Uncalibrated, pays_empty
 from posttrain.cli.main import main
+from posttrain.report.audit import print_audit
+from posttrain.report.html import write_report
 from posttrain.rewards.scorer import Scorer
-from posttrain.runs.audit import read_audit
+from posttrain.runs.audit import AuditRecord, read_audit
+from posttrain.stats import Estimate
 from tests.audits import rewards
 from tests.training_helpers import write_rows
 
 PROMPT = "What is {}+{}? End with the line 'Answer: NUMBER'."
 TASKS = [{"prompt": PROMPT.format(n, n + 3), "answer": str(2 * n + 3)} for n in range(18)]
 REWARDS = f"{rewards.__file__}:"
+ALL: Estimate = {"value": 1.0, "low": 0.8, "high": 1.0, "n": 12}
+RECORD: AuditRecord = {
+    "version": "1",
+    "reward": ["mine.py:pays"],
+    "data": "tasks.jsonl",
+    "tasks": 12,
+    "answer_types": {"number": 12},
+    "seed": 0,
+    "guard": "by construction",
+    "calibration": {"best": 1.0, "empty": 0.0, "form": "line", "forms": {"line": 1.0}, "paid": ALL},
+    "outcomes": [],
+    "findings": [
+        {
+            "probe": "A1",
+            "kind": "empty",
+            "severity": "critical",
+            "title": "",
+            "measure": "mean scaled reward",
+            "effect": ALL,
+            "reproducer": {
+                "task": "0",
+                "prompt": "",
+                "answer": "3",
+                "response": "",
+                "value": 1.0,
+                "honest": 1.0,
+                "row": {},
+                "file": "reproducers/01-A1.jsonl",
+            },
+            "wrapper": None,
+            "advice": "",
+            "command": "posttrain score",
+        }
+    ],
+    "thresholds": None,
+    "seconds": 1.0,
+}
+"""An audit with a finding whose texts a test fills in."""
 
 
 def subject(reward: Callable[..., float], n: int = 12) -> Subject:
@@ -176,6 +219,40 @@ def test_what_cannot_be_audited_ends_with_2_and_writes_nothing(
     assert "--out full: not empty and not an audit" in refused(*reward, "--out", "full")
     assert "nothing is known of the reward: A14: " in refused(*reward, "--only", "A14", "--out", "audit")
     assert "1 of the reference answers of the 1 tasks" in refused(*reward, "--limit", "1", "--out", "audit")
+
+
+def test_what_nobody_sees_is_shown_as_an_escape(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """In the terminal, the page, SARIF and Python; the row that is graded again has the answer as it was."""
+    hidden = "\u202e\u2066\u200b\U000e0041"
+    record = cast(AuditRecord, json.loads(json.dumps(RECORD)))
+    finding = record["findings"][0]
+    shown = finding["reproducer"]
+    assert shown is not None
+    finding["title"] = finding["advice"] = shown["response"] = shown["prompt"] = hidden
+    shown["row"] = {"completion": hidden}
+    write_audit(tmp_path, record)
+    print_audit(record, tmp_path)
+    write_report(tmp_path)
+    texts = [capsys.readouterr().out, str(Audit(record)), (tmp_path / "report.html").read_text()]
+    message = json.loads((tmp_path / "audit.sarif").read_text())["runs"][0]["results"][0]["message"]["text"]
+    for text in (*texts, message):
+        assert not set(hidden) & set(text) and "\\u202e\\u2066\\u200b\\U000e0041" in text.replace("\n", "")
+    assert json.loads((tmp_path / shown["file"]).read_text()) == {"completion": hidden}
+
+
+def test_rows_without_a_column_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    for lacking, told in (
+        ({1, 4}, "2 of 18 rows lack 'answer' (tasks.jsonl:2, tasks.jsonl:5); all rows have: level"),
+        (range(1, 6), "5 of 18 rows lack 'answer' (tasks.jsonl:2, tasks.jsonl:3, tasks.jsonl:4, ...);"),
+    ):
+        rows = [{k: v for k, v in row.items() if k != "answer" or i not in lacking} for i, row in enumerate(TASKS)]
+        write_rows(Path("tasks.jsonl"), [{**row, "level": 1} for row in rows])
+        for reward in (f"{REWARDS}strict", "math"):
+            assert main(["audit", "--reward", reward, "--data", "tasks.jsonl", "--out", "audit"]) == 2
+            assert told in capsys.readouterr().err
 
 
 def test_python_audits_a_function(tmp_path: Path):
