@@ -9,6 +9,7 @@ from posttrain.audits.attack import attack
 from posttrain.audits.files import FIXED, check_out, clear_training, write_audit
 from posttrain.audits.fix import find_fix
 from posttrain.audits.golds import MIN_GOLDS, GoldTask, read_tasks, with_golds
+from posttrain.audits.judge import refuse_own_judge
 from posttrain.audits.probes import PROBES
 from posttrain.audits.record import recorded
 from posttrain.audits.subject import by_model
@@ -32,10 +33,7 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
 
     Raises InputError for tasks without reference answers, for an unknown probe, and where the reward does not pay the
     reference answers (`Uncalibrated`), and where no probe can be run; nothing is written then."""
-    if unknown := [probe for probe in config.only if probe not in PROBES]:
-        raise InputError(
-            f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}, and --train runs {TRAINING}"
-        )
+    check_options(config)
     check_out(config.out)
     tasks = read_tasks(config.data, config.columns)
     columns = TaskColumns(tasks)
@@ -61,6 +59,16 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     if second is not None:
         write_audit(config.out / FIXED, second)
     return record
+
+
+def check_options(config: AuditConfig) -> None:
+    """Raise InputError for an unknown probe, and for a judge that is a part of the audited reward."""
+    if unknown := [probe for probe in config.only if probe not in PROBES]:
+        raise InputError(
+            f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}, and --train runs {TRAINING}"
+        )
+    if config.judge is not None:
+        refuse_own_judge(config)
 
 
 def divided(golds: Sequence[GoldTask], limit: int, config: AuditConfig) -> tuple[list[GoldTask], list[GoldTask]]:

@@ -19,7 +19,8 @@ from posttrain.data.formats import load_tasks
 from posttrain.data.readers import replay_file
 from posttrain.data.sources import parse_source, split_sources
 from posttrain.envs.pool import EnvPool
-from posttrain.recipes.audited import audit_configs, tasks_of
+from posttrain.monitors.setup import check_read
+from posttrain.recipes.audited import audit_configs, audit_folder, check_options, tasks_of
 from posttrain.recipes.load import Findings, RecipeFaults, RecipeText, checked_recipe, read_text
 from posttrain.recipes.paths import placed
 from posttrain.recipes.stage_check import find_stages
@@ -28,6 +29,7 @@ from posttrain.rewards.check import RewardCheck, check_soft_labels
 from posttrain.rewards.judge.prompts import read_rubric
 from posttrain.rewards.registry import Spec, check_sealed
 from posttrain.rows import TaskColumns
+from posttrain.runs.audit import read_audit
 from posttrain.types import InputError, RunFailed, Task
 
 READERS: Mapping[str, Callable[[str], object]] = {
@@ -69,7 +71,9 @@ def _checked(text: RecipeText, out: Path, planned: bool) -> CheckedRecipe:
     stages = find_stages(recipe, out, found)
     sound = [stage for stage in stages if not stage.faulty]
     configs = {stage.name: stage.config(out, recipe.model, recipe.seed, None) for stage in sound}
-    coming = {str(out / stage.name / "model") for stage in stages}
+    coming = {str(out / stage.name / "model") for stage in stages} | {
+        str(audit_folder(out, name)) for name in recipe.audits
+    }
     with RewardCheck() as rewards:
         _check_audits(recipe, out, rewards, planned, found)
         if recipe.evaluate is not None:
@@ -109,8 +113,11 @@ def _check_audits(recipe: Recipe, out: Path, rewards: RewardCheck, planned: bool
     with found.collect(()):
         for name, config in audit_configs(recipe, out).items():
             with found.collect(("audits", name), f"audit {name}: "):
-                columns = None if planned else TaskColumns(tasks_of(config))
-                _check_rewards(rewards, config.reward, columns, (), planned)
+                tasks = None if planned else tasks_of(config)
+                columns = None if tasks is None else TaskColumns(tasks)
+                for rewards_of in (config.reward, [] if config.judge is None else [config.judge]):
+                    _check_rewards(rewards, rewards_of, columns, (), planned)
+                check_options(config, tasks)
 
 
 def _check_held_out(held_out: HeldOut, rewards: RewardCheck, planned: bool, found: Findings) -> None:
@@ -155,6 +162,11 @@ class _Loads:
         if self._option("env") is not None:
             with self._at("env"):
                 _check_environment(config, columns)
+        if (audit := self._option("audit")) is not None:
+            with self._at("audit"):
+                if str(audit) not in self.coming and not self.planned:
+                    read_audit(audit)
+                check_read(config)
         for key, read in READERS.items():
             if self._option(key) is not None and not (self.planned and key == "replay"):
                 with self._at(key):
