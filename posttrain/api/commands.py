@@ -251,7 +251,11 @@ def audit(reward: Any, *, out: str | Path | None = None, **options: Unpack[of.Au
 
             record = audit_reward(config)
             write_report(config.out)
-    return Audit(record, None if out is None else Path(out))
+    if out is None:
+        for finding in record["findings"]:
+            finding.pop("command", None)  # of a file that is gone
+        return Audit(record)
+    return Audit(record, Path(out))
 
 
 @listed(configs.CheckDataConfig, by_place="file")

@@ -206,10 +206,11 @@ class Subject:
         others = [self.other(i) for i in everyone]
         wrong = self.grade([*others, *(replace(other, text=leader.render(other.text)) for other in others)])
         seen = np.stack([*values.values(), empty, *wrong.reshape(2, -1)])
+        first = self.first_error or "no part of it applied"
         if not np.isfinite(seen).any():
-            raise Uncalibrated(f"the reward gave no answer a value; the first reason: {self.first_error}")
+            raise Uncalibrated(f"the reward gave no answer a value; the first reason: {first}")
         if not any(np.isfinite(column).any() for column in values.values()):
-            raise Uncalibrated(f"the reward gave no reference answer a value; the first reason: {self.first_error}")
+            raise Uncalibrated(f"the reward gave no reference answer a value; the first reason: {first}")
         means = {form: float(np.nan_to_num(column, nan=np.nanmin(seen)).mean()) for form, column in values.items()}
         most = max(means.values())
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))

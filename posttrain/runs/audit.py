@@ -53,6 +53,7 @@ class Finding(TypedDict):
     advice: str
     """What to do, in a sentence."""
     command: NotRequired[str]
+    """What grades the reproducer again, where the reward can be named on the command line."""
 
 
 class Outcome(TypedDict):

@@ -33,6 +33,10 @@ def negative(response: str, answer: Any) -> float:
     return float(str(answer) not in response)
 
 
+def nothing(response: str) -> None:
+    """Applies to no answer."""
+
+
 def fails(response: str) -> float:
     raise RuntimeError("no scale today")
 

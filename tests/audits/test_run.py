@@ -107,6 +107,7 @@ def test_an_answer_is_graded_once():
     [
         ("negative", r"pays the reference answers 0 in the mean, in the best of \d+ forms .*there is no scale"),
         ("little", r"pays the reference answers 0.1 in the mean, .*the empty answer 0.1"),
+        ("nothing", "gave no answer a value; the first reason: no part of it applied"),
         ("fails", "gave no answer a value; the first reason: fails: RuntimeError: no scale today"),
     ],
 )
@@ -261,5 +262,11 @@ def test_python_audits_a_function(tmp_path: Path):
     assert "name it by its file" in str(found)
     with pytest.raises(pt.InputError, match="give out, a folder"):
         found.report()
+    assert "posttrain score" not in str(found) and "pt.score" not in str(found)  # the file is gone
+    of_a_function: Any = audit(rewards.always, data=TASKS, out=tmp_path / "own", reward_workers=0, only=("A1",))
+    assert "command" not in of_a_function.record["findings"][0] and "score" not in str(of_a_function)
+    named: Any = audit(f"{REWARDS}lengthy=0.5", data=TASKS, out=tmp_path / "named", reward_workers=0, only=("A1",))
+    assert f"   posttrain score --reward {REWARDS}lengthy=0.5 --data " in str(named)
+    assert named.report().path.exists() and of_a_function.report().path.exists()
     kept: Any = audit(rewards.strict, data=TASKS, out=tmp_path / "audit", reward_workers=0, only=("A1",))
     assert kept.ok and kept.report().path.exists() and len(kept.findings) == 0
