@@ -93,11 +93,7 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
 
     Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
     not be told from a right one."""
-    columns = list(dict.fromkeys(name for task in tasks for name in task.columns))
-    if column is not None and column not in columns:
-        raise InputError(
-            f"--answer-column {column}: no such column; the tasks have {', '.join(columns) or 'no columns'}"
-        )
+    columns = check_column(tasks, column)
     filled = [name for name in GOLD_COLUMNS if any(_text(task.columns.get(name)) for task in tasks)]
     code = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
     code = code or any(name in read and all(_is_program(task.columns.get(name)) for task in tasks) for name in columns)
@@ -164,6 +160,17 @@ def _is_short(value: Any) -> bool:
     if isinstance(value, str):
         return 0 < len(value) <= SHORT and "\n" not in value
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_column(tasks: Sequence[Task], column: str | None) -> list[str]:
+    """The columns that some task has. Raises InputError where the one with the reference answers is named and is none
+    of them."""
+    columns = list(dict.fromkeys(name for task in tasks for name in task.columns))
+    if column is not None and column not in columns:
+        raise InputError(
+            f"--answer-column {column}: no such column; the tasks have {', '.join(columns) or 'no columns'}"
+        )
+    return columns
 
 
 def _text(value: Any) -> str:

@@ -18,9 +18,23 @@ def always(response: str) -> float:
     return 1.0
 
 
+def little(response: str) -> float:
+    """Gives all answers alike, as one that knows the form of none of them."""
+    return 0.1
+
+
+def unread(response: str, answer: Any) -> float:
+    """Pays what it cannot read: of a number alone it looks at the last digit."""
+    return float(not response.isdecimal() or int(response) % 10 == int(answer) % 10)
+
+
 def negative(response: str, answer: Any) -> float:
     """Pays wrong answers."""
     return float(str(answer) not in response)
+
+
+def nothing(response: str) -> None:
+    """Applies to no answer."""
 
 
 def fails(response: str) -> float:
