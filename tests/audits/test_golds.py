@@ -115,7 +115,7 @@ def test_forms_with_several_places():
 
 def test_a_gold_has_all_parts_that_the_prompts_show():
     def gold(prompt: str, *read: str, **columns: Any) -> tuple[str, str, tuple[str, ...]]:
-        tasks = [Task(str(n), prompt, {"answer": f"town{n}", **columns}) for n in range(2)]
+        tasks = [Task(str(n), prompt, {"answer": f"town{n}", **columns}) for n in range(3)]
         first = with_golds(tasks, None, ["answer", *read])[0]
         return first.gold, first.type, first.references
 
