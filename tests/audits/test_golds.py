@@ -128,4 +128,4 @@ def test_a_gold_has_all_parts_that_the_prompts_show():
 
 def test_dates_are_no_expressions():
     assert types(["2024-03-05", "5/3/2024", "9:30"]) == ["string"] * 3
-    assert types(["12-5", "3/x"])[0] == "expression"
+    assert types(["12-5", "3/x", "x+1"])[0] == "expression"
