@@ -234,6 +234,8 @@ class Audit:
     def findings(self) -> Table:
         """The findings from the worst: severity, probe, what is paid that should not be, how much of it, and the answer
         that shows it."""
+        from posttrain.report.audit import wrapped_rewards
+
         return Table(
             {
                 "severity": each["severity"],
@@ -241,7 +243,7 @@ class Audit:
                 "title": each["title"],
                 each["measure"]: each["effect"]["value"],
                 "response": each["reproducer"] and each["reproducer"]["response"],
-                "wrapper": each["wrapper"],
+                "wrapper": wrapped_rewards(self.record, each),
             }
             for each in self.record["findings"]
         )

@@ -20,13 +20,12 @@ from posttrain.audits.probes import PROBES
 from posttrain.audits.probes.base import Found, Result
 from posttrain.audits.probes.models.best_of_n import DISTANCE
 from posttrain.audits.probes.swapped import SHARE_PAID
-from posttrain.audits.servers import QUIET
 from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.audits.training import TITLE, TRAINING
 from posttrain.config import AuditConfig
 from posttrain.expressions import wrapped
 from posttrain.functions import FunctionText
-from posttrain.rewards.scorer import Scorer
+from posttrain.rewards.scorer import open_scorer
 from posttrain.runs.audit import SEVERITIES, AuditRecord, Finding, Outcome, Reproducer
 from posttrain.types import InputError, Message, Task
 
@@ -100,21 +99,13 @@ def closed(config: AuditConfig, subject: Subject, found: Sequence[Found]) -> lis
         }
         if not tried:
             continue
-        workers = 0 if config.reward_workers == 0 else 1
-        with (
-            suppress(InputError),
-            Scorer(
-                wrapped(config.reward, wrapper),
-                columns=subject.scorer.columns,
-                timeout_seconds=config.reward_timeout,
-                workers=workers,
-                server=QUIET,
-            ) as scorer,
-        ):
-            for i, attempts in tried.items():
-                totals = [score.total for score in subject.scores_again(attempts, scorer)]
-                wrong, right = subject.scaled(np.array(totals, dtype=float)).tolist()
-                closing[i] = wrong < PAID <= right
+        with suppress(InputError):
+            around = config.model_copy(update={"reward": wrapped(config.reward, wrapper)})
+            with open_scorer(around, subject.scorer.columns) as scorer:
+                for i, attempts in tried.items():
+                    totals = [score.total for score in subject.scores_again(attempts, scorer)]
+                    wrong, right = subject.scaled(np.array(totals, dtype=float)).tolist()
+                    closing[i] = wrong < PAID <= right
     return closing
 
 
@@ -137,7 +128,7 @@ def reproducer(subject: Subject, shown: Attempt) -> Reproducer:
     task = subject.tasks[shown.task]
     value, honest = subject.grade([shown, reference(subject, shown)]).tolist()
     return {
-        "task": task.task.where or f"task {task.task.id}",
+        "task": Path(task.task.where).name or f"task {task.task.id}",
         "prompt": shown.posed(task.task).asked,
         "answer": task.gold,
         "response": shown.text,

@@ -49,7 +49,7 @@ def audit_words(record: AuditRecord, most: int | None = None) -> list[str]:
         title = f"{number}. {finding['severity']}: {finding['title']} ({_effect(finding)})"
         lines += ["", title, *_told(record, finding)]
     if most is not None and len(record["findings"]) > most:
-        lines += ["", f"the others, {most + 1} to {len(record['findings'])}, in full: report.html"]
+        lines += ["", "the others: report.html"]
     lines += ["", *fix_words(record["fix"])] if "fix" in record else []
     clean = without_finding(record)
     not_run: dict[str | None, list[str]] = {}
@@ -107,14 +107,21 @@ def without_finding(record: AuditRecord) -> list[str]:
     return [o["probe"] for o in record["outcomes"] if o["status"] == "clean" and o["probe"] not in found]
 
 
+def wrapped_rewards(record: AuditRecord, finding: Finding) -> str | None:
+    """The rewards with a finding's wrapper around them, as they are typed; None where no wrapper closes it."""
+    rewards = [short(reward) for reward in record["reward"]]
+    return finding["wrapper"] and " ".join(wrapped(rewards, finding["wrapper"]))
+
+
 def wrapper_words(record: AuditRecord, finding: Finding) -> str:
-    """The rewards with a finding's wrapper around them, and what it does; empty where none closes the finding."""
-    if finding["wrapper"] is None:
+    """The wrapped rewards, and what they do; empty where no wrapper closes the finding."""
+    whole = wrapped_rewards(record, finding)
+    if whole is None:
         return ""
-    whole = " ".join(wrapped(list(map(short, record["reward"])), finding["wrapper"]))
     if finding.get("closes"):
         return f"{whole} closes it."
-    return f"{whole} may close it" + ("; --fix tries it." if short(record["reward"][0]) == record["reward"][0] else ".")
+    may_try = "fix" not in record and not any(reward.startswith("<") for reward in record["reward"])
+    return f"{whole} may close it" + ("; --fix tries it." if may_try else ".")
 
 
 def fix_words(fix: Fix) -> list[str]:
