@@ -8,7 +8,7 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -30,6 +30,14 @@ GOLD_COLUMNS = (
 """Columns that hold a reference answer, in the order in which they are looked for."""
 TEST_COLUMNS = ("cases", "hidden_cases", "test", "tests")
 """Columns of tests, which say that an answer is code."""
+LIKE_ANSWER = re.compile("answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total")
+"""Names of columns that may hold reference answers, before others."""
+COUNT = re.compile("how_many|count|number|^[nk]$")
+NUMBER_WORDS = (*("0 1 2 3 4 5 6 7 8 9".split()), *("zero one two three four five six seven eight nine".split()))
+ASKED_FOR = re.compile(
+    rf"\b(?:name|give|list|find|write|state|mention)\s+(?:me\s+)?(?:any\s+)?({'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE
+)
+"""Prompts that ask for some of several right answers."""
 MIN_GOLDS = 3
 NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
@@ -56,6 +64,8 @@ class GoldTask:
     solution: str
     type: AnswerType
     references: tuple[str, ...]
+    accepted: tuple[str, ...] = ()
+    """Where the prompt asks for some of several right answers: all of them."""
 
     @property
     def columns(self) -> Mapping[str, Any]:
@@ -87,9 +97,12 @@ def read_tasks(source: str, names: Mapping[str, str] | None = None) -> list[Task
     return tasks
 
 
-def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str]) -> list[GoldTask]:
+def with_golds(
+    tasks: Sequence[Task], column: str | None, read: Collection[str], way: Way | None = None
+) -> list[GoldTask]:
     """The tasks that have a reference answer, in the column of that name, the first of GOLD_COLUMNS that some row
-    fills, or else the first that the reward reads; `read` are those columns.
+    fills, or else the first that the reward reads, one that is named like an answer before others; `read` are those
+    columns. `way` writes a reference that is no text or decimal number.
 
     Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
     not be told from a right one."""
@@ -99,7 +112,8 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
     code = code or any(name in read and all(_is_program(task.columns.get(name)) for task in tasks) for name in columns)
     if code:  # `answer` of a code task may be anything
         filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
-    filled += [name for name in columns if name in read and any(_text(task.columns.get(name)) for task in tasks)]
+    others = [name for name in columns if name in read and any(_text(task.columns.get(name)) for task in tasks)]
+    filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
     gold = column or next(iter(filled), None)
     if gold is None:
         raise InputError(
@@ -109,10 +123,14 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
         )
     found = []
     for task in tasks:
-        if text := _text(task.columns.get(gold)):
+        value = task.columns.get(gold)
+        if text := _text(value) if way is None else way(task, value):
             references = tuple(n for n in task.columns if n == gold or n in (*GOLD_COLUMNS, *TEST_COLUMNS))
-            kind = _type(task, task.columns[gold], text, code)
-            found.append(GoldTask(task, text if kind in ("code", "text") else final_of(text), text, kind, references))
+            kind = _type(task, value if way is None else text, text, code)
+            kind = "string" if way is not None and kind == "text" else kind
+            accepted = tuple(map(str, value)) if way is some_of and isinstance(value, list) else ()
+            final = text if kind in ("code", "text") else final_of(text)
+            found.append(GoldTask(task, final, text, kind, references, accepted))
     distinct = Counter(task.gold for task in found)
     if len(distinct) < MIN_GOLDS:
         raise InputError(
@@ -121,6 +139,69 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
         )
     others = [n for n in columns if n in read and n != gold and all(_is_short(task.columns.get(n)) for task in tasks)]
     return _with_parts(found, gold, others)
+
+
+def readings(tasks: Sequence[Task], column: str | None, read: Collection[str]) -> list[list[GoldTask]]:
+    """`with_golds`, and the same with the references written in other ways, where these are lists, objects or numbers
+    of options; then with those of other columns that the reward reads. Raises InputError as `with_golds` does."""
+    found = [with_golds(tasks, column, read)]
+    if any(gold.type == "code" for gold in found[0]):
+        return found
+    own = found[0][0].references
+    names = [column] if column else [*own[:1], *(n for n in check_column(tasks, None) if n in read and n not in own)]
+    for name in names:
+        for way in (None, *WAYS):
+            with suppress(InputError):
+                golds = with_golds(tasks, name, read, way)
+                if len(golds) == len(found[0]) and [g.gold for g in golds] not in [[g.gold for g in e] for e in found]:
+                    found.append(golds)
+    return found
+
+
+Way = Callable[[Task, Any], str]
+"""A way to write a reference; empty where it is none for this value."""
+
+
+def some_of(task: Task, value: Any) -> str:
+    """As many items of a list as the prompt asks for, or a column of that name says; else the first."""
+    if not isinstance(value, list) or not value:
+        return ""
+    word = ASKED_FOR.search(task.asked)
+    counts = [n for name, n in task.columns.items() if type(n) is int and COUNT.search(name)]
+    count = counts[0] if counts else NUMBER_WORDS.index(word[1].casefold()) % 10 if word else 1
+    return ", ".join(map(str, value[: max(1, count)]))
+
+
+def _items(before: str, between: str) -> Way:
+    def way(task: Task, value: Any) -> str:
+        rows = value if isinstance(value, list) else [*value.values()] if isinstance(value, dict) else []
+        texts = [", ".join(map(str, row)) if isinstance(row, list) else str(row) for row in rows]
+        return between.join(f"{before.replace('1', str(k))}{text}" for k, text in enumerate(texts, 1))
+
+    return way
+
+
+def _fields(task: Task, value: Any) -> str:
+    """An object as lines, with the labels that the prompt has."""
+    if not isinstance(value, dict):
+        return ""
+    labels = {each.casefold(): each for each in re.findall(r"[A-Za-z_]\w*", task.asked)}
+    pairs = [(labels.get(f"{key}".casefold(), str(key)), each) for key, each in value.items()]
+    own = {key: re.search(rf"{re.escape(key)} ?[:=] ?", task.asked) for key, _ in pairs}
+    return "\n".join(f"{own[key][0] if own[key] else f'{key}: '}{each}" for key, each in pairs)  # type: ignore[index]
+
+
+def _option(first: int) -> Way:
+    def way(task: Task, value: Any) -> str:
+        return "ABCDEFGHIJ"[value - first : value - first + 1] if type(value) is int and value >= first else ""
+
+    return way
+
+
+WAYS: tuple[Way, ...] = (
+    *(some_of, _items("", ", "), _items("", "\n"), _items("- ", "\n"), _items("1. ", "\n"), _items("", "; ")),
+    *(_items("", " "), _fields, _option(0), _option(1), lambda task, value: json.dumps(value)),
+)
 
 
 def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -> list[GoldTask]:
