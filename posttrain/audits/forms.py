@@ -166,7 +166,9 @@ def _objects(prompts: Sequence[str]) -> list[str]:
     found = []
     for keys in _common(prompts, _keys):
         for mark in ('"', ""):
-            signs = ["" if FILLED[0][0].search(key) else '"' if FILLED[1][0].search(key) else mark for key in keys.split()]
+            signs = [
+                "" if FILLED[0][0].search(key) else '"' if FILLED[1][0].search(key) else mark for key in keys.split()
+            ]
             places = [f"{sign}<{key}>{sign}" for sign, key in zip(signs, keys.split(), strict=True)]
             found.append("{" + ", ".join(f'"{k}": {v}' for k, v in zip(keys.split(), places, strict=True)) + "}")
     return found

@@ -51,6 +51,11 @@ SHORT = 40
 SENTENCE_WORDS = 4
 """A text of at least so many words that ends like a sentence is free text: it can be said in other words."""
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
+MEASURED = re.compile(r"[0-9]+(?:-[0-9]+)+|[-+]?[0-9][0-9.,]*\s?(?:[a-zA-Z]{1,3}[/^][a-z]{1,3}[0-9²³^]*)")
+"""Digits with hyphens, and numbers with a compound unit."""
+PATTERNS = re.compile(r"\bregular expression|\bregex|\bSQL", re.IGNORECASE)
+LISTS = re.compile(r"\b(?:JSON|list|array|Python)\b", re.IGNORECASE)
+FUNCTIONS = ("sin", "cos", "tan", "log", "exp", "sqrt", "abs", "mod", "inf", "infinity", "min", "max", "and")
 FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
 
 
@@ -200,7 +205,13 @@ def _option(first: int) -> Way:
 
 WAYS: tuple[Way, ...] = (
     *(some_of, _items("", ", "), _items("", "\n"), _items("- ", "\n"), _items("1. ", "\n"), _items("", "; ")),
-    *(_items("", " "), _fields, _option(0), _option(1), lambda task, value: json.dumps(value)),
+    *(
+        _items("", " "),
+        _fields,
+        _option(0),
+        _option(1),
+        lambda task, value: "" if isinstance(value, str) else json.dumps(value),
+    ),
 )
 
 
@@ -273,13 +284,14 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
     final = final_of(text)
     if code:
         return "code"
-    if isinstance(value, dict) or (text[:1] in "{[" and _is_json(text)):
-        return "json"
+    if not isinstance(value, str) or text[:1] == "{" or LISTS.search(task.asked):
+        if isinstance(value, dict) or (text[:1] in "{[" and _is_json(text)):
+            return "json"
     if LETTER.fullmatch(text) and len(set(OPTIONS.findall(task.asked))) > 1:
         return "choice"
     if 0 < len(final) <= LONGEST_NUMBER and NUMBER.fullmatch(final) and any(c.isdigit() for c in final):
         return "number"
-    if len(final.split()) <= STRING_WORDS and FORMULA.search(final) and not DATE.fullmatch(final):
+    if len(final.split()) <= STRING_WORDS and FORMULA.search(final) and not _is_name(task, final):
         return "expression"
     words = len(text.split())
     sentence = words >= SENTENCE_WORDS and text.endswith((".", "!", "?"))
@@ -294,6 +306,14 @@ def final_of(gold: str) -> str:
     if "####" in gold:
         return gold.rpartition("####")[2].strip()
     return gold
+
+
+def _is_name(task: Task, text: str) -> bool:
+    """Whether signs in a text are no operations: a date, 555-1234, SKU-12, self-made, 9 m/s, a pattern."""
+    if DATE.fullmatch(text) or PATTERNS.search(task.asked):
+        return True
+    words = [word for word in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", text) if word.casefold() not in FUNCTIONS]
+    return bool(words) and "\\" not in text or MEASURED.fullmatch(text) is not None
 
 
 def _is_program(value: Any) -> bool:

@@ -38,7 +38,9 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     tasks = read_tasks(config.data, config.columns)
     columns = TaskColumns(tasks)
     with open_scorer(config, columns) as scorer:
-        golds = best_paid(scorer, readings(tasks, config.answer_column, [name for name in columns if scorer.reads(name)]))
+        golds = best_paid(
+            scorer, readings(tasks, config.answer_column, [name for name in columns if scorer.reads(name)])
+        )
         limit = config.limit or (MODEL_TASKS if by_model(scorer) else TASKS)
         seen, held_out = divided(golds, limit, config)
         if (distinct := len({gold.gold for gold in seen})) < MIN_GOLDS:

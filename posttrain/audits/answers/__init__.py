@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures, texts
@@ -28,6 +29,27 @@ FREE_CHOICE = re.compile(
     re.IGNORECASE,
 )
 """Prompts that have several right answers, so that another one need not be wrong."""
+QUANTITY = r"(?<![\w.])[-+]?[0-9][0-9,]*(?:[./][0-9]+)?(?:\s?%|\s?[A-Za-zµ°]{1,14}\b(?<!to)(?<!in)(?<!into)(?<!as))?"
+CONVERTED = re.compile(
+    rf"\b(?:convert|express|rewrite|change|write|turn|give)\b[^.?\n0-9]{{0,40}}?({QUANTITY})\s+(?:to|into|in|as)\b|"
+    rf"\bhow (?:many|much)\s+\w+\s+(?:is|are|make)\s+(?:there in\s+)?({QUANTITY})\s*\?",
+    re.IGNORECASE,
+)
+"""A quantity that a prompt wants in another unit or notation."""
+PERMITTED: Mapping[str, re.Pattern[str]] = {
+    "the items in another order": strings.FREE_ORDER,
+    "small letters": strings.FREE_CASE,
+    "capital letters": strings.FREE_CASE,
+    "as a fraction": re.compile(
+        r"\bfractions? or (?:as )?(?:an? )?(?:exact )?decimal|\bdecimals? or (?:as )?(?:an? )?fraction", re.I
+    ),
+    "as a decimal": re.compile(
+        r"\bfractions? or (?:as )?(?:an? )?exact decimal|\bdecimals? or (?:as )?(?:an? )?fraction", re.I
+    ),
+    "thousands separators": re.compile(r"\bwith or without (?:thousands )?(?:separator|comma)s?", re.I),
+    "with the unit": re.compile(r"\bwith or without (?:the |a )?unit", re.I),
+}
+"""Renderings that a prompt may permit in so many words; where it does, a reward that refuses them is at fault."""
 OFFERED = re.compile("choice|option|candidate|label|distractor|wrong", re.IGNORECASE)
 FAR: Mapping[AnswerType, str] = {
     "number": "-987654321",
@@ -60,9 +82,14 @@ MODULES: Mapping[str, Answers] = {
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     """Answers that are nearly the reference and wrong, one of a kind, as plain text without a form; none for code,
     whose mutants probe A20 runs."""
-    if task.type not in MODULES or FREE_CHOICE.search(task.task.asked):
+    if task.type not in MODULES or is_open(task):
         return []
     return [variant for variant in MODULES[task.type].near_misses(task, rng) if not same(task, variant.text)]
+
+
+def is_open(task: GoldTask) -> bool:
+    """Whether an answer may be right that the task does not list."""
+    return not task.accepted and FREE_CHOICE.search(task.task.asked) is not None
 
 
 def far(task: GoldTask) -> str:
@@ -75,12 +102,29 @@ def equivalents(task: GoldTask) -> list[Variant]:
     if task.type == "code":
         return programs.equivalents(task)
     found = MODULES[task.type].equivalents(task) if task.type in MODULES else []
-    return [variant for variant in found if variant.text != task.gold]
+    return [
+        replace(variant, level="layout") if permits(task.task.asked, variant.kind) else variant
+        for variant in found
+        if variant.text != task.gold
+    ]
+
+
+def permits(prompt: str, kind: str) -> bool:
+    """Whether a prompt says of a rendering that it is fine."""
+    return any(kind.startswith(name) and said.search(prompt) for name, said in PERMITTED.items())
 
 
 def unevaluated(task: GoldTask) -> list[Variant]:
-    """Expressions that equal a number and are not written out: `6*7` for 42; none for other types."""
-    return numbers.unevaluated(task) if task.type == "number" else []
+    """Expressions that equal a number and are not written out: `6*7` for 42; what is to be converted, as the prompt has
+    it; nothing for other types."""
+    if task.type not in ("number", "string"):
+        return []
+    found = numbers.unevaluated(task) if task.type == "number" else []
+    copied = [match[1] or match[2] for match in CONVERTED.finditer(task.task.asked)]
+    return [
+        *found,
+        *(Variant("what is to be converted", text) for text in copied if not _plain(text) == _plain(task.gold)),
+    ]
 
 
 def same(task: GoldTask, answer: str) -> bool:
@@ -88,6 +132,9 @@ def same(task: GoldTask, answer: str) -> bool:
     numbers, equal values of expressions, equal JSON, else equal texts without regard to case and punctuation."""
     if _plain(answer) == _plain(task.gold) or _plain(answer) in _right_answers(task):
         return True
+    if task.accepted:
+        items, least = [_plain(item) for item in answer.split(",")], len(task.gold.split(","))
+        return least <= len({*items}) == len(items) and {*items} <= {*map(_plain, task.accepted)}
     return len(answer) <= LONGEST and task.type in MODULES and MODULES[task.type].same(task, answer)
 
 

@@ -14,8 +14,20 @@ OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
 ORDERED = re.compile(
     r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange|reverse[ds]?|(?:a|de)scending)\b", re.IGNORECASE
 )
+FREE_ORDER = re.compile(
+    r"\b(?:any|whatever|whichever|no (?:particular|specific|special)) (?:order|sequence)|"
+    r"\border(?:ing)? (?:does not|doesn't|doesn’t|is not|isn't|will not|won't) (?:matter|important|count|be )|"
+    r"\border (?:is|being) (?:free|irrelevant|unimportant|ignored|up to you)|"
+    r"\b(?:regardless|irrespective|independent) of (?:the |their )?order",
+    re.IGNORECASE,
+)
+FREE_CASE = re.compile(
+    r"\b(?:case|capitali[sz]ation|capitals?) (?:does not|doesn't|do not|don't|is not|isn't) (?:matter|important|count)|"
+    r"\b(?:case[- ]insensitive|(?:in )?any case\b(?! of)|upper[- ]?(?:case)? or lower[- ]?case)",
+    re.IGNORECASE,
+)
 UNORDERED = re.compile(
-    r"\b(?:any|whatever|whichever|no (?:particular|specific|special)) order|in order to", re.IGNORECASE
+    rf"{FREE_ORDER.pattern}|in order to|(?:place|made|make|send)\w* (?:an|the|this) order", re.IGNORECASE
 )
 CASE_MATTERS = re.compile(
     r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE
@@ -23,6 +35,7 @@ CASE_MATTERS = re.compile(
 ALONE = re.compile(r"\b(?:only|one|exactly|single|just|the (?:passage|source|document))\b", re.IGNORECASE)
 SEVERAL = re.compile(r"\b(?:at least|or more|all|each|every|any|sources|citations)\b", re.IGNORECASE)
 UNITS = ("kg", "km", "seconds", "litres")
+LONG_YEAR, MONTHS = 4, 12
 MIN_WORDS = 4
 """Half of so many words is no longer the answer."""
 MIN_LETTERS = 5
@@ -41,6 +54,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if ", " in gold:
         found.append(Variant("two items joined", gold.replace(", ", "", 1)))
         found.append(Variant("an item left out", gold.partition(", ")[2]))
+        found.append(Variant("one item in place of all", ", ".join(gold.split(", ")[:1] * len(gold.split(", ")))))
         found += _more_items(task, rng)
     found += _cited(task, rng)
     found += _dates(gold)
@@ -59,6 +73,7 @@ def equivalents(task: GoldTask) -> list[Variant]:
         ]
     if ", " in gold:
         found.append(Variant("no blanks behind commas", gold.replace(", ", ",")))
+        found.append(Variant("the items in another order", ", ".join(reversed(gold.split(", ")))))
     return distinct(found)
 
 
@@ -141,13 +156,20 @@ def _cited(task: GoldTask, rng: random.Random) -> list[Variant]:
 
 
 def _dates(gold: str) -> list[Variant]:
-    """Of a date such as 2024-03-05 another year, and day and month swapped; of a time such as 9:30 am the other half of
+    """Of a date such as 2024-03-05 or 05/03/2024 another year, and day and month swapped; of a time such as 9:30 am the other half of
     the day."""
     found = []
-    if match := re.fullmatch(r"([0-9]{4})-([0-9]{2})-([0-9]{2})", gold):
-        year, month, day = match.groups()
-        found.append(Variant("another year", f"{int(year) + 1:04}-{month}-{day}"))
-        found += [Variant("day and month swapped", f"{year}-{day}-{month}")] if day != month else []
+    if match := re.fullmatch(r"([0-9]{4}|[0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4}|[0-9]{1,2})", gold):
+        first, sign, second, last = match.groups()
+        year = max(first, last, key=len)
+        later = f"{int(year) + 1:0{len(year)}}"
+        found.append(Variant("another year", gold.replace(year, later) if len(year) == LONG_YEAR else gold))
+        mixed = (
+            f"{first}{sign}{last}{sign}{second}" if len(first) == LONG_YEAR else f"{second}{sign}{first}{sign}{last}"
+        )
+        months = (second, last if len(first) == LONG_YEAR else first)
+        found += [Variant("day and month swapped", mixed)] if all(int(each) <= MONTHS for each in months) else []
+        found = [each for each in found if each.text != gold]
     if match := re.fullmatch(r"([0-9: .]+)([ap])(\.?m\.?)", gold, re.IGNORECASE):
         found.append(Variant("the other half of the day", match[1] + {"a": "p", "p": "a"}[match[2].lower()] + match[3]))
     return found
