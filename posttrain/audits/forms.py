@@ -70,8 +70,8 @@ BLOCK = re.compile(
 """Lines that are to be filled in, each a label with what belongs behind it: `Answer: the city`."""
 OBJECT = re.compile(r"\{\s*\"[^{}\n]{1,200}\}")
 KEYS = re.compile(
-    r"\b(?:JSON|object)\b[^.\n]{0,40}?\b(?:keys?|fields?)\b:? ((?:[`\"']?[a-z_]{2,20}[`\"']?(?: \([^()\n]*\))?(?:,? and |, ))*"
-    r"[`\"']?[a-z_]{2,20}[`\"']?)"
+    r"\b(?:JSON|object)\b[^.\n]{0,40}?\b(?:keys?|fields?)\b:? "
+    r"((?:[`\"']?[a-z_]{2,20}[`\"']?(?: \([^()\n]*\))?(?:,? and |, ))*[`\"']?[a-z_]{2,20}[`\"']?)"
 )
 """An object of JSON that a prompt shows, and the keys that it names: `a JSON object with the key total`."""
 PLACE = re.compile(

@@ -33,7 +33,7 @@ TEST_COLUMNS = ("cases", "hidden_cases", "test", "tests")
 LIKE_ANSWER = re.compile("answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total")
 """Names of columns that may hold reference answers, before others."""
 COUNT = re.compile("how_many|count|number|^[nk]$")
-NUMBER_WORDS = (*("0 1 2 3 4 5 6 7 8 9".split()), *("zero one two three four five six seven eight nine".split()))
+NUMBER_WORDS = "0 1 2 3 4 5 6 7 8 9 zero one two three four five six seven eight nine".split()  # noqa: SIM905
 ASKED_FOR = re.compile(
     rf"\b(?:name|give|list|find|write|state|mention)\s+(?:me\s+)?(?:any\s+)?({'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE
 )
@@ -54,7 +54,7 @@ DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
 MEASURED = re.compile(r"[0-9]+(?:-[0-9]+)+|[-+]?[0-9][0-9.,]*\s?(?:[a-zA-Z]{1,3}[/^][a-z]{1,3}[0-9²³^]*)")
 """Digits with hyphens, and numbers with a compound unit."""
 PATTERNS = re.compile(r"\bregular expression|\bregex|\bSQL", re.IGNORECASE)
-LISTS = re.compile(r"\b(?:JSON|list|array|Python)\b", re.IGNORECASE)
+INTERVALS = re.compile(r"\bintervals?\b", re.IGNORECASE)
 FUNCTIONS = ("sin", "cos", "tan", "log", "exp", "sqrt", "abs", "mod", "inf", "infinity", "min", "max", "and")
 FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
 
@@ -187,13 +187,13 @@ def _items(before: str, between: str) -> Way:
 
 
 def _fields(task: Task, value: Any) -> str:
-    """An object as lines, with the labels that the prompt has."""
+    """An object as lines, each with the label and the sign behind it that the prompt has for the key."""
     if not isinstance(value, dict):
         return ""
-    labels = {each.casefold(): each for each in re.findall(r"[A-Za-z_]\w*", task.asked)}
-    pairs = [(labels.get(f"{key}".casefold(), str(key)), each) for key, each in value.items()]
-    own = {key: re.search(rf"{re.escape(key)} ?[:=] ?", task.asked) for key, _ in pairs}
-    return "\n".join(f"{own[key][0] if own[key] else f'{key}: '}{each}" for key, each in pairs)  # type: ignore[index]
+    labels = [re.search(rf"(?i)\b{re.escape(str(key))} ?[:=] ?", task.asked) for key in value]
+    return "\n".join(
+        f"{label[0] if label else f'{key}: '}{each}" for label, (key, each) in zip(labels, value.items(), strict=True)
+    )
 
 
 def _option(first: int) -> Way:
@@ -284,9 +284,8 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
     final = final_of(text)
     if code:
         return "code"
-    if not isinstance(value, str) or text[:1] == "{" or LISTS.search(task.asked):
-        if isinstance(value, dict) or (text[:1] in "{[" and _is_json(text)):
-            return "json"
+    if isinstance(value, dict) or (text[:1] in "{[" and _is_json(text) and not INTERVALS.search(task.asked)):
+        return "json"
     if LETTER.fullmatch(text) and len(set(OPTIONS.findall(task.asked))) > 1:
         return "choice"
     if 0 < len(final) <= LONGEST_NUMBER and NUMBER.fullmatch(final) and any(c.isdigit() for c in final):
@@ -313,7 +312,7 @@ def _is_name(task: Task, text: str) -> bool:
     if DATE.fullmatch(text) or PATTERNS.search(task.asked):
         return True
     words = [word for word in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", text) if word.casefold() not in FUNCTIONS]
-    return bool(words) and "\\" not in text or MEASURED.fullmatch(text) is not None
+    return (bool(words) and "\\" not in text) or MEASURED.fullmatch(text) is not None
 
 
 def _is_program(value: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures, texts
 from posttrain.audits.answers.variant import Variant
-from posttrain.audits.golds import AnswerType, GoldTask
+from posttrain.audits.golds import PATTERNS, AnswerType, GoldTask
 
 __all__ = ["GRADABLE", "Variant", "equivalents", "far", "near_misses", "same", "unevaluated"]
 
@@ -50,6 +50,12 @@ PERMITTED: Mapping[str, re.Pattern[str]] = {
     "with the unit": re.compile(r"\bwith or without (?:the |a )?unit", re.I),
 }
 """Renderings that a prompt may permit in so many words; where it does, a reward that refuses them is at fault."""
+STRICT = re.compile(
+    r"\b(?:one|single) line|\bcompact|\bminif|\bindent|\b(?:no|without) (?:any )?(?:blanks?|spaces?|whitespace|"
+    r"comments?)|\b(?:this|that|same|given|following|alphabetical) order",
+    re.IGNORECASE,
+)
+"""Prompts that say how blanks or keys must stand."""
 OFFERED = re.compile("choice|option|candidate|label|distractor|wrong", re.IGNORECASE)
 FAR: Mapping[AnswerType, str] = {
     "number": "-987654321",
@@ -82,6 +88,9 @@ MODULES: Mapping[str, Answers] = {
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     """Answers that are nearly the reference and wrong, one of a kind, as plain text without a form; none for code,
     whose mutants probe A20 runs."""
+    if PATTERNS.search(task.task.asked):  # SQL, or a pattern: another one may do the same
+        shorter = re.sub(r"(?i)\s+where\b.*?(?=\s+(?:group|order|limit)\b|;|$)", "", task.gold)
+        return [Variant("the condition left out", shorter)] if shorter != task.gold else []
     if task.type not in MODULES or is_open(task):
         return []
     return [variant for variant in MODULES[task.type].near_misses(task, rng) if not same(task, variant.text)]
@@ -102,11 +111,11 @@ def equivalents(task: GoldTask) -> list[Variant]:
     if task.type == "code":
         return programs.equivalents(task)
     found = MODULES[task.type].equivalents(task) if task.type in MODULES else []
-    return [
-        replace(variant, level="layout") if permits(task.task.asked, variant.kind) else variant
-        for variant in found
-        if variant.text != task.gold
+    asked = task.task.asked
+    found = [
+        replace(each, level="notation") if STRICT.search(asked) else each for each in found if each.text != task.gold
     ]
+    return [replace(each, level="layout") if permits(asked, each.kind) else each for each in found]
 
 
 def permits(prompt: str, kind: str) -> bool:
@@ -123,7 +132,7 @@ def unevaluated(task: GoldTask) -> list[Variant]:
     copied = [match[1] or match[2] for match in CONVERTED.finditer(task.task.asked)]
     return [
         *found,
-        *(Variant("what is to be converted", text) for text in copied if not _plain(text) == _plain(task.gold)),
+        *(Variant("what is to be converted", text) for text in copied if _plain(text) != _plain(task.gold)),
     ]
 
 

@@ -7,7 +7,7 @@ import re
 
 from posttrain.audits.answers import numbers
 from posttrain.audits.answers.variant import Variant, distinct, dressed, other_digit
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import INTERVALS, GoldTask
 
 OPPOSITES = {"yes": "no", "true": "false", "left": "right", "more": "less", "increase": "decrease", "on": "off"}
 OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
@@ -30,7 +30,8 @@ UNORDERED = re.compile(
     rf"{FREE_ORDER.pattern}|in order to|(?:place|made|make|send)\w* (?:an|the|this) order", re.IGNORECASE
 )
 CASE_MATTERS = re.compile(
-    r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE
+    r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code|regex|regular expression)\b",
+    re.IGNORECASE,
 )
 ALONE = re.compile(r"\b(?:only|one|exactly|single|just|the (?:passage|source|document))\b", re.IGNORECASE)
 SEVERAL = re.compile(r"\b(?:at least|or more|all|each|every|any|sources|citations)\b", re.IGNORECASE)
@@ -58,6 +59,8 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         found += _more_items(task, rng)
     found += _cited(task, rng)
     found += _dates(gold)
+    if INTERVALS.search(task.task.asked) and re.fullmatch(r"[\[(].*,.*[\])]", gold):
+        found.append(Variant("an open end closed, or a closed one opened", _other_bracket(gold)))
     if is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
         found.append(Variant("another order", mixed))
     return distinct(found)
@@ -73,7 +76,8 @@ def equivalents(task: GoldTask) -> list[Variant]:
         ]
     if ", " in gold:
         found.append(Variant("no blanks behind commas", gold.replace(", ", ",")))
-        found.append(Variant("the items in another order", ", ".join(reversed(gold.split(", ")))))
+        if FREE_ORDER.search(task.task.asked):
+            found.append(Variant("the items in another order", ", ".join(reversed(gold.split(", ")))))
     return distinct(found)
 
 
@@ -156,8 +160,8 @@ def _cited(task: GoldTask, rng: random.Random) -> list[Variant]:
 
 
 def _dates(gold: str) -> list[Variant]:
-    """Of a date such as 2024-03-05 or 05/03/2024 another year, and day and month swapped; of a time such as 9:30 am the other half of
-    the day."""
+    """Of a date such as 2024-03-05 or 05/03/2024 another year, and day and month swapped; of a time such as 9:30 am
+    the other half of the day."""
     found = []
     if match := re.fullmatch(r"([0-9]{4}|[0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4}|[0-9]{1,2})", gold):
         first, sign, second, last = match.groups()
@@ -173,6 +177,13 @@ def _dates(gold: str) -> list[Variant]:
     if match := re.fullmatch(r"([0-9: .]+)([ap])(\.?m\.?)", gold, re.IGNORECASE):
         found.append(Variant("the other half of the day", match[1] + {"a": "p", "p": "a"}[match[2].lower()] + match[3]))
     return found
+
+
+def _other_bracket(gold: str) -> str:
+    """An interval with another bracket at its first finite end."""
+    at = next((m.start() for m in re.finditer(r"[\[(](?=\s*[-+−]?[0-9])|(?<=[0-9])\s*[\])]", gold)), 0)
+    at += len(gold[at:]) - len(gold[at:].lstrip())
+    return gold[:at] + gold[at].translate(str.maketrans("[(])", "([)]")) + gold[at + 1 :]
 
 
 def _bare(text: str) -> list[str]:

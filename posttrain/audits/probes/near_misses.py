@@ -36,8 +36,8 @@ def misses(subject: Subject) -> Result:
 
 
 def missed(subject: Subject) -> list[Attempt]:
-    """Near misses of all tasks, in the form that the reward pays; and wrong answers without confidence, where the prompts
-    ask for that."""
+    """Near misses of all tasks, in the form that the reward pays; and wrong answers without confidence, where the
+    prompts ask for that."""
     rng = subject.random("A4")
     unsure = [form for form in subject.tried if form.name == UNSURE]
     return [
