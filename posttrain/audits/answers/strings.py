@@ -59,7 +59,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         found += _more_items(task, rng)
     found += _cited(task, rng)
     found += _dates(gold)
-    if INTERVALS.search(task.task.asked) and re.fullmatch(r"[\[(].*,.*[\])]", gold):
+    if _is_interval(task):
         found.append(Variant("an open end closed, or a closed one opened", _other_bracket(gold)))
     if is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
         found.append(Variant("another order", mixed))
@@ -83,6 +83,8 @@ def equivalents(task: GoldTask) -> list[Variant]:
 
 def same(task: GoldTask, answer: str) -> bool:
     gold, other = numbers.parse(task.gold), numbers.parse(answer)
+    if _is_interval(task):
+        return answer.replace(" ", "") == task.gold.replace(" ", "")
     if "," in task.gold and not is_ordered(task):
         return sorted(map(_bare, answer.split(","))) == sorted(map(_bare, task.gold.split(",")))
     return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
@@ -177,6 +179,10 @@ def _dates(gold: str) -> list[Variant]:
     if match := re.fullmatch(r"([0-9: .]+)([ap])(\.?m\.?)", gold, re.IGNORECASE):
         found.append(Variant("the other half of the day", match[1] + {"a": "p", "p": "a"}[match[2].lower()] + match[3]))
     return found
+
+
+def _is_interval(task: GoldTask) -> bool:
+    return INTERVALS.search(task.task.asked) is not None and re.fullmatch(r"[\[(].*,.*[\])]", task.gold) is not None
 
 
 def _other_bracket(gold: str) -> str:
