@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from posttrain.audits.forms import PLACE, patterns
@@ -153,7 +154,7 @@ def readings(tasks: Sequence[Task], column: str | None, read: Collection[str]) -
     if any(gold.type == "code" for gold in found[0]):
         return found
     own = found[0][0].references
-    names = [column] if column else [*own[:1], *(n for n in check_column(tasks, None) if n in read and n not in own)]
+    names = [column] if column else dict.fromkeys((*own, *(n for n in check_column(tasks, None) if n in read)))
     for name in names:
         for way in (None, *WAYS):
             with suppress(InputError):
@@ -196,6 +197,17 @@ def _fields(task: Task, value: Any) -> str:
     )
 
 
+def _in_places(task: Task, value: Any) -> str:
+    """The values in the places of what the prompt shows, where there are as many, from the first place to the last."""
+    values = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    shown = "\n".join(patterns([task.asked]))
+    places = list(PLACE.finditer(shown))
+    if len(places) < 2 or len(places) != len(values):
+        return ""
+    between = [shown[a.end() : b.start()] for a, b in pairwise(places)]
+    return "".join(f"{each}{text}" for each, text in zip(values, [*between, ""], strict=True))
+
+
 def _option(first: int) -> Way:
     def way(task: Task, value: Any) -> str:
         return "ABCDEFGHIJ"[value - first : value - first + 1] if type(value) is int and value >= first else ""
@@ -205,13 +217,8 @@ def _option(first: int) -> Way:
 
 WAYS: tuple[Way, ...] = (
     *(some_of, _items("", ", "), _items("", "\n"), _items("- ", "\n"), _items("1. ", "\n"), _items("", "; ")),
-    *(
-        _items("", " "),
-        _fields,
-        _option(0),
-        _option(1),
-        lambda task, value: "" if isinstance(value, str) else json.dumps(value),
-    ),
+    *(_items("", " "), _fields, _in_places, _option(0), _option(1)),
+    lambda task, value: "" if isinstance(value, str) else json.dumps(value),
 )
 
 

@@ -32,6 +32,8 @@ READ_TASKS = 12
 CODE_TASKS = 8
 """Tasks that are enough where each answer starts sandboxes, 24 ms each."""
 SEARCH_CALLS = 2000
+SHOWN = 80
+"""Characters of an answer in an error."""
 CHARACTERS_A_TOKEN = 4
 """An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
 
@@ -232,9 +234,11 @@ class Subject:
                 return None, form
             raise Uncalibrated(
                 f"the reward pays the reference answers {most:.4g} in the mean, in the best of {len(forms)} forms "
-                f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. See "
-                "what it gives a right answer (posttrain score), or name the column of the reference answers "
-                "(--answer-column)"
+                f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. "
+                f"The last forms tried on task {self.tasks[0].task.id}: "
+                + ", ".join(repr(each.render(self.tasks[0].gold)[:SHOWN]) for each in [form, *forms[-2:]])
+                + ". See what it gives a right answer (posttrain score), show its form in the prompts in quotes "
+                "('Total: <number>'), or name the column of the reference answers (--answer-column)"
             )
         paid = int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum())
         calibrated: Calibrated = {
