@@ -36,12 +36,12 @@ THINK = "<think>\n{work}\n</think>\n"
 FORMS: tuple[Form, ...] = (
     Form("bare"),
     Form("sentence", "The answer is ", "."),
-    Form("line", "Answer: ", asked=r"\banswer:"),
-    Form("work and line", "Answer: ", thinking="{work}\n", asked=r"\banswer:"),
+    Form("line", "Answer: ", asked=r"\banswer:(?!\s*\Z)"),
+    Form("work and line", "Answer: ", thinking="{work}\n", asked=r"\banswer:(?!\s*\Z)"),
     Form("box", "\\boxed{", "}", asked=r"\\boxed"),
     Form("work and box", "\\boxed{", "}", "{work}\n\n", asked=r"\\boxed"),
     Form("sentence and box", "The final answer is $\\boxed{", "}$.", asked=r"\\boxed"),
-    Form("hashes", "#### ", thinking="{work}\n", asked="####"),
+    Form("hashes", "#### ", thinking="{work}\n", asked="####(?! ?(?-i:[A-Z][a-z]))"),
     Form("tag", "<answer>", "</answer>", asked="<answer>"),
     Form("think and bare", "", "", THINK, asked="<think>"),
     Form("think and tag", "<answer>\n", "\n</answer>", THINK, asked="<think>"),
@@ -60,8 +60,9 @@ QUOTED = re.compile(r"`([^`\n]{3,120})`|\"([^\"\n]{3,120})\"|(?<![A-Za-z])'([^'\
 LABELLED = re.compile(
     r"(?<![\w`\"'<])[A-Z][A-Za-z]{0,20}(?: [a-z]{1,20})? ?[:=] ?"
     r"(?:<[^<>/\n]{1,30}>|\[[a-z ]{1,30}\]|…|\.{3}|_{2,}|N\b|HH:MM\b)"
+    r"|[^\w\s.,;:'\"`()]{2,8} ?(?:[A-Z]{3,}|\.{3}|…) ?[^\w\s.,;:'\"`()]{2,8}"
 )
-"""A pattern without quotes: `Total: <number>`."""
+"""A pattern without quotes: `Total: <number>`, `[[ANSWER]]`."""
 BLOCK = re.compile(
     r"\b(?:repl\w*|answers?|respond|response|writ\w+|give|output|return|form|format|lines?|follow\w*|fill)\b[^\n]*:\n+"
     r"((?:[A-Za-z][\w /-]{0,24}: ?[^\s][^\n]{0,100}(?:\n|\Z))+)",
@@ -113,7 +114,11 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
     found += [(f"<{tag}>", f"</{tag}>") for tag in tags if tag not in (*REASONS, "answer")]
     behind = [("", ""), *((form.before, form.after) for form in FORMS if form.name in ("line", "box", "tag")), *found]
     forms = [("as the prompt shows", "", found), ("work, then as the prompt shows", "{work}\n", found)]
-    forms += [("reasoning in tags", f"<{tag}>\n{{work}}\n</{tag}>\n", behind) for tag in tags if tag in REASONS[1:]]
+    forms += [
+        ("reasoning in tags", f"<{tag}>\n{{work}}\n</{tag}>\n", behind)
+        for tag in tags
+        if tag in REASONS[1:] + (*tags[:-1],) and tag != "think"
+    ]
     forms += [(UNSURE, "", [pair for shown in several for pair in _with_filled(shown, LEAST)])]
     return [
         Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))

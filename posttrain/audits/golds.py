@@ -74,6 +74,11 @@ class GoldTask:
     """Where the prompt asks for some of several right answers: all of them."""
 
     @property
+    def prompt(self) -> str:
+        """All of the prompt: a system message may say how to answer."""
+        return prompt_of(self.task)
+
+    @property
     def columns(self) -> Mapping[str, Any]:
         return self.task.columns
 
@@ -81,6 +86,11 @@ class GoldTask:
     def options(self) -> tuple[str, ...]:
         """The letters that the prompt offers, of a choice."""
         return tuple(dict.fromkeys(OPTIONS.findall(self.task.asked)))
+
+
+def prompt_of(task: Task) -> str:
+    prompt = task.prompt
+    return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
 
 
 def read_tasks(source: str, names: Mapping[str, str] | None = None) -> list[Task]:
@@ -187,20 +197,10 @@ def _items(before: str, between: str) -> Way:
     return way
 
 
-def _fields(task: Task, value: Any) -> str:
-    """An object as lines, each with the label and the sign behind it that the prompt has for the key."""
-    if not isinstance(value, dict):
-        return ""
-    labels = [re.search(rf"(?i)\b{re.escape(str(key))} ?[:=] ?", task.asked) for key in value]
-    return "\n".join(
-        f"{label[0] if label else f'{key}: '}{each}" for label, (key, each) in zip(labels, value.items(), strict=True)
-    )
-
-
 def _in_places(task: Task, value: Any) -> str:
     """The values in the places of what the prompt shows, where there are as many, from the first place to the last."""
     values = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    shown = "\n".join(patterns([task.asked]))
+    shown = "\n".join(patterns([prompt_of(task)]))
     places = list(PLACE.finditer(shown))
     if len(places) < 2 or len(places) != len(values):
         return ""
@@ -217,7 +217,8 @@ def _option(first: int) -> Way:
 
 WAYS: tuple[Way, ...] = (
     *(some_of, _items("", ", "), _items("", "\n"), _items("- ", "\n"), _items("1. ", "\n"), _items("", "; ")),
-    *(_items("", " "), _fields, _in_places, _option(0), _option(1)),
+    *(_items("", " "), _in_places, _option(0), _option(1)),
+    lambda task, value: "\n".join(f"{key}: {each}" for key, each in value.items()) if isinstance(value, dict) else "",
     lambda task, value: "" if isinstance(value, str) else json.dumps(value),
 )
 
@@ -226,7 +227,7 @@ def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -
     """The golds as the prompts show them, where these have a place for the answer and one for each of the other short
     columns that the reward reads: `1863 [2]` for `Answer: <year> [n]`, where a column has the source. A place goes to
     the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`."""
-    shown = "\n".join(patterns([gold.task.asked for gold in golds]))
+    shown = "\n".join(patterns([gold.prompt for gold in golds]))
     places = list(PLACE.finditer(shown))
     if (
         len(places) < 2

@@ -176,7 +176,7 @@ class Subject:
     @property
     def tried(self) -> tuple[Form, ...]:
         """The forms of the calibration."""
-        return CODE_FORMS if self.is_code else (*FORMS, *shown_forms([task.task.asked for task in self.tasks]))
+        return CODE_FORMS if self.is_code else (*FORMS, *shown_forms([task.prompt for task in self.tasks]))
 
     @property
     def form(self) -> Form:
@@ -224,7 +224,7 @@ class Subject:
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))
         floor = float(empty.mean())
         near = [form for form in forms if means[form] >= most - NEAR * max(most - floor, 0)]
-        asked = [sum(form.wanted(task.task.asked) for task in self.tasks) for form in near]
+        asked = [sum(form.wanted(task.prompt) for task in self.tasks) for form in near]
         form = near[int(np.argmax(asked))]
         best = values[form]
         scale, spread = most - floor, float(np.nanmax(seen) - np.nanmin(seen))

@@ -25,6 +25,8 @@ LONGEST = 1000
 FREE_CHOICE = re.compile(
     r"\b(?:give|name|find|suggest|pick|choose)\s+(?:me\s+)?(?:an?|any|some)\b"
     r"(?!\s+(?:short|brief|single|full|final|exact|json|object|dictionary|table|translation|summary))"
+    r"(?!\s+(?:whole )?(?:number|fraction|integer|decimal|date|year|time|percentage|letter|formula)\b"
+    r"(?! (?:that|such|which|whose|with|between|greater|larger|smaller|less|other|divisible)\b))"
     r"|\bany (?:one )?of\b",
     re.IGNORECASE,
 )
@@ -36,23 +38,20 @@ CONVERTED = re.compile(
     re.IGNORECASE,
 )
 """A quantity that a prompt wants in another unit or notation."""
+EITHER = re.compile(r"\b(?:fraction|decimal)s?\b[^.,;]{0,30} or (?:as )?(?:an? )?(?:exact )?(?:decimal|fraction)", re.I)
 PERMITTED: Mapping[str, re.Pattern[str]] = {
     "the items in another order": strings.FREE_ORDER,
     "small letters": strings.FREE_CASE,
     "capital letters": strings.FREE_CASE,
-    "as a fraction": re.compile(
-        r"\bfractions? or (?:as )?(?:an? )?(?:exact )?decimal|\bdecimals? or (?:as )?(?:an? )?fraction", re.I
-    ),
-    "as a decimal": re.compile(
-        r"\bfractions? or (?:as )?(?:an? )?exact decimal|\bdecimals? or (?:as )?(?:an? )?fraction", re.I
-    ),
+    "as a fraction": EITHER,
+    "as a decimal": EITHER,
     "thousands separators": re.compile(r"\bwith or without (?:thousands )?(?:separator|comma)s?", re.I),
     "with the unit": re.compile(r"\bwith or without (?:the |a )?unit", re.I),
 }
 """Renderings that a prompt may permit in so many words; where it does, a reward that refuses them is at fault."""
 STRICT = re.compile(
     r"\b(?:one|single) line|\bcompact|\bminif|\bindent|\b(?:no|without) (?:any )?(?:blanks?|spaces?|whitespace|"
-    r"comments?)|\b(?:this|that|same|given|following|alphabetical) order",
+    r"comments?)|\border\b",
     re.IGNORECASE,
 )
 """Prompts that say how blanks or keys must stand."""
@@ -111,16 +110,14 @@ def equivalents(task: GoldTask) -> list[Variant]:
     if task.type == "code":
         return programs.equivalents(task)
     found = MODULES[task.type].equivalents(task) if task.type in MODULES else []
-    asked = task.task.asked
-    found = [
-        replace(each, level="notation") if STRICT.search(asked) else each for each in found if each.text != task.gold
-    ]
-    return [replace(each, level="layout") if permits(asked, each.kind) else each for each in found]
+    return [_levelled(task.task.asked, each) for each in found if each.text != task.gold]
 
 
-def permits(prompt: str, kind: str) -> bool:
-    """Whether a prompt says of a rendering that it is fine."""
-    return any(kind.startswith(name) and said.search(prompt) for name, said in PERMITTED.items())
+def _levelled(asked: str, each: Variant) -> Variant:
+    """A rendering at the level that the prompt gives it."""
+    if any(each.kind.startswith(name) and said.search(asked) for name, said in PERMITTED.items()):
+        return replace(each, level="layout")
+    return replace(each, level="notation") if STRICT.search(asked) else each
 
 
 def unevaluated(task: GoldTask) -> list[Variant]:
@@ -130,10 +127,7 @@ def unevaluated(task: GoldTask) -> list[Variant]:
         return []
     found = numbers.unevaluated(task) if task.type == "number" else []
     copied = [match[1] or match[2] for match in CONVERTED.finditer(task.task.asked)]
-    return [
-        *found,
-        *(Variant("what is to be converted", text) for text in copied if _plain(text) != _plain(task.gold)),
-    ]
+    return found + [Variant("what is to be converted", each) for each in copied if _plain(each) != _plain(task.gold)]
 
 
 def same(task: GoldTask, answer: str) -> bool:

@@ -91,8 +91,8 @@ def _constants(subject: Subject, task: GoldTask) -> list[tuple[str, str]]:
             (f"a program that always returns {value}", f"def {name}(*arguments):\n    return {value}")
             for value in PROGRAMS
         ]
-    if is_open(task):
-        return []  # one answer may be right for all tasks
+    if is_open(task):  # a number, or another reference answer, may be right for all tasks
+        return [(f"always {text}", text) for text in CONSTANTS[task.type] if not any(map(str.isdigit, text))]
     golds = [other.gold for other in subject.tasks if other.type == task.type]
     items = dict.fromkeys(item.strip() for gold in golds if "," in gold for item in gold.split(","))
     every = [", ".join(items)] if task.type == "string" and MIN_ITEMS <= len(items) <= MOST_ITEMS else []

@@ -142,11 +142,10 @@ def refused(kinds: Mapping[str, Paid]) -> list[Found]:
 def asked_form(subject: Subject) -> list[Found]:
     """The form that most prompts ask for, where the reward pays no form that they ask for; else reasoning in front of
     the answer, where it is not paid."""
-    prompts = [task.task.asked for task in subject.tasks]
+    prompts = [task.prompt for task in subject.tasks]
     scales = subject.calibration["forms"]
     wanted = [plain for plain in ASKED if plain.name in scales and _most(prompts, plain.wanted)]
-    if subject.form not in FORMS:  # a form that the prompts show takes the place of its mark alone
-        wanted = [plain for plain in wanted if plain.before.strip() not in subject.form.before]
+    wanted = wanted if subject.form in FORMS else []  # else it is one that the prompts show
     best = {plain.name: max(scales[form.name] for form in _marked_as(plain)) for plain in wanted}
     if best and max(best.values()) < PAID:
         plain = wanted[0]
