@@ -117,7 +117,7 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
     forms += [
         ("reasoning in tags", f"<{tag}>\n{{work}}\n</{tag}>\n", behind)
         for tag in tags
-        if tag in REASONS[1:] + (*tags[:-1],) and tag != "think"
+        if tag in (*REASONS[1:], *tags[:-1]) and tag != "think"
     ]
     forms += [(UNSURE, "", [pair for shown in several for pair in _with_filled(shown, LEAST)])]
     return [
