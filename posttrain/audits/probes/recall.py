@@ -56,13 +56,14 @@ def recall(subject: Subject) -> Result:
     """A5. Each task is answered rightly in up to some ten renderings (`answers.equivalents`), in the form that the
     reward pays, and with the reference as it is in the form that the prompts ask for.
 
-    critical: the form that most prompts ask for is not paid, or J = true-positive rate - false-positive rate has a
-    lower bound of at most 0 (below it, what a policy learns from the reward is wrong). high: the reference answers of
-    some tasks get in every form what the empty answer gets (`unpaid`); a response that reasons
-    before its answer is not paid, though the prompts leave room for it, or invite to it and the reasoning is of some
-    sentences; or less than 0.9 of the renderings that differ
-    in layout only (blanks and the order of keys in JSON, comments in code), by the upper bound. Other notations are
-    measured, and a note where less than 0.9 are paid: a strict reward may refuse them. J: arXiv:2601.04411."""
+    critical: the form that most prompts ask for is not paid, or wrong answers are paid (a lower bound of q above 0) and
+    J = p - q, of the shares of right and of wrong answers that are paid, has a lower bound of at most 0: what a policy
+    learns from the reward is wrong. high: the reference answers of some tasks get in every form what the empty answer
+    gets (`unpaid`); a response that reasons before its answer is not paid, though the prompts leave room for it, or
+    invite to it and the reasoning is of some sentences; or less than 0.9 of the renderings that differ in layout only
+    (blanks and the order of keys in JSON, comments in code), or that the prompts permit in words, by the upper bound.
+    Other notations are measured, and a note where less than 0.9 are paid: a strict reward may refuse them.
+    J: arXiv:2601.04411."""
     tasks = subject.some(CODE_TASKS)
     attempts = [
         Attempt(i, subject.rendered(i, variant.text), f"{variant.level}/{variant.kind}", right=True)
@@ -80,7 +81,7 @@ def recall(subject: Subject) -> Result:
     if false["n"]:
         j = youden(true, false)
         measured |= {FALSE_RATE: false, J: j}
-        if j["low"] is not None and j["low"] <= 0:
+        if j["low"] is not None and j["low"] <= 0 and (false["low"] or 0.0) > 0:
             title = "right answers are paid no more often than wrong ones near the right answer"
             advice = "A policy learns nothing from this reward, or what is wrong: compare answers by their value."
             found.append(Found(J, "critical", title, f"{TRUE_RATE} minus {FALSE_RATE}", j, None, None, advice))
