@@ -204,6 +204,11 @@ def _in_places(task: Task, value: Any) -> str:
     places = list(PLACE.finditer(shown))
     if len(places) < 2 or len(places) != len(values):
         return ""
+    return _filled(shown, places, values)
+
+
+def _filled(shown: str, places: Sequence[re.Match[str]], values: Sequence[Any]) -> str:
+    """What a prompt shows with values in its places, from the first place to the last."""
     between = [shown[a.end() : b.start()] for a, b in pairwise(places)]
     return "".join(f"{each}{text}" for each, text in zip(values, [*between, ""], strict=True))
 
@@ -245,11 +250,11 @@ def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -
     order |= dict(zip([k for k in range(len(places)) if k not in order], left, strict=True))
     found = []
     for gold in golds:
-        text, marked = "", re.search(r"\[[0-9]+\]", gold.task.asked)
-        for k, place in enumerate(places):
-            value = gold.gold if order[k] == column else _text(gold.columns[order[k]])
-            text += shown[places[k - 1].end() : place.start()] if k else ""
-            text += f"[{value}]" if place[0][0] == "[" and marked else value
+        marked = re.search(r"\[[0-9]+\]", gold.task.asked)
+        values = [gold.gold if order[k] == column else _text(gold.columns[order[k]]) for k in range(len(places))]
+        signs = ["[]" if place[0][0] == "[" and marked else "" for place in places]
+        values = [f"{sign[:1]}{value}{sign[1:]}" for sign, value in zip(signs, values, strict=True)]
+        text = _filled(shown, places, values)
         references = tuple(dict.fromkeys((*gold.references, *others)))
         found.append(GoldTask(gold.task, text, text, "string", references))
     return found

@@ -55,6 +55,7 @@ STRICT = re.compile(
     re.IGNORECASE,
 )
 """Prompts that say how blanks or keys must stand."""
+LOOSE = re.compile(r"\b(?:JSON|objects?|dictionary|array|list)\b", re.IGNORECASE)
 OFFERED = re.compile("choice|option|candidate|label|distractor|wrong", re.IGNORECASE)
 FAR: Mapping[AnswerType, str] = {
     "number": "-987654321",
@@ -110,14 +111,16 @@ def equivalents(task: GoldTask) -> list[Variant]:
     if task.type == "code":
         return programs.equivalents(task)
     found = MODULES[task.type].equivalents(task) if task.type in MODULES else []
-    return [_levelled(task.task.asked, each) for each in found if each.text != task.gold]
+    return [_levelled(task, each) for each in found if each.text != task.gold]
 
 
-def _levelled(asked: str, each: Variant) -> Variant:
-    """A rendering at the level that the prompt gives it."""
+def _levelled(task: GoldTask, each: Variant) -> Variant:
+    """A rendering at the level that the prompt gives it. Blanks count in what it calls no JSON, object or list."""
+    asked = task.prompt
     if any(each.kind.startswith(name) and said.search(asked) for name, said in PERMITTED.items()):
         return replace(each, level="layout")
-    return replace(each, level="notation") if STRICT.search(asked) else each
+    strict = STRICT.search(asked) or (task.type == "json" and not LOOSE.search(asked))
+    return replace(each, level="notation") if strict else each
 
 
 def unevaluated(task: GoldTask) -> list[Variant]:

@@ -36,7 +36,7 @@ CASE_MATTERS = re.compile(
 ALONE = re.compile(r"\b(?:only|one|exactly|single|just|the (?:passage|source|document))\b", re.IGNORECASE)
 SEVERAL = re.compile(r"\b(?:at least|or more|all|each|every|any|sources|citations)\b", re.IGNORECASE)
 UNITS = ("kg", "km", "seconds", "litres")
-LONG_YEAR, MONTHS = 4, 12
+MONTHS = 12
 MIN_WORDS = 4
 """Half of so many words is no longer the answer."""
 MIN_LETTERS = 5
@@ -60,7 +60,9 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     found += _cited(task, rng)
     found += _dates(gold)
     if _is_interval(task):
-        found.append(Variant("an open end closed, or a closed one opened", _other_bracket(gold)))
+        left = re.match(r".\s*[-+−]?[0-9]", gold) is not None  # where the end is finite
+        other = gold[0 if left else -1].translate(str.maketrans("[(])", "([)]"))
+        found.append(Variant("an open end closed, or the contrary", other + gold[1:] if left else gold[:-1] + other))
     if is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
         found.append(Variant("another order", mixed))
     return distinct(found)
@@ -165,17 +167,15 @@ def _dates(gold: str) -> list[Variant]:
     """Of a date such as 2024-03-05 or 05/03/2024 another year, and day and month swapped; of a time such as 9:30 am
     the other half of the day."""
     found = []
-    if match := re.fullmatch(r"([0-9]{4}|[0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4}|[0-9]{1,2})", gold):
-        first, sign, second, last = match.groups()
-        year = max(first, last, key=len)
-        later = f"{int(year) + 1:0{len(year)}}"
-        found.append(Variant("another year", gold.replace(year, later) if len(year) == LONG_YEAR else gold))
-        mixed = (
-            f"{first}{sign}{last}{sign}{second}" if len(first) == LONG_YEAR else f"{second}{sign}{first}{sign}{last}"
-        )
-        months = (second, last if len(first) == LONG_YEAR else first)
-        found += [Variant("day and month swapped", mixed)] if all(int(each) <= MONTHS for each in months) else []
-        found = [each for each in found if each.text != gold]
+    if match := re.fullmatch(r"([0-9]{4}[-/.])?([0-9]{1,2})([-/.])([0-9]{1,2})([-/.][0-9]{4})?", gold):
+        before, first, sign, second, after = (each or "" for each in match.groups())
+        if before or after:
+            other = re.sub("[0-9]{4}", lambda year: f"{int(year[0]) + 1:04}", gold)
+            mixed = f"{before}{second}{sign}{first}{after}"
+            found.append(Variant("another year", other))
+            found += [Variant("day and month swapped", mixed)] * (
+                mixed != gold and max(int(first), int(second)) <= MONTHS
+            )
     if match := re.fullmatch(r"([0-9: .]+)([ap])(\.?m\.?)", gold, re.IGNORECASE):
         found.append(Variant("the other half of the day", match[1] + {"a": "p", "p": "a"}[match[2].lower()] + match[3]))
     return found
@@ -183,13 +183,6 @@ def _dates(gold: str) -> list[Variant]:
 
 def _is_interval(task: GoldTask) -> bool:
     return INTERVALS.search(task.task.asked) is not None and re.fullmatch(r"[\[(].*,.*[\])]", task.gold) is not None
-
-
-def _other_bracket(gold: str) -> str:
-    """An interval with another bracket at its first finite end."""
-    at = next((m.start() for m in re.finditer(r"[\[(](?=\s*[-+−]?[0-9])|(?<=[0-9])\s*[\])]", gold)), 0)
-    at += len(gold[at:]) - len(gold[at:].lstrip())
-    return gold[:at] + gold[at].translate(str.maketrans("[(])", "([)]")) + gold[at + 1 :]
 
 
 def _bare(text: str) -> list[str]:
