@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 THINKING = "I work it out step by step."
 
@@ -183,6 +184,12 @@ def _keys(prompt: str) -> list[str]:
     shown = [re.findall(r"\"(\w{1,28})\"\s*:", text) for text in OBJECT.findall(prompt)]
     named = [re.findall(r"[a-z_]{2,20}", re.sub(r"\([^()]*\)|\band\b", "", text)) for text in KEYS.findall(prompt)]
     return [" ".join(keys) for keys in (*shown, *named) if keys]
+
+
+def filled(shown: str, values: Sequence[object]) -> str:
+    """What a prompt shows with values in its places, from the first place to the last."""
+    between = [shown[a.end() : b.start()] for a, b in pairwise(PLACE.finditer(shown))]
+    return "".join(f"{value}{text}" for value, text in zip(values, [*between, ""], strict=True))
 
 
 def patterns(prompts: Sequence[str]) -> list[str]:

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from posttrain.audits.forms import PLACE, patterns
+from posttrain.audits.forms import PLACE, filled, patterns
 from posttrain.data.builtin import is_builtin
 from posttrain.data.columns import parse_prompt
 from posttrain.data.formats import load_tasks
@@ -33,12 +32,6 @@ TEST_COLUMNS = ("cases", "hidden_cases", "test", "tests")
 """Columns of tests, which say that an answer is code."""
 LIKE_ANSWER = re.compile("answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total")
 """Names of columns that may hold reference answers, before others."""
-COUNT = re.compile("how_many|count|number|^[nk]$")
-NUMBER_WORDS = "0 1 2 3 4 5 6 7 8 9 zero one two three four five six seven eight nine".split()  # noqa: SIM905
-ASKED_FOR = re.compile(
-    rf"\b(?:name|give|list|find|write|state|mention)\s+(?:me\s+)?(?:any\s+)?({'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE
-)
-"""Prompts that ask for some of several right answers."""
 MIN_GOLDS = 3
 NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
@@ -114,7 +107,7 @@ def read_tasks(source: str, names: Mapping[str, str] | None = None) -> list[Task
 
 
 def with_golds(
-    tasks: Sequence[Task], column: str | None, read: Collection[str], way: Way | None = None
+    tasks: Sequence[Task], column: str | None, read: Collection[str], way: Callable[[Task, Any], str] | None = None
 ) -> list[GoldTask]:
     """The tasks that have a reference answer, in the column of that name, the first of GOLD_COLUMNS that some row
     fills, or else the first that the reward reads, one that is named like an answer before others; `read` are those
@@ -144,9 +137,7 @@ def with_golds(
             references = tuple(n for n in task.columns if n == gold or n in (*GOLD_COLUMNS, *TEST_COLUMNS))
             kind = _type(task, value if way is None else text, text, code)
             kind = "string" if way is not None and kind == "text" else kind
-            accepted = tuple(map(str, value)) if way is some_of and isinstance(value, list) else ()
-            final = text if kind in ("code", "text") else final_of(text)
-            found.append(GoldTask(task, final, text, kind, references, accepted))
+            found.append(GoldTask(task, text if kind in ("code", "text") else final_of(text), text, kind, references))
     distinct = Counter(task.gold for task in found)
     if len(distinct) < MIN_GOLDS:
         raise InputError(
@@ -155,77 +146,6 @@ def with_golds(
         )
     others = [n for n in columns if n in read and n != gold and all(_is_short(task.columns.get(n)) for task in tasks)]
     return _with_parts(found, gold, others)
-
-
-def readings(tasks: Sequence[Task], column: str | None, read: Collection[str]) -> list[list[GoldTask]]:
-    """`with_golds`, and the same with the references written in other ways, where these are lists, objects or numbers
-    of options; then with those of other columns that the reward reads. Raises InputError as `with_golds` does."""
-    found = [with_golds(tasks, column, read)]
-    if any(gold.type == "code" for gold in found[0]):
-        return found
-    own = found[0][0].references
-    names = [column] if column else dict.fromkeys((*own, *(n for n in check_column(tasks, None) if n in read)))
-    for name in names:
-        for way in (None, *WAYS):
-            with suppress(InputError):
-                golds = with_golds(tasks, name, read, way)
-                if len(golds) == len(found[0]) and [g.gold for g in golds] not in [[g.gold for g in e] for e in found]:
-                    found.append(golds)
-    return found
-
-
-Way = Callable[[Task, Any], str]
-"""A way to write a reference; empty where it is none for this value."""
-
-
-def some_of(task: Task, value: Any) -> str:
-    """As many items of a list as the prompt asks for, or a column of that name says; else the first."""
-    if not isinstance(value, list) or not value:
-        return ""
-    word = ASKED_FOR.search(task.asked)
-    counts = [n for name, n in task.columns.items() if type(n) is int and COUNT.search(name)]
-    count = counts[0] if counts else NUMBER_WORDS.index(word[1].casefold()) % 10 if word else 1
-    return ", ".join(map(str, value[: max(1, count)]))
-
-
-def _items(before: str, between: str) -> Way:
-    def way(task: Task, value: Any) -> str:
-        rows = value if isinstance(value, list) else [*value.values()] if isinstance(value, dict) else []
-        texts = [", ".join(map(str, row)) if isinstance(row, list) else str(row) for row in rows]
-        return between.join(f"{before.replace('1', str(k))}{text}" for k, text in enumerate(texts, 1))
-
-    return way
-
-
-def _in_places(task: Task, value: Any) -> str:
-    """The values in the places of what the prompt shows, where there are as many, from the first place to the last."""
-    values = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    shown = "\n".join(patterns([prompt_of(task)]))
-    places = list(PLACE.finditer(shown))
-    if len(places) < 2 or len(places) != len(values):
-        return ""
-    return _filled(shown, places, values)
-
-
-def _filled(shown: str, places: Sequence[re.Match[str]], values: Sequence[Any]) -> str:
-    """What a prompt shows with values in its places, from the first place to the last."""
-    between = [shown[a.end() : b.start()] for a, b in pairwise(places)]
-    return "".join(f"{each}{text}" for each, text in zip(values, [*between, ""], strict=True))
-
-
-def _option(first: int) -> Way:
-    def way(task: Task, value: Any) -> str:
-        return "ABCDEFGHIJ"[value - first : value - first + 1] if type(value) is int and value >= first else ""
-
-    return way
-
-
-WAYS: tuple[Way, ...] = (
-    *(some_of, _items("", ", "), _items("", "\n"), _items("- ", "\n"), _items("1. ", "\n"), _items("", "; ")),
-    *(_items("", " "), _in_places, _option(0), _option(1)),
-    lambda task, value: "\n".join(f"{key}: {each}" for key, each in value.items()) if isinstance(value, dict) else "",
-    lambda task, value: "" if isinstance(value, str) else json.dumps(value),
-)
 
 
 def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -> list[GoldTask]:
@@ -254,7 +174,7 @@ def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -
         values = [gold.gold if order[k] == column else _text(gold.columns[order[k]]) for k in range(len(places))]
         signs = ["[]" if place[0][0] == "[" and marked else "" for place in places]
         values = [f"{sign[:1]}{value}{sign[1:]}" for sign, value in zip(signs, values, strict=True)]
-        text = _filled(shown, places, values)
+        text = filled(shown, values)
         references = tuple(dict.fromkeys((*gold.references, *others)))
         found.append(GoldTask(gold.task, text, text, "string", references))
     return found

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from posttrain.audits.attack import attack
 from posttrain.audits.files import FIXED, check_out, clear_training, write_audit
 from posttrain.audits.fix import find_fix
-from posttrain.audits.golds import MIN_GOLDS, GoldTask, read_tasks, readings
+from posttrain.audits.golds import MIN_GOLDS, GoldTask, read_tasks
 from posttrain.audits.judge import refuse_own_judge
 from posttrain.audits.probes import PROBES
+from posttrain.audits.readings import best_paid, readings
 from posttrain.audits.record import recorded
-from posttrain.audits.subject import best_paid, by_model
+from posttrain.audits.subject import by_model
 from posttrain.audits.training import TRAINING, Train
 from posttrain.config import AuditConfig
 from posttrain.config.compute import on_its_device

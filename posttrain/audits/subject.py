@@ -27,8 +27,6 @@ MIN_SCALE = 0.05
 NEAR = 0.02
 """Forms whose reward is so near to the best, as a share of the scale, are equally good."""
 NO_SCALE = "no scale: the empty answer is paid as much as the reference answers"
-READ_TASKS = 12
-"""Tasks that are enough to choose how reference answers are written."""
 CODE_TASKS = 8
 """Tasks that are enough where each answer starts sandboxes, 24 ms each."""
 SEARCH_CALLS = 2000
@@ -258,20 +256,6 @@ class Subject:
         different = [other for other in others if other.gold != own]
         gold = different[(step - 1) % len(different)].gold
         return Attempt(task, FORMS[0].render(gold), "answer of another task")
-
-
-def best_paid(scorer: Scorer, readings: Sequence[Sequence[GoldTask]]) -> list[GoldTask]:
-    """The reading of the reference answers that a reward pays most beyond the empty answer, in its best form, over the
-    first tasks; of those that are near to it the first."""
-    paid = []
-    for golds in readings if len(readings) > 1 else ():
-        subject = Subject(scorer, golds[:READ_TASKS], 0)
-        tasks = range(len(subject.tasks))
-        values = [subject.grade([subject.honest(i, form) for i in tasks]) for form in subject.tried]
-        empty = subject.grade([Attempt(i, "", "empty") for i in tasks])
-        paid.append(float(np.nan_to_num(np.array(values) - empty).mean(axis=1).max()))
-    near = [k for k, each in enumerate(paid) if each >= max(paid) - NEAR * max(0.0, max(paid))]
-    return list(readings[near[0] if near else 0])
 
 
 def pays_empty(best: Floats, empty: Floats, seen: Floats) -> bool:

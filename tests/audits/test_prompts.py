@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from posttrain.audits.golds import readings
 from posttrain.audits.probes import PROBES
-from posttrain.audits.subject import Subject, best_paid
+from posttrain.audits.readings import best_paid, readings
+from posttrain.audits.subject import Subject
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import Task
 from tests.audits.subjects import Rows
