@@ -170,7 +170,7 @@ def test_strings():
 
 def test_json():
     gold = {"name": "Ada", "age": 36, "city": "London", "admin": True}
-    each = task(json.dumps(gold), "json")
+    each = task(json.dumps(gold), "json", "Describe her as JSON.")
     for seed in range(20):
         assert all(json.loads(text) != gold for text in missed(each, seed).values())
     found = equivalents(each)
