@@ -179,6 +179,26 @@ def test_an_audit_without_a_scale_has_no_limits(
     assert canaries[0].monitor == "M2" and canaries[0].lowest == canaries[1].lowest
 
 
+def test_training_on_a_reward_with_critical_findings_says_so_once(
+    rl: Callable[..., RlConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the console and as an event, also where the run is resumed; a control is not paid by the reward."""
+    reward, folder = f"{tmp_path}/own.py:spread", write_audit(tmp_path / "audit")
+    finding = {"probe": "A3", "kind": "", "title": "lists are paid", "measure": "", "advice": "", "wrapper": None}
+    finding |= {"effect": AUDIT["calibration"]["paid"], "reproducer": None}  # type: ignore[index]
+    found = [{**finding, "severity": severity} for severity in ("critical", "critical", "high")]
+    (folder / "audit.json").write_text(json.dumps(AUDIT | {"reward": [reward], "findings": found}))
+    text = f"--audit {folder} has 2 critical findings, first: A3 lists are paid"
+    with pytest.raises(RunPaused):
+        METHODS["rl"].run(rl("run", audit=folder, max_steps=2), [at(1, action="pause")])
+    assert capsys.readouterr().err.count(text) == 1
+    METHODS["rl"].run(rl("run", audit=folder, max_steps=2, resume=True))
+    assert [event["reason"] for event in events(tmp_path / "run", "audit")] == [text]
+    capsys.readouterr()
+    monitors_for(rl("run", audit=folder, control="coin"))
+    assert "critical" not in capsys.readouterr().err
+
+
 def test_a_resume_notices_another_audit(rl: Callable[..., RlConfig], tmp_path: Path) -> None:
     audit = write_audit(tmp_path / "audit")
     with pytest.raises(RunPaused):
