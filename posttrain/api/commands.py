@@ -28,6 +28,7 @@ from posttrain.methods import METHODS
 from posttrain.runs import reader
 from posttrain.runs.comparison import RUNS_FILE
 from posttrain.runs.files import write_atomic
+from posttrain.runs.log import LINEAGE
 from posttrain.runs.table import Table
 from posttrain.text import printable
 from posttrain.threads import configure_threads
@@ -93,12 +94,20 @@ def _checked(observers: Sequence[Observer]) -> Sequence[Observer]:
 
 
 def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
-    """Run a method, and write the page of what it trained."""
-    METHODS[method].run(config, observers)
-    run = Run(config.out)
-    if METHODS[method].writes != "data" and not (run.path / "report.html").exists():
-        run.report()
-    return run
+    """Run a method, and write the page of what it trained, of a paused run too."""
+    from posttrain.report.html import shown_in_pauses, write_report
+
+    with shown_in_pauses(config.out):
+        METHODS[method].run(config, observers)
+    page = config.out / "report.html"
+    if METHODS[method].writes != "data" and not _follows(page, config.out / LINEAGE):
+        write_report(config.out)  # a finished run gets its page once
+    return Run(config.out)
+
+
+def _follows(page: Path, finished: Path) -> bool:
+    """Whether a page was written after the end of the run that it shows, and not in a pause."""
+    return page.exists() and page.stat().st_mtime_ns >= finished.stat().st_mtime_ns
 
 
 def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterator[StepRecord]:

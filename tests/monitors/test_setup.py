@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from posttrain.alerts import Observer
+from posttrain.api.commands import train
 from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.methods import METHODS
 from posttrain.monitors.setup import monitors_for
@@ -99,10 +100,14 @@ def test_an_alarm_is_the_same_after_interruptions_and_changes_nothing(
     assert not alarms(tmp_path / "unwatched")
     with pytest.raises(RunPaused, match="after step 3"):
         METHODS["rl"].run(rl("paused", on_alarm="pause"), [at(3, action="pause")])
-    with pytest.raises(RunPaused, match=f"after step {alarm['step']}: .*the sealed grader rejects 100%"):
-        METHODS["rl"].run(rl("paused", on_alarm="pause", resume=True))
-    METHODS["rl"].run(rl("paused", on_alarm="pause", resume=True))
-    assert alarms(tmp_path / "paused") == [{**alarm, "action": "pause"}]
+    report = tmp_path / "paused" / "report.html"
+    message = f"after step {alarm['step']}: .*the sealed grader rejects 100%.*; the report is {report}"
+    with pytest.raises(RunPaused, match=message):
+        train("rl", rl("paused", on_alarm="pause", resume=True))
+    paused = report.read_text()
+    assert "the sealed grader rejects 100%" in paused
+    train("rl", rl("paused", on_alarm="pause", resume=True))
+    assert alarms(tmp_path / "paused") == [{**alarm, "action": "pause"}] and report.read_text() != paused
     for run in ("unwatched", "paused"):
         assert metrics(tmp_path / run, timeless=True) == metrics(tmp_path / "whole", timeless=True)
         weights = [(tmp_path / r / "model" / "model.safetensors").read_bytes() for r in (run, "whole")]
