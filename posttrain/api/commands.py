@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic.fields import FieldInfo
 
 from posttrain import config as configs
-from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of, say_loading
+from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, folder_of, inputs_of, say_loading
 from posttrain.api.results import Audit, Comparison, DataReport, Evaluation, Run
 from posttrain.api.words import PRINTED_ONLY, in_python, python_words, speaks_python
 from posttrain.config import REWARDS, Config, TrainConfig
@@ -48,6 +48,8 @@ OR_GIVEN = {
     **dict.fromkeys((*REWARDS, "gold"), "Or a function or class, see pt.reward."),
     "env": "Or a class, or a function that returns an instance.",
     "columns": "Or a dict.",
+    "audit": "Or an Audit.",
+    "replay": "Or a Run.",
 }
 """What an option takes from Python beside a text."""
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -188,7 +190,7 @@ def compare(
                 "is no run is in the folder that pt.evaluate got as `out`"
             )
     folders = [
-        Path(str(run.path if isinstance(run, reader.Run) else run))
+        folder_of(run)
         for run in (runs.values() if isinstance(runs, Mapping) else runs)
     ]
     return compare_folders(folders, [*runs] if isinstance(runs, Mapping) else None, out, loose)
@@ -298,7 +300,7 @@ def run(recipe: str | Path, **options: Unpack[of.RunOptions]) -> Comparison:
 @speaks_python
 def load(folder: Folder) -> Run:
     """The run in a folder, old or new, finished or not. Raises InputError for a folder that is no run."""
-    found = Run(folder.path if isinstance(folder, reader.Run) else Path(folder))
+    found = Run(folder_of(folder))
     if not any((found.path / name).exists() for name in ("config.yaml", "lineage.json", "evaluations")):
         stages = ", ".join(sorted(str(place.parent) for place in found.path.glob("*/config.yaml")))
         raise InputError(
