@@ -189,10 +189,7 @@ def compare(
                 f"compare: {type(run).__name__} is no run; give runs or their folders. An evaluation of a model that "
                 "is no run is in the folder that pt.evaluate got as `out`"
             )
-    folders = [
-        folder_of(run)
-        for run in (runs.values() if isinstance(runs, Mapping) else runs)
-    ]
+    folders = [folder_of(run) for run in (runs.values() if isinstance(runs, Mapping) else runs)]
     return compare_folders(folders, [*runs] if isinstance(runs, Mapping) else None, out, loose)
 
 
@@ -304,6 +301,6 @@ def load(folder: Folder) -> Run:
     if not any((found.path / name).exists() for name in ("config.yaml", "lineage.json", "evaluations")):
         stages = ", ".join(sorted(str(place.parent) for place in found.path.glob("*/config.yaml")))
         raise InputError(
-            f"{folder}: not a run folder" + (f"; it holds {stages}" if stages else ", it has no config.yaml")
+            f"{found.path}: not a run folder" + (f"; it holds {stages}" if stages else ", it has no config.yaml")
         )
     return found

@@ -11,7 +11,6 @@ from pydantic_core import ErrorDetails
 
 from posttrain.config.base import Config, close_choice
 
-
 LONGEST = 200
 """Characters shown of a wrong value."""
 

@@ -194,6 +194,7 @@ def watched_failures() -> Watched:
     return Watched(
         "M9",
         observe,
-        "since step {since} {value:.1%} of the rollouts could not be scored; the limit is {limit:.0%}. What it fails on is missing from training, and a policy may learn to make it fail",
+        "since step {since} {value:.1%} of the rollouts could not be scored; the limit is {limit:.0%}. What "
+        "a reward fails on is missing from training, and a policy may learn to make it fail",
         limit=FAILING,
     )

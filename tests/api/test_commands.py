@@ -327,9 +327,9 @@ def test_a_result_stands_for_its_folder(tmp_path: Path):
         pt.rl("tiny-random", replay=pt.Run(tmp_path), **asked | {"reward": ()})
     with pytest.raises(pt.InputError, match="not a run folder"):
         pt.load(kept)
-    for call in (lambda: pt.rl("tiny-random", audit=gone, canaries=2, **asked), lambda: pt.write_report(gone), gone.report):
+    for use in (lambda: pt.rl("tiny-random", audit=gone, **asked), lambda: pt.write_report(gone), gone.report):
         with pytest.raises(pt.InputError, match="^the audit was not written; give out, a folder for it$"):
-            call()
+            use()
     with pytest.raises(pt.InputError, match="^Score has no folder; give the folder of a run$"):
         pt.write_report(pt.Score(1.0))  # type: ignore[arg-type]
     with pytest.raises(pt.InputError, match="^seed must be a valid integer, not 'x{199}…$"):
