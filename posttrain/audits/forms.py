@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 THINKING = "I work it out step by step."
 
@@ -36,12 +37,12 @@ THINK = "<think>\n{work}\n</think>\n"
 FORMS: tuple[Form, ...] = (
     Form("bare"),
     Form("sentence", "The answer is ", "."),
-    Form("line", "Answer: ", asked=r"\banswer:"),
-    Form("work and line", "Answer: ", thinking="{work}\n", asked=r"\banswer:"),
+    Form("line", "Answer: ", asked=r"\banswer:(?!\s*\Z)"),
+    Form("work and line", "Answer: ", thinking="{work}\n", asked=r"\banswer:(?!\s*\Z)"),
     Form("box", "\\boxed{", "}", asked=r"\\boxed"),
     Form("work and box", "\\boxed{", "}", "{work}\n\n", asked=r"\\boxed"),
     Form("sentence and box", "The final answer is $\\boxed{", "}$.", asked=r"\\boxed"),
-    Form("hashes", "#### ", thinking="{work}\n", asked="####"),
+    Form("hashes", "#### ", thinking="{work}\n", asked="####(?! ?(?-i:[A-Z][a-z]))"),
     Form("tag", "<answer>", "</answer>", asked="<answer>"),
     Form("think and bare", "", "", THINK, asked="<think>"),
     Form("think and tag", "<answer>\n", "\n</answer>", THINK, asked="<think>"),
@@ -57,20 +58,41 @@ CODE_FORMS = tuple(form for form in FORMS if form.name in ("bare", "think and ba
 """Forms of programs, each of which takes a sandbox to grade."""
 QUOTED = re.compile(r"`([^`\n]{3,120})`|\"([^\"\n]{3,120})\"|(?<![A-Za-z])'([^'\n]{3,120})'")
 """What a prompt shows as a pattern stands in quotes."""
-LABELLED = re.compile(r"(?<![\w`\"'])[A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?<[^<>/\n]{1,30}>")
-"""A pattern without quotes: `Total: <number>`."""
+LABELLED = re.compile(
+    r"(?<![\w`\"'<])[A-Z][A-Za-z]{0,20}(?: [a-z]{1,20})? ?[:=] ?"
+    r"(?:<[^<>/\n]{1,30}>|\[[a-z ]{1,30}\]|…|\.{3}|_{2,}|N\b|HH:MM\b)"
+    r"|[^\w\s.,;:'\"`()]{2,8} ?(?:[A-Z]{3,}|\.{3}|…) ?[^\w\s.,;:'\"`()]{2,8}"
+)
+"""A pattern without quotes: `Total: <number>`, `[[ANSWER]]`."""
+BLOCK = re.compile(
+    r"\b(?:repl\w*|answers?|respond|response|writ\w+|give|output|return|form|format|lines?|follow\w*|fill)\b[^\n]*:\n+"
+    r"((?:[A-Za-z][\w /-]{0,24}: ?[^\s][^\n]{0,100}(?:\n|\Z))+)",
+    re.IGNORECASE,
+)
+"""Lines that are to be filled in, each a label with what belongs behind it: `Answer: the city`."""
+OBJECT = re.compile(r"\{\s*\"[^{}\n]{1,200}\}")
+KEYS = re.compile(
+    r"\b(?:JSON|object)\b[^.\n]{0,40}?\b(?:keys?|fields?)\b:? "
+    r"((?:[`\"']?[a-z_]{2,20}[`\"']?(?: \([^()\n]*\))?(?:,? and |, ))*[`\"']?[a-z_]{2,20}[`\"']?)"
+)
+"""An object of JSON that a prompt shows, and the keys that it names: `a JSON object with the key total`."""
 PLACE = re.compile(
-    r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|(?:YYYY|MM|DD)(?:[-/.](?:YYYY|MM|DD)){1,2}|\b[A-Z]{3,}\b|"
-    r"\b[NXY]\b|\.{3}|…"
+    r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|(?:YYYY|MM|DD)(?:[-/.](?:YYYY|MM|DD)){1,2}|HH:MM(?::SS)?|"
+    r"\b[A-Z]{3,}\b(?! ?[:=])|\b[NXY]\b|(?<== )[a-z]\b|\.{3}|…|_{2,}"
 )
 """The place of the answer in such a pattern: `Total: <number>`, `Answer: NUMBER`, `Verdict: ...`."""
 PAIR = re.compile(r"<([a-z_]{2,20})>(?=.{0,60}</\1>)", re.DOTALL)
 """A tag that a prompt shows with its end."""
 FILLED = (
-    (re.compile(r"confiden|percent|certain|probab", re.IGNORECASE), "90"),
-    (re.compile(r"reason|explan|justif|because|why|step|work|thought", re.IGNORECASE), "It follows from the question."),
+    (re.compile(r"confiden|percent|certain|probab|how sure", re.IGNORECASE), ("90", "0.9", "90%", "high")),
+    (
+        re.compile(r"reason|explan|justif|because|why|step|work|thought|note|comment", re.IGNORECASE),
+        ("It follows from the question.",),
+    ),
 )
 """What a place may hold that is no part of the answer, by its name or its label."""
+UNSURE, LEAST = "without confidence", {"90": "0", "0.9": "0.0", "90%": "0%", "high": "low"}
+"""Forms that say of the answer that it may be wrong, and how they do."""
 EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?)[^\s:]{1,20}")
 """A pattern with an example in its place: `Total: 42`."""
 REASONS = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "scratchpad", "analysis", "work")
@@ -84,13 +106,21 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
     found = [pair for pattern in patterns(prompts) for pair in _around(pattern, pattern)]
     if len(lines := patterns(prompts)) > 1:
         found += _around(lines[0], lines[-1])[:1]
-    found += _with_filled("\n".join(lines))
+    objects = _objects(prompts)
+    found += [pair for shown in objects if len(PLACE.findall(shown)) == 1 for pair in _around(shown, shown)]
+    several = ["\n".join(lines), *objects]
+    found += [pair for shown in several for pair in _with_filled(shown)]
     found += [(label, "") for label in _common(prompts, lambda prompt: map(_example, _quoted(prompt))) if label]
     tags = _common(prompts, PAIR.findall)
     found += [(f"<{tag}>", f"</{tag}>") for tag in tags if tag not in (*REASONS, "answer")]
     behind = [("", ""), *((form.before, form.after) for form in FORMS if form.name in ("line", "box", "tag")), *found]
     forms = [("as the prompt shows", "", found), ("work, then as the prompt shows", "{work}\n", found)]
-    forms += [("reasoning in tags", f"<{tag}>\n{{work}}\n</{tag}>\n", behind) for tag in tags if tag in REASONS[1:]]
+    forms += [
+        ("reasoning in tags", f"<{tag}>\n{{work}}\n</{tag}>\n", behind)
+        for tag in tags
+        if tag in (*REASONS[1:], *tags[:-1]) and tag != "think"
+    ]
+    forms += [(UNSURE, "", [pair for shown in several for pair in _with_filled(shown, LEAST)])]
     return [
         Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))
         for name, thinking, pairs in forms
@@ -114,24 +144,52 @@ def _example(text: str) -> str:
     return match[1] if match and not PLACE.search(text) else ""
 
 
-def _with_filled(shown: str) -> list[tuple[str, str]]:
-    """What stands around the one place that FILLED knows nothing for, with the others filled; nothing of other
-    patterns."""
+def _with_filled(shown: str, least: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """What stands around the one place that FILLED knows nothing for, with the others filled, or with what `least` has
+    for that; nothing of other patterns."""
     places = list(PLACE.finditer(shown))
     labels = [
         shown[last.end() if last else 0 : place.end()] for last, place in zip([None, *places], places, strict=False)
     ]
-    values = [next((value for name, value in FILLED if name.search(label)), None) for label in labels]
-    if len(places) < 2 or values.count(None) != 1:
+    values = [next((values for name, values in FILLED if name.search(label)), ()) for label in labels]
+    if len(places) < 2 or values.count(()) != 1:
         return []
-    at, texts = values.index(None), [shown[: places[0].start()]]
+    at, found = values.index(()), []
+    texts = [shown[: places[0].start()]]
     ends = [*(place.start() for place in places[1:]), len(shown)]
     texts += [shown[place.end() : end] for place, end in zip(places, ends, strict=True)]
-    before = "".join(text + (value or "") for text, value in zip(texts[: at + 1], values[: at + 1], strict=True))
-    after = texts[at + 1] + "".join(
-        value + text for value, text in zip(values[at + 1 :], texts[at + 2 :], strict=True) if value
-    )
-    return [(before, after)]
+    for k in range(max(map(len, values))):
+        filled = [each[min(k, len(each) - 1)] if each else "" for each in values]
+        filled = filled if least is None else [least.get(each, each) for each in filled]
+        whole = [part for pair in zip(texts, [*filled, ""], strict=True) for part in pair]
+        found.append(("".join(whole[: 2 * at + 1]), "".join(whole[2 * at + 2 :])))
+    return found
+
+
+def _objects(prompts: Sequence[str]) -> list[str]:
+    """The objects of JSON that at least half of the prompts show or name the keys of, with a place for each value, with
+    and without quotation marks around what is no confidence."""
+    found = []
+    for keys in _common(prompts, _keys):
+        for mark in ('"', ""):
+            signs = [
+                "" if FILLED[0][0].search(key) else '"' if FILLED[1][0].search(key) else mark for key in keys.split()
+            ]
+            places = [f"{sign}<{key}>{sign}" for sign, key in zip(signs, keys.split(), strict=True)]
+            found.append("{" + ", ".join(f'"{k}": {v}' for k, v in zip(keys.split(), places, strict=True)) + "}")
+    return found
+
+
+def _keys(prompt: str) -> list[str]:
+    shown = [re.findall(r"\"(\w{1,28})\"\s*:", text) for text in OBJECT.findall(prompt)]
+    named = [re.findall(r"[a-z_]{2,20}", re.sub(r"\([^()]*\)|\band\b", "", text)) for text in KEYS.findall(prompt)]
+    return [" ".join(keys) for keys in (*shown, *named) if keys]
+
+
+def filled(shown: str, values: Sequence[object]) -> str:
+    """What a prompt shows with values in its places, from the first place to the last."""
+    between = [shown[a.end() : b.start()] for a, b in pairwise(PLACE.finditer(shown))]
+    return "".join(f"{value}{text}" for value, text in zip(values, [*between, ""], strict=True))
 
 
 def patterns(prompts: Sequence[str]) -> list[str]:
@@ -142,7 +200,10 @@ def patterns(prompts: Sequence[str]) -> list[str]:
 
 def _patterns(prompt: str) -> list[str]:
     """The patterns with a place in them and more than that."""
-    texts = [*_quoted(prompt), *LABELLED.findall(QUOTED.sub("", prompt))]
+    lines = [line for block in BLOCK.findall(prompt) for line in block.strip().split("\n")]
+    rest = OBJECT.sub("", BLOCK.sub("", prompt))
+    texts = [*_quoted(rest), *LABELLED.findall(QUOTED.sub("", rest))]
+    texts += [line if PLACE.search(line) else re.sub(r": ?([^<>]{,28}).*", r": <\1>", line) for line in lines]
     return [text for text in texts if PLACE.search(text) and PLACE.sub("", text).strip(" ,;()")]
 
 

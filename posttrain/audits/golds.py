@@ -8,12 +8,12 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from posttrain.audits.forms import PLACE, patterns
+from posttrain.audits.forms import PLACE, filled, patterns
 from posttrain.data.builtin import is_builtin
 from posttrain.data.columns import parse_prompt
 from posttrain.data.formats import load_tasks
@@ -30,6 +30,8 @@ GOLD_COLUMNS = (
 """Columns that hold a reference answer, in the order in which they are looked for."""
 TEST_COLUMNS = ("cases", "hidden_cases", "test", "tests")
 """Columns of tests, which say that an answer is code."""
+LIKE_ANSWER = re.compile("answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total")
+"""Names of columns that may hold reference answers, before others."""
 MIN_GOLDS = 3
 NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
@@ -43,6 +45,11 @@ SHORT = 40
 SENTENCE_WORDS = 4
 """A text of at least so many words that ends like a sentence is free text: it can be said in other words."""
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
+MEASURED = re.compile(r"[0-9]+(?:-[0-9]+)+|[-+]?[0-9][0-9.,]*\s?(?:[a-zA-Z]{1,3}[/^][a-z]{1,3}[0-9²³^]*)")
+"""Digits with hyphens, and numbers with a compound unit."""
+PATTERNS = re.compile(r"\bregular expression|\bregex|\bSQL", re.IGNORECASE)
+INTERVALS = re.compile(r"\bintervals?\b", re.IGNORECASE)
+FUNCTIONS = ("sin", "cos", "tan", "log", "exp", "sqrt", "abs", "mod", "inf", "infinity", "min", "max", "and")
 FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
 
 
@@ -56,6 +63,13 @@ class GoldTask:
     solution: str
     type: AnswerType
     references: tuple[str, ...]
+    accepted: tuple[str, ...] = ()
+    """Where the prompt asks for some of several right answers: all of them."""
+
+    @property
+    def prompt(self) -> str:
+        """All of the prompt: a system message may say how to answer."""
+        return prompt_of(self.task)
 
     @property
     def columns(self) -> Mapping[str, Any]:
@@ -65,6 +79,11 @@ class GoldTask:
     def options(self) -> tuple[str, ...]:
         """The letters that the prompt offers, of a choice."""
         return tuple(dict.fromkeys(OPTIONS.findall(self.task.asked)))
+
+
+def prompt_of(task: Task) -> str:
+    prompt = task.prompt
+    return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
 
 
 def read_tasks(source: str, names: Mapping[str, str] | None = None) -> list[Task]:
@@ -87,9 +106,12 @@ def read_tasks(source: str, names: Mapping[str, str] | None = None) -> list[Task
     return tasks
 
 
-def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str]) -> list[GoldTask]:
+def with_golds(
+    tasks: Sequence[Task], column: str | None, read: Collection[str], way: Callable[[Task, Any], str] | None = None
+) -> list[GoldTask]:
     """The tasks that have a reference answer, in the column of that name, the first of GOLD_COLUMNS that some row
-    fills, or else the first that the reward reads; `read` are those columns.
+    fills, or else the first that the reward reads, one that is named like an answer before others; `read` are those
+    columns. `way` writes a reference that is no text or decimal number.
 
     Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
     not be told from a right one."""
@@ -99,7 +121,8 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
     code = code or any(name in read and all(_is_program(task.columns.get(name)) for task in tasks) for name in columns)
     if code:  # `answer` of a code task may be anything
         filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
-    filled += [name for name in columns if name in read and any(_text(task.columns.get(name)) for task in tasks)]
+    others = [name for name in columns if name in read and any(_text(task.columns.get(name)) for task in tasks)]
+    filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
     gold = column or next(iter(filled), None)
     if gold is None:
         raise InputError(
@@ -109,9 +132,11 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
         )
     found = []
     for task in tasks:
-        if text := _text(task.columns.get(gold)):
+        value = task.columns.get(gold)
+        if text := _text(value) if way is None else way(task, value):
             references = tuple(n for n in task.columns if n == gold or n in (*GOLD_COLUMNS, *TEST_COLUMNS))
-            kind = _type(task, task.columns[gold], text, code)
+            kind = _type(task, value if way is None else text, text, code)
+            kind = "string" if way is not None and kind == "text" else kind
             found.append(GoldTask(task, text if kind in ("code", "text") else final_of(text), text, kind, references))
     distinct = Counter(task.gold for task in found)
     if len(distinct) < MIN_GOLDS:
@@ -127,7 +152,7 @@ def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -
     """The golds as the prompts show them, where these have a place for the answer and one for each of the other short
     columns that the reward reads: `1863 [2]` for `Answer: <year> [n]`, where a column has the source. A place goes to
     the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`."""
-    shown = "\n".join(patterns([gold.task.asked for gold in golds]))
+    shown = "\n".join(patterns([gold.prompt for gold in golds]))
     places = list(PLACE.finditer(shown))
     if (
         len(places) < 2
@@ -145,11 +170,11 @@ def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -
     order |= dict(zip([k for k in range(len(places)) if k not in order], left, strict=True))
     found = []
     for gold in golds:
-        text, marked = "", re.search(r"\[[0-9]+\]", gold.task.asked)
-        for k, place in enumerate(places):
-            value = gold.gold if order[k] == column else _text(gold.columns[order[k]])
-            text += shown[places[k - 1].end() : place.start()] if k else ""
-            text += f"[{value}]" if place[0][0] == "[" and marked else value
+        marked = re.search(r"\[[0-9]+\]", gold.task.asked)
+        values = [gold.gold if order[k] == column else _text(gold.columns[order[k]]) for k in range(len(places))]
+        signs = ["[]" if place[0][0] == "[" and marked else "" for place in places]
+        values = [f"{sign[:1]}{value}{sign[1:]}" for sign, value in zip(signs, values, strict=True)]
+        text = filled(shown, values)
         references = tuple(dict.fromkeys((*gold.references, *others)))
         found.append(GoldTask(gold.task, text, text, "string", references))
     return found
@@ -192,13 +217,13 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
     final = final_of(text)
     if code:
         return "code"
-    if isinstance(value, dict) or (text[:1] in "{[" and _is_json(text)):
+    if isinstance(value, dict) or (text[:1] in "{[" and _is_json(text) and not INTERVALS.search(task.asked)):
         return "json"
     if LETTER.fullmatch(text) and len(set(OPTIONS.findall(task.asked))) > 1:
         return "choice"
     if 0 < len(final) <= LONGEST_NUMBER and NUMBER.fullmatch(final) and any(c.isdigit() for c in final):
         return "number"
-    if len(final.split()) <= STRING_WORDS and FORMULA.search(final) and not DATE.fullmatch(final):
+    if len(final.split()) <= STRING_WORDS and FORMULA.search(final) and not _is_name(task, final):
         return "expression"
     words = len(text.split())
     sentence = words >= SENTENCE_WORDS and text.endswith((".", "!", "?"))
@@ -213,6 +238,14 @@ def final_of(gold: str) -> str:
     if "####" in gold:
         return gold.rpartition("####")[2].strip()
     return gold
+
+
+def _is_name(task: Task, text: str) -> bool:
+    """Whether signs in a text are no operations: a date, 555-1234, SKU-12, self-made, 9 m/s, a pattern."""
+    if DATE.fullmatch(text) or PATTERNS.search(task.asked):
+        return True
+    words = [word for word in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", text) if word.casefold() not in FUNCTIONS]
+    return (bool(words) and "\\" not in text) or MEASURED.fullmatch(text) is not None
 
 
 def _is_program(value: Any) -> bool:

@@ -30,6 +30,8 @@ NO_SCALE = "no scale: the empty answer is paid as much as the reference answers"
 CODE_TASKS = 8
 """Tasks that are enough where each answer starts sandboxes, 24 ms each."""
 SEARCH_CALLS = 2000
+SHOWN = 80
+"""Characters of an answer in an error."""
 CHARACTERS_A_TOKEN = 4
 """An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
 
@@ -172,7 +174,7 @@ class Subject:
     @property
     def tried(self) -> tuple[Form, ...]:
         """The forms of the calibration."""
-        return CODE_FORMS if self.is_code else (*FORMS, *shown_forms([task.task.asked for task in self.tasks]))
+        return CODE_FORMS if self.is_code else (*FORMS, *shown_forms([task.prompt for task in self.tasks]))
 
     @property
     def form(self) -> Form:
@@ -220,7 +222,7 @@ class Subject:
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))
         floor = float(empty.mean())
         near = [form for form in forms if means[form] >= most - NEAR * max(most - floor, 0)]
-        asked = [sum(form.wanted(task.task.asked) for task in self.tasks) for form in near]
+        asked = [sum(form.wanted(task.prompt) for task in self.tasks) for form in near]
         form = near[int(np.argmax(asked))]
         best = values[form]
         scale, spread = most - floor, float(np.nanmax(seen) - np.nanmin(seen))
@@ -230,9 +232,11 @@ class Subject:
                 return None, form
             raise Uncalibrated(
                 f"the reward pays the reference answers {most:.4g} in the mean, in the best of {len(forms)} forms "
-                f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. See "
-                "what it gives a right answer (posttrain score), or name the column of the reference answers "
-                "(--answer-column)"
+                f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. "
+                f"The last forms tried on task {self.tasks[0].task.id}: "
+                + ", ".join(repr(each.render(self.tasks[0].gold)[:SHOWN]) for each in [form, *forms[-2:]])
+                + ". See what it gives a right answer (posttrain score), show its form in the prompts in quotes "
+                "('Total: <number>'), or name the column of the reference answers (--answer-column)"
             )
         paid = int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum())
         calibrated: Calibrated = {

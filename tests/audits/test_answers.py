@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from posttrain.audits.answers import Variant, equivalents, far, near_misses, numbers, same, unevaluated
-from posttrain.audits.answers.expressions import value_of, values
+from posttrain.audits.answers.expressions import values
 from posttrain.audits.golds import AnswerType, GoldTask
+from posttrain.audits.guard import formulas
 from posttrain.types import Task
 
 OPTIONS = "Which colour is the sky?\nA) red\nB) green\nC) blue\nD) white"
@@ -101,27 +102,24 @@ def test_renderings_of_a_fraction_are_exact():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("text", "expected"),
     [
-        ("x^2 + 3x", 10),
-        (r"\frac{1}{2}x - 2(3)", -5),
-        (r"\left(x+1\right)^{2} \cdot 2", 18),
-        ("-x**2", -4),
-        ("2^-1", Fraction(1, 2)),
+        ("2^2 + 3*2", 10),
+        (r"\frac{1}{2}2 - 2(3)", -5),
+        (r"\left(2+1\right)^{2} \cdot 2", 18),
+        ("-2**2", -4),
+        ("2^-1", 0.5),
         (r"2\sqrt{9}", 6),
-        (r"\sqrt[3]{8}x", 4),
+        (r"2\sqrt[3]{8}", 4),
     ],
 )
-def test_values_of_expressions(text: str, value: float):
-    assert complex(value_of(text, {"x": Fraction(2)})) == pytest.approx(complex(value))
+def test_values_of_expressions(text: str, expected: float):
+    assert formulas.value(text) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    "text", [")x(", "2 3", "x +", "9^9^9", "1/0", "(" * 5000, "(" * 100 + "1" + ")" * 100, "foo", ""]
-)
+@pytest.mark.parametrize("text", [")x(", "x +", "9^9^9", "1/0", "(" * 5000, "(" * 100 + "1" + ")" * 100, "words", ""])
 def test_what_is_no_expression_or_too_large_has_no_value(text: str):
-    with pytest.raises(ValueError, match="has no value|too|no part|follows|factor|bracket"):
-        value_of(text, {"x": Fraction(2)})
+    assert values(text) is None
 
 
 @pytest.mark.parametrize("gold", ["x^2+3x-4", r"\frac{x+1}{2}", "(x+1)*(x-2)", "y = 7x + 1", r"2\sqrt{3}", r"\pi + 1"])
@@ -170,7 +168,7 @@ def test_strings():
 
 def test_json():
     gold = {"name": "Ada", "age": 36, "city": "London", "admin": True}
-    each = task(json.dumps(gold), "json")
+    each = task(json.dumps(gold), "json", "Describe her as JSON.")
     for seed in range(20):
         assert all(json.loads(text) != gold for text in missed(each, seed).values())
     found = equivalents(each)

@@ -128,4 +128,10 @@ def test_a_gold_has_all_parts_that_the_prompts_show():
 
 def test_dates_are_no_expressions():
     assert types(["2024-03-05", "5/3/2024", "9:30"]) == ["string"] * 3
-    assert types(["12-5", "3/x", "x+1"])[0] == "expression"
+    assert types(["12-x", "3/x", "x+1"])[0] == "expression"
+
+
+def test_names_with_signs_are_no_expressions():
+    assert types(["555-1234", "SKU-12-7", "self-made", "9.8 m/s", "Stratford-upon-Avon"]) == ["string"] * 5
+    assert types([r"\\d{3}-x", "a+b", "[0-9]+"], prompt="Write a regular expression.") == ["string"] * 3
+    assert types(["[-3, 2]", "(1, 2]", "[0, 5)"], prompt="In interval notation.") == ["string"] * 3

@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures, texts
 from posttrain.audits.answers.variant import Variant
-from posttrain.audits.golds import AnswerType, GoldTask
+from posttrain.audits.golds import PATTERNS, AnswerType, GoldTask
 
 __all__ = ["GRADABLE", "Variant", "equivalents", "far", "near_misses", "same", "unevaluated"]
 
@@ -24,10 +25,37 @@ LONGEST = 1000
 FREE_CHOICE = re.compile(
     r"\b(?:give|name|find|suggest|pick|choose)\s+(?:me\s+)?(?:an?|any|some)\b"
     r"(?!\s+(?:short|brief|single|full|final|exact|json|object|dictionary|table|translation|summary))"
+    r"(?!\s+(?:whole )?(?:number|fraction|integer|decimal|date|year|time|percentage|letter|formula)\b"
+    r"(?! (?:that|such|which|whose|with|between|greater|larger|smaller|less|other|divisible)\b))"
     r"|\bany (?:one )?of\b",
     re.IGNORECASE,
 )
 """Prompts that have several right answers, so that another one need not be wrong."""
+QUANTITY = r"(?<![\w.])[-+]?[0-9][0-9,]*(?:[./][0-9]+)?(?:\s?%|\s?[A-Za-zµ°]{1,14}\b(?<!to)(?<!in)(?<!into)(?<!as))?"
+CONVERTED = re.compile(
+    rf"\b(?:convert|express|rewrite|change|write|turn|give)\b[^.?\n0-9]{{0,40}}?({QUANTITY})\s+(?:to|into|in|as)\b|"
+    rf"\bhow (?:many|much)\s+\w+\s+(?:is|are|make)\s+(?:there in\s+)?({QUANTITY})\s*\?",
+    re.IGNORECASE,
+)
+"""A quantity that a prompt wants in another unit or notation."""
+EITHER = re.compile(r"\b(?:fraction|decimal)s?\b[^.,;]{0,30} or (?:as )?(?:an? )?(?:exact )?(?:decimal|fraction)", re.I)
+PERMITTED: Mapping[str, re.Pattern[str]] = {
+    "the items in another order": strings.FREE_ORDER,
+    "small letters": strings.FREE_CASE,
+    "capital letters": strings.FREE_CASE,
+    "as a fraction": EITHER,
+    "as a decimal": EITHER,
+    "thousands separators": re.compile(r"\bwith or without (?:thousands )?(?:separator|comma)s?", re.I),
+    "with the unit": re.compile(r"\bwith or without (?:the |a )?unit", re.I),
+}
+"""Renderings that a prompt may permit in so many words; where it does, a reward that refuses them is at fault."""
+STRICT = re.compile(
+    r"\b(?:one|single) line|\bcompact|\bminif|\bindent|\b(?:no|without) (?:any )?(?:blanks?|spaces?|whitespace|"
+    r"comments?)|\border\b",
+    re.IGNORECASE,
+)
+"""Prompts that say how blanks or keys must stand."""
+LOOSE = re.compile(r"\b(?:JSON|objects?|dictionary|array|list)\b", re.IGNORECASE)
 OFFERED = re.compile("choice|option|candidate|label|distractor|wrong", re.IGNORECASE)
 FAR: Mapping[AnswerType, str] = {
     "number": "-987654321",
@@ -60,9 +88,17 @@ MODULES: Mapping[str, Answers] = {
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     """Answers that are nearly the reference and wrong, one of a kind, as plain text without a form; none for code,
     whose mutants probe A20 runs."""
-    if task.type not in MODULES or FREE_CHOICE.search(task.task.asked):
+    if PATTERNS.search(task.task.asked):  # SQL, or a pattern: another one may do the same
+        shorter = re.sub(r"(?i)\s+where\b.*?(?=\s+(?:group|order|limit)\b|;|$)", "", task.gold)
+        return [Variant("the condition left out", shorter)] if shorter != task.gold else []
+    if task.type not in MODULES or is_open(task):
         return []
     return [variant for variant in MODULES[task.type].near_misses(task, rng) if not same(task, variant.text)]
+
+
+def is_open(task: GoldTask) -> bool:
+    """Whether an answer may be right that the task does not list."""
+    return not task.accepted and FREE_CHOICE.search(task.task.asked) is not None
 
 
 def far(task: GoldTask) -> str:
@@ -75,12 +111,26 @@ def equivalents(task: GoldTask) -> list[Variant]:
     if task.type == "code":
         return programs.equivalents(task)
     found = MODULES[task.type].equivalents(task) if task.type in MODULES else []
-    return [variant for variant in found if variant.text != task.gold]
+    return [_levelled(task, each) for each in found if each.text != task.gold]
+
+
+def _levelled(task: GoldTask, each: Variant) -> Variant:
+    """A rendering at the level that the prompt gives it. Blanks count in what it calls no JSON, object or list."""
+    asked = task.prompt
+    if any(each.kind.startswith(name) and said.search(asked) for name, said in PERMITTED.items()):
+        return replace(each, level="layout")
+    strict = STRICT.search(asked) or (task.type == "json" and not LOOSE.search(asked))
+    return replace(each, level="notation") if strict else each
 
 
 def unevaluated(task: GoldTask) -> list[Variant]:
-    """Expressions that equal a number and are not written out: `6*7` for 42; none for other types."""
-    return numbers.unevaluated(task) if task.type == "number" else []
+    """Expressions that equal a number and are not written out: `6*7` for 42; what is to be converted, as the prompt has
+    it; nothing for other types."""
+    if task.type not in ("number", "string"):
+        return []
+    found = numbers.unevaluated(task) if task.type == "number" else []
+    copied = [match[1] or match[2] for match in CONVERTED.finditer(task.task.asked)]
+    return found + [Variant("what is to be converted", each) for each in copied if _plain(each) != _plain(task.gold)]
 
 
 def same(task: GoldTask, answer: str) -> bool:
@@ -88,6 +138,9 @@ def same(task: GoldTask, answer: str) -> bool:
     numbers, equal values of expressions, equal JSON, else equal texts without regard to case and punctuation."""
     if _plain(answer) == _plain(task.gold) or _plain(answer) in _right_answers(task):
         return True
+    if task.accepted:
+        items, least = [_plain(item) for item in answer.split(",")], len(task.gold.split(","))
+        return least <= len({*items}) == len(items) and {*items} <= {*map(_plain, task.accepted)}
     return len(answer) <= LONGEST and task.type in MODULES and MODULES[task.type].same(task, answer)
 
 

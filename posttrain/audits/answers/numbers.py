@@ -8,9 +8,9 @@ import re
 from contextlib import suppress
 from fractions import Fraction
 
-from posttrain.audits.answers.expressions import value_of
 from posttrain.audits.answers.variant import Variant, distinct, dressed, other_digit
 from posttrain.audits.golds import LONGEST_NUMBER, GoldTask
+from posttrain.audits.guard import formulas
 
 NUMBER = re.compile(r"([-+−]?)\s*\$?([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/([0-9]+)|(e[-+]?[0-9]{1,3}))?\s*%?")
 FRACTION = re.compile(r"([-+−]?)\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
@@ -126,8 +126,10 @@ def unevaluated(task: GoldTask) -> list[Variant]:
             Variant("a root", f"\\sqrt{{{n * n}}}"),
         ]
     for match in SUM.finditer(task.task.asked):
-        with suppress(ValueError):
-            if value_of(match[0], {}) == value and match[0].replace(" ", "") != task.gold.replace(" ", ""):
+        with suppress(OverflowError):
+            result = formulas.value(match[0])
+            same_value = result is not None and formulas.close(result, complex(value))
+            if same_value and match[0].replace(" ", "") != task.gold.replace(" ", ""):
                 found.insert(0, Variant("the question's own arithmetic", match[0].strip()))
                 break
     return [each for each in found if value not in map(Fraction, re.findall(r"[0-9]+(?:\.[0-9]+)?", each.text))]

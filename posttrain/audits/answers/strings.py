@@ -7,22 +7,36 @@ import re
 
 from posttrain.audits.answers import numbers
 from posttrain.audits.answers.variant import Variant, distinct, dressed, other_digit
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import INTERVALS, GoldTask
 
 OPPOSITES = {"yes": "no", "true": "false", "left": "right", "more": "less", "increase": "decrease", "on": "off"}
 OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
 ORDERED = re.compile(
     r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange|reverse[ds]?|(?:a|de)scending)\b", re.IGNORECASE
 )
+FREE_ORDER = re.compile(
+    r"\b(?:any|whatever|whichever|no (?:particular|specific|special)) (?:order|sequence)|"
+    r"\border(?:ing)? (?:does not|doesn't|doesn’t|is not|isn't|will not|won't) (?:matter|important|count|be )|"
+    r"\border (?:is|being) (?:free|irrelevant|unimportant|ignored|up to you)|"
+    r"\b(?:regardless|irrespective|independent) of (?:the |their )?order",
+    re.IGNORECASE,
+)
+FREE_CASE = re.compile(
+    r"\b(?:case|capitali[sz]ation|capitals?) (?:does not|doesn't|do not|don't|is not|isn't) (?:matter|important|count)|"
+    r"\b(?:case[- ]insensitive|(?:in )?any case\b(?! of)|upper[- ]?(?:case)? or lower[- ]?case)",
+    re.IGNORECASE,
+)
 UNORDERED = re.compile(
-    r"\b(?:any|whatever|whichever|no (?:particular|specific|special)) order|in order to", re.IGNORECASE
+    rf"{FREE_ORDER.pattern}|in order to|(?:place|made|make|send)\w* (?:an|the|this) order", re.IGNORECASE
 )
 CASE_MATTERS = re.compile(
-    r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE
+    r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code|regex|regular expression)\b",
+    re.IGNORECASE,
 )
 ALONE = re.compile(r"\b(?:only|one|exactly|single|just|the (?:passage|source|document))\b", re.IGNORECASE)
 SEVERAL = re.compile(r"\b(?:at least|or more|all|each|every|any|sources|citations)\b", re.IGNORECASE)
 UNITS = ("kg", "km", "seconds", "litres")
+MONTHS = 12
 MIN_WORDS = 4
 """Half of so many words is no longer the answer."""
 MIN_LETTERS = 5
@@ -41,9 +55,14 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if ", " in gold:
         found.append(Variant("two items joined", gold.replace(", ", "", 1)))
         found.append(Variant("an item left out", gold.partition(", ")[2]))
+        found.append(Variant("one item in place of all", ", ".join(gold.split(", ")[:1] * len(gold.split(", ")))))
         found += _more_items(task, rng)
     found += _cited(task, rng)
     found += _dates(gold)
+    if _is_interval(task):
+        left = re.match(r".\s*[-+−]?[0-9]", gold) is not None  # where the end is finite
+        other = gold[0 if left else -1].translate(str.maketrans("[(])", "([)]"))
+        found.append(Variant("an open end closed, or the contrary", other + gold[1:] if left else gold[:-1] + other))
     if is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
         found.append(Variant("another order", mixed))
     return distinct(found)
@@ -59,11 +78,15 @@ def equivalents(task: GoldTask) -> list[Variant]:
         ]
     if ", " in gold:
         found.append(Variant("no blanks behind commas", gold.replace(", ", ",")))
+        if FREE_ORDER.search(task.task.asked):
+            found.append(Variant("the items in another order", ", ".join(reversed(gold.split(", ")))))
     return distinct(found)
 
 
 def same(task: GoldTask, answer: str) -> bool:
     gold, other = numbers.parse(task.gold), numbers.parse(answer)
+    if _is_interval(task):
+        return answer.replace(" ", "") == task.gold.replace(" ", "")
     if "," in task.gold and not is_ordered(task):
         return sorted(map(_bare, answer.split(","))) == sorted(map(_bare, task.gold.split(",")))
     return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
@@ -141,16 +164,25 @@ def _cited(task: GoldTask, rng: random.Random) -> list[Variant]:
 
 
 def _dates(gold: str) -> list[Variant]:
-    """Of a date such as 2024-03-05 another year, and day and month swapped; of a time such as 9:30 am the other half of
-    the day."""
+    """Of a date such as 2024-03-05 or 05/03/2024 another year, and day and month swapped; of a time such as 9:30 am
+    the other half of the day."""
     found = []
-    if match := re.fullmatch(r"([0-9]{4})-([0-9]{2})-([0-9]{2})", gold):
-        year, month, day = match.groups()
-        found.append(Variant("another year", f"{int(year) + 1:04}-{month}-{day}"))
-        found += [Variant("day and month swapped", f"{year}-{day}-{month}")] if day != month else []
+    if match := re.fullmatch(r"([0-9]{4}[-/.])?([0-9]{1,2})([-/.])([0-9]{1,2})([-/.][0-9]{4})?", gold):
+        before, first, sign, second, after = (each or "" for each in match.groups())
+        if before or after:
+            other = re.sub("[0-9]{4}", lambda year: f"{int(year[0]) + 1:04}", gold)
+            mixed = f"{before}{second}{sign}{first}{after}"
+            found.append(Variant("another year", other))
+            found += [Variant("day and month swapped", mixed)] * (
+                mixed != gold and max(int(first), int(second)) <= MONTHS
+            )
     if match := re.fullmatch(r"([0-9: .]+)([ap])(\.?m\.?)", gold, re.IGNORECASE):
         found.append(Variant("the other half of the day", match[1] + {"a": "p", "p": "a"}[match[2].lower()] + match[3]))
     return found
+
+
+def _is_interval(task: GoldTask) -> bool:
+    return INTERVALS.search(task.task.asked) is not None and re.fullmatch(r"[\[(].*,.*[\])]", task.gold) is not None
 
 
 def _bare(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from posttrain.audits.golds import GoldTask
 from posttrain.audits.guard import equal, texts, unmarked
 from posttrain.audits.guard.numbers import literals, plain, spelled
 from posttrain.audits.guard.reading import WITHDRAWN, Mark, after_thinking, last_statement, marks
+from posttrain.audits.guard.texts import folded
 
 LONGEST = 40_000
 """Of a longer response the guard reads the first and the last half of this."""
@@ -79,6 +80,10 @@ class Guard:
 
     def _constructed(self, task: GoldTask, text: str) -> bool | None:
         right = is_right(task, text, self.others)
+        if right is False and task.accepted:  # another of the right answers
+            words = f" {folded(text)} "
+            named = sum(f" {folded(each)} " in words for each in task.accepted)
+            right = None if named >= len(task.gold.split(",")) else False
         return None if right is None else not right
 
 

@@ -57,17 +57,22 @@ def same_formula(gold: str, other: str) -> bool | None:
     except (NoFormula, ArithmeticError, ValueError, RecursionError):
         return None
     if len(mine) == 1:
-        return all(_close(a, b) for a, b in values)
-    return all(_close(a * values[0][1], b * values[0][0]) for a, b in values)
+        return all(close(a, b) for a, b in values)
+    return all(close(a * values[0][1], b * values[0][0]) for a, b in values)
+
+
+def values(text: str) -> list[complex] | None:
+    """The values of a formula at the points; None where it cannot be read or has none at one of them."""
+    try:
+        return [Reader(text, k).all() for k in range(POINTS)]
+    except (NoFormula, ArithmeticError, ValueError, RecursionError):
+        return None
 
 
 def value(text: str) -> complex | None:
     """The value of a formula without variables; None where it has some or cannot be read."""
-    try:
-        first, second = (Reader(text, k).all() for k in range(2))
-    except (NoFormula, ArithmeticError, ValueError, RecursionError):
-        return None
-    return first if _close(first, second) else None
+    found = values(text)
+    return found[0] if found and close(found[0], found[1]) else None
 
 
 def _sides(text: str) -> list[str]:
@@ -82,7 +87,7 @@ def _difference(sides: list[str], point: int) -> complex:
     return values[0] - sum(values[1:])
 
 
-def _close(a: complex, b: complex) -> bool:
+def close(a: complex, b: complex) -> bool:
     return abs(a - b) <= TOLERANCE * max(1.0, abs(a), abs(b))
 
 

@@ -64,6 +64,8 @@ REPLACED = {
     "‘": "'",
     "’": "'",
 }
+ALONE = r"(?![0-9A-Za-z({]|\\[A-Za-z])"
+"""A fraction that no factor follows: `\\frac{1}{2}x` is none of the numbers."""
 LATEX = (
     (re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|textrm)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\(?:left|right|displaystyle|big|Big|bigg)(?![A-Za-z])|\\!"), ""),
@@ -73,10 +75,10 @@ LATEX = (
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"(?<=[0-9]) +(?=[0-9]{3}(?![0-9]))"), " "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"(?<=[0-9])\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}"), r" \1/\2"),
-    (re.compile(r"\\frac\s*\{\s*([-+]?[0-9.]+)\s*\}\s*\{\s*([0-9.]+)\s*\}"), r"\1/\2"),
-    (re.compile(r"(?<=[0-9])\s*\\frac\s*([0-9])\s*([0-9])"), r" \1/\2"),
-    (re.compile(r"\\frac\s*([0-9])\s*([0-9])"), r"\1/\2"),
+    (re.compile(r"(?<=[0-9])\s*\\frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}" + ALONE), r" \1/\2"),
+    (re.compile(r"\\frac\s*\{\s*([-+]?[0-9.]+)\s*\}\s*\{\s*([0-9.]+)\s*\}" + ALONE), r"\1/\2"),
+    (re.compile(r"(?<=[0-9])\s*\\frac\s*([0-9])\s*([0-9])" + ALONE), r" \1/\2"),
+    (re.compile(r"\\frac\s*([0-9])\s*([0-9])" + ALONE), r"\1/\2"),
     (re.compile(r"\\(?:cdot|times)(?![A-Za-z])"), "*"),
     (re.compile(r"\\div(?![A-Za-z])"), "/"),
     (re.compile(r"\\\(|\\\)|\\\[|\\\]"), " "),

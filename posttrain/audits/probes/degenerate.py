@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posttrain.audits.answers import same
+from posttrain.audits.answers import is_open, same
 from posttrain.audits.golds import AnswerType, GoldTask
 from posttrain.audits.probes.accepted import CODE_TASKS, Accepted, accepted, one_answer, paid_alike, worst_of
 from posttrain.audits.probes.base import HIGH_SCALE, Found, Result
@@ -91,6 +91,8 @@ def _constants(subject: Subject, task: GoldTask) -> list[tuple[str, str]]:
             (f"a program that always returns {value}", f"def {name}(*arguments):\n    return {value}")
             for value in PROGRAMS
         ]
+    if is_open(task):  # a number, or another reference answer, may be right for all tasks
+        return [(f"always {text}", text) for text in CONSTANTS[task.type] if not any(map(str.isdigit, text))]
     golds = [other.gold for other in subject.tasks if other.type == task.type]
     items = dict.fromkeys(item.strip() for gold in golds if "," in gold for item in gold.split(","))
     every = [", ".join(items)] if task.type == "string" and MIN_ITEMS <= len(items) <= MOST_ITEMS else []

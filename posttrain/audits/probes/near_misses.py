@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from posttrain.audits.answers import near_misses, unevaluated
+from posttrain.audits.forms import UNSURE
 from posttrain.audits.probes.accepted import MIN_RATE, SHARE_ACCEPTED, accepted, overall, worst_of
 from posttrain.audits.probes.base import Found, Result, not_run
 from posttrain.audits.subject import Attempt, Subject
@@ -35,12 +36,18 @@ def misses(subject: Subject) -> Result:
 
 
 def missed(subject: Subject) -> list[Attempt]:
-    """Near misses of all tasks, in the form that the reward pays."""
+    """Near misses of all tasks, in the form that the reward pays; and wrong answers without confidence, where the
+    prompts ask for that."""
     rng = subject.random("A4")
+    unsure = [form for form in subject.tried if form.name == UNSURE]
     return [
         Attempt(i, subject.rendered(i, variant.text), variant.kind)
         for i in range(len(subject.tasks))
         for variant in near_misses(subject.tasks[i], rng)
+    ] + [
+        Attempt(i, form.render(subject.other(i).text), f"another answer {UNSURE}")
+        for form in unsure
+        for i in range(len(subject.tasks))
     ]
 
 

@@ -3,8 +3,11 @@ one test alone."""
 
 from __future__ import annotations
 
+import ast
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from posttrain.audits.answers.strings import is_ordered
@@ -13,6 +16,13 @@ from posttrain.audits.golds import GoldTask
 FAMILY = "results"
 TASKS_A_TYPE, LOOKED_AT = 2, 24
 """Tasks for each type of results, of the first so many."""
+TABLE, LOOKED_UP = "a table of the examples that the prompt shows", 4
+EXAMPLE = re.compile(
+    r"(?:>>> |\b(?:assert|example[,:]?|e\.g\.[,:]?) +`?|^[ \t]*[-*]? *`?)([A-Za-z_]\w*)\(([^\n]*?)\)`?"
+    r"(?:\s*\n(?=[^>\s])|\s*(?:==|->|→|=>|=|\breturns|\bis|\bgives)\s*)`?([^\n`]+?)`?(?:[.;]?(?=\n|$)|\.\s)",
+    re.MULTILINE,
+)
+"""A call with its result: of an interactive session, an assertion, or in words."""
 Change = tuple[str, str, Callable[[Any], Any]]
 """What is done, the expression of `result` that does it, and the same as a function."""
 NUMBER: Sequence[Change] = (
@@ -60,6 +70,26 @@ def wrong_programs(tasks: Sequence[GoldTask]) -> Iterator[tuple[int, str, str]]:
         seen[kind] = seen.get(kind, 0) + 1
         if seen[kind] <= TASKS_A_TYPE:
             yield from ((i, what, text) for what, text in _of_task(task, name, cases, kind))
+
+
+def tables(tasks: Sequence[GoldTask]) -> Iterator[tuple[int, str, str]]:
+    """The same for the first LOOKED_UP tasks whose prompt shows examples of calls: a program that knows these alone,
+    and raises an error for anything else."""
+    found = 0
+    for i, task in enumerate(tasks[:LOOKED_AT]):
+        shown = [match.groups() for match in EXAMPLE.finditer(task.task.asked)]
+        name = Counter(name for name, _, _ in shown).most_common(1)[0][0] if shown else ""
+        pairs = [(args, result.strip()) for each, args, result in shown if each == name]
+        known = ", ".join(f"repr(({args}{',' * bool(args)})): {result}" for args, result in pairs)
+        if found < LOOKED_UP and pairs and _parses(known := f"{{{known}}}"):
+            found += 1
+            yield i, TABLE, f"def {name}(*args):\n    return {known}[repr(args)]"
+
+
+def _parses(text: str) -> bool:
+    with suppress(SyntaxError, ValueError):
+        return bool(ast.parse(text, mode="eval"))
+    return False
 
 
 def _of_task(task: GoldTask, name: str, cases: Sequence[Mapping[str, Any]], kind: type) -> Iterator[tuple[str, str]]:

@@ -112,18 +112,12 @@ class Style:
 
 def asks_for(group: str, task: GoldTask) -> bool:
     """Whether a prompt asks for styles of that group."""
-    asked, prompt = ASKED.get(group), FORBIDDEN.sub("", prompt_of(task))
+    asked, prompt = ASKED.get(group), FORBIDDEN.sub("", task.prompt)
     return asked is not None and re.search(rf"\b(?:{asked})", prompt, re.IGNORECASE) is not None
 
 
-def prompt_of(task: GoldTask) -> str:
-    """All of a prompt: a system message may ask for a style or a length."""
-    prompt = task.task.prompt
-    return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
-
-
 def asks_for_length(task: GoldTask) -> bool:
-    return LENGTH.search(prompt_of(task)) is not None
+    return LENGTH.search(task.prompt) is not None
 
 
 def _bag(text: str, least: int) -> list[str]:
