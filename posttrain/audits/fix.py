@@ -15,7 +15,6 @@ from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.audits.training import TRAINING
 from posttrain.config import AuditConfig
 from posttrain.expressions import wrapped
-from posttrain.functions import FunctionText
 from posttrain.rewards.scorer import open_scorer
 from posttrain.runs.audit import SEVERITIES, AuditRecord, Fix
 from posttrain.stats import difference, estimate
@@ -60,7 +59,7 @@ def find_fix(
     found.sort(key=lambda each: SEVERITIES.index(each.severity))
     wrappers = list(dict.fromkeys(each.wrapper for each in found if each.wrapper))
     wrappers.sort(key=lambda wrapper: "{}" in wrapper)  # those that stand for all rewards, then those around them
-    if reason := _why_not(config, record, wrappers, held_out):
+    if reason := _why_not(record, wrappers, held_out):
         return _told(reason), None
     probes = [probe for probe, (result, _) in first.results.items() if result.findings]
     best = start = Trial(rewards, (), first, paid_honest(first.subject, held_out))
@@ -125,14 +124,10 @@ def _with(config: AuditConfig, rewards: Sequence[str], folder: str | None = None
     )
 
 
-def _why_not(
-    config: AuditConfig, record: AuditRecord, wrappers: Sequence[str], held_out: Sequence[GoldTask]
-) -> str | None:
+def _why_not(record: AuditRecord, wrappers: Sequence[str], held_out: Sequence[GoldTask]) -> str | None:
     """Why there is nothing to try."""
     if not any(finding["severity"] != "note" for finding in record["findings"]):
         return "there is nothing to mend"
-    if any(isinstance(reward, FunctionText) for reward in config.reward):
-        return "a function of Python cannot be written into an expression; name it by its file: file.py:function"
     if record["calibration"] is None:
         return "without a scale it cannot be said what a wrapper would lose: mend the reward itself"
     if not wrappers:

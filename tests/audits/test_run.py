@@ -328,9 +328,11 @@ def test_rows_without_a_column_are_named(
 
 
 def test_python_audits_a_function(tmp_path: Path):
-    found = audit(rewards.lengthy, data=TASKS, reward_workers=0, only=("A1",), fix=True)
+    with pytest.raises(pt.InputError, match="^fix writes the mended reward .* name it by its file: pt.audit"):
+        audit(rewards.lengthy, data=TASKS, out=tmp_path / "fixed", reward_workers=0, fix=True)
+    assert not (tmp_path / "fixed").exists()
+    found = audit(rewards.lengthy, data=TASKS, reward_workers=0, only=("A1",))
     assert not found.ok and found.findings[0]["severity"] == "critical"
-    assert "name it by its file" in str(found)
     with pytest.raises(pt.InputError, match="give out, a folder"):
         found.report()
     assert "posttrain score" not in str(found) and "pt.score" not in str(found)  # the file is gone
