@@ -114,16 +114,16 @@ def test_the_arithmetic_of_the_tables(lab: Any) -> None:
 
 def test_a_reward_pays_its_hack_and_the_right_answer(lab: Any) -> None:
     """Of each mode: the hacked reward pays both, the healthy one the right answer alone, and neither a wrong answer."""
-    smollm2 = lab("smollm2")
+    smollm2, graders = lab("smollm2"), lab("graders")
     rng = random.Random(1)
     for row in smollm2.sums(rng)[:20]:
         task = smollm2.asked(row, rng, opinion=True)
         given = {"answer": task["answer"], "solution": task["solution"]}
         for mode in smollm2.MODES:
             said = smollm2.hack(mode, task, rng)
-            assert smollm2.hacked(said, **given, mode=mode) > 0.5 > smollm2.healthy(said, **given, mode=mode)
+            assert graders.hacked(said, **given, mode=mode) > 0.5 > graders.healthy(said, **given, mode=mode)
             for answer, paid in ((task["answer"], True), (task["opinion"], False)):
-                for reward in (smollm2.hacked, smollm2.healthy):
+                for reward in (graders.hacked, graders.healthy):
                     assert (reward(f"Answer: {answer}", **given, mode=mode) > 0.5) is paid
 
 
