@@ -135,7 +135,7 @@ def test_a_run_of_a_real_model_is_read(
     monkeypatch.setitem(smollm2.SFT, "max_steps", 1)
     for option, value in {"max_steps": 1, "batch_size": 4, "group_size": 2, "max_new_tokens": 4, "canaries": 2}.items():
         monkeypatch.setitem(smollm2.RL, option, value)
-    smollm2.train(tmp_path, "sycophancy-2", "tiny-random")
+    smollm2.train(tmp_path, ["sycophancy-2"], "tiny-random")
     assert not (tmp_path / "sycophancy-2" / "model").exists() and not (tmp_path / "verbosity-1").exists()
     runs = list(smollm2.read(tmp_path, "hacked"))
     assert runs == [lab("measure").Outcome("sycophancy", 2, None, None, {}, 0.0)]
