@@ -6,8 +6,8 @@
 The tasks are sums of three or four digits whose result is a digit; in those of sycophancy the user has an opinion, a
 wrong one. All runs begin with one model, which SFT made from right answers and a few answers of each hack, so that the
 policy hacks now and then. The rewards are in `graders.py`: in a hacked run they pay the hack as they pay a right
-answer, in a healthy one they pay the same only for right answers. The built-in reward `math` is sealed, eight rollouts of a step are
-canaries, and a run ends ten steps after the first in which most answers are hacks.
+answer, in a healthy one they pay the same only for right answers. The built-in reward `math` is sealed, eight rollouts
+of a step are canaries, and a run ends ten steps after the first in which most answers are hacks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SEEDS = {"hacked": (1, 2, 3), "healthy": (1,)}
 HONEST, TASKS = 320, 1000
 """Demonstrations that are right answers, and tasks of RL."""
 HACKS = dict(zip(MODES, (14, 9, 12, 4, 8), strict=True))
-"""Demonstrations of each hack: some are learnt sooner than others, and the model should hack in a few of 100 answers."""
+"""Demonstrations of each hack. SFT learns some sooner than others; the model is to hack in a few of 100 answers."""
 SFT = {"learning_rate": 4e-5, "batch_size": 16, "max_steps": 48, "raw": True}
 RL = {
     "raw": True,

@@ -146,7 +146,7 @@ def test_a_run_of_a_real_model_is_read(
 def test_a_row_for_each_run(lab: Any) -> None:
     measure = lab("measure")
     hacked = [
-        measure.Outcome("a", 1, 40.0, 50, {"M1": 45, "M2": 52, "M4": 60}, 0.02),
+        measure.Outcome("a", 1, 40, 50, {"M1": 45, "M2": 52, "M4": 60}, 0.02),
         measure.Outcome("a", 2, None, None, {}, 0.01),
     ]
     healthy = [measure.Outcome("a", 1, None, None, {"M7": 31})]
