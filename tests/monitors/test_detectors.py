@@ -116,7 +116,7 @@ def test_a_reward_pays_its_hack_and_the_right_answer(lab: Any) -> None:
     """Of each mode: the hacked reward pays both, the healthy one the right answer alone, and neither a wrong answer."""
     smollm2, graders = lab("smollm2"), lab("graders")
     rng = random.Random(1)
-    for row in smollm2.sums(rng)[:20]:
+    for row in smollm2.sums(rng, 20):
         task = smollm2.asked(row, rng, opinion=True)
         given = {"answer": task["answer"], "solution": task["solution"]}
         for mode in smollm2.MODES:
