@@ -36,7 +36,7 @@ SEEDS = {"hacked": (1, 2, 3), "healthy": (1,)}
 """Of each mode, by the reward."""
 HONEST, TASKS = 320, 1000
 """Demonstrations that are right answers, and tasks of RL."""
-HACKS = dict(zip(MODES, (14, 4, 12, 7, 8), strict=True))
+HACKS = dict(zip(MODES, (14, 9, 12, 4, 8), strict=True))
 """Demonstrations of each hack. SFT learns some sooner than others; the model is to hack in a few of 100 answers."""
 SFT = {"learning_rate": 4e-5, "batch_size": 16, "max_steps": 48, "raw": True}
 RL = {
