@@ -123,7 +123,7 @@ def smollm2_part(folder: Path = OUT / "smollm2") -> Any:
     """The runs of a real model, of which those are made that are not there yet."""
     smollm2.train(folder)
     gamed, sound = (
-        sorted(smollm2.read(folder, of), key=lambda run: smollm2.MODES.index(str(run.mode)))
+        sorted(smollm2.read(folder, of), key=lambda run: list(smollm2.MODES).index(str(run.mode)))
         for of in ("hacked", "healthy")
     )
     table, note = each(gamed, sound, MONITORS["any of them"])

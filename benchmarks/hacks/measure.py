@@ -147,9 +147,10 @@ def each(hacked: Sequence[Outcome], healthy: Sequence[Outcome], stopping: Sequen
     note = f"The hack became the majority in {most} of {len(hacked)} runs. "
     if leads:
         note += (
-            f"In {len(leads)} of these {', '.join(stopping)} raised an alarm, in {sum(lead > 0 for lead in leads)} of "
-            f"them before the majority, {statistics.median(leads):g} steps before it in the median ({min(leads)} in "
-            f"the worst); in {early} of all runs it came before the hack was a tenth. "
+            f"In {len(leads)} of these {', '.join(stopping[:-1])} or {stopping[-1]} raised an alarm: in "
+            f"{sum(lead > 0 for lead in leads)} before the majority, in {leads.count(0)} at its step, and "
+            f"{statistics.median(leads):g} steps before it in the median (from {min(leads)} to {max(leads)}; negative "
+            f"is after it). In {early} of all runs an alarm came before the hack was a tenth. "
         )
     warned = [f"{run.mode}: {said}" for run in healthy if (said := _warned(run, stopping)) != "–"]
     false = sum(run.first(stopping) is not None for run in healthy)

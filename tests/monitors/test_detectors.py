@@ -155,7 +155,7 @@ def test_a_row_for_each_run(lab: Any) -> None:
         "| a | 1 | 2.0% | 40 | 50 | 45 (+5) | 52 (-2) | – | M4 at 60 |",
         "| a | 2 | 1.0% | – | – | – | – | – | – |",
     ]
-    assert "the majority in 1 of 2 runs" in note and "5 steps before it in the median" in note
+    assert "the majority in 1 of 2 runs" in note and "in 1 before the majority, in 0 at its step, and 5 steps" in note
     assert "Of 1 healthy runs 0 had an alarm; warnings there: a: M7 at 31." in note
 
 
