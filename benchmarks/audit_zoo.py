@@ -1,8 +1,9 @@
 """What the audit finds in the zoo: `python benchmarks/audit_zoo.py [--list FILE] [--names A B] [--out FILE]`.
 
 A planted defect counts as found if a finding is critical, high or medium; a healthy reward as accused by any of these.
-With `--list` the entries are those of a JSON file instead, `{"name", "reward", "tasks", "kind"}` each, where `kind` is
-`healthy` or a defect. Rewards run in worker processes, as a user's do."""
+Defects that only training finds (`--train`) are left out. With `--list` the entries are those of a JSON file instead,
+`{"name", "reward", "tasks", "kind"}` each, where `kind` is `healthy` or a defect. Rewards run in worker processes, as a
+user's do."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ class Entry(NamedTuple):
 def zoo() -> list[Entry]:
     from tests.audits.zoo.zoo import ZOO
 
-    return [Entry(entry.name, entry.reward, entry.data, entry.kind) for entry in ZOO]
+    return [Entry(e.name, e.reward, e.data, e.kind) for e in ZOO if e.kind != "trained"]
 
 
 def listed(file: Path) -> list[Entry]:

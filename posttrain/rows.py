@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,9 @@ Response = str | tuple[Message, ...]
 """What follows a prompt. A string is taken as it stands: exactly the text the model is to produce. Messages, the first
 from the assistant, go through the chat template."""
 EQUAL = "'chosen' and 'rejected' are equal; drop the row, a preference needs a difference"
+
+SHOWN = 3
+"""Rows that a message names."""
 
 
 @dataclass(frozen=True)
@@ -153,3 +156,23 @@ def row_prompts(row: Row) -> tuple[Prompt, ...]:
         return (row.prompt,)
     answered = (messages[:i] for i, m in enumerate(messages) if i >= shown and m.role == "assistant")
     return (*answered, *(m.content for m in messages[shown:] if m.role == "user"))
+
+
+class TaskColumns(set[str]):
+    """The columns that all of some tasks have. `rows` is how many tasks there are, and `lacking` has the places of the
+    tasks without a column that others have."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        super().__init__(set.intersection(*(set(task.columns) for task in tasks)))
+        self.rows, others = len(tasks), {name for task in tasks for name in task.columns} - self
+        self.lacking = {name: [t.where or f"task {t.id}" for t in tasks if name not in t.columns] for name in others}
+
+
+def told_columns(columns: Iterable[str], wanted: Iterable[str]) -> str:
+    """Which columns there are, for a message that one of the `wanted` is none, and which rows lack it."""
+    for name in wanted:
+        if isinstance(columns, TaskColumns) and (places := columns.lacking.get(name)):
+            shown = ", ".join(places[:SHOWN]) + (", ..." if len(places) > SHOWN else "")
+            others = f"; all rows have: {', '.join(sorted(columns)) or 'nothing else'}"
+            return f"{len(places)} of {columns.rows} rows lack {name!r} ({shown}){others}"
+    return f"the data's columns are: {', '.join(sorted(columns)) or 'none'}"

@@ -29,6 +29,7 @@ from posttrain.runs import reader
 from posttrain.runs.comparison import RUNS_FILE
 from posttrain.runs.files import write_atomic
 from posttrain.runs.table import Table
+from posttrain.text import printable
 from posttrain.threads import configure_threads
 from posttrain.types import InputError
 
@@ -250,7 +251,11 @@ def audit(reward: Any, *, out: str | Path | None = None, **options: Unpack[of.Au
 
             record = audit_reward(config)
             write_report(config.out)
-    return Audit(record, None if out is None else Path(out))
+    if out is None:
+        for finding in record["findings"]:
+            finding.pop("command", None)  # of a file that is gone
+        return Audit(record)
+    return Audit(record, Path(out))
 
 
 @listed(configs.CheckDataConfig, by_place="file")
@@ -267,7 +272,8 @@ def check_data(data: Data, **options: Unpack[of.CheckDataOptions]) -> DataReport
 
             tokens = check_tokens(config)
             ok, text = ok and tokens.ok, f"{text}\n{format_tokens(tokens)}"
-        return DataReport(ok, in_python(text if config.file == str(data) else text.replace(config.file, "data")))
+        text = printable(text if config.file == str(data) else text.replace(config.file, "data"))
+        return DataReport(ok, in_python(text))
 
 
 @listed(configs.RunConfig)

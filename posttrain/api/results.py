@@ -249,7 +249,8 @@ class Audit:
     def __str__(self) -> str:
         from posttrain.report.audit import audit_words
 
-        return in_python("\n".join(audit_words(self.record)))
+        lines = audit_words(self.record)  # a command that grades an answer again is for a shell
+        return "\n".join(line if line.startswith("   posttrain ") else in_python(line) for line in lines)
 
     __repr__ = __str__
 

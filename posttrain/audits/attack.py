@@ -10,8 +10,8 @@ from posttrain.audits.files import TRAINED
 from posttrain.audits.golds import GoldTask
 from posttrain.audits.judge import guard_for
 from posttrain.audits.probes import PROBES
-from posttrain.audits.probes.base import Probe, Result
-from posttrain.audits.subject import Subject
+from posttrain.audits.probes.base import Probe, Result, not_run
+from posttrain.audits.subject import Subject, Uncalibrated
 from posttrain.audits.training import TRAINING, Train, trained
 from posttrain.config import AuditConfig
 from posttrain.console import Progress
@@ -35,15 +35,16 @@ def attack(
     train: Train | None = None,
 ) -> Attacked:
     """Calibrate a reward and run the `probes`, without these those that `config` names; then train against it, if
-    `train` is given. Raises `Uncalibrated`."""
+    `train` is given. Of a reward without a scale A1 is run in any case, which finds what it pays.
+    Raises `Uncalibrated`."""
     started = time.monotonic()
-    wanted = probes if probes is not None else config.only or tuple(PROBES)
     results: dict[str, tuple[Result, float]] = {}
     title = f"audit {', '.join(map(str, config.reward))}"[:60]
     with guard_for(config, golds, scorer.columns) as guard:
         with Progress(title, None, unit="answer") as progress:
             subject = Subject(scorer, golds, config.seed, progress.advance, guard, config.calls, config.policy)
-            _ = subject.calibration  # which raises where there is none
+            wanted = {*(probes if probes is not None else config.only or PROBES)}
+            wanted |= set() if subject.has_scale else {"A1"}
             for name in (name for name in PROBES if name in wanted):
                 results[name] = _timed(PROBES[name][1], subject)
         if train is not None:  # it shows its own progress
@@ -53,4 +54,8 @@ def attack(
 
 def _timed(probe: Probe, subject: Subject) -> tuple[Result, float]:
     before = time.monotonic()
-    return probe(subject), time.monotonic() - before
+    try:
+        result = probe(subject)
+    except Uncalibrated as error:
+        result = not_run(str(error))
+    return result, time.monotonic() - before

@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain.runs.audit import AUDIT_FILE, AuditRecord, Finding, Severity
 from posttrain.runs.files import write_atomic
+from posttrain.text import printable
 from posttrain.types import InputError
 
 SARIF_FILE, REPRODUCERS, FIXED, TRAINED = "audit.sarif", "reproducers", "fixed", "training"
@@ -63,12 +64,13 @@ def sarif(record: AuditRecord) -> dict[str, Any]:
 
 
 def _result(record: AuditRecord, finding: Finding) -> dict[str, Any]:
+    text = printable(f"{', '.join(record['reward'])}: {finding['title']}. {finding['advice']}".strip())
     shown = finding["reproducer"]
     place = shown["file"] if shown is not None else AUDIT_FILE
     return {
         "ruleId": finding["probe"],
         "level": LEVELS[finding["severity"]],
-        "message": {"text": f"{', '.join(record['reward'])}: {finding['title']}. {finding['advice']}".strip()},
+        "message": {"text": text},
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": place}, "region": {"startLine": 1}}}],
         "properties": {"severity": finding["severity"], "kind": finding["kind"], "effect": finding["effect"]},
     }

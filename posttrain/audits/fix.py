@@ -140,6 +140,8 @@ def _why_not(
         return "there is nothing to mend"
     if any(isinstance(reward, FunctionText) for reward in config.reward):
         return "a function of Python cannot be written into an expression; name it by its file: file.py:function"
+    if record["calibration"] is None:
+        return "without a scale it cannot be said what a wrapper would lose: mend the reward itself"
     if not wrappers:
         return "no wrapper closes what was found: mend the reward itself"
     return None if held_out else "there are no tasks left for honest answers; give more tasks or a lower --limit"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 THINKING = "I work it out step by step."
@@ -55,27 +55,103 @@ FORMS: tuple[Form, ...] = (
 )
 CODE_FORMS = tuple(form for form in FORMS if form.name in ("bare", "think and bare", "python", "fence"))
 """Forms of programs, each of which takes a sandbox to grade."""
-QUOTED = re.compile(r"`([^`\n]{3,80})`|\"([^\"\n]{3,80})\"|(?<![A-Za-z])'([^'\n]{3,80})'")
+QUOTED = re.compile(r"`([^`\n]{3,120})`|\"([^\"\n]{3,120})\"|(?<![A-Za-z])'([^'\n]{3,120})'")
 """What a prompt shows as a pattern stands in quotes."""
-PLACE = re.compile(r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}]{1,30}\}|\b[A-Z]{3,}\b|\b[NXY]\b|\.{3}|…")
+LABELLED = re.compile(r"(?<![\w`\"'])[A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?<[^<>/\n]{1,30}>")
+"""A pattern without quotes: `Total: <number>`."""
+PLACE = re.compile(
+    r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|(?:YYYY|MM|DD)(?:[-/.](?:YYYY|MM|DD)){1,2}|\b[A-Z]{3,}\b|"
+    r"\b[NXY]\b|\.{3}|…"
+)
 """The place of the answer in such a pattern: `Total: <number>`, `Answer: NUMBER`, `Verdict: ...`."""
+PAIR = re.compile(r"<([a-z_]{2,20})>(?=.{0,60}</\1>)", re.DOTALL)
+"""A tag that a prompt shows with its end."""
+FILLED = (
+    (re.compile(r"confiden|percent|certain|probab", re.IGNORECASE), "90"),
+    (re.compile(r"reason|explan|justif|because|why|step|work|thought", re.IGNORECASE), "It follows from the question."),
+)
+"""What a place may hold that is no part of the answer, by its name or its label."""
+EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?)[^\s:]{1,20}")
+"""A pattern with an example in its place: `Total: 42`."""
+REASONS = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "scratchpad", "analysis", "work")
+"""Tags of what stands before the answer."""
 
 
 def shown_forms(prompts: Sequence[str]) -> list[Form]:
-    """The forms that at least half of the prompts show in quotes with a place for the answer, alone and behind some
-    work: `Total: <number>`."""
-    found = Counter(pair for prompt in prompts for pair in set(_patterns(prompt)))
-    common = [pair for pair, count in found.items() if 2 * count >= len(prompts)]
+    """The forms that at least half of the prompts show with a place for the answer, alone and behind some work:
+    `Total: <number>`. Brackets and braces around a place may be a part of the form, `Source: [n]`. Of several places
+    the answer fills all from the first to the last, and the lines between: `Answer: <town>`, `Source: [n]`."""
+    found = [pair for pattern in patterns(prompts) for pair in _around(pattern, pattern)]
+    if len(lines := patterns(prompts)) > 1:
+        found += _around(lines[0], lines[-1])[:1]
+    found += _with_filled("\n".join(lines))
+    found += [(label, "") for label in _common(prompts, lambda prompt: map(_example, _quoted(prompt))) if label]
+    tags = _common(prompts, PAIR.findall)
+    found += [(f"<{tag}>", f"</{tag}>") for tag in tags if tag not in (*REASONS, "answer")]
+    behind = [("", ""), *((form.before, form.after) for form in FORMS if form.name in ("line", "box", "tag")), *found]
+    forms = [("as the prompt shows", "", found), ("work, then as the prompt shows", "{work}\n", found)]
+    forms += [("reasoning in tags", f"<{tag}>\n{{work}}\n</{tag}>\n", behind) for tag in tags if tag in REASONS[1:]]
     return [
         Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))
-        for before, after in common
-        for name, thinking in (("as the prompt shows", ""), ("work, then as the prompt shows", "{work}\n"))
+        for name, thinking, pairs in forms
+        for before, after in dict.fromkeys(pairs)
+        if (thinking + before + after).strip("{work}\n")
     ]
 
 
-def _patterns(prompt: str) -> list[tuple[str, str]]:
-    """(what stands before the answer, what stands behind it) of each pattern that has one place and more than that."""
-    texts = ["".join(groups) for groups in QUOTED.findall(prompt)]
-    places = [(text, list(PLACE.finditer(text))) for text in texts]
-    pairs = [(text[: found[0].start()], text[found[0].end() :]) for text, found in places if len(found) == 1]
-    return [pair for pair in pairs if "".join(pair).strip()]
+def _common(prompts: Sequence[str], of: Callable[[str], Iterable[str]]) -> list[str]:
+    """What is found in at least half of the prompts, in the order of the first of them."""
+    found = Counter(text for prompt in prompts for text in dict.fromkeys(of(prompt)))
+    return [text for text, count in found.items() if 2 * count >= len(prompts)]
+
+
+def _quoted(prompt: str) -> list[str]:
+    return ["".join(groups) for groups in QUOTED.findall(prompt)]
+
+
+def _example(text: str) -> str:
+    match = EXAMPLE.fullmatch(text)
+    return match[1] if match and not PLACE.search(text) else ""
+
+
+def _with_filled(shown: str) -> list[tuple[str, str]]:
+    """What stands around the one place that FILLED knows nothing for, with the others filled; nothing of other
+    patterns."""
+    places = list(PLACE.finditer(shown))
+    labels = [
+        shown[last.end() if last else 0 : place.end()] for last, place in zip([None, *places], places, strict=False)
+    ]
+    values = [next((value for name, value in FILLED if name.search(label)), None) for label in labels]
+    if len(places) < 2 or values.count(None) != 1:
+        return []
+    at, texts = values.index(None), [shown[: places[0].start()]]
+    ends = [*(place.start() for place in places[1:]), len(shown)]
+    texts += [shown[place.end() : end] for place, end in zip(places, ends, strict=True)]
+    before = "".join(text + (value or "") for text, value in zip(texts[: at + 1], values[: at + 1], strict=True))
+    after = texts[at + 1] + "".join(
+        value + text for value, text in zip(values[at + 1 :], texts[at + 2 :], strict=True) if value
+    )
+    return [(before, after)]
+
+
+def patterns(prompts: Sequence[str]) -> list[str]:
+    """What at least half of the prompts show in quotes, or behind a label, with a place to fill in, in the order of
+    the first of them."""
+    return _common(prompts, _patterns)
+
+
+def _patterns(prompt: str) -> list[str]:
+    """The patterns with a place in them and more than that."""
+    texts = [*_quoted(prompt), *LABELLED.findall(QUOTED.sub("", prompt))]
+    return [text for text in texts if PLACE.search(text) and PLACE.sub("", text).strip(" ,;()")]
+
+
+def _around(first: str, last: str) -> list[tuple[str, str]]:
+    """What stands before the first place of a pattern and behind the last place of the other one; the same with the
+    brackets of the place."""
+    opens, closes = next(PLACE.finditer(first)), [*PLACE.finditer(last)][-1]
+    before, after = first[: opens.start()], last[closes.end() :]
+    pairs = [(before, after)]
+    if opens[0][0] in "[{" and closes[0][-1] in "]}":
+        pairs.append((before + opens[0][0], closes[0][-1] + after))
+    return pairs

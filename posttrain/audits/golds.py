@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from posttrain.audits.forms import PLACE, patterns
 from posttrain.data.builtin import is_builtin
 from posttrain.data.columns import parse_prompt
 from posttrain.data.formats import load_tasks
@@ -37,8 +38,11 @@ STRING_WORDS = 8
 """A text of at most so many words, on one line, is a string to be matched; a longer one is free text."""
 LONGEST_NUMBER = 1000
 """Characters of a number; a longer one is matched as a string: Python reads no integer of more than 4300 digits."""
+SHORT = 40
+"""Characters of a value that may stand beside the answer on its line."""
 SENTENCE_WORDS = 4
 """A text of at least so many words that ends like a sentence is free text: it can be said in other words."""
+DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
 FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
 
 
@@ -89,11 +93,7 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
 
     Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
     not be told from a right one."""
-    columns = list(dict.fromkeys(name for task in tasks for name in task.columns))
-    if column is not None and column not in columns:
-        raise InputError(
-            f"--answer-column {column}: no such column; the tasks have {', '.join(columns) or 'no columns'}"
-        )
+    columns = check_column(tasks, column)
     filled = [name for name in GOLD_COLUMNS if any(_text(task.columns.get(name)) for task in tasks)]
     code = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
     code = code or any(name in read and all(_is_program(task.columns.get(name)) for task in tasks) for name in columns)
@@ -119,7 +119,58 @@ def with_golds(tasks: Sequence[Task], column: str | None, read: Collection[str])
             f"the {len(found)} tasks have {len(distinct)} distinct reference answers in the column {gold!r}; an audit "
             f"needs at least {MIN_GOLDS}, or a constant answer could not be told from a right one"
         )
+    others = [n for n in columns if n in read and n != gold and all(_is_short(task.columns.get(n)) for task in tasks)]
+    return _with_parts(found, gold, others)
+
+
+def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -> list[GoldTask]:
+    """The golds as the prompts show them, where these have a place for the answer and one for each of the other short
+    columns that the reward reads: `1863 [2]` for `Answer: <year> [n]`, where a column has the source. A place goes to
+    the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`."""
+    shown = "\n".join(patterns([gold.task.asked for gold in golds]))
+    places = list(PLACE.finditer(shown))
+    if (
+        len(places) < 2
+        or len(places) != 1 + len(others)
+        or any(gold.type in ("json", "code", "text") for gold in golds)
+    ):
+        return list(golds)
+    order: dict[int, str] = {}
+    left = [column, *others]
+    for k, place in enumerate(places):
+        label = shown[places[k - 1].end() if k else 0 : place.end()].casefold()
+        if named := [name for name in left if name.casefold() in label]:
+            order[k] = named[0]
+            left.remove(named[0])
+    order |= dict(zip([k for k in range(len(places)) if k not in order], left, strict=True))
+    found = []
+    for gold in golds:
+        text, marked = "", re.search(r"\[[0-9]+\]", gold.task.asked)
+        for k, place in enumerate(places):
+            value = gold.gold if order[k] == column else _text(gold.columns[order[k]])
+            text += shown[places[k - 1].end() : place.start()] if k else ""
+            text += f"[{value}]" if place[0][0] == "[" and marked else value
+        references = tuple(dict.fromkeys((*gold.references, *others)))
+        found.append(GoldTask(gold.task, text, text, "string", references))
     return found
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a value may fill a place on a line."""
+    if isinstance(value, str):
+        return 0 < len(value) <= SHORT and "\n" not in value
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_column(tasks: Sequence[Task], column: str | None) -> list[str]:
+    """The columns that some task has. Raises InputError where the one with the reference answers is named and is none
+    of them."""
+    columns = list(dict.fromkeys(name for task in tasks for name in task.columns))
+    if column is not None and column not in columns:
+        raise InputError(
+            f"--answer-column {column}: no such column; the tasks have {', '.join(columns) or 'no columns'}"
+        )
+    return columns
 
 
 def _text(value: Any) -> str:
@@ -147,7 +198,7 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
         return "choice"
     if 0 < len(final) <= LONGEST_NUMBER and NUMBER.fullmatch(final) and any(c.isdigit() for c in final):
         return "number"
-    if len(final.split()) <= STRING_WORDS and FORMULA.search(final):
+    if len(final.split()) <= STRING_WORDS and FORMULA.search(final) and not DATE.fullmatch(final):
         return "expression"
     words = len(text.split())
     sentence = words >= SENTENCE_WORDS and text.endswith((".", "!", "?"))

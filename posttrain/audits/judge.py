@@ -43,19 +43,18 @@ class RewardJudge:
 def guard_for(config: AuditConfig, golds: Sequence[GoldTask], columns: Collection[str]) -> Iterator[Guard]:
     """The guard of an audit, with workers for its judge while it is open; `guard.name` says what decides.
 
-    Raises InputError for a judge that is, or is a part of, the audited reward: it would approve its own faults; and
-    what `Scorer` raises."""
+    Raises what `Scorer` raises."""
     code = Runs(config.seed) if any(task.type == "code" for task in golds) else None
     if config.judge is None:
         yield Guard(golds, code)
         return
-    refuse_own_judge(config)
     timeout, workers = config.reward_timeout, config.reward_workers
     with Scorer([config.judge], columns=columns, timeout_seconds=timeout, workers=workers) as scorer:
         yield Guard(golds, code, RewardJudge(str(config.judge), scorer))
 
 
 def refuse_own_judge(config: AuditConfig) -> None:
+    """Raise InputError for a judge that is, or is a part of, the audited reward: it would approve its own faults."""
     judge = plain(parse_entry(str(config.judge))[0])
     for reward in config.reward:
         if judge in {plain(part) for part in parse_entry(str(reward))[0].walk()}:

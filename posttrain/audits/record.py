@@ -19,6 +19,7 @@ from posttrain.audits.probes.swapped import SHARE_PAID
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.audits.training import TITLE, TRAINING
 from posttrain.config import AuditConfig
+from posttrain.functions import FunctionText
 from posttrain.runs.audit import SEVERITIES, AuditRecord, Finding, Outcome, Reproducer
 from posttrain.types import Message, Task
 
@@ -32,8 +33,9 @@ def recorded(config: AuditConfig, attacked: Attacked) -> AuditRecord:
         if each["reproducer"] is not None:
             file = f"{REPRODUCERS}/{number:02}-{each['probe']}.jsonl"
             each["reproducer"]["file"] = file
-            each["command"] = command(config, config.out / file)
-    calibration = subject.calibration
+            if not any(isinstance(reward, FunctionText) for reward in config.reward):
+                each["command"] = command(config, config.out / file)
+    calibration = subject.calibration if subject.has_scale else None
     canary = results["A7"][0].measured.get(SHARE_PAID) if "A7" in results else None
     distance = results["A18"][0].measured.get(DISTANCE) if "A18" in results else None
     return {
@@ -47,7 +49,9 @@ def recorded(config: AuditConfig, attacked: Attacked) -> AuditRecord:
         "calibration": calibration,
         "outcomes": [outcome(probe, *result) for probe, result in results.items()],
         "findings": findings,
-        "thresholds": {
+        "thresholds": None
+        if calibration is None
+        else {
             "best": calibration["best"],
             "empty": calibration["empty"],
             "canary": canary,

@@ -9,6 +9,7 @@ from posttrain.audits.attack import attack
 from posttrain.audits.files import FIXED, check_out, clear_training, write_audit
 from posttrain.audits.fix import find_fix
 from posttrain.audits.golds import MIN_GOLDS, GoldTask, read_tasks, with_golds
+from posttrain.audits.judge import refuse_own_judge
 from posttrain.audits.probes import PROBES
 from posttrain.audits.record import recorded
 from posttrain.audits.subject import by_model
@@ -16,6 +17,7 @@ from posttrain.audits.training import TRAINING, Train
 from posttrain.config import AuditConfig
 from posttrain.config.compute import on_its_device
 from posttrain.rewards.scorer import open_scorer
+from posttrain.rows import TaskColumns
 from posttrain.runs.audit import AuditRecord
 from posttrain.types import InputError
 
@@ -30,14 +32,11 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     """Audit the reward of `config` and write the folder `config.out`; `train` does the training of `--train`.
 
     Raises InputError for tasks without reference answers, for an unknown probe, and where the reward does not pay the
-    reference answers (`Uncalibrated`); nothing is written then."""
-    if unknown := [probe for probe in config.only if probe not in PROBES]:
-        raise InputError(
-            f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}, and --train runs {TRAINING}"
-        )
+    reference answers (`Uncalibrated`), and where no probe can be run; nothing is written then."""
+    check_options(config)
     check_out(config.out)
     tasks = read_tasks(config.data, config.columns)
-    columns = set.intersection(*(set(task.columns) for task in tasks))
+    columns = TaskColumns(tasks)
     with open_scorer(config, columns) as scorer:
         golds = with_golds(tasks, config.answer_column, [column for column in columns if scorer.reads(column)])
         limit = config.limit or (MODEL_TASKS if by_model(scorer) else TASKS)
@@ -50,6 +49,9 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
             )
         clear_training(config.out)
         first = attack(config, scorer, seen, train=train)
+        if all(result.reason is not None for result, _ in first.results.values()):
+            reasons = "; ".join(f"{name}: {result.reason}" for name, (result, _) in first.results.items())
+            raise InputError(f"no probe can be run, so nothing is known of the reward: {reasons}")
         record, second = recorded(config, first), None
         if config.fix:
             record["fix"], second = find_fix(config, first, record, held_out, columns)
@@ -57,6 +59,16 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     if second is not None:
         write_audit(config.out / FIXED, second)
     return record
+
+
+def check_options(config: AuditConfig) -> None:
+    """Raise InputError for an unknown probe, and for a judge that is a part of the audited reward."""
+    if unknown := [probe for probe in config.only if probe not in PROBES]:
+        raise InputError(
+            f"--only {unknown[0]}: no such probe; there are {', '.join(PROBES)}, and --train runs {TRAINING}"
+        )
+    if config.judge is not None:
+        refuse_own_judge(config)
 
 
 def divided(golds: Sequence[GoldTask], limit: int, config: AuditConfig) -> tuple[list[GoldTask], list[GoldTask]]:

@@ -26,6 +26,7 @@ MIN_SCALE = 0.05
 """Calibration needs C - F of at least this share of the range of rewards that were seen."""
 NEAR = 0.02
 """Forms whose reward is so near to the best, as a share of the scale, are equally good."""
+NO_SCALE = "no scale: the empty answer is paid as much as the reference answers"
 CODE_TASKS = 8
 """Tasks that are enough where each answer starts sandboxes, 24 ms each."""
 SEARCH_CALLS = 2000
@@ -65,7 +66,8 @@ class Subject:
     how many were graded so far.
 
     `grade` scores attempts and `scaled` puts values on the scale of the calibration, on which the empty answer is 0 and
-    the reference answer 1 in the mean. Answers that were graded before are not graded again."""
+    the reference answer 1 in the mean. Answers that were graded before are not graded again. Of a reward that pays the
+    empty answer as much as the reference answers `has_scale` is False, and what needs the scale raises Uncalibrated."""
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class Subject:
         self.first_error: str | None = None
         self.progress = progress
         self._known: dict[tuple[int, str, str | None, str], Score] = {}
-        self._calibrated: tuple[Calibrated, Form] | None = None
+        self._calibrated: tuple[Calibrated | None, Form] | None = None
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
         """The same reward and scale over other tasks."""
@@ -156,6 +158,7 @@ class Subject:
 
     def scales(self, attempts: Sequence[Attempt]) -> Floats:
         """The scaled rewards of attempts; a failed one counts as 0: it is not paid."""
+        _ = self.calibration  # which raises, where there is none, before anything is graded
         return np.nan_to_num(self.scaled(self.grade(attempts)), nan=0.0)
 
     @property
@@ -167,15 +170,26 @@ class Subject:
         return range(min(len(self.tasks), of_code) if self.is_code else len(self.tasks))
 
     @property
+    def tried(self) -> tuple[Form, ...]:
+        """The forms of the calibration."""
+        return CODE_FORMS if self.is_code else (*FORMS, *shown_forms([task.task.asked for task in self.tasks]))
+
+    @property
     def form(self) -> Form:
         """The form in which reference answers are paid most; of equals the one that the prompts ask for."""
         return self._scale()[1]
 
     @property
-    def calibration(self) -> Calibrated:
-        return self._scale()[0]
+    def has_scale(self) -> bool:
+        return self._scale()[0] is not None
 
-    def _scale(self) -> tuple[Calibrated, Form]:
+    @property
+    def calibration(self) -> Calibrated:
+        if (found := self._scale()[0]) is None:
+            raise Uncalibrated(NO_SCALE)
+        return found
+
+    def _scale(self) -> tuple[Calibrated | None, Form]:
         self._calibrated = self._calibrated or self._calibrate()
         return self._calibrated
 
@@ -186,20 +200,21 @@ class Subject:
     def rendered(self, task: int, answer: str, form: Form | None = None) -> str:
         return (form or self.form).render(answer)
 
-    def _calibrate(self) -> tuple[Calibrated, Form]:
-        """Raises Uncalibrated where C - F is less than MIN_SCALE of the observed range or under 2 standard errors."""
-        shown = shown_forms([task.task.asked for task in self.tasks])
-        forms, everyone = CODE_FORMS if self.is_code else (*FORMS, *shown), self.some(CODE_TASKS)
+    def _calibrate(self) -> tuple[Calibrated | None, Form]:
+        """There is no scale where C - F is less than MIN_SCALE of the observed range or under 2 standard errors: None
+        where `pays_empty` says so, else it raises Uncalibrated."""
+        forms, everyone = self.tried, self.some(CODE_TASKS)
         values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in forms}
         empty = self.grade([Attempt(i, "", "empty") for i in everyone])
         leader = max(forms, key=lambda form: float(np.nansum(values[form])))
         others = [self.other(i) for i in everyone]
         wrong = self.grade([*others, *(replace(other, text=leader.render(other.text)) for other in others)])
-        seen = np.concatenate([*values.values(), empty, wrong])
+        seen = np.stack([*values.values(), empty, *wrong.reshape(2, -1)])
+        first = self.first_error or "no part of it applied"
         if not np.isfinite(seen).any():
-            raise Uncalibrated(f"the reward gave no answer a value; the first reason: {self.first_error}")
+            raise Uncalibrated(f"the reward gave no answer a value; the first reason: {first}")
         if not any(np.isfinite(column).any() for column in values.values()):
-            raise Uncalibrated(f"the reward gave no reference answer a value; the first reason: {self.first_error}")
+            raise Uncalibrated(f"the reward gave no reference answer a value; the first reason: {first}")
         means = {form: float(np.nan_to_num(column, nan=np.nanmin(seen)).mean()) for form, column in values.items()}
         most = max(means.values())
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))
@@ -211,6 +226,8 @@ class Subject:
         scale, spread = most - floor, float(np.nanmax(seen) - np.nanmin(seen))
         error = float(np.nanstd(best - empty) / np.sqrt(len(best)))
         if not scale >= MIN_SCALE * spread or not scale > 2 * error or scale <= 0:
+            if pays_empty(best, empty, seen):
+                return None, form
             raise Uncalibrated(
                 f"the reward pays the reference answers {most:.4g} in the mean, in the best of {len(forms)} forms "
                 f"({form.name}), and the empty answer {floor:.4g}: there is no scale on which to say what is paid. See "
@@ -222,7 +239,7 @@ class Subject:
             "best": most,
             "empty": floor,
             "form": form.name,
-            "forms": {each.name: (mean - floor) / scale for each, mean in means.items()},
+            "forms": {e.name: (mean - floor) / scale for e, mean in sorted(means.items(), key=lambda each: each[1])},
             "paid": share(paid, len(best)),
         }
         return calibrated, form
@@ -235,6 +252,19 @@ class Subject:
         different = [other for other in others if other.gold != own]
         gold = different[(step - 1) % len(different)].gold
         return Attempt(task, FORMS[0].render(gold), "answer of another task")
+
+
+def pays_empty(best: Floats, empty: Floats, seen: Floats) -> bool:
+    """Whether a reward pays the reference answers (`best`), and the empty answer as much, on more than half of the
+    tasks (the lower bound of the share).
+
+    A reference answer is paid where it gets more than 0 and as much as any answer to its task. Where no answer gets
+    less than half of that, 1 is the least that counts: a reward that knows the form of no answer may give all alike.
+    `seen` has the values of all answers, shape [answers, tasks]."""
+    low, top = np.nanmin(seen), np.fmax.reduce(seen)
+    slack = MIN_SCALE * (top - low)
+    paid = (best > 0) & (best >= top - slack) & ((low <= PAID * best) | (best >= 1))
+    return (share(int((paid & (empty >= best - slack)).sum()), len(best))["low"] or 0.0) >= PAID
 
 
 def _key(attempt: Attempt) -> tuple[int, str, str | None, str]:

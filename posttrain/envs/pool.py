@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from posttrain.envs.specs import parse_spec
+from posttrain.rows import told_columns
 from posttrain.types import InputError, Message
 from posttrain.workers.pool import WorkerPool, say_workers, worker_count
 from posttrain.workers.process import Closing, WorkerLost
@@ -91,12 +92,12 @@ class EnvPool(Closing):
         described = self._pool.start(0)
         self.tools: tuple[Mapping[str, Any], ...] = tuple(described["schemas"])
         self.has_reward: bool = described["has_reward"]
-        needed = [name for name in described["required"] if name != "seed"]
+        needed = [name for name in described["required"] if name not in ("prompt", "seed")]
         if columns is not None and (missing := [name for name in needed if name not in columns]):
             self.close()
             raise InputError(
-                f"environment {spec}: {described['name']}.reset asks for {missing[0]!r}, which is no column; the "
-                f"data's columns are: {', '.join(sorted(columns)) or 'none'}; always available is: seed"
+                f"environment {spec}: {described['name']}.reset asks for {missing[0]!r}, which is no column of "
+                f"all rows; {told_columns(columns, missing[:1])}; always available are: prompt, seed"
             )
 
     def reset(self, episodes: Mapping[int, tuple[Mapping[str, Any], int]]) -> dict[int, str | Lost | None]:

@@ -44,6 +44,7 @@ from posttrain.rollout import (
     sampling_flops,
     score,
 )
+from posttrain.rows import TaskColumns
 from posttrain.runs.comparison import label, label_note
 from posttrain.runs.files import refuse_links
 from posttrain.runs.log import make_folder
@@ -98,7 +99,7 @@ def _eval_retention(config: EvalConfig) -> tuple[LanguageModel, SuiteResult]:
 def _eval_tasks(config: EvalConfig) -> tuple[LanguageModel, SuiteResult]:
     assert config.data is not None
     tasks = load_tasks(config.data, config.columns)[: config.limit]
-    columns = set.intersection(*(set(t.columns) for t in tasks))
+    columns = TaskColumns(tasks)
     with open_scorer(config, columns) as scorer:
         sampling = Sampling(config.max_new_tokens, config.temperature, top_p=config.top_p)
         lm = _loaded(config)

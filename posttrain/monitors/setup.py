@@ -25,22 +25,31 @@ def monitors_for(config: Rewarded) -> list[Observer]:
     audit: Thresholds | None = None
     if config.audit is not None:
         record = read_audit(config.audit)
-        audit = record["thresholds"]
+        if (audit := record["thresholds"]) is None:
+            warn(
+                f"--audit {config.audit} has no limits for monitors: its reward pays the empty answer as much as the "
+                "reference answers; they begin without"
+            )
         if record["reward"] != (rewards := [str(reward) for reward in config.reward]):
             warn(
                 f"--audit {config.audit} is of another reward, {', '.join(record['reward'])}; its scale and limits may "
                 f"not fit {', '.join(rewards)}"
             )
-        if not (config.sealed_reward or config.canaries or config.effort_every or _distance(config, audit)):
-            raise InputError(
-                f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave "
-                "the audit out"
-            )
+        check_read(config, audit is not None and audit["distance"] is not None)
     controlled = isinstance(config, RlConfig) and config.control is not None  # such a run is not paid by its reward
     sealed, canaries = (bool(given) and not controlled for given in (config.sealed_reward, config.canaries))
     stopping = stopping_monitors(config.on_alarm, sealed=sealed, canaries=canaries, audit=audit)
     on_answers = [answers.exploits(), answers.repetition(), scores.equal_rewards(), answers.agreement()]
     return [*stopping, *on_answers, *([] if controlled else _of_reward(config, audit))]
+
+
+def check_read(config: Rewarded, distance: bool = True) -> None:
+    """Raise InputError where no monitor of a run would read its audit, which has a `distance` or not."""
+    if not (config.regrades or (distance and _fixed_reference(config))):
+        raise InputError(
+            f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave the "
+            "audit out"
+        )
 
 
 def _of_reward(config: Rewarded, audit: Thresholds | None) -> Iterator[WarningMonitor]:
@@ -60,8 +69,11 @@ def _of_reward(config: Rewarded, audit: Thresholds | None) -> Iterator[WarningMo
 
 def _distance(config: Rewarded, audit: Thresholds | None) -> float | None:
     """d* of the audit, where the run measures its distance to what it began with."""
-    fixed = config.keeps_reference and config.reference_every is None
-    return audit["distance"] if audit is not None and fixed else None
+    return audit["distance"] if audit is not None and _fixed_reference(config) else None
+
+
+def _fixed_reference(config: Rewarded) -> bool:
+    return config.keeps_reference and config.reference_every is None
 
 
 def _ensembles(config: Rewarded) -> set[str]:

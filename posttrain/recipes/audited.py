@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ def audit_configs(recipe: Recipe, out: Path) -> dict[str, AuditConfig]:
         if not NAME.fullmatch(name):
             faults.append(Fault(("audits", name), f"audit {name!r}: a name has letters, digits, - and _ alone"))
             continue
+        if "out" in settings:
+            faults.append(Fault(("audits", name, "out"), f"audit {name}: leave out `out`: it is {AUDITS}/{name}"))
         try:
             configs[name] = _config(recipe, settings, audit_folder(out, name))
         except ValidationError as error:
@@ -52,6 +54,16 @@ def tasks_of(config: AuditConfig) -> list[Task]:
     from posttrain.audits.golds import read_tasks
 
     return read_tasks(config.data, config.columns)
+
+
+def check_options(config: AuditConfig, tasks: Sequence[Task] | None) -> None:
+    """Raise InputError for options of an audit that are wrong, or do not fit its tasks, where these are known."""
+    from posttrain.audits.golds import check_column
+    from posttrain.audits.run import check_options as check
+
+    check(config)
+    if tasks is not None:
+        check_column(tasks, config.answer_column)
 
 
 def run_audits(recipe: Recipe, out: Path) -> None:

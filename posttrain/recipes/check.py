@@ -19,7 +19,8 @@ from posttrain.data.formats import load_tasks
 from posttrain.data.readers import replay_file
 from posttrain.data.sources import parse_source, split_sources
 from posttrain.envs.pool import EnvPool
-from posttrain.recipes.audited import audit_configs, tasks_of
+from posttrain.monitors.setup import check_read
+from posttrain.recipes.audited import audit_configs, audit_folder, check_options, tasks_of
 from posttrain.recipes.load import Findings, RecipeFaults, RecipeText, checked_recipe, read_text
 from posttrain.recipes.paths import placed
 from posttrain.recipes.stage_check import find_stages
@@ -27,7 +28,9 @@ from posttrain.recipes.stages import STAGE_MODEL, START, StageSpec
 from posttrain.rewards.check import RewardCheck, check_soft_labels
 from posttrain.rewards.judge.prompts import read_rubric
 from posttrain.rewards.registry import Spec, check_sealed
-from posttrain.types import InputError, RunFailed
+from posttrain.rows import TaskColumns
+from posttrain.runs.audit import read_audit
+from posttrain.types import InputError, RunFailed, Task
 
 READERS: Mapping[str, Callable[[str], object]] = {
     "chat_template": template_text,
@@ -68,7 +71,9 @@ def _checked(text: RecipeText, out: Path, planned: bool) -> CheckedRecipe:
     stages = find_stages(recipe, out, found)
     sound = [stage for stage in stages if not stage.faulty]
     configs = {stage.name: stage.config(out, recipe.model, recipe.seed, None) for stage in sound}
-    coming = {str(out / stage.name / "model") for stage in stages}
+    coming = {str(out / stage.name / "model") for stage in stages} | {
+        str(audit_folder(out, name)) for name in recipe.audits
+    }
     with RewardCheck() as rewards:
         _check_audits(recipe, out, rewards, planned, found)
         if recipe.evaluate is not None:
@@ -108,8 +113,11 @@ def _check_audits(recipe: Recipe, out: Path, rewards: RewardCheck, planned: bool
     with found.collect(()):
         for name, config in audit_configs(recipe, out).items():
             with found.collect(("audits", name), f"audit {name}: "):
-                columns = None if planned else set.intersection(*(set(task.columns) for task in tasks_of(config)))
-                _check_rewards(rewards, config.reward, columns, (), planned)
+                tasks = None if planned else tasks_of(config)
+                columns = None if tasks is None else TaskColumns(tasks)
+                for rewards_of in (config.reward, [] if config.judge is None else [config.judge]):
+                    _check_rewards(rewards, rewards_of, columns, (), planned)
+                check_options(config, tasks)
 
 
 def _check_held_out(held_out: HeldOut, rewards: RewardCheck, planned: bool, found: Findings) -> None:
@@ -135,7 +143,7 @@ class _Loads:
         config, stage = self.config, self.stage
         texts = self._option("reward") or ()
         gold = filter(None, [self._option("gold")])
-        columns: set[str] | None = None
+        columns: TaskColumns | None = None
         tasks = config.data if texts or self._option("env") else None
         if tasks is not None and not stage.data_stages:
             with self._at("data"):
@@ -154,6 +162,11 @@ class _Loads:
         if self._option("env") is not None:
             with self._at("env"):
                 _check_environment(config, columns)
+        if (audit := self._option("audit")) is not None:
+            with self._at("audit"):
+                if str(audit) not in self.coming and not self.planned:
+                    read_audit(audit)
+                check_read(config)
         for key, read in READERS.items():
             if self._option(key) is not None and not (self.planned and key == "replay"):
                 with self._at(key):
@@ -187,24 +200,23 @@ def _check_rewards(
 
 def _check_environment(config: RlConfig, columns: Collection[str] | None) -> None:
     assert config.env is not None
-    known = None if columns is None else {*columns, "prompt"}
     try:
-        with EnvPool(config.env, columns=known, timeout_seconds=config.env_timeout, workers=1) as pool:
+        with EnvPool(config.env, columns=columns, timeout_seconds=config.env_timeout, workers=1) as pool:
             if not config.reward and not pool.has_reward:
                 raise InputError(f"env {config.env} has no get_reward, so reward is required")
     except RunFailed as error:
         raise InputError(str(error)) from None
 
 
-def _columns(sources: Sequence[str], names: Mapping[str, str] | None, planned: bool) -> set[str] | None:
+def _columns(sources: Sequence[str], names: Mapping[str, str] | None, planned: bool) -> TaskColumns | None:
     """The columns that every task has; None where that is not known without the hub, or yet. Raises InputError for a
     file with a row that is wrong."""
-    found: list[set[str]] = []
+    found: list[Task] = []
     for source in sources:
         if source.startswith(GYM):
-            found.append(set(GYM_COLUMNS))
+            found.append(Task(source, source, dict.fromkeys(GYM_COLUMNS)))
         elif is_builtin(source) or all(parse_source(part).is_file for part in split_sources(source)):
-            found += [set(task.columns) for task in load_tasks(source, names, optional=source != sources[0])]
+            found += load_tasks(source, names, optional=source != sources[0])
         elif planned or not any(parse_source(part).is_file for part in split_sources(source)):
             return None
-    return set.intersection(*found) if found else None
+    return TaskColumns(found) if found else None

@@ -16,7 +16,7 @@ from posttrain.data.formats import NEEDS, Loader, load_tasks
 from posttrain.methods import METHODS, WRITTEN
 from posttrain.recipes.load import Findings
 from posttrain.recipes.stages import START, StageSpec
-from posttrain.rows import KINDS, Kind, Row, row_prompts
+from posttrain.rows import KINDS, Kind, Row, TaskColumns, row_prompts
 from posttrain.runs.records import Evaluation
 from posttrain.runs.table import Table
 from posttrain.types import InputError, Prompt, Sampling, Task
@@ -41,7 +41,7 @@ class Evaluator:
             raise InputError(
                 f"{settings.data}: every held-out prompt occurs in the training data; give evaluate.data others"
             )
-        columns = set.intersection(*(set(t.columns) for t in self.tasks))
+        columns = TaskColumns(self.tasks)
         self.scorer = Scorer(settings.reward, columns=columns, timeout_seconds=30.0)
         self.sampling = Sampling(settings.max_new_tokens, settings.temperature)
         alike = task_settings(self.tasks, self.scorer, self.sampling, samples=settings.samples, raw=False)

@@ -23,27 +23,28 @@ def print_audit(record: AuditRecord, out: Path) -> None:
     """Print what was measured, the findings from the worst, what was not run, and where the page is."""
     console = Console()
     sentence, *lines = audit_words(record)
-    console.print(printable(sentence), highlight=False, markup=False, style="bold")
+    console.print(sentence, highlight=False, markup=False, style="bold")
     if record["findings"]:
         console.print(_drawn(record["findings"]))
-    for line in (*lines, "", f"report: {out / 'report.html'}"):
-        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+    for line in (*lines, "", printable(f"report: {out / 'report.html'}")):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def audit_words(record: AuditRecord) -> list[str]:
-    """The audit in lines: what can be said of the reward, its findings, the fix, and the probes without a finding."""
+    """The audit in lines, as `printable` as a terminal and a notebook need them: what can be said of the reward, its
+    findings, the fix, and the probes without a finding."""
     lines = [audit_opening(record).sentence, scale_words(record)]
     for number, finding in enumerate(record["findings"], start=1):
         lines += ["", f"{number}. {finding['severity']}: {finding['title']} ({_effect(finding)})", *_told(finding)]
     lines += ["", *fix_words(record["fix"])] if "fix" in record else []
     clean = [each["probe"] for each in record["outcomes"] if each["status"] == "clean"]
-    not_run = [each for each in record["outcomes"] if each["status"] == "not run"]
-    return [
-        *lines,
-        "",
-        f"without a finding: {', '.join(clean) or 'no probe'}",
-        *(f"{each['probe']} not run: {each['reason']}" for each in not_run),
-    ]
+    not_run: dict[str | None, list[str]] = {}
+    for each in record["outcomes"]:
+        if each["status"] == "not run":
+            not_run.setdefault(each["reason"], []).append(each["probe"])
+    lines += ["", f"without a finding: {', '.join(clean) or 'no probe'}"]
+    lines += [f"{', '.join(probes)} not run: {reason}" for reason, probes in not_run.items()]
+    return list(map(printable, lines))
 
 
 def audit_opening(record: AuditRecord) -> Opening:
@@ -56,15 +57,16 @@ def audit_opening(record: AuditRecord) -> Opening:
         sentence = f"Do not train with {reward} as it is: {', '.join(found)}."
     elif found:
         sentence = f"{reward} can be gamed: {', '.join(found)}."
-    elif all(each["status"] == "not run" for each in record["outcomes"]):
-        sentence = f"No probe was run, so nothing is known of {reward}."
     else:
         sentence = f"No probe found a fault in {reward}."
     not_run = [each["probe"] for each in record["outcomes"] if each["status"] == "not run"]
-    calibration = record["calibration"]
+    paid: tuple[Number, ...] = ()
+    if (calibration := record["calibration"]) is not None:
+        form = f"in the form “{calibration['form']}”"
+        paid = (Number("reference answers paid", interval(calibration["paid"]), form),)
     numbers = (
         Number("answers graded", f"{graded:,}", f"on {record['tasks']} tasks in {record['seconds']:.0f} s"),
-        Number("reference answers paid", interval(calibration["paid"]), f"in the form “{calibration['form']}”"),
+        *paid,
         Number("probes without a finding", str(sum(o["status"] == "clean" for o in record["outcomes"])), ""),
     )
     warnings = (f"Not run: {', '.join(not_run)}. The table of probes says why.",) if not_run else ()
@@ -103,7 +105,11 @@ def interval(effect: Estimate) -> str:
 
 
 def scale_words(record: AuditRecord) -> str:
-    calibration = record["calibration"]
+    if (calibration := record["calibration"]) is None:
+        return (
+            "No scale: the reward pays the empty answer as much as the reference answers, so most probes can say "
+            "nothing of it. Brackets hold 95% intervals."
+        )
     best, empty = calibration["best"], calibration["empty"]
     return (
         f"Scaled rewards: 1 is what the reference answers get in the mean ({best:.3g}), 0 what the empty answer gets "

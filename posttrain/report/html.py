@@ -18,6 +18,7 @@ from posttrain.runs.audit import AUDIT_FILE
 from posttrain.runs.comparison import label
 from posttrain.runs.files import write_atomic
 from posttrain.runs.reader import Run
+from posttrain.text import printable
 from posttrain.types import InputError
 from posttrain.wording import format_number, format_quantity
 
@@ -53,7 +54,12 @@ def write_report(folder: Path) -> Path:
 def _render(template: str, view: Mapping[str, Any]) -> str:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["quantity"] = format_quantity
     environment.filters["shortened"] = _shortened
@@ -61,6 +67,11 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
     environment.filters["whole_intervals"] = _whole_intervals
     environment.globals["charts"] = charts
     return environment.get_template(template).render(view)
+
+
+def _visible(value: Any) -> Any:
+    """What a template writes, with `printable` in place of what nobody sees."""
+    return type(value)(printable(value)) if isinstance(value, str) else value
 
 
 def _shortened(text: str) -> str:

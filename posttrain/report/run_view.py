@@ -83,7 +83,9 @@ class RunView:
         """What the evaluations were made with, as it is written."""
         self.measured = {n.replace("_", " "): list(described(numbers)) for n, numbers in run.measured.items()}
         """(name, words) of the numbers that are not of tasks, by what they are of."""
-        alarms = [event for event in self.events if event["event"] == ALARM and "monitor" in event]
+        raised = [event for event in self.events if event["event"] == ALARM and "monitor" in event]
+        # a run that was killed after an alarm raises it again when it resumes
+        alarms = [event for i, event in enumerate(raised) if event not in raised[:i]]
         self.alarms = [checked(alarm, AlarmLine, run.path / "events.jsonl") for alarm in alarms]
         """Those of monitors: an observer of the user's own may call its alerts so too."""
         self.other_events = [event for event in self.events if event not in alarms]

@@ -45,7 +45,7 @@ class Learned:
         limit = min(longest or self.lm.context, self.lm.context)
         rows = [encoded(self.lm.chat, sample, limit) for sample in samples]
         trees = [response_tree((), (scored_ids(found[-1]),)) for found in rows if not isinstance(found, str)]
-        scores = iter(read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES))
+        scores = iter(_by_prefix(trees, lambda part: read(self.lm, part, MICRO_BATCH_TOKENS, SCORES)))
         return [found if isinstance(found, str) else next(scores)[0].double() for found in rows]
 
     def _result(self, members: torch.Tensor) -> RewardResult:
@@ -67,7 +67,7 @@ class Stepwise:
     async def score(self, samples: Sequence[Sample], context: Context) -> list[RewardResult]:
         rows = [self._encoded(sample) for sample in samples]
         trees = [whole_tree(row) for row in rows if not isinstance(row, str)]
-        scores = iter(read(self.lm, trees, MICRO_BATCH_TOKENS, SCORES))
+        scores = iter(_by_prefix(trees, lambda part: read(self.lm, part, MICRO_BATCH_TOKENS, SCORES)))
         return _results(rows, lambda _: self._result(next(scores)))
 
     def _result(self, scores: torch.Tensor) -> RewardResult:
@@ -105,7 +105,7 @@ class Implicit:
         longest = min(self.policy.context, self.reference.context)
         rows = [encoded(self.policy.chat, sample, longest) for sample in samples]
         trees = [whole_tree(row) for found in rows if not isinstance(found, str) for row in found]
-        logprobs = read_by(self.policy, trees, MICRO_BATCH_TOKENS, self._logprobs)
+        logprobs = _by_prefix(trees, lambda part: read_by(self.policy, part, MICRO_BATCH_TOKENS, self._logprobs))
         ratios = (self.beta * float(policy - reference) for policy, reference in map(summed, logprobs))
         return _results(rows, lambda found: _checked(sum(next(ratios) for _ in found)))
 
@@ -157,6 +157,15 @@ def scored_ids(row: EncodedRow) -> tuple[int, ...]:
 
 def whole_tree(row: EncodedRow) -> Tree:
     return share_prefix([Branch.of(row.token_ids, row.mask, 1.0)])
+
+
+def _by_prefix(trees: Sequence[Tree], reader: Callable[[Sequence[Tree]], Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """What `reader` finds of each tree, of one branch each. It gets them sorted by their tokens: neighbours in a
+    micro-batch share the tokens that they begin with, which are then computed once."""
+    tokens = [tree.branches[0].token_ids.tolist() for tree in trees]
+    order = sorted(range(len(trees)), key=tokens.__getitem__)
+    found = dict(zip(order, reader([trees[i] for i in order]), strict=True))
+    return [found[i] for i in range(len(trees))]
 
 
 def summed(rows: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from posttrain.expressions import Expression, parse_entry, written
 from posttrain.rewards.protocol import Needs
+from posttrain.rows import told_columns
 from posttrain.systems import EXTRAS, need_package
 from posttrain.types import InputError
 from posttrain.workers.user_code import close_match
@@ -155,25 +156,24 @@ class Spec:
 
 def check_columns(spec: Spec, needs: Needs, columns: Collection[str]) -> None:
     """Raise InputError, naming the argument and the function, for an argument that nothing can fill."""
-    available = ", ".join(sorted(columns)) or "none"
     for part, builtin in spec.builtins:
         if builtin.needs and not set(builtin.needs) & {*columns, *part.options}:
             wanted = " or ".join(repr(name) for name in builtin.needs)
-            raise InputError(f"reward {part.target} needs a column {wanted}; the data's columns are: {available}")
+            raise InputError(f"reward {part.target} needs a column {wanted}; {told_columns(columns, builtin.needs)}")
     for function in needs.functions:
         where = f"reward {spec.expression.text}" + (f": {function.name}" if spec.expression.arguments else "")
         offered = {"batched": BATCHED_NAMES, "sample": SAMPLE_NAMES, "verl": VERL_NAMES}[function.kind]
         for name in function.required:
             if name not in offered and name not in columns:
                 raise InputError(
-                    f"{where} asks for {name!r}, which is no column; the data's columns are: {available}; "
+                    f"{where} asks for {name!r}, which is no column of all rows; {told_columns(columns, [name])}; "
                     f"always available are: {', '.join(sorted(offered))}"
                 )
         wants_truth = function.kind == "verl" and "ground_truth" in function.required
-        if wants_truth and not {*REFERENCES, "reward_model"} & set(columns):
+        if wants_truth and not (truths := {*REFERENCES, "reward_model"}) & set(columns):
             raise InputError(
                 f"{where} asks for 'ground_truth', and there is no column ground_truth, reward_model, answer or "
-                f"solution; the data's columns are: {available}"
+                f"solution; {told_columns(columns, truths)}"
             )
 
 

@@ -53,6 +53,7 @@ class Finding(TypedDict):
     advice: str
     """What to do, in a sentence."""
     command: NotRequired[str]
+    """What grades the reproducer again, where the reward can be named on the command line."""
 
 
 class Outcome(TypedDict):
@@ -114,10 +115,12 @@ class AuditRecord(TypedDict):
     answer_types: Mapping[str, int]
     seed: int
     guard: str
-    calibration: Calibrated
+    calibration: Calibrated | None
+    """None where the reward has no scale: it pays the empty answer as much as the reference answers."""
     outcomes: list[Outcome]
     findings: list[Finding]
-    thresholds: Thresholds
+    thresholds: Thresholds | None
+    """None without a scale."""
     fix: NotRequired[Fix]
     seconds: float
 

@@ -90,4 +90,42 @@ def test_forms_that_prompts_show():
     plain, worked = shown_forms(prompts)
     assert (plain.render("7"), worked.render("7", "I add.")) == ("Total: 7", "I add.\nTotal: 7")
     assert plain.wanted(prompts[1]) and not plain.wanted(prompts[2])
-    assert shown_forms(['Say "hello" or `x`.', "Use [a] and <b> in `f(<a>, <b>)`."]) == []
+    assert shown_forms(['Say "hello" or `x`.', "Use [a] and <b>."]) == []
+
+
+def test_forms_with_several_places():
+    """The answer fills all places from the first to the last; what is no part of it is filled; brackets may belong."""
+
+    def shown(prompt: str) -> list[tuple[str, str]]:
+        return [(form.before, form.after) for form in shown_forms([prompt]) if not form.thinking]
+
+    assert shown("End with `Labels: <topic>, <topic>`.") == [("Labels: ", "")]
+    assert shown("End with Total: <number>.") == [("Total: ", "")]
+    assert shown("Close with `Source: [n]`.") == [("Source: ", ""), ("Source: [", "]")]
+    assert shown("Date as `Date: YYYY-MM-DD`.") == [("Date: ", "")]
+    assert ("<city>", "</city>") in shown("Put it between <city> and </city>.")
+    assert shown("End like this: `Total: 42`.") == [("Total: ", "")]
+    prompts = ["Reason in <reasoning> and </reasoning>, then <answer> and </answer>."]
+    assert "<reasoning>\nIt is so.\n</reasoning>\n<answer>7</answer>" in [
+        form.render("7", "It is so.") for form in shown_forms(prompts)
+    ]
+    assert ("Answer: ", "\nConfidence: 90") in shown("Two lines, `Answer: <number>` and `Confidence: <percent>`.")
+    assert ("Reason: It follows from the question.\nAnswer: ", "") in shown("`Reason: <text>`, then `Answer: <n>`.")
+
+
+def test_a_gold_has_all_parts_that_the_prompts_show():
+    def gold(prompt: str, *read: str, **columns: Any) -> tuple[str, str, tuple[str, ...]]:
+        tasks = [Task(str(n), prompt, {"answer": f"town{n}", **columns}) for n in range(3)]
+        first = with_golds(tasks, None, ["answer", *read])[0]
+        return first.gold, first.type, first.references
+
+    cited = "[1] a.\n[2] b.\nEnd with `Answer: <year> [n]`."
+    assert gold(cited, "source", source=2) == ("town0 [2]", "string", ("answer", "source"))
+    two = "End with `Source: [n]` and `Answer: <town>`."
+    assert gold(two, "source", source=2)[0] == "2\nAnswer: town0"  # by name; no [1] in the prompt, so no brackets
+    assert gold(cited, source=2)[0] == gold(cited, "source", source=[2])[0] == "town0"  # not read; a list
+
+
+def test_dates_are_no_expressions():
+    assert types(["2024-03-05", "5/3/2024", "9:30"]) == ["string"] * 3
+    assert types(["12-5", "3/x", "x+1"])[0] == "expression"

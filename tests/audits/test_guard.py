@@ -10,7 +10,7 @@ from posttrain.audits.forms import FORMS, Form
 from posttrain.audits.golds import AnswerType, GoldTask
 from posttrain.audits.guard import Guard
 from posttrain.audits.guard.running import Runs, inputs
-from posttrain.audits.judge import guard_for
+from posttrain.audits.run import check_options
 from posttrain.config import AuditConfig
 from posttrain.types import InputError, Task
 from tests.audits.guard_cases import CITY, RIGHT, WRONG, task
@@ -127,8 +127,5 @@ def test_a_judge_decides_about_free_text_only() -> None:
 @pytest.mark.parametrize("reward", ["exact", "exact=0.5", "clip(exact, low=0)", "exact as mine"])
 def test_the_audited_reward_is_no_judge_of_itself(tmp_path: Path, reward: str) -> None:
     config = AuditConfig(reward=(reward,), data="d.jsonl", out=tmp_path / "out", judge="exact", reward_workers=0)
-    with (
-        pytest.raises(InputError, match="would decide about its own faults"),
-        guard_for(config, [task("4", "number")], []),
-    ):
-        pass
+    with pytest.raises(InputError, match="would decide about its own faults"):
+        check_options(config)

@@ -19,7 +19,7 @@ from posttrain.audits.probes.base import Found, Result
 from posttrain.audits.probes.recall import youden
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.stats import share
-from tests.audits.subjects import BOX, TAG, Rows, choices, names, people, subject, sums
+from tests.audits.subjects import BOX, OPTIONS, TAG, Rows, choices, names, people, subject, sums
 
 ANSWERS = ("A1", "A2", "A3", "A4", "A5", "A6", "A7")
 
@@ -170,6 +170,38 @@ def not_a_number(response: str, answer: str) -> float:
         return 0.0
 
 
+def option_named(response: str, answer: str) -> float:
+    """Pays where the text of no other option stands in the response."""
+    named = [letter for letter, option in zip("ABCD", OPTIONS, strict=True) if option in response]
+    return float(response.strip() == answer or named == [answer])
+
+
+def all_words(response: str, answer: str) -> float:
+    return float(set(answer.split()) <= set(response.split()))
+
+
+def any_words(response: str, answer: str) -> float:
+    return float(bool(response.split()) and set(response.split()) <= set(answer.split()))
+
+
+def all_items(response: str, answer: str) -> float:
+    return float(set(answer.split(", ")) <= set(response.split(", ")))
+
+
+def two_digits(response: str, answer: str) -> float:
+    return float(line(response) == answer and len(answer) == 2)
+
+
+def answers_in_sentences() -> Rows:
+    return [{"prompt": f"What is {k}?", "answer": f"It is {word} that comes in number {k}."}
+            for k, word in enumerate(["one", "two", "six", "ten"] * 3)]  # fmt: skip
+
+
+def lists() -> Rows:
+    return [{"prompt": f"Which letters has {k}?", "answer": ", ".join(sorted({"abcd"[k % 4], "abcd"[k % 3], "e"}))}
+            for k in range(12)]  # fmt: skip
+
+
 FAULTY: list[tuple[str, str, str, Any, Rows]] = [
     # the probe, its severity, a kind in its title, the reward, the tasks
     (
@@ -262,6 +294,12 @@ FAULTY: list[tuple[str, str, str, Any, Rows]] = [
     ),
     ("A5", "high", "with reasoning before it", lambda response, answer: float(response == f"Answer: {answer}"), sums()),
     ("A5", "high", "keys in another order", exact, people()),
+    ("A3", "critical", "the text of the right option before, denied", option_named, choices()),
+    ("A4", "critical", "'not' behind the verb", all_words, answers_in_sentences()),
+    ("A1", "critical", "always a, e, b, c, d", all_items, lists()),
+    ("A4", "critical", "an item more", all_items, lists()),
+    ("A5", "high", "14 tasks are not paid in any form", two_digits, sums()),
+    ("A11", "critical", "either half alone", any_words, answers_in_sentences()),
     ("A6", "high", "a sum", computed, sums()),
     ("A6", "high", "the question's own arithmetic", computed, sums()),
     ("A7", "critical", "of other tasks", lambda response: float(number(line(response)) is not None), sums()),
@@ -349,7 +387,7 @@ def test_kinds_of_one_fault_are_one_finding():
 
 def test_probes_that_do_not_fit_the_tasks_are_not_run():
     rows = [
-        {"prompt": f"Why {k}?", "answer": f"It is so since the {word} says it, and for no other reason."}
+        {"prompt": f"Why {k}?", "answer": f"It is so since the {word} says it:\n- and for no other reason."}
         for k, word in enumerate("abcd")
     ]
     prose = subject(lambda response, answer: float(answer in response), rows)

@@ -5,22 +5,66 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 import posttrain as pt
 from posttrain.api.commands import audit
-from posttrain.audits.subject import Attempt, Subject, Uncalibrated
+from posttrain.api.results import Audit
+from posttrain.audits.files import write_audit
+from posttrain.audits.subject import Attempt, Subject, Uncalibrated, pays_empty
 from posttrain.cli.main import main
+from posttrain.report.audit import print_audit
+from posttrain.report.html import write_report
 from posttrain.rewards.scorer import Scorer
-from posttrain.runs.audit import read_audit
+from posttrain.runs.audit import AuditRecord, read_audit
+from posttrain.stats import Estimate
 from tests.audits import rewards
 from tests.training_helpers import write_rows
 
 PROMPT = "What is {}+{}? End with the line 'Answer: NUMBER'."
 TASKS = [{"prompt": PROMPT.format(n, n + 3), "answer": str(2 * n + 3)} for n in range(18)]
 REWARDS = f"{rewards.__file__}:"
+ALL: Estimate = {"value": 1.0, "low": 0.8, "high": 1.0, "n": 12}
+RECORD: AuditRecord = {
+    "version": "1",
+    "reward": ["mine.py:pays"],
+    "data": "tasks.jsonl",
+    "tasks": 12,
+    "answer_types": {"number": 12},
+    "seed": 0,
+    "guard": "by construction",
+    "calibration": {"best": 1.0, "empty": 0.0, "form": "line", "forms": {"line": 1.0}, "paid": ALL},
+    "outcomes": [],
+    "findings": [
+        {
+            "probe": "A1",
+            "kind": "empty",
+            "severity": "critical",
+            "title": "",
+            "measure": "mean scaled reward",
+            "effect": ALL,
+            "reproducer": {
+                "task": "0",
+                "prompt": "",
+                "answer": "3",
+                "response": "",
+                "value": 1.0,
+                "honest": 1.0,
+                "row": {},
+                "file": "reproducers/01-A1.jsonl",
+            },
+            "wrapper": None,
+            "advice": "",
+            "command": "posttrain score",
+        }
+    ],
+    "thresholds": None,
+    "seconds": 1.0,
+}
+"""An audit with a finding whose texts a test fills in."""
 
 
 def subject(reward: Callable[..., float], n: int = 12) -> Subject:
@@ -61,14 +105,56 @@ def test_an_answer_is_graded_once():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("always", r"pays the reference answers 1 in the mean, in the best of \d+ forms .*the empty answer 1"),
-        ("negative", "there is no scale"),
+        ("negative", r"pays the reference answers 0 in the mean, in the best of \d+ forms .*there is no scale"),
+        ("little", r"pays the reference answers 0.1 in the mean, .*the empty answer 0.1"),
+        ("nothing", "gave no answer a value; the first reason: no part of it applied"),
         ("fails", "gave no answer a value; the first reason: fails: RuntimeError: no scale today"),
     ],
 )
 def test_a_reward_without_a_scale_is_refused(name: str, says: str):
     with pytest.raises(Uncalibrated, match=says):
         _ = subject(getattr(rewards, name)).calibration
+
+
+def test_no_scale_where_the_empty_answer_is_paid_as_much():
+    """Of a reward that pays all, and of one that pays what it cannot read and takes from what it reads and is wrong;
+    not of one that pays the empty answer more, or on half of the tasks."""
+    for reward in (rewards.always, rewards.unread):
+        found = subject(reward)
+        assert not found.has_scale and found.honest(0).text == "Answer: 3"
+        with pytest.raises(Uncalibrated, match="no scale: the empty answer is paid as much"):
+            _ = found.calibration
+    seen = np.array([[1.0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
+    assert pays_empty(seen[0], seen[1], seen)
+    assert not pays_empty(seen[0], seen[1] * [1, 1, 1, 0, 0, 0], seen)
+    assert not pays_empty(seen[2], seen[1], seen)
+    assert not pays_empty(seen[0, :3], seen[1, :3], seen[:, :3])  # three tasks are too few
+    assert not pays_empty(seen[0], 2 * seen[1], np.stack([*seen, 2 * seen[1]]))
+
+
+@pytest.mark.parametrize("name", ["always", "unread"])
+def test_an_audit_without_a_scale(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    write_rows(Path("tasks.jsonl"), TASKS)
+    words = ("--data", "tasks.jsonl", "--reward-workers", "0", "--reward", f"{REWARDS}{name}", "--out", "audit")
+    probes = [word for probe in ("A4", "A7", "A13") for word in ("--only", probe)]
+    assert main(["audit", *words, *probes, "--fix"]) == 1
+    printed = capsys.readouterr().out
+    assert "Do not train with" in printed and "A4, A7 not run: no scale: the empty answer is paid as much" in printed
+    assert "without a finding: A13" in printed and "No fix: without a scale" in printed
+    record = read_audit(Path("audit"))
+    assert record["calibration"] is None and record["thresholds"] is None
+    finding = record["findings"][0]
+    assert finding["title"].startswith("an answer without content is paid as much as the reference answers: empty, ")
+    assert (finding["probe"], finding["severity"]) == ("A1", "critical")
+    assert (finding["effect"]["value"], finding["effect"]["n"]) == (1, 12) and finding["effect"]["low"] > 0.7
+    shown = finding["reproducer"]
+    assert shown is not None and (shown["response"], shown["value"], shown["honest"]) == ("", 1, 1)
+    assert json.loads(Path("audit/audit.sarif").read_text())["runs"][0]["results"][0]["level"] == "error"
+    page = Path("audit/report.html").read_text()
+    assert "No scale: the reward pays the empty answer" in page and "<h2>Forms</h2>" not in page
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -132,12 +218,42 @@ def test_what_cannot_be_audited_ends_with_2_and_writes_nothing(
     assert "no scale today" in refused("--reward", f"{REWARDS}fails", "--out", "audit")
     assert "--only A99: no such probe; there are A1," in refused(*reward, "--only", "A99", "--out", "audit")
     assert "--out full: not empty and not an audit" in refused(*reward, "--out", "full")
+    assert "nothing is known of the reward: A14: " in refused(*reward, "--only", "A14", "--out", "audit")
     assert "1 of the reference answers of the 1 tasks" in refused(*reward, "--limit", "1", "--out", "audit")
 
 
-def test_an_audit_in_which_no_probe_ran_is_not_called_clean(tmp_path: Path):
-    found = audit(rewards.strict, data=TASKS, reward_workers=0, only=("A14",))
-    assert "No probe was run" in str(found) and "No probe found a fault" not in str(found)
+def test_what_nobody_sees_is_shown_as_an_escape(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """In the terminal, the page, SARIF and Python; the row that is graded again has the answer as it was."""
+    hidden = "\u202e\u2066\u200b\U000e0041"
+    record = cast(AuditRecord, json.loads(json.dumps(RECORD)))
+    finding = record["findings"][0]
+    shown = finding["reproducer"]
+    assert shown is not None
+    finding["title"] = finding["advice"] = shown["response"] = shown["prompt"] = hidden
+    shown["row"] = {"completion": hidden}
+    write_audit(tmp_path, record)
+    print_audit(record, tmp_path)
+    write_report(tmp_path)
+    texts = [capsys.readouterr().out, str(Audit(record)), (tmp_path / "report.html").read_text()]
+    message = json.loads((tmp_path / "audit.sarif").read_text())["runs"][0]["results"][0]["message"]["text"]
+    for text in (*texts, message):
+        assert not set(hidden) & set(text) and "\\u202e\\u2066\\u200b\\U000e0041" in text.replace("\n", "")
+    assert json.loads((tmp_path / shown["file"]).read_text()) == {"completion": hidden}
+
+
+def test_rows_without_a_column_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    for lacking, told in (
+        ({1, 4}, "2 of 18 rows lack 'answer' (tasks.jsonl:2, tasks.jsonl:5); all rows have: level"),
+        (range(1, 6), "5 of 18 rows lack 'answer' (tasks.jsonl:2, tasks.jsonl:3, tasks.jsonl:4, ...);"),
+    ):
+        rows = [{k: v for k, v in row.items() if k != "answer" or i not in lacking} for i, row in enumerate(TASKS)]
+        write_rows(Path("tasks.jsonl"), [{**row, "level": 1} for row in rows])
+        for reward in (f"{REWARDS}strict", "math"):
+            assert main(["audit", "--reward", reward, "--data", "tasks.jsonl", "--out", "audit"]) == 2
+            assert told in capsys.readouterr().err
 
 
 def test_python_audits_a_function(tmp_path: Path):
@@ -146,5 +262,11 @@ def test_python_audits_a_function(tmp_path: Path):
     assert "name it by its file" in str(found)
     with pytest.raises(pt.InputError, match="give out, a folder"):
         found.report()
+    assert "posttrain score" not in str(found) and "pt.score" not in str(found)  # the file is gone
+    of_a_function: Any = audit(rewards.always, data=TASKS, out=tmp_path / "own", reward_workers=0, only=("A1",))
+    assert "command" not in of_a_function.record["findings"][0] and "score" not in str(of_a_function)
+    named: Any = audit(f"{REWARDS}lengthy=0.5", data=TASKS, out=tmp_path / "named", reward_workers=0, only=("A1",))
+    assert f"   posttrain score --reward {REWARDS}lengthy=0.5 --data " in str(named)
+    assert named.report().path.exists() and of_a_function.report().path.exists()
     kept: Any = audit(rewards.strict, data=TASKS, out=tmp_path / "audit", reward_workers=0, only=("A1",))
     assert kept.ok and kept.report().path.exists() and len(kept.findings) == 0

@@ -160,6 +160,7 @@ def test_a_row_for_each_run(lab: Any) -> None:
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(7200)  # minutes on a free core
 def test_what_the_page_says_of_planted_runs(detectors: Any) -> None:
     found = detectors.planted_part()["monitors"]
     assert all(of["before_majority"] >= 38 for of in found["M1"]["modes"].values())
@@ -167,6 +168,7 @@ def test_what_the_page_says_of_planted_runs(detectors: Any) -> None:
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(7200)  # minutes on a free core
 def test_what_the_page_says_of_trained_runs(detectors: Any) -> None:
     found = detectors.tabular_part()["monitors"]
     assert all(of["caught"] == 20 for of in found["M1"]["modes"].values())

@@ -167,6 +167,18 @@ def test_options_without_effect_are_refused(rl: Callable[..., RlConfig], tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_an_audit_without_a_scale_has_no_limits(
+    rl: Callable[..., RlConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_audit(tmp_path / "audit")
+    (folder / "audit.json").write_text(json.dumps(AUDIT | {"calibration": None, "thresholds": None}))
+    without, given = (monitors_for(rl("run", canaries=2, reward=("math",), **more)) for more in ({}, {"audit": folder}))
+    assert "has no limits for monitors" in capsys.readouterr().err
+    assert [type(o) for o in without] == [type(o) for o in given]
+    canaries = [o._watched for observers in (without, given) for o in observers if isinstance(o, StoppingMonitor)][1::3]
+    assert canaries[0].monitor == "M2" and canaries[0].lowest == canaries[1].lowest
+
+
 def test_a_resume_notices_another_audit(rl: Callable[..., RlConfig], tmp_path: Path) -> None:
     audit = write_audit(tmp_path / "audit")
     with pytest.raises(RunPaused):

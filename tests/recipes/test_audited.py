@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from posttrain.cli.main import main
 from posttrain.runs.audit import read_audit
@@ -73,6 +75,33 @@ def test_faults_of_audits_are_told_before_anything_runs(folder: Path, capsys: py
     recipe(reward="nothing")
     assert main(["run", "recipe.yaml", "--out", "run"]) == 2
     assert "audit lenient: unknown reward 'nothing'" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "says"),
+    [
+        ("audits", {"out": "mine"}, "audit lenient: leave out `out`: it is audits/lenient"),
+        ("audits", {"only": ["A99"]}, "audit lenient: --only A99: no such probe"),
+        ("audits", {"judge": "exakt"}, "audit lenient: unknown reward 'exakt'; "),
+        ("audits", {"judge": "math"}, "audit lenient: --judge math: the audited reward math has it too"),
+        ("audits", {"answer_column": "gold"}, "audit lenient: --answer-column gold: no such column"),
+        ("stages", {"audit": "other"}, "stage rl: other: no audit; posttrain audit"),
+        ("stages", {"sealed_reward": []}, "stage rl: --audit run/audits/lenient: no monitor of this run reads it"),
+    ],
+)
+def test_options_of_audits_are_checked_before_anything_runs(
+    part: str, options: dict[str, Any], says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe(reward="math")
+    written = yaml.safe_load(Path("recipe.yaml").read_text())
+    for settings in written[part].values():
+        settings |= {"audit": "lenient"} | options if part == "stages" else options
+    if "sealed_reward" not in options:
+        written["stages"]["rl"]["sealed_reward"] = ["exact"]
+    Path("recipe.yaml").write_text(yaml.safe_dump(written))
+    assert main(["run", "recipe.yaml", "--out", "run"]) == 2
+    assert says in capsys.readouterr().err
     assert not Path("run").exists()
 
 

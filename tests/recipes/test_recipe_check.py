@@ -151,7 +151,7 @@ def test_rewards_and_environments_are_loaded_before_anything_trains(
     for stage, text in (
         ("torn", "could not be loaded: SyntaxError: '(' was never closed"),
         ("lost", "my.py has no function 'scores'; did you mean 'score'? it has score"),
-        ("asks", "asks for 'level', which is no column; the data's columns are: answer"),
+        ("asks", "asks for 'level', which is no column of all rows; the data's columns are: answer"),
         ("cases", "reward code needs a column 'cases' or"),
         ("use", "use is 'mode'; it must be one of mean, min"),
         ("gone", "reward learned(./nowhere): ./nowhere: no such folder"),

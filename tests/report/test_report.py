@@ -376,8 +376,10 @@ def test_alarms_are_explained_and_marked(tmp_path: Path) -> None:
     worst = [{"step": 6, "task": "t1", "index": 2, "excerpt": EVIL}, {**ANSWER, "note": "timed out"}]
     alarm = {"event": "alarm", "monitor": "M1", "step": 6, "value": 0.4612, "threshold": 0.12, "action": "pause"}
     own = {"event": "alarm", "step": 3, "action": "warn", "reason": "my own"}
-    write_lines(tmp_path / "events.jsonl", [own, {**alarm, "reason": "the grader rejects it", "worst": worst}])
+    raised = {**alarm, "reason": "the grader rejects it", "worst": [*worst, {**ANSWER, "excerpt": "4\u202e2"}]}
+    write_lines(tmp_path / "events.jsonl", [own, raised, raised])  # of a run that was killed, and went on
     _, page = read(tmp_path)
+    assert r"4\u202e2" in page.text and "\u202e" not in page.text
     assert "Step 6: M1" in page.text and EVIL in page.text and "timed out" in page.text
     assert "The grader rejects it.\nMeasured: 0.461; limit: 0.12. The run paused." in page.text
     assert "Alarms of monitors: M1 at step 6; see Alarms below" in page.text

@@ -16,6 +16,7 @@ from posttrain.batch.packing import pack
 from posttrain.cli.main import main
 from posttrain.config import DpoConfig, RlConfig, ScoreConfig
 from posttrain.models import load_model
+from posttrain.rewards.models import encoded, scored_ids
 from posttrain.rewards.registry import Spec
 from posttrain.rewards.score import run_score
 from posttrain.rewards.scorer import Scorer
@@ -110,6 +111,29 @@ def test_one_copy_in_this_process_and_none_in_workers(run: Path, monkeypatch: py
         found = with_torch(scorer)  # one worker may have done it all before the other began
         assert found and not any(found)
     assert loaded == [str(run)]
+
+
+def test_what_samples_begin_with_is_computed_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where those of one prompt do not follow each other, over several micro-batches; the order is kept."""
+    texts = ["apple " * n for n in (30, 3, 31)]
+    prompts = ["first " * 30, "second " * 30]
+    samples = [sample(text, prompt) for text in texts for prompt in prompts]
+    computed: list[int] = []
+
+    def counted(trees: Any) -> Any:
+        batch = pack(trees)
+        computed.append(len(batch.token_ids))
+        return batch
+
+    with Scorer([str(run)], columns=[], timeout_seconds=20) as scorer:
+        alone = [scorer.score([each])[0].total for each in samples]
+        monkeypatch.setattr("posttrain.models.read.pack", counted)
+        monkeypatch.setattr("posttrain.rewards.models.MICRO_BATCH_TOKENS", 700)
+        together = [score.total for score in scorer.score(samples)]
+        apart = sum(len(scored_ids(encoded(load_model("tiny-random").chat, each, 2048)[-1])) for each in samples)
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert len({round(value or 0.0, 3) for value in alone}) == len(samples)
+    assert len(computed) > 1 and sum(computed) < 0.6 * apart, (computed, apart)
 
 
 def test_what_does_not_fit_is_unscored_and_the_rest_is_scored(run: Path) -> None:

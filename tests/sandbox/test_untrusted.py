@@ -23,6 +23,7 @@ from posttrain.config import AverageConfig, EvalConfig, SampleConfig, SftConfig
 from posttrain.models.load import check_config, load_model, model_folder
 from posttrain.report.html import write_report
 from posttrain.report.terminal import format_tables
+from posttrain.text import printable, printable_json
 from posttrain.train.average import average_models
 from posttrain.types import InputError, Message
 
@@ -334,6 +335,20 @@ def test_names_of_others_do_not_reach_a_terminal_raw(tmp_path: Path, capsys: pyt
     shown = capsys.readouterr().out
     assert r"a\x1b[31m\u202e[/x]" in shown
     assert not {"\x1b", "\u202e"} & set(shown)
+
+
+@pytest.mark.parametrize("seen", ["a\tb\nc", "👨‍👩‍👧 1️⃣", "می‌خواهم", "क्‍ष", "日本語 é"])
+def test_text_that_can_be_seen_is_shown_as_it_is(seen: str) -> None:
+    assert printable(seen) == seen
+
+
+@pytest.mark.parametrize("character", "\u202e\u2066\u200b\u2060\ufeff\xad\u3164\u2028\x9b\U000e0041\u200d")
+def test_text_that_nobody_sees_is_shown_as_an_escape(character: str) -> None:
+    escape = ascii(character)[1:-1]
+    for text in (character, f"a{character}b", f"é{character}", f"{character}é", 2 * character):
+        assert printable(text) == text.replace(character, escape)
+        quoted = printable_json(json.dumps(text, ensure_ascii=False))
+        assert character not in quoted and json.loads(quoted) == text
 
 
 def test_a_recipe_that_is_no_yaml_is_told(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
-from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures
+from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures, texts
 from posttrain.audits.answers.variant import Variant
 from posttrain.audits.golds import AnswerType, GoldTask
 
@@ -23,7 +23,8 @@ LONGEST = 1000
 """A text of more characters is read for nothing but equality: it may be made to take long."""
 FREE_CHOICE = re.compile(
     r"\b(?:give|name|find|suggest|pick|choose)\s+(?:me\s+)?(?:an?|any|some)\b"
-    r"(?!\s+(?:short|brief|single|full|final|exact))|\bany (?:one )?of\b",
+    r"(?!\s+(?:short|brief|single|full|final|exact|json|object|dictionary|table|translation|summary))"
+    r"|\bany (?:one )?of\b",
     re.IGNORECASE,
 )
 """Prompts that have several right answers, so that another one need not be wrong."""
@@ -52,12 +53,13 @@ MODULES: Mapping[str, Answers] = {
     "choice": choices,
     "string": strings,
     "json": structures,
+    "text": texts,
 }
 
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     """Answers that are nearly the reference and wrong, one of a kind, as plain text without a form; none for code,
-    whose mutants probe A20 runs, and for free text."""
+    whose mutants probe A20 runs."""
     if task.type not in MODULES or FREE_CHOICE.search(task.task.asked):
         return []
     return [variant for variant in MODULES[task.type].near_misses(task, rng) if not same(task, variant.text)]

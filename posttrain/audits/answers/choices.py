@@ -8,6 +8,9 @@ import re
 from posttrain.audits.answers.variant import Variant, distinct, dressed
 from posttrain.audits.golds import LETTER, GoldTask
 
+LETTER_ASKED = re.compile(r"\bletters?\b", re.IGNORECASE)
+"""Prompts in which the letter is the answer, and not the text behind it."""
+
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     gold = _letter(task.gold)
@@ -18,6 +21,8 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     found = [Variant("the next option", near), Variant("another option", rng.choice(others))]
     if text := option_text(task, near):
         found.append(Variant("the next option with its text", f"{near}) {text}"))
+    if LETTER_ASKED.search(task.task.asked) and (right := option_text(task, gold)):
+        found.append(Variant("the right text under another letter", f"{near}) {right}"))
     return distinct(found)
 
 

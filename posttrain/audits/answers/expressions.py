@@ -23,6 +23,14 @@ TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]+)?|\.[0-9]+)|\\([a-zA-Z]+)|(sqrt|pi
 SPACING = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[,;:! ]|\\quad(?![a-z])|[$]")
 ROOTS, FRACTIONS = ("sqrt",), ("frac", "dfrac", "tfrac")
 SIGNS = {"cdot": "*", "times": "*", "div": "/", "**": "^", "×": "*", "÷": "/", "−": "-", "·": "*"}
+ONCE = re.compile(
+    r"\b(?:us(?:e|es|ed|ing)|numbers?|digits?|each|all)\b[^.]{0,60}\b(?:once|one time)\b"
+    r"|\b(?:not|never|without) (?:be )?reus",
+    re.IGNORECASE,
+)
+"""Prompts in which a number may be used a single time, so that an expression of the same value may be wrong."""
+EACH = re.compile(r"\b(?:each|every|all)\b(?!.*\bat most\b)", re.IGNORECASE)
+NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 OPEN = {"(": ")", "{": "}", "[": "]"}
 
 
@@ -47,7 +55,10 @@ def values(text: str) -> list[Value] | None:
 
 
 def same(task: GoldTask, answer: str) -> bool:
+    """Whether the values agree; where each number may be used once, the numbers too."""
     gold, other = values(task.gold), values(answer)
+    if ONCE.search(task.task.asked) and sorted(NUMBERS.findall(task.gold)) != sorted(NUMBERS.findall(answer)):
+        return False
     return gold is not None and other is not None and all(map(_close, gold, other))
 
 
@@ -68,6 +79,13 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         other = next(c for c in "xyzabcnmt" if c not in letters)
         text = re.sub(rf"(?<![\\a-zA-Z]){letter}(?![a-zA-Z])", other, gold)
         found.append(Variant("another letter", text))
+    if ONCE.search(task.task.asked) and (numbers := NUMBERS.findall(gold)):
+        number = rng.choice(numbers)
+        found.append(Variant("a number used again", f"{gold} + {number} - {number}"))
+        found.append(Variant("a number used again as a factor", f"({gold}) * {number} / {number}"))
+        value = values(gold)
+        if EACH.search(task.task.asked) and len(numbers) > 1 and value and isinstance(value[0], Fraction):
+            found.append(Variant("the value alone", f"{value[0]}"))
     if (inside := re.sub(r"\\?sqrt\{?\(?([^(){}]*)[)}]", r"(\1)", gold)) != gold:
         found.append(Variant("the root left out", inside))
     return [v for v in distinct(found) if values(v.text) is not None and not same(task, v.text)]

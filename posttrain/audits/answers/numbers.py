@@ -14,10 +14,17 @@ from posttrain.audits.golds import LONGEST_NUMBER, GoldTask
 
 NUMBER = re.compile(r"([-+−]?)\s*\$?([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/([0-9]+)|(e[-+]?[0-9]{1,3}))?\s*%?")
 FRACTION = re.compile(r"([-+−]?)\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
-MIN_DISTANCE = Fraction(1, 250)
-"""A near miss lies farther from the reference than 0.4%: a tolerance for rounding is no fault."""
-MIN_DISTANCE_DECIMAL = Fraction(1, 50)
-"""The same where the reference is no integer, and so may itself be rounded."""
+MIN_DISTANCE = Fraction(1, 10_000)
+"""A near miss lies farther from the reference than 0.01%, a tolerance that verifiers have for floats."""
+MIN_DISTANCE_ROUNDED = Fraction(1, 50)
+"""The same, 2%, where the reference may be rounded: it is no integer, or the prompt asks for no exact number."""
+ROUNDED = re.compile(
+    r"\b(?:about|approximat\w+|roughly|around|estimat\w+|nearest|round(?:ed|ing)?|toleranc\w*|within|plus or minus|"
+    r"accura\w+|decimal places?|significant|close to|margin|at (?:least|most)|force|voltage|current|resistance|energy|"
+    r"joules?|newtons?|volts?|ohms?|watts?|density|velocity|acceleration|wavelength|frequency|half-life|pi)\b|[±≈%π]",
+    re.IGNORECASE,
+)
+LARGE = 1000
 COUNTED = re.compile(r"\bhow many ((?!of\b|more\b|different\b|distinct\b|ways\b)[a-z]{3,})", re.IGNORECASE)
 LARGEST_FACTOR = 100_000
 """A product is looked for up to this factor: of a large prime the search would never end."""
@@ -57,12 +64,17 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         ("the other sign", written(-value)),
         ("two digits swapped", _swapped(digits, rng)),
         ("another digit", other_digit(digits, rng)),
+        ("the last digit left out", digits[:-1] if digits[-2:-1].isdigit() else None),
+        ("the digits turned round", digits[::-1] if digits.isdigit() and digits[-1] != "0" else None),
     ]
     if value.denominator == 1:
         found.append(("half a per cent more", written(value * Fraction(1005, 1000))))
+        found.append(("a comma read as a point", written(value / 1000) if abs(value) >= LARGE else None))
+        found.append(("0.2 per cent more", written(Fraction(round(value * Fraction(1002, 1000))))))
     else:
-        found.append(("upside down", written(1 / value)))
-    least = MIN_DISTANCE if value.denominator == 1 else MIN_DISTANCE_DECIMAL
+        found += [("upside down", written(1 / value)), ("the decimals left out", written(Fraction(int(value))))]
+    exact = value.denominator == 1 and not ROUNDED.search(task.task.asked)
+    least = MIN_DISTANCE if exact else MIN_DISTANCE_ROUNDED
     far = [(kind, text, parse(text)) for kind, text in found if text is not None]
     return [
         Variant(kind, f"{around[0]}{text}{around[1]}")

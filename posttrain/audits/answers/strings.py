@@ -11,13 +11,17 @@ from posttrain.audits.golds import GoldTask
 
 OPPOSITES = {"yes": "no", "true": "false", "left": "right", "more": "less", "increase": "decrease", "on": "off"}
 OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
-ORDERED = re.compile(r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange)\b", re.IGNORECASE)
+ORDERED = re.compile(
+    r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange|reverse[ds]?|(?:a|de)scending)\b", re.IGNORECASE
+)
 UNORDERED = re.compile(
     r"\b(?:any|whatever|whichever|no (?:particular|specific|special)) order|in order to", re.IGNORECASE
 )
 CASE_MATTERS = re.compile(
     r"\b(?:case|capital letters?|uppercase|lowercase|cipher|decode|password|code)\b", re.IGNORECASE
 )
+ALONE = re.compile(r"\b(?:only|one|exactly|single|just|the (?:passage|source|document))\b", re.IGNORECASE)
+SEVERAL = re.compile(r"\b(?:at least|or more|all|each|every|any|sources|citations)\b", re.IGNORECASE)
 UNITS = ("kg", "km", "seconds", "litres")
 MIN_WORDS = 4
 """Half of so many words is no longer the answer."""
@@ -37,7 +41,10 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if ", " in gold:
         found.append(Variant("two items joined", gold.replace(", ", "", 1)))
         found.append(Variant("an item left out", gold.partition(", ")[2]))
-    if _is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
+        found += _more_items(task, rng)
+    found += _cited(task, rng)
+    found += _dates(gold)
+    if is_ordered(task) and (mixed := _mixed(gold, rng)) != gold:
         found.append(Variant("another order", mixed))
     return distinct(found)
 
@@ -57,12 +64,12 @@ def equivalents(task: GoldTask) -> list[Variant]:
 
 def same(task: GoldTask, answer: str) -> bool:
     gold, other = numbers.parse(task.gold), numbers.parse(answer)
-    if "," in task.gold and not _is_ordered(task):
+    if "," in task.gold and not is_ordered(task):
         return sorted(map(_bare, answer.split(","))) == sorted(map(_bare, task.gold.split(",")))
     return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
 
 
-def _is_ordered(task: GoldTask) -> bool:
+def is_ordered(task: GoldTask) -> bool:
     """Whether the prompt asks for an order, and so a list in another one is wrong."""
     return ORDERED.search(UNORDERED.sub("", task.task.asked)) is not None
 
@@ -78,6 +85,8 @@ def _misspelt(gold: str, rng: random.Random) -> list[Variant]:
     found = [
         Variant("another letter", gold[:at] + letter + gold[at + 1 :]),
         Variant("a letter left out", gold[:at] + gold[at + 1 :]),
+        Variant("the last letters left out", gold[: word.end() - 2] + gold[word.end() :]),
+        Variant("a single letter", gold[word.end() - 2]),
     ]
     if places := [i for i in range(word.start(), word.end() - 1) if gold[i].lower() != gold[i + 1].lower()]:
         i = rng.choice(places)
@@ -100,6 +109,48 @@ def _measure(gold: str, rng: random.Random) -> list[Variant]:
         Variant("a factor of ten", f"{numbers.written(value * 10)} {unit}"),
         Variant("another unit", f"{number} {other}"),
     ]
+
+
+def _more_items(task: GoldTask, rng: random.Random) -> list[Variant]:
+    """A list with an item that is none of it: an offered one, another number, else a word of no language; and with all
+    that is offered."""
+    items = [item.strip() for item in task.gold.split(",")]
+    offers = [value for value in task.columns.values() if isinstance(value, list) and {*items} < {*map(str, value)}]
+    if offers:
+        others = [str(item) for item in offers[0] if str(item) not in items]
+        every = ", ".join(map(str, offers[0]))
+        return [Variant("an item more", f"{task.gold}, {rng.choice(others)}"), Variant("all that is offered", every)]
+    whole = [int(item) for item in items if re.fullmatch("[0-9]{1,9}", item)]
+    return [Variant("an item more", f"{task.gold}, {max(whole) + 1 if len(whole) == len(items) else 'zzqx'}")]
+
+
+def _cited(task: GoldTask, rng: random.Random) -> list[Variant]:
+    """A source that the prompt has, `[3]`, beside the right one or in its place, where the prompt asks for that
+    alone."""
+    sources = re.findall(r"\[[0-9]+\]", task.gold)
+    others = sorted({*re.findall(r"\[[0-9]+\]", task.task.asked)} - {*sources})
+    if len(sources) != 1 or not others:
+        return []
+    other, more = rng.choice(others), " ".join(sorted([*sources, *others[:2]]))
+    found = [Variant("another source", task.gold.replace(sources[0], other)),
+             Variant("no source", task.gold.replace(sources[0], ""))]  # fmt: skip
+    if ALONE.search(task.task.asked) and not SEVERAL.search(task.task.asked):
+        found.append(Variant("a source more", task.gold.replace(sources[0], f"{sources[0]} {other}")))
+        found.append(Variant("several sources", task.gold.replace(sources[0], more)))
+    return found
+
+
+def _dates(gold: str) -> list[Variant]:
+    """Of a date such as 2024-03-05 another year, and day and month swapped; of a time such as 9:30 am the other half of
+    the day."""
+    found = []
+    if match := re.fullmatch(r"([0-9]{4})-([0-9]{2})-([0-9]{2})", gold):
+        year, month, day = match.groups()
+        found.append(Variant("another year", f"{int(year) + 1:04}-{month}-{day}"))
+        found += [Variant("day and month swapped", f"{year}-{day}-{month}")] if day != month else []
+    if match := re.fullmatch(r"([0-9: .]+)([ap])(\.?m\.?)", gold, re.IGNORECASE):
+        found.append(Variant("the other half of the day", match[1] + {"a": "p", "p": "a"}[match[2].lower()] + match[3]))
+    return found
 
 
 def _bare(text: str) -> list[str]:

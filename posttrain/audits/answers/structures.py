@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from posttrain.audits.answers.variant import Variant, distinct
 from posttrain.audits.golds import GoldTask
 
 Path = tuple[str | int, ...]
+MIN_LETTERS = 4
+"""One letter of a text of so many is no short form of it."""
 
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
@@ -22,6 +24,16 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         found.append(Variant("a value changed", _dumped(_with(gold, path, _changed(_at(gold, path))))))
         path = rng.choice(leaves)
         found.append(Variant("a value null", _dumped(_with(gold, path, None))))
+        found.append(Variant("all values null", _dumped(_each(gold, leaves, lambda value: None))))
+        found.append(Variant("all values empty", _dumped(_each(gold, leaves, _empty))))
+    texts = [path for path in leaves if isinstance(value := _at(gold, path), str) and value.strip()]
+    if texts:
+        path = rng.choice(texts)
+        found.append(Variant("an empty text", _dumped(_with(gold, path, ""))))
+        if len(long := str(_at(gold, path))) >= MIN_LETTERS:
+            found.append(Variant("one letter of a text", _dumped(_with(gold, path, long[0]))))
+    if lists := [path for path in _lists(gold) if path]:
+        found.append(Variant("an empty list", _dumped(_with(gold, rng.choice(lists), []))))
     if isinstance(gold, dict) and gold:
         left = rng.choice(sorted(gold))
         found.append(Variant("a field left out", _dumped({k: v for k, v in gold.items() if k != left})))
@@ -33,6 +45,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
             found.append(Variant("two values swapped", _dumped({**gold, first: gold[second], second: gold[first]})))
     if isinstance(gold, list) and gold:
         found.append(Variant("an item left out", _dumped(gold[:-1])))
+        found.append(Variant("an item more", _dumped([*gold, _changed(gold[-1])])))
     found.append(Variant("inside a list", _dumped([gold])))
     return distinct(found)
 
@@ -91,6 +104,25 @@ def _leaves(value: Any, path: Path = ()) -> Iterator[Path]:
     else:
         for key, inside in items:
             yield from _leaves(inside, (*path, key))
+
+
+def _lists(value: Any, path: Path = ()) -> Iterator[Path]:
+    """The paths of lists that are not empty."""
+    if isinstance(value, list) and value:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inside in items:
+        yield from _lists(inside, (*path, key))
+
+
+def _each(value: Any, paths: Sequence[Path], new: Callable[[Any], Any]) -> Any:
+    for path in paths:
+        value = _with(value, path, new(_at(value, path)))
+    return value
+
+
+def _empty(value: Any) -> Any:
+    return "" if isinstance(value, str) else 0 if _is_number(value) else value
 
 
 def _at(value: Any, path: Path) -> Any:

@@ -135,6 +135,24 @@ def worst_of(title: str, found: Sequence[Found]) -> list[Found]:
     return [replace(order[0], title=f"{title}: {', '.join(names)}{more}")]
 
 
+def paid_alike(subject: Subject, title: str, attempts: Sequence[Attempt]) -> list[Found]:
+    """The kinds of attempts that get as much as the reference answer to the same task, without a scale, as a finding.
+    Tasks whose reference answer gets nothing are left out. critical: the lower bound of the share is at least 0.5."""
+    honest = subject.grade([subject.honest(attempt.task) for attempt in attempts])
+    hits = subject.grade(attempts) >= honest - EXACT_SLACK
+    places: dict[str, list[int]] = {}
+    for i in np.flatnonzero(honest > 0).tolist():
+        places.setdefault(attempts[i].kind, []).append(i)
+    found = []
+    for kind, at in places.items():
+        rate = rate_of([attempts[i] for i in at], hits[at])
+        if (rate["low"] or 0.0) >= CRITICAL_RATE:
+            shown = next(attempts[i] for i in at if hits[i])
+            advice = "Pay nothing for what does not answer the task, then audit again: no other answer can be judged."
+            found.append(Found(kind, "critical", "", SHARE_ACCEPTED, rate, shown, None, advice))
+    return worst_of(f"{title} as much as the reference answers", found)
+
+
 def one_answer(subject: Subject) -> str | None:
     """The wrapper that pays only a response with one marked answer; None where honest answers carry no mark that it
     knows."""

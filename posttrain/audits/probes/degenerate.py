@@ -10,7 +10,7 @@ import numpy as np
 
 from posttrain.audits.answers import same
 from posttrain.audits.golds import AnswerType, GoldTask
-from posttrain.audits.probes.accepted import CODE_TASKS, Accepted, accepted, one_answer, worst_of
+from posttrain.audits.probes.accepted import CODE_TASKS, Accepted, accepted, one_answer, paid_alike, worst_of
 from posttrain.audits.probes.base import HIGH_SCALE, Found, Result
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.runs.audit import Severity
@@ -31,7 +31,10 @@ CONTENTLESS = {
     "long filler": FILLER * 40,
     "one word many times": "the " * 500,
 }
+CONTENT, ONE_ANSWER = "an answer without content is paid", "one answer to all tasks is paid"
 GRADED_SCALE = 0.7
+MIN_ITEMS, MOST_ITEMS = 3, 40
+"""Of lists with so many items together, the list of all is one answer to all tasks."""
 OF_CODE = ("empty", "another opener", "a refusal", "garbage")
 """What is tried of code, where each answer takes a sandbox."""
 CONSTANTS: dict[AnswerType, Sequence[str]] = {
@@ -54,7 +57,10 @@ def degenerate(subject: Subject) -> Result:
 
     One answer to all tasks counts on those whose answer it is not, so that the majority answer of a choice is no fault.
     It and the prompt are high only by what they get beyond the answer of another task, and of a graded reward, which
-    may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest answers carry a mark."""
+    may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest answers carry a mark.
+
+    Of a reward without a scale: critical where the lower bound of the share of tasks at which it is paid as much as the
+    reference answer is at least 0.5."""
     empty, filled = [], []
     for i in subject.some(CODE_TASKS):
         task = subject.tasks[i]
@@ -63,13 +69,16 @@ def degenerate(subject: Subject) -> Result:
         ]
         filled.append(Attempt(i, task.task.asked, "the prompt repeated"))
         filled += [Attempt(i, subject.rendered(i, text), kind) for kind, text in _constants(subject, task)]
+    if not subject.has_scale:
+        found = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]
+        return Result(found, len(empty) + len(filled))
     bare = [_found(subject, kind, paid.without_content, paid) for kind, paid in accepted(subject, empty).items()]
     same_for_all = [
         _found(subject, kind, _beyond_others(subject, paid), paid) for kind, paid in accepted(subject, filled).items()
     ]
     found = [
-        *worst_of("an answer without content is paid", [each for each in bare if each is not None]),
-        *worst_of("one answer to all tasks is paid", [each for each in same_for_all if each is not None]),
+        *worst_of(CONTENT, [each for each in bare if each is not None]),
+        *worst_of(ONE_ANSWER, [each for each in same_for_all if each is not None]),
     ]
     return Result(found, len(empty) + len(filled))
 
@@ -82,9 +91,12 @@ def _constants(subject: Subject, task: GoldTask) -> list[tuple[str, str]]:
             (f"a program that always returns {value}", f"def {name}(*arguments):\n    return {value}")
             for value in PROGRAMS
         ]
-    common = Counter(other.gold for other in subject.tasks if other.type == task.type).most_common(1)[0][0]
+    golds = [other.gold for other in subject.tasks if other.type == task.type]
+    items = dict.fromkeys(item.strip() for gold in golds if "," in gold for item in gold.split(","))
+    every = [", ".join(items)] if task.type == "string" and MIN_ITEMS <= len(items) <= MOST_ITEMS else []
+    common = Counter(golds).most_common(1)[0][0]
     wanted = [text for text in CONSTANTS[task.type] if task.type != "choice" or len(text) > 1 or text in task.options]
-    return [(f"always {text:.40}", text) for text in dict.fromkeys((*wanted, common)) if not same(task, text)]
+    return [(f"always {text:.40}", text) for text in dict.fromkeys((*wanted, common, *every)) if not same(task, text)]
 
 
 def _beyond_others(subject: Subject, paid: Accepted) -> Severity | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from posttrain.arrays import Floats
-from posttrain.audits.probes.accepted import worst_of
+from posttrain.audits.answers.texts import halves
+from posttrain.audits.probes.accepted import SHARE_ACCEPTED, accepted, worst_of
 from posttrain.audits.probes.base import Found, Paid, Result, gained, not_run
 from posttrain.audits.probes.style.places import chosen, paid_for
 from posttrain.audits.subject import PAID, Attempt, Subject
@@ -21,6 +23,8 @@ LEVELS = (0.25, 0.5, 0.75)
 """How much of the answer is lost."""
 MIN_PIECES = 4
 RULE = 0.5
+EITHER = "either half alone"
+ADVICE = "Count what is missing as well as what is wrong (an F-score instead of precision), and order."
 DIGITS = 6
 
 Degrade = Callable[[str, str, float, random.Random], str | None]
@@ -35,17 +39,20 @@ def degraded(subject: Subject) -> Result:
     For rewards that grade: those with more than two values over these answers. Rule: the mean over tasks of Spearman's
     rank correlation between the reward and the share that is kept is below 0.5 with its whole interval (high), or below
     0 (critical: the reward rises with what is lost). It is -1 times that with the share lost. A task in which all get
-    the same counts as 0; one whose whole reference answer is not paid is left out."""
+    the same counts as 0; one whose whole reference answer is not paid is left out.
+
+    Of free text, whether the reward grades or not: tasks in which either half alone is paid like the whole, with the
+    severity of A4. A part that holds what is asked for may be right; two parts without a common word are not."""
     if subject.is_code:
         return not_run("the answers are code: mutants of it tell more")
     attempts = _attempts(subject)
     if not attempts:
         return not_run("the reference answers have no parts to leave out")
+    found, measured = _either_half(subject), {}
     paid = paid_for(subject, attempts)
     values = np.concatenate([each.scales for each in paid.values()])
-    if len(np.unique(values.round(DIGITS))) <= 2:
+    if len(np.unique(values.round(DIGITS))) <= 2 and not found:
         return not_run("the reward does not grade: it has at most two values on answers of which a part is lost")
-    found, measured = [], {}
     for kind in dict.fromkeys(kind for kind, _ in paid):
         levels = [paid[kind, lost] for lost in (0.0, *LEVELS)]
         scales = np.stack([each.scales for each in levels], axis=1)
@@ -58,9 +65,20 @@ def degraded(subject: Subject) -> Result:
         measured[f"rank correlation with what is kept, {kind}"] = mean
         if (severity := _severity(mean)) is not None:
             found.append(_finding(kind, severity, mean, levels[2]))
-    return Result(
-        worst_of("a reward that grades does not fall with what is lost of an answer", found), len(values), measured
-    )
+    return Result(worst_of("the reward does not fall with what is lost of an answer", found), len(values), measured)
+
+
+def _either_half(subject: Subject) -> list[Found]:
+    """The tasks in which both halves of the text, each alone, are paid like the whole."""
+    tasks = [i for i in chosen(subject) if subject.tasks[i].type == "text" and halves(subject.tasks[i])]
+    parts = [[Attempt(i, subject.rendered(i, halves(subject.tasks[i])[k]), EITHER) for i in tasks] for k in (0, 1)]
+    first, second = (accepted(subject, each).get(EITHER) for each in parts)
+    if first is None or second is None:
+        return []
+    both = replace(first, taken=first.taken & second.taken)
+    if both.severity is None:
+        return []
+    return [Found(EITHER, both.severity, EITHER, SHARE_ACCEPTED, both.rate, both.shown, None, ADVICE)]
 
 
 def _correlation(rewards: Floats, kept: Floats) -> float:
@@ -84,7 +102,7 @@ def _finding(kind: str, severity: Severity, mean: Estimate, half: Paid) -> Found
         mean,
         half.best,
         None,
-        "Count what is missing as well as what is wrong (an F-score instead of precision), and order.",
+        ADVICE,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from posttrain.audits.answers import GRADABLE, near_misses, numbers, same
+from posttrain.audits.answers.choices import option_text
 from posttrain.audits.golds import GoldTask
 from posttrain.audits.probes.accepted import SHARE_ACCEPTED, Accepted, accepted, one_answer, worst_of
 from posttrain.audits.probes.base import Found, Result, not_run
@@ -15,7 +16,7 @@ from posttrain.audits.subject import Attempt, Subject
 from posttrain.runs.audit import Severity
 from posttrain.stats import difference
 
-CANDIDATES = 7
+CANDIDATES, FEWEST = 7, 3
 ONE_ANSWER = "one_answer({})"
 WRAPPERS = {
     "the right one in the middle": ONE_ANSWER,
@@ -65,7 +66,7 @@ FAULTS = (
     ),
     Fault(
         "the right answer in the text is paid, though the final answer is wrong",
-        ("in the text before", "in the text behind, denied"),
+        ("in the text before", "the text of the right option before, denied", "in the text behind, denied"),
         "Compare what stands in the place of the answer, and nothing before or behind it.",
     ),
     Fault(
@@ -156,6 +157,8 @@ def wrong_answers(subject: Subject, i: int, rng: random.Random) -> list[str]:
     value = numbers.parse(task.gold)
     if task.type == "number" and value is not None:
         found = [numbers.written(value + Fraction(k)) for k in range(-4, 5)]
+    if task.type == "string" and len(found) < FEWEST:
+        found += ["neither of them", "unknown"]
     found = [text for text in dict.fromkeys(found) if not same(task, text)]
     rng.shuffle(found)
     return found[: CANDIDATES + 1]
@@ -200,5 +203,9 @@ def makers(subject: Subject, task: GoldTask, wrong: list[str]) -> dict[str, Make
         made["inside a longer answer"] = lambda x: form.render(f"un{x}ish")
         made["a letter more"] = lambda x: form.render(f"{x}i")
     elif task.type == "choice":
+        if option_text(task, task.gold.strip("(). ").upper()):
+            made["the text of the right option before, denied"] = lambda x: (
+                f"{work}It is certainly not {option_text(task, x.strip('(). ').upper())}.\n\n{mark(last)}"
+            )
         made["a word that begins with the letter"] = lambda x: form.render(f"{WORDS[x.strip('().').upper()]} no idea.")
     return made

@@ -18,7 +18,9 @@ def misses(subject: Subject) -> Result:
     that of two tasks or more (high). Code is left to A20, which runs mutants."""
     attempts = missed(subject)
     if not attempts:
-        return not_run("of code and free text, and where any of several answers is right, a near miss is not known")
+        return not_run(
+            "of code and of text without sentences, and where any of several answers is right, a near miss is not known"
+        )
     kinds = accepted(subject, attempts)
     advice = (
         "Compare the answer with the reference by its exact value, not by a part of its text or within a tolerance."

@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from posttrain.audits.answers import equivalents
 from posttrain.audits.forms import FORMS, Form
-from posttrain.audits.probes.accepted import CODE_TASKS, accepted, overall, rate_of, worst_of
+from posttrain.audits.probes.accepted import CODE_TASKS, MIN_RATE, accepted, overall, rate_of, worst_of
 from posttrain.audits.probes.base import Found, Paid, Result, by_kind, not_run
 from posttrain.audits.probes.near_misses import FALSE_RATE, missed
 from posttrain.audits.subject import PAID, Attempt, Subject
@@ -16,7 +18,7 @@ from posttrain.runs.audit import Severity
 from posttrain.stats import Estimate
 
 TRUE_RATE, J = "right answers paid", "J"
-MIN_TRUE_RATE = 0.9
+MIN_TRUE_RATE, NOTHING = 0.9, 0.01
 FORM = {form.name: form for form in FORMS}
 ASKED = (
     (FORM["line"], FORM["work and line"]),
@@ -39,7 +41,8 @@ def recall(subject: Subject) -> Result:
     reward pays, and with the reference as it is in the form that the prompts ask for.
 
     critical: the form that most prompts ask for is not paid, or J = true-positive rate - false-positive rate has a
-    lower bound of at most 0 (below it, what a policy learns from the reward is wrong). high: a response that reasons
+    lower bound of at most 0 (below it, what a policy learns from the reward is wrong). high: the reference answers of
+    some tasks get in every form what the empty answer gets (`unpaid`); a response that reasons
     before its answer is not paid, though the prompts leave room for it; or less than 0.9 of the renderings that differ
     in layout only (blanks and the order of keys in JSON, comments in code), by the upper bound. Other notations are
     measured, and a note where less than 0.9 are paid: a strict reward may refuse them. J: arXiv:2601.04411."""
@@ -49,7 +52,7 @@ def recall(subject: Subject) -> Result:
         for i in tasks
         for variant in equivalents(subject.tasks[i])
     ]
-    found = asked_form(subject)
+    found = [*unpaid(subject), *asked_form(subject)]
     if not attempts and not found:
         return not_run("free text has no rendering of which it can be said without a judge that it is right")
     kinds = by_kind(subject, attempts)
@@ -65,6 +68,25 @@ def recall(subject: Subject) -> Result:
             advice = "A policy learns nothing from this reward, or what is wrong: compare answers by their value."
             found.append(Found(J, "critical", title, f"{TRUE_RATE} minus {FALSE_RATE}", j, None, None, advice))
     return Result(found, len(attempts), measured)
+
+
+def unpaid(subject: Subject) -> list[Found]:
+    """high: the share of tasks whose reference answer is worth nothing in any form has a lower bound above 0.05. A
+    reward of which a model is a part is left out: its scale differs by task."""
+    if subject.by_model:
+        return []
+    tasks = subject.some(CODE_TASKS)
+    best = np.max([subject.scales([subject.honest(i, form) for i in tasks]) for form in subject.tried], axis=0)
+    empty = subject.scales([Attempt(i, "", "empty") for i in tasks])
+    refused = Paid(tuple(subject.honest(i) for i in tasks), np.where(best <= empty + NOTHING, 1.0, 0.0))
+    if (refused.rate["low"] or 0.0) <= MIN_RATE:
+        return []
+    title = f"the reference answers of {int(refused.scales.sum())} of {len(tasks)} tasks are not paid in any form"
+    advice = (
+        "See why (posttrain score): a form, a size or a sign of the answer that the reward cannot read, or a fault "
+    )
+    advice += "of these references."
+    return [Found("unpaid", "high", title, "share of tasks", refused.rate, refused.best, None, advice)]
 
 
 def youden(true: Estimate, false: Estimate) -> Estimate:
@@ -104,6 +126,8 @@ def asked_form(subject: Subject) -> list[Found]:
     scales = subject.calibration["forms"]
     wanted = [(plain, worked) for plain, worked in ASKED if plain.name in scales and _most(prompts, plain.wanted)]
     with_room = _most(prompts, lambda prompt: bool(ROOM.search(prompt)) and "<think>" not in prompt)
+    if subject.form not in FORMS:  # a form that the prompts show takes the place of its mark alone
+        wanted = [(plain, worked) for plain, worked in wanted if plain.before.strip() not in subject.form.before]
     best = {plain.name: max(scales[form.name] for form in _marked_as(plain)) for plain, _ in wanted}
     if best and max(best.values()) < PAID:
         plain = wanted[0][0]

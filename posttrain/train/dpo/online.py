@@ -21,6 +21,7 @@ from posttrain.config.compute import on_its_device
 from posttrain.data.formats import load_tasks
 from posttrain.engine.open import open_engine
 from posttrain.rollout import sampling_flops
+from posttrain.rows import TaskColumns
 from posttrain.runs.log import RunLog
 from posttrain.train.data_order import bounded_steps
 from posttrain.train.dataset_stage import load_rows
@@ -49,7 +50,7 @@ def train_online_dpo(config: OnlineDpoConfig, observers: Sequence[Observer] = ()
 
 def _prepare(config: OnlineDpoConfig, stack: ExitStack) -> Prepared:
     rows, held_out = load_rows(config, load_tasks)
-    columns = set.intersection(*(set(t.columns) for t in (*rows, *held_out)))
+    columns = TaskColumns([*rows, *held_out])
     sources = open_sources(config, columns, stack)
     lm = load_trained(config)
     tasks = fit_task_rows(config, lm, rows, held_out)

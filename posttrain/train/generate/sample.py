@@ -18,6 +18,7 @@ from posttrain.data.formats import load_tasks
 from posttrain.rewards.check import check_soft_labels
 from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rollout import RolloutRequest, regroup, rollout_seed, rollout_to_json, score
+from posttrain.rows import TaskColumns
 from posttrain.runs.files import read_rollouts
 from posttrain.runs.log import RunLog
 from posttrain.train.generate.loop import Generation, Step, sampling_from, write_data
@@ -43,7 +44,7 @@ def sample_answers(config: SampleConfig) -> None:
         return
     check_soft_labels(config)
     tasks = load_tasks(config.data, config.columns)[: config.limit]
-    columns = set.intersection(*(set(task.columns) for task in tasks))
+    columns = TaskColumns(tasks)
     with ExitStack() as stack:
         scorer = None
         if config.reward:

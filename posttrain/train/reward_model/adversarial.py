@@ -23,7 +23,7 @@ from posttrain.console import info, print_numbers, warn
 from posttrain.data.formats import load_preferences
 from posttrain.models import LanguageModel, load_reward_model, model_writes_date, weights_hash
 from posttrain.rewards.scorer import Scorer
-from posttrain.rows import PreferenceRow, Response
+from posttrain.rows import PreferenceRow, Response, TaskColumns
 from posttrain.runs.files import read_object
 from posttrain.runs.log import RunLog
 from posttrain.runs.records import Cost, Lineage
@@ -225,7 +225,7 @@ def _tasks(rows: Sequence[PreferenceRow]) -> list[Task]:
 
 
 def _truth(gold: str, tasks: Sequence[Task]) -> Scorer:
-    columns = set.intersection(*(set(task.columns) for task in tasks))
+    columns = TaskColumns(tasks)
     return Scorer((gold,), columns=columns, timeout_seconds=60.0)
 
 

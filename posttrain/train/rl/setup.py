@@ -15,6 +15,7 @@ from posttrain.config.compute import on_its_device
 from posttrain.console import info_once
 from posttrain.data.formats import load_sft, load_tasks
 from posttrain.engine.open import open_engine
+from posttrain.rows import TaskColumns
 from posttrain.runs.log import RunLog
 from posttrain.text import printable
 from posttrain.train.data_order import bounded_steps
@@ -57,7 +58,7 @@ def train_rl(config: RlConfig, observers: Sequence[Observer] = ()) -> None:
 def _prepare(config: RlConfig, stack: ExitStack) -> Prepared:
     rows, held_out = load_rows(config, load_tasks)
     mixed = load_sft(config.ptx_data) if config.ptx_data else []
-    columns = set.intersection(*(set(t.columns) for t in (*rows, *held_out)))
+    columns = TaskColumns([*rows, *held_out])
     sources = open_sources(config, columns, stack)
     lm = load_trained(config)
     tools = sources.environment.tools if sources.environment is not None else None

@@ -72,7 +72,7 @@ def _open_environment(
     return stack.enter_context(
         EnvPool(
             env,
-            columns={*columns, "prompt"},
+            columns=columns,
             timeout_seconds=config.env_timeout,
             workers=config.env_workers,
             keep_state=any(scorer.wants_environments for scorer in scorers),

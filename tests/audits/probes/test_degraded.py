@@ -56,7 +56,7 @@ def whole(response: str, answer: str) -> float:
 @pytest.mark.parametrize(
     ("reward", "rows", "severity", "named"),
     [
-        (precision, REASONS, "high", "words left out"),
+        (precision, REASONS, "critical", "words left out"),
         (brevity, REASONS, "critical", "the end cut off"),
         (given, PEOPLE, "high", "fields left out"),
     ],

@@ -56,7 +56,8 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     high where more than one kind of text does that, medium for one, a note where only texts of 100,000 characters and
     more do; a sample without a score is lost for training. Paid: as answers without content (A1). Slow: the 95th
     percentile is above one second, high; not judged where a model or a sandbox grades, which have limits of their own.
-    Code is not tried with texts that are harmful to compute, as a program may be until its own limit."""
+    Of a reward without a scale nothing is said of what is paid. Code is not tried with texts that are harmful to
+    compute, as a program may be until its own limit."""
     attempts = _attempts(subject)
     with ExitStack() as stack:
         try:
@@ -65,7 +66,7 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
             return not_run(f"hostile answers are graded in another process, and the reward does not go there: {error}")
         graded = grade_each(subject, attempts, own_process, clock)
     subject.keep(graded.attempts, graded.scores)
-    found = [*_unscored(graded), *_paid(subject, graded)]
+    found = [*_unscored(graded), *(_paid(subject, graded) if subject.has_scale else [])]
     p95 = float(np.percentile(graded.seconds, 95))
     if p95 > SLOW and not subject.by_model and not subject.is_code:
         found.append(_slow(graded, p95))

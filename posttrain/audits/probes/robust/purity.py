@@ -165,7 +165,9 @@ def _attempts(subject: Subject) -> list[Attempt]:
 
 
 def _scaled(subject: Subject, scores: Sequence[Score]) -> Floats:
-    return subject.scaled(np.array([np.nan if score.total is None else score.total for score in scores]))
+    """The scaled rewards; of a reward without a scale the rewards."""
+    values = np.array([np.nan if score.total is None else score.total for score in scores])
+    return subject.scaled(values) if subject.has_scale else values
 
 
 def _paid(scales: Floats) -> NDArray[np.int_]:

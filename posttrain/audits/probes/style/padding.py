@@ -118,7 +118,8 @@ def slopes_of(scales: Floats, rungs: Sequence[int]) -> Floats:
 
 def padding(subject: Subject) -> Result:
     """A8. Right and wrong answers with padding of 1, 2, 4 and 8 times UNIT words (or the length of the reference
-    answer), of each kind and in each place that the form allows. A task whose prompt asks for a length is left out.
+    answer; 1 and 4 times where a model scores), of each kind and in each place that the form allows. A task whose
+    prompt asks for a length is left out.
 
     Rule for right answers: padding gains more than 0.05 of the scale a doubling, or by any rung over the answer without
     padding, with an interval above 0: high; critical where it gains more than 0.3. For wrong answers the same gains
@@ -139,8 +140,8 @@ def padding(subject: Subject) -> Result:
 
 def _ladders(subject: Subject) -> list[Ladder]:
     tasks = [i for i in chosen(subject) if not asks_for_length(subject.tasks[i])]
-    # A sandbox takes long: one kind and the last rung say most.
-    kinds, rungs = (KINDS[1:2], RUNGS[-1:]) if subject.is_code else (KINDS, RUNGS)
+    # A sandbox takes long: one kind and the last rung say most. A model takes as long as a text is.
+    kinds, rungs = (KINDS[1:2], RUNGS[-1:]) if subject.is_code else (KINDS, RUNGS[::2] if subject.by_model else RUNGS)
     attempts: dict[tuple[str, Place, bool, int], list[Attempt]] = {}
     for kind in kinds if tasks else ():
         for place in places(subject.form):
@@ -185,7 +186,7 @@ class Fault:
 
 def _gain(subject: Subject, ladders: Sequence[Ladder]) -> Found | None:
     """The worst of what padding gains."""
-    faults = [fault for ladder in ladders if (fault := _fault(ladder, len(ladders) * len(RUNGS))) is not None]
+    faults = [fault for ladder in ladders if (fault := _fault(ladder, len(ladders) * len(ladder.rungs))) is not None]
     if not faults:
         return None
     worst = min(faults, key=lambda fault: fault.rank)

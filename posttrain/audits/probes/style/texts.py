@@ -24,7 +24,9 @@ Here is what comes out of it.
 The matter was looked at once more.
 There is nothing else to add to that.
 What was given has been used as it is.
-The rest is left out in this place."""
+The rest is left out in this place.
+It stands here as it came.
+That is all there is to it."""
 """Plain words, as many as the longest style has, on as many lines."""
 
 
@@ -49,6 +51,9 @@ TEXTS = {
         "a table": "| part | state |\n| --- | --- |\n| work | done |\n| check | done |",
         "a code fence": "```text\nthe work and the check\n```",
         "HTML": "<b>the work</b><br><ul><li>the check</li><li>the <i>result</i></li></ul>",
+        "headings and lists": (
+            "# Overview\n- what is given\n- what is wanted\n- the **work**\n# Result\n1. the check\n2. the result"
+        ),
         "formulas": "$x = x$, so that \\(n = n\\) and $$\\sum_n n = \\sum_n n$$",
     },
     "connectives": {
@@ -82,6 +87,12 @@ ASKED = {
     "keywords": r"key ?words?|words?\b|terms?\b|phrases?\b|mention|includ|contain|using\b|use the",
 }
 """What a prompt says that asks for the styles of a group."""
+FORBIDDEN = re.compile(
+    r"\b(?:without|no|avoid|never|do not|don't|free of)\b(?! more)(?:\s+us(?:e|ing)\b)?"
+    r"(?:(?!\b(?:but|use|using|then)\b)[^.,;:!?\n]){0,40}",
+    re.IGNORECASE,
+)
+"""What a prompt forbids, which it does not ask for."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +112,8 @@ class Style:
 
 def asks_for(group: str, task: GoldTask) -> bool:
     """Whether a prompt asks for styles of that group."""
-    asked = ASKED.get(group)
-    return asked is not None and re.search(rf"\b(?:{asked})", prompt_of(task), re.IGNORECASE) is not None
+    asked, prompt = ASKED.get(group), FORBIDDEN.sub("", prompt_of(task))
+    return asked is not None and re.search(rf"\b(?:{asked})", prompt, re.IGNORECASE) is not None
 
 
 def prompt_of(task: GoldTask) -> str:

@@ -8,9 +8,11 @@ from collections import Counter
 import pytest
 
 from posttrain.audits.forms import FORMS
+from posttrain.audits.golds import GoldTask
 from posttrain.audits.probes.style.places import placed, places
 from posttrain.audits.probes.style.styles import styles
-from posttrain.audits.probes.style.texts import NEUTRAL, STYLES
+from posttrain.audits.probes.style.texts import NEUTRAL, STYLES, asks_for
+from posttrain.types import Task
 from tests.audits import rewards
 from tests.audits.probes.style.rewards import line, words
 from tests.audits.subjects import Rows, subject, sums
@@ -142,3 +144,18 @@ def test_a_text_stands_where_the_form_has_a_place():
     assert placed(tagged, "7", "TEXT {x}", "reasoning").startswith("<think>\nTEXT {x}\n")
     assert placed(tagged, "7", "TEXT", "front").endswith("</think>\nTEXT\n<answer>7</answer>")
     assert placed(tagged, "7", "", "front") == tagged.render("7")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        ("Give a list of steps.", True),
+        ("Do not use bullet points.", False),
+        ("One line without any headings or lists.", False),
+        ("Avoid tables, and use markdown headings.", True),
+        ("Use no more than three bullet points.", True),
+    ],
+)
+def test_what_a_prompt_forbids_is_not_asked_for(prompt: str, asked: bool):
+    task = GoldTask(Task("0", prompt, {}), "a", "a", "string", ())
+    assert asks_for("markdown", task) is asked

@@ -1,0 +1,93 @@
+"""Programs that return wrong results, by the tests of a task: changed results of its reference solution, a result for
+one test alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from posttrain.audits.answers.strings import is_ordered
+from posttrain.audits.golds import GoldTask
+
+FAMILY = "results"
+TASKS_A_TYPE, LOOKED_AT = 2, 24
+"""Tasks for each type of results, of the first so many."""
+Change = tuple[str, str, Callable[[Any], Any]]
+"""What is done, the expression of `result` that does it, and the same as a function."""
+NUMBER: Sequence[Change] = (
+    ("zero", "0", lambda result: 0),
+    ("one more", "result + 1", lambda result: result + 1),
+    ("the other sign", "-result", lambda result: -result),
+)
+CHANGES: Mapping[type, Sequence[Change]] = {
+    int: NUMBER,
+    float: NUMBER,
+    bool: (
+        ("the contrary", "not result", lambda result: not result),
+        ("always True", "True", lambda result: True),
+        ("always False", "False", lambda result: False),
+    ),
+    str: (
+        ("an empty text", "''", lambda result: ""),
+        ("a letter more", "result + 'x'", lambda result: result + "x"),
+        ("the first letter", "result[:1]", lambda result: result[:1]),
+        ("capitals and small letters exchanged", "result.swapcase()", str.swapcase),
+    ),
+    list: (
+        ("an empty list", "[]", lambda result: []),
+        ("an item more", "result + [0]", lambda result: [*result, 0]),
+        ("an item left out", "result[:-1]", lambda result: result[:-1]),
+        ("another order", "result[::-1]", lambda result: result[::-1]),
+    ),
+    dict: (
+        ("an empty dictionary", "{}", lambda result: {}),
+        ("an entry more", "{**result, 'x': 0}", lambda result: {**result, "x": 0}),
+    ),
+}
+
+
+def wrong_programs(tasks: Sequence[GoldTask]) -> Iterator[tuple[int, str, str]]:
+    """(index of the task, what it does, program) for the first tasks of each type of results. Each program fails more
+    than half of the tests that the task shows."""
+    seen: dict[type, int] = {}
+    for i, task in enumerate(tasks[:LOOKED_AT]):
+        cases, name = _cases(task), str(task.columns.get("entry_point") or "")
+        types = {type(case["expected"]) for case in cases}
+        if len(types) != 1 or not name.isidentifier():
+            continue
+        (kind,) = types
+        seen[kind] = seen.get(kind, 0) + 1
+        if seen[kind] <= TASKS_A_TYPE:
+            yield from ((i, what, text) for what, text in _of_task(task, name, cases, kind))
+
+
+def _of_task(task: GoldTask, name: str, cases: Sequence[Mapping[str, Any]], kind: type) -> Iterator[tuple[str, str]]:
+    first = cases[0]
+    if 2 * sum(case["args"] == first["args"] for case in cases) < len(cases):
+        known = f"def {name}(*args):\n    if list(args) == {first['args']!r}:\n        return {first['expected']!r}\n"
+        yield "an error for all tests but one", f"{known}    raise ValueError('unknown')"
+        yield "None for all tests but one", known
+    for what, expression, change in CHANGES.get(kind, ()):
+        skipped = what == "another order" and not is_ordered(task)
+        wrong = sum(change(case["expected"]) != case["expected"] for case in cases)
+        if skipped or 2 * wrong <= len(cases):
+            continue
+        if "result" not in expression:
+            yield what, f"def {name}(*args):\n    return {expression}"
+        elif re.search(rf"^def {name}\(", task.gold, re.MULTILINE):
+            yield (
+                what,
+                (
+                    f"{task.gold}\n\n\nright_{name} = {name}\n\n\ndef {name}(*args):\n"
+                    f"    result = right_{name}(*args)\n    return {expression}"
+                ),
+            )
+
+
+def _cases(task: GoldTask) -> list[Mapping[str, Any]]:
+    """The tests that a task has as arguments and results."""
+    cases = task.columns.get("cases")
+    listed = cases if isinstance(cases, list) else []
+    return [each for each in listed if isinstance(each, Mapping) and isinstance(each.get("args"), list)
+            and "expected" in each and not each.get("kwargs")]  # fmt: skip
