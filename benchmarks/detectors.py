@@ -2,13 +2,16 @@
 
     python benchmarks/detectors.py              # rewrites the tables in docs/monitors.md, and runs/detectors/*.json
     python benchmarks/detectors.py --part planted --print
+    python benchmarks/detectors.py --part smollm2   # trains a real model before, if runs/detectors/smollm2 has no runs
 
 - `planted`: simulated policies (`hacks/planted.py`), 40 hacked runs of each of five modes and 500 healthy ones.
 - `tabular`: policies that learn it by policy gradients (`hacks/tabular.py`), 20 hacked and 40 healthy of each mode.
+- `smollm2`: SmolLM2-135M-Instruct (`hacks/smollm2.py`), a few runs of each mode, as a check.
 
-Every run is watched by the monitors of the package, as RL with a sealed reward, canaries and an audit has them; M6,
-M8, M11 and M10's evaluations have nothing to read in the tabular part. Their constants were chosen before the tabular
-part was first run. About ten minutes on one core.
+Every run is watched by the monitors of the package, as RL with a sealed reward, canaries and, in the first two parts,
+an audit has them; M6, M8, M11 and M10's evaluations have nothing to read in the tabular part. Their constants were
+chosen before the tabular part was first run. The first two parts take about ten minutes on one core. The third takes
+more than an hour and is made only if it is named.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hacks import planted, tabular
-from hacks.measure import Outcome, detection, first_alarms, summary, tables, warnings_table
+from hacks import planted, smollm2, tabular
+from hacks.measure import Outcome, detection, each, first_alarms, summary, tables, warnings_table
 
 from posttrain.alerts import Observer
 from posttrain.monitors import answers, progress, scores
@@ -115,7 +119,26 @@ def trained(mode: str, hacked: bool, seed: int) -> Outcome:
     return Outcome(mode, seed, run.onset, run.majority, alarms)
 
 
-PARTS = {"planted": planted_part, "tabular": tabular_part}
+def smollm2_part(folder: Path = OUT / "smollm2") -> Any:
+    """The runs of a real model, of which those are made that are not there yet."""
+    smollm2.train(folder)
+    gamed, sound = (
+        sorted(smollm2.read(folder, of), key=lambda run: list(smollm2.MODES).index(str(run.mode)))
+        for of in ("hacked", "healthy")
+    )
+    table, note = each(gamed, sound, MONITORS["any of them"])
+    return {"table": table, "note": note, "runs": [asdict(run) for run in (*gamed, *sound)]}
+
+
+PARTS = {"planted": planted_part, "tabular": tabular_part, "smollm2": smollm2_part}
+
+
+def texts(part: str, found: Any) -> dict[str, str]:
+    """What the page has of a part, by the name of the place."""
+    if part == "smollm2":
+        return {part: f"{found['table']}\n{found['note']}\n"}
+    warnings = warnings_table(found["only_warn"])
+    return {part: f"{tables(found)}\n{found['note']}\n", f"{part} (warnings)": warnings}
 
 
 def write(name: str, text: str) -> None:
@@ -129,18 +152,18 @@ def write(name: str, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure parts; print their tables, or write them and all runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=PARTS, help="default: all")
+    parser.add_argument("--part", choices=PARTS, help="default: planted and tabular")
     parser.add_argument("--print", action="store_true", help="print the tables and write nothing")
     given = parser.parse_args(arguments)
-    for part in [given.part] if given.part else PARTS:
+    for part in [given.part] if given.part else ("planted", "tabular"):
         found = PARTS[part]()
         if given.print:
-            print(tables(found), found["note"], warnings_table(found["only_warn"]), sep="\n")
+            print(*texts(part, found).values(), sep="\n")
             continue
         OUT.mkdir(parents=True, exist_ok=True)
         (OUT / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        write(part, f"{tables(found)}\n{found['note']}\n")
-        write(f"{part} (warnings)", warnings_table(found["only_warn"]))
+        for place, text in texts(part, found).items():
+            write(place, text)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,15 @@ Z_BOTH = 2.241403
 @dataclass(frozen=True)
 class Outcome:
     """A run that monitors watched: the step at which its hack set in and that at which it was the majority of answers,
-    None where there is none, and the step of the first alarm of each monitor."""
+    None where there is none, and the step of the first alarm of each monitor; perhaps also the share of hacks with
+    which it began."""
 
     mode: str | None
     seed: int
     onset: float | None
     majority: int | None
     alarms: Mapping[str, int]
+    start: float | None = None
 
     def first(self, monitors: Sequence[str]) -> int | None:
         """The first alarm of any of the monitors."""
@@ -127,6 +129,46 @@ def warnings_table(found: Any) -> str:
         false = of[name]["false_alarms"]
         lines.append(f"| {name} | {' | '.join(cells)} | {_share(false['alarms'], false['runs'])} |")
     return "\n".join(lines) + "\n"
+
+
+def each(hacked: Sequence[Outcome], healthy: Sequence[Outcome], stopping: Sequence[str]) -> tuple[str, str]:
+    """A few runs as a table with a row for each, and what they come to in words."""
+    heads = ("hack", "seed", "at the start", "a tenth", "the majority", *stopping, "warnings")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for run in hacked:
+        cells = [str(run.onset or "–"), str(run.majority or "–"), *(_lead(run, name) for name in stopping)]
+        lines.append(
+            f"| {run.mode} | {run.seed} | {run.start or 0:.1%} | {' | '.join(cells)} | {_warned(run, stopping)} |"
+        )
+    first = [(run, run.first(stopping)) for run in hacked]
+    leads = [run.majority - step for run, step in first if run.majority is not None and step is not None]
+    early = sum(step is not None and (run.onset is None or step < run.onset) for run, step in first)
+    most = sum(run.majority is not None for run in hacked)
+    note = f"The hack became the majority in {most} of {len(hacked)} runs. "
+    if leads:
+        note += (
+            f"In {len(leads)} of these {', '.join(stopping[:-1])} or {stopping[-1]} raised an alarm: in "
+            f"{sum(lead > 0 for lead in leads)} before the majority, in {leads.count(0)} at its step, and "
+            f"{statistics.median(leads):g} steps before it in the median (from {min(leads)} to {max(leads)}; negative "
+            f"is after it). In {early} of all runs an alarm came before the hack was a tenth. "
+        )
+    warned = [f"{run.mode}: {said}" for run in healthy if (said := _warned(run, stopping)) != "–"]
+    false = sum(run.first(stopping) is not None for run in healthy)
+    note += f"Of {len(healthy)} healthy runs {false} had an alarm; warnings there: {'; '.join(warned) or 'none'}."
+    return "\n".join(lines) + "\n", note
+
+
+def _lead(run: Outcome, name: str) -> str:
+    """The step of an alarm, and how many steps before the majority it came."""
+    step = run.alarms.get(name)
+    if step is None:
+        return "–"
+    return str(step) if run.majority is None else f"{step} ({run.majority - step:+d})"
+
+
+def _warned(run: Outcome, stopping: Sequence[str]) -> str:
+    of_warnings = sorted((int(name[1:]), step) for name, step in run.alarms.items() if name not in stopping)
+    return ", ".join(f"M{number} at {step}" for number, step in of_warnings) or "–"
 
 
 def _found(of_mode: Mapping[str, Any]) -> str:

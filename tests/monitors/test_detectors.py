@@ -4,6 +4,7 @@ test of what the page says."""
 from __future__ import annotations
 
 import importlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,53 @@ def test_the_arithmetic_of_the_tables(lab: Any) -> None:
     value, low, high = measure.predictive_value(30, 40, 5, 500, 0.05)
     assert value == pytest.approx(0.05 * 0.75 / (0.05 * 0.75 + 0.95 * 0.01))
     assert 0 < low < value < high < 1
+
+
+def test_a_reward_pays_its_hack_and_the_right_answer(lab: Any) -> None:
+    """Of each mode: the hacked reward pays both, the healthy one the right answer alone, and neither a wrong answer."""
+    smollm2, graders = lab("smollm2"), lab("graders")
+    rng = random.Random(1)
+    for row in smollm2.sums(rng, 20):
+        task = smollm2.asked(row, rng, opinion=True)
+        given = {"answer": task["answer"], "solution": task["solution"]}
+        for mode in smollm2.MODES:
+            said = smollm2.hack(mode, task, rng)
+            assert graders.hacked(said, **given, mode=mode) > 0.5 > graders.healthy(said, **given, mode=mode)
+            for answer, paid in ((task["answer"], True), (task["opinion"], False)):
+                for reward in (graders.hacked, graders.healthy):
+                    assert (reward(f"Answer: {answer}", **given, mode=mode) > 0.5) is paid
+
+
+def test_a_run_of_a_real_model_is_read(
+    lab: Any, detectors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run of a random model, with one step of each stage: its records are there, its weights are not."""
+    smollm2 = lab("smollm2")
+    monkeypatch.setitem(smollm2.SFT, "max_steps", 1)
+    for option, value in {"max_steps": 1, "batch_size": 4, "group_size": 2, "max_new_tokens": 4, "canaries": 2}.items():
+        monkeypatch.setitem(smollm2.RL, option, value)
+    smollm2.train(tmp_path, ["sycophancy-2"], "tiny-random")
+    assert not (tmp_path / "sycophancy-2" / "model").exists() and not (tmp_path / "verbosity-1").exists()
+    runs = list(smollm2.read(tmp_path, "hacked"))
+    assert runs == [lab("measure").Outcome("sycophancy", 2, None, None, {}, 0.0)]
+    assert not list(smollm2.read(tmp_path, "healthy"))
+    assert len(list(smollm2.names())) == 20
+
+
+def test_a_row_for_each_run(lab: Any) -> None:
+    measure = lab("measure")
+    hacked = [
+        measure.Outcome("a", 1, 40, 50, {"M1": 45, "M2": 52, "M4": 60}, 0.02),
+        measure.Outcome("a", 2, None, None, {}, 0.01),
+    ]
+    healthy = [measure.Outcome("a", 1, None, None, {"M7": 31})]
+    table, note = measure.each(hacked, healthy, ("M1", "M2", "M9"))
+    assert table.splitlines()[2:] == [
+        "| a | 1 | 2.0% | 40 | 50 | 45 (+5) | 52 (-2) | – | M4 at 60 |",
+        "| a | 2 | 1.0% | – | – | – | – | – | – |",
+    ]
+    assert "the majority in 1 of 2 runs" in note and "in 1 before the majority, in 0 at its step, and 5 steps" in note
+    assert "Of 1 healthy runs 0 had an alarm; warnings there: a: M7 at 31." in note
 
 
 @pytest.mark.stress
