@@ -76,6 +76,16 @@ class GoldTask:
         return self.task.columns
 
     @property
+    def entry_point(self) -> str | None:
+        """The function that a program is to define: by its column, else the one of the reference that the prompt or a
+        test names."""
+        if named := self.columns.get("entry_point"):
+            return str(named)
+        said = " ".join([self.prompt, *(str(self.columns.get(name) or "") for name in TEST_COLUMNS)])
+        defined = re.findall(r"^def (\w+)\(", self.gold, re.MULTILINE) if self.type == "code" else []
+        return next((name for name in reversed(defined) if re.search(rf"\b{name}\b", said)), None)
+
+    @property
     def options(self) -> tuple[str, ...]:
         """The letters that the prompt offers, of a choice."""
         return tuple(dict.fromkeys(OPTIONS.findall(self.task.asked)))

@@ -135,13 +135,16 @@ def unevaluated(task: GoldTask) -> list[Variant]:
 
 def same(task: GoldTask, answer: str) -> bool:
     """Whether an answer says what the reference says, or one of several right answers that the task lists: equal
-    numbers, equal values of expressions, equal JSON, else equal texts without regard to case and punctuation."""
+    numbers, or within a tolerance that the prompt states, equal values of expressions, equal JSON, else equal texts
+    without regard to case and punctuation."""
     if _plain(answer) == _plain(task.gold) or _plain(answer) in _right_answers(task):
         return True
     if task.accepted:
         items, least = [_plain(item) for item in answer.split(",")], len(task.gold.split(","))
         return least <= len({*items}) == len(items) and {*items} <= {*map(_plain, task.accepted)}
-    return len(answer) <= LONGEST and task.type in MODULES and MODULES[task.type].same(task, answer)
+    if len(answer) > LONGEST or task.type not in MODULES:
+        return False
+    return numbers.tolerated(task, answer) or MODULES[task.type].same(task, answer)
 
 
 def _right_answers(task: GoldTask) -> set[str]:

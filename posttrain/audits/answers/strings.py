@@ -119,7 +119,7 @@ def _misspelt(gold: str, rng: random.Random) -> list[Variant]:
 
 def _measure(gold: str, rng: random.Random) -> list[Variant]:
     """A number with a unit: the number near it, and another unit of the same kind of letters."""
-    match = re.fullmatch(r"([-+−]?[0-9][0-9,.]*)\s*([^\W\d_]{1,12})", gold)
+    match = numbers.MEASURE.fullmatch(gold)
     if match is None:
         return []
     number, unit = match.groups()
