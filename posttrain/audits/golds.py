@@ -40,6 +40,8 @@ STRING_WORDS = 8
 """A text of at most so many words, on one line, is a string to be matched; a longer one is free text."""
 LONGEST_NUMBER = 1000
 """Characters of a number; a longer one is matched as a string: Python reads no integer of more than 4300 digits."""
+ITEM_WORDS = 4
+"""The same of each item of a list with more than one comma."""
 SHORT = 40
 """Characters of a value that may stand beside the answer on its line."""
 SENTENCE_WORDS = 4
@@ -237,7 +239,12 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
         return "expression"
     words = len(text.split())
     sentence = words >= SENTENCE_WORDS and text.endswith((".", "!", "?"))
-    return "string" if words <= STRING_WORDS and "\n" not in text and not sentence else "text"
+    longest = max(len(item.split()) for item in text.split(",")) if text.count(",") > 1 else words
+    return (
+        "string"
+        if longest <= (ITEM_WORDS if longest < words else STRING_WORDS) and "\n" not in text and not sentence
+        else "text"
+    )
 
 
 def final_of(gold: str) -> str:

@@ -93,7 +93,10 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         return [Variant("the condition left out", shorter)] if shorter != task.gold else []
     if task.type not in MODULES or is_open(task):
         return []
-    return [variant for variant in MODULES[task.type].near_misses(task, rng) if not same(task, variant.text)]
+    found = MODULES[task.type].near_misses(task, rng)
+    if not found and task.type == "expression":  # which has no value, such as the formula of an ion
+        found = strings.other_sign(task.gold) + strings.contradicted(task.gold)
+    return [variant for variant in found if not same(task, variant.text)]
 
 
 def is_open(task: GoldTask) -> bool:
