@@ -25,16 +25,19 @@ ROUNDED = re.compile(
     re.IGNORECASE,
 )
 STATED = re.compile(
-    r"(?:\b(?:within|plus or minus|toleranc|error|margin|off by|deviat|differ|accura)\w*|\+/-|(?<![=(]\s)(?<![=(])±)\s*"
-    r"(?:(?:(?:up|at|most|less|no|not|more|than|to|by|of|is|are|about|an?|the|relative|absolute|within)\b|[:±(])\s*)*"
+    r"(?:\b(?:within|plus or minus|toleranc|error|off by|deviat|(?:may|can) differ|accura)\w*|\+/-|"
+    r"(?<![=(]\s)(?<![=(])±)\s*(?:(?:(?:up|at|most|less|no|not|more|than|to|by|of|is|are|about|an?|the|within)\b|[:±(])\s*)*"
     r"([0-9]+(?:\.[0-9]+)?)(?![0-9.])(?:(\s?(?:%|per ?cent))|(?!\s?(?:words?|characters?|letters?|tokens?|lines?|"
     r"sentences?|steps?|moves?|tries|attempts|decimal|signific|digits|places|figures)))",
     re.IGNORECASE,
 )
 AROUND = re.compile(
-    r"([0-9]+(?:\.[0-9]+)?)\s?(?:%|per ?cent) (?:of the (?:true|exact|right|correct|reference)|toleranc|margin|error|"
-    r"deviat|off\b(?! the)|either)",
+    r"([0-9]+(?:\.[0-9]+)?)\s?(?:%|per ?cent) (?:of the (?:true|exact|right|correct|reference)|toleranc|error|"
+    r"deviat|either)",
     re.IGNORECASE,
+)
+OF_ANSWERS = re.compile(
+    r"answer|accept|result|value|toleran|allow|count|correct|right|exact|reply|respon|±", re.IGNORECASE
 )
 FIGURES = re.compile(
     r"\b(one|two|three|four|five|[1-9])[ -](?:significant|sig\.?)|\b([0-9]|one|two|three)[ -]decimal", re.IGNORECASE
@@ -164,8 +167,9 @@ def same(task: GoldTask, answer: str) -> bool:
 def tolerance(task: GoldTask, value: Fraction) -> Fraction:
     """How far from the reference value an answer may lie by what the prompt says; 0 where it says nothing."""
     size, asked = abs(value), task.prompt
-    found = [size * Fraction(each) / 100 for each in AROUND.findall(asked)]
-    found += [Fraction(each) * (size / 100 if percent else 1) for each, percent in STATED.findall(asked)]
+    said = " ".join(each for each in re.split(r"(?<=[.!?;])\s+|\n", asked) if OF_ANSWERS.search(each))
+    found = [size * Fraction(each) / 100 for each in AROUND.findall(said)]
+    found += [Fraction(each) * (size / 100 if percent else 1) for each, percent in STATED.findall(said)]
     found += [size * abs(Fraction(a) / Fraction(b) - 1) for a, b in CONSTANTS.findall(asked) if float(b)]
     for figures, places in FIGURES.findall(asked):
         n = COUNTS.index((figures or places).lower()) % 10

@@ -18,7 +18,7 @@ LISTED = (
 SIZES = [{name: Fraction(size) for name, _, size in (u.partition(":") for u in text.split())} for text in LISTED]
 PART = r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)"
 QUANTITY = rf"{PART}(?:,? (?:and )?{PART})*"
-EXAMPLE = re.compile(rf"(?:\b(?:like|such as|as in|e\.g\.|example)[,:]? ['\"`]?|[(\"'`]){QUANTITY}")
+EXAMPLE = re.compile(rf"(?:\b(?:like|such as|as in|e\.g\.|example)[,:]? ['\"`]?|[(\"'`]){QUANTITY}", re.IGNORECASE)
 NAMED = re.compile(r"\bin (?:either )?([a-z]+),? or (?:in )?([a-z]+)")
 
 
