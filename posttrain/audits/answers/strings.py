@@ -37,9 +37,10 @@ ALONE = re.compile(r"\b(?:only|one|exactly|single|just|the (?:passage|source|doc
 SEVERAL = re.compile(r"\b(?:at least|or more|all|each|every|any|sources|citations)\b", re.IGNORECASE)
 UNITS = ("kg", "km", "seconds", "litres")
 SIGN = re.compile(
-    r"(?<![\w)\]] )(?<![\w)\]^])[-+−](?=[0-9.])|(?<=\^)[-+−]|(?<![a-z]{3})(?<=[\w)\]}^])[-+−](?=[\s}]|$)|[⁺⁻]"
+    r"(?<![\w)\]] )(?<![\w)\]^])[-−](?=[0-9.])|(?<=\^)[-+−]|(?<![a-z]{3})(?<=[\w)\]}^])[-+−](?=[\s}]|$)|[⁺⁻]"
 )
 OTHER = {"+": "-", "-": "+", "−": "+", "⁺": "⁻", "⁻": "⁺"}
+PLAIN = str.maketrans("⁺⁻−", "+--")
 STATEMENT = re.compile(
     r"([^\s:=][^:=]{0,30}?)( (?:is|are|was|has|gets?)(?: an?)? |: ?| ?= ?| ?(?:->|→) ?)([^:=]{1,30})"
 )
@@ -97,6 +98,8 @@ def same(task: GoldTask, answer: str) -> bool:
         return answer.replace(" ", "") == task.gold.replace(" ", "")
     if "," in task.gold and not is_ordered(task):
         return sorted(map(_bare, answer.split(","))) == sorted(map(_bare, task.gold.split(",")))
+    if {answer.translate(PLAIN)} <= {each.text.translate(PLAIN) for each in other_sign(task.gold)}:
+        return False
     return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
 
 
