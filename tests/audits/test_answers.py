@@ -292,7 +292,8 @@ def test_a_tolerance_that_a_prompt_states(said: str, wanted: float):
 @pytest.mark.parametrize(
     ("gold", "wanted"),
     [("SO4^2-", "SO4^2+"), ("Ca2+", "Ca2-"), ("SO₄²⁻", "SO₄²⁺"), ("-5 °C", "+5 °C"), ("B+", "B-"),
-     ("555-1234", None), ("self-made", None), ("pre-", None), ("+44 20 7946", None), ("10-20 km", None), ("2024-03-05", None)],
+     ("555-1234", None), ("self-made", None), ("pre-", None), ("+44 20 7946", None),
+     ("10-20 km", None), ("2024-03-05", None)],
 )  # fmt: skip
 def test_signs_that_count(gold: str, wanted: str | None):
     assert missed(task(gold, "string")).get("a sign changed") == wanted
