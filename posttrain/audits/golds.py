@@ -239,12 +239,8 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
         return "expression"
     words = len(text.split())
     sentence = words >= SENTENCE_WORDS and text.endswith((".", "!", "?"))
-    longest = max(len(item.split()) for item in text.split(",")) if text.count(",") > 1 else words
-    return (
-        "string"
-        if longest <= (ITEM_WORDS if longest < words else STRING_WORDS) and "\n" not in text and not sentence
-        else "text"
-    )
+    items = text.count(",") > 1 and all(len(item.split()) <= ITEM_WORDS for item in text.split(","))
+    return "string" if (words <= STRING_WORDS or items) and "\n" not in text and not sentence else "text"
 
 
 def final_of(gold: str) -> str:

@@ -32,16 +32,10 @@ STATED = re.compile(
     re.IGNORECASE,
 )
 AROUND = re.compile(
-    r"([0-9]+(?:\.[0-9]+)?)\s?(?:%|per ?cent) (?:of the (?:true|exact|right|correct|reference)|toleranc|error|"
-    r"deviat|either)",
-    re.IGNORECASE,
+    r"([0-9]+(?:\.[0-9]+)?)\s?(?:%|per ?cent) (?:of the (?:true|exact|right|correct)|toleranc|error)", re.I
 )
-OF_ANSWERS = re.compile(
-    r"answer|accept|result|value|toleran|allow|count|correct|right|exact|reply|respon|±", re.IGNORECASE
-)
-FIGURES = re.compile(
-    r"\b(one|two|three|four|five|[1-9])[ -](?:significant|sig\.?)|\b([0-9]|one|two|three)[ -]decimal", re.IGNORECASE
-)
+OF_ANSWERS = re.compile(r"answer|accept|result|value|toleran|allow|count|correct|right|exact|reply|respon|±", re.I)
+FIGURES = re.compile(r"\b(one|two|three|four|five|[1-9])[ -]sig|\b(one|two|three|[0-9])[ -]decimal", re.I)
 CONSTANTS = re.compile(r"=\s*([0-9]+(?:\.[0-9]+)?)[^\n0-9=]{0,20}\bor\s+([0-9]+(?:\.[0-9]+)?)")
 """What a prompt says of tolerances: `within 2 %`, `± 0.5`, `3 significant figures`, `g = 9.8 or 9.81`."""
 MEASURE = re.compile(r"([-+−]?[0-9][0-9,.]*)\s*(°?[A-Za-zµΩ%][^\s,;]{0,11})")

@@ -41,9 +41,7 @@ SIGN = re.compile(
 )
 OTHER = {"+": "-", "-": "+", "−": "+", "⁺": "⁻", "⁻": "⁺"}
 PLAIN = str.maketrans("⁺⁻−", "+--")
-STATEMENT = re.compile(
-    r"([^\s:=][^:=]{0,30}?)( (?:is|are|was|has|gets?)(?: an?)? |: ?| ?= ?| ?(?:->|→) ?)([^:=]{1,30})"
-)
+STATEMENT = re.compile(r"([^\s:=][^:=]{0,30}?)( (?:is|are|was|has)(?: an?)? |: ?| ?= ?| ?(?:->|→) ?)([^:=]{1,30})")
 MONTHS = 12
 MIN_WORDS = 4
 """Half of so many words is no longer the answer."""

@@ -20,7 +20,7 @@ WALL = re.compile(
 
 
 def broken(task: GoldTask) -> list[Variant]:
-    """Of moves such as `UULR` or `up, left` fewer or other moves to the same place through a wall of the grid; of nodes
+    """Of moves such as `UULR` or `up, left` the same moves in another order through a wall of the grid; of nodes
     such as `A -> B -> C` the two ends, which no edge joins."""
     parts = re.findall(r"[^\s,>-]+", task.gold)
     moves = list(task.gold) if re.fullmatch("[UDLRNESW]{2,}", task.gold) else parts
@@ -36,10 +36,8 @@ def broken(task: GoldTask) -> list[Variant]:
     starts = [divmod(k, len(rows[0])) for k in ends if len({*map(len, rows)}) == 1]
     starts = [at for at in starts if (seen := _cells(rows, at, moves)) and wall not in seen and ends]
     down = sorted(moves, key=lambda move: STEPS[move[0].lower()])
-    if len(starts) != 1:
-        return []
     for other in (down, down[::-1], sorted(down, key=lambda move: move[0].lower() in "lrwe")):
-        if wall in _cells(rows, starts[0], other):
+        if len(starts) == 1 and wall in _cells(rows, starts[0], other):
             between = task.gold[len(moves[0]) : task.gold.index(moves[1], len(moves[0]))]
             return [Variant("through a wall", between.join(other))]
     return []
@@ -48,8 +46,7 @@ def broken(task: GoldTask) -> list[Variant]:
 def _cells(rows: Sequence[str], at: tuple[int, int], moves: Sequence[str]) -> str:
     """What stands on the cells of a way; nothing of one that leaves the grid."""
     found = ""
-    for move in moves:
-        down, right = STEPS[move[0].lower()]
+    for down, right in (STEPS[move[0].lower()] for move in moves):
         at = at[0] + down, at[1] + right
         if not (0 <= at[0] < len(rows) and 0 <= at[1] < len(rows[0])):
             return ""
