@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -64,6 +64,20 @@ def written(expression: Expression) -> str:
     arguments += [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in expression.options.items()]
     renamed = f" as {expression.renamed}" if expression.renamed else ""
     return target + (f"({', '.join(arguments)})" if arguments else "") + renamed
+
+
+def wrapped(rewards: Sequence[str], wrapper: str) -> tuple[str, ...]:
+    """The entries of rewards with a wrapper, an expression with `{}`, around the expression of each, under its name and
+    weight. A wrapper without `{}` stands in place of all. Raises what `parse_entry` raises."""
+    if "{}" not in wrapper:
+        return (wrapper,)
+    entries = []
+    for reward in rewards:
+        expression, weight = parse_entry(reward)
+        name = f" as {expression.renamed}" if expression.renamed else ""
+        inside = written(replace(expression, renamed=None))
+        entries.append(wrapper.replace("{}", inside) + name + ("" if weight == "1" else f"={weight}"))
+    return tuple(entries)
 
 
 def parse_entry(text: str) -> tuple[Expression, str]:

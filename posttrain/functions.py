@@ -100,6 +100,11 @@ def as_text(value: Any) -> Any:
     return value if plain else FunctionText.of(value)
 
 
+def short(text: str) -> str:
+    """A reward's text with the names of functions alone, for headlines: `concise=0.5`."""
+    return WRITTEN.sub(lambda found: found[1].partition(" ")[2], str(text))
+
+
 def refuse_unknown(target: str, noun: str) -> None:
     """Raise InputError for the text of a function that was handed over once, and is not now."""
     if WRITTEN.fullmatch(target):

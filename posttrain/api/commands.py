@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic.fields import FieldInfo
 
 from posttrain import config as configs
-from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, inputs_of, say_loading
+from posttrain.api.inputs import DATA, MODELS, Data, Folder, Model, configured, folder_of, inputs_of, say_loading
 from posttrain.api.results import Audit, Comparison, DataReport, Evaluation, Run
 from posttrain.api.words import PRINTED_ONLY, in_python, python_words, speaks_python
 from posttrain.config import REWARDS, Config, TrainConfig
@@ -28,6 +28,7 @@ from posttrain.methods import METHODS
 from posttrain.runs import reader
 from posttrain.runs.comparison import RUNS_FILE
 from posttrain.runs.files import write_atomic
+from posttrain.runs.log import LINEAGE
 from posttrain.runs.table import Table
 from posttrain.text import printable
 from posttrain.threads import configure_threads
@@ -47,6 +48,8 @@ OR_GIVEN = {
     **dict.fromkeys((*REWARDS, "gold"), "Or a function or class, see pt.reward."),
     "env": "Or a class, or a function that returns an instance.",
     "columns": "Or a dict.",
+    "audit": "Or an Audit.",
+    "replay": "Or a Run.",
 }
 """What an option takes from Python beside a text."""
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -93,12 +96,20 @@ def _checked(observers: Sequence[Observer]) -> Sequence[Observer]:
 
 
 def train(method: str, config: Any, observers: Sequence[Observer] = ()) -> Run:
-    """Run a method, and write the page of what it trained."""
-    METHODS[method].run(config, observers)
-    run = Run(config.out)
-    if METHODS[method].writes != "data" and not (run.path / "report.html").exists():
-        run.report()
-    return run
+    """Run a method, and write the page of what it trained, of a paused run too."""
+    from posttrain.report.html import shown_in_pauses, write_report
+
+    with shown_in_pauses(config.out):
+        METHODS[method].run(config, observers)
+    page = config.out / "report.html"
+    if METHODS[method].writes != "data" and not _follows(page, config.out / LINEAGE):
+        write_report(config.out)  # a finished run gets its page once
+    return Run(config.out)
+
+
+def _follows(page: Path, finished: Path) -> bool:
+    """Whether a page was written after the end of the run that it shows, and not in a pause."""
+    return page.exists() and page.stat().st_mtime_ns >= finished.stat().st_mtime_ns
 
 
 def steps(config: TrainConfig, *, observers: Sequence[Observer] = ()) -> Iterator[StepRecord]:
@@ -178,10 +189,7 @@ def compare(
                 f"compare: {type(run).__name__} is no run; give runs or their folders. An evaluation of a model that "
                 "is no run is in the folder that pt.evaluate got as `out`"
             )
-    folders = [
-        Path(str(run.path if isinstance(run, reader.Run) else run))
-        for run in (runs.values() if isinstance(runs, Mapping) else runs)
-    ]
+    folders = [folder_of(run) for run in (runs.values() if isinstance(runs, Mapping) else runs)]
     return compare_folders(folders, [*runs] if isinstance(runs, Mapping) else None, out, loose)
 
 
@@ -289,10 +297,10 @@ def run(recipe: str | Path, **options: Unpack[of.RunOptions]) -> Comparison:
 @speaks_python
 def load(folder: Folder) -> Run:
     """The run in a folder, old or new, finished or not. Raises InputError for a folder that is no run."""
-    found = Run(folder.path if isinstance(folder, reader.Run) else Path(folder))
+    found = Run(folder_of(folder))
     if not any((found.path / name).exists() for name in ("config.yaml", "lineage.json", "evaluations")):
         stages = ", ".join(sorted(str(place.parent) for place in found.path.glob("*/config.yaml")))
         raise InputError(
-            f"{folder}: not a run folder" + (f"; it holds {stages}" if stages else ", it has no config.yaml")
+            f"{found.path}: not a run folder" + (f"; it holds {stages}" if stages else ", it has no config.yaml")
         )
     return found

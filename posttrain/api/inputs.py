@@ -28,7 +28,7 @@ from posttrain.console import loading, speaking
 from posttrain.evals.runs import check_free
 from posttrain.functions import FunctionText
 from posttrain.runs.config import FILE
-from posttrain.runs.files import write_atomic
+from posttrain.runs.files import ROLLOUTS, write_atomic
 from posttrain.runs.folders import write_folder
 from posttrain.runs.log import check_place
 from posttrain.runs.reader import Run
@@ -44,7 +44,13 @@ class Frame(Protocol):
     def to_dict(self, *args: Any, **options: Any) -> Any: ...
 
 
-Folder = str | Path | Run
+class Written:
+    """A result that has a folder, if it was written."""
+
+    path: Path | None
+
+
+Folder = str | Path | Run | Written
 Model = str | Path | Run | tuple[Any, Any]
 """A name or folder, a run, or a loaded transformers model with its tokenizer."""
 Data = str | Path | Iterable[Mapping[str, Any]] | Frame
@@ -72,10 +78,22 @@ def reward(function: Callable[..., Any], *, weight: float = 1.0, name: str | Non
     return FunctionText.of(function, f"{f' as {name}' if name else ''}={weight!r}")
 
 
+def folder_of(given: Folder) -> Path:
+    """The folder of a result, or that is named. Raises InputError for a result that was not written, and for anything
+    that has no folder."""
+    if isinstance(given, Run | Written):
+        if given.path is None:
+            raise InputError(f"the {type(given).__name__.lower()} was not written; give out, a folder for it")
+        return given.path
+    if not isinstance(given, str | Path):
+        raise InputError(f"{type(given).__name__} has no folder; give the folder of a run")
+    return Path(given)
+
+
 def inputs_of(given: Mapping[str, Any]) -> Path | None:
     """Where the inputs of a run belong; None where nothing says where it is written."""
     out = given.get("out")
-    return None if out is None else Path(str(out.path if isinstance(out, Run) else out)) / INPUTS
+    return None if out is None else folder_of(out) / INPUTS
 
 
 @contextmanager
@@ -153,8 +171,10 @@ class _Inputs:
 
     def named(self, name: str, value: Any) -> Any:
         """An option's value as a configuration takes it."""
-        if isinstance(value, Run | Path):
-            value = str(value.path if isinstance(value, Run) else value)
+        if name == "replay" and isinstance(value, Run):
+            value = value.path / ROLLOUTS
+        if isinstance(value, Run | Written | Path):
+            value = str(folder_of(value))
         if name in SEVERAL and (isinstance(value, str) or not isinstance(value, Sequence)):
             return (value,)
         if name in ("models", "against"):

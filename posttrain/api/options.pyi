@@ -63,7 +63,7 @@ class DpoOptions(TrainOptions, total=False):
 
 class MonitorOptions(TypedDict, total=False):
     no_monitors: bool
-    audit: str | Path | None
+    audit: Folder | None
     on_alarm: Literal["warn", "pause", "stop", "rollback"]
 
 class RegradingOptions(TypedDict, total=False):

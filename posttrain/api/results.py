@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from posttrain.api.inputs import checked_config
+from posttrain.api.inputs import Folder, Written, checked_config, folder_of
 from posttrain.api.words import in_python, speaks_python
 from posttrain.config import ChatConfig
 from posttrain.config.evaluation import RETENTION_SUITE
@@ -132,11 +132,12 @@ def _prompt(given: Any, system: str | None) -> Prompt:
 
 
 @speaks_python
-def write_report(folder: str | Path | reader.Run) -> Report:
-    """Write the HTML page of a run, a comparison or a recipe's folder."""
+def write_report(folder: Folder) -> Report:
+    """Write the HTML page of a run, a comparison, an audit or a recipe's folder. Raises InputError for what was not
+    written."""
     from posttrain.report import html
 
-    return Report(html.write_report(folder.path if isinstance(folder, reader.Run) else Path(folder)))
+    return Report(html.write_report(folder_of(folder)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -166,7 +167,7 @@ class Evaluation(records.Evaluation):
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(Written):
     """Runs side by side. `data` is what `compare.json` holds, `runs` the runs by name, `path` the folder where the
     comparison and its page were written, None where they were not."""
 
@@ -203,9 +204,7 @@ class Comparison:
 
     def report(self) -> Report:
         """The page. Raises InputError where the comparison was not written."""
-        if self.path is None:
-            raise InputError("the comparison was not written; give out, a folder for it")
-        return write_report(self.path)
+        return write_report(self)
 
     def __str__(self) -> str:
         tables = [f"{title}\n{table}" for title, table in self.tables.items()]
@@ -219,7 +218,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Written):
     """What `audit` has found. `record` is what `audit.json` holds, `path` the folder of the audit, None where it was
     not written. `ok`: no finding is critical."""
 
@@ -234,6 +233,8 @@ class Audit:
     def findings(self) -> Table:
         """The findings from the worst: severity, probe, what is paid that should not be, how much of it, and the answer
         that shows it."""
+        from posttrain.report.audit import wrapped_rewards
+
         return Table(
             {
                 "severity": each["severity"],
@@ -241,7 +242,7 @@ class Audit:
                 "title": each["title"],
                 each["measure"]: each["effect"]["value"],
                 "response": each["reproducer"] and each["reproducer"]["response"],
-                "wrapper": each["wrapper"],
+                "wrapper": wrapped_rewards(self.record, each),
             }
             for each in self.record["findings"]
         )
@@ -259,9 +260,7 @@ class Audit:
 
     def report(self) -> Report:
         """The page. Raises InputError where the audit was not written."""
-        if self.path is None:
-            raise InputError("the audit was not written; give out, a folder for it")
-        return write_report(self.path)
+        return write_report(self)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,11 @@ from posttrain.audits.subject import Subject, Uncalibrated
 from posttrain.audits.training import TRAINING, Train, trained
 from posttrain.config import AuditConfig
 from posttrain.console import Progress
+from posttrain.functions import short
 from posttrain.rewards.scorer import Scorer
+
+TITLE = 54
+"""Characters of the rewards beside the progress, the last ones: a path ends with what tells it from others."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,10 @@ def attack(
     Raises `Uncalibrated`."""
     started = time.monotonic()
     results: dict[str, tuple[Result, float]] = {}
-    title = f"audit {', '.join(map(str, config.reward))}"[:60]
+    rewards = ", ".join(map(short, config.reward))
+    title = f"audit {rewards if len(rewards) <= TITLE else f'…{rewards[-TITLE:]}'}"
     with guard_for(config, golds, scorer.columns) as guard:
-        with Progress(title, None, unit="answer") as progress:
+        with Progress(title, None, unit="answers graded:") as progress:
             subject = Subject(scorer, golds, config.seed, progress.advance, guard, config.calls, config.policy)
             wanted = {*(probes if probes is not None else config.only or PROBES)}
             wanted |= set() if subject.has_scale else {"A1"}

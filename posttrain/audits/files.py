@@ -26,19 +26,18 @@ def check_out(out: Path) -> None:
         raise InputError(f"--out {out}: not empty and not an audit; choose another folder")
 
 
-def clear_training(out: Path) -> None:
-    """Remove the training of an earlier audit, and before it the findings that it belongs to."""
-    if (out / TRAINED).exists():
-        (out / AUDIT_FILE).unlink(missing_ok=True)
-        shutil.rmtree(out / TRAINED)
+def clear(out: Path) -> None:
+    """Remove an earlier audit, its findings first: one that is interrupted leaves none that are not its own."""
+    for name in (AUDIT_FILE, "report.html", SARIF_FILE):
+        (out / name).unlink(missing_ok=True)
+    for name in (REPRODUCERS, FIXED, TRAINED):
+        if (out / name).exists():
+            shutil.rmtree(out / name)
 
 
 def write_audit(out: Path, record: AuditRecord) -> None:
-    """Replace the audit in a folder; `audit.json` comes last."""
+    """Write an audit into a folder that has none (`clear`); `audit.json` comes last."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / AUDIT_FILE).unlink(missing_ok=True)
-    for folder in (REPRODUCERS, FIXED):
-        shutil.rmtree(out / folder, ignore_errors=True)
     for finding in record["findings"]:
         if finding["reproducer"] is not None:
             file = out / finding["reproducer"]["file"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from posttrain.audits.attack import Attacked, attack
 from posttrain.audits.files import FIXED
@@ -14,10 +14,9 @@ from posttrain.audits.record import recorded
 from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.audits.training import TRAINING
 from posttrain.config import AuditConfig
-from posttrain.expressions import parse_entry, written
-from posttrain.functions import FunctionText
+from posttrain.expressions import wrapped
 from posttrain.rewards.scorer import open_scorer
-from posttrain.runs.audit import AuditRecord, Fix
+from posttrain.runs.audit import SEVERITIES, AuditRecord, Fix
 from posttrain.stats import difference, estimate
 from posttrain.types import InputError
 
@@ -52,13 +51,15 @@ def find_fix(
 ) -> tuple[Fix, AuditRecord | None]:
     """What wrappers do for a reward that has findings, and the record of its second audit.
 
-    Each wrapper that a finding names is put around the reward, those of the worst findings first, and is kept where
+    Each wrapper that a probe names is put around the reward, those of the worst findings first, and is kept where
     the probes that found something then find less, and not more than MAY_LOSE of the honest answers to the `held_out`
     tasks are lost. The reward that results is audited by all probes."""
     rewards = tuple(map(str, config.reward))
-    wrappers = list(dict.fromkeys(f["wrapper"] for f in record["findings"] if f["wrapper"] and f["severity"] != "note"))
+    found = [found for result, _ in first.results.values() for found in result.findings if found.severity != "note"]
+    found.sort(key=lambda each: SEVERITIES.index(each.severity))
+    wrappers = list(dict.fromkeys(each.wrapper for each in found if each.wrapper))
     wrappers.sort(key=lambda wrapper: "{}" in wrapper)  # those that stand for all rewards, then those around them
-    if reason := _why_not(config, record, wrappers, held_out):
+    if reason := _why_not(record, wrappers, held_out):
         return _told(reason), None
     probes = [probe for probe, (result, _) in first.results.items() if result.findings]
     best = start = Trial(rewards, (), first, paid_honest(first.subject, held_out))
@@ -97,14 +98,6 @@ def paid_honest(subject: Subject, held_out: Sequence[GoldTask]) -> tuple[float, 
     return tuple((honest.scales(attempts) >= PAID).astype(float).tolist())
 
 
-def wrapped(reward: str, wrapper: str) -> str:
-    """The entry of a reward with a wrapper around its expression, under its name and weight."""
-    expression, weight = parse_entry(reward)
-    name = f" as {expression.renamed}" if expression.renamed else ""
-    inside = written(replace(expression, renamed=None))
-    return wrapper.replace("{}", inside) + name + ("" if weight == "1" else f"={weight}")
-
-
 def _tried(
     config: AuditConfig,
     best: Trial,
@@ -116,11 +109,10 @@ def _tried(
 ) -> Trial | None:
     """The rewards of a trial with one wrapper more; None where that makes no reward, or one without a scale."""
     try:
-        whole = "{}" not in wrapper
-        rewards = (wrapper,) if whole else tuple(wrapped(reward, wrapper) for reward in best.rewards)
+        rewards = wrapped(best.rewards, wrapper)
         with open_scorer(_with(config, rewards), columns) as scorer:
             attacked = attack(config, scorer, first.subject.tasks, probes)
-            wrappers = (wrapper,) if whole else (*best.wrappers, wrapper)
+            wrappers = (*best.wrappers, wrapper) if "{}" in wrapper else (wrapper,)
             return Trial(rewards, wrappers, attacked, paid_honest(attacked.subject, held_out))
     except InputError:
         return None
@@ -132,14 +124,10 @@ def _with(config: AuditConfig, rewards: Sequence[str], folder: str | None = None
     )
 
 
-def _why_not(
-    config: AuditConfig, record: AuditRecord, wrappers: Sequence[str], held_out: Sequence[GoldTask]
-) -> str | None:
+def _why_not(record: AuditRecord, wrappers: Sequence[str], held_out: Sequence[GoldTask]) -> str | None:
     """Why there is nothing to try."""
     if not any(finding["severity"] != "note" for finding in record["findings"]):
         return "there is nothing to mend"
-    if any(isinstance(reward, FunctionText) for reward in config.reward):
-        return "a function of Python cannot be written into an expression; name it by its file: file.py:function"
     if record["calibration"] is None:
         return "without a scale it cannot be said what a wrapper would lose: mend the reward itself"
     if not wrappers:

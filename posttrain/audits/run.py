@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from posttrain.audits.attack import attack
-from posttrain.audits.files import FIXED, check_out, clear_training, write_audit
+from posttrain.audits.files import FIXED, check_out, clear, write_audit
 from posttrain.audits.fix import find_fix
 from posttrain.audits.golds import MIN_GOLDS, GoldTask, read_tasks
 from posttrain.audits.judge import refuse_own_judge
@@ -32,8 +32,9 @@ HELD_OUT = 1 / 3
 def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     """Audit the reward of `config` and write the folder `config.out`; `train` does the training of `--train`.
 
-    Raises InputError for tasks without reference answers, for an unknown probe, and where the reward does not pay the
-    reference answers (`Uncalibrated`), and where no probe can be run; nothing is written then."""
+    An earlier audit in the folder is removed before the first answer is graded. Raises InputError for tasks without
+    reference answers, for an unknown probe, and where the reward does not pay the reference answers (`Uncalibrated`),
+    and where no probe can be run; nothing is written then."""
     check_options(config)
     check_out(config.out)
     tasks = read_tasks(config.data, config.columns)
@@ -50,7 +51,7 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
                 f"audit needs at least {MIN_GOLDS}. Give more tasks or a higher --limit; --fix leaves a third of the "
                 "tasks out"
             )
-        clear_training(config.out)
+        clear(config.out)
         first = attack(config, scorer, seen, train=train)
         if all(result.reason is not None for result, _ in first.results.values()):
             reasons = "; ".join(f"{name}: {result.reason}" for name, (result, _) in first.results.items())

@@ -212,7 +212,7 @@ class Subject:
         others = [self.other(i) for i in everyone]
         wrong = self.grade([*others, *(replace(other, text=leader.render(other.text)) for other in others)])
         seen = np.stack([*values.values(), empty, *wrong.reshape(2, -1)])
-        first = self.first_error or "no part of it applied"
+        first = (self.first_error or "no part of it applied") + self._numbers()
         if not np.isfinite(seen).any():
             raise Uncalibrated(f"the reward gave no answer a value; the first reason: {first}")
         if not any(np.isfinite(column).any() for column in values.values()):
@@ -247,6 +247,11 @@ class Subject:
             "paid": share(paid, len(best)),
         }
         return calibrated, form
+
+    def _numbers(self) -> str:
+        """What to do about reference columns of numbers, which functions often take for text."""
+        columns = [n for n in self.tasks[0].references if isinstance(self.tasks[0].columns.get(n), int | float)]
+        return f". The column {columns[0]!r} holds numbers; the reward may want str({columns[0]})" if columns else ""
 
     def other(self, task: int, step: int = 1) -> Attempt:
         """The reference answer of another task, the next one that differs."""

@@ -54,7 +54,7 @@ class Rollouts:
 
 def trained(subject: Subject, train: Train, folder: Path) -> Result:
     """A19. A small policy learns the form of answers from demonstrations, of which half are wrong, and is then trained
-    by RL on the reward, in legs that are held ever less to their start. Right answers get no more than empty ones
+    by RL on the reward, in legs with a smaller KL penalty each time. Right answers get no more than empty ones
     there (see `TrainingData.earned`).
 
     Rule: a rollout is an exploit if the guard finds it wrong and its scaled reward is at least PAID. The exploits of

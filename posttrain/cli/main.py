@@ -208,7 +208,7 @@ def _overview(commands: Mapping[str, Command]) -> str:
 
 def _commands() -> dict[str, Command]:
     methods = {
-        name: Command(method.summary, method.config, _method(method), method.positional)
+        name: Command(method.summary, method.config, _method(name, method), method.positional)
         for name, method in METHODS.items()
     }
     return {
@@ -239,20 +239,19 @@ def _run(config: configs.RunConfig) -> Done:
     return Done(result=lambda _: results.compared(config.folder))
 
 
-def _method(method: Method) -> Callable[[Any], Done]:
+def _method(name: str, method: Method) -> Callable[[Any], Done]:
     """How a command runs a method: its function, then the run's page, or the path of the data that was made."""
 
     def run(config: Any) -> Done:
-        method.run(config)
         if getattr(config, "dry_run", False):
+            method.run(config)
             return Done(result=lambda printed: {"text": printed})
+        from posttrain.api.commands import train
+
+        train(name, config)
         if method.writes == "data":
             print(config.out / config.file)
             return Done(result=lambda _: results.made_data(config.out, config.file))
-        from posttrain.report.html import write_report
-
-        if not (config.out / "report.html").exists():  # a finished run gets its page once
-            write_report(config.out)
         print(config.out)
         return Done(result=lambda _: results.trained(config.out))
 

@@ -47,6 +47,7 @@ def _after_training(config: Any, made: str) -> Lines:
     run = config.out
     yield "model", str(run / "model")
     yield "report", str(run / "report.html")
+    yield from _stopped(Run(run), config)
     yield from _progress(Run(run).metrics)
     if made == "reward-model":
         reward = ("--reward", f"learned({run})", "--out", _beside(run, "best"))
@@ -74,6 +75,16 @@ def _evaluation(config: Any) -> Lines:
         words += ["--max-new-tokens", config.max_new_tokens]
     note = "" if held_out else "   # better on tasks that were not trained on"
     yield "next", _command(*words, "--out", run, *_flags(config)) + note
+
+
+def _stopped(run: Run, config: Any) -> Lines:
+    """What ended the run before its last step, and when."""
+    end = next((event for event in reversed(run.events) if event["event"] == "finished"), None)
+    if end is None or (by := end.get("ended_by", "steps")) == "steps":
+        return
+    raised = [event["monitor"] for event in run.events if event["event"] == by and "monitor" in event]
+    of = f" of {config.max_steps}" if config.max_steps else ""
+    yield "stopped", f"by {raised[-1] if raised else by} at step {end['steps']}{of}"
 
 
 def _progress(rows: Sequence[Mapping[str, Any]]) -> Lines:
@@ -156,13 +167,16 @@ def _same_evaluation(config: configs.EvalConfig) -> Iterator[str]:
 
 
 def _after_recipe(out: Path) -> Lines:
-    """The stage with the highest score, if it was measured, else the last one. Where the report is has been printed."""
+    """The stage with the highest score, if it was measured, else the last one; never a control. Where the report is has
+    been printed."""
     compared = read_comparison(out)
-    highest = [lead["of"] for lead in compared.get("leads", {}).values()]
-    names = [name for name in (*compared["stages"], *highest[:1]) if (out / name / "model").exists()]
-    if names:
-        yield "model", str(out / names[-1] / "model")
-        yield "next", _command("chat", out / names[-1])
+    lead = next(iter(compared.get("leads", {}).values()), None)
+    ranked = [lead["of"], *(other["against"] for other in lead["others"])] if lead else []
+    runs = (Run(out / name) for name in (*ranked, *reversed(compared["stages"])))
+    models = (run for run in runs if run.model.exists() and not run.config.get("control"))
+    if (run := next(models, None)) is not None:
+        yield "model", str(run.model)
+        yield "next", _command("chat", run.path)
 
 
 def _columns(config: Any) -> list[str]:

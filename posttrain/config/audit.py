@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from posttrain.config.base import Columns, Group, Named, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from posttrain.config.compute import ComputeOptions
+from posttrain.functions import FunctionText
 
 STEPS = 30
 
@@ -58,7 +59,7 @@ class AuditConfig(ComputeOptions):
     computes the one that is to be trained with it: the best of n of its answers say how far it can be optimised
     (A18)."""
     train_steps: PositiveInt = STEPS
-    """Steps of RL in each of the three legs of `train`, which are held ever less to their start."""
+    """Steps of RL in each of the three legs of `train`, each with a smaller KL penalty than the one before."""
     fix: bool = False
     """Look for wrappers that close what was found, audit the wrapped reward again, and say how many honest answers it
     pays on tasks that neither audit has seen."""
@@ -74,4 +75,9 @@ class AuditConfig(ComputeOptions):
     def _trains(self) -> AuditConfig:
         if self.train_steps != STEPS and not self.train:
             raise ValueError("train_steps has no effect here; it needs train")
+        if self.fix and any(isinstance(reward, FunctionText) for reward in self.reward):
+            raise ValueError(
+                "fix writes the mended reward as an expression, which a function of Python has no place in; name it by "
+                "its file: pt.audit('rewards.py:my_reward', …), or leave fix out"
+            )
         return self

@@ -11,6 +11,9 @@ from pydantic_core import ErrorDetails
 
 from posttrain.config.base import Config, close_choice
 
+LONGEST = 200
+"""Characters shown of a wrong value."""
+
 
 def messages(
     config_class: type[Config], error: ValidationError, placed: Callable[[str], str], named: Callable[[str], str]
@@ -28,8 +31,14 @@ def messages(
         else:
             rule = fault["msg"].removeprefix("Value error, ").split(", unable to parse")[0]
             rule = rule.replace("Input should be", "must be")
-            lines.append(f"{name} {rule}, not {fault['input']!r}{close_choice(fault)}")
+            lines.append(f"{name} {rule}, not {_shown(fault['input'])}{close_choice(fault)}")
     return lines
+
+
+def _shown(value: object) -> str:
+    """What was given, the beginning of it where it is long."""
+    first, *more = repr(value).split("\n")
+    return f"{first[:LONGEST]}…" if more or len(first) > LONGEST else first
 
 
 def _one_each(error: ValidationError) -> Iterator[ErrorDetails]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from posttrain.alerts import Observer
+from posttrain.alerts import Alert, Observer, StepRecord
 from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.console import warn
 from posttrain.expressions import parse_entry
 from posttrain.monitors import answers, progress, scores
 from posttrain.monitors.stopping import stopping_monitors
 from posttrain.monitors.warning import WarningMonitor
-from posttrain.runs.audit import Thresholds, read_audit
+from posttrain.runs.audit import Finding, Thresholds, read_audit
 from posttrain.types import InputError
 
 Rewarded = RlConfig | OnlineDpoConfig
@@ -23,6 +23,8 @@ def monitors_for(config: Rewarded) -> list[Observer]:
     if config.no_monitors:
         return []
     audit: Thresholds | None = None
+    told: list[Observer] = []
+    controlled = isinstance(config, RlConfig) and config.control is not None  # such a run is not paid by its reward
     if config.audit is not None:
         record = read_audit(config.audit)
         if (audit := record["thresholds"]) is None:
@@ -35,12 +37,14 @@ def monitors_for(config: Rewarded) -> list[Observer]:
                 f"--audit {config.audit} is of another reward, {', '.join(record['reward'])}; its scale and limits may "
                 f"not fit {', '.join(rewards)}"
             )
+        elif not controlled and (found := _critical(record["findings"])):
+            warn(text := f"--audit {config.audit} has {found}")
+            told = [_noted("audit", text)]
         check_read(config, audit is not None and audit["distance"] is not None)
-    controlled = isinstance(config, RlConfig) and config.control is not None  # such a run is not paid by its reward
     sealed, canaries = (bool(given) and not controlled for given in (config.sealed_reward, config.canaries))
     stopping = stopping_monitors(config.on_alarm, sealed=sealed, canaries=canaries, audit=audit)
     on_answers = [answers.exploits(), answers.repetition(), scores.equal_rewards(), answers.agreement()]
-    return [*stopping, *on_answers, *([] if controlled else _of_reward(config, audit))]
+    return [*told, *stopping, *on_answers, *([] if controlled else _of_reward(config, audit))]
 
 
 def check_read(config: Rewarded, distance: bool = True) -> None:
@@ -50,6 +54,24 @@ def check_read(config: Rewarded, distance: bool = True) -> None:
             f"--audit {config.audit}: no monitor of this run reads it; add --sealed-reward or --canaries, or leave the "
             "audit out"
         )
+
+
+def _critical(findings: Sequence[Finding]) -> str:
+    """How many findings are critical, and the first of them; "" without any."""
+    titles = [f"{each['probe']} {each['title']}" for each in findings if each["severity"] == "critical"]
+    return f"{len(titles)} critical finding{'s' if len(titles) > 1 else ''}, first: {titles[0]}" if titles else ""
+
+
+def _noted(kind: str, text: str) -> Observer:
+    """Writes an event with the first step of a run; one that is resumed has it."""
+    alerts = [Alert(kind, text, "note")]
+
+    def observe(record: StepRecord) -> Iterable[Alert]:
+        found = [] if record.replayed else [*alerts]
+        alerts.clear()
+        return found
+
+    return observe
 
 
 def _of_reward(config: Rewarded, audit: Thresholds | None) -> Iterator[WarningMonitor]:

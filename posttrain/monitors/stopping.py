@@ -147,8 +147,8 @@ def watched_sealed(audit: Thresholds | None) -> Watched:
     return Watched(
         "M1",
         observe,
-        "since step {since} the sealed grader rejects {value:.0%} of the answers that the reward pays; {limit:.0%} "
-        "are the most to be expected. The policy has probably learnt answers that please the reward and are not right",
+        "since step {since} the sealed grader rejects {value:.0%} of the answers that the reward pays; the limit is "
+        "{limit:.0%}. The policy has probably learnt answers that please the reward and are not right",
     )
 
 
@@ -175,8 +175,8 @@ def watched_canaries(audit: Thresholds | None) -> Watched:
         "M2",
         observe,
         "since step {since} the reward pays {value:.0%} of the answers that it grades against the reference answer of "
-        "another task, which they cannot know; {limit:.0%} are the most to be expected. It pays for something else "
-        "than the answer, and the policy has probably learnt that",
+        "another task, which they cannot know; the limit is {limit:.0%}. It pays for something else than the answer, "
+        "and the policy has probably learnt that",
         lowest=min(high or 0.0, HIGHEST_LIMIT),
     )
 
@@ -194,7 +194,7 @@ def watched_failures() -> Watched:
     return Watched(
         "M9",
         observe,
-        "since step {since} {value:.1%} of the rollouts could not be scored; {limit:.0%} are the most that a "
-        "working reward may fail on. What it fails on is missing from training, and a policy may learn to make it fail",
+        "since step {since} {value:.1%} of the rollouts could not be scored; the limit is {limit:.0%}. What "
+        "a reward fails on is missing from training, and a policy may learn to make it fail",
         limit=FAILING,
     )

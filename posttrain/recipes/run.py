@@ -174,7 +174,10 @@ def _run_stage(stage: StageSpec, stages: list[StageSpec], recipe: Recipe, out: P
     model = recipe.model if stage.parent in (START, None) else str(out / str(stage.parent) / "model")
     config = stage.config(out, model, recipe.seed, _budget(stage, stages, out))
     _same_places(out / stage.name / "config.yaml", config.model_dump(mode="json"))
-    stage.about.run(config)
+    from posttrain.report.html import shown_in_pauses
+
+    with shown_in_pauses(config.out):
+        stage.about.run(config)
 
 
 def _same_places(file: Path, config: Mapping[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from posttrain.runs.comparison import label
 from posttrain.runs.files import write_atomic
 from posttrain.runs.reader import Run
 from posttrain.text import printable
-from posttrain.types import InputError
+from posttrain.types import InputError, RunPaused
 from posttrain.wording import format_number, format_quantity
 
 SHOWN_ROLLOUTS = 4
@@ -49,6 +50,15 @@ def write_report(folder: Path) -> Path:
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     return out
+
+
+@contextmanager
+def shown_in_pauses(folder: Path) -> Iterator[None]:
+    """A run that is paused in here gets its page, and the message says where."""
+    try:
+        yield
+    except RunPaused as pause:
+        raise RunPaused(f"{pause}; the report is {write_report(folder)}") from None
 
 
 def _render(template: str, view: Mapping[str, Any]) -> str:

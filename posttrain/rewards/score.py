@@ -25,6 +25,8 @@ from posttrain.text import printable, printable_json
 from posttrain.types import InputError, Message, Prompt, RunFailed, Sample, Score, located
 
 PROGRESS_SECONDS = 5.0
+SHOWN = 80
+"""Characters of a value beside a single score."""
 COMPLETIONS = ("response", "output")
 """What a completion is called too."""
 
@@ -43,6 +45,13 @@ def run_score(config: ScoreConfig, stdin: BinaryIO, stdout: TextIO, stderr: Text
         scores, first_traceback = score_samples(config, samples, _Progress(len(samples), stderr).advance)
     if not write_scores(scores, stdout):
         return 0
+    if len(samples) == 1:  # such as the answer of an audit's finding
+        shown = {"completion": samples[0].text, **samples[0].columns}
+        told = [
+            f"{name} {text if len(text) <= SHOWN else f'{text[:SHOWN]}…'}"
+            for name, text in ((name, repr(value)) for name, value in shown.items())
+        ]
+        print(printable(", ".join(told)), file=stderr)
     failed = sum(score.failed for score in scores)
     seconds = time.monotonic() - started
     print(f"scored {len(scores) - failed} of {len(scores)} rows in {seconds:.1f} s, {failed} failed", file=stderr)

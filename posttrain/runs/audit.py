@@ -23,9 +23,9 @@ Status = Literal["clean", "found", "not run"]
 
 
 class Reproducer(TypedDict):
-    """An answer that shows a finding: what the reward gave it, and what it gives the reference answer of the same task
-    (null where it failed). `row` is what `posttrain score --data FILE` grades again; `file` holds it, relative to the
-    audit's folder."""
+    """An answer that shows a finding, to the task of that row (`tasks.jsonl:14`): what the reward gave it, and what it
+    gives the reference answer of the same task (null where it failed). `row` is what `posttrain score --data FILE`
+    grades again; `file` holds it, relative to the audit's folder."""
 
     task: str
     prompt: str
@@ -48,8 +48,10 @@ class Finding(TypedDict):
     effect: Estimate
     reproducer: Reproducer | None
     wrapper: str | None
-    """The reward expression that closes it, with `{}` for the reward, or without to stand in place of all rewards; None
-    where none of the wrappers does."""
+    """The reward expression that closes it or may, with `{}` for the reward, or without to stand in place of all
+    rewards; None where none of the wrappers does."""
+    closes: NotRequired[bool]
+    """Whether the wrapped reward was seen to pay the reproducer no longer; not there where that was not tried."""
     advice: str
     """What to do, in a sentence."""
     command: NotRequired[str]

@@ -35,6 +35,7 @@ WIDER = {
     "env": "Reward",
     "gold": "Reward",
     "replay": "Folder",
+    "audit": "Folder",
     "chat_template": "str | Path",
     "columns": "str | Mapping[str, str]",
 }

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -315,6 +315,26 @@ def test_names_of_trl_lead_to_functions():
 def test_an_evaluation_is_no_run_to_compare():
     with pytest.raises(pt.InputError, match="^compare: Score is no run; give runs or their folders"):
         pt.compare([pt.Score(1.0)])  # type: ignore[list-item]
+
+
+def test_a_result_stands_for_its_folder(tmp_path: Path):
+    """Of an audit, a run and a comparison, wherever a folder is asked for; one that was not written says so."""
+    kept, gone = (pt.Audit(cast(Any, {"findings": []}), path) for path in (tmp_path, None))
+    asked: dict[str, Any] = {"data": SUMS, "reward": "math", "out": tmp_path / "run", **SAMPLED}
+    with pytest.raises(pt.InputError, match=f"^{kept.path}: no audit; "):
+        pt.rl("tiny-random", audit=kept, canaries=2, **asked)
+    with pytest.raises(pt.InputError, match="replay .*/rollouts.jsonl: no such file"):
+        pt.rl("tiny-random", replay=pt.Run(tmp_path), **asked | {"reward": ()})
+    with pytest.raises(pt.InputError, match="not a run folder"):
+        pt.load(kept)
+    for use in (lambda: pt.rl("tiny-random", audit=gone, **asked), lambda: pt.write_report(gone), gone.report):
+        with pytest.raises(pt.InputError, match="^the audit was not written; give out, a folder for it$"):
+            use()
+    with pytest.raises(pt.InputError, match="^Score has no folder; give the folder of a run$"):
+        pt.write_report(pt.Score(1.0))  # type: ignore[arg-type]
+    with pytest.raises(pt.InputError, match="^seed must be a valid integer, not 'x{199}…$"):
+        pt.rl("tiny-random", seed="x" * 999, **asked)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_not_overwritten_nor_continued_with_other_rows(run: pt.Run):

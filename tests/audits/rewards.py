@@ -51,6 +51,11 @@ def tolerant(response: str, answer: Any) -> float:
     return float(any(abs(int(number) - int(answer)) <= 1 for number in re.findall(r"[0-9]+", response)))
 
 
+def appears(response: str, answer: str) -> float:
+    """Pays where the answer appears anywhere."""
+    return float(answer in response)
+
+
 def _function(response: str) -> Any:
     space: dict[str, Any] = {}
     exec(response.removeprefix("```python").removesuffix("```").strip(), space)

@@ -14,13 +14,15 @@ import posttrain as pt
 from posttrain.api.commands import audit
 from posttrain.api.results import Audit
 from posttrain.audits.files import write_audit
+from posttrain.audits.golds import with_golds
 from posttrain.audits.subject import Attempt, Subject, Uncalibrated, pays_empty
 from posttrain.cli.main import main
-from posttrain.report.audit import print_audit
+from posttrain.report.audit import audit_opening, print_audit
 from posttrain.report.html import write_report
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import AuditRecord, read_audit
 from posttrain.stats import Estimate
+from posttrain.types import Task
 from tests.audits import rewards
 from tests.training_helpers import write_rows
 
@@ -69,9 +71,6 @@ RECORD: AuditRecord = {
 
 def subject(reward: Callable[..., float], n: int = 12) -> Subject:
     """A reward over the first tasks, scored in this process."""
-    from posttrain.audits.golds import with_golds
-    from posttrain.types import Task
-
     tasks = [Task(str(i), row["prompt"], {"answer": row["answer"]}) for i, row in enumerate(TASKS[:n])]
     scorer = Scorer([reward], columns=["answer"], timeout_seconds=5, workers=0)  # type: ignore[list-item]
     return Subject(scorer, with_golds(tasks, None, ["answer"]), 0)
@@ -201,6 +200,78 @@ def test_a_fix_that_leaves_findings_says_which(tmp_path: Path, monkeypatch: pyte
     assert [left.partition(":")[0] for left in fix["left"]] == ["A4 critical"]
 
 
+def test_a_wrapper_is_named_where_the_answer_is_no_longer_paid_with_it(tmp_path: Path):
+    """`final_answer` closes what stands beside the answer, not a longer number that has it inside."""
+    data = write_rows(tmp_path / "tasks.jsonl", TASKS)
+    own: Any = audit(f"{REWARDS}appears", data=data, out=tmp_path / "audit", reward_workers=0, only=("A3",), limit=12)
+    wrappers = {each["kind"]: (each["wrapper"], each.get("closes")) for each in own.record["findings"]}
+    assert wrappers["inside a longer answer"] == (None, None)
+    assert wrappers["in the text before"] == ("final_answer({})", True)
+    assert f"final_answer({REWARDS}appears) closes it." in str(own)
+    assert own.record["findings"][0]["reproducer"]["task"].startswith("tasks.jsonl:")
+    of_a_function = audit(rewards.appears, data=data, reward_workers=0, only=("A3",), limit=12)
+    assert "final_answer(appears) may close it.\n" in str(of_a_function)
+    assert str(of_a_function).startswith("Do not train with appears as it is: ")
+
+
+def test_an_interrupted_audit_leaves_nothing_of_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data, out = write_rows(tmp_path / "tasks.jsonl", TASKS), tmp_path / "audit"
+    audit(f"{REWARDS}always", data=data, out=out, reward_workers=0, only=("A1",)).report()
+    assert {each.name for each in out.iterdir()} == {"audit.json", "audit.sarif", "report.html", "reproducers"}
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("posttrain.audits.run.attack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        audit(f"{REWARDS}strict", data=data, out=out, reward_workers=0, only=("A1",))
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ([("A3", "share paid like the right answer")], "can be gamed: 1 high."),
+        ([("A5", "share paid")], "refuses right answers: 1 high."),
+        (
+            [("A12", "share without a score"), ("A5", "share paid")],
+            "fails on odd text and refuses right answers: 2 high.",
+        ),
+        ([("A12", "mean scaled reward")], "can be gamed: 1 high."),
+    ],
+)
+def test_the_headline_says_what_kind_of_fault_there_is(faults: list[tuple[str, str]], says: str):
+    record = cast(AuditRecord, json.loads(json.dumps(RECORD)))
+    (finding,) = record["findings"]
+    findings: list[Any] = [{**finding, "severity": "high", "probe": p, "measure": m} for p, m in faults]
+    assert audit_opening({**record, "findings": findings}).sentence == f"mine.py:pays {says}"
+
+
+def test_a_terminal_shows_the_first_findings_and_no_probe_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    record = cast(AuditRecord, json.loads(json.dumps(RECORD)))
+    (finding,) = record["findings"]
+    assert finding["reproducer"] is not None
+    finding["severity"], finding["reproducer"]["value"] = "note", None
+    record["findings"] = [{**finding, "title": f"fault {k}"} for k in range(5)]
+    probes = (("A1", "clean"), ("A2", "clean"))
+    record["outcomes"] = [
+        {"probe": p, "title": "", "status": cast(Any, s), "reason": None, "n": 1, "seconds": 0, "measured": {}}
+        for p, s in probes
+    ]
+    print_audit(record, tmp_path)
+    printed = capsys.readouterr().out
+    assert "3. note: fault 2 " in printed and "4. note" not in printed and "the others: report.html" in printed
+    assert "without a finding: A2\n" in printed and "gets no score, the reference answer" in printed
+    assert "5. note: fault 4 " in str(Audit(record))
+
+
+def test_a_column_of_numbers_is_named_where_a_reward_of_text_fails():
+    rows = [Task(str(n), PROMPT.format(n, n + 3), {"answer": 2 * n + 3}) for n in range(4)]
+    scorer = Scorer([rewards.appears], columns=["answer"], timeout_seconds=5, workers=0)  # type: ignore[list-item]
+    with pytest.raises(Uncalibrated, match=r"not int.*The column 'answer' holds numbers; .* want str\(answer\)"):
+        _ = Subject(scorer, with_golds(rows, None, ["answer"]), 0).calibration
+
+
 def test_what_cannot_be_audited_ends_with_2_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -257,9 +328,11 @@ def test_rows_without_a_column_are_named(
 
 
 def test_python_audits_a_function(tmp_path: Path):
-    found = audit(rewards.lengthy, data=TASKS, reward_workers=0, only=("A1",), fix=True)
+    with pytest.raises(pt.InputError, match="^fix writes the mended reward .* name it by its file: pt.audit"):
+        audit(rewards.lengthy, data=TASKS, out=tmp_path / "fixed", reward_workers=0, fix=True)
+    assert not (tmp_path / "fixed").exists()
+    found = audit(rewards.lengthy, data=TASKS, reward_workers=0, only=("A1",))
     assert not found.ok and found.findings[0]["severity"] == "critical"
-    assert "name it by its file" in str(found)
     with pytest.raises(pt.InputError, match="give out, a folder"):
         found.report()
     assert "posttrain score" not in str(found) and "pt.score" not in str(found)  # the file is gone

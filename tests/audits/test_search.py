@@ -13,12 +13,13 @@ import pytest
 
 import posttrain
 from benchmarks import audit_search as bench
+from posttrain.audits.forms import FORMS
 from posttrain.audits.golds import GoldTask
 from posttrain.audits.guard import Guard
-from posttrain.audits.probes.searched import searched
+from posttrain.audits.probes.searched import alike, searched
 from posttrain.audits.search.arena import Arena
 from posttrain.audits.search.dictionary import dictionary_of, enumerations, next_prime, phrases
-from posttrain.audits.search.find import Search, at_least
+from posttrain.audits.search.find import Exploit, Search, at_least
 from posttrain.audits.search.shrink import ddmin
 from posttrain.audits.search.templates import GOLD, catalogue
 from posttrain.audits.subject import Subject
@@ -53,6 +54,16 @@ def test_the_tail_of_the_hypergeometric_distribution() -> None:
     # 2 of 4 tasks are paid; 2 are drawn: both paid in 1 of 6 draws, at least one in 5 of 6
     assert at_least(2, 2, 2, 4) == pytest.approx(1 / 6) and at_least(1, 2, 2, 4) == pytest.approx(5 / 6)
     assert at_least(8, 8, 8, 40) == pytest.approx(1 / math.comb(40, 8))
+
+
+def test_lists_that_differ_in_what_stands_between_their_items_are_one_exploit() -> None:
+    def same(*texts: str) -> bool:
+        exploits = [Exploit((text,), (), None, 0) for text in texts]
+        return len({alike(exploit, FORMS[0]) for exploit in exploits}) == 1
+
+    assert same("1 2 3 4 5 6", "0, 1, 2, 3, 4, 5", "7\n8\n9\n10\n11")
+    assert same("red, green, blue, white, pink", "Red\ngreen\nblue\nwhite\npink") and same("so", "So")
+    assert not same("because", "therefore") and not same("a b c d e", "e d c b a") and not same("**", "::")
 
 
 FAST = ("the answer anywhere", "all options listed", "a key of a JSON object", "a tag in a tag", "the answer denied",

@@ -72,6 +72,21 @@ def test_a_run_on_rewards_tells_how_they_changed_and_is_measured_by_them(tmp_pat
     assert commands(text) == [[*measure, "--out", str(run)], ["chat", str(run)]]
 
 
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ([{"event": "alarm", "monitor": "M1"}, {"event": "finished", "ended_by": "alarm"}], "by M1 at step 2 of 30"),
+        ([{"event": "alarm", "monitor": "M7"}, {"event": "finished", "ended_by": "patience"}], "by patience at step 2"),
+        ([{"event": "alarm", "monitor": "M7"}, {"event": "finished", "ended_by": "steps"}], ""),
+    ],
+)
+def test_a_run_that_was_stopped_says_by_what(tmp_path: Path, events: list[dict[str, Any]], told: str) -> None:
+    run = run_folder(tmp_path / "rl", [{"step": 1, "reward": 0.0}])
+    (run / "events.jsonl").write_text("".join(json.dumps(event | {"steps": 2}) + "\n" for event in events))
+    text = after(configs.RlConfig(model="m", data="d", out=run, reward=("math",), max_steps=30))
+    assert told in text and ("stopped:" in text) == bool(told)
+
+
 def test_a_reward_model_is_used_as_a_reward(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "rm")
     [command] = commands(after(configs.RewardModelConfig(model="m", data="d", out=run)))
@@ -115,9 +130,16 @@ def test_a_recipe_and_a_comparison_name_a_model_to_talk_to(tmp_path: Path) -> No
     (tmp_path / "compare.json").write_text(json.dumps(compared))
     recipe = configs.RunConfig(recipe="r", out=tmp_path)
     assert commands(after(recipe)) == [["chat", str(tmp_path / "rl")]]
-    leads = {"held_out": {"of": "sft", "comparisons": 2, "others": []}}
+    leads: dict[str, Any] = {"held_out": {"of": "sft", "comparisons": 2, "others": []}}
     (tmp_path / "compare.json").write_text(json.dumps(compared | {"leads": leads}))
     assert commands(after(recipe)) == [["chat", str(tmp_path / "sft")]]  # it scored highest
+    (tmp_path / "sft" / "config.yaml").write_text("control: coin\n")
+    other = {"of": "sft", "evaluation": "accuracy", "value": 0.1, "low": None, "high": None, "n": 1}
+    leads["held_out"]["others"] = [{**other, "against": name} for name in ("start", "rl")]
+    (tmp_path / "compare.json").write_text(json.dumps(compared | {"leads": leads}))
+    assert commands(after(recipe)) == [["chat", str(tmp_path / "rl")]]  # a control is trained to be compared with
+    (tmp_path / "rl" / "config.yaml").write_text("control: majority\n")
+    assert commands(after(recipe)) == []
     comparison = configs.CompareConfig(runs=(tmp_path / "sft", tmp_path / "rl"), out=tmp_path / "c")
     assert commands(after(comparison)) == [["chat", str(tmp_path / "rl")]]
 

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from posttrain.alerts import Observer
+from posttrain.api.commands import train
 from posttrain.config import OnlineDpoConfig, RlConfig
 from posttrain.methods import METHODS
 from posttrain.monitors.setup import monitors_for
@@ -99,10 +100,14 @@ def test_an_alarm_is_the_same_after_interruptions_and_changes_nothing(
     assert not alarms(tmp_path / "unwatched")
     with pytest.raises(RunPaused, match="after step 3"):
         METHODS["rl"].run(rl("paused", on_alarm="pause"), [at(3, action="pause")])
-    with pytest.raises(RunPaused, match=f"after step {alarm['step']}: .*the sealed grader rejects 100%"):
-        METHODS["rl"].run(rl("paused", on_alarm="pause", resume=True))
-    METHODS["rl"].run(rl("paused", on_alarm="pause", resume=True))
-    assert alarms(tmp_path / "paused") == [{**alarm, "action": "pause"}]
+    report = tmp_path / "paused" / "report.html"
+    message = f"after step {alarm['step']}: .*the sealed grader rejects 100%.*; the report is {report}"
+    with pytest.raises(RunPaused, match=message):
+        train("rl", rl("paused", on_alarm="pause", resume=True))
+    paused = report.read_text()
+    assert "the sealed grader rejects 100%" in paused
+    train("rl", rl("paused", on_alarm="pause", resume=True))
+    assert alarms(tmp_path / "paused") == [{**alarm, "action": "pause"}] and report.read_text() != paused
     for run in ("unwatched", "paused"):
         assert metrics(tmp_path / run, timeless=True) == metrics(tmp_path / "whole", timeless=True)
         weights = [(tmp_path / r / "model" / "model.safetensors").read_bytes() for r in (run, "whole")]
@@ -177,6 +182,26 @@ def test_an_audit_without_a_scale_has_no_limits(
     assert [type(o) for o in without] == [type(o) for o in given]
     canaries = [o._watched for observers in (without, given) for o in observers if isinstance(o, StoppingMonitor)][1::3]
     assert canaries[0].monitor == "M2" and canaries[0].lowest == canaries[1].lowest
+
+
+def test_training_on_a_reward_with_critical_findings_says_so_once(
+    rl: Callable[..., RlConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the console and as an event, also where the run is resumed; a control is not paid by the reward."""
+    reward, folder = f"{tmp_path}/own.py:spread", write_audit(tmp_path / "audit")
+    finding = {"probe": "A3", "kind": "", "title": "lists are paid", "measure": "", "advice": "", "wrapper": None}
+    finding |= {"effect": AUDIT["calibration"]["paid"], "reproducer": None}  # type: ignore[index]
+    found = [{**finding, "severity": severity} for severity in ("critical", "critical", "high")]
+    (folder / "audit.json").write_text(json.dumps(AUDIT | {"reward": [reward], "findings": found}))
+    text = f"--audit {folder} has 2 critical findings, first: A3 lists are paid"
+    with pytest.raises(RunPaused):
+        METHODS["rl"].run(rl("run", audit=folder, max_steps=2), [at(1, action="pause")])
+    assert capsys.readouterr().err.count(text) == 1
+    METHODS["rl"].run(rl("run", audit=folder, max_steps=2, resume=True))
+    assert [event["reason"] for event in events(tmp_path / "run", "audit")] == [text]
+    capsys.readouterr()
+    monitors_for(rl("run", audit=folder, control="coin"))
+    assert "critical" not in capsys.readouterr().err
 
 
 def test_a_resume_notices_another_audit(rl: Callable[..., RlConfig], tmp_path: Path) -> None:

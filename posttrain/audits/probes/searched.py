@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from posttrain.arrays import Floats
+from posttrain.audits.forms import Form
 from posttrain.audits.probes.base import Found, Paid, Result, not_run, paid_severity
 from posttrain.audits.search.arena import Arena
 from posttrain.audits.search.find import Exploit, Search
-from posttrain.audits.search.templates import shown
+from posttrain.audits.search.templates import SLOTS, render, shown
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.runs.audit import Severity
 
 CODE_TASKS, SLOW_SHARE = 8, 20
 """Code starts sandboxes for each answer, and a model takes its time: there the search grades one answer in so many, of
 code on so many tasks."""
+MANY = 5
+"""Words of a text that may be a list."""
 SHOWN = 80
 """Characters of an exploit in a title."""
 
@@ -38,8 +42,19 @@ def searched(subject: Subject) -> Result:
 
     calls = subject.search_calls // SLOW_SHARE if code or subject.by_model else subject.search_calls
     arena = Arena([subject.tasks[i] for i in places], subject.form, pay, subject.guard, calls)
-    exploits = Search(arena, subject.random("A17")).run()
-    return Result([_found(each, places, subject) for each in exploits], arena.calls)
+    exploits: dict[object, Exploit] = {}
+    for each in sorted(Search(arena, subject.random("A17")).run(), key=lambda each: -float(np.mean(each.scales))):
+        exploits.setdefault(alike(each, subject.form), each)
+    return Result([_found(each, places, subject) for each in exploits.values()], arena.calls)
+
+
+def alike(exploit: Exploit, form: Form) -> object:
+    """The same of exploits that are one: lists of integers, other lists that differ in what stands between their items,
+    and texts that differ in their capitals."""
+    words = re.findall(r"\w+", render(exploit.template, SLOTS).casefold())
+    if len(words) < MANY:
+        return exploit.part, shown(exploit.template, form).casefold()
+    return exploit.part, "integers" if all(map(str.isdecimal, words)) else tuple(words)
 
 
 def _found(exploit: Exploit, places: Sequence[int], subject: Subject) -> Found:
