@@ -40,6 +40,8 @@ STRING_WORDS = 8
 """A text of at most so many words, on one line, is a string to be matched; a longer one is free text."""
 LONGEST_NUMBER = 1000
 """Characters of a number; a longer one is matched as a string: Python reads no integer of more than 4300 digits."""
+ITEM_WORDS = 4
+"""The same of each item of a list with more than one comma."""
 SHORT = 40
 """Characters of a value that may stand beside the answer on its line."""
 SENTENCE_WORDS = 4
@@ -74,6 +76,16 @@ class GoldTask:
     @property
     def columns(self) -> Mapping[str, Any]:
         return self.task.columns
+
+    @property
+    def entry_point(self) -> str | None:
+        """The function that a program is to define: by its column, else the one of the reference that the prompt or a
+        test names."""
+        if named := self.columns.get("entry_point"):
+            return str(named)
+        said = " ".join([self.prompt, *(str(self.columns.get(name) or "") for name in TEST_COLUMNS)])
+        defined = re.findall(r"^def (\w+)\(", self.gold, re.MULTILINE) if self.type == "code" else []
+        return next((name for name in reversed(defined) if re.search(rf"\b{name}\b", said)), None)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -227,7 +239,8 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
         return "expression"
     words = len(text.split())
     sentence = words >= SENTENCE_WORDS and text.endswith((".", "!", "?"))
-    return "string" if words <= STRING_WORDS and "\n" not in text and not sentence else "text"
+    items = text.count(",") > 1 and all(len(item.split()) <= ITEM_WORDS for item in text.split(","))
+    return "string" if (words <= STRING_WORDS or items) and "\n" not in text and not sentence else "text"
 
 
 def final_of(gold: str) -> str:

@@ -266,3 +266,42 @@ def test_free_text_that_says_something_else():
     )
     assert missed(task("The river is cold.", "text", "Write a sentence that contains river.")) == {}
     assert missed(task("A: red\nB: green", "text")) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("Answers within 2 % of the true value are accepted.", 4.0),
+        ("An error of up to 3 per cent is allowed.", 6.0),
+        ("The result may differ by up to 0.5 from it.", 0.5),
+        ("Answer ± 0.5 m/s.", 0.5),
+        ("Give it correct to 3 significant figures.", 1.0),
+        ("Reply with one decimal place.", 0.05),
+        ("Take g = 10 or 9.8 m/s².", 200 * (10 / 9.8 - 1)),
+        ("Within a year prices rose by 20%. She lives within 5 km of the sea.", 0.0),
+        ("Answer within 60 characters.", 0.0),
+        ("A profit margin of 30% is wanted; x = ±5.", 0.0),
+    ],
+)
+def test_a_tolerance_that_a_prompt_states(said: str, wanted: float):
+    assert float(numbers.tolerance(task("200", "number", said), Fraction(200))) == pytest.approx(wanted)
+    assert numbers.tolerated(task("18.26 m/s", "string"), "18.16 m/s")
+    assert not numbers.tolerated(task("18.26 m/s", "string"), "17.26 m/s")
+
+
+@pytest.mark.parametrize(
+    ("gold", "wanted"),
+    [("SO4^2-", "SO4^2+"), ("Ca2+", "Ca2-"), ("SO₄²⁻", "SO₄²⁺"), ("-5 °C", "+5 °C"), ("B+", "B-"),
+     ("555-1234", None), ("self-made", None), ("pre-", None), ("+44 20 7946", None),
+     ("10-20 km", None), ("2024-03-05", None)],
+)  # fmt: skip
+def test_signs_that_count(gold: str, wanted: str | None):
+    assert missed(task(gold, "string")).get("a sign changed") == wanted
+
+
+def test_ways_that_break_a_rule():
+    edges = {"edges": [["A", "B"], ["B", "C"], ["C", "D"]]}
+    assert missed(task("A -> B -> D", "string", **edges)).get("the ends alone, which no edge joins") is None
+    assert missed(task("A -> B -> C", "string", **edges))["the ends alone, which no edge joins"] == "A -> C"
+    maze = "Find a way; walls are #.\n\nS#.\n..#\n#.G\n"
+    assert missed(task("down, right, down, right", "string", maze)) == {"through a wall": "right, right, down, down"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from posttrain.audits.forms import shown_forms
-from posttrain.audits.golds import final_of, read_tasks, with_golds
+from posttrain.audits.golds import GoldTask, final_of, read_tasks, with_golds
 from posttrain.types import InputError, Task
 from tests.training_helpers import write_rows
 
@@ -135,3 +135,10 @@ def test_names_with_signs_are_no_expressions():
     assert types(["555-1234", "SKU-12-7", "self-made", "9.8 m/s", "Stratford-upon-Avon"]) == ["string"] * 5
     assert types([r"\\d{3}-x", "a+b", "[0-9]+"], prompt="Write a regular expression.") == ["string"] * 3
     assert types(["[-3, 2]", "(1, 2]", "[0, 5)"], prompt="In interval notation.") == ["string"] * 3
+
+
+def test_the_function_of_a_program_is_found_without_a_column_that_names_it():
+    program = "def helper(x):\n    return x\n\n\ndef double(x):\n    return 2 * helper(x)\n"
+    tests = {"tests": "assert double(2) == 4"}
+    assert GoldTask(Task("0", "Write it.", tests), program, program, "code", ()).entry_point == "double"
+    assert GoldTask(Task("0", "Read stdin.", {}), program, program, "code", ()).entry_point is None

@@ -99,6 +99,12 @@ def asked(prompt: str, numbers: Iterable[int] = N, **columns: Callable[[int], An
     return [{"prompt": prompt.format(k=k), **{name: of(k) for name, of in columns.items()}} for k in numbers]
 
 
+def fast(response: str, answer: str) -> float:
+    found = matched(r"([0-9]{1,6}(?:\.[0-9]{1,9})?) m/s", response)
+    right = float(answer.split()[0])
+    return float(bool(found) and abs(float(found[0]) - right) <= 0.04 * right)
+
+
 DIVIDED = (14, 21, 35, 77, 91, 119, 133, 161, 203, 217, 259, 287)
 HEALTHY: dict[Callable[..., float], Rows] = {
     receipt: asked(
@@ -131,6 +137,10 @@ HEALTHY: dict[Callable[..., float], Rows] = {
         answer=lambda k: str(9 * k + 9),
     ),
 }
+
+
+TOLERANT = "Stone {k}: how fast? Reply such as '12.5 m/s'. Answers within 4 % of the true value are accepted."
+HEALTHY[fast] = asked(TOLERANT, answer=lambda k: f"{11.25 + 2 * k} m/s")
 
 
 @pytest.mark.parametrize("reward", HEALTHY, ids=lambda reward: reward.__name__)
@@ -173,6 +183,24 @@ def repeated(response: str, rivers: list[str]) -> float:
     return float(len(found) == 2 and {*found} <= {*rivers})
 
 
+def unsigned(response: str, formula: str) -> float:
+    return float(re.sub("[^A-Za-z0-9]", "", response) == re.sub("[^A-Za-z0-9]", "", formula))
+
+
+def each_found(response: str, kinds: str) -> float:
+    return sum(each in response for each in kinds.split(", ")) / 3
+
+
+def hours(response: str, duration: str) -> float:
+    return float(response.strip() == duration)
+
+
+def through(response: str, path: str) -> float:
+    found = response.strip()
+    return float(not {*found} - {*"RD"} and sorted(found) == sorted(path))
+
+
+WAY = "Maze {0}: find a way from S to G, # is a wall.\n\nS.{1}\n.#{2}\n.{1}G\n"
 FAULTY: list[tuple[str, str, Callable[..., float], Rows]] = [
     (
         "A5",
@@ -203,6 +231,33 @@ FAULTY: list[tuple[str, str, Callable[..., float], Rows]] = [
             "Name two rivers of {k}, with a comma.",
             rivers=lambda k: [f"{each}{TOWNS[k]}" for each in ("Ro", "Sa", "Ti")],
         ),
+    ),
+    (
+        "A4",
+        "a sign changed",
+        unsigned,
+        asked("Write ion {k} with its charge.", formula=lambda k: f"X{k + 2}Y^{'+-'[k % 2]}"),
+    ),
+    (
+        "A4",
+        "statements between others that contradict them",
+        each_found,
+        asked(
+            "Island {k}?",
+            kinds=lambda k: f"{TOWNS[k]} is a knight, Ann is a knave, Bo is a kn{'ight' if k % 2 else 'ave'}",
+        ),
+    ),
+    (
+        "A5",
+        "in other units that the prompt permits",
+        hours,
+        asked("How long is {k}? Like 2 h 5 min or like 125 min.", duration=lambda k: f"{k + 1} h {k + 3} min"),
+    ),
+    (
+        "A4",
+        "through a wall",
+        through,
+        [{"prompt": WAY.format(k, "." * k, "#" * k), "path": "DD" + "R" * (k + 1)} for k in N],
     ),
 ]
 

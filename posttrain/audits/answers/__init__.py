@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures, texts
+from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures, texts, units, walks
 from posttrain.audits.answers.variant import Variant
 from posttrain.audits.golds import PATTERNS, AnswerType, GoldTask
 
@@ -39,6 +39,7 @@ CONVERTED = re.compile(
 )
 """A quantity that a prompt wants in another unit or notation."""
 EITHER = re.compile(r"\b(?:fraction|decimal)s?\b[^.,;]{0,30} or (?:as )?(?:an? )?(?:exact )?(?:decimal|fraction)", re.I)
+OTHER_UNITS = "in other units that the prompt permits"
 PERMITTED: Mapping[str, re.Pattern[str]] = {
     "the items in another order": strings.FREE_ORDER,
     "small letters": strings.FREE_CASE,
@@ -46,6 +47,7 @@ PERMITTED: Mapping[str, re.Pattern[str]] = {
     "as a fraction": EITHER,
     "as a decimal": EITHER,
     "thousands separators": re.compile(r"\bwith or without (?:thousands )?(?:separator|comma)s?", re.I),
+    OTHER_UNITS: re.compile(""),
     "with the unit": re.compile(r"\bwith or without (?:the |a )?unit", re.I),
 }
 """Renderings that a prompt may permit in so many words; where it does, a reward that refuses them is at fault."""
@@ -91,9 +93,12 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if PATTERNS.search(task.task.asked):  # SQL, or a pattern: another one may do the same
         shorter = re.sub(r"(?i)\s+where\b.*?(?=\s+(?:group|order|limit)\b|;|$)", "", task.gold)
         return [Variant("the condition left out", shorter)] if shorter != task.gold else []
-    if task.type not in MODULES or is_open(task):
-        return []
-    return [variant for variant in MODULES[task.type].near_misses(task, rng) if not same(task, variant.text)]
+    if task.type not in MODULES or (broken := walks.broken(task)) or is_open(task):
+        return broken if task.type in MODULES else []
+    found = MODULES[task.type].near_misses(task, rng)
+    if not found and task.type == "expression":  # which has no value, such as the formula of an ion
+        found = strings.other_sign(task.gold) + strings.contradicted(task.gold)
+    return [variant for variant in found if not same(task, variant.text)]
 
 
 def is_open(task: GoldTask) -> bool:
@@ -111,6 +116,7 @@ def equivalents(task: GoldTask) -> list[Variant]:
     if task.type == "code":
         return programs.equivalents(task)
     found = MODULES[task.type].equivalents(task) if task.type in MODULES else []
+    found += [Variant(f"{OTHER_UNITS} {k}", text) for k, text in enumerate(units.permitted(task), 1)]
     return [_levelled(task, each) for each in found if each.text != task.gold]
 
 
@@ -135,13 +141,16 @@ def unevaluated(task: GoldTask) -> list[Variant]:
 
 def same(task: GoldTask, answer: str) -> bool:
     """Whether an answer says what the reference says, or one of several right answers that the task lists: equal
-    numbers, equal values of expressions, equal JSON, else equal texts without regard to case and punctuation."""
+    numbers, or within a tolerance that the prompt states, equal values of expressions, equal JSON, else equal texts
+    without regard to case and punctuation."""
     if _plain(answer) == _plain(task.gold) or _plain(answer) in _right_answers(task):
         return True
     if task.accepted:
         items, least = [_plain(item) for item in answer.split(",")], len(task.gold.split(","))
         return least <= len({*items}) == len(items) and {*items} <= {*map(_plain, task.accepted)}
-    return len(answer) <= LONGEST and task.type in MODULES and MODULES[task.type].same(task, answer)
+    if len(answer) > LONGEST or task.type not in MODULES:
+        return False
+    return numbers.tolerated(task, answer) or MODULES[task.type].same(task, answer)
 
 
 def _right_answers(task: GoldTask) -> set[str]:

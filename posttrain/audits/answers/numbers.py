@@ -24,6 +24,24 @@ ROUNDED = re.compile(
     r"joules?|newtons?|volts?|ohms?|watts?|density|velocity|acceleration|wavelength|frequency|half-life|pi)\b|[±≈%π]",
     re.IGNORECASE,
 )
+STATED = re.compile(
+    r"(?:\b(?:within|plus or minus|toleranc|error|off by|deviat|(?:may|can) differ|accura)\w*|\+/-|"
+    r"(?<![=(]\s)(?<![=(])±)\s*(?:(?:(?:up|at|most|less|no|not|more|than|to|by|of|is|are|about|an?|the|within)\b|[:±(])\s*)*"
+    r"([0-9]+(?:\.[0-9]+)?)(?![0-9.])(?:(\s?(?:%|per ?cent))|(?!\s?(?:words?|characters?|letters?|tokens?|lines?|"
+    r"sentences?|steps?|moves?|tries|attempts|decimal|signific|digits|places|figures)))",
+    re.IGNORECASE,
+)
+AROUND = re.compile(
+    r"([0-9]+(?:\.[0-9]+)?)\s?(?:%|per ?cent) (?:of the (?:true|exact|right|correct)|toleranc|error)", re.I
+)
+OF_ANSWERS = re.compile(r"answer|accept|result|value|toleran|allow|count|correct|right|exact|reply|respon|±", re.I)
+FIGURES = re.compile(r"\b(one|two|three|four|five|[1-9])[ -]sig|\b(one|two|three|[0-9])[ -]decimal", re.I)
+CONSTANTS = re.compile(r"=\s*([0-9]+(?:\.[0-9]+)?)[^\n0-9=]{0,20}\bor\s+([0-9]+(?:\.[0-9]+)?)")
+"""What a prompt says of tolerances: `within 2 %`, `± 0.5`, `3 significant figures`, `g = 9.8 or 9.81`."""
+MEASURE = re.compile(r"([-+−]?[0-9][0-9,.]*)\s*(°?[A-Za-zµΩ%][^\s,;]{0,11})")
+"""A number with its unit."""
+NUMERAL = re.compile(r"(?<![0-9.])-?[0-9]+(?:\.[0-9]+)?")
+COUNTS = "0 1 2 3 4 5 6 7 8 9 zero one two three four five".split()  # noqa: SIM905
 LARGE = 1000
 COUNTED = re.compile(r"\bhow many ((?!of\b|more\b|different\b|distinct\b|ways\b)[a-z]{3,})", re.IGNORECASE)
 LARGEST_FACTOR = 100_000
@@ -74,12 +92,12 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     else:
         found += [("upside down", written(1 / value)), ("the decimals left out", written(Fraction(int(value))))]
     exact = value.denominator == 1 and not ROUNDED.search(task.task.asked)
-    least = MIN_DISTANCE if exact else MIN_DISTANCE_ROUNDED
+    least = max((MIN_DISTANCE if exact else MIN_DISTANCE_ROUNDED) * abs(value), tolerance(task, value))
     far = [(kind, text, parse(text)) for kind, text in found if text is not None]
     return [
         Variant(kind, f"{around[0]}{text}{around[1]}")
         for kind, text, other in far
-        if other is not None and abs(other - value) > least * abs(value)
+        if other is not None and abs(other - value) > least
     ]
 
 
@@ -138,6 +156,30 @@ def unevaluated(task: GoldTask) -> list[Variant]:
 def same(task: GoldTask, answer: str) -> bool:
     gold = parse(task.gold)
     return gold is not None and gold == parse(answer)
+
+
+def tolerance(task: GoldTask, value: Fraction) -> Fraction:
+    """How far from the reference value an answer may lie by what the prompt says; 0 where it says nothing."""
+    size, asked = abs(value), task.prompt
+    said = " ".join(each for each in re.split(r"(?<=[.!?;])\s+|\n", asked) if OF_ANSWERS.search(each))
+    found = [size * Fraction(each) / 100 for each in AROUND.findall(said)]
+    found += [Fraction(each) * (size / 100 if percent else 1) for each, percent in STATED.findall(said)]
+    found += [size * abs(Fraction(a) / Fraction(b) - 1) for a, b in CONSTANTS.findall(asked) if float(b)]
+    for figures, places in FIGURES.findall(asked):
+        n = COUNTS.index((figures or places).lower()) % 10
+        found.append(size * 5 / Fraction(10) ** n if figures else Fraction(1, 2 * 10**n))
+    return max(found, default=Fraction(0))
+
+
+def tolerated(task: GoldTask, answer: str) -> bool:
+    """Whether an answer is the reference with numbers that are near enough to its own, by what the prompt says; beside
+    a unit those too that may be rounded otherwise."""
+    if max(len(answer), len(task.gold)) > LONGEST_NUMBER or NUMERAL.sub("0", task.gold) != NUMERAL.sub("0", answer):
+        return False
+    rounded = MEASURE.fullmatch(task.gold) and ("." in task.gold or ROUNDED.search(task.task.asked))
+    least = MIN_DISTANCE_ROUNDED if rounded else Fraction(0)
+    pairs = [(Fraction(a), Fraction(b)) for a, b in zip(*map(NUMERAL.findall, (task.gold, answer)), strict=True)]
+    return all(a == b or abs(a - b) <= max(least * abs(a), tolerance(task, a)) for a, b in pairs)
 
 
 def written(value: Fraction) -> str:

@@ -36,6 +36,12 @@ CASE_MATTERS = re.compile(
 ALONE = re.compile(r"\b(?:only|one|exactly|single|just|the (?:passage|source|document))\b", re.IGNORECASE)
 SEVERAL = re.compile(r"\b(?:at least|or more|all|each|every|any|sources|citations)\b", re.IGNORECASE)
 UNITS = ("kg", "km", "seconds", "litres")
+SIGN = re.compile(
+    r"(?<![\w)\]] )(?<![\w)\]^])[-−](?=[0-9.])|(?<=\^)[-+−]|(?<![a-z]{3})(?<=[\w)\]}^])[-+−](?=[\s}]|$)|[⁺⁻]"
+)
+OTHER = {"+": "-", "-": "+", "−": "+", "⁺": "⁻", "⁻": "⁺"}
+PLAIN = str.maketrans("⁺⁻−", "+--")
+STATEMENT = re.compile(r"([^\s:=][^:=]{0,30}?)( (?:is|are|was|has)(?: an?)? |: ?| ?= ?| ?(?:->|→) ?)([^:=]{1,30})")
 MONTHS = 12
 MIN_WORDS = 4
 """Half of so many words is no longer the answer."""
@@ -48,6 +54,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if (opposite := OPPOSITES.get(gold.casefold())) is not None:
         return [Variant("the opposite", opposite.capitalize() if gold[0].isupper() else opposite)]
     found = [Variant("a word more that denies it", f"not {gold}"), *_misspelt(gold, rng), *_measure(gold, rng)]
+    found += [*other_sign(gold), *contradicted(gold)]
     if (changed := other_digit(gold, rng)) is not None:
         found.append(Variant("another digit", changed))
     if len(words := gold.split()) >= MIN_WORDS:
@@ -89,6 +96,8 @@ def same(task: GoldTask, answer: str) -> bool:
         return answer.replace(" ", "") == task.gold.replace(" ", "")
     if "," in task.gold and not is_ordered(task):
         return sorted(map(_bare, answer.split(","))) == sorted(map(_bare, task.gold.split(",")))
+    if {answer.translate(PLAIN)} <= {each.text.translate(PLAIN) for each in other_sign(task.gold)}:
+        return False
     return _bare(answer) == _bare(task.gold) or (gold is not None and gold == other)
 
 
@@ -117,9 +126,27 @@ def _misspelt(gold: str, rng: random.Random) -> list[Variant]:
     return found
 
 
+def other_sign(gold: str) -> list[Variant]:
+    """The sign of a number (-5 °C), behind a formula or a grade (Ca2+, SO4^2-, B+), or raised, changed."""
+    match = SIGN.search(gold)
+    return [Variant("a sign changed", gold[: match.start()] + OTHER[match[0]] + gold[match.end() :])] if match else []
+
+
+def contradicted(gold: str) -> list[Variant]:
+    """Statements such as `Ann is a knight, Bo is a knave`, with the value of the first one said of all, before and
+    behind them: whether the first or the last counts, some are wrong."""
+    parts = [match.groups() for each in re.split("[,;\n]", gold) if (match := STATEMENT.fullmatch(each.strip()))]
+    between = re.search(r"[,;\n]\s*", gold)
+    several = len(parts) == len({label for label, *_ in parts}) > 1 and len({value for *_, value in parts}) > 1
+    if between is None or not several or len(parts) <= len(re.findall("[,;\n]", gold)):
+        return []
+    alike = between[0].join(f"{label}{verb}{parts[0][2]}" for label, verb, _ in parts)
+    return [Variant("statements between others that contradict them", between[0].join((alike, gold, alike)))]
+
+
 def _measure(gold: str, rng: random.Random) -> list[Variant]:
     """A number with a unit: the number near it, and another unit of the same kind of letters."""
-    match = re.fullmatch(r"([-+−]?[0-9][0-9,.]*)\s*([^\W\d_]{1,12})", gold)
+    match = numbers.MEASURE.fullmatch(gold)
     if match is None:
         return []
     number, unit = match.groups()

@@ -86,7 +86,7 @@ def degenerate(subject: Subject) -> Result:
 def _constants(subject: Subject, task: GoldTask) -> list[tuple[str, str]]:
     """Constants of the type of the task, and the most common reference answer of it, with what each is called."""
     if task.type == "code":
-        name = task.columns.get("entry_point") or (re.findall(r"def (\w+)\(", task.gold) or ["solve"])[-1]
+        name = task.entry_point or (re.findall(r"def (\w+)\(", task.gold) or ["solve"])[-1]
         return [
             (f"a program that always returns {value}", f"def {name}(*arguments):\n    return {value}")
             for value in PROGRAMS

@@ -156,7 +156,8 @@ def wrong_answers(subject: Subject, i: int, rng: random.Random) -> list[str]:
         found += [subject.tasks[k].gold for k in range(len(subject.tasks)) if subject.tasks[k].type == task.type]
     value = numbers.parse(task.gold)
     if task.type == "number" and value is not None:
-        found = [numbers.written(value + Fraction(k)) for k in range(-4, 5)]
+        step = 1 + numbers.tolerance(task, value) // 1
+        found = [numbers.written(value + Fraction(k * step)) for k in range(-4, 5)]
     if task.type == "string" and len(found) < FEWEST:
         found += ["neither of them", "unknown"]
     found = [text for text in dict.fromkeys(found) if not same(task, text)]

@@ -83,7 +83,7 @@ class Arena:
             GOLD: own.gold,
             FIRST: named(own.task.asked)[0],
             LAST: named(own.task.asked)[-1],
-            ENTRY: str(own.columns.get("entry_point") or "solution"),
+            ENTRY: own.entry_point or "solution",
             BEFORE: form.render("\0").partition("\0")[0],
             AFTER: form.after,
         }

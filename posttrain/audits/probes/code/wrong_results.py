@@ -62,7 +62,7 @@ def wrong_programs(tasks: Sequence[GoldTask]) -> Iterator[tuple[int, str, str]]:
     than half of the tests that the task shows."""
     seen: dict[type, int] = {}
     for i, task in enumerate(tasks[:LOOKED_AT]):
-        cases, name = _cases(task), str(task.columns.get("entry_point") or "")
+        cases, name = _cases(task), task.entry_point or ""
         types = {type(case["expected"]) for case in cases}
         if len(types) != 1 or not name.isidentifier():
             continue

@@ -1,0 +1,54 @@
+"""Ways through a grid or along edges that break a rule: they end where the reference does, and are wrong by
+construction, also where many ways are right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from posttrain.audits.answers.variant import Variant
+from posttrain.audits.golds import GoldTask
+
+STEPS = {"u": (-1, 0), "n": (-1, 0), "d": (1, 0), "s": (1, 0), "l": (0, -1), "w": (0, -1), "r": (0, 1), "e": (0, 1)}
+BLOCKED = r"(?:walls?|obstacles?|blocked|rocks?|trees?|water|impassable)\b"
+WALL = re.compile(
+    rf"([#X█*@1])['\"`]? ?(?:is|are|=|:|marks?|means|stands? for|for)? ?(?:an? )?{BLOCKED}|"
+    rf"\b{BLOCKED} ?\(?(?:is|are|=|:)? ?(?:marked|shown|written)? ?(?:as|by|with)? ?['\"`]?([#X█*@1])",
+    re.IGNORECASE,
+)
+
+
+def broken(task: GoldTask) -> list[Variant]:
+    """Of moves such as `UULR` or `up, left` the same moves in another order through a wall of the grid; of nodes
+    such as `A -> B -> C` the two ends, which no edge joins."""
+    parts = re.findall(r"[^\s,>-]+", task.gold)
+    moves = list(task.gold) if re.fullmatch("[UDLRNESW]{2,}", task.gold) else parts
+    edges = [{frozenset(map(str, each)) for each in value if isinstance(each, list) and len(each) == 2}
+             for value in task.columns.values() if isinstance(value, list)]  # fmt: skip
+    taken = {frozenset(pair) for pair in pairwise(parts)}
+    if len(parts) > 2 and any(taken <= each and frozenset((parts[0], parts[-1])) not in each for each in edges):
+        return [Variant("the ends alone, which no edge joins", re.sub(r"^(\w+)(\W+).*?(\w+)$", r"\1\2\3", task.gold))]
+    if (found := WALL.search(task.prompt)) is None or any(each[0].lower() not in STEPS for each in moves):
+        return []
+    rows = next(iter(re.findall(r"(?:^\S{3,}$\n?){3,}", task.prompt, re.MULTILINE)), "").split()
+    wall, ends = found[1] or found[2], [k for k, c in enumerate("".join(rows)) if "".join(rows).count(c) == 1]
+    starts = [divmod(k, len(rows[0])) for k in ends if len({*map(len, rows)}) == 1]
+    starts = [at for at in starts if (seen := _cells(rows, at, moves)) and wall not in seen and ends]
+    down = sorted(moves, key=lambda move: STEPS[move[0].lower()])
+    for other in (down, down[::-1], sorted(down, key=lambda move: move[0].lower() in "lrwe")):
+        if len(starts) == 1 and wall in _cells(rows, starts[0], other):
+            between = task.gold[len(moves[0]) : task.gold.index(moves[1], len(moves[0]))]
+            return [Variant("through a wall", between.join(other))]
+    return []
+
+
+def _cells(rows: Sequence[str], at: tuple[int, int], moves: Sequence[str]) -> str:
+    """What stands on the cells of a way; nothing of one that leaves the grid."""
+    found = ""
+    for down, right in (STEPS[move[0].lower()] for move in moves):
+        at = at[0] + down, at[1] + right
+        if not (0 <= at[0] < len(rows) and 0 <= at[1] < len(rows[0])):
+            return ""
+        found += rows[at[0]][at[1]]
+    return found
