@@ -226,7 +226,7 @@ def test_exit_code_and_message_of_a_command_that_stops(
     def stop(config: SftConfig) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_method", lambda method: stop)
+    monkeypatch.setattr(cli, "_method", lambda *_: stop)
     assert cli.main(["sft", *STARTS]) == code
     out, err = capsys.readouterr()
     assert (out, err) == ("", said)
@@ -248,7 +248,7 @@ def test_sigterm_interrupts_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch, caps
             cleaned.append(1)
         return 0
 
-    monkeypatch.setattr(cli, "_method", lambda method: stop)
+    monkeypatch.setattr(cli, "_method", lambda *_: stop)
     assert cli.main(["sft", *STARTS]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert cleaned == [-signal.SIGTERM, 1]
@@ -256,7 +256,7 @@ def test_sigterm_interrupts_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_a_handler_of_whoever_calls_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_method", lambda _: lambda _: cli.Done(signal.getsignal(signal.SIGTERM) != mine))
+    monkeypatch.setattr(cli, "_method", lambda *_: lambda _: cli.Done(signal.getsignal(signal.SIGTERM) != mine))
 
     def mine(*_: object) -> None:
         """Nothing."""
@@ -276,7 +276,7 @@ def test_a_fault_of_ours_shows_its_traceback(
     def fail(config: SftConfig) -> int:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(cli, "_method", lambda method: fail)
+    monkeypatch.setattr(cli, "_method", lambda *_: fail)
     assert cli.main(["sft", *STARTS]) == 3
     err = capsys.readouterr().err
     assert err.startswith("Traceback")
@@ -291,7 +291,7 @@ def test_a_command_that_succeeds_exits_0(monkeypatch: pytest.MonkeyPatch) -> Non
         seen.append(config)
         return cli.Done()
 
-    monkeypatch.setattr(cli, "_method", lambda method: train)
+    monkeypatch.setattr(cli, "_method", lambda *_: train)
     assert cli.main(["sft", *STARTS, "--seed", "3"]) == 0
     assert [config.seed for config in seen] == [3]
 
