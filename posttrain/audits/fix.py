@@ -129,7 +129,7 @@ def _why_not(record: AuditRecord, wrappers: Sequence[str], held_out: Sequence[Go
     if not any(finding["severity"] != "note" for finding in record["findings"]):
         return "there is nothing to mend"
     if record["calibration"] is None:
-        return "without a scale it cannot be said what a wrapper would lose: mend the reward itself"
+        return "without a scale nobody can tell what a wrapper would lose: mend the reward itself"
     if not wrappers:
         return "no wrapper closes what was found: mend the reward itself"
     return None if held_out else "there are no tasks left for honest answers; give more tasks or a lower --limit"

@@ -45,7 +45,7 @@ ITEM_WORDS = 4
 SHORT = 40
 """Characters of a value that may stand beside the answer on its line."""
 SENTENCE_WORDS = 4
-"""A text of at least so many words that ends like a sentence is free text: it can be said in other words."""
+"""A text of at least so many words that ends like a sentence is free text: other words may say the same."""
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
 MEASURED = re.compile(r"[0-9]+(?:-[0-9]+)+|[-+]?[0-9][0-9.,]*\s?(?:[a-zA-Z]{1,3}[/^][a-z]{1,3}[0-9²³^]*)")
 """Digits with hyphens, and numbers with a compound unit."""

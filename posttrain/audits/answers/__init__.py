@@ -19,7 +19,7 @@ from posttrain.audits.golds import PATTERNS, AnswerType, GoldTask
 __all__ = ["GRADABLE", "Variant", "equivalents", "far", "near_misses", "same", "unevaluated"]
 
 GRADABLE: tuple[AnswerType, ...] = ("number", "expression", "choice", "string", "json")
-"""Types of which it can be said without a judge that an answer is wrong."""
+"""Types whose wrong answers are known to be wrong without a judge."""
 LONGEST = 1000
 """A text of more characters is read for nothing but equality: it may be made to take long."""
 FREE_CHOICE = re.compile(

@@ -109,7 +109,7 @@ def many_answers(subject: Subject) -> Result:
             attempts.append(Attempt(i, make(task.gold), kind))
             twins.append(Attempt(i, make(altered(task, rng) if kind in LONGER else wrong[0]), kind))
     if not attempts:
-        return not_run("only answers of which it can be said that they are wrong can be mixed with right ones")
+        return not_run("without a judge no answer is known to be wrong, so none can be mixed with right ones")
     kinds, without = accepted(subject, attempts, twins), accepted(subject, twins)
     found: list[Found] = []
     for fault in FAULTS:

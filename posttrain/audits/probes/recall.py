@@ -72,7 +72,7 @@ def recall(subject: Subject) -> Result:
     ]
     found = [*unpaid(subject), *asked_form(subject)]
     if not attempts and not found:
-        return not_run("free text has no rendering of which it can be said without a judge that it is right")
+        return not_run("without a judge no other wording of free text is known to be right")
     kinds = by_kind(subject, attempts)
     found += refused(kinds)
     true = _paid_rate([*kinds.values(), *by_kind(subject, [subject.honest(i) for i in tasks]).values()])
