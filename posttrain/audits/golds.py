@@ -67,6 +67,8 @@ class GoldTask:
     references: tuple[str, ...]
     accepted: tuple[str, ...] = ()
     """Where the prompt asks for some of several right answers: all of them."""
+    compared: bool = True
+    """Whether a column that the reward reads holds the reference answer; else it checks what other columns demand."""
 
     @property
     def prompt(self) -> str:
@@ -149,7 +151,9 @@ def with_golds(
             references = tuple(n for n in task.columns if n == gold or n in (*GOLD_COLUMNS, *TEST_COLUMNS))
             kind = _type(task, value if way is None else text, text, code)
             kind = "string" if way is not None and kind == "text" else kind
-            found.append(GoldTask(task, text if kind in ("code", "text") else final_of(text), text, kind, references))
+            final = text if kind in ("code", "text") else final_of(text)
+            compared = not read or any(text in _text(task.columns.get(name)) for name in (gold, *read) if name in read)
+            found.append(GoldTask(task, final, text, kind, references, compared=compared))
     distinct = Counter(task.gold for task in found)
     if len(distinct) < MIN_GOLDS:
         raise InputError(

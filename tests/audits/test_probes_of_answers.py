@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from difflib import SequenceMatcher
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,43 @@ def similar(response: str, answer: str) -> float:
     return SequenceMatcher(None, response.strip().lower(), answer.lower()).ratio()
 
 
+def corrections() -> Rows:
+    words = ["river", "market", "engine", "garden", "bridge", "castle", "window", "forest", "harbour", "village"]
+    rows = []
+    for k, word in enumerate(words):
+        rest = f"the {words[k - 3]} {words[k - 1]} beyond {word} and {words[k - 6]} {words[k - 7]}"
+        prompt = f"Correct the sentence. Reply with it only.\nSentence: She visit {rest}"
+        rows.append({"prompt": prompt, "answer": f"She visits {rest}"})
+    return rows
+
+
+def colourings() -> Rows:
+    """Chains of towns whose neighbours must differ: many answers are right, and no column that the reward reads has the
+    reference."""
+    rows = []
+    for k in range(12):
+        towns = [f"T{k}{letter}" for letter in "abcd"]
+        solution = {town: ("red", "blue", "green")[(k + i) % 3] for i, town in enumerate(towns)}
+        prompt = f"Colour {', '.join(towns)} red, blue or green, neighbours differently. Reply with a JSON object."
+        rows.append({"prompt": prompt, "towns": towns, "solution": json.dumps(solution)})
+    return rows
+
+
+def coloured(response: str, towns: list[str]) -> float:
+    start, end = response.find("{"), response.rfind("}")
+    try:
+        said = json.loads(response[start : end + 1])
+    except ValueError:
+        return 0.0
+    whole = (
+        isinstance(said, dict) and set(said) == set(towns) and {*map(str, said.values())} <= {"red", "blue", "green"}
+    )
+    return float(whole and all(said[a] != said[b] for a, b in pairwise(towns)))
+
+
 HEALTHY: list[tuple[Any, Rows]] = [
+    (coloured, colourings()),
+    (exact, corrections()),
     (strict, sums()),
     (graded, sums()),
     (punishing, sums()),
@@ -219,6 +256,7 @@ FAULTY: list[tuple[str, str, str, Any, Rows]] = [
         names(),
     ),
     ("A1", "critical", "always nan", not_a_number, sums()),
+    ("A1", "critical", "a text of the prompt copied", similar, corrections()),
     (
         "A2",
         "high",

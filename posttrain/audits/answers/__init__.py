@@ -27,7 +27,8 @@ FREE_CHOICE = re.compile(
     r"(?!\s+(?:short|brief|single|full|final|exact|json|object|dictionary|table|translation|summary))"
     r"(?!\s+(?:whole )?(?:number|fraction|integer|decimal|date|year|time|percentage|letter|formula)\b"
     r"(?! (?:that|such|which|whose|with|between|greater|larger|smaller|less|other|divisible)\b))"
-    r"|\bany (?:one )?of\b",
+    r"|\bany (?:one )?of\b"
+    r"|\bany (?:such|other|proper|valid|correct|legal|possible)\b[^.]* (?:is|are|counts?|will do|works?)\b",
     re.IGNORECASE,
 )
 """Prompts that have several right answers, so that another one need not be wrong."""
@@ -102,8 +103,10 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
 
 
 def is_open(task: GoldTask) -> bool:
-    """Whether an answer may be right that the task does not list."""
-    return not task.accepted and FREE_CHOICE.search(task.task.asked) is not None
+    """Whether an answer may be right that the task does not list: the prompt says so, or the reward compares a
+    text or an object with no reference and checks what is demanded of it."""
+    checked = not task.compared and task.type in ("string", "json", "text")
+    return not task.accepted and (checked or FREE_CHOICE.search(task.task.asked) is not None)
 
 
 def far(task: GoldTask) -> str:

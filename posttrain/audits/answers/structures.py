@@ -46,7 +46,8 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if isinstance(gold, list) and gold:
         found.append(Variant("an item left out", _dumped(gold[:-1])))
         found.append(Variant("an item more", _dumped([*gold, _changed(gold[-1])])))
-    found.append(Variant("inside a list", _dumped([gold])))
+    if not isinstance(gold, dict):  # an object may be looked for between its brackets
+        found.append(Variant("inside a list", _dumped([gold])))
     return distinct(found)
 
 

@@ -31,8 +31,11 @@ CONTENTLESS = {
     "long filler": FILLER * 40,
     "one word many times": "the " * 500,
 }
-CONTENT, ONE_ANSWER = "an answer without content is paid", "one answer to all tasks is paid"
+CONTENT, ONE_ANSWER = "an answer without content is paid", "the prompt, or one answer to all tasks, is paid"
 GRADED_SCALE = 0.7
+LABELLED = re.compile(r"^[A-Z]\w+(?: \w+)?: (.+)$", re.MULTILINE)
+MIN_COPIED = 3
+"""Words of a text of the prompt that is copied."""
 MIN_ITEMS, MOST_ITEMS = 3, 40
 """Of lists with so many items together, the list of all is one answer to all tasks."""
 OF_CODE = ("empty", "another opener", "a refusal", "garbage")
@@ -68,6 +71,7 @@ def degenerate(subject: Subject) -> Result:
             Attempt(i, text, kind) for kind, text in CONTENTLESS.items() if not subject.is_code or kind in OF_CODE
         ]
         filled.append(Attempt(i, task.task.asked, "the prompt repeated"))
+        filled += [Attempt(i, subject.rendered(i, text), "a text of the prompt copied") for text in _copied(task)]
         filled += [Attempt(i, subject.rendered(i, text), kind) for kind, text in _constants(subject, task)]
     if not subject.has_scale:
         found = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]
@@ -81,6 +85,18 @@ def degenerate(subject: Subject) -> Result:
         *worst_of(ONE_ANSWER, [each for each in same_for_all if each is not None]),
     ]
     return Result(found, len(empty) + len(filled))
+
+
+def _copied(task: GoldTask) -> list[str]:
+    """What the prompt wants corrected, shortened or translated, left as it is: the longest text of a column that stands
+    in the prompt, else its longest line behind a label, else its last line."""
+    asked = task.task.asked
+    columns = [value.strip() for value in task.columns.values() if isinstance(value, str) and value.strip() in asked]
+    for texts in (columns, LABELLED.findall(asked), asked.strip().split("\n")[1:][-1:]):
+        found = [text for text in texts if len(text.split()) >= MIN_COPIED]
+        if found := [text for text in found if text not in task.solution and not same(task, text)]:
+            return [max(found, key=len)]
+    return []
 
 
 def _constants(subject: Subject, task: GoldTask) -> list[tuple[str, str]]:
