@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures, texts, units, walks
+from posttrain.audits.answers import (
+    choices,
+    expressions,
+    numbers,
+    parts,
+    programs,
+    strings,
+    structures,
+    texts,
+    units,
+    walks,
+)
 from posttrain.audits.answers.variant import Variant
 from posttrain.audits.golds import PATTERNS, AnswerType, GoldTask
 
-__all__ = ["GRADABLE", "Variant", "equivalents", "far", "near_misses", "same", "unevaluated"]
+__all__ = ["GRADABLE", "Variant", "equivalents", "exchanged", "far", "near_misses", "same", "unevaluated"]
 
 GRADABLE: tuple[AnswerType, ...] = ("number", "expression", "choice", "string", "json")
 """Types whose wrong answers are known to be wrong without a judge."""
@@ -99,6 +110,24 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if not found and task.type == "expression":  # which has no value, such as the formula of an ion
         found = strings.other_sign(task.gold) + strings.contradicted(task.gold)
     return [variant for variant in found if not same(task, variant.text)]
+
+
+def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list[Variant]:
+    """The reference answer with one part exchanged, one of a kind (`parts`): most of them are wrong, not each. Of JSON
+    a text in it is changed. `others` are the reference answers of other tasks."""
+    kind, gold = task.type, task.gold
+    if kind not in ("expression", "string", "json", "text") or is_open(task) or walks.broken(task):
+        return []
+    if kind == "json":
+        found = structures.exchanged(task, others, rng)
+    elif kind == "text":
+        whole = bool(texts.WHOLE.search(task.task.asked))
+        found = parts.exchanged(task, gold, others, rng, whole) if texts.sentences(task) else []
+    else:
+        found = parts.exchanged(task, gold, others, rng, kind == "string")
+    valued = kind == "expression" and expressions.values(gold) is not None
+    right = {_plain(gold)} - {gold} | _right_answers(task)
+    return [v for v in found if v.text not in right and not (valued and same(task, v.text))]
 
 
 def is_open(task: GoldTask) -> bool:

@@ -9,8 +9,18 @@ from posttrain.audits.answers import numbers
 from posttrain.audits.answers.variant import Variant, distinct, dressed, other_digit
 from posttrain.audits.golds import INTERVALS, GoldTask
 
-OPPOSITES = {"yes": "no", "true": "false", "left": "right", "more": "less", "increase": "decrease", "on": "off"}
+_PAIRS = (
+    "yes no true false left right more less increase decrease increases decreases increased decreased rise fall "
+    "before after above below over under with without all none north south northern southern east west eastern western "
+    "up down higher lower larger smaller greater fewer highest lowest largest smallest most least minimum maximum min "
+    "max first last early late earlier later open closed inside outside always never positive negative even odd hot "
+    "cold buy sell win lose won lost accept reject allow deny pass fail major minor clockwise anticlockwise import "
+    "export enable disable enabled disabled add remove union intersection sin cos asc desc ascending descending am pm "
+    "start end day night everybody nobody everything nothing forwards backwards horizontal vertical black white"
+).split()
+OPPOSITES = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True))
 OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
+"""Words, and what is surely not the same."""
 ORDERED = re.compile(
     r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange|reverse[ds]?|(?:a|de)scending)\b", re.IGNORECASE
 )
@@ -51,9 +61,11 @@ MIN_LETTERS = 5
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     gold = task.gold
-    if (opposite := OPPOSITES.get(gold.casefold())) is not None:
-        return [Variant("the opposite", opposite.capitalize() if gold[0].isupper() else opposite)]
-    found = [Variant("a word more that denies it", f"not {gold}"), *_misspelt(gold, rng), *_measure(gold, rng)]
+    if (opposite := contrary(gold)) != gold and len(gold.split()) == 1:
+        found = [Variant("the opposite", opposite)]
+    else:
+        found = [Variant("a word more that denies it", f"not {gold}"), *_measure(gold, rng)]
+    found += _misspelt(gold, rng)
     found += [*other_sign(gold), *contradicted(gold)]
     if (changed := other_digit(gold, rng)) is not None:
         found.append(Variant("another digit", changed))
@@ -124,6 +136,15 @@ def _misspelt(gold: str, rng: random.Random) -> list[Variant]:
         i = rng.choice(places)
         found.append(Variant("two letters swapped", f"{gold[:i]}{gold[i + 1]}{gold[i]}{gold[i + 2 :]}"))
     return found
+
+
+def contrary(text: str) -> str:
+    """The text with its first word that has a well-known opposite replaced by that; itself where it has none."""
+    for word in re.finditer(r"[^\W\d_]+", text):
+        if (other := OPPOSITES.get(word[0].casefold())) and (word[0] == text or other not in ("yes", "no")):
+            other = other.upper() if word[0].isupper() else other.capitalize() if word[0][0].isupper() else other
+            return text[: word.start()] + other + text[word.end() :]
+    return text
 
 
 def other_sign(gold: str) -> list[Variant]:

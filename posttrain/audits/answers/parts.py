@@ -1,0 +1,111 @@
+"""A reference answer with one part exchanged, whatever it is about: an operator, a word, an opposite, a negation.
+
+Some of these may be right: another word may not matter. Most of a kind are wrong, so a reward that pays most of a kind
+does not see such parts."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+from posttrain.audits.answers.strings import FREE_CASE, contrary, is_ordered
+from posttrain.audits.answers.variant import Variant, distinct, other_digit
+from posttrain.audits.golds import DATE, FORMULA, GoldTask
+
+PAIRS = "< > <= >= ≤ ≥ == != && || & | ∧ ∨ ∪ ∩ ∈ ∉ ∀ ∃ ⊂ ⊃ ← → ↑ ↓ ♯ ♭ + - × ÷ AND OR"
+OTHER = {a: b for a, b in zip(PAIRS.split()[::2], PAIRS.split()[1::2], strict=True)}
+OTHER |= {b: a for a, b in OTHER.items()} | {"*": "+", "/": "*", "^": "*", "**": "*", "−": "+", "¬": "", "#": ""}
+ARITHMETIC = re.compile(r"\*\*|[-−+*/^&|]")
+OPERATOR = re.compile(
+    r"(?<!^)(?:\*\*|&&|\|\||[<>=!]=|(?<=[\w)\]}!\"])\s*[-−+*/^&|<>×÷](?=\s*[\w({\[\\\"$])|[∧∨∪∩∈∉⊂⊃≤≥←→↑↓♯♭])|[∀∃¬]"
+    r"|(?<=\b[A-G])#|\bAND\b|\bOR\b"
+)
+"""An operator between what it joins; those of arithmetic count in formulas alone."""
+MARKUP = re.compile(r"</|/>|->|=>|⟶")
+OPERANDS = re.compile(r"(?<![\w.^])([\w.]+)(\s*(?:->|→|=>|<=?|>=?|≤|≥|-|−|/|÷|\^)\s*)([\w.]+)(?![\w.(^])")
+"""Two parts around a sign that does not let them change places."""
+BRACKETS = re.compile(r"\(([^()]*\w\s*[-+][^()]*)\)(?=\s*[*/^])|(?<=[*/-])\(([^()]*\w\s*[-+][^()]*)\)")
+NEGATION = re.compile(r"(?:\b(?:no|not|never)\s+|\s+(?:not|never)\b|(?<=[a-z])n['’]t\b|(?<=\bcan)not\b)", re.IGNORECASE)
+WORD = re.compile(r"(?!the\b)[^\W\d_]{3,}", re.IGNORECASE)
+CASED = re.compile(r"\b(?:title|camel|pascal|sentence|upper|lower|mixed)[- ]?case|capitali[sz]|capital letter", re.I)
+MEANT = re.compile(r"\bgenotypes?\b|\balleles?\b|\bcase[- ]sensitive", re.IGNORECASE)
+"""Prompts whose answer is text of theirs in other letters, and those in which capitals have a meaning."""
+
+
+def exchanged(task: GoldTask, text: str, others: Sequence[str], rng: random.Random, words: bool) -> list[Variant]:
+    """`text`, the reference answer or a text in it, with one part exchanged, one of a kind; `others` stand in the same
+    place of other reference answers, and `words` says whether every word counts."""
+    found = [
+        ("another operator", _operator(task, text, rng)),
+        ("the sides of an operator exchanged", _sides(task, text)),
+        ("brackets left out", BRACKETS.sub(r"\1\2", text) if _is_formula(task, text) else text),
+        ("the opposite of a word", contrary(text)),
+        ("a negation left out", _affirmed(text)),
+        ("other capitals", _capitals(task, text)),
+    ]
+    if is_ordered(task) and text.count(",") > 1:
+        found.append(("the last item twice", f"{text},{text.rpartition(',')[2]}"))
+    if words:
+        found += [(f"the {where} word that of another answer", _word(text, others, at, rng))
+                  for where, at in (("first", 0), ("last", -1))]  # fmt: skip
+    if task.type == "text" and words:
+        found += [("another number", other_digit(text, rng) or text), ("a word left out", _shortened(text, rng))]
+    return distinct(Variant(kind, each) for kind, each in found if each.split() != text.split())
+
+
+def _is_formula(task: GoldTask, text: str) -> bool:
+    """Whether signs of arithmetic join numbers and names, not the parts of a date, a word or an equation of
+    reactions."""
+    if MARKUP.search(text) or DATE.search(text):
+        return False
+    return task.type == "expression" or (FORMULA.search(text) is not None and re.search(r"[=^*(<>|&]", text) is not None)
+
+
+def _operator(task: GoldTask, text: str, rng: random.Random) -> str:
+    formula = _is_formula(task, text)
+    found = [each for each in OPERATOR.finditer(text) if formula or not ARITHMETIC.fullmatch(each[0].strip())]
+    if not found or (MARKUP.search(text) and not formula):
+        return text
+    each = rng.choice(found)
+    sign = each[0].strip()
+    return text[: each.start()] + each[0].replace(sign, OTHER.get(sign, sign)) + text[each.end() :]
+
+
+def _sides(task: GoldTask, text: str) -> str:
+    for each in OPERANDS.finditer(text):
+        ordered = each[2].strip() not in "-−/÷^" or _is_formula(task, text)
+        if ordered and each[1] != each[3] and "</" not in text:
+            return text[: each.start()] + each[3] + each[2] + each[1] + text[each.end() :]
+    return text
+
+
+def _affirmed(text: str) -> str:
+    """Without its first negation, where there is more than that."""
+    found = re.sub(r"\b(ca|wo)n['’]t\b", lambda each: {"ca": "can", "wo": "will"}[each[1].lower()], text, count=1, flags=re.I)
+    found = NEGATION.sub("", text, count=1) if found == text else found
+    return found[:1].upper() + found[1:] if text[:1].isupper() and found.strip(" .") else found if found.strip(" .") else text
+
+
+def _capitals(task: GoldTask, text: str) -> str:
+    asked = task.task.asked
+    made = len(text.split()) > 1 and CASED.search(asked) and text not in asked and text.casefold() in asked.casefold()
+    if FREE_CASE.search(asked) or not (made or MEANT.search(asked)):
+        return text
+    return text.lower() if text.lower() != text else text.upper()
+
+
+def _word(text: str, others: Sequence[str], at: int, rng: random.Random) -> str:
+    """The word of three letters or more in that place replaced by the one in the same place of another answer, which
+    this one does not have."""
+    words = list(WORD.finditer(text))
+    if len(words) < 2:
+        return text
+    own = {word[0].casefold() for word in words}
+    found = [each[at] for other in others if len(each := WORD.findall(other)) > 1 and each[at].casefold() not in own]
+    return text[: words[at].start()] + rng.choice(found) + text[words[at].end() :] if found else text
+
+
+def _shortened(text: str, rng: random.Random) -> str:
+    words = [each for each in re.finditer(r"\s\w{5,}(?=\s)", text)]
+    return text if not words else (each := rng.choice(words)) and text[: each.start()] + text[each.end() :]
