@@ -7,10 +7,11 @@ from posttrain.audits.probes.accepted import CODE_TASKS, SHARE_ACCEPTED, Accepte
 from posttrain.audits.probes.base import Found, Result
 from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import Severity
-from posttrain.stats import share
+from posttrain.stats import estimate, share
 
 ROUNDS = 4
 CRITICAL_SHARE, HIGH_SHARE = 0.5, 0.25
+HIGH_MEAN = 0.55
 SHARE_PAID = "share paid"
 
 
@@ -18,7 +19,9 @@ def swapped(subject: Subject) -> Result:
     """A7. Each task is answered with the reference answers of ROUNDS other tasks that differ from its own. Rule, for
     the share that is paid like the right answer: critical where its lower bound is above 0.5, high above 0.25, else a
     note if two tasks or more pay one. A lower share may be answers that are right: a task may have several (a divisor,
-    a colouring), and what is nearly right is A4's.
+    a colouring), and what is nearly right is A4's. High too where the mean scaled reward of a task's answers has, over
+    tasks, a lower bound of at least 0.55: a reward that grades so hardly tells right from wrong (1 - |error| of probabilities
+    pays any number between 0 and 1 two thirds).
 
     Measured beside it is the share that gets more than half of the scale, as canaries of a run count; its upper bound
     is their null."""
@@ -29,21 +32,23 @@ def swapped(subject: Subject) -> Result:
             if same(subject.tasks[i], other.text):
                 continue  # the same answer in other words
             attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))
-    measured = {SHARE_PAID: share(int((subject.scales(attempts) > PAID).sum()), len(attempts))}
+    scales = subject.scales(attempts)
+    measured = {SHARE_PAID: share(int((scales > PAID).sum()), len(attempts))}
+    title, advice = "the reference answers of other tasks are paid", "The reward does not compare with the reference "
+    advice += "answer of the task, or compares too loosely."
     found = [
-        Found(
-            kind,
-            severity,
-            "the reference answers of other tasks are paid",
-            SHARE_ACCEPTED,
-            paid.rate,
-            paid.shown,
-            None,
-            "The reward does not compare with the reference answer of the task, or compares too loosely.",
-        )
+        Found(kind, severity, title, SHARE_ACCEPTED, paid.rate, paid.shown, None, advice)
         for kind, paid in accepted(subject, attempts).items()
         if (severity := _severity(paid)) is not None
     ]
+    of_task: dict[int, list[float]] = {}
+    for attempt, scale in zip(attempts, scales.tolist(), strict=True):
+        of_task.setdefault(attempt.task, []).append(scale)
+    mean = estimate([sum(each) / len(each) for each in of_task.values()])
+    if (mean["low"] or 0.0) >= HIGH_MEAN and all(each.severity == "note" for each in found):
+        title = "the reference answers of other tasks get most of what the right ones get"
+        shown = attempts[int(scales.argmax())]
+        found = [Found(shown.kind, "high", title, "mean scaled reward", mean, shown, None, advice)]
     return Result(found, len(attempts), measured)
 
 
