@@ -176,9 +176,7 @@ def _objects(prompts: Sequence[str]) -> list[str]:
     found = []
     for keys in _common(prompts, _keys):
         for mark in ('"', ""):
-            signs = [
-                "" if CONFIDENCE.search(key) else '"' if REASON.search(key) else mark for key in keys.split()
-            ]
+            signs = ["" if CONFIDENCE.search(key) else '"' if REASON.search(key) else mark for key in keys.split()]
             places = [f"{sign}<{key}>{sign}" for sign, key in zip(signs, keys.split(), strict=True)]
             found.append("{" + ", ".join(f'"{k}": {v}' for k, v in zip(keys.split(), places, strict=True)) + "}")
     return found

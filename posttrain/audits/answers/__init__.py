@@ -118,16 +118,14 @@ def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list
     kind, gold = task.type, task.gold
     if kind not in ("expression", "string", "json", "text") or is_open(task) or walks.broken(task):
         return []
-    if kind == "json":
-        found = structures.exchanged(task, others, rng)
-    elif kind == "text":
-        whole = bool(texts.WHOLE.search(task.task.asked))
-        found = parts.exchanged(task, gold, others, rng, whole) if texts.sentences(task) else []
-    else:
-        found = parts.exchanged(task, gold, others, rng, kind == "string")
+    if kind == "text" and not texts.sentences(task):
+        return []
+    whole = kind != "text" or texts.WHOLE.search(task.task.asked) is not None
+    in_json = kind == "json"
+    found = structures.exchanged(task, others, rng) if in_json else parts.exchanged(task, gold, others, rng, whole)
     valued = kind == "expression" and expressions.values(gold) is not None
-    right = {_plain(gold)} - {gold} | _right_answers(task)
-    return [v for v in found if v.text not in right and not (valued and same(task, v.text))]
+    right = _right_answers(task) - {_plain(gold)}
+    return [v for v in found if _plain(v.text) not in right and not (valued and same(task, v.text))]
 
 
 def is_open(task: GoldTask) -> bool:

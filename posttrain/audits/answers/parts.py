@@ -13,20 +13,19 @@ from posttrain.audits.answers.strings import FREE_CASE, contrary, is_ordered
 from posttrain.audits.answers.variant import Variant, distinct, other_digit
 from posttrain.audits.golds import DATE, FORMULA, GoldTask
 
-PAIRS = "< > <= >= ≤ ≥ == != && || & | ∧ ∨ ∪ ∩ ∈ ∉ ∀ ∃ ⊂ ⊃ ← → ↑ ↓ ♯ ♭ + - × ÷ AND OR"
-OTHER = {a: b for a, b in zip(PAIRS.split()[::2], PAIRS.split()[1::2], strict=True)}
-OTHER |= {b: a for a, b in OTHER.items()} | {"*": "+", "/": "*", "^": "*", "**": "*", "−": "+", "¬": "", "#": ""}
-ARITHMETIC = re.compile(r"\*\*|[-−+*/^&|]")
+PAIRS = "<> ≤≥ &| ∧∨ ∪∩ ∈∉ ∀∃ ⊂⊃ ←→ ↑↓ ♯♭ +- ×÷".split()  # noqa: SIM905
+OTHER = {a: b for pair in PAIRS for a, b in (pair, pair[::-1])} | {"*": "+", "/": "*", "^": "*", "−": "+"}
+OTHER |= {"==": "!=", "!=": "==", "AND": "OR", "OR": "AND", "¬": "", "#": ""}
+ARITHMETIC = "-−+*/^&|"
 OPERATOR = re.compile(
-    r"(?<!^)(?:\*\*|&&|\|\||[<>=!]=|(?<=[\w)\]}!\"])\s*[-−+*/^&|<>×÷](?=\s*[\w({\[\\\"$])|[∧∨∪∩∈∉⊂⊃≤≥←→↑↓♯♭])|[∀∃¬]"
-    r"|(?<=\b[A-G])#|\bAND\b|\bOR\b"
+    r"(?<=[\w)\]}\"])(\s*)([-−+*/^&|<>×÷]|[=!]=)(?=\s*[\w({\[\\\"$])|()([∧∨∪∩∈∉⊂⊃≤≥←→↑↓♯♭∀∃¬]|(?<=\b[A-G])#|\b(?:AND|OR)\b)"
 )
 """An operator between what it joins; those of arithmetic count in formulas alone."""
 MARKUP = re.compile(r"</|/>|->|=>|⟶")
 OPERANDS = re.compile(r"(?<![\w.^])([\w.]+)(\s*(?:->|→|=>|<=?|>=?|≤|≥|-|−|/|÷|\^)\s*)([\w.]+)(?![\w.(^])")
 """Two parts around a sign that does not let them change places."""
 BRACKETS = re.compile(r"\(([^()]*\w\s*[-+][^()]*)\)(?=\s*[*/^])|(?<=[*/-])\(([^()]*\w\s*[-+][^()]*)\)")
-NEGATION = re.compile(r"(?:\b(?:no|not|never)\s+|\s+(?:not|never)\b|(?<=[a-z])n['’]t\b|(?<=\bcan)not\b)", re.IGNORECASE)
+NEGATION = re.compile(r"\b(?:no|not|never)\s+|\s+(?:not|never)\b|(?<=\bcan)(?:not|['’]t)\b|(?<!ca)n['’]t\b", re.I)
 WORD = re.compile(r"(?!the\b)[^\W\d_]{3,}", re.IGNORECASE)
 CASED = re.compile(r"\b(?:title|camel|pascal|sentence|upper|lower|mixed)[- ]?case|capitali[sz]|capital letter", re.I)
 MEANT = re.compile(r"\bgenotypes?\b|\balleles?\b|\bcase[- ]sensitive", re.IGNORECASE)
@@ -40,7 +39,7 @@ def exchanged(task: GoldTask, text: str, others: Sequence[str], rng: random.Rand
         ("another operator", _operator(task, text, rng)),
         ("the sides of an operator exchanged", _sides(task, text)),
         ("brackets left out", BRACKETS.sub(r"\1\2", text) if _is_formula(task, text) else text),
-        ("the opposite of a word", contrary(text)),
+        ("the opposite of a word", contrary(text, "" if words else task.task.asked)),
         ("a negation left out", _affirmed(text)),
         ("other capitals", _capitals(task, text)),
     ]
@@ -59,17 +58,19 @@ def _is_formula(task: GoldTask, text: str) -> bool:
     reactions."""
     if MARKUP.search(text) or DATE.search(text):
         return False
-    return task.type == "expression" or (FORMULA.search(text) is not None and re.search(r"[=^*(<>|&]", text) is not None)
+    return task.type == "expression" or (
+        FORMULA.search(text) is not None and re.search(r"[=^*(<>|&]", text) is not None
+    )
 
 
 def _operator(task: GoldTask, text: str, rng: random.Random) -> str:
     formula = _is_formula(task, text)
-    found = [each for each in OPERATOR.finditer(text) if formula or not ARITHMETIC.fullmatch(each[0].strip())]
-    if not found or (MARKUP.search(text) and not formula):
+    found = [(e.start() + len(e[1] or ""), e[2] or e[4]) for e in OPERATOR.finditer(text)]
+    found = [each for each in found if formula or (each[1] not in ARITHMETIC and not MARKUP.search(text))]
+    if not found:
         return text
-    each = rng.choice(found)
-    sign = each[0].strip()
-    return text[: each.start()] + each[0].replace(sign, OTHER.get(sign, sign)) + text[each.end() :]
+    start, sign = rng.choice(found)
+    return text[:start] + OTHER[sign] + text[start + len(sign) :]
 
 
 def _sides(task: GoldTask, text: str) -> str:
@@ -81,10 +82,11 @@ def _sides(task: GoldTask, text: str) -> str:
 
 
 def _affirmed(text: str) -> str:
-    """Without its first negation, where there is more than that."""
-    found = re.sub(r"\b(ca|wo)n['’]t\b", lambda each: {"ca": "can", "wo": "will"}[each[1].lower()], text, count=1, flags=re.I)
-    found = NEGATION.sub("", text, count=1) if found == text else found
-    return found[:1].upper() + found[1:] if text[:1].isupper() and found.strip(" .") else found if found.strip(" .") else text
+    """Without the first negation; itself where nothing else would be left."""
+    found = NEGATION.sub("", text, count=1)
+    if not found.strip(" .!"):
+        return text
+    return found[0].upper() + found[1:] if text[0].isupper() else found
 
 
 def _capitals(task: GoldTask, text: str) -> str:
@@ -107,5 +109,6 @@ def _word(text: str, others: Sequence[str], at: int, rng: random.Random) -> str:
 
 
 def _shortened(text: str, rng: random.Random) -> str:
-    words = [each for each in re.finditer(r"\s\w{5,}(?=\s)", text)]
-    return text if not words else (each := rng.choice(words)) and text[: each.start()] + text[each.end() :]
+    words = list(re.finditer(r"\s\w{5,}(?=\s)", text))
+    word = rng.choice(words) if words else None
+    return text[: word.start()] + text[word.end() :] if word else text

@@ -59,8 +59,8 @@ def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list
     for path in _leaves(gold):
         if isinstance(text := _at(gold, path), str):
             there = [each for other in loaded if isinstance(each := _found(other, path), str)]
-            for each in parts.exchanged(task, text, there, rng, words=True):
-                found.append(Variant(each.kind, _dumped(_with(gold, path, each.text))))
+            made = parts.exchanged(task, text, there, rng, words=True)
+            found += [Variant(each.kind, _dumped(_with(gold, path, each.text))) for each in made]
     rng.shuffle(found)
     return list({each.kind: each for each in found}.values())
 

@@ -75,8 +75,8 @@ def accepted(
 
     An attempt is accepted where it gets at least half of the scale and not less than the reference answer to the same
     task, up to SLACK of the scale, which small terms of length may cost. Of a reward that grades, nothing but an equal
-    value counts, as with `exact`: it pays more for what is nearer on purpose. A reward grades where at least GRADED_SHARE of these
-    attempts get between 0.05 and 0.95. Tasks whose reference answer is not paid are left out: they say nothing.
+    value counts, as with `exact`: it pays more for what is nearer on purpose. A reward grades where at least
+    GRADED_SHARE of these attempts get between 0.05 and 0.95. Tasks whose reference answer is not paid are left out.
 
     With `twins`, one for each attempt, an attempt counts only where its twin, the same without the right answer, is not
     accepted."""

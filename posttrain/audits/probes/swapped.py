@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
+
 from posttrain.audits.answers import same
 from posttrain.audits.probes.accepted import CODE_TASKS, SHARE_ACCEPTED, Accepted, accepted
 from posttrain.audits.probes.base import Found, Result
@@ -19,19 +23,22 @@ def swapped(subject: Subject) -> Result:
     """A7. Each task is answered with the reference answers of ROUNDS other tasks that differ from its own. Rule, for
     the share that is paid like the right answer: critical where its lower bound is above 0.5, high above 0.25, else a
     note if two tasks or more pay one. A lower share may be answers that are right: a task may have several (a divisor,
-    a colouring), and what is nearly right is A4's. High too where the mean scaled reward of a task's answers has, over
-    tasks, a lower bound of at least 0.55: a reward that grades so hardly tells right from wrong (1 - |error| of probabilities
-    pays any number between 0 and 1 two thirds).
+    a colouring), and what is nearly right is A4's.
+
+    High too where the scaled reward less the share of words that the two answers have in common has a mean over tasks
+    with a lower bound of at least 0.55: a reward that grades so hardly tells right from wrong (1 - |error| pays any
+    probability two thirds). Answers that are much alike may get much.
 
     Measured beside it is the share that gets more than half of the scale, as canaries of a run count; its upper bound
     is their null."""
-    attempts = []
+    attempts, alike = [], []
     for i in subject.some(CODE_TASKS):
         for k in range(1, ROUNDS + 1):
             other = subject.other(i, k)
             if same(subject.tasks[i], other.text):
                 continue  # the same answer in other words
             attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))
+            alike.append(_shared(subject.tasks[i].gold, other.text))
     scales = subject.scales(attempts)
     measured = {SHARE_PAID: share(int((scales > PAID).sum()), len(attempts))}
     title, advice = "the reference answers of other tasks are paid", "The reward does not compare with the reference "
@@ -41,15 +48,19 @@ def swapped(subject: Subject) -> Result:
         for kind, paid in accepted(subject, attempts).items()
         if (severity := _severity(paid)) is not None
     ]
-    of_task: dict[int, list[float]] = {}
-    for attempt, scale in zip(attempts, scales.tolist(), strict=True):
-        of_task.setdefault(attempt.task, []).append(scale)
-    mean = estimate([sum(each) / len(each) for each in of_task.values()])
+    beyond, tasks = scales - np.array(alike), np.array([attempt.task for attempt in attempts])
+    mean = estimate([float(beyond[tasks == i].mean()) for i in np.unique(tasks)])
     if (mean["low"] or 0.0) >= HIGH_MEAN and all(each.severity == "note" for each in found):
         title = "the reference answers of other tasks get most of what the right ones get"
-        shown = attempts[int(scales.argmax())]
-        found = [Found(shown.kind, "high", title, "mean scaled reward", mean, shown, None, advice)]
+        shown, measure = attempts[int(scales.argmax())], "scaled reward beyond the words in common"
+        found = [Found(shown.kind, "high", title, measure, mean, shown, None, advice)]
     return Result(found, len(attempts), measured)
+
+
+def _shared(one: str, other: str) -> float:
+    """F1 of the words of two texts."""
+    mine, right = ({*re.findall(r"\w[\w.]*", text.casefold())} for text in (one, other))
+    return 2 * len(mine & right) / max(1, len(mine) + len(right))
 
 
 def _severity(paid: Accepted) -> Severity | None:
