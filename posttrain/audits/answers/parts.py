@@ -10,15 +10,15 @@ import re
 from collections.abc import Sequence
 
 from posttrain.audits.answers.strings import FREE_CASE, contrary, is_ordered
-from posttrain.audits.answers.variant import Variant, distinct, other_digit
+from posttrain.audits.answers.variant import Variant, distinct
 from posttrain.audits.golds import DATE, FORMULA, GoldTask
 
-PAIRS = "<> ≤≥ &| ∧∨ ∪∩ ∈∉ ∀∃ ⊂⊃ ←→ ↑↓ ♯♭ +- ×÷".split()  # noqa: SIM905
-OTHER = {a: b for pair in PAIRS for a, b in (pair, pair[::-1])} | {"*": "+", "/": "*", "^": "*", "−": "+"}
-OTHER |= {"==": "!=", "!=": "==", "AND": "OR", "OR": "AND", "¬": "", "#": ""}
+PAIRS = "< > ≤ ≥ & | ∧ ∨ ∪ ∩ ∈ ∉ ∀ ∃ ⊂ ⊃ ← → ↑ ↓ ♯ ♭ + - × ÷ <= >= == != AND OR".split()  # noqa: SIM905
+OTHER = dict(zip(PAIRS[::2] + PAIRS[1::2], PAIRS[1::2] + PAIRS[::2], strict=True))
+OTHER |= {"*": "+", "/": "*", "^": "*", "−": "+", "¬": "", "#": ""}
 ARITHMETIC = "-−+*/^&|"
 OPERATOR = re.compile(
-    r"(?<=[\w)\]}\"])(\s*)([-−+*/^&|<>×÷]|[=!]=)(?=\s*[\w({\[\\\"$])|()([∧∨∪∩∈∉⊂⊃≤≥←→↑↓♯♭∀∃¬]|(?<=\b[A-G])#|\b(?:AND|OR)\b)"
+    r"(?<=[\w)\]}\"])(\s*)([-−+*/^&|<>×÷]|[<>=!]=)(?=\s*[\w({\[\\\"$])|()([∧∨∪∩∈∉⊂⊃≤≥←→↑↓♯♭∀∃¬]|(?<=\b[A-G])#|\b(?:AND|OR)\b)"
 )
 """An operator between what it joins; those of arithmetic count in formulas alone."""
 MARKUP = re.compile(r"</|/>|->|=>|⟶")
@@ -49,7 +49,7 @@ def exchanged(task: GoldTask, text: str, others: Sequence[str], rng: random.Rand
         found += [(f"the {where} word that of another answer", _word(text, others, at, rng))
                   for where, at in (("first", 0), ("last", -1))]  # fmt: skip
     if task.type == "text" and words:
-        found += [("another number", other_digit(text, rng) or text), ("a word left out", _shortened(text, rng))]
+        found.append(("a word left out", _shortened(text, rng)))
     return distinct(Variant(kind, each) for kind, each in found if each.split() != text.split())
 
 
