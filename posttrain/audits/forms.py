@@ -91,8 +91,8 @@ REASON = re.compile(r"reason|explan|justif|because|why|step|work|thought|note|co
 in the range that stands there or in one of these, or a reason."""
 UNSURE = "without confidence"
 """Forms that say of the answer that it may be wrong."""
-EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?)[^\s:]{1,20}")
-"""A pattern with an example in its place: `Total: 42`."""
+EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?:)( ?)([^\s:]{0,20})")
+"""A label with an example in its place, or with nothing: `Total: 42`, `Total: `."""
 REASONS = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "scratchpad", "analysis", "work")
 """Tags of what stands before the answer."""
 
@@ -139,7 +139,7 @@ def _quoted(prompt: str) -> list[str]:
 
 def _example(text: str) -> str:
     match = EXAMPLE.fullmatch(text)
-    return match[1] if match and not PLACE.search(text) else ""
+    return match[1] + (match[2] if match[3] else " ") if match and not PLACE.search(text) else ""
 
 
 def _known(label: str) -> list[tuple[str, str]]:

@@ -65,7 +65,7 @@ def _option(first: int) -> Way:
 
 WAYS: tuple[Way, ...] = (
     *(some_of, _items("", ", "), _items("", "\n"), _items("- ", "\n"), _items("1. ", "\n"), _items("", "; ")),
-    *(_items("", " "), _in_places, _option(0), _option(1)),
+    *(_items("", " "), _items("", "/"), _in_places, _option(0), _option(1)),
     lambda task, value: "\n".join(f"{key}: {each}" for key, each in value.items()) if isinstance(value, dict) else "",
     lambda task, value: "" if isinstance(value, str) else json.dumps(value),
 )
