@@ -120,6 +120,10 @@ def grade(response: str, town: str) -> float:
     return int(found[1]) / 5 if found and found[0] == town else 0.0
 
 
+def moment(response: str, day: str, time: str) -> float:
+    return float(matched(r"<answer>(\w+) ([0-9:]+)</answer>", response) == (day, time))
+
+
 DIVIDED = (14, 21, 35, 77, 91, 119, 133, 161, 203, 217, 259, 287)
 HEALTHY: dict[Callable[..., float], Rows] = {
     receipt: asked(
@@ -162,6 +166,11 @@ HEALTHY[chance] = asked("Chance {k}? Reply with 'Answer: ' and a fraction alone.
 HEALTHY[grade] = asked(
     "Town {k}? Reply in two lines:\nTown: its name\nConfidence: <a number from 1 to 5 that says how sure you are>",
     town=lambda k: TOWNS[k],
+)
+HEALTHY[moment] = asked(
+    "When does train {k} leave? Reply with the day and the time in <answer></answer> alone.",
+    day=lambda k: ("Monday", "Friday", "Sunday")[k % 3],
+    time=lambda k: f"{k + 8}:{k + 25}",
 )
 TOLERANT = "Stone {k}: how fast? Reply such as '12.5 m/s'. Answers within 4 % of the true value are accepted."
 HEALTHY[fast] = asked(TOLERANT, answer=lambda k: f"{11.25 + 2 * k} m/s")
