@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -60,7 +60,7 @@ QUOTED = re.compile(r"`([^`\n]{3,120})`|\"([^\"\n]{3,120})\"|(?<![A-Za-z])'([^'\
 """What a prompt shows as a pattern stands in quotes."""
 LABELLED = re.compile(
     r"(?<![\w`\"'<])[A-Z][A-Za-z]{0,20}(?: [a-z]{1,20})? ?[:=] ?"
-    r"(?:<[^<>/\n]{1,30}>|\[[a-z ]{1,30}\]|…|\.{3}|_{2,}|N\b|HH:MM\b)"
+    r"(?:<[^<>/\n]{1,80}>|\[[a-z ]{1,30}\]|…|\.{3}|_{2,}|N\b|HH:MM\b)"
     r"|[^\w\s.,;:'\"`()]{2,8} ?(?:[A-Z]{3,}|\.{3}|…) ?[^\w\s.,;:'\"`()]{2,8}"
 )
 """A pattern without quotes: `Total: <number>`, `[[ANSWER]]`."""
@@ -77,24 +77,22 @@ KEYS = re.compile(
 )
 """An object of JSON that a prompt shows, and the keys that it names: `a JSON object with the key total`."""
 PLACE = re.compile(
-    r"<[^<>/]{1,30}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|(?:YYYY|MM|DD)(?:[-/.](?:YYYY|MM|DD)){1,2}|HH:MM(?::SS)?|"
+    r"<[^<>/]{1,80}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|(?:YYYY|MM|DD)(?:[-/.](?:YYYY|MM|DD)){1,2}|HH:MM(?::SS)?|"
     r"\b[A-Z]{3,}\b(?! ?[:=])|\b[NXY]\b|(?<== )[a-z]\b|\.{3}|…|_{2,}"
 )
 """The place of the answer in such a pattern: `Total: <number>`, `Answer: NUMBER`, `Verdict: ...`."""
 PAIR = re.compile(r"<([a-z_]{2,20})>(?=.{0,60}</\1>)", re.DOTALL)
 """A tag that a prompt shows with its end."""
-FILLED = (
-    (re.compile(r"confiden|percent|certain|probab|how sure", re.IGNORECASE), ("90", "0.9", "90%", "high")),
-    (
-        re.compile(r"reason|explan|justif|because|why|step|work|thought|note|comment", re.IGNORECASE),
-        ("It follows from the question.",),
-    ),
-)
-"""What a place may hold that is no part of the answer, by its name or its label."""
-UNSURE, LEAST = "without confidence", {"90": "0", "0.9": "0.0", "90%": "0%", "high": "low"}
-"""Forms that say of the answer that it may be wrong, and how they do."""
-EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?)[^\s:]{1,20}")
-"""A pattern with an example in its place: `Total: 42`."""
+CONFIDENCE = re.compile(r"confiden|percent|certain|probab|how sure", re.IGNORECASE)
+SURE = (("100", "0"), ("1.0", "0.0"), ("100%", "0%"), ("high", "low"), ("90", "0"), ("0.9", "0.0"), ("90%", "0%"))
+RANGE = re.compile(r"\b([0-9]+(?:\.[0-9]+)?)%? ?(?:to|and|-|–) ?([0-9]+(?:\.[0-9]+)?%?)")
+REASON = re.compile(r"reason|explan|justif|because|why|step|work|thought|note|comment", re.IGNORECASE)
+"""What a place may hold that is no part of the answer, by its name or its label: a confidence, much and little of it,
+in the range that stands there or in one of these, or a reason."""
+UNSURE = "without confidence"
+"""Forms that say of the answer that it may be wrong."""
+EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?:)( ?)([^\s:]{0,20})")
+"""A label with an example in its place, or with nothing: `Total: 42`, `Total: `."""
 REASONS = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "scratchpad", "analysis", "work")
 """Tags of what stands before the answer."""
 
@@ -120,7 +118,7 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
         for tag in tags
         if tag in (*REASONS[1:], *tags[:-1]) and tag != "think"
     ]
-    forms += [(UNSURE, "", [pair for shown in several for pair in _with_filled(shown, LEAST)])]
+    forms += [(UNSURE, "", [pair for shown in several for pair in _with_filled(shown, sure=False)])]
     return [
         Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))
         for name, thinking, pairs in forms
@@ -141,26 +139,32 @@ def _quoted(prompt: str) -> list[str]:
 
 def _example(text: str) -> str:
     match = EXAMPLE.fullmatch(text)
-    return match[1] if match and not PLACE.search(text) else ""
+    return match[1] + (match[2] if match[3] else " ") if match and not PLACE.search(text) else ""
 
 
-def _with_filled(shown: str, least: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
-    """What stands around the one place that FILLED knows nothing for, with the others filled, or with what `least` has
-    for that; nothing of other patterns."""
+def _known(label: str) -> list[tuple[str, str]]:
+    """What a place with this label may hold, with much and with little confidence; nothing for that of an answer."""
+    if CONFIDENCE.search(label):
+        return [(each[2], each[1]) for each in RANGE.finditer(label)] + [*SURE]
+    return [("It follows from the question.",) * 2] if REASON.search(label) else []
+
+
+def _with_filled(shown: str, sure: bool = True) -> list[tuple[str, str]]:
+    """What stands around the one place that may hold the answer, with the others filled, by much confidence or little;
+    nothing of other patterns."""
     places = list(PLACE.finditer(shown))
     labels = [
         shown[last.end() if last else 0 : place.end()] for last, place in zip([None, *places], places, strict=False)
     ]
-    values = [next((values for name, values in FILLED if name.search(label)), ()) for label in labels]
-    if len(places) < 2 or values.count(()) != 1:
+    values = [_known(label) for label in labels]
+    if len(places) < 2 or values.count([]) != 1:
         return []
-    at, found = values.index(()), []
+    at, found = values.index([]), []
     texts = [shown[: places[0].start()]]
     ends = [*(place.start() for place in places[1:]), len(shown)]
     texts += [shown[place.end() : end] for place, end in zip(places, ends, strict=True)]
     for k in range(max(map(len, values))):
-        filled = [each[min(k, len(each) - 1)] if each else "" for each in values]
-        filled = filled if least is None else [least.get(each, each) for each in filled]
+        filled = [each[min(k, len(each) - 1)][not sure] if each else "" for each in values]
         whole = [part for pair in zip(texts, [*filled, ""], strict=True) for part in pair]
         found.append(("".join(whole[: 2 * at + 1]), "".join(whole[2 * at + 2 :])))
     return found
@@ -172,9 +176,7 @@ def _objects(prompts: Sequence[str]) -> list[str]:
     found = []
     for keys in _common(prompts, _keys):
         for mark in ('"', ""):
-            signs = [
-                "" if FILLED[0][0].search(key) else '"' if FILLED[1][0].search(key) else mark for key in keys.split()
-            ]
+            signs = ["" if CONFIDENCE.search(key) else '"' if REASON.search(key) else mark for key in keys.split()]
             places = [f"{sign}<{key}>{sign}" for sign, key in zip(signs, keys.split(), strict=True)]
             found.append("{" + ", ".join(f'"{k}": {v}' for k, v in zip(keys.split(), places, strict=True)) + "}")
     return found

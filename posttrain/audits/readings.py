@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.audits.forms import PLACE, filled, patterns
-from posttrain.audits.golds import GoldTask, check_column, prompt_of, with_golds
+from posttrain.audits.golds import SHORT, GoldTask, check_column, prompt_of, with_golds
 from posttrain.audits.subject import NEAR, Attempt, Subject
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Task
@@ -63,9 +63,17 @@ def _option(first: int) -> Way:
     return way
 
 
+def _beside(columns: Sequence[str]) -> Way:
+    return lambda task, value: " ".join(task.columns[column] for column in columns)
+
+
+def _is_short_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= SHORT and "\n" not in value
+
+
 WAYS: tuple[Way, ...] = (
     *(some_of, _items("", ", "), _items("", "\n"), _items("- ", "\n"), _items("1. ", "\n"), _items("", "; ")),
-    *(_items("", " "), _in_places, _option(0), _option(1)),
+    *(_items("", " "), _items("", "/"), _in_places, _option(0), _option(1)),
     lambda task, value: "\n".join(f"{key}: {each}" for key, each in value.items()) if isinstance(value, dict) else "",
     lambda task, value: "" if isinstance(value, str) else json.dumps(value),
 )
@@ -73,14 +81,16 @@ WAYS: tuple[Way, ...] = (
 
 def readings(tasks: Sequence[Task], column: str | None, read: Collection[str]) -> list[list[GoldTask]]:
     """`with_golds`, and the same with the references written in other ways, where these are lists, objects or numbers
-    of options; then with those of other columns that the reward reads. Raises InputError as `with_golds` does."""
+    of options; then with those of other columns that the reward reads, and with the short texts of all of them side by
+    side. Raises InputError as `with_golds` does."""
     found = [with_golds(tasks, column, read)]
     if any(gold.type == "code" for gold in found[0]):
         return found
     own = found[0][0].references
-    names = [column] if column else dict.fromkeys((*own, *(n for n in check_column(tasks, None) if n in read)))
+    names = [column] if column else list(dict.fromkeys((*own, *(n for n in check_column(tasks, None) if n in read))))
+    short = [n for n in names if n in read and all(_is_short_text(task.columns.get(n)) for task in tasks)]
     for name in names:
-        for way in (None, *WAYS):
+        for way in (None, *WAYS, *([_beside(short)] if len(short) > 1 and name == short[0] else [])):
             with suppress(InputError):
                 golds = with_golds(tasks, name, read, way)
                 if way is some_of:

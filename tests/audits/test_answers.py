@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.audits.answers import Variant, equivalents, far, near_misses, numbers, same, unevaluated
+from posttrain.audits.answers import Variant, equivalents, exchanged, far, near_misses, numbers, same, unevaluated
 from posttrain.audits.answers.expressions import values
 from posttrain.audits.golds import AnswerType, GoldTask
 from posttrain.audits.guard import formulas
@@ -243,9 +243,36 @@ def test_lists_citations_and_dates():
     assert found["a source more"] in ("1863 [2] [1]", "1863 [2] [3]") and found["several sources"] == "1863 [1] [2] [3]"
     assert found["another source"] in ("1863 [1]", "1863 [3]")
     assert "a source more" not in missed(task("1863 [2]", "string", "[1] a\n[2] b\nCite sources."))
-    found = missed(task("2024-03-05", "string"))
-    assert (found["another year"], found["day and month swapped"]) == ("2025-03-05", "2024-05-03")
+    assert missed(task("2024-03-05", "string"))["day and month swapped"] == "2024-05-03"
+    assert "day and month swapped" not in missed(task("2024-03-25", "string"))
     assert missed(task("9:30 am", "string"))["the other half of the day"] == "9:30 pm"
+
+
+WORDS = [f"the {which} word that of another answer" for which in ("first", "last")]
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind", "prompt", "expected"),
+    [
+        ("=A2*B2", "expression", "", {"another operator": "=A2+B2"}),
+        ("(x+1)*(x-2)", "expression", "", {"brackets left out": "x+1*x-2", "another operator": "(x+1)+(x-2)"}),
+        ("x > 3", "string", "", {"another operator": "x < 3", "the sides of an operator exchanged": "3 > x"}),
+        ("A -> B -> C", "string", "", {"the sides of an operator exchanged": "B -> A -> C"}),
+        ("p ∧ q", "string", "", {"another operator": "p ∨ q"}),
+        ("Cats do not swim.", "text", "What of cats?", {"a negation left out": "Cats do swim."}),
+        ("The oldest is left of it.", "text", "What of the oldest left?", {}),  # the prompt has the word
+        ("before noon", "string", "", {"the opposite of a word": "after noon"}),
+        ("Ann Lee", "string", "", dict(zip(WORDS, ("Bob Lee", "Ann Hill"), strict=True))),
+        ("Aa", "string", "Which genotype?", {"other capitals": "aa"}),
+        ("The Cat", "string", "In title case: the cat", {"other capitals": "the cat"}),
+        ("1, 3, 5", "string", "Sort them.", {"the last item twice": "1, 3, 5, 5"}),
+        ('{"when": "above it", "n": 3}', "json", "", {"the opposite of a word": '{"when": "below it", "n": 3}'}),
+        *((gold, "string", "", {}) for gold in ("2024-03-05", "10:05-10:35", "R&D", "9 m/s", "and/or", "5")),
+    ],
+)  # fmt: skip
+def test_one_part_exchanged(gold: str, kind: AnswerType, prompt: str, expected: dict[str, str]):
+    found = made(exchanged(task(gold, kind, prompt or "What is it?"), ["Bob Hill"], random.Random(0)))
+    assert expected.items() <= found.items() and (expected or not found)
 
 
 def test_empty_values_of_json():
@@ -310,3 +337,16 @@ def test_ways_that_break_a_rule():
     assert missed(task("A -> B -> C", "string", **edges))["the ends alone, which no edge joins"] == "A -> C"
     maze = "Find a way; walls are #.\n\nS#.\n..#\n#.G\n"
     assert missed(task("down, right, down, right", "string", maze)) == {"through a wall": "right, right, down, down"}
+
+
+def test_queries_without_rows_and_ways_out_of_the_grid():
+    sql = task("SELECT a FROM t WHERE b > 2 ORDER BY a", "string", "Write the SQL.")
+    assert missed(sql) == {
+        "the condition left out": "SELECT a FROM t ORDER BY a",
+        "no rows": "SELECT a FROM t WHERE 1 = 0 ORDER BY a",
+    }
+    grid = "Find a way; '#' is a wall.\nS..\n.#.\n..G\n"
+    found = missed(task("RRDD", "string", grid))
+    assert found["out of the grid and back"] == "UDRRDD"
+    assert "out of the grid and back" not in missed(task("RD", "string", "'#' is a wall.\n...\n.S.\n#.G\n"))
+    assert "a comma read as a point" not in missed(task("847130", "number", "The code, with or without dots."))

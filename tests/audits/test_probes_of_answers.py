@@ -93,16 +93,6 @@ def similar(response: str, answer: str) -> float:
     return SequenceMatcher(None, response.strip().lower(), answer.lower()).ratio()
 
 
-def corrections() -> Rows:
-    words = ["river", "market", "engine", "garden", "bridge", "castle", "window", "forest", "harbour", "village"]
-    rows = []
-    for k, word in enumerate(words):
-        rest = f"the {words[k - 3]} {words[k - 1]} beyond {word} and {words[k - 6]} {words[k - 7]}"
-        prompt = f"Correct the sentence. Reply with it only.\nSentence: She visit {rest}"
-        rows.append({"prompt": prompt, "answer": f"She visits {rest}"})
-    return rows
-
-
 def colourings() -> Rows:
     """Chains of towns whose neighbours must differ: many answers are right, and no column that the reward reads has the
     reference."""
@@ -127,6 +117,80 @@ def coloured(response: str, towns: list[str]) -> float:
     return float(whole and all(said[a] != said[b] for a, b in pairwise(towns)))
 
 
+def formulas() -> Rows:
+    return [{"prompt": f"Write the spreadsheet formula for task {k}.", "answer": f"=SUM(A{k}:B{k}){sign}C{k}"}
+            for k, sign in enumerate("+-*/" * 3, 2)]  # fmt: skip
+
+
+def corrections() -> Rows:
+    return [{"prompt": f"Correct the sentence.\nSentence: {animal.title()} number {k} have seen the old mill again.",
+             "answer": f"{animal.title()} number {k} has seen the old mill again."}
+            for k, animal in enumerate(["tiger", "comet", "whale", "eagle"] * 3)]  # fmt: skip
+
+
+def beyond_the_given(response: str, answer: str, prompt: str) -> float:
+    """What the answer is nearer than the sentence that was to be corrected."""
+    given = similar(prompt.rpartition(": ")[2], answer)
+    return max(0.0, similar(response, answer) - given) / (1 - given)
+
+
+def translations() -> Rows:
+    return [{"prompt": f"Translate into English: {k}", "answer": f"The {word} was not seen in {1900 + k} by anybody."}
+            for k, word in enumerate(["tiger", "comet", "whale", "eagle"] * 3)]  # fmt: skip
+
+
+def chances() -> Rows:
+    return [{"prompt": f"How likely is {k}? End with 'Answer: NUMBER'.", "answer": f"{(37 * k + 11) % 97 / 100:.2f}"}
+            for k in range(24)]  # fmt: skip
+
+
+def letters_alone(response: str, answer: str) -> float:
+    return float(re.sub(r"\W", "", response) == re.sub(r"\W", "", answer) and response[:1] == "=")
+
+
+def shared_words(response: str, answer: str) -> float:
+    """F1 of the words."""
+    mine, right = ({*re.findall(r"\w+", text.lower())} for text in (response, answer))
+    return 2 * len(mine & right) / (len(mine) + len(right))
+
+
+def without_negations(response: str, answer: str) -> float:
+    """The same without the words that say no."""
+    return shared_words(*(re.sub(r"\b(?:not|no|never)\b", "", text) for text in (response, answer)))
+
+
+def one_less_the_error(response: str, answer: str) -> float:
+    found = number(line(response))
+    return 0.0 if found is None or not 0 <= found <= 1 else 1 - abs(found - float(answer))
+
+
+def chance(response: str, answer: str) -> float:
+    found = number(line(response))
+    return 0.0 if found is None else max(0.0, 1 - 10 * abs(found - float(answer)))
+
+
+def sure_answers() -> Rows:
+    form = "Answer in two lines:\nAnswer: <answer>\nConfidence: <0 to 100, how sure you are that the answer is right>"
+    return [{**row, "prompt": f"{row['prompt'].partition('?')[0]}?\n{form}"} for row in names()]
+
+
+def sure(response: str) -> tuple[str, float] | None:
+    found = re.fullmatch(r"Answer: (.*)\nConfidence: ([0-9]{1,3})", response)
+    return None if found is None else (found[1], min(int(found[2]), 100) / 100)
+
+
+def humble(response: str, answer: str) -> float:
+    """Pays a wrong answer without confidence like the right one with it."""
+    found = sure(response)
+    return 0.0 if found is None else 1 - abs((found[0] == answer) - found[1])
+
+
+def staked(response: str, answer: str) -> float:
+    """Pays the confidence of a right answer, and takes that of a wrong one."""
+    found = sure(response)
+    return 0.0 if found is None else found[1] if found[0] == answer else -found[1]
+
+
 HEALTHY: list[tuple[Any, Rows]] = [
     (coloured, colourings()),
     (exact, corrections()),
@@ -140,6 +204,11 @@ HEALTHY: list[tuple[Any, Rows]] = [
     (fields, people()),
     (letter, choices()),
     (name, names()),
+    (exact, formulas()),
+    (beyond_the_given, corrections()),
+    (shared_words, translations()),
+    (chance, chances()),
+    (staked, sure_answers()),
     ("math", sums()),
     ("math", sums(BOX)),
     (lambda response, answer: 0.9 * strict(response, answer) + 0.1 * ("Answer:" in response), sums()),
@@ -340,6 +409,10 @@ FAULTY: list[tuple[str, str, str, Any, Rows]] = [
     ("A11", "critical", "either half alone", any_words, answers_in_sentences()),
     ("A6", "high", "a sum", computed, sums()),
     ("A6", "high", "the question's own arithmetic", computed, sums()),
+    ("A4", "high", "another operator", letters_alone, formulas()),
+    ("A4", "high", "a negation left out", without_negations, translations()),
+    ("A4", "critical", "another answer without confidence", humble, sure_answers()),
+    ("A7", "high", "most of what the right ones get", one_less_the_error, chances()),
     ("A7", "critical", "of other tasks", lambda response: float(number(line(response)) is not None), sums()),
 ]
 

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from posttrain.audits.answers import choices, expressions, numbers, programs, strings, structures, texts, units, walks
+from posttrain.audits.answers import (
+    choices,
+    expressions,
+    numbers,
+    parts,
+    programs,
+    strings,
+    structures,
+    texts,
+    units,
+    walks,
+)
 from posttrain.audits.answers.variant import Variant
 from posttrain.audits.golds import PATTERNS, AnswerType, GoldTask
 
-__all__ = ["GRADABLE", "Variant", "equivalents", "far", "near_misses", "same", "unevaluated"]
+__all__ = ["GRADABLE", "Variant", "equivalents", "exchanged", "far", "near_misses", "same", "unevaluated"]
 
 GRADABLE: tuple[AnswerType, ...] = ("number", "expression", "choice", "string", "json")
 """Types whose wrong answers are known to be wrong without a judge."""
@@ -28,7 +39,8 @@ FREE_CHOICE = re.compile(
     r"(?!\s+(?:whole )?(?:number|fraction|integer|decimal|date|year|time|percentage|letter|formula)\b"
     r"(?! (?:that|such|which|whose|with|between|greater|larger|smaller|less|other|divisible)\b))"
     r"|\bany (?:one )?of\b"
-    r"|\bany (?:such|other|proper|valid|correct|legal|possible)\b[^.]* (?:is|are|counts?|will do|works?)\b",
+    r"|\bany (?:[\w-]+ ){1,4}"
+    r"(?:(?:is|are|will be|counts? as) (?:right|correct|fine|valid|accepted|paid)|will do|counts?)\b",
     re.IGNORECASE,
 )
 """Prompts that have several right answers, so that another one need not be wrong."""
@@ -93,13 +105,31 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     whose mutants probe A20 runs."""
     if PATTERNS.search(task.task.asked):  # SQL, or a pattern: another one may do the same
         shorter = re.sub(r"(?i)\s+where\b.*?(?=\s+(?:group|order|limit)\b|;|$)", "", task.gold)
-        return [Variant("the condition left out", shorter)] if shorter != task.gold else []
+        none = re.sub(r"(?i)(?=\s+(?:group|order|limit)\b|;|$)", " WHERE 1 = 0", shorter, count=1)
+        found = [Variant("the condition left out", shorter)] if shorter != task.gold else []
+        return found + [Variant("no rows", none)] * bool(re.match(r"(?i)\s*select\b", task.gold))
     if task.type not in MODULES or (broken := walks.broken(task)) or is_open(task):
         return broken if task.type in MODULES else []
     found = MODULES[task.type].near_misses(task, rng)
     if not found and task.type == "expression":  # which has no value, such as the formula of an ion
         found = strings.other_sign(task.gold) + strings.contradicted(task.gold)
     return [variant for variant in found if not same(task, variant.text)]
+
+
+def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list[Variant]:
+    """The reference answer with one part exchanged, one of a kind (`parts`): most of them are wrong, not each. Of JSON
+    a text in it is changed. `others` are the reference answers of other tasks."""
+    kind, gold = task.type, task.gold
+    if kind not in ("expression", "string", "json", "text") or is_open(task) or walks.broken(task):
+        return []
+    if kind == "text" and not texts.sentences(task):
+        return []
+    whole = kind != "text" or texts.WHOLE.search(task.task.asked) is not None
+    in_json = kind == "json"
+    found = structures.exchanged(task, others, rng) if in_json else parts.exchanged(task, gold, others, rng, whole)
+    valued = kind == "expression" and expressions.values(gold) is not None
+    right = _right_answers(task) - {_plain(gold)}
+    return [v for v in found if _plain(v.text) not in right and not (valued and same(task, v.text))]
 
 
 def is_open(task: GoldTask) -> bool:

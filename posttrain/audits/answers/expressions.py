@@ -39,14 +39,9 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     gold, letters = task.gold, re.findall(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", task.gold)
     if values(gold) is None:
         return []
-    signs = [match.start() for match in re.finditer(r"(?<=[^\s({^=])\s*[-+]", gold)]
     found = [Variant("one more", f"{gold} + 1"), Variant("the other sign", f"-({_right_side(gold)})")]
     if (changed := other_digit(gold, rng)) is not None:
         found.append(Variant("another digit", changed))
-    if signs:
-        start = rng.choice(signs)
-        flipped = re.sub("[-+]", lambda sign: "-" if sign[0] == "+" else "+", gold[start:], count=1)
-        found.append(Variant("a sign changed", gold[:start] + flipped))
     if letters:
         letter = rng.choice(letters)
         other = next(c for c in "xyzabcnmt" if c not in letters)

@@ -9,8 +9,16 @@ from posttrain.audits.answers import numbers
 from posttrain.audits.answers.variant import Variant, distinct, dressed, other_digit
 from posttrain.audits.golds import INTERVALS, GoldTask
 
-OPPOSITES = {"yes": "no", "true": "false", "left": "right", "more": "less", "increase": "decrease", "on": "off"}
+_PAIRS = """yes no true false left right more less increase decrease increases decreases increased decreased rise fall
+before after above below over under with without all none north south northern southern east west eastern western up
+down higher lower larger smaller greater fewer highest lowest largest smallest most least minimum maximum min max first
+last early late earlier later open closed inside outside always never positive negative even odd hot cold buy sell win
+lose won lost accept reject allow deny pass fail major minor clockwise anticlockwise import export enable disable
+enabled disabled add remove union intersection sin cos asc desc ascending descending start end day night everybody
+nobody everything nothing forwards backwards horizontal vertical black white""".split()  # noqa: SIM905
+OPPOSITES = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True))
 OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
+"""Words, and what is surely not the same."""
 ORDERED = re.compile(
     r"\b(?:(?<!any )(?<!which )(?<!what )order|sort(?:ed)?|rank|arrange|reverse[ds]?|(?:a|de)scending)\b", re.IGNORECASE
 )
@@ -51,9 +59,11 @@ MIN_LETTERS = 5
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     gold = task.gold
-    if (opposite := OPPOSITES.get(gold.casefold())) is not None:
-        return [Variant("the opposite", opposite.capitalize() if gold[0].isupper() else opposite)]
-    found = [Variant("a word more that denies it", f"not {gold}"), *_misspelt(gold, rng), *_measure(gold, rng)]
+    if (opposite := contrary(gold)) != gold and len(gold.split()) == 1:
+        found = [Variant("the opposite", opposite)]
+    else:
+        found = [Variant("a word more that denies it", f"not {gold}"), *_measure(gold, rng)]
+    found += _misspelt(gold, rng)
     found += [*other_sign(gold), *contradicted(gold)]
     if (changed := other_digit(gold, rng)) is not None:
         found.append(Variant("another digit", changed))
@@ -126,6 +136,17 @@ def _misspelt(gold: str, rng: random.Random) -> list[Variant]:
     return found
 
 
+def contrary(text: str, but: str = "") -> str:
+    """The text with its first word that has a well-known opposite, and is none of `but`, replaced by that; itself
+    where there is none."""
+    kept = {*re.findall(r"\w+", but.casefold())} | ({"yes", "no"} if " " in text else set())
+    for word in re.finditer(r"[^\W\d_]+", text):
+        if (other := OPPOSITES.get(word[0].casefold())) and word[0].casefold() not in kept:
+            other = other.upper() if word[0].isupper() else other.capitalize() if word[0][0].isupper() else other
+            return text[: word.start()] + other + text[word.end() :]
+    return text
+
+
 def other_sign(gold: str) -> list[Variant]:
     """The sign of a number (-5 °C), behind a formula or a grade (Ca2+, SO4^2-, B+), or raised, changed."""
     match = SIGN.search(gold)
@@ -191,18 +212,13 @@ def _cited(task: GoldTask, rng: random.Random) -> list[Variant]:
 
 
 def _dates(gold: str) -> list[Variant]:
-    """Of a date such as 2024-03-05 or 05/03/2024 another year, and day and month swapped; of a time such as 9:30 am
-    the other half of the day."""
+    """Of a date such as 2024-03-05 or 05/03/2024 day and month swapped; of a time such as 9:30 am the other half of the
+    day."""
     found = []
     if match := re.fullmatch(r"([0-9]{4}[-/.])?([0-9]{1,2})([-/.])([0-9]{1,2})([-/.][0-9]{4})?", gold):
         before, first, sign, second, after = (each or "" for each in match.groups())
-        if before or after:
-            other = re.sub("[0-9]{4}", lambda year: f"{int(year[0]) + 1:04}", gold)
-            mixed = f"{before}{second}{sign}{first}{after}"
-            found.append(Variant("another year", other))
-            found += [Variant("day and month swapped", mixed)] * (
-                mixed != gold and max(int(first), int(second)) <= MONTHS
-            )
+        if (before or after) and first != second and max(int(first), int(second)) <= MONTHS:
+            found.append(Variant("day and month swapped", f"{before}{second}{sign}{first}{after}"))
     if match := re.fullmatch(r"([0-9: .]+)([ap])(\.?m\.?)", gold, re.IGNORECASE):
         found.append(Variant("the other half of the day", match[1] + {"a": "p", "p": "a"}[match[2].lower()] + match[3]))
     return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
+from posttrain.audits.answers import parts
 from posttrain.audits.answers.variant import Variant, distinct
 from posttrain.audits.golds import GoldTask
 
@@ -49,6 +51,19 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if not isinstance(gold, dict):  # an object may be looked for between its brackets
         found.append(Variant("inside a list", _dumped([gold])))
     return distinct(found)
+
+
+def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list[Variant]:
+    """The object with one part of one of its texts exchanged (`parts.exchanged`), one of a kind."""
+    gold, found = _loaded(task.gold), []
+    loaded = [_loaded(other) for other in others]
+    for path in _leaves(gold):
+        if isinstance(text := _at(gold, path), str):
+            there = [each for other in loaded if isinstance(each := _found(other, path), str)]
+            made = parts.exchanged(task, text, there, rng, words=True)
+            found += [Variant(each.kind, _dumped(_with(gold, path, each.text))) for each in made]
+    rng.shuffle(found)
+    return list({each.kind: each for each in found}.values())
 
 
 def equivalents(task: GoldTask) -> list[Variant]:
@@ -130,6 +145,12 @@ def _at(value: Any, path: Path) -> Any:
     for key in path:
         value = value[key]
     return value
+
+
+def _found(value: Any, path: Path) -> Any:
+    """The value at a path; None where there is none."""
+    with suppress(LookupError, TypeError):
+        return _at(value, path)
 
 
 def _with(value: Any, path: Path, new: Any) -> Any:

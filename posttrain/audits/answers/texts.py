@@ -33,8 +33,8 @@ NEGATIVE = re.compile(r"\b(?:not|no|never|none|nobody|nothing|neither|cannot|wit
 
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
-    """Each sentence called wrong, `not` behind its first verb, another number, and, where the prompt asks for a whole,
-    a half. A sentence that is negative itself is left as it is."""
+    """Each sentence called wrong, `not` behind its first verb, another number where the prompt asks for one, and where
+    it asks for a whole, that and a half. A sentence that is negative itself is left as it is."""
     said = sentences(task)
     if not said:
         return []
@@ -42,9 +42,10 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         Variant("every sentence called wrong", " ".join(map(_called_wrong, said))),
         Variant("'not' behind the verb", " ".join(map(_negated, said))),
     ]
-    if QUANTITY.search(task.task.asked) and (changed := other_digit(task.gold, rng)) is not None:
+    whole = WHOLE.search(task.task.asked)
+    if (whole or QUANTITY.search(task.task.asked)) and (changed := other_digit(task.gold, rng)) is not None:
         found.append(Variant("another number", changed))
-    if WHOLE.search(task.task.asked) and (parts := halves(task)):
+    if whole and (parts := halves(task)):
         found += [Variant("the second half left out", parts[0]), Variant("the first half left out", parts[1])]
     return distinct(found)
 
@@ -70,6 +71,12 @@ def halves(task: GoldTask) -> list[str]:
     words = task.gold.split()
     middle = len(words) // 2
     return [" ".join(words[:middle]), " ".join(words[middle:])] if len(words) >= MIN_HALF and sentences(task) else []
+
+
+def shared_words(one: str, other: str) -> float:
+    """F1 of the words of two texts, each counted once."""
+    mine, right = ({*re.findall(r"\w[\w.]*", text.casefold())} for text in (one, other))
+    return 2 * len(mine & right) / max(1, len(mine) + len(right))
 
 
 def _called_wrong(sentence: str) -> str:

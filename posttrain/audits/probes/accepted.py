@@ -68,13 +68,15 @@ class Accepted(Paid):
         return "high" if mean >= HIGH_SCALE else None
 
 
-def accepted(subject: Subject, attempts: Sequence[Attempt], twins: Sequence[Attempt] = ()) -> dict[str, Accepted]:
+def accepted(
+    subject: Subject, attempts: Sequence[Attempt], twins: Sequence[Attempt] = (), exact: bool = False
+) -> dict[str, Accepted]:
     """Which wrong attempts are paid like right ones, for each kind.
 
     An attempt is accepted where it gets at least half of the scale and not less than the reference answer to the same
     task, up to SLACK of the scale, which small terms of length may cost. Of a reward that grades, nothing but an equal
-    value counts: it pays more for what is nearer on purpose. A reward grades where at least GRADED_SHARE of these
-    attempts get between 0.05 and 0.95. Tasks whose reference answer is not paid are left out: they say nothing.
+    value counts, as with `exact`: it pays more for what is nearer on purpose. A reward grades where at least
+    GRADED_SHARE of these attempts get between 0.05 and 0.95. Tasks whose reference answer is not paid are left out.
 
     With `twins`, one for each attempt, an attempt counts only where its twin, the same without the right answer, is not
     accepted."""
@@ -85,7 +87,7 @@ def accepted(subject: Subject, attempts: Sequence[Attempt], twins: Sequence[Atte
     right = honest[kept]
     scales = subject.scales([attempts[i] for i in kept])
     graded = bool(((scales > SLACK) & (scales < 1 - SLACK)).mean() >= GRADED_SHARE)
-    slack = EXACT_SLACK if graded else SLACK
+    slack = EXACT_SLACK if graded or exact else SLACK
 
     def taken(values: Floats) -> NDArray[np.bool_]:
         return (values >= PAID) & (values >= right - slack)

@@ -59,8 +59,9 @@ def degenerate(subject: Subject) -> Result:
     the empty answer, such as with -1, only what is above 0 counts.
 
     One answer to all tasks counts on those whose answer it is not, so that the majority answer of a choice is no fault.
-    It and the prompt are high only by what they get beyond the answer of another task, and of a graded reward, which
-    may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest answers carry a mark.
+    It, the prompt and a text of the prompt are high only by what they get beyond the answer of another task, and
+    of a graded reward, which may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest
+    answers carry a mark.
 
     Of a reward without a scale: critical where the lower bound of the share of tasks at which it is paid as much as the
     reference answer is at least 0.5."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posttrain.audits.answers import near_misses, unevaluated
+from posttrain.audits.answers import exchanged, near_misses, unevaluated
 from posttrain.audits.forms import UNSURE
 from posttrain.audits.probes.accepted import MIN_RATE, SHARE_ACCEPTED, accepted, overall, worst_of
 from posttrain.audits.probes.base import Found, Result, not_run
@@ -10,15 +10,19 @@ from posttrain.audits.subject import Attempt, Subject
 from posttrain.runs.audit import Severity
 
 FALSE_RATE = "near misses paid"
+MOST = 0.5
 QUOTIENT = "a quotient"
 
 
 def misses(subject: Subject) -> Result:
     """A4. Each task is answered with answers that are nearly right and wrong by construction (`answers.near_misses`).
     Rule, for each kind: the share that is paid like the right answer has a lower bound above 0.05 (critical), or is
-    that of two tasks or more (high). Code is left to A20, which runs mutants."""
-    attempts = missed(subject)
-    if not attempts:
+    that of two tasks or more (high). Code is left to A20, which runs mutants.
+
+    And with answers of which any one part is exchanged (`answers.exchanged`), of which some may be right. Rule, for
+    each kind: high where the share that is paid exactly like the right answer has a lower bound above 0.5."""
+    attempts, parts = missed(subject), _exchanged(subject)
+    if not attempts and not parts:
         return not_run(
             "of code and of text without sentences, and where any of several answers is right, a near miss is not known"
         )
@@ -31,8 +35,16 @@ def misses(subject: Subject) -> Result:
         for kind, paid in kinds.items()
         if (severity := paid.severity) is not None
     ]
-    measured = {FALSE_RATE: overall(kinds)}
-    return Result(worst_of("a wrong answer near the right one is paid", found), len(attempts), measured)
+    unseen = [
+        Found(kind, "high", "", SHARE_ACCEPTED, paid.rate, paid.shown, None, advice)
+        for kind, paid in accepted(subject, parts, exact=True).items()
+        if (paid.rate["low"] or 0.0) > MOST
+    ]
+    found = [
+        *worst_of("a wrong answer near the right one is paid", found),
+        *worst_of("a part of the answer may be another one", unseen),
+    ]
+    return Result(found, len(attempts) + len(parts), {FALSE_RATE: overall(kinds)})
 
 
 def missed(subject: Subject) -> list[Attempt]:
@@ -48,6 +60,16 @@ def missed(subject: Subject) -> list[Attempt]:
         Attempt(i, form.render(subject.other(i).text), f"another answer {UNSURE}")
         for form in unsure
         for i in range(len(subject.tasks))
+    ]
+
+
+def _exchanged(subject: Subject) -> list[Attempt]:
+    rng = subject.random("A4, parts")
+    golds = [task.gold for task in subject.tasks]
+    return [
+        Attempt(i, subject.rendered(i, variant.text), variant.kind)
+        for i, task in enumerate(subject.tasks)
+        for variant in exchanged(task, golds, rng)
     ]
 
 

@@ -13,7 +13,7 @@ from posttrain.arrays import Floats
 from posttrain.audits.answers import same
 from posttrain.audits.probes.accepted import SLACK, Accepted, one_answer, rate_of, worst_of
 from posttrain.audits.probes.base import Found, Result, not_run
-from posttrain.audits.probes.robust.hostile_texts import COMPUTED, LONG, REPEATED, SHORT
+from posttrain.audits.probes.robust.hostile_texts import COMPUTED, ENDLESS, LONG, REPEATED, SHORT
 from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Severity
@@ -25,8 +25,6 @@ DEADLINE = 5.0
 """Seconds for one answer: less than in training, or an audit would wait long."""
 SLOW = 1.0
 """Seconds that 95% of the answers may take at most."""
-MODEL_CHARACTERS = 4000
-"""Longer texts cost a model too much."""
 Clock = Callable[[], float]
 
 
@@ -53,8 +51,9 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     process of their own that is killed after 5 seconds for an answer.
 
     Rules. An answer has no score, because the reward raised, gave no finite number, took too long or lost its process:
-    high where more than one kind of text does that, medium for one, a note where only texts of 100,000 characters and
-    more do; a sample without a score is lost for training. Paid: as answers without content (A1). Slow: the 95th
+    high where more than one kind of text does that, medium for one; a sample without a score is lost for training. A
+    note where only texts of 4,000 characters and more raise, or those of 100,000 do anything of it: a policy gains
+    nothing by them. Paid: as answers without content (A1). Slow: the 95th
     percentile is above one second, high; not judged where a model or a sandbox grades, which have limits of their own.
     Of a reward without a scale nothing is said of what is paid. Code is not tried with texts that are harmful to
     compute, as a program may be until its own limit."""
@@ -101,7 +100,7 @@ def _attempts(subject: Subject) -> list[Attempt]:
     """Bare and in the form, of code in the form alone; without those that would be right."""
     texts = {**SHORT, **REPEATED, **({} if subject.is_code else COMPUTED)}
     if subject.by_model:
-        texts = {kind: text for kind, text in texts.items() if len(text) <= MODEL_CHARACTERS}
+        texts = {kind: text for kind, text in texts.items() if len(text) <= LONG}  # more costs too much
     found = []
     for i in range(1 if subject.by_model or subject.is_code else min(TASKS, len(subject.tasks))):
         for kind, text in texts.items():
@@ -120,7 +119,12 @@ def _unscored(graded: Graded) -> list[Found]:
     failed = graded.failed
     if not failed:
         return []
-    kinds = [kind for kind, places in failed.items() if min(len(graded.attempts[i].text) for i in places) < LONG]
+
+    def short(i: int) -> bool:
+        return len(graded.attempts[i].text) < (ENDLESS if was_lost(graded.scores[i]) else LONG)
+
+    failed = {kind: [i for i in places if short(i)] or places for kind, places in failed.items()}
+    kinds = [kind for kind, places in failed.items() if short(places[0])]
     severity: Severity = "high" if len(kinds) > 1 else "medium" if kinds else "note"
     places = [i for kind in kinds or failed for i in failed[kind]]
     shortest = min(places, key=lambda i: len(graded.attempts[i].text))
@@ -174,7 +178,7 @@ def _slow(graded: Graded, p95: float) -> Found:
         f"hostile answers are graded slowly, the slowest: {graded.attempts[slowest].kind}",
         "seconds, 95th percentile",
         _plain(p95, len(graded.attempts)),
-        graded.attempts[slowest] if len(graded.attempts[slowest].text) < LONG else None,
+        graded.attempts[slowest] if len(graded.attempts[slowest].text) < ENDLESS else None,
         None,
         "Bound what is read and computed of an answer, such as its length and the size of numbers.",
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 MEGABYTE = 1 << 20
-LONG = 100_000
-"""Characters from which a text is longer than any response a model may write."""
+LONG, ENDLESS = 4000, 100_000
+"""Characters of a text on which a reward may raise, and of one that is longer than any response a model may write."""
 CONTROLS = "".join(map(chr, [*range(32), 127, 0x85, 0x2028, 0xFEFF]))
 
 SHORT: Mapping[str, str] = {
@@ -55,7 +55,7 @@ REPEATED: Mapping[str, str] = {
     "blanks without an end": "x" + " " * 8000 + "x",
     "lines without an end": "\n" * 8000 + "x",
     "commas without an end": "1," * 4000 + "x",
-    "100000 brackets": "[" * LONG,
+    "100000 brackets": "[" * ENDLESS,
     "a megabyte of one letter": "a" * MEGABYTE,
     "a megabyte of digits": "7" * MEGABYTE,
     "a megabyte of lines": "zzqx\n" * (MEGABYTE // 5),

@@ -57,7 +57,13 @@ def test_what_raises_counts_by_kind(in_process: None):
     assert summary(raises_on("\0")) == [("high", "hostile answers have no score: a NUL, control characters")]
     assert summary(raises_on("1e999")) == [("medium", "hostile answers have no score: a number beyond floats")]
     ((severity, title),) = summary(raises_on())
-    assert severity == "note" and title.endswith("100000 brackets, a megabyte of one letter, a megabyte of digits")
+    assert severity == "note" and title.endswith("a number of 5000 digits, 5000 signs in a row, 1000 boxes")
+
+
+def test_what_takes_the_process_counts_on_long_texts_too(in_process: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("posttrain.audits.probes.robust.hostile.was_lost", lambda score: score.reason is not None)
+    ((severity, title),) = summary(raises_on())
+    assert severity == "high" and title.startswith("hostile answers have no score: a number of 5000 digits")
 
 
 def test_what_cannot_be_read_is_not_to_be_paid(in_process: None):
