@@ -17,15 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
 
 from posttrain.audits.search.dictionary import WORDS
 from posttrain.audits.search.patterns import matching
 from posttrain.expressions import Expression
 from posttrain.rewards.registry import BUILTINS, Spec
 
-LONGEST, MOST = 300, 60
-"""Characters of a text, and how many texts are kept."""
+LONGEST, MOST, SHORTEST = 300, 60, 3
+"""Characters of a text, how many texts are kept, and characters that say where an answer comes from."""
 LONGEST_LIST, MOST_LISTS = 2000, 6
 NUMBERS, MOST_NUMBERS, MOST_TIMES = range(3, 3001), 6, 20
 """Which numbers may be lengths, how many are kept, and how many times all texts are repeated at the most."""
@@ -45,10 +44,14 @@ class Source:
     lengths: tuple[str, ...] = ()
 
     def holds(self, answer: str) -> bool:
-        """Whether an answer has a text of the source in it, or is a part of a list or length."""
-        answer = answer.strip()
-        whole = any(answer in text or text in answer for text in (*self.lists, *self.lengths))
-        return bool(answer) and (whole or any(text.strip() in answer for text in self.texts if len(text) > 1))
+        """Whether an answer has a text or length of the source in it, or is a part of one."""
+        answer, known = answer.strip(), (*self.texts, *self.lists, *self.lengths)
+        return len(answer) >= SHORTEST and any(
+            answer in text or (len(text.strip()) >= SHORTEST and text.strip() in answer) for text in known
+        )
+
+
+NOTHING = Source()
 
 
 def source_of(specs: Iterable[str], columns: Collection[str]) -> Source:
@@ -73,7 +76,7 @@ def source_of(specs: Iterable[str], columns: Collection[str]) -> Source:
     return Source(tuple(kept), tuple(dict.fromkeys(joined)), tuple(dict.fromkeys(lengths)))
 
 
-def _so_many(number: int, texts: Sequence[str]) -> Iterator[str]:
+def _so_many(number: int, texts: list[str]) -> Iterator[str]:
     """So many words, on one line and on lines, characters and times all texts, one more each for `more than`."""
     words = [WORDS[k % len(WORDS)] for k in range(number + 1)]
     yield from (" ".join(words), "\n".join(words), "a" * (number + 1))
@@ -98,7 +101,7 @@ def _written(part: Expression) -> tuple[ast.Module, ast.AST]:
                 return tree, node
         raise OSError("not in its file")
     module, _, name = part.target.rpartition(":")
-    if part.target in BUILTINS or module.split(".")[0] in ("", "posttrain"):
+    if part.target in BUILTINS or not module or module.startswith("posttrain."):
         raise OSError("no function of a user")
     file = Path(module) if module.endswith(".py") else _file(module)
     return _parsed(file.read_text(encoding="utf-8")), ast.Name(name, ast.Load())
@@ -112,13 +115,15 @@ def _parsed(text: str) -> ast.Module:
 
 def _file(module: str) -> Path:
     """The file of a module, found without importing the packages that hold it."""
-    places, parts = [*sys.path, os.getcwd()], module.split(".")
-    for k in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: k + 1]), places)
-        if spec is None or spec.origin is None:
-            raise OSError(f"no file of {module} is known")
+    places, name = [*sys.path, os.getcwd()], ""
+    for part in module.split("."):
+        name = f"{name}.{part}".lstrip(".")
+        if (spec := PathFinder.find_spec(name, places)) is None:
+            break
+        if name == module and spec.origin:
+            return Path(spec.origin)
         places = list(spec.submodule_search_locations or ())
-    return Path(spec.origin)
+    raise OSError(f"no file of {module} is known")
 
 
 def _used(tree: ast.Module, start: ast.AST) -> list[ast.AST]:
@@ -139,7 +144,9 @@ def _names(statement: ast.AST) -> set[str]:
     """The names that a statement of a module defines."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
-    inside = [_names(each) for each in ast.iter_child_nodes(statement) if isinstance(each, ast.stmt | ast.ExceptHandler)]
+    inside = [
+        _names(each) for each in ast.iter_child_nodes(statement) if isinstance(each, ast.stmt | ast.ExceptHandler)
+    ]
     stored = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return stored.union(*inside)
 
@@ -159,12 +166,15 @@ def _constants(nodes: Sequence[ast.AST]) -> Iterator[str | int | tuple[str, ...]
                 patterns.add(id(pattern))
             case ast.Call(ast.Attribute(ast.Constant(str(text)) as joined, "split" | "splitlines"), given):
                 by = given[0].value if given and isinstance(given[0], ast.Constant) else None
-                items = text.split(by if isinstance(by, str) and by else None)
+                words = text.split(by if isinstance(by, str) and by else None)
                 skipped |= set(map(id, (joined, *given)))
-                yield from (*items, tuple(items))
-            case ast.List() | ast.Set() | ast.Tuple() | ast.Dict():
-                for each in [node.keys, node.values] if isinstance(node, ast.Dict) else [node.elts]:
-                    yield tuple(e.value for e in each if isinstance(e, ast.Constant) and isinstance(e.value, str))
+                yield from words
+                yield tuple(words)
+            case ast.List(items) | ast.Set(items) | ast.Tuple(items):
+                yield _strings(items)
+            case ast.Dict(keys, values):
+                yield _strings(keys)
+                yield _strings(values)
             case ast.Constant(str(text)) if id(node) not in skipped:
                 if id(node) in patterns or SYNTAX.search(text):
                     with suppress(ValueError):
@@ -175,3 +185,5 @@ def _constants(nodes: Sequence[ast.AST]) -> Iterator[str | int | tuple[str, ...]
                 yield number
 
 
+def _strings(nodes: Iterable[ast.expr | None]) -> tuple[str, ...]:
+    return tuple(each.value for each in nodes if isinstance(each, ast.Constant) and isinstance(each.value, str))
