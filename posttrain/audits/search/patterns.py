@@ -72,7 +72,7 @@ class _Reader:
         if group := self.take(GROUP):
             return self.group(group)
         single = self.take(SINGLE)
-        if single is None or single[0] == "(":
+        if single is None or single[0] in ("(", "["):
             raise ValueError(f"unknown syntax at {self.at} of {self.pattern!r}")
         text = single[0]
         if len(text) > 1 or text == ".":

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from posttrain.audits.forms import Form
 from posttrain.audits.search.dictionary import Dictionary, phrases
-from posttrain.audits.search.source import Source
+from posttrain.audits.search.source import NOTHING, Source
 
 PROMPT, WRONG, OTHER, GOLD = "\0prompt", "\0wrong", "\0other", "\0gold"
 FIRST, LAST, ENTRY = "\0first", "\0last", "\0entry"
@@ -94,7 +94,7 @@ GOLD_TEMPLATES: tuple[Template, ...] = (
 
 
 def catalogue(
-    dictionary: Dictionary, listings: Sequence[str], rng: random.Random, source: Source
+    dictionary: Dictionary, listings: Sequence[str], rng: random.Random, source: Source = NOTHING
 ) -> list[list[Template]]:
     """The templates that are tried first, in groups: the simplest of known attacks and what the reward's source gives
     away, listings of answers, many tokens at once (if one of them matters, or two together, delta debugging finds
