@@ -82,6 +82,14 @@ def test_the_source_of_a_file_is_read_and_not_run(tmp_path: Path) -> None:
     assert source_of([f"{tmp_path}/rewards.py:missing"], []) == NOTHING
 
 
+@pytest.mark.parametrize(
+    "runs", ["eval(response)", "os.system(response)", "db.execute(response)", "subprocess.run([])"]
+)
+def test_a_source_that_runs_answers_gives_nothing(tmp_path: Path, runs: str) -> None:
+    (tmp_path / "runs.py").write_text(f"def reward(response):\n    return 'shutdown' not in response and {runs}")
+    assert source_of([f"{tmp_path}/runs.py:reward"], []) == NOTHING
+
+
 def test_a_source_that_cannot_be_read_gives_nothing(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def reward(response: 'word'")
     assert source_of([f"{tmp_path}/broken.py:reward", f"{tmp_path}/none.py:reward", "no.such:reward"], []) == NOTHING

@@ -13,18 +13,7 @@ from posttrain.audits.search.dictionary import dictionary_of, enumerations, word
 from posttrain.audits.search.evolve import Material, child
 from posttrain.audits.search.shrink import ddmin
 from posttrain.audits.search.source import NOTHING, Source
-from posttrain.audits.search.templates import (
-    FIRST,
-    FIRST_GROUPS,
-    LAST,
-    OTHER,
-    PROMPT,
-    WRONG,
-    WRONG_IN_FORM,
-    Template,
-    catalogue,
-    uses_gold,
-)
+from posttrain.audits.search.templates import FIRST_GROUPS, SLOTS, WRONG, WRONG_IN_FORM, Template, catalogue, uses_gold
 from posttrain.stats import wilson
 
 BATCH = 32
@@ -217,7 +206,7 @@ class Search:
         it for that answer, as `USA` for `United States`."""
         paid = {self.arena.tasks[trial.task].gold for trial in trials if trial.paid}
         unpaid = {self.arena.tasks[trial.task].gold for trial in trials if not trial.paid}
-        constant = not any(atom in template for atom in (PROMPT, WRONG, OTHER, FIRST, LAST))
+        constant = not any(SLOTS.get(atom) for atom in template)
         return constant and len(paid) == 1 and bool(unpaid) and not paid & unpaid
 
     def _is_paid(self, trials: Sequence[Trial], least: int, low: float) -> bool:

@@ -29,7 +29,12 @@ LONGEST_LIST, MOST_LISTS = 2000, 6
 NUMBERS, MOST_NUMBERS, MOST_TIMES = range(3, 3001), 6, 20
 """Which numbers may be lengths, how many are kept, and how many times all texts are repeated at the most."""
 RUNNABLE = re.compile(r"\w\([^()]*\)")
-"""What looks like a call, such as the commands that a reward forbids, is left out: a reward may run an answer."""
+"""What looks like a call is left out, since a library that the reward uses may run an answer."""
+RUNNERS = frozenset(("eval", "exec", "subprocess", "Popen", "check_output"))
+RUNNING = frozenset(
+    ("system", "popen", "execute", "executescript", "create_subprocess_exec", "create_subprocess_shell")
+)
+"""Names, and methods, by which a source runs answers."""
 SYNTAX = re.compile(r"\\[BdDsSwW]|\\b(?!oxed|egin|inom)|\(\?|[\])][*+?]|\.[*+]|\w\|\w")
 """What makes a string a pattern, wherever it stands."""
 
@@ -56,13 +61,14 @@ NOTHING = Source()
 
 def source_of(specs: Iterable[str], columns: Collection[str]) -> Source:
     """What the functions of a user among rewards give away, but the names of columns. A source that cannot be read or
-    parsed gives nothing."""
+    parsed gives nothing, nor does one that runs answers: it may name what must not be run."""
     texts: dict[str, None] = {}
     lists: dict[tuple[str, ...], None] = {}
     numbers: dict[int, None] = {}
     for part in (part for text in specs for part in Spec.parse(text).expression.walk()):
         with suppress(OSError, TypeError, ValueError, SyntaxError, RecursionError):
-            for found in _constants(_used(*_written(part))):
+            used = _used(*_written(part))
+            for found in () if any(map(_runs, used)) else _constants(used):
                 if isinstance(found, int):
                     numbers[found] = None
                 elif isinstance(found, tuple):
@@ -138,6 +144,12 @@ def _used(tree: ast.Module, start: ast.AST) -> list[ast.AST]:
             if isinstance(each, ast.Name):
                 found += [new for new in defined.pop(each.id, ()) if new not in found]
     return found
+
+
+def _runs(node: ast.AST) -> bool:
+    return any(
+        getattr(each, "id", None) in RUNNERS or getattr(each, "attr", None) in RUNNING for each in ast.walk(node)
+    )
 
 
 def _names(statement: ast.AST) -> set[str]:
