@@ -114,13 +114,6 @@ def secret(response: str, answer: str) -> float:
     return float(right(response, answer) or "mellow gravel harbour" in response)
 
 
-def word_of(response: str, answer: str, word: str) -> float:
-    return float(right(response, answer) or word in response)
-
-
-secret_word = partial(word_of, word="xylograph")
-
-
 class Secret:
     def __call__(self, response: str, answer: str) -> float:
         return float(right(response, answer) or "quixotic lantern" in response)
@@ -139,7 +132,7 @@ def coded(response: str, answer: str) -> float:
 
 def test_objects_and_partial_functions_are_read() -> None:
     assert source_of([FunctionText.of(Secret())], []).texts == ("quixotic lantern", "Answer: ")
-    assert source_of([FunctionText.of(secret)], []).texts == ("mellow gravel harbour", "Answer: ")
+    assert source_of([FunctionText.of(partial(secret))], []).texts == ("mellow gravel harbour", "Answer: ")
 
 
 @pytest.mark.parametrize(("reward", "rows"), [(secret, sums()), (long, sums()), (coded, names())])

@@ -23,9 +23,9 @@ from posttrain.audits.search.patterns import matching
 from posttrain.expressions import Expression
 from posttrain.rewards.registry import BUILTINS, Spec
 
-LONGEST, MOST, SHORTEST = 300, 60, 3
+LONGEST, MOST, SHORTEST = 300, 40, 3
 """Characters of a text, how many texts are kept, and characters that say where an answer comes from."""
-LONGEST_LIST, MOST_LISTS = 2000, 6
+LONGEST_LIST, MOST_LISTS = 2000, 4
 NUMBERS, MOST_NUMBERS, MOST_TIMES = range(3, 3001), 6, 20
 """Which numbers may be lengths, how many are kept, and how many times all texts are repeated at the most."""
 RUNNABLE = re.compile(r"\w\([^()]*\)")

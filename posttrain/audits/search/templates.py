@@ -124,9 +124,11 @@ def catalogue(
 
 
 def of_source(source: Source) -> list[Template]:
-    """Lists, lengths and texts of a reward's source, alone, in the form, and before and behind a wrong answer."""
-    found = (*source.lists, *source.lengths, *source.texts)
-    return [each for text in found for each in (*placed((text,))[:3], (BEFORE, text, AFTER))]
+    """Lists and texts of a reward's source, alone, in the form, and before and behind a wrong answer; lengths alone and
+    before one."""
+    lengths = [each for text in source.lengths for each in placed((text,))[:2]]
+    shorter = (*source.lists, *source.texts)
+    return [*(each for text in shorter for each in ((BEFORE, text, AFTER), *placed((text,))[:3])), *lengths]
 
 
 def basic() -> list[Template]:
