@@ -13,7 +13,16 @@ from posttrain.audits.search.dictionary import dictionary_of, enumerations, word
 from posttrain.audits.search.evolve import Material, child
 from posttrain.audits.search.shrink import ddmin
 from posttrain.audits.search.source import NOTHING, Source
-from posttrain.audits.search.templates import FIRST_GROUPS, SLOTS, WRONG, WRONG_IN_FORM, Template, catalogue, uses_gold
+from posttrain.audits.search.templates import (
+    FIRST_GROUPS,
+    SLOTS,
+    WRONG,
+    WRONG_IN_FORM,
+    Template,
+    catalogue,
+    of_source,
+    uses_gold,
+)
 from posttrain.stats import wilson
 
 BATCH = 32
@@ -77,6 +86,7 @@ class Search:
         self._listed = {template for group in self._groups for template in group}
         self._children: Counter[Template] = Counter()
         self._doomed: set[Template] = set()
+        self._of_source = frozenset(of_source(source))
         self._material = Material(rng, dictionary, listings)
         self._order = rng.sample(range(len(arena.tasks)), len(arena.tasks))
         self._turn = 0
@@ -180,6 +190,8 @@ class Search:
                 exploit = self._shrunk(exploit)
             if exploit is not None and exploit.best.text not in [each.best.text for each in self.found]:
                 self.found.append(exploit)
+                if first.template in self._of_source:  # one word of the source is enough: another fault is news
+                    self._doomed |= self._of_source
                 return
         self._doomed.add(first.template)
 
