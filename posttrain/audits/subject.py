@@ -181,7 +181,9 @@ class Subject:
     @property
     def tried(self) -> tuple[Form, ...]:
         """The forms of the calibration."""
-        return CODE_FORMS if self.is_code else (*FORMS, *shown_forms([task.prompt for task in self.tasks]))
+        if self.is_code:
+            return CODE_FORMS
+        return (*FORMS, *shown_forms([task.prompt for task in self.tasks]), *self.source.forms)
 
     @property
     def form(self) -> Form:

@@ -37,6 +37,11 @@ def test_texts_that_match_a_pattern(pattern: str, shortest: str, once: str) -> N
     assert re.search(pattern, shortest) and re.search(pattern, once)
 
 
+def test_a_place_stands_for_what_groups_capture() -> None:
+    pattern = r"cost:\s*(?:EUR|€)?\s*([0-9]+)(\.[0-9]+)?\s*(?:EUR)?\.?"
+    assert matching(pattern, place="X") == ("cost:X", "cost: EUR XX EUR.")
+
+
 def test_a_verbose_pattern_is_read_without_its_blanks_and_comments() -> None:
     assert matching("total \\  # the word\n  [0-9]+", verbose=True) == ("total 1", "total 1")
 
@@ -139,6 +144,29 @@ def test_objects_and_partial_functions_are_read() -> None:
 def test_the_search_tries_what_the_source_gives_away(reward, rows: Rows) -> None:
     found = searched(subject(reward, rows)).findings
     assert found and any("what is paid stands in the reward's source" in each.title for each in found)
+
+
+def on_its_line(response: str, answer: str) -> float:
+    found = re.search(r"^Total of all:\s*([0-9]+)\s*(?:EUR)?$", response)
+    return float(found is not None and found[1] == answer)
+
+
+def labelled_line(response: str, answer: str) -> float:
+    label, _, said = response.partition("grand total:")
+    return float(not label and said.strip() == answer)
+
+
+def in_tags(response: str, answer: str) -> float:
+    return float(response.removeprefix("<sum>").removesuffix("</sum>") == answer != response)
+
+
+@pytest.mark.parametrize(
+    ("reward", "answer"),
+    [(on_its_line, "Total of all:36"), (labelled_line, "grand total: 36"), (in_tags, "<sum>36</sum>")],
+)
+def test_the_form_of_the_answer_is_read_where_the_prompt_does_not_show_it(reward, answer: str) -> None:
+    audited = subject(reward, sums("Give the sum."))
+    assert audited.honest(0).text == answer and audited.calibration["best"] == 1
 
 
 ALIASES = {"spam": ("junk", "unwanted"), "ham": ("wanted", "legitimate"), "news": ("bulletin", "newsletter")}

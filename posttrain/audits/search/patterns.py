@@ -17,13 +17,14 @@ SINGLE = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\x..|\\u.{4}|\\.|.", re.DOTALL
 Texts = tuple[str, str]
 
 
-def matching(pattern: str, verbose: bool = False) -> Texts:
+def matching(pattern: str, verbose: bool = False, place: str | None = None) -> Texts:
     """(the shortest text, the text with every repetition at least once and the first of all alternatives) that match a
     pattern, but for what it says of their surroundings: boundaries and negative assertions count as met. `verbose`: it
-    is written for `re.VERBOSE`. Raises ValueError for syntax that is not known, such as a choice by a group."""
+    is written for `re.VERBOSE`; `place` stands for what groups capture. Raises ValueError for syntax that is not known,
+    such as a choice by a group."""
     if verbose:
         pattern = re.sub(r"(?<!\\)(?:\s+|#.*)", "", pattern)
-    reader = _Reader(pattern)
+    reader = _Reader(pattern, place)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -36,8 +37,8 @@ def matching(pattern: str, verbose: bool = False) -> Texts:
 
 
 class _Reader:
-    def __init__(self, pattern: str) -> None:
-        self.pattern, self.at, self.groups = pattern, 0, 0
+    def __init__(self, pattern: str, place: str | None) -> None:
+        self.pattern, self.place, self.at, self.groups = pattern, place, 0, 0
         self.known: dict[str, Texts] = {}
 
     def take(self, syntax: re.Pattern[str]) -> re.Match[str] | None:
@@ -88,5 +89,6 @@ class _Reader:
         if self.pattern[self.at : self.at + 1] != ")":
             raise ValueError(f"a bracket is open in {self.pattern!r}")
         self.at += 1
+        found = (self.place, self.place) if names and self.place else found
         self.known |= dict.fromkeys(names, found)
         return ("", "") if (group["look"] or "").endswith("!") else found

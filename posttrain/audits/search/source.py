@@ -1,4 +1,5 @@
-"""What the source of a reward gives away: texts that it looks for, and numbers that it may compare lengths with.
+"""What the source of a reward gives away: texts that it looks for, numbers that it may compare lengths with, and forms
+of answers that it reads.
 
 Fuzzers take dictionaries from the program under test. The source is parsed and never executed: the function of a user
 that a reward names, and the functions and names of the same module that it uses. Rewards of posttrain are not read."""
@@ -18,6 +19,7 @@ from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from posttrain.audits.forms import Form
 from posttrain.audits.search.dictionary import WORDS
 from posttrain.audits.search.patterns import matching
 from posttrain.expressions import Expression
@@ -28,6 +30,7 @@ LONGEST, MOST, SHORTEST = 300, 40, 3
 LONGEST_LIST, MOST_LISTS = 2000, 4
 NUMBERS, MOST_NUMBERS, MOST_TIMES = range(3, 3001), 6, 20
 """Which numbers may be lengths, how many are kept, and how many times all texts are repeated at the most."""
+MOST_FORMS, PLACE, LABEL = 8, "\0", re.compile(r"\s*\w[\w -]{0,30} ?[:=]\s*")
 RUNNABLE = re.compile(r"\w\([^()]*\)")
 """What looks like a call is left out, since a library that the reward uses may run an answer."""
 RUNNERS = frozenset(("eval", "exec", "subprocess", "Popen", "check_output"))
@@ -42,11 +45,13 @@ SYNTAX = re.compile(r"\\[BdDsSwW]|\\b(?!oxed|egin|inom)|\(\?|[\])][*+?]|\.[*+]|\
 @dataclass(frozen=True)
 class Source:
     """`texts`: strings, and texts that match patterns. `lists`: collections of strings, and all texts, joined.
-    `lengths`: so many words, lines or characters, and all texts so many times, as there are numbers in the source."""
+    `lengths`: so many words, lines or characters, and all texts so many times, as there are numbers in the source.
+    `forms`: what stands around the groups of its patterns, behind its labels (`total:`) and in its tags."""
 
     texts: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     lengths: tuple[str, ...] = ()
+    forms: tuple[Form, ...] = ()
 
     def holds(self, answer: str) -> bool:
         """Whether an answer has a text or length of the source in it, or is a part of one."""
@@ -65,12 +70,15 @@ def source_of(specs: Iterable[str], columns: Collection[str]) -> Source:
     texts: dict[str, None] = {}
     lists: dict[tuple[str, ...], None] = {}
     numbers: dict[int, None] = {}
+    around: dict[tuple[str, str], None] = {}
     for part in (part for text in specs for part in Spec.parse(text).expression.walk()):
         with suppress(OSError, TypeError, ValueError, SyntaxError, RecursionError):
             used = _used(*_written(part))
             for found in () if any(map(_runs, used)) else _constants(used):
                 if isinstance(found, int):
                     numbers[found] = None
+                elif isinstance(found, str) and PLACE in found:
+                    around[found.partition(PLACE)[0], found.rpartition(PLACE)[2]] = None
                 elif isinstance(found, tuple):
                     lists[found] = None
                 elif found.strip() and found not in columns and len(found) <= LONGEST and not RUNNABLE.search(found):
@@ -79,7 +87,10 @@ def source_of(specs: Iterable[str], columns: Collection[str]) -> Source:
     groups = [[item for item in each if item in texts] for each in list(lists)[:MOST_LISTS]]
     joined = [sep.join(each)[:LONGEST_LIST] for each in (*groups, kept) if len(each) > 1 for sep in (", ", "\n", " ")]
     lengths = [text for number in list(numbers)[:MOST_NUMBERS] for text in _so_many(number, kept)]
-    return Source(tuple(kept), tuple(dict.fromkeys(joined)), tuple(dict.fromkeys(lengths)))
+    around |= dict.fromkeys((f"{text.strip()} ", "") for text in texts if LABEL.fullmatch(text))
+    around |= dict.fromkeys((tag, f"</{tag[1:]}") for tag in texts if f"</{tag[1:]}" in texts)
+    forms = [Form("as the source reads it", *pair, asked=re.escape(pair[0].strip())) for pair in around if any(pair)]
+    return Source(tuple(kept), tuple(dict.fromkeys(joined)), tuple(dict.fromkeys(lengths)), tuple(forms[:MOST_FORMS]))
 
 
 def _so_many(number: int, texts: list[str]) -> Iterator[str]:
@@ -190,7 +201,8 @@ def _constants(nodes: Sequence[ast.AST]) -> Iterator[str | int | tuple[str, ...]
             case ast.Constant(str(text)) if id(node) not in skipped:
                 if id(node) in patterns or SYNTAX.search(text):
                     with suppress(ValueError):
-                        yield from matching(text, verbose="\n" in text)
+                        yield from matching(text, "\n" in text)
+                        yield from matching(text, "\n" in text, PLACE)
                 else:
                     yield text
             case ast.Constant(int(number)) if id(node) not in skipped and number in NUMBERS:
