@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from posttrain.data.builtin import is_builtin
@@ -33,6 +33,8 @@ LIKE_ANSWER = re.compile("answer|gold|target|expect|solution|correct|reference|t
 """Names of columns that may hold reference answers, before others."""
 MIN_GOLDS = 3
 NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
+CODED = re.compile("0[0-9]")
+"""The begin of digits that are no number but a code, and so are the others of their column."""
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
 OPTIONS = re.compile(r"(?:^|[\s(])([A-J])[).:]\s", re.MULTILINE)
 STRING_WORDS = 8
@@ -156,6 +158,8 @@ def with_golds(
             f"the {len(found)} tasks have {len(distinct)} distinct reference answers in the column {gold!r}; an audit "
             f"needs at least {MIN_GOLDS}, or a constant answer could not be told from a right one"
         )
+    if any(gold.type == "number" and CODED.match(gold.gold) for gold in found):
+        found = [replace(gold, type="string") if gold.type == "number" else gold for gold in found]
     return found
 
 
