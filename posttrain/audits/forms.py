@@ -145,7 +145,7 @@ def _quoted(prompt: str) -> list[str]:
 def _with_place(text: str) -> str:
     """A pattern with a place instead of its example."""
     match = None if PLACE.search(text) else EXAMPLE.fullmatch(text)
-    return f"{(match[1] or match[2]).rstrip()} <answer>" if match else text
+    return f"{match[1] or match[2] + ' '}<answer>" if match else text
 
 
 def _known(label: str) -> list[tuple[str, str]]:

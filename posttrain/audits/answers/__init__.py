@@ -38,7 +38,8 @@ FREE_CHOICE = re.compile(
     r"(?!\s+(?:short|brief|single|full|final|exact|json|object|dictionary|table|translation|summary))"
     r"(?!\s+(?:whole )?(?:number|fraction|integer|decimal|date|year|time|percentage|letter|formula)\b"
     r"(?! (?:that|such|which|whose|with|between|greater|larger|smaller|less|other|divisible)\b))"
-    r"|\bany (?:one )?of\b",
+    r"|\bany (?:one )?of\b"
+    r"|\bany (?:[\w-]+ ){1,4}(?:is|are|will be|counts? as) (?:right|correct|fine|valid|accepted|paid)",
     re.IGNORECASE,
 )
 """Prompts that have several right answers, so that another one need not be wrong."""
@@ -103,7 +104,9 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     whose mutants probe A20 runs."""
     if PATTERNS.search(task.task.asked):  # SQL, or a pattern: another one may do the same
         shorter = re.sub(r"(?i)\s+where\b.*?(?=\s+(?:group|order|limit)\b|;|$)", "", task.gold)
-        return [Variant("the condition left out", shorter)] if shorter != task.gold else []
+        none = re.sub(r"(?i)(?=\s+(?:group|order|limit)\b|;|$)", " WHERE 1 = 0", shorter, count=1)
+        found = [Variant("the condition left out", shorter)] if shorter != task.gold else []
+        return found + [Variant("no rows", none)] * bool(re.match(r"(?i)\s*select\b", task.gold))
     if task.type not in MODULES or (broken := walks.broken(task)) or is_open(task):
         return broken if task.type in MODULES else []
     found = MODULES[task.type].near_misses(task, rng)
