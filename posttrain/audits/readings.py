@@ -155,7 +155,8 @@ def _reading(
         if way is some_of:
             golds = [replace(gold, accepted=tuple(map(str, gold.columns[name]))) for gold in golds]
         if parts:
-            golds = [replace(g, references=tuple(dict.fromkeys((*g.references, *parts)))) for g in golds]
+            kind = "json" if golds[0].type == "json" else "string"
+            golds = [replace(g, type=kind, references=tuple(dict.fromkeys((*g.references, *parts)))) for g in golds]
         yield golds
 
 
