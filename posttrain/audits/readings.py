@@ -131,7 +131,10 @@ def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: 
     best, most = _best_paid(scorer, first)
     if most < PAID:
         other, paid = _best_paid(scorer, _distinct(_made(tasks, column, read, prompts)))
-        best = other if other and most < PAID * paid else best
+        best, most = (other, paid) if other and most < PAID * paid else (best, most)
+    if most <= 0 and first:
+        other, paid = _best_paid(scorer, first, by_source=True)
+        best = other if paid > 0 else best
     if not (best or plain) and failed is not None:
         raise failed
     return best or plain
@@ -249,12 +252,14 @@ def _short_text(value: Any) -> str:
     return text_of(value) if is_short(value) else ""
 
 
-def _best_paid(scorer: Scorer, readings: Sequence[Reading]) -> tuple[Reading, float]:
+def _best_paid(scorer: Scorer, readings: Sequence[Reading], by_source: bool = False) -> tuple[Reading, float]:
     """The reading that is paid most, the first of those near to it, and how much beyond the empty answer. What gets
     less than half of the most on FIRST_TASKS is left out."""
     if not readings:
         return [], 0.0
-    subjects = [Subject(scorer, golds[:READ_TASKS], 0) for golds in readings]
+    common = Subject(scorer, readings[0][:READ_TASKS], 0)
+    common.by_source = by_source
+    subjects = [common.over(golds[:READ_TASKS]) for golds in readings]
     paid = [_paid(subject, FIRST_TASKS) for subject in subjects]
     most = max(max(each) for each in paid)
     kept = [k for k, each in enumerate(paid) if max(each) >= PAID * most]
