@@ -10,10 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from posttrain.audits.forms import PLACE, filled, patterns
 from posttrain.data.builtin import is_builtin
 from posttrain.data.columns import parse_prompt
 from posttrain.data.formats import load_tasks
@@ -34,6 +33,8 @@ LIKE_ANSWER = re.compile("answer|gold|target|expect|solution|correct|reference|t
 """Names of columns that may hold reference answers, before others."""
 MIN_GOLDS = 3
 NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
+CODED = re.compile("0[0-9]")
+"""The begin of digits that are no number but a code, and so are the others of their column."""
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
 OPTIONS = re.compile(r"(?:^|[\s(])([A-J])[).:]\s", re.MULTILINE)
 STRING_WORDS = 8
@@ -130,12 +131,12 @@ def with_golds(
     Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
     not be told from a right one."""
     columns = check_column(tasks, column)
-    filled = [name for name in GOLD_COLUMNS if any(_text(task.columns.get(name)) for task in tasks)]
-    code = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
-    code = code or any(name in read and all(_is_program(task.columns.get(name)) for task in tasks) for name in columns)
+    filled = [name for name in GOLD_COLUMNS if any(text_of(task.columns.get(name)) for task in tasks)]
+    tested = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
+    code = tested or any(name in read and all(map(_defines, _values(tasks, name))) for name in columns)
     if code:  # `answer` of a code task may be anything
         filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
-    others = [name for name in columns if name in read and any(_text(task.columns.get(name)) for task in tasks)]
+    others = [name for name in columns if name in read and any(text_of(task.columns.get(name)) for task in tasks)]
     filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
     gold = column or next(iter(filled), None)
     if gold is None:
@@ -144,15 +145,16 @@ def with_golds(
             f"there, nor one that the reward reads; the tasks have {', '.join(columns) or 'none'}. Name the column "
             "that has it: --answer-column COLUMN"
         )
+    code = code and any(map(_is_source, _values(tasks, gold)))
     found = []
     for task in tasks:
         value = task.columns.get(gold)
-        if text := _text(value) if way is None else way(task, value):
+        if text := text_of(value) if way is None else way(task, value):
             references = tuple(n for n in task.columns if n == gold or n in (*GOLD_COLUMNS, *TEST_COLUMNS))
             kind = _type(task, value if way is None else text, text, code)
             kind = "string" if way is not None and kind == "text" else kind
             final = text if kind in ("code", "text") else final_of(text)
-            compared = not read or any(text in _text(task.columns.get(name)) for name in (gold, *read) if name in read)
+            compared = not read or gold in read or any(text in text_of(task.columns.get(name)) for name in read)
             found.append(GoldTask(task, final, text, kind, references, compared=compared))
     distinct = Counter(task.gold for task in found)
     if len(distinct) < MIN_GOLDS:
@@ -160,43 +162,12 @@ def with_golds(
             f"the {len(found)} tasks have {len(distinct)} distinct reference answers in the column {gold!r}; an audit "
             f"needs at least {MIN_GOLDS}, or a constant answer could not be told from a right one"
         )
-    others = [n for n in columns if n in read and n != gold and all(_is_short(task.columns.get(n)) for task in tasks)]
-    return _with_parts(found, gold, others)
-
-
-def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -> list[GoldTask]:
-    """The golds as the prompts show them, where these have a place for the answer and one for each of the other short
-    columns that the reward reads: `1863 [2]` for `Answer: <year> [n]`, where a column has the source. A place goes to
-    the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`."""
-    shown = "\n".join(patterns([gold.prompt for gold in golds]))
-    places = list(PLACE.finditer(shown))
-    if (
-        len(places) < 2
-        or len(places) != 1 + len(others)
-        or any(gold.type in ("json", "code", "text") for gold in golds)
-    ):
-        return list(golds)
-    order: dict[int, str] = {}
-    left = [column, *others]
-    for k, place in enumerate(places):
-        label = shown[places[k - 1].end() if k else 0 : place.end()].casefold()
-        if named := [name for name in left if name.casefold() in label]:
-            order[k] = named[0]
-            left.remove(named[0])
-    order |= dict(zip([k for k in range(len(places)) if k not in order], left, strict=True))
-    found = []
-    for gold in golds:
-        marked = re.search(r"\[[0-9]+\]", gold.task.asked)
-        values = [gold.gold if order[k] == column else _text(gold.columns[order[k]]) for k in range(len(places))]
-        signs = ["[]" if place[0][0] == "[" and marked else "" for place in places]
-        values = [f"{sign[:1]}{value}{sign[1:]}" for sign, value in zip(signs, values, strict=True)]
-        text = filled(shown, values)
-        references = tuple(dict.fromkeys((*gold.references, *others)))
-        found.append(GoldTask(gold.task, text, text, "string", references))
+    if any(gold.type == "number" and CODED.match(gold.gold) for gold in found):
+        found = [replace(gold, type="string") if gold.type == "number" else gold for gold in found]
     return found
 
 
-def _is_short(value: Any) -> bool:
+def is_short(value: Any) -> bool:
     """Whether a value may fill a place on a line."""
     if isinstance(value, str):
         return 0 < len(value) <= SHORT and "\n" not in value
@@ -214,7 +185,7 @@ def check_column(tasks: Sequence[Task], column: str | None) -> list[str]:
     return columns
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A gold as the text that a response would hold; empty where there is none."""
     if value is None or isinstance(value, bool):
         return "" if value is None else str(value)
@@ -265,13 +236,25 @@ def _is_name(task: Task, text: str) -> bool:
     return (bool(words) and "\\" not in text) or MEASURED.fullmatch(text) is not None
 
 
-def _is_program(value: Any) -> bool:
+def _values(tasks: Sequence[Task], column: str) -> list[Any]:
+    return [task.columns.get(column) for task in tasks]
+
+
+def _defines(value: Any) -> bool:
     """Whether a value is a Python program that defines a function."""
     if not isinstance(value, str) or "def " not in value:
         return False
     with suppress(SyntaxError, ValueError):
         return any(isinstance(node, ast.FunctionDef) for node in ast.parse(value).body)
     return False
+
+
+def _is_source(value: Any) -> bool:
+    """Whether a value may be a program: a text of several lines, or Python."""
+    if isinstance(value, str) and "\n" not in value.strip():
+        with suppress(SyntaxError, ValueError):
+            return bool(ast.parse(value.strip()).body)
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_json(text: str) -> bool:
