@@ -335,6 +335,12 @@ def test_ways_that_break_a_rule():
     edges = {"edges": [["A", "B"], ["B", "C"], ["C", "D"]]}
     assert missed(task("A -> B -> D", "string", **edges)).get("the ends alone, which no edge joins") is None
     assert missed(task("A -> B -> C", "string", **edges))["the ends alone, which no edge joins"] == "A -> C"
+    edges = {"roads": [["A", "B", 3], ["B", "C", 1]]}
+    assert missed(task("A -> B -> C", "string", **edges))["the ends alone, which no edge joins"] == "A -> C"
+    poem = task(
+        "Rain taps the glass\nIce sings at night\nVines climb the wall", "text", "Write an acrostic poem on RIV."
+    )
+    assert missed(poem) == {"the first word of each line alone": "Rain\nIce\nVines"}
     maze = "Find a way; walls are #.\n\nS#.\n..#\n#.G\n"
     assert missed(task("down, right, down, right", "string", maze)) == {"through a wall": "right, right, down, down"}
 

@@ -93,6 +93,18 @@ def similar(response: str, answer: str) -> float:
     return SequenceMatcher(None, response.strip().lower(), answer.lower()).ratio()
 
 
+def essays() -> Rows:
+    return [
+        {"prompt": f"Explain {word} in a sentence.", "terms": [word, "heat", "light"],
+         "answer": f"Without {word} there is no heat in the world, and there is no light at all."}
+        for word in "fire steam wind rain coal wood gas oil".split()  # noqa: SIM905
+    ]  # fmt: skip
+
+
+def covering(response: str, terms: list[str]) -> float:
+    return sum(term in response for term in terms) / len(terms)
+
+
 def colourings() -> Rows:
     """Chains of towns whose neighbours must differ: many answers are right, and no column that the reward reads has the
     reference."""
@@ -326,6 +338,7 @@ FAULTY: list[tuple[str, str, str, Any, Rows]] = [
     ),
     ("A1", "critical", "always nan", not_a_number, sums()),
     ("A1", "critical", "a text of the prompt copied", similar, corrections()),
+    ("A1", "critical", "nothing but the words of a column", covering, essays()),
     (
         "A2",
         "high",

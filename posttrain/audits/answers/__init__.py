@@ -108,8 +108,10 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         none = re.sub(r"(?i)(?=\s+(?:group|order|limit)\b|;|$)", " WHERE 1 = 0", shorter, count=1)
         found = [Variant("the condition left out", shorter)] if shorter != task.gold else []
         return found + [Variant("no rows", none)] * bool(re.match(r"(?i)\s*select\b", task.gold))
-    if task.type not in MODULES or (broken := walks.broken(task)) or is_open(task):
-        return broken if task.type in MODULES else []
+    if task.type not in MODULES:
+        return []
+    if (broken := walks.broken(task) + texts.cut_lines(task)) or is_open(task):
+        return broken
     found = MODULES[task.type].near_misses(task, rng)
     if not found and task.type == "expression":  # which has no value, such as the formula of an ion
         found = strings.other_sign(task.gold) + strings.contradicted(task.gold)

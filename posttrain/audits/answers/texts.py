@@ -73,6 +73,14 @@ def halves(task: GoldTask) -> list[str]:
     return [" ".join(words[:middle]), " ".join(words[middle:])] if len(words) >= MIN_HALF and sentences(task) else []
 
 
+def cut_lines(task: GoldTask) -> list[Variant]:
+    """The first word of each line, of a text of lines such as a poem: no answer, also where many texts are right."""
+    lines = [line.split() for line in task.gold.splitlines() if line.strip()]
+    if task.type not in ("string", "text") or len(lines) < MIN_WORDS or min(map(len, lines)) < MIN_WORDS:
+        return []
+    return [Variant("the first word of each line alone", "\n".join(words[0] for words in lines))]
+
+
 def shared_words(one: str, other: str) -> float:
     """F1 of the words of two texts, each counted once."""
     mine, right = ({*re.findall(r"\w[\w.]*", text.casefold())} for text in (one, other))

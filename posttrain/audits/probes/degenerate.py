@@ -77,6 +77,7 @@ def degenerate(subject: Subject) -> Result:
         ]
         filled.append(Attempt(i, task.task.asked, "the prompt repeated"))
         filled += [Attempt(i, subject.rendered(i, text), "a text of the prompt copied") for text in _copied(task)]
+        filled += [Attempt(i, subject.rendered(i, text), "nothing but the words of a column") for text in _words(task)]
         filled += [Attempt(i, subject.rendered(i, text), kind) for kind, text in _constants(subject, task)]
     empty += _of_source(subject)
     if not subject.has_scale:
@@ -103,6 +104,13 @@ def _copied(task: GoldTask) -> list[str]:
         if found := [text for text in found if text not in task.solution and not same(task, text)]:
             return [max(found, key=len)]
     return []
+
+
+def _words(task: GoldTask) -> list[str]:
+    """Of free text, the lists of words or phrases of the task, such as key terms: keywords are no text."""
+    lists = [value for value in task.columns.values() if isinstance(value, list) and len(value) >= MIN_ITEMS]
+    texts = [", ".join(value) for value in lists if all(isinstance(word, str) for word in value)]
+    return [text for text in texts if not same(task, text)] if task.type == "text" else []
 
 
 def _constants(subject: Subject, task: GoldTask) -> list[tuple[str, str]]:
