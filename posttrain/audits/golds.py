@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -29,9 +30,13 @@ GOLD_COLUMNS = (
 )
 """Columns that hold a reference answer, in the order in which they are looked for."""
 TEST_COLUMNS = ("cases", "hidden_cases", "test", "tests")
-"""Columns of tests, which say that an answer is code."""
-LIKE_ANSWER = re.compile("answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total")
-"""Names of columns that may hold reference answers, before others."""
+"""Columns of tests, which say that a reference of Python is code."""
+ASSERTION = re.compile(r"^\s*assert\b", re.MULTILINE)
+LIKE_ANSWER = re.compile(
+    "answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total|program|code|query|sql|pattern|"
+    "regex|formula"
+)
+"""Names of columns that may hold reference answers, before others, whether or not a reward reads them."""
 MIN_GOLDS = 3
 NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
@@ -49,7 +54,12 @@ SENTENCE_WORDS = 4
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
 MEASURED = re.compile(r"[0-9]+(?:-[0-9]+)+|[-+]?[0-9][0-9.,]*\s?(?:[a-zA-Z]{1,3}[/^][a-z]{1,3}[0-9²³^]*)")
 """Digits with hyphens, and numbers with a compound unit."""
-PATTERNS = re.compile(r"\bregular expression|\bregex|\bSQL", re.IGNORECASE)
+PATTERNS = re.compile(
+    r"\bregular expression|\bregex|\bSQL|\bstack machine|\breverse polish|\bRPN\b|\bspreadsheet|\bExcel\b|"
+    r"\bprogram(?:ming)? (?:for|of|in)\b|\b(?:Python|JavaScript|shell|bash|awk|jq) (?:expression|command|program)",
+    re.IGNORECASE,
+)
+"""Prompts that ask for a program which is no function: another text may do the same."""
 INTERVALS = re.compile(r"\bintervals?\b", re.IGNORECASE)
 FUNCTIONS = ("sin", "cos", "tan", "log", "exp", "sqrt", "abs", "mod", "inf", "infinity", "min", "max", "and")
 FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
@@ -83,9 +93,16 @@ class GoldTask:
         test names."""
         if named := self.columns.get("entry_point"):
             return str(named)
-        said = " ".join([self.prompt, *(str(self.columns.get(name) or "") for name in TEST_COLUMNS)])
+        said = " ".join([self.prompt, self.suite])
         defined = re.findall(r"^def (\w+)\(", self.gold, re.MULTILINE) if self.type == "code" else []
         return next((name for name in reversed(defined) if re.search(rf"\b{name}\b", said)), None)
+
+    @property
+    def suite(self) -> str:
+        """The tests of a program that are code: those of the columns of tests, and assertions in any column."""
+        texts = {name: _lines(value) for name, value in self.columns.items()}
+        found = [text for name, text in texts.items() if name in ("test", "tests") or ASSERTION.search(text)]
+        return "\n".join(text for text in found if text not in (self.gold, self.solution))
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -129,13 +146,21 @@ def with_golds(
     not be told from a right one."""
     columns = check_column(tasks, column)
     filled = [name for name in GOLD_COLUMNS if any(_text(task.columns.get(name)) for task in tasks)]
-    code = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
-    code = code or any(name in read and all(_is_program(task.columns.get(name)) for task in tasks) for name in columns)
-    if code:  # `answer` of a code task may be anything
+    tested = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
+    asserted = all(any(ASSERTION.search(_lines(value)) for value in task.columns.values()) for task in tasks)
+    programs = [
+        name
+        for name in columns
+        if (tested or asserted or name in read or name in filled[:1])
+        and all(_is_program(task.columns.get(name)) for task in tasks)
+    ]
+    if tested:  # `answer` of a code task may be anything
         filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
     others = [name for name in columns if name in read and any(_text(task.columns.get(name)) for task in tasks)]
     filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
+    filled = sorted(programs, key=lambda name: filled.index(name) if name in filled else len(filled)) or filled
     gold = column or next(iter(filled), None)
+    code = gold in programs or (tested and all(_is_script(_text(task.columns.get(gold or ""))) for task in tasks))
     if gold is None:
         raise InputError(
             f"an audit needs a reference answer for each task, and none of the columns {', '.join(GOLD_COLUMNS)} is "
@@ -259,6 +284,21 @@ def _is_name(task: Task, text: str) -> bool:
         return True
     words = [word for word in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", text) if word.casefold() not in FUNCTIONS]
     return (bool(words) and "\\" not in text) or MEASURED.fullmatch(text) is not None
+
+
+def _lines(value: Any) -> str:
+    """A text, or a list of texts as lines; empty for anything else."""
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
+    return value if isinstance(value, str) else ""
+
+
+def _is_script(text: str) -> bool:
+    """Whether a text is one or more statements of Python, maybe the body of a function; not a lone value."""
+    with suppress(SyntaxError, ValueError, RecursionError):
+        body = ast.parse(textwrap.dedent(text)).body
+        return not (len(body) == 1 and isinstance(body[0], ast.Expr)) or "print(" in text
+    return False
 
 
 def _is_program(value: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.audits.forms import PLACE, filled, patterns
-from posttrain.audits.golds import GoldTask, check_column, prompt_of, with_golds
+from posttrain.audits.golds import LIKE_ANSWER, GoldTask, check_column, prompt_of, with_golds
 from posttrain.audits.subject import NEAR, Attempt, Subject
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Task
@@ -73,12 +73,14 @@ WAYS: tuple[Way, ...] = (
 
 def readings(tasks: Sequence[Task], column: str | None, read: Collection[str]) -> list[list[GoldTask]]:
     """`with_golds`, and the same with the references written in other ways, where these are lists, objects or numbers
-    of options; then with those of other columns that the reward reads. Raises InputError as `with_golds` does."""
+    of options; then with those of other columns that the reward reads or that are named like answers. Raises
+    InputError as `with_golds` does."""
     found = [with_golds(tasks, column, read)]
     if any(gold.type == "code" for gold in found[0]):
         return found
     own = found[0][0].references
-    names = [column] if column else dict.fromkeys((*own, *(n for n in check_column(tasks, None) if n in read)))
+    others = [n for n in check_column(tasks, None) if n in read or LIKE_ANSWER.search(n)]
+    names = [column] if column else dict.fromkeys((*own, *others))
     for name in names:
         for way in (None, *WAYS):
             with suppress(InputError):

@@ -34,12 +34,11 @@ def seen_inputs(task: GoldTask) -> list[Any]:
                 found += [case[key] for key in ("args", "stdin") if key in case]
                 if "args_literal" in case:
                     found.append(list(ast.literal_eval(case["args_literal"])))
-    test = task.columns.get("test")
-    return found if found or not test else _called(test if isinstance(test, str) else "\n".join(test), task)
+    return found or _called(task.suite, task)
 
 
 def _called(test: str, task: GoldTask) -> list[Any]:
-    names = ("candidate", task.columns.get("entry_point"))
+    names = ("candidate", task.entry_point)
     found = []
     try:
         nodes = list(ast.walk(ast.parse(test)))
