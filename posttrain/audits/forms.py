@@ -78,7 +78,7 @@ KEYS = re.compile(
 """An object of JSON that a prompt shows, and the keys that it names: `a JSON object with the key total`."""
 PLACE = re.compile(
     r"<[^<>/]{1,80}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|(?:YYYY|MM|DD)(?:[-/.](?:YYYY|MM|DD)){1,2}|HH:MM(?::SS)?|"
-    r"\b[A-Z]{3,}\b(?! ?[:=])|\b[NXY]\b|(?<== )[a-z]\b|\.{3}|…|_{2,}"
+    r"\b[A-Z]{3,}\b(?! ?[:=])|\b[NXY]\b|(?<=[:=] )[a-z]\b(?! \w)|\.{3}|…|_{2,}"
 )
 """The place of the answer in such a pattern: `Total: <number>`, `Answer: NUMBER`, `Verdict: ...`."""
 PAIR = re.compile(r"<([a-z_]{2,20})>(?=.{0,60}</\1>)", re.DOTALL)
@@ -89,10 +89,14 @@ RANGE = re.compile(r"\b([0-9]+(?:\.[0-9]+)?)%? ?(?:to|and|-|–) ?([0-9]+(?:\.[0
 REASON = re.compile(r"reason|explan|justif|because|why|step|work|thought|note|comment", re.IGNORECASE)
 """What a place may hold that is no part of the answer, by its name or its label: a confidence, much and little of it,
 in the range that stands there or in one of these, or a reason."""
+ANYTHING = ("1", "0.9", "yes", "It follows from the question.")
+"""What lines hold of which neither is known."""
 UNSURE = "without confidence"
 """Forms that say of the answer that it may be wrong."""
-EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?)[^\s:]{1,20}")
-"""A pattern with an example in its place: `Total: 42`."""
+EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?)[^\s:]{1,20}|([A-Za-z][\w ]{0,30}[:=]) ?")
+"""A pattern with an example in its place, or nothing: `Total: 42`, `Cost: `."""
+FENCE = re.compile(r"```([a-z]{2,12})\b|\b([a-z]{2,12})(?: code)?[ -](?:block|fence)\b", re.IGNORECASE)
+"""The language of a fence that a prompt asks for."""
 REASONS = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "scratchpad", "analysis", "work")
 """Tags of what stands before the answer."""
 
@@ -101,14 +105,14 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
     """The forms that at least half of the prompts show with a place for the answer, alone and behind some work:
     `Total: <number>`. Brackets and braces around a place may be a part of the form, `Source: [n]`. Of several places
     the answer fills all from the first to the last, and the lines between: `Answer: <town>`, `Source: [n]`."""
-    found = [pair for pattern in patterns(prompts) for pair in _around(pattern, pattern)]
-    if len(lines := patterns(prompts)) > 1:
-        found += _around(lines[0], lines[-1])[:1]
-    objects = _objects(prompts)
-    found += [pair for shown in objects if len(PLACE.findall(shown)) == 1 for pair in _around(shown, shown)]
+    lines, objects = patterns(prompts), _objects(prompts)
+    single = [*lines, *(shown for shown in objects if len(PLACE.findall(shown)) == 1)]
+    found = [pair for shown in single for pair in _around(shown, shown)]
+    found += _around(lines[0], lines[-1])[:1] if len(lines) > 1 else []
     several = ["\n".join(lines), *objects]
     found += [pair for shown in several for pair in _with_filled(shown)]
-    found += [(label, "") for label in _common(prompts, lambda prompt: map(_example, _quoted(prompt))) if label]
+    languages = _common(prompts, lambda prompt: ["".join(groups).lower() for groups in FENCE.findall(prompt)])
+    found += [(f"```{language}\n", "\n```") for language in languages if language not in ("python", "json")]
     tags = _common(prompts, PAIR.findall)
     found += [(f"<{tag}>", f"</{tag}>") for tag in tags if tag not in (*REASONS, "answer")]
     behind = [("", ""), *((form.before, form.after) for form in FORMS if form.name in ("line", "box", "tag")), *found]
@@ -118,6 +122,7 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
         for tag in tags
         if tag in (*REASONS[1:], *tags[:-1]) and tag != "think"
     ]
+    forms += [("beside other lines", "", _with_filled(several[0], anything=True))]
     forms += [(UNSURE, "", [pair for shown in several for pair in _with_filled(shown, sure=False)])]
     return [
         Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))
@@ -137,9 +142,10 @@ def _quoted(prompt: str) -> list[str]:
     return ["".join(groups) for groups in QUOTED.findall(prompt)]
 
 
-def _example(text: str) -> str:
-    match = EXAMPLE.fullmatch(text)
-    return match[1] if match and not PLACE.search(text) else ""
+def _with_place(text: str) -> str:
+    """A pattern with a place instead of its example."""
+    match = None if PLACE.search(text) else EXAMPLE.fullmatch(text)
+    return f"{(match[1] or match[2]).rstrip()} <answer>" if match else text
 
 
 def _known(label: str) -> list[tuple[str, str]]:
@@ -149,24 +155,30 @@ def _known(label: str) -> list[tuple[str, str]]:
     return [("It follows from the question.",) * 2] if REASON.search(label) else []
 
 
-def _with_filled(shown: str, sure: bool = True) -> list[tuple[str, str]]:
+def _with_filled(shown: str, sure: bool = True, anything: bool = False) -> list[tuple[str, str]]:
     """What stands around the one place that may hold the answer, with the others filled, by much confidence or little;
-    nothing of other patterns."""
+    nothing of other patterns. With `anything`: around either of the first two lines that may hold it, where there are
+    several."""
     places = list(PLACE.finditer(shown))
     labels = [
         shown[last.end() if last else 0 : place.end()] for last, place in zip([None, *places], places, strict=False)
     ]
     values = [_known(label) for label in labels]
-    if len(places) < 2 or values.count([]) != 1:
+    answers = [k for k, each in enumerate(values) if not each]
+    on_lines = all("\n" in label for label in labels[1:])
+    if len(places) < 2 or not answers or (len(answers) > 1) != anything or (anything and not on_lines):
         return []
-    at, found = values.index([]), []
     texts = [shown[: places[0].start()]]
     ends = [*(place.start() for place in places[1:]), len(shown)]
     texts += [shown[place.end() : end] for place, end in zip(places, ends, strict=True)]
-    for k in range(max(map(len, values))):
-        filled = [each[min(k, len(each) - 1)][not sure] if each else "" for each in values]
-        whole = [part for pair in zip(texts, [*filled, ""], strict=True) for part in pair]
-        found.append(("".join(whole[: 2 * at + 1]), "".join(whole[2 * at + 2 :])))
+    found = []
+    for at in answers[:2]:
+        options = [each or [(text, text) for text in ANYTHING] for each in values]
+        options[at] = [("", "")]
+        for k in range(max(map(len, options))):
+            chosen = [each[min(k, len(each) - 1)][not sure] for each in options]
+            whole = [part for pair in zip(texts, [*chosen, ""], strict=True) for part in pair]
+            found.append(("".join(whole[: 2 * at + 1]), "".join(whole[2 * at + 2 :])))
     return found
 
 
@@ -174,7 +186,7 @@ def _objects(prompts: Sequence[str]) -> list[str]:
     """The objects of JSON that at least half of the prompts show or name the keys of, with a place for each value, with
     and without quotation marks around what is no confidence."""
     found = []
-    for keys in _common(prompts, _keys):
+    for keys in _common(prompts, lambda prompt: map(" ".join, shown_keys(prompt))):
         for mark in ('"', ""):
             signs = ["" if CONFIDENCE.search(key) else '"' if REASON.search(key) else mark for key in keys.split()]
             places = [f"{sign}<{key}>{sign}" for sign, key in zip(signs, keys.split(), strict=True)]
@@ -182,10 +194,11 @@ def _objects(prompts: Sequence[str]) -> list[str]:
     return found
 
 
-def _keys(prompt: str) -> list[str]:
+def shown_keys(prompt: str) -> list[list[str]]:
+    """The keys of each object of JSON that a prompt shows or describes."""
     shown = [re.findall(r"\"(\w{1,28})\"\s*:", text) for text in OBJECT.findall(prompt)]
     named = [re.findall(r"[a-z_]{2,20}", re.sub(r"\([^()]*\)|\band\b", "", text)) for text in KEYS.findall(prompt)]
-    return [" ".join(keys) for keys in (*shown, *named) if keys]
+    return [keys for keys in (*shown, *named) if keys]
 
 
 def filled(shown: str, values: Sequence[object]) -> str:
@@ -206,7 +219,10 @@ def _patterns(prompt: str) -> list[str]:
     rest = OBJECT.sub("", BLOCK.sub("", prompt))
     texts = [*_quoted(rest), *LABELLED.findall(QUOTED.sub("", rest))]
     texts += [line if PLACE.search(line) else re.sub(r": ?([^<>]{,28}).*", r": <\1>", line) for line in lines]
-    return [text for text in texts if PLACE.search(text) and PLACE.sub("", text).strip(" ,;()")]
+    texts = list(dict.fromkeys(map(_with_place, texts)))
+    texts = [text for text in texts if PLACE.search(text) and PLACE.sub("", text).strip(" ,;()")]
+    labels = [text[: PLACE.search(text).start()] for text in texts]  # type: ignore[union-attr]
+    return [text for k, text in enumerate(texts) if "<answer>" not in text or labels.count(labels[k]) == 1]
 
 
 def _around(first: str, last: str) -> list[tuple[str, str]]:

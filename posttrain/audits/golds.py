@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from posttrain.audits.forms import PLACE, filled, patterns
 from posttrain.data.builtin import is_builtin
 from posttrain.data.columns import parse_prompt
 from posttrain.data.formats import load_tasks
@@ -145,32 +144,32 @@ def with_golds(
     Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
     not be told from a right one."""
     columns = check_column(tasks, column)
-    filled = [name for name in GOLD_COLUMNS if any(_text(task.columns.get(name)) for task in tasks)]
+    filled = [name for name in GOLD_COLUMNS if any(text_of(task.columns.get(name)) for task in tasks)]
     tested = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
     asserted = all(any(ASSERTION.search(_lines(value)) for value in task.columns.values()) for task in tasks)
     programs = [
         name
         for name in columns
         if (tested or asserted or name in read or name in filled[:1])
-        and all(_is_program(task.columns.get(name)) for task in tasks)
+        and all(_defines(task.columns.get(name)) for task in tasks)
     ]
     if tested:  # `answer` of a code task may be anything
         filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
-    others = [name for name in columns if name in read and any(_text(task.columns.get(name)) for task in tasks)]
+    others = [name for name in columns if name in read and any(text_of(task.columns.get(name)) for task in tasks)]
     filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
     filled = sorted(programs, key=lambda name: filled.index(name) if name in filled else len(filled)) or filled
     gold = column or next(iter(filled), None)
-    code = gold in programs or (tested and all(_is_script(_text(task.columns.get(gold or ""))) for task in tasks))
     if gold is None:
         raise InputError(
             f"an audit needs a reference answer for each task, and none of the columns {', '.join(GOLD_COLUMNS)} is "
             f"there, nor one that the reward reads; the tasks have {', '.join(columns) or 'none'}. Name the column "
             "that has it: --answer-column COLUMN"
         )
+    code = gold in programs or (tested and all(_is_script(text_of(task.columns.get(gold))) for task in tasks))
     found = []
     for task in tasks:
         value = task.columns.get(gold)
-        if text := _text(value) if way is None else way(task, value):
+        if text := text_of(value) if way is None else way(task, value):
             references = tuple(n for n in task.columns if n == gold or n in (*GOLD_COLUMNS, *TEST_COLUMNS))
             kind = _type(task, value if way is None else text, text, code)
             kind = "string" if way is not None and kind == "text" else kind
@@ -181,43 +180,10 @@ def with_golds(
             f"the {len(found)} tasks have {len(distinct)} distinct reference answers in the column {gold!r}; an audit "
             f"needs at least {MIN_GOLDS}, or a constant answer could not be told from a right one"
         )
-    others = [n for n in columns if n in read and n != gold and all(_is_short(task.columns.get(n)) for task in tasks)]
-    return _with_parts(found, gold, others)
-
-
-def _with_parts(golds: Sequence[GoldTask], column: str, others: Sequence[str]) -> list[GoldTask]:
-    """The golds as the prompts show them, where these have a place for the answer and one for each of the other short
-    columns that the reward reads: `1863 [2]` for `Answer: <year> [n]`, where a column has the source. A place goes to
-    the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`."""
-    shown = "\n".join(patterns([gold.prompt for gold in golds]))
-    places = list(PLACE.finditer(shown))
-    if (
-        len(places) < 2
-        or len(places) != 1 + len(others)
-        or any(gold.type in ("json", "code", "text") for gold in golds)
-    ):
-        return list(golds)
-    order: dict[int, str] = {}
-    left = [column, *others]
-    for k, place in enumerate(places):
-        label = shown[places[k - 1].end() if k else 0 : place.end()].casefold()
-        if named := [name for name in left if name.casefold() in label]:
-            order[k] = named[0]
-            left.remove(named[0])
-    order |= dict(zip([k for k in range(len(places)) if k not in order], left, strict=True))
-    found = []
-    for gold in golds:
-        marked = re.search(r"\[[0-9]+\]", gold.task.asked)
-        values = [gold.gold if order[k] == column else _text(gold.columns[order[k]]) for k in range(len(places))]
-        signs = ["[]" if place[0][0] == "[" and marked else "" for place in places]
-        values = [f"{sign[:1]}{value}{sign[1:]}" for sign, value in zip(signs, values, strict=True)]
-        text = filled(shown, values)
-        references = tuple(dict.fromkeys((*gold.references, *others)))
-        found.append(GoldTask(gold.task, text, text, "string", references))
     return found
 
 
-def _is_short(value: Any) -> bool:
+def is_short(value: Any) -> bool:
     """Whether a value may fill a place on a line."""
     if isinstance(value, str):
         return 0 < len(value) <= SHORT and "\n" not in value
@@ -235,7 +201,7 @@ def check_column(tasks: Sequence[Task], column: str | None) -> list[str]:
     return columns
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A gold as the text that a response would hold; empty where there is none."""
     if value is None or isinstance(value, bool):
         return "" if value is None else str(value)
@@ -301,7 +267,7 @@ def _is_script(text: str) -> bool:
     return False
 
 
-def _is_program(value: Any) -> bool:
+def _defines(value: Any) -> bool:
     """Whether a value is a Python program that defines a function."""
     if not isinstance(value, str) or "def " not in value:
         return False

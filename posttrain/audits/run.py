@@ -11,7 +11,7 @@ from posttrain.audits.fix import find_fix
 from posttrain.audits.golds import MIN_GOLDS, GoldTask, read_tasks
 from posttrain.audits.judge import refuse_own_judge
 from posttrain.audits.probes import PROBES
-from posttrain.audits.readings import best_paid, readings
+from posttrain.audits.readings import read_golds
 from posttrain.audits.record import recorded
 from posttrain.audits.subject import by_model
 from posttrain.audits.training import TRAINING, Train
@@ -40,9 +40,7 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     tasks = read_tasks(config.data, config.columns)
     columns = TaskColumns(tasks)
     with open_scorer(config, columns) as scorer:
-        golds = best_paid(
-            scorer, readings(tasks, config.answer_column, [name for name in columns if scorer.reads(name)])
-        )
+        golds = read_golds(scorer, tasks, config.answer_column, [name for name in columns if scorer.reads(name)])
         limit = config.limit or (MODEL_TASKS if by_model(scorer) else TASKS)
         seen, held_out = divided(golds, limit, config)
         if (distinct := len({gold.gold for gold in seen})) < MIN_GOLDS:
