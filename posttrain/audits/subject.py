@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,8 @@ NEAR = 0.02
 NO_SCALE = "no scale: the empty answer is paid as much as the reference answers"
 CODE_TASKS = 8
 """Tasks that are enough where each answer starts sandboxes, 24 ms each."""
+SLOW, TIMED = 0.015, 4
+"""Seconds of an answer from which a reward starts a process for it or the like, and the answers that are timed."""
 SEARCH_CALLS = 2000
 SHOWN = 80
 """Characters of an answer in an error."""
@@ -92,11 +95,12 @@ class Subject:
         self.progress = progress
         self._known: dict[tuple[int, str, str | None, str], Score] = {}
         self._calibrated: tuple[Calibrated | None, Form] | None = None
+        self._slow: bool | None = None
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
         """The same reward and scale over other tasks."""
         other = Subject(self.scorer, tasks, self.seed, self.progress, self.guard, self.search_calls, self.policy)
-        other._calibrated = self._calibrated
+        other._calibrated, other._slow = self._calibrated, self._slow
         return other
 
     def apart(self, seconds: float | None = None, server: str = QUIET) -> Scorer:
@@ -166,6 +170,20 @@ class Subject:
     @property
     def is_code(self) -> bool:
         return any(task.type == "code" for task in self.tasks)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether an answer costs a model, a sandbox or SLOW seconds, the less of two measurements."""
+        if self._slow is None:
+            self._slow = self.by_model or self.is_code or min(self._seconds(), self._seconds()) > SLOW
+        return self._slow
+
+    def _seconds(self) -> float:
+        """What a reference answer takes, in the mean."""
+        attempts = [self.honest(i) for i in range(min(TIMED, len(self.tasks)))]
+        started = time.monotonic()
+        self.scores_again(attempts)
+        return (time.monotonic() - started) / len(attempts)
 
     def some(self, of_code: int) -> range:
         """The tasks, of code only the first `of_code`: a program takes a sandbox, 24 ms or more."""

@@ -8,6 +8,7 @@ import random
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from posttrain.audits.golds import GoldTask
@@ -35,6 +36,20 @@ def seen_inputs(task: GoldTask) -> list[Any]:
                 if "args_literal" in case:
                     found.append(list(ast.literal_eval(case["args_literal"])))
     return found or _called(task.suite, task)
+
+
+def asserted(task: GoldTask) -> list[Mapping[str, Any]]:
+    """The arguments and results of assertions that a call equals something, where both are literals."""
+    found: list[Mapping[str, Any]] = []
+    with suppress(SyntaxError, ValueError, RecursionError):
+        for node in ast.walk(ast.parse(task.suite)):
+            if isinstance(node, ast.Assert) and isinstance(test := node.test, ast.Compare):
+                call, names = test.left, ("candidate", task.entry_point)
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in names:
+                    with suppress(ValueError, TypeError):
+                        args = [ast.literal_eval(argument) for argument in call.args]
+                        found.append({"args": args, "expected": ast.literal_eval(test.comparators[0])})
+    return found
 
 
 def _called(test: str, task: GoldTask) -> list[Any]:

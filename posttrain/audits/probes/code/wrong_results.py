@@ -12,6 +12,7 @@ from typing import Any
 
 from posttrain.audits.answers.strings import is_ordered
 from posttrain.audits.golds import GoldTask
+from posttrain.audits.probes.code.inputs import asserted
 
 FAMILY = "results"
 TASKS_A_TYPE, LOOKED_AT = 2, 24
@@ -116,8 +117,8 @@ def _of_task(task: GoldTask, name: str, cases: Sequence[Mapping[str, Any]], kind
 
 
 def _cases(task: GoldTask) -> list[Mapping[str, Any]]:
-    """The tests that a task has as arguments and results."""
+    """The tests that a task has as arguments and results, or as assertions of these."""
     cases = task.columns.get("cases")
     listed = cases if isinstance(cases, list) else []
     return [each for each in listed if isinstance(each, Mapping) and isinstance(each.get("args"), list)
-            and "expected" in each and not each.get("kwargs")]  # fmt: skip
+            and "expected" in each and not each.get("kwargs")] or asserted(task)  # fmt: skip

@@ -112,7 +112,7 @@ def _attempts(subject: Subject) -> list[Attempt]:
     if subject.by_model:
         texts = {kind: text for kind, text in texts.items() if len(text) <= LONG}  # more costs too much
     found = []
-    for i in range(1 if subject.by_model or subject.is_code else min(TASKS, len(subject.tasks))):
+    for i in range(1 if subject.is_slow else min(TASKS, len(subject.tasks))):
         for kind, text in texts.items():
             if not same(subject.tasks[i], text):
                 whole = dict.fromkeys(([] if subject.is_code else [text]) + [subject.rendered(i, text)])
