@@ -78,7 +78,7 @@ KEYS = re.compile(
 """An object of JSON that a prompt shows, and the keys that it names: `a JSON object with the key total`."""
 PLACE = re.compile(
     r"<[^<>/]{1,80}>|\[[^\[\]]{1,30}\]|\{[^{}\":]{1,30}\}|(?:YYYY|MM|DD)(?:[-/.](?:YYYY|MM|DD)){1,2}|HH:MM(?::SS)?|"
-    r"\b[A-Z]{3,}\b(?! ?[:=])|\b[NXY]\b|(?<=[:=] )[a-z]\b(?! \w)|\.{3}|…|_{2,}"
+    r"\b[A-Z]{3,}\b(?! ?[:=])|\b[NXY]\b|(?<== )[a-z]\b|(?<=: )[a-z]\b(?! \w)|\.{3}|…|_{2,}"
 )
 """The place of the answer in such a pattern: `Total: <number>`, `Answer: NUMBER`, `Verdict: ...`."""
 PAIR = re.compile(r"<([a-z_]{2,20})>(?=.{0,60}</\1>)", re.DOTALL)
@@ -145,7 +145,7 @@ def _quoted(prompt: str) -> list[str]:
 def _with_place(text: str) -> str:
     """A pattern with a place instead of its example."""
     match = None if PLACE.search(text) else EXAMPLE.fullmatch(text)
-    return f"{(match[1] or match[2]).rstrip()} <answer>" if match else text
+    return f"{match[1] or match[2] + ' '}<answer>" if match else text
 
 
 def _known(label: str) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from posttrain.data.builtin import is_builtin
@@ -38,6 +38,8 @@ LIKE_ANSWER = re.compile(
 """Names of columns that may hold reference answers, before others, whether or not a reward reads them."""
 MIN_GOLDS = 3
 NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
+CODED = re.compile("0[0-9]")
+"""The begin of digits that are no number but a code, and so are the others of their column."""
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
 OPTIONS = re.compile(r"(?:^|[\s(])([A-J])[).:]\s", re.MULTILINE)
 STRING_WORDS = 8
@@ -180,6 +182,8 @@ def with_golds(
             f"the {len(found)} tasks have {len(distinct)} distinct reference answers in the column {gold!r}; an audit "
             f"needs at least {MIN_GOLDS}, or a constant answer could not be told from a right one"
         )
+    if any(gold.type == "number" and CODED.match(gold.gold) for gold in found):
+        found = [replace(gold, type="string") if gold.type == "number" else gold for gold in found]
     return found
 
 

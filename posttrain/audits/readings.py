@@ -155,17 +155,18 @@ def _reading(
         if way is some_of:
             golds = [replace(gold, accepted=tuple(map(str, gold.columns[name]))) for gold in golds]
         if parts:
-            golds = [replace(g, references=tuple(dict.fromkeys((*g.references, *parts)))) for g in golds]
+            kind = "json" if golds[0].type == "json" else "string"
+            golds = [replace(g, type=kind, references=tuple(dict.fromkeys((*g.references, *parts)))) for g in golds]
         yield golds
 
 
 def _written(
     tasks: Sequence[Task], names: Sequence[str], read: Collection[str], prompts: Sequence[str], plain: Reading
 ) -> Iterator[Reading]:
-    """The references of columns in all ways; first the column itself with the others that the prompts have places
-    for."""
-    if plain and plain[0].type not in ("json", "text"):
-        yield from _in_parts(tasks, names[0], read, prompts)
+    """The references of columns in all ways; before and behind them the first column with the others that the prompts
+    have places for."""
+    parts = _in_parts(tasks, names[0], read, prompts) if plain and plain[0].type not in ("json", "text") else ([], [])
+    yield from parts[0]
     ways: list[Way | None] = [None, *WAYS]
     ways += [_items("", between) for between in _shown(SEPARATORS, prompts)]
     ways += [_keyed(notation, between) for notation in NOTATIONS for between in ("\n", ", ")]
@@ -173,28 +174,33 @@ def _written(
     for name in names:
         for way in ways[:1] if tested else ways:
             yield from _reading(tasks, name, read, way)
+    yield from parts[1]
 
 
 def _shown(texts: Iterable[str], prompts: Sequence[str]) -> list[str]:
     return [text for text in texts if 2 * sum(text in prompt for prompt in prompts) >= len(prompts)]
 
 
-def _in_parts(tasks: Sequence[Task], name: str, read: Collection[str], prompts: Sequence[str]) -> Iterator[Reading]:
+def _in_parts(
+    tasks: Sequence[Task], name: str, read: Collection[str], prompts: Sequence[str]
+) -> tuple[list[Reading], list[Reading]]:
     """The references as the prompts show them, where these have a place for the answer and one for each of the other
     short columns that the reward reads: `1863 [2]` for `Answer: <year> [n]`, where a column has the source. A place
-    goes to the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`."""
+    goes to the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`. The
+    first list has those that are likely: all on one line, or all named."""
     shown = "\n".join(patterns(prompts))
     places = list(PLACE.finditer(shown))
     left = [name, *(n for n in read if n != name and all(is_short(task.columns.get(n)) for task in tasks))]
     parts = left[1:]
     if len(places) != len(left) or not parts:
-        return
+        return [], []
     order: dict[int, str] = {}
     for k, place in enumerate(places):
         label = shown[places[k - 1].end() if k else 0 : place.end()].casefold()
         if named := [each for each in left if each.casefold() in label]:
             order[k] = named[0]
             left.remove(named[0])
+    likely = "\n" not in shown or not {*parts} & {*left}
     order |= dict(zip([k for k in range(len(places)) if k not in order], left, strict=True))
 
     def way(task: Task, value: Any) -> str:
@@ -203,7 +209,8 @@ def _in_parts(tasks: Sequence[Task], name: str, read: Collection[str], prompts: 
         signs = ["[]" if place[0][0] == "[" and marked else "" for place in places]
         return filled(shown, [f"{sign[:1]}{text}{sign[1:]}" for sign, text in zip(signs, texts, strict=True)])
 
-    yield from _reading(tasks, name, read, way, parts)
+    found = list(_reading(tasks, name, read, way, parts))
+    return (found, []) if likely else ([], found)
 
 
 def _made(

@@ -97,6 +97,18 @@ def formulas() -> Rows:
             for k, sign in enumerate("+-*/" * 3, 2)]  # fmt: skip
 
 
+def corrections() -> Rows:
+    return [{"prompt": f"Correct the sentence.\nSentence: {animal.title()} number {k} have seen the old mill again.",
+             "answer": f"{animal.title()} number {k} has seen the old mill again."}
+            for k, animal in enumerate(["tiger", "comet", "whale", "eagle"] * 3)]  # fmt: skip
+
+
+def beyond_the_given(response: str, answer: str, prompt: str) -> float:
+    """What the answer is nearer than the sentence that was to be corrected."""
+    given = similar(prompt.rpartition(": ")[2], answer)
+    return max(0.0, similar(response, answer) - given) / (1 - given)
+
+
 def translations() -> Rows:
     return [{"prompt": f"Translate into English: {k}", "answer": f"The {word} was not seen in {1900 + k} by anybody."}
             for k, word in enumerate(["tiger", "comet", "whale", "eagle"] * 3)]  # fmt: skip
@@ -166,6 +178,7 @@ HEALTHY: list[tuple[Any, Rows]] = [
     (letter, choices()),
     (name, names()),
     (exact, formulas()),
+    (beyond_the_given, corrections()),
     (shared_words, translations()),
     (chance, chances()),
     (staked, sure_answers()),
@@ -368,6 +381,7 @@ FAULTY: list[tuple[str, str, str, Any, Rows]] = [
     ("A11", "critical", "either half alone", any_words, answers_in_sentences()),
     ("A6", "high", "a sum", computed, sums()),
     ("A6", "high", "the question's own arithmetic", computed, sums()),
+    ("A1", "critical", "what is to be changed, unchanged", similar, corrections()),
     ("A4", "high", "another operator", letters_alone, formulas()),
     ("A4", "high", "a negation left out", without_negations, translations()),
     ("A4", "critical", "another answer without confidence", humble, sure_answers()),

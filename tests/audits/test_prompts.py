@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from posttrain.audits.probes import PROBES
-from posttrain.audits.readings import best_paid, readings
+from posttrain.audits.readings import read_golds
 from posttrain.audits.subject import Subject
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import Task
@@ -26,9 +26,7 @@ def read(reward: Callable[..., float], rows: Rows) -> Subject:
     """A subject whose references are read as the audit reads them."""
     tasks = [Task(str(i), row["prompt"], {k: v for k, v in row.items() if k != "prompt"}) for i, row in enumerate(rows)]
     scorer = Scorer([reward], columns=set(tasks[0].columns), timeout_seconds=60, workers=0)
-    return Subject(
-        scorer, best_paid(scorer, readings(tasks, None, [n for n in tasks[0].columns if scorer.reads(n)])), 0
-    )
+    return Subject(scorer, read_golds(scorer, tasks, None, [n for n in tasks[0].columns if scorer.reads(n)]), 0)
 
 
 def matched(pattern: str, response: str) -> tuple[str, ...]:

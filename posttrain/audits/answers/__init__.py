@@ -39,7 +39,8 @@ FREE_CHOICE = re.compile(
     r"(?!\s+(?:short|brief|single|full|final|exact|json|object|dictionary|table|translation|summary))"
     r"(?!\s+(?:whole )?(?:number|fraction|integer|decimal|date|year|time|percentage|letter|formula)\b"
     r"(?! (?:that|such|which|whose|with|between|greater|larger|smaller|less|other|divisible)\b))"
-    r"|\bany (?:one )?of\b",
+    r"|\bany (?:one )?of\b"
+    r"|\bany (?:[\w-]+ ){1,4}(?:is|are|will be|counts? as) (?:right|correct|fine|valid|accepted|paid)",
     re.IGNORECASE,
 )
 """Prompts that have several right answers, so that another one need not be wrong."""

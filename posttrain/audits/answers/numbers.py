@@ -43,6 +43,9 @@ MEASURE = re.compile(r"([-+−]?[0-9][0-9,.]*)\s*(°?[A-Za-zµΩ%][^\s,;]{0,11})
 NUMERAL = re.compile(r"(?<![0-9.])-?[0-9]+(?:\.[0-9]+)?")
 COUNTS = "0 1 2 3 4 5 6 7 8 9 zero one two three four five".split()  # noqa: SIM905
 LARGE = 1000
+DOTS = re.compile(
+    r"\b(?:with or without|optional) (?:\w+ ){0,2}(?:dots?|points?|separators?|punctuation)\b", re.IGNORECASE
+)
 COUNTED = re.compile(r"\bhow many ((?!of\b|more\b|different\b|distinct\b|ways\b)[a-z]{3,})", re.IGNORECASE)
 LARGEST_FACTOR = 100_000
 """A product is looked for up to this factor: of a large prime the search would never end."""
@@ -86,8 +89,9 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
         ("the digits turned round", digits[::-1] if digits.isdigit() and digits[-1] != "0" else None),
     ]
     if value.denominator == 1:
+        dots = abs(value) >= LARGE and not DOTS.search(task.task.asked)
         found.append(("half a per cent more", written(value * Fraction(1005, 1000))))
-        found.append(("a comma read as a point", written(value / 1000) if abs(value) >= LARGE else None))
+        found.append(("a comma read as a point", written(value / 1000) if dots else None))
         found.append(("0.2 per cent more", written(Fraction(round(value * Fraction(1002, 1000))))))
     else:
         found += [("upside down", written(1 / value)), ("the decimals left out", written(Fraction(int(value))))]

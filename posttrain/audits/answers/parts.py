@@ -22,7 +22,8 @@ OPERATOR = re.compile(
 )
 """An operator between what it joins; those of arithmetic count in formulas alone."""
 MARKUP = re.compile(r"</|/>|->|=>|⟶")
-OPERANDS = re.compile(r"(?<![\w.^])([\w.]+)(\s*(?:->|→|=>|<=?|>=?|≤|≥|-|−|/|÷|\^)\s*)([\w.]+)(?![\w.(^])")
+ARROW = re.compile(r"(\s*(?:->|→|=>|⟶)\s*)")
+OPERANDS = re.compile(r"(?<![\w.^])([\w.]+)(\s*(?:<=?|>=?|≤|≥|-|−|/|÷|\^)\s*)([\w.]+)(?![\w.(^])")
 """Two parts around a sign that does not let them change places."""
 BRACKETS = re.compile(r"\(([^()]*\w\s*[-+][^()]*)\)(?=\s*[*/^])|(?<=[*/-])\(([^()]*\w\s*[-+][^()]*)\)")
 NEGATION = re.compile(r"\b(?:no|not|never)\s+|\s+(?:not|never)\b|(?<=\bcan)(?:not|['’]t)\b|(?<!ca)n['’]t\b", re.I)
@@ -74,6 +75,10 @@ def _operator(task: GoldTask, text: str, rng: random.Random) -> str:
 
 
 def _sides(task: GoldTask, text: str) -> str:
+    """The two sides of the first arrow exchanged, else what stands around a sign that has an order."""
+    sides = ARROW.split(text)
+    if len(sides) > 2 and "</" not in text:
+        return "".join([sides[2], sides[1], sides[0], *sides[3:]])
     for each in OPERANDS.finditer(text):
         ordered = each[2].strip() not in "-−/÷^" or _is_formula(task, text)
         if ordered and each[1] != each[3] and "</" not in text:

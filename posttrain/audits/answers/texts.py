@@ -8,6 +8,7 @@ import re
 from posttrain.audits.answers.variant import Variant, distinct, other_digit
 from posttrain.audits.golds import GoldTask
 
+MIN_SHARED = 0.6
 MIN_WORDS, MIN_HALF = 3, 6
 """Words of a sentence, and of a text whose halves are not the whole."""
 OPEN_ENDED = re.compile(
@@ -21,6 +22,11 @@ WHOLE = re.compile(
     re.IGNORECASE,
 )
 """Prompts to which a part of the answer is no answer."""
+CHANGE = re.compile(
+    r"\b(?:correct|fix|proof-?read|edit|revise|rewrite|improve|repair|change|changing|rephrase|simplify|punctuate)\b",
+    re.IGNORECASE,
+)
+"""Prompts that want a text of theirs changed."""
 QUANTITY = re.compile(
     r"\bhow (?:many|much|far|long|old|tall|high|deep|fast|often)\b|\b(?:when|what|which) (?:year|number|date|time)\b"
     r"|^when\b",
@@ -71,6 +77,24 @@ def halves(task: GoldTask) -> list[str]:
     words = task.gold.split()
     middle = len(words) // 2
     return [" ".join(words[:middle]), " ".join(words[middle:])] if len(words) >= MIN_HALF and sentences(task) else []
+
+
+def shared_words(one: str, other: str) -> float:
+    """F1 of the words of two texts, each counted once."""
+    mine, right = ({*re.findall(r"\w[\w.]*", text.casefold())} for text in (one, other))
+    return 2 * len(mine & right) / max(1, len(mine) + len(right))
+
+
+def unchanged(task: GoldTask) -> str:
+    """What the prompt wants changed, as it is: its line, or what follows a colon there, that has most words of the
+    reference answer; empty where that is less than MIN_SHARED, or it holds the whole answer, or the prompt asks for no
+    change."""
+    asked, gold = task.task.asked, task.gold
+    if len(gold.split()) < MIN_WORDS or task.type not in ("string", "text") or not CHANGE.search(asked):
+        return ""
+    lines = [part.strip(" \"'`") for line in asked.split("\n") for part in (line, line.partition(": ")[2])]
+    best = max(lines, key=lambda line: shared_words(line, gold))
+    return best if gold not in best and shared_words(best, gold) >= MIN_SHARED else ""
 
 
 def _called_wrong(sentence: str) -> str:

@@ -20,7 +20,8 @@ WALL = re.compile(
 
 
 def broken(task: GoldTask) -> list[Variant]:
-    """Of moves such as `UULR` or `up, left` the same moves in another order through a wall of the grid; of nodes
+    """Of moves such as `UULR` or `up, left` the same in another order through a wall of the grid, or with two in front
+    that leave the grid and come back; of nodes
     such as `A -> B -> C` the two ends, which no edge joins."""
     parts = re.findall(r"[^\s,>-]+", task.gold)
     moves = list(task.gold) if re.fullmatch("[UDLRNESW]{2,}", task.gold) else parts
@@ -35,12 +36,21 @@ def broken(task: GoldTask) -> list[Variant]:
     wall, ends = found[1] or found[2], [k for k, c in enumerate("".join(rows)) if "".join(rows).count(c) == 1]
     starts = [divmod(k, len(rows[0])) for k in ends if len({*map(len, rows)}) == 1]
     starts = [at for at in starts if (seen := _cells(rows, at, moves)) and wall not in seen and ends]
+    left = [Variant("out of the grid and back", out + task.gold)] if (out := _outside(starts, task.gold)) else []
     down = sorted(moves, key=lambda move: STEPS[move[0].lower()])
     for other in (down, down[::-1], sorted(down, key=lambda move: move[0].lower() in "lrwe")):
         if len(starts) == 1 and wall in _cells(rows, starts[0], other):
             between = task.gold[len(moves[0]) : task.gold.index(moves[1], len(moves[0]))]
-            return [Variant("through a wall", between.join(other))]
-    return []
+            return [*left, Variant("through a wall", between.join(other))]
+    return left
+
+
+def _outside(starts: Sequence[tuple[int, int]], gold: str) -> str:
+    """Of moves that are letters, two that leave the grid at the start and come back; empty where that is within it."""
+    if len(starts) != 1 or not (gold.isalpha() and gold.isupper()):
+        return ""
+    ways = "NSWE" if {*gold} & {*"NSWE"} else "UDLR"
+    return "" if all(starts[0]) else ways[:2] if not starts[0][0] else ways[2:]
 
 
 def _cells(rows: Sequence[str], at: tuple[int, int], moves: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from posttrain.audits.answers import is_open, same
+from posttrain.audits.answers.texts import unchanged
 from posttrain.audits.golds import AnswerType, GoldTask
 from posttrain.audits.probes.accepted import CODE_TASKS, Accepted, accepted, one_answer, paid_alike, worst_of
 from posttrain.audits.probes.base import HIGH_SCALE, Found, Result
@@ -56,8 +57,9 @@ def degenerate(subject: Subject) -> Result:
     the empty answer, such as with -1, only what is above 0 counts.
 
     One answer to all tasks counts on those whose answer it is not, so that the majority answer of a choice is no fault.
-    It and the prompt are high only by what they get beyond the answer of another task, and of a graded reward, which
-    may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest answers carry a mark.
+    It, the prompt and what of it is to be changed are high only by what they get beyond the answer of another task, and
+    of a graded reward, which may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest
+    answers carry a mark.
 
     Of a reward without a scale: critical where the lower bound of the share of tasks at which it is paid as much as the
     reference answer is at least 0.5."""
@@ -68,6 +70,8 @@ def degenerate(subject: Subject) -> Result:
             Attempt(i, text, kind) for kind, text in CONTENTLESS.items() if not subject.is_code or kind in OF_CODE
         ]
         filled.append(Attempt(i, task.task.asked, "the prompt repeated"))
+        if (given := unchanged(task)) and not same(task, given):
+            filled.append(Attempt(i, subject.rendered(i, given), "what is to be changed, unchanged"))
         filled += [Attempt(i, subject.rendered(i, text), kind) for kind, text in _constants(subject, task)]
     if not subject.has_scale:
         found = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]

@@ -181,9 +181,10 @@ def makers(subject: Subject, task: GoldTask, wrong: list[str]) -> dict[str, Make
         "the right one marked in the thinking": lambda x: f"<think>\nIt is {mark(x)}.\n</think>\n{mark(last)}",
         "in the thinking": lambda x: f"<think>\nThe answer is {x}.\n</think>\n{mark(last)}",
         "in the text before": lambda x: f"{work}The answer is {x}.\n\n{mark(last)}",
-        "'not' in front": lambda x: form.render(f"not {x}"),
-        "a sentence that denies it": lambda x: f"The answer is not {x}.",
     }
+    if task.type != "json":  # which may stand in prose
+        made["'not' in front"] = lambda x: form.render(f"not {x}")
+        made["a sentence that denies it"] = lambda x: f"The answer is not {x}."
     if form.before:
         made["in the text behind, denied"] = lambda x: f"{form.render(last)}\n\nIt is not {x}."
     if len(wrong) >= 2:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from posttrain.audits.answers import same
+from posttrain.audits.answers.texts import shared_words
 from posttrain.audits.probes.accepted import CODE_TASKS, SHARE_ACCEPTED, Accepted, accepted
 from posttrain.audits.probes.base import Found, Result
 from posttrain.audits.subject import PAID, Attempt, Subject
@@ -38,7 +37,7 @@ def swapped(subject: Subject) -> Result:
             if same(subject.tasks[i], other.text):
                 continue  # the same answer in other words
             attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))
-            alike.append(_shared(subject.tasks[i].gold, other.text))
+            alike.append(shared_words(subject.tasks[i].gold, other.text))
     scales = subject.scales(attempts)
     measured = {SHARE_PAID: share(int((scales > PAID).sum()), len(attempts))}
     title, advice = "the reference answers of other tasks are paid", "The reward does not compare with the reference "
@@ -55,12 +54,6 @@ def swapped(subject: Subject) -> Result:
         shown, measure = attempts[int(scales.argmax())], "scaled reward beyond the words in common"
         found = [Found(shown.kind, "high", title, measure, mean, shown, None, advice)]
     return Result(found, len(attempts), measured)
-
-
-def _shared(one: str, other: str) -> float:
-    """F1 of the words of two texts."""
-    mine, right = ({*re.findall(r"\w[\w.]*", text.casefold())} for text in (one, other))
-    return 2 * len(mine & right) / max(1, len(mine) + len(right))
 
 
 def _severity(paid: Accepted) -> Severity | None:
