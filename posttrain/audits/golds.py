@@ -148,11 +148,12 @@ def with_golds(
     columns = check_column(tasks, column)
     filled = [name for name in GOLD_COLUMNS if any(text_of(task.columns.get(name)) for task in tasks)]
     tested = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
-    asserted = all(any(ASSERTION.search(_lines(value)) for value in task.columns.values()) for task in tasks)
+    suites = [name for name in columns if all(ASSERTION.search(_lines(task.columns.get(name))) for task in tasks)]
     programs = [
         name
         for name in columns
-        if (tested or asserted or name in read or name in filled[:1])
+        if (tested or suites or name in read or name in filled[:1])
+        and (name in GOLD_COLUMNS or name not in (*suites, *TEST_COLUMNS))
         and all(_defines(task.columns.get(name)) for task in tasks)
     ]
     if tested:  # `answer` of a code task may be anything

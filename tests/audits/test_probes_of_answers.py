@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import math
+import operator
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -478,3 +481,41 @@ def test_probes_that_do_not_fit_the_tasks_are_not_run():
     for probe in ("A3", "A4", "A5", "A6"):
         result = PROBES[probe][1](prose)
         assert result.reason and not result.findings
+
+
+def queries() -> Rows:
+    """Queries for the names of some of twelve people."""
+    return [
+        {"prompt": f"Write one SQL query for the names of all people above {age}.", "sql": sql}
+        for age in range(20, 32)
+        for sql in [f"SELECT name FROM people WHERE age > {age}"]
+    ]
+
+
+def rows_of(sql: str) -> list[Any] | None:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE people(name TEXT, age INTEGER)")
+        database.executemany("INSERT INTO people VALUES(?, ?)", [(f"P{k}", 2 * k + 10) for k in range(16)])
+        try:
+            return sorted(database.execute(sql).fetchall())
+        except sqlite3.Error:
+            return None
+
+
+@pytest.mark.parametrize(
+    ("agree", "kinds"),
+    [
+        (lambda got, right: got == right, set()),
+        (lambda got, right: all(map(operator.eq, got, right)), {"a condition that nothing meets"}),
+        (lambda got, right: {*got} >= {*right}, {"the condition left out"}),
+        (lambda got, right: got and {*got} <= {*right}, {"the first row alone"}),
+    ],
+)
+def test_queries_are_compared_as_a_whole(agree: Callable[[Any, Any], bool], kinds: set[str]):
+    def reward(response: str, sql: str) -> float:
+        got, right = rows_of(response), rows_of(sql)
+        return float(bool(response) and got is not None and bool(agree(got, right)))
+
+    found = PROBES["A4"][1](subject(reward, queries())).findings
+    assert {kind for each in found for kind in each.title.partition(": ")[2].split(", ")} >= kinds
+    assert [each.severity for each in found] == ["high"] * bool(kinds)
