@@ -56,8 +56,8 @@ DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
 MEASURED = re.compile(r"[0-9]+(?:-[0-9]+)+|[-+]?[0-9][0-9.,]*\s?(?:[a-zA-Z]{1,3}[/^][a-z]{1,3}[0-9²³^]*)")
 """Digits with hyphens, and numbers with a compound unit."""
 PATTERNS = re.compile(
-    r"\bregular expression|\bregex|\bSQL|\bstack machine|\breverse polish|\bRPN\b|\bspreadsheet|\bExcel\b|"
-    r"\bprogram(?:ming)? (?:for|of|in)\b|\b(?:Python|JavaScript|shell|bash|awk|jq) (?:expression|command|program)",
+    r"\bregular expression|\bregex|\bSQL|\bstack machine|\breverse polish|\bRPN\b|\bspreadsheet formula|"
+    r"\b(?:Python|JavaScript|Excel|shell|bash|awk|sed|jq) (?:expression|command|formula|one-liner|script)",
     re.IGNORECASE,
 )
 """Prompts that ask for a program which is no function: another text may do the same."""

@@ -344,6 +344,7 @@ def test_queries_and_other_programs_that_do_something_else():
     assert other(f"{rows} ORDER BY a;", "Write one SQL query for all a, sorted.") == {
         "a condition that nothing meets": f"SELECT * FROM ({rows} ORDER BY a) WHERE 1 = 0",
         "the condition left out": "SELECT a FROM t ORDER BY a",
+        "zeros in place of the values": f"SELECT 0 FROM ({rows} ORDER BY a)",
         "the first row alone": f"SELECT * FROM ({rows} ORDER BY a) LIMIT 1",
         "the other order": f"{rows} ORDER BY a DESC",
         "another operator": f"{rows.replace('>', '<')} ORDER BY a;",
@@ -357,5 +358,8 @@ def test_queries_and_other_programs_that_do_something_else():
     stack = other("DUP MUL 12 ADD", "A stack machine has DUP, MUL and ADD.")
     assert stack["the last word left out"] == "DUP MUL 12" and stack["a value more on the stack"] == "7 DUP MUL 12 ADD"
     assert stack["another word"] in ("DROP MUL 12 ADD", "DUP ADD 12 ADD", "DUP MUL 12 SUB")
+    two = other("SELECT a, count(*) FROM t GROUP BY a", "In SQL, how many are there of each?")
+    assert two["zeros in place of the values"].startswith("SELECT 0, 0 FROM (SELECT a")
+    assert other("ls -A | wc -l", "Give a shell command.")["a command that does nothing"] == "true"
     sheet = other("=SUM(D7:D51)-L51", "Give the spreadsheet formula.")
     assert sheet["a list in place of a range"] == "=SUM(D7,D51)-L51" and sheet["another operator"] == "=SUM(D7:D51)+L51"

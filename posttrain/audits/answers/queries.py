@@ -12,6 +12,7 @@ from posttrain.audits.answers.variant import Variant, distinct, other_digit
 from posttrain.audits.golds import PATTERNS, GoldTask
 
 SQL = re.compile(r"\s*(?:select\b.*\bfrom|with\b.*\bselect)\b", re.IGNORECASE | re.DOTALL)
+COLUMNS = re.compile(r"\s*select\s+(?:distinct\s+)?(.*?)\s+from\b", re.IGNORECASE | re.DOTALL)
 CONDITION = re.compile(r"\s+where\b.*?(?=\s+(?:group\s+by|order\s+by|having|limit|union)\b|;|$)", re.I | re.DOTALL)
 DIRECTION = re.compile(r"(\border\s+by\s+[\w.()*]+)(?:\s+(asc|desc))?(?![\w,]|\s*,)(?!.*\blimit\b)", re.I | re.DOTALL)
 SORTED = re.compile(r"\b(?:sort|order|descending|ascending|alphabetical|highest first|lowest first)", re.IGNORECASE)
@@ -22,6 +23,7 @@ CLASS = re.compile(r"\[[^\]]+\]|\\[dws]")
 MANY = re.compile(r"(?:[*+]|\{[0-9,]+\}|\\[dws]|\.|\[[^\]]+\])")
 WORDS = {"+": "-", "-": "+", "*": "+", "/": "*", "max": "min", "min": "max"}
 WORDS |= {"add": "sub", "sub": "add", "mul": "add", "div": "mul", "swap": "dup", "dup": "drop"}
+SHELL = re.compile(r"\b(?:shell|bash|awk|sed) (?:command|one-liner|script)", re.IGNORECASE)
 STACK = re.compile(r"\bstack machine|\breverse polish|\bRPN\b|\bpostfix\b", re.IGNORECASE)
 LONGEST = 80
 """Characters of an example that a prompt shows."""
@@ -31,7 +33,8 @@ def is_query(task: GoldTask) -> bool:
     """Whether the reference is a program that is no function of Python."""
     if task.type not in ("string", "text", "expression"):
         return False
-    return SQL.match(task.gold) is not None or PATTERNS.search(task.task.asked) is not None
+    known = SQL.match(task.gold) or PATTERNS.search(task.task.asked)
+    return known is not None or task.gold.startswith("=")
 
 
 def exchanged(task: GoldTask, rng: random.Random) -> list[Variant]:
@@ -44,7 +47,8 @@ def exchanged(task: GoldTask, rng: random.Random) -> list[Variant]:
     elif STACK.search(asked):
         found = _of_words(gold, rng)
     else:
-        found = [("another number", other_digit(gold, rng) or gold)]
+        found = [("a command that does nothing", "true")] if SHELL.search(asked) else []
+        found += [("another number", other_digit(gold, rng) or gold)]
         found += [("a list in place of a range", gold.replace(":", ",", 1))] if gold.startswith("=") else []
     return distinct(Variant(kind, text) for kind, text in found if text.split() != gold.split())
 
@@ -55,6 +59,11 @@ def _of_sql(asked: str, gold: str) -> list[tuple[str, str]]:
         ("a condition that nothing meets", f"{inner} WHERE 1 = 0"),
         ("the condition left out", CONDITION.sub("", gold, count=1)),
     ]
+    columns = COLUMNS.match(gold)
+    if columns is not None and "*" not in columns[1].replace("(*)", ""):
+        count = len(re.sub(r"\([^()]*\)", "", columns[1]).split(","))
+        zeros = ", ".join(["0"] * count)
+        found.append(("zeros in place of the values", f"SELECT {zeros} FROM ({gold})"))
     if ALL.search(asked) and not ONE_ROW.search(gold):
         found.append(("the first row alone", f"{inner} LIMIT 1"))
     if SORTED.search(asked):
