@@ -16,6 +16,7 @@ from posttrain.audits.forms import PLACE, filled, patterns, shown_keys
 from posttrain.audits.golds import (
     LIKE_ANSWER,
     TEST_COLUMNS,
+    AnswerType,
     GoldTask,
     check_column,
     final_of,
@@ -155,7 +156,7 @@ def _reading(
         if way is some_of:
             golds = [replace(gold, accepted=tuple(map(str, gold.columns[name]))) for gold in golds]
         if parts:
-            kind = "json" if golds[0].type == "json" else "string"
+            kind: AnswerType = "json" if golds[0].type == "json" else "string"
             golds = [replace(g, type=kind, references=tuple(dict.fromkeys((*g.references, *parts)))) for g in golds]
         yield golds
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from posttrain.arrays import Floats
 from posttrain.audits.forms import CODE_FORMS, FORMS, Form, shown_forms
 from posttrain.audits.golds import GoldTask
 from posttrain.audits.guard import Guard
+from posttrain.audits.search.source import Source, source_of
 from posttrain.audits.servers import QUIET
 from posttrain.rewards.registry import JUDGES, Spec
 from posttrain.rewards.scorer import Scorer
@@ -115,6 +117,11 @@ class Subject:
         """Whether a model computes some part of the reward: a reward model, or a judge."""
         return by_model(self.scorer)
 
+    @cached_property
+    def source(self) -> Source:
+        """What the source of the reward gives away."""
+        return source_of(self.scorer.specs, self.scorer.columns)
+
     def random(self, probe: str) -> random.Random:
         """Draws of a probe, the same in every audit of this seed, whichever other probes are run."""
         return random.Random(f"{self.seed}/{probe}")
@@ -192,7 +199,9 @@ class Subject:
     @property
     def tried(self) -> tuple[Form, ...]:
         """The forms of the calibration."""
-        return CODE_FORMS if self.is_code else (*FORMS, *shown_forms([task.prompt for task in self.tasks]))
+        if self.is_code:
+            return CODE_FORMS
+        return (*FORMS, *shown_forms([task.prompt for task in self.tasks]), *self.source.forms)
 
     @property
     def form(self) -> Form:

@@ -113,19 +113,6 @@ def test_forms_with_several_places():
     assert ("Reason: It follows from the question.\nAnswer: ", "") in shown("`Reason: <text>`, then `Answer: <n>`.")
 
 
-def test_a_gold_has_all_parts_that_the_prompts_show():
-    def gold(prompt: str, *read: str, **columns: Any) -> tuple[str, str, tuple[str, ...]]:
-        tasks = [Task(str(n), prompt, {"answer": f"town{n}", **columns}) for n in range(3)]
-        first = with_golds(tasks, None, ["answer", *read])[0]
-        return first.gold, first.type, first.references
-
-    cited = "[1] a.\n[2] b.\nEnd with `Answer: <year> [n]`."
-    assert gold(cited, "source", source=2) == ("town0 [2]", "string", ("answer", "source"))
-    two = "End with `Source: [n]` and `Answer: <town>`."
-    assert gold(two, "source", source=2)[0] == "2\nAnswer: town0"  # by name; no [1] in the prompt, so no brackets
-    assert gold(cited, source=2)[0] == gold(cited, "source", source=[2])[0] == "town0"  # not read; a list
-
-
 def test_dates_are_no_expressions():
     assert types(["2024-03-05", "5/3/2024", "9:30"]) == ["string"] * 3
     assert types(["12-x", "3/x", "x+1"])[0] == "expression"

@@ -47,6 +47,7 @@ CONSTANTS: dict[AnswerType, Sequence[str]] = {
     "code": (),
     "text": ("yes", "no", "None"),
 }
+OF_SOURCE, SHOWN, FIRST_TASKS = "{!r} of the reward's source", 40, 4
 PROGRAMS = ("None", "0", "True", "arguments[0]")
 """What a program returns whatever it is given."""
 
@@ -61,6 +62,9 @@ def degenerate(subject: Subject) -> Result:
     of a graded reward, which may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest
     answers carry a mark.
 
+    What the reward's source gives away (see `posttrain.audits.search.source`) is no content either where no guard
+    decides what is wrong; elsewhere A17 tries it.
+
     Of a reward without a scale: critical where the lower bound of the share of tasks at which it is paid as much as the
     reference answer is at least 0.5."""
     empty, filled = [], []
@@ -73,6 +77,7 @@ def degenerate(subject: Subject) -> Result:
         if (given := unchanged(task)) and not same(task, given):
             filled.append(Attempt(i, subject.rendered(i, given), "what is to be changed, unchanged"))
         filled += [Attempt(i, subject.rendered(i, text), kind) for kind, text in _constants(subject, task)]
+    empty += _of_source(subject)
     if not subject.has_scale:
         found = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]
         return Result(found, len(empty) + len(filled))
@@ -103,6 +108,22 @@ def _constants(subject: Subject, task: GoldTask) -> list[tuple[str, str]]:
     common = Counter(golds).most_common(1)[0][0]
     wanted = [text for text in CONSTANTS[task.type] if task.type != "choice" or len(text) > 1 or text in task.options]
     return [(f"always {text:.40}", text) for text in dict.fromkeys((*wanted, common, *every)) if not same(task, text)]
+
+
+def _of_source(subject: Subject) -> list[Attempt]:
+    """Answers of nothing but what the reward's source gives away; the texts by themselves and the lengths only if they
+    are paid on one of the first tasks."""
+    source = subject.source
+    free = (task.type == "text" and not subject.guard.decides(task) and not is_open(task) for task in subject.tasks)
+    tasks = [i for i, each in enumerate(free) if each]
+    found = [Attempt(i, text, OF_SOURCE.format(text[:SHOWN])) for text in source.lists for i in tasks]
+    if not subject.has_scale:
+        return found
+    for text in (*source.texts, *source.lengths):
+        attempts = [Attempt(i, text, OF_SOURCE.format(text[:SHOWN])) for i in tasks]
+        if attempts and subject.scales(attempts[:FIRST_TASKS]).max() >= HIGH_SCALE:
+            found += attempts
+    return [each for each in found if not same(subject.tasks[each.task], each.text)]
 
 
 def _beyond_others(subject: Subject, paid: Accepted) -> Severity | None:

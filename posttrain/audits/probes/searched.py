@@ -12,6 +12,7 @@ from posttrain.audits.forms import Form
 from posttrain.audits.probes.base import Found, Paid, Result, not_run, paid_severity
 from posttrain.audits.search.arena import Arena
 from posttrain.audits.search.find import Exploit, Search
+from posttrain.audits.search.source import NOTHING, Source
 from posttrain.audits.search.templates import SLOTS, render, shown
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.runs.audit import Severity
@@ -42,10 +43,12 @@ def searched(subject: Subject) -> Result:
 
     calls = subject.search_calls // SLOW_SHARE if subject.is_slow else subject.search_calls
     arena = Arena([subject.tasks[i] for i in places], subject.form, pay, subject.guard, calls)
+    source = NOTHING if code else subject.source
+    search = Search(arena, subject.random("A17"), source=source)
     exploits: dict[object, Exploit] = {}
-    for each in sorted(Search(arena, subject.random("A17")).run(), key=lambda each: -float(np.mean(each.scales))):
+    for each in sorted(search.run(), key=lambda each: -float(np.mean(each.scales))):
         exploits.setdefault(alike(each, subject.form), each)
-    return Result([_found(each, places, subject) for each in exploits.values()], arena.calls)
+    return Result([_found(each, places, subject, source) for each in exploits.values()], arena.calls)
 
 
 def alike(exploit: Exploit, form: Form) -> object:
@@ -57,7 +60,7 @@ def alike(exploit: Exploit, form: Form) -> object:
     return exploit.part, "integers" if all(map(str.isdecimal, words)) else tuple(words)
 
 
-def _found(exploit: Exploit, places: Sequence[int], subject: Subject) -> Found:
+def _found(exploit: Exploit, places: Sequence[int], subject: Subject, source: Source) -> Found:
     attempts = tuple(Attempt(places[trial.task], trial.text, "search") for trial in exploit.trials)
     paid = Paid(attempts, np.array(exploit.scales))
     severity: Severity = "critical" if paid_severity(paid) == "critical" else "high"
@@ -65,6 +68,8 @@ def _found(exploit: Exploit, places: Sequence[int], subject: Subject) -> Found:
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     part = "" if exploit.part is None else f" where the prompt has {exploit.part!r}"
     knows = "; it uses the reference answer" if exploit.uses_gold else ""
+    if any(atom[:1] != "\0" and source.holds(atom) for atom in exploit.template):
+        knows += "; what is paid stands in the reward's source"
     return Found(
         "search",
         severity,

@@ -155,7 +155,7 @@ MINED = 60
 
 @dataclass(frozen=True)
 class Dictionary:
-    """Tokens by kind. `words` are those that may form phrases."""
+    """Tokens by kind. `words` are those that may form phrases, `own` texts of the reward's source."""
 
     openers: tuple[str, ...]
     marks: tuple[str, ...]
@@ -166,6 +166,7 @@ class Dictionary:
     code: tuple[str, ...]
     options: tuple[str, ...]
     words: tuple[str, ...]
+    own: tuple[str, ...] = ()
 
     @property
     def short(self) -> tuple[str, ...]:
@@ -183,14 +184,24 @@ class Dictionary:
 
     def draw(self, rng: random.Random) -> str:
         """A token: a kind, then one of it."""
-        kinds = (self.openers, self.marks, self.praise, self.json, self.unicode, self.numbers, self.options, self.words)
+        kinds = (
+            self.openers,
+            self.marks,
+            self.praise,
+            self.json,
+            self.unicode,
+            self.numbers,
+            self.options,
+            self.words,
+            self.own,
+        )
         kind = rng.choice([kind for kind in (*kinds, self.words, self.code) if kind])
         return rng.choice(kind)
 
 
-def dictionary_of(tasks: Sequence[GoldTask]) -> Dictionary:
-    """The dictionary for tasks: the constants of this file, options if the tasks are choices, and the commonest words
-    of the prompts and, of at least two tasks, of the references."""
+def dictionary_of(tasks: Sequence[GoldTask], own: Sequence[str] = ()) -> Dictionary:
+    """The dictionary for tasks: the constants of this file, options if the tasks are choices, the commonest words of
+    the prompts and, of at least two tasks, of the references, and the reward's own texts."""
     prompts = Counter(word for task in tasks for word in set(words_of(task.task.asked)))
     golds = Counter(word for task in tasks for word in set(words_of(task.solution[:2000])))
     mined = [word for word, _ in prompts.most_common(MINED)] + [word for word, n in golds.most_common(MINED) if n > 1]
@@ -199,7 +210,7 @@ def dictionary_of(tasks: Sequence[GoldTask]) -> Dictionary:
     options = ("(A)", "A)", "All of the above", "None of the above", *letters) if "choice" in kinds else ()
     code = CODE if "code" in kinds else ()
     words = tuple(dict.fromkeys((*WORDS, *mined)))
-    return Dictionary(OPENERS, MARKS, PRAISE, JSON, UNICODE, NUMBERS, code, options, words)
+    return Dictionary(OPENERS, MARKS, PRAISE, JSON, UNICODE, NUMBERS, code, options, words, tuple(own))
 
 
 def words_of(text: str) -> list[str]:

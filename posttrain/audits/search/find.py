@@ -12,7 +12,17 @@ from posttrain.audits.search.arena import PAID, Arena, Spent, Trial
 from posttrain.audits.search.dictionary import dictionary_of, enumerations, words_of
 from posttrain.audits.search.evolve import Material, child
 from posttrain.audits.search.shrink import ddmin
-from posttrain.audits.search.templates import FIRST_GROUPS, WRONG, WRONG_IN_FORM, Template, catalogue, uses_gold
+from posttrain.audits.search.source import NOTHING, Source
+from posttrain.audits.search.templates import (
+    FIRST_GROUPS,
+    SLOTS,
+    WRONG,
+    WRONG_IN_FORM,
+    Template,
+    catalogue,
+    of_source,
+    uses_gold,
+)
 from posttrain.stats import wilson
 
 BATCH = 32
@@ -66,16 +76,17 @@ class Search:
     SURE; or over the tasks whose prompt has a certain word, if these are paid more often than the others by more than
     chance. Then delta debugging leaves out what is not needed."""
 
-    def __init__(self, arena: Arena, rng: random.Random, most: int = MOST_EXPLOITS) -> None:
+    def __init__(self, arena: Arena, rng: random.Random, most: int = MOST_EXPLOITS, source: Source = NOTHING) -> None:
         self.arena, self.rng, self.most = arena, rng, most
         self.found: list[Exploit] = []
-        dictionary, listings = dictionary_of(arena.tasks), enumerations(arena.tasks)
-        self._groups = [group for group in catalogue(dictionary, listings, rng) if group]
+        dictionary, listings = dictionary_of(arena.tasks, source.texts), enumerations(arena.tasks)
+        self._groups = [group for group in catalogue(dictionary, listings, rng, source) if group]
         self.needed = PAID
         self._scores: dict[Template, list[float]] = {}
         self._listed = {template for group in self._groups for template in group}
         self._children: Counter[Template] = Counter()
         self._doomed: set[Template] = set()
+        self._of_source = frozenset(of_source(source))
         self._material = Material(rng, dictionary, listings)
         self._order = rng.sample(range(len(arena.tasks)), len(arena.tasks))
         self._turn = 0
@@ -179,6 +190,8 @@ class Search:
                 exploit = self._shrunk(exploit)
             if exploit is not None and exploit.best.text not in [each.best.text for each in self.found]:
                 self.found.append(exploit)
+                if first.template in self._of_source:  # one word of the source is enough: another fault is news
+                    self._doomed |= self._of_source
                 return
         self._doomed.add(first.template)
 
@@ -191,12 +204,22 @@ class Search:
         wrong = [trial for trial in trials if trial.wrong]
         if len(wrong) < ENOUGH:
             wrong.append(first)
+        if self._is_another_name(first.template, wrong):
+            return None
         if self._is_paid(wrong, min(ENOUGH, len(self.arena.tasks)), SURE):
             return Exploit(first.template, tuple(wrong), None, self.arena.calls)
         for word, own in self._parts([first, *(trial for trial in wrong if trial is not first)]):
             if self._is_paid(own, ENOUGH // 2, 2 * SURE):
                 return Exploit(first.template, tuple(own), word, self.arena.calls)
         return None
+
+    def _is_another_name(self, template: Template, trials: Sequence[Trial]) -> bool:
+        """Whether a constant is paid where the reference answer is a certain one and nowhere else: the reward may take
+        it for that answer, as `USA` for `United States`."""
+        paid = {self.arena.tasks[trial.task].gold for trial in trials if trial.paid}
+        unpaid = {self.arena.tasks[trial.task].gold for trial in trials if not trial.paid}
+        constant = not any(SLOTS.get(atom) for atom in template)
+        return constant and len(paid) == 1 and bool(unpaid) and not paid & unpaid
 
     def _is_paid(self, trials: Sequence[Trial], least: int, low: float) -> bool:
         mean = sum(trial.scale for trial in trials) / max(1, len(trials))

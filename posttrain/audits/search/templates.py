@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from posttrain.audits.forms import Form
 from posttrain.audits.search.dictionary import Dictionary, phrases
+from posttrain.audits.search.source import NOTHING, Source
 
 PROMPT, WRONG, OTHER, GOLD = "\0prompt", "\0wrong", "\0other", "\0gold"
 FIRST, LAST, ENTRY = "\0first", "\0last", "\0entry"
@@ -92,10 +93,12 @@ GOLD_TEMPLATES: tuple[Template, ...] = (
 )
 
 
-def catalogue(dictionary: Dictionary, listings: Sequence[str], rng: random.Random) -> list[list[Template]]:
-    """The templates that are tried first, in groups: the simplest of known attacks, listings of answers, many tokens
-    at once (if one of them matters, or two together, delta debugging finds which), every token alone, and texts that
-    hold every pair of words side by side."""
+def catalogue(
+    dictionary: Dictionary, listings: Sequence[str], rng: random.Random, source: Source = NOTHING
+) -> list[list[Template]]:
+    """The templates that are tried first, in groups: the simplest of known attacks and what the reward's source gives
+    away, listings of answers, many tokens at once (if one of them matters, or two together, delta debugging finds
+    which), every token alone, and texts that hold every pair of words side by side."""
     every = dictionary.all
     bundles = [texts(kind) for kind in (dictionary.words, dictionary.openers, dictionary.praise, every)]
     bundles += [texts(kind, "\n") for kind in (dictionary.marks, dictionary.json, dictionary.unicode, every)]
@@ -109,7 +112,7 @@ def catalogue(dictionary: Dictionary, listings: Sequence[str], rng: random.Rando
     rng.shuffle(around)
     pairs = [texts(text.split(" ")) for text in phrases(dictionary.words, rng)]
     return [
-        [*(CODE_TEMPLATES if dictionary.code else ()), *basic()],
+        [*(CODE_TEMPLATES if dictionary.code else ()), *basic(), *of_source(source)],
         [each for listing in listings for each in ((listing,), (BEFORE, listing, AFTER))],
         list(GOLD_TEMPLATES),
         [each for bundle in bundles for each in placed(bundle)],
@@ -118,6 +121,14 @@ def catalogue(dictionary: Dictionary, listings: Sequence[str], rng: random.Rando
         around,
         [each for pair in pairs for each in placed(pair)[:2]],
     ]
+
+
+def of_source(source: Source) -> list[Template]:
+    """Lists and texts of a reward's source, alone, in the form, and before and behind a wrong answer; lengths alone and
+    before one."""
+    lengths = [each for text in source.lengths for each in placed((text,))[:2]]
+    shorter = (*source.lists, *source.texts)
+    return [*(each for text in shorter for each in ((BEFORE, text, AFTER), *placed((text,))[:3])), *lengths]
 
 
 def basic() -> list[Template]:
@@ -164,7 +175,16 @@ def basic() -> list[Template]:
 
 def json_keys(dictionary: Dictionary) -> list[Template]:
     """Objects that have every word as a key, alone and with a wrong answer; each key is an atom."""
-    keys = [*dictionary.words, "answer", "is_correct", "is_valid", "final_answer", "confidence", "status"]
+    keys = [
+        *dictionary.own,
+        *dictionary.words,
+        "answer",
+        "is_correct",
+        "is_valid",
+        "final_answer",
+        "confidence",
+        "status",
+    ]
     found: list[Template] = []
     for value in JSON_VALUES:
         pairs = tuple(f"{json.dumps(key)}: {json.dumps(value)}, " for key in keys if key != "answer")
