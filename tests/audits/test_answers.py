@@ -363,3 +363,11 @@ def test_queries_and_other_programs_that_do_something_else():
     assert other("ls -A | wc -l", "Give a shell command.")["a command that does nothing"] == "true"
     sheet = other("=SUM(D7:D51)-L51", "Give the spreadsheet formula.")
     assert sheet["a list in place of a range"] == "=SUM(D7,D51)-L51" and sheet["another operator"] == "=SUM(D7:D51)+L51"
+
+
+def test_ways_out_of_the_grid():
+    grid = "Find a way; '#' is a wall.\nS..\n.#.\n..G\n"
+    found = missed(task("RRDD", "string", grid))
+    assert found["out of the grid and back"] == "UDRRDD"
+    assert "out of the grid and back" not in missed(task("RD", "string", "'#' is a wall.\n...\n.S.\n#.G\n"))
+    assert "a comma read as a point" not in missed(task("847130", "number", "The code, with or without dots."))
