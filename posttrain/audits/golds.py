@@ -32,7 +32,7 @@ TEST_COLUMNS = ("cases", "hidden_cases", "test", "tests")
 """Columns of tests, which say that a reference of Python is code."""
 ASSERTION = re.compile(r"^\s*assert\b", re.MULTILINE)
 LIKE_ANSWER = re.compile(
-    "answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total|program|code|query|sql|pattern|"
+    "answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total|program|sql|pattern|"
     "regex|formula"
 )
 """Names of columns that may hold reference answers, before others, whether or not a reward reads them."""
@@ -91,12 +91,14 @@ class GoldTask:
     @property
     def entry_point(self) -> str | None:
         """The function that a program is to define: by its column, else the one of the reference that the prompt or a
-        test names."""
+        test names, or the only one in it."""
         if named := self.columns.get("entry_point"):
             return str(named)
         said = " ".join([self.prompt, self.suite])
         defined = re.findall(r"^def (\w+)\(", self.gold, re.MULTILINE) if self.type == "code" else []
-        return next((name for name in reversed(defined) if re.search(rf"\b{name}\b", said)), None)
+        script = re.search(r"^(?!def |import |from |[@#)\s])", self.gold, re.MULTILINE)
+        alone = defined[0] if len(defined) == 1 and not script else None
+        return next((name for name in reversed(defined) if re.search(rf"\b{name}\b", said)), alone)
 
     @property
     def suite(self) -> str:
@@ -152,9 +154,11 @@ def with_golds(
     programs = [
         name
         for name in columns
-        if (tested or suites or name in read or name in filled[:1])
+        if (tested or suites or name in read or name in filled[:1] or not filled)
         and (name in GOLD_COLUMNS or name not in (*suites, *TEST_COLUMNS))
-        and all(_defines(task.columns.get(name)) for task in tasks)
+        and all(
+            _defines(value := task.columns.get(name)) and str(value).strip() not in prompt_of(task) for task in tasks
+        )
     ]
     if tested:  # `answer` of a code task may be anything
         filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
