@@ -355,7 +355,7 @@ def test_queries_and_other_programs_that_do_something_else():
     assert shown["the examples that the prompt shows"] == "a12|b07"
     assert shown["any character in place of a class"] == "..{2}"
     assert "the examples that the prompt shows" not in other("yes|no", "Write a regex for yes or no.")
-    stack = other("DUP MUL 12 ADD", "A stack machine has DUP, MUL and ADD.")
+    stack = other("DUP MUL 12 ADD", "A stack machine has DUP, MUL and ADD. Leave only x*x + 12.")
     assert stack["the last word left out"] == "DUP MUL 12" and stack["a value more on the stack"] == "7 DUP MUL 12 ADD"
     assert stack["another word"] in ("DROP MUL 12 ADD", "DUP ADD 12 ADD", "DUP MUL 12 SUB")
     two = other("SELECT a, count(*) FROM t GROUP BY a", "In SQL, how many are there of each?")
@@ -363,6 +363,11 @@ def test_queries_and_other_programs_that_do_something_else():
     assert other("ls -A | wc -l", "Give a shell command.")["a command that does nothing"] == "true"
     sheet = other("=SUM(D7:D51)-L51", "Give the spreadsheet formula.")
     assert sheet["a list in place of a range"] == "=SUM(D7,D51)-L51" and sheet["another operator"] == "=SUM(D7:D51)+L51"
+
+
+def test_what_is_said_of_queries_is_no_query():
+    said = "It joins the rows of two tables, and keeps those that are in both."
+    assert "every sentence called wrong" in missed(task(said, "text", "What does JOIN do in SQL?"))
 
 
 def test_ways_out_of_the_grid():

@@ -25,6 +25,8 @@ WORDS = {"+": "-", "-": "+", "*": "+", "/": "*", "max": "min", "min": "max"}
 WORDS |= {"add": "sub", "sub": "add", "mul": "add", "div": "mul", "swap": "dup", "dup": "drop"}
 SHELL = re.compile(r"\b(?:shell|bash|awk|sed) (?:command|one-liner|script)", re.IGNORECASE)
 STACK = re.compile(r"\bstack machine|\breverse polish|\bRPN\b|\bpostfix\b", re.IGNORECASE)
+ALONE = re.compile(r"\b(?:only|alone|exactly|single|nothing else)\b", re.IGNORECASE)
+PROSE = re.compile(r"(?:\b[a-z]{2,} ){4}")
 LONGEST = 80
 """Characters of an example that a prompt shows."""
 
@@ -33,8 +35,10 @@ def is_query(task: GoldTask) -> bool:
     """Whether the reference is a program that is no function of Python."""
     if task.type not in ("string", "text", "expression"):
         return False
-    known = SQL.match(task.gold) or PATTERNS.search(task.task.asked)
-    return known is not None or task.gold.startswith("=")
+    asked, gold = task.task.asked, task.gold
+    if SQL.match(gold) or STACK.search(asked) or gold.startswith("="):
+        return True
+    return PATTERNS.search(asked) is not None and not PROSE.search(gold)
 
 
 def exchanged(task: GoldTask, rng: random.Random) -> list[Variant]:
@@ -46,6 +50,7 @@ def exchanged(task: GoldTask, rng: random.Random) -> list[Variant]:
         found = _of_pattern(task, gold)
     elif STACK.search(asked):
         found = _of_words(gold, rng)
+        found += [("a value more on the stack", f"7 {gold}")] if ALONE.search(asked) else []
     else:
         found = [("a command that does nothing", "true")] if SHELL.search(asked) else []
         found += [("another number", other_digit(gold, rng) or gold)]
@@ -106,7 +111,6 @@ def _of_words(gold: str, rng: random.Random) -> list[tuple[str, str]]:
         ("another word", _joined(words[:at], other.upper() if words[at].isupper() else other, words[at + 1 :])),
         ("another number", other_digit(gold, rng) or gold),
         ("the last word left out", " ".join(words[:-1])),
-        ("a value more on the stack", f"7 {gold}"),
     ]
 
 
