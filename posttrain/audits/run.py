@@ -43,7 +43,7 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     columns = TaskColumns(tasks)
     with open_scorer(config, columns) as scorer:
         golds = read_golds(scorer, tasks, config.answer_column, [name for name in columns if scorer.reads(name)])
-        limit = config.limit or (SLOW_TASKS if _is_slow(scorer, golds) else TASKS)
+        limit = config.limit or (SLOW_TASKS if is_slow(scorer, golds) else TASKS)
         seen, held_out = divided(golds, limit, config)
         if (distinct := len({gold.gold for gold in seen})) < MIN_GOLDS:
             raise InputError(
@@ -65,7 +65,8 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     return record
 
 
-def _is_slow(scorer: Scorer, golds: Sequence[GoldTask]) -> bool:
+def is_slow(scorer: Scorer, golds: Sequence[GoldTask]) -> bool:
+    """Whether an answer costs a pass of a model or a process, which is no sandbox of code."""
     first = Subject(scorer, golds[:TIMED], 0)
     with suppress(Uncalibrated):
         return first.is_slow and not first.is_code

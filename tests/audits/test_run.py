@@ -17,7 +17,7 @@ from posttrain.api.results import Audit
 from posttrain.audits.files import write_audit
 from posttrain.audits.golds import with_golds
 from posttrain.audits.probes.style.places import chosen
-from posttrain.audits.run import _is_slow
+from posttrain.audits.run import is_slow
 from posttrain.audits.subject import Attempt, Subject, Uncalibrated, pays_empty
 from posttrain.cli.main import main
 from posttrain.report.audit import audit_opening, print_audit
@@ -27,7 +27,6 @@ from posttrain.runs.audit import AuditRecord, read_audit
 from posttrain.stats import Estimate
 from posttrain.types import Task
 from tests.audits import rewards
-from tests.audits.subjects import subject, sums
 from tests.training_helpers import write_rows
 
 PROMPT = "What is {}+{}? End with the line 'Answer: NUMBER'."
@@ -352,10 +351,10 @@ def test_python_audits_a_function(tmp_path: Path):
 def test_a_reward_that_starts_a_process_for_an_answer_is_audited_on_fewer_tasks(monkeypatch: pytest.MonkeyPatch):
     times = itertools.count(0, 1)
     seconds = [0.1, 0.1, 0.1, 0.1, 0.001]  # the last time the machine was not busy
-    under_audit = subject(rewards.strict, sums(n=8))
+    under_audit = subject(rewards.strict, 8)
     monkeypatch.setattr(type(under_audit), "_seconds", lambda self: seconds[next(times)])
     assert not under_audit.is_slow and len(chosen(under_audit)) == 8
-    slow = subject(rewards.strict, sums(n=8))
+    slow = subject(rewards.strict, 8)
     monkeypatch.setattr(type(slow), "_seconds", lambda self: 0.1)
     assert slow.is_slow and slow.over(slow.tasks).is_slow and len(chosen(slow)) == 6
-    assert _is_slow(slow.scorer, slow.tasks)
+    assert is_slow(slow.scorer, slow.tasks)
