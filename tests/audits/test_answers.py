@@ -345,6 +345,7 @@ def test_queries_and_other_programs_that_do_something_else():
         "a condition that nothing meets": f"SELECT * FROM ({rows} ORDER BY a) WHERE 1 = 0",
         "the condition left out": "SELECT a FROM t ORDER BY a",
         "zeros in place of the values": f"SELECT 0 FROM ({rows} ORDER BY a)",
+        "all rows deleted": "DELETE FROM t",
         "the first row alone": f"SELECT * FROM ({rows} ORDER BY a) LIMIT 1",
         "the other order": f"{rows} ORDER BY a DESC",
         "another operator": f"{rows.replace('>', '<')} ORDER BY a;",

@@ -492,14 +492,35 @@ def queries() -> Rows:
     ]
 
 
+def people_database() -> sqlite3.Connection:
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE people(name TEXT, age INTEGER)")
+    database.executemany("INSERT INTO people VALUES(?, ?)", [(f"P{k}", 2 * k + 10) for k in range(16)])
+    return database
+
+
+def rows_in(database: sqlite3.Connection, sql: str) -> list[Any]:
+    return sorted(database.execute(sql).fetchall())
+
+
 def rows_of(sql: str) -> list[Any] | None:
-    with closing(sqlite3.connect(":memory:")) as database:
-        database.execute("CREATE TABLE people(name TEXT, age INTEGER)")
-        database.executemany("INSERT INTO people VALUES(?, ?)", [(f"P{k}", 2 * k + 10) for k in range(16)])
+    with closing(people_database()) as database:
         try:
-            return sorted(database.execute(sql).fetchall())
+            return rows_in(database, sql)
         except sqlite3.Error:
             return None
+
+
+def test_queries_run_on_a_database_of_their_own():
+    def reward(response: str, sql: str) -> float:
+        with closing(people_database()) as database:
+            try:
+                return float(bool(response) and rows_in(database, response) == rows_in(database, sql))
+            except sqlite3.Error:
+                return 0.0
+
+    (found,) = PROBES["A4"][1](subject(reward, queries())).findings
+    assert (found.kind, found.severity) == ("all rows deleted", "high")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from posttrain.audits.golds import PATTERNS, GoldTask
 
 SQL = re.compile(r"\s*(?:select\b.*\bfrom|with\b.*\bselect)\b", re.IGNORECASE | re.DOTALL)
 COLUMNS = re.compile(r"\s*select\s+(?:distinct\s+)?(.*?)\s+from\b", re.IGNORECASE | re.DOTALL)
+TABLE = re.compile(r"\bfrom\s+(\w+)", re.IGNORECASE)
 CONDITION = re.compile(r"\s+where\b.*?(?=\s+(?:group\s+by|order\s+by|having|limit|union)\b|;|$)", re.I | re.DOTALL)
 DIRECTION = re.compile(r"(\border\s+by\s+[\w.()*]+)(?:\s+(asc|desc))?(?![\w,]|\s*,)(?!.*\blimit\b)", re.I | re.DOTALL)
 SORTED = re.compile(r"\b(?:sort|order|descending|ascending|alphabetical|highest first|lowest first)", re.IGNORECASE)
@@ -71,6 +72,8 @@ def _of_sql(asked: str, gold: str) -> list[tuple[str, str]]:
         found.append(("zeros in place of the values", f"SELECT {zeros} FROM ({gold})"))
     if ALL.search(asked) and not ONE_ROW.search(gold):
         found.append(("the first row alone", f"{inner} LIMIT 1"))
+    if table := TABLE.search(gold):
+        found.append(("all rows deleted", f"DELETE FROM {table[1]}"))
     if SORTED.search(asked):
         found.append(("the other order", DIRECTION.sub(_turned, gold)))
     return found
