@@ -55,8 +55,8 @@ def keyed(notation: str, between: str) -> Way:
     def way(task: Task, value: Any) -> str:
         if not isinstance(value, dict) or not value:
             return ""
-        first, signs = notation.format(next(iter(value)), ""), notation.split("{}")
-        shown = notation == "{}: {}" or first.strip() in task.asked or (len(signs) > 1 and signs[1] in task.asked)
+        before, signs = notation.format(next(iter(value)), "\0").partition("\0")[0], notation.split("{}")
+        shown = notation == "{}: {}" or before.strip() in task.asked or (len(signs) > 1 and signs[1] in task.asked)
         return between.join(notation.format(key, each) for key, each in value.items()) if shown else ""
 
     return way
