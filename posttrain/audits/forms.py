@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-MOST_SAMPLE = 30
-"""Characters of an example."""
+LIKE, MOST_SAMPLE = "like an example", 30
+"""Forms that an example in the prompt has, and its most characters: the answer may be more than its number."""
 THINKING = "I work it out step by step."
 
 
@@ -104,7 +104,11 @@ UNSURE = "without confidence"
 """Forms that say of the answer that it may be wrong."""
 EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?)[^\s:]{1,20}|([A-Za-z][\w ]{0,30}[:=]) ?")
 """A pattern with an example in its place, or nothing: `Total: 42`, `Cost: `."""
-SAMPLE = re.compile(r"(?i)\b(?:e\.g\.|such as|like|for example|for instance),? [`'\"]?([^\s`'\"]+(?: [^\s`'\"]+)?)")
+SAMPLE = re.compile(
+    r"\b(?:e\.g\.|such as|like|for example|for instance),? [`'\"]?"
+    r"([^\s`'\"()]+(?: (?!(?:or|and|if|for|is)\b)[^\s`'\"()]+)?)",
+    re.IGNORECASE,
+)
 NUMBER = re.compile(r"-?[0-9]+(?:[.,:/][0-9]+)*")
 """An example of an answer with one number in it, which is its place: `such as 12.5 m/s`."""
 FENCE = re.compile(r"```([a-z]{2,12})\b|\b([a-z]{2,12})(?: code)?[ -](?:block|fence)\b", re.IGNORECASE)
@@ -125,7 +129,6 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
     found += [pair for shown in several for pair in _with_filled(shown)]
     languages = _common(prompts, lambda prompt: ["".join(groups).lower() for groups in FENCE.findall(prompt)])
     found += [(f"```{language}\n", "\n```") for language in languages if language not in ("python", "json")]
-    found += [(before, after) for before, _, after in (text.partition("\0") for text in _common(prompts, _samples))]
     found += [(form.before, form.after) for form in MARKED if 2 * sum(map(form.wanted, prompts)) >= len(prompts)]
     tags = _common(prompts, PAIR.findall)
     found += [(f"<{tag}>", f"</{tag}>") for tag in tags if tag not in (*REASONS, "answer")]
@@ -136,10 +139,12 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
         for tag in tags
         if tag in (*REASONS[1:], *tags[:-1]) and tag != "think"
     ]
+    samples = [(before, after) for before, _, after in (text.partition("\0") for text in _common(prompts, _samples))]
+    forms += [(LIKE, "", samples)]
     forms += [("beside other lines", "", _with_filled(several[0], anything=True))]
     forms += [(UNSURE, "", [pair for shown in several for pair in _with_filled(shown, sure=False)])]
     return [
-        Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))
+        Form(name, before, after, thinking, "" if name == LIKE else re.escape(before.strip() or after.strip()))
         for name, thinking, pairs in forms
         for before, after in dict.fromkeys(pairs)
         if (thinking + before + after).strip("{work}\n")
