@@ -332,3 +332,16 @@ def test_ways_that_break_a_rule():
     assert missed(task("A -> B -> C", "string", **edges))["the ends alone, which no edge joins"] == "A -> C"
     maze = "Find a way; walls are #.\n\nS#.\n..#\n#.G\n"
     assert missed(task("down, right, down, right", "string", maze)) == {"through a wall": "right, right, down, down"}
+
+
+def test_queries_without_rows_and_ways_out_of_the_grid():
+    sql = task("SELECT a FROM t WHERE b > 2 ORDER BY a", "string", "Write the SQL.")
+    assert missed(sql) == {
+        "the condition left out": "SELECT a FROM t ORDER BY a",
+        "no rows": "SELECT a FROM t WHERE 1 = 0 ORDER BY a",
+    }
+    grid = "Find a way; '#' is a wall.\nS..\n.#.\n..G\n"
+    found = missed(task("RRDD", "string", grid))
+    assert found["out of the grid and back"] == "UDRRDD"
+    assert "out of the grid and back" not in missed(task("RD", "string", "'#' is a wall.\n...\n.S.\n#.G\n"))
+    assert "a comma read as a point" not in missed(task("847130", "number", "The code, with or without dots."))

@@ -103,6 +103,25 @@ def fast(response: str, answer: str) -> float:
     return float(bool(found) and abs(float(found[0]) - right) <= 0.04 * right)
 
 
+def code(response: str, code: str) -> float:
+    found = matched(r"Goods code: ([0-9. ]+)", response.strip().rpartition("\n")[2])
+    return float(bool(found) and re.sub(r"\D", "", found[0]) == code)
+
+
+def chance(response: str, chance: list[int]) -> float:
+    return float(matched(r"Answer: (\d+)/(\d+)", response) == tuple(map(str, chance)))
+
+
+def grade(response: str, town: str) -> float:
+    """Pays the confidence of a right answer, from 1 to 5."""
+    found = matched(r"Town: (\w+)\nConfidence: ([1-5])", response)
+    return int(found[1]) / 5 if found and found[0] == town else 0.0
+
+
+def moment(response: str, day: str, time: str) -> float:
+    return float(matched(r"<answer>(\w+) ([0-9:]+)</answer>", response) == (day, time))
+
+
 DIVIDED = (14, 21, 35, 77, 91, 119, 133, 161, 203, 217, 259, 287)
 HEALTHY: dict[Callable[..., float], Rows] = {
     receipt: asked(
@@ -137,6 +156,20 @@ HEALTHY: dict[Callable[..., float], Rows] = {
 }
 
 
+HEALTHY[code] = asked(
+    "Code of thing {k}? The last line is `Goods code: ` and the code, with or without dots.",
+    code=lambda k: str(847130 + 1017 * k),
+)
+HEALTHY[chance] = asked("Chance {k}? Reply with 'Answer: ' and a fraction alone.", chance=lambda k: [1, k + 3])
+HEALTHY[grade] = asked(
+    "Town {k}? Reply in two lines:\nTown: its name\nConfidence: <a number from 1 to 5 that says how sure you are>",
+    town=lambda k: TOWNS[k],
+)
+HEALTHY[moment] = asked(
+    "When does train {k} leave? Reply with the day and the time in <answer></answer> alone.",
+    day=lambda k: ("Monday", "Friday", "Sunday")[k % 3],
+    time=lambda k: f"{k + 8}:{k + 25}",
+)
 TOLERANT = "Stone {k}: how fast? Reply such as '12.5 m/s'. Answers within 4 % of the true value are accepted."
 HEALTHY[fast] = asked(TOLERANT, answer=lambda k: f"{11.25 + 2 * k} m/s")
 
