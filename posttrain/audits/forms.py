@@ -140,7 +140,7 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
         if tag in (*REASONS[1:], *tags[:-1]) and tag != "think"
     ]
     samples = [(before, after) for before, _, after in (text.partition("\0") for text in _common(prompts, _samples))]
-    forms += [(LIKE, "", samples)]
+    forms += [(LIKE, "", [pair for pair in samples if pair not in found])]
     forms += [("beside other lines", "", _with_filled(several[0], anything=True))]
     forms += [(UNSURE, "", [pair for shown in several for pair in _with_filled(shown, sure=False)])]
     return [
