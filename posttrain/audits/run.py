@@ -67,10 +67,12 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
 
 def is_slow(scorer: Scorer, golds: Sequence[GoldTask]) -> bool:
     """Whether an answer costs a pass of a model or a process, which is no sandbox of code."""
+    if by_model(scorer):
+        return True
     first = Subject(scorer, golds[:TIMED], 0)
     with suppress(Uncalibrated):
-        return first.is_slow and not first.is_code
-    return by_model(scorer)
+        return not first.is_code and first.is_slow
+    return False
 
 
 def check_options(config: AuditConfig) -> None:

@@ -97,13 +97,15 @@ class Subject:
         self.first_error: str | None = None
         self.progress = progress
         self._known: dict[tuple[int, str, str | None, str], Score] = {}
+        self.by_source = False
         self._calibrated: tuple[Calibrated | None, Form] | None = None
         self._slow: bool | None = None
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
-        """The same reward and scale over other tasks."""
+        """The same reward, scale and forms over other tasks."""
         other = Subject(self.scorer, tasks, self.seed, self.progress, self.guard, self.search_calls, self.policy)
         other._calibrated, other._slow = self._calibrated, self._slow
+        other.by_source, other.source = self.by_source, self.source
         return other
 
     def apart(self, seconds: float | None = None, server: str = QUIET) -> Scorer:
@@ -135,7 +137,7 @@ class Subject:
 
     def grade(self, attempts: Sequence[Attempt]) -> Floats:
         """The reward of each attempt, shape [attempts]."""
-        return np.array([_number(score.total) for score in self.scores(attempts)])
+        return np.array([score.total for score in self.scores(attempts)], float)
 
     def scores(self, attempts: Sequence[Attempt]) -> list[Score]:
         """The score of each attempt, with its parts."""
@@ -199,10 +201,10 @@ class Subject:
 
     @property
     def tried(self) -> tuple[Form, ...]:
-        """The forms of the calibration."""
-        if self.is_code:
-            return CODE_FORMS
-        return (*FORMS, *shown_forms([task.prompt for task in self.tasks]), *self.source.forms)
+        """The forms of the calibration: known ones, those that the prompts show, and, where none of these is paid
+        (`by_source`), those that the reward's source reads."""
+        read = self.source.forms if self.by_source else ()
+        return CODE_FORMS if self.is_code else (*FORMS, *shown_forms([task.prompt for task in self.tasks]), *read)
 
     @property
     def form(self) -> Form:
@@ -236,6 +238,9 @@ class Subject:
         forms, everyone = self.tried, self.some(CODE_TASKS)
         values = {form: self.grade([self.honest(i, form) for i in everyone]) for form in forms}
         empty = self.grade([Attempt(i, "", "empty") for i in everyone])
+        if not self.by_source and not (np.stack([*values.values()]) > empty).any():
+            self.by_source = True
+            return self._calibrate()
         leader = max(forms, key=lambda form: float(np.nansum(values[form])))
         others = [self.other(i) for i in everyone]
         wrong = self.grade([*others, *(replace(other, text=leader.render(other.text)) for other in others)])
@@ -313,7 +318,3 @@ def by_model(scorer: Scorer) -> bool:
     """Whether a model computes some part of a reward: a reward model, or a judge."""
     parts = [part for text in scorer.specs for part in Spec.parse(text).expression.walk()]
     return any(part.models or part.target in JUDGES for part in parts)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

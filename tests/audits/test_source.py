@@ -160,13 +160,30 @@ def in_tags(response: str, answer: str) -> float:
     return float(response.removeprefix("<sum>").removesuffix("</sum>") == answer != response)
 
 
+def on_two_lines(response: str, answer: str) -> float:
+    found = [re.search(line, response, re.MULTILINE) for line in (r"^Sum:\s*(\d+)$", r"^Terms:\s*(\d)$")]
+    return float(all(found) and found[0][1] == answer)  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("reward", "answer"),
-    [(on_its_line, "Total of all:36"), (labelled_line, "grand total: 36"), (in_tags, "<sum>36</sum>")],
+    [
+        (on_its_line, "Total of all:36"),
+        (labelled_line, "grand total: 36"),
+        (in_tags, "<sum>36</sum>"),
+        (on_two_lines, "Sum: 36\nTerms: 1"),
+    ],
 )
 def test_the_form_of_the_answer_is_read_where_the_prompt_does_not_show_it(reward, answer: str) -> None:
     audited = subject(reward, sums("Give the sum."))
     assert audited.honest(0).text == answer and audited.calibration["best"] == 1
+
+
+def test_the_form_that_the_prompt_shows_comes_first() -> None:
+    def bonus(response: str, answer: str) -> float:
+        return float(f"Answer: {answer}" in response) + 2 * (re.search(r"certainly (\d+)", response) is not None)
+
+    assert subject(bonus, sums()).calibration["best"] == 1
 
 
 ALIASES = {"spam": ("junk", "unwanted"), "ham": ("wanted", "legitimate"), "news": ("bulletin", "newsletter")}

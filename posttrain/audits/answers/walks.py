@@ -21,11 +21,11 @@ WALL = re.compile(
 
 def broken(task: GoldTask) -> list[Variant]:
     """Of moves such as `UULR` or `up, left` the same in another order through a wall of the grid, or with two in front
-    that leave the grid and come back; of nodes
-    such as `A -> B -> C` the two ends, which no edge joins."""
+    that leave the grid and come back; of nodes such as `A -> B -> C` the two ends, which no edge joins, of a column of
+    edges, `["A", "B"]` or with a length, `["A", "B", 7]`."""
     parts = re.findall(r"[^\s,>-]+", task.gold)
     moves = list(task.gold) if re.fullmatch("[UDLRNESW]{2,}", task.gold) else parts
-    edges = [{frozenset(map(str, each)) for each in value if isinstance(each, list) and len(each) == 2}
+    edges = [{frozenset(map(str, each[:2])) for each in value if isinstance(each, list) and len(each) in (2, 3)}
              for value in task.columns.values() if isinstance(value, list)]  # fmt: skip
     taken = {frozenset(pair) for pair in pairwise(parts)}
     if len(parts) > 2 and any(taken <= each and frozenset((parts[0], parts[-1])) not in each for each in edges):

@@ -19,7 +19,7 @@ from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from posttrain.audits.forms import Form
+from posttrain.audits.forms import ANYTHING, Form
 from posttrain.audits.search.dictionary import WORDS
 from posttrain.audits.search.patterns import matching
 from posttrain.expressions import Expression
@@ -30,7 +30,7 @@ LONGEST, MOST, SHORTEST = 300, 40, 3
 LONGEST_LIST, MOST_LISTS = 2000, 4
 NUMBERS, MOST_NUMBERS, MOST_TIMES = range(3, 3001), 6, 20
 """Which numbers may be lengths, how many are kept, and how many times all texts are repeated at the most."""
-MOST_FORMS, PLACE, LABEL = 8, "\0", re.compile(r"\s*\w[\w -]{0,30} ?[:=]\s*")
+MOST_FORMS, MOST_LINES, PLACE, LABEL = 8, 3, "\0", re.compile(r"\s*\w[\w -]{0,30} ?[:=]\s*")
 RUNNABLE = re.compile(r"\w\([^()]*\)")
 """What looks like a call is left out, since a library that the reward uses may run an answer."""
 RUNNERS = frozenset(("eval", "exec", "subprocess", "Popen", "check_output"))
@@ -89,8 +89,21 @@ def source_of(specs: Iterable[str], columns: Collection[str]) -> Source:
     lengths = [text for number in list(numbers)[:MOST_NUMBERS] for text in _so_many(number, kept)]
     around |= dict.fromkeys((f"{text.strip()} ", "") for text in texts if LABEL.fullmatch(text))
     around |= dict.fromkeys((tag, f"</{tag[1:]}") for tag in texts if f"</{tag[1:]}" in texts)
-    forms = [Form("as the source reads it", *pair, asked=re.escape(pair[0].strip())) for pair in around if any(pair)]
-    return Source(tuple(kept), tuple(dict.fromkeys(joined)), tuple(dict.fromkeys(lengths)), tuple(forms[:MOST_FORMS]))
+    forms = [
+        Form("as the source reads it", *pair, asked=re.escape(pair[0].strip()))
+        for pair in [*[pair for pair in around if any(pair)][:MOST_FORMS], *_on_lines(around)]
+    ]
+    return Source(tuple(kept), tuple(dict.fromkeys(joined)), tuple(dict.fromkeys(lengths)), tuple(forms))
+
+
+def _on_lines(around: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each of the first labels on a line of its own below the other ones, which say ANYTHING."""
+    labels = {before.strip(): before for before, after in around if before.strip() and not after}
+    lines = [f"{before}{ANYTHING[0]}" for before in labels.values()][:MOST_LINES]
+    found = []
+    for k, before in enumerate(list(labels.values())[: len(lines)]):
+        found.append(("\n".join([*lines[:k], before]), "\n".join(["", *lines[k + 1 :]])))
+    return found if len(lines) > 1 else []
 
 
 def _so_many(number: int, texts: list[str]) -> Iterator[str]:
