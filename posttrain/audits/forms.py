@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+LIKE, MOST_SAMPLE = "like an example", 30
+"""Forms that an example in the prompt has, and its most characters: the answer may be more than its number."""
 THINKING = "I work it out step by step."
 
 
@@ -54,6 +56,13 @@ FORMS: tuple[Form, ...] = (
     Form("json", "```json\n", "\n```", asked="json"),
     Form("json object", '{"answer": "', '"}', asked=r'"answer"'),
 )
+MARKED = (
+    Form("bold", "**", "**", asked=r"\bbold\b|\*\*"),
+    Form("formula", "$", "$", asked=r"\bLaTeX\b|\$[^$\n0-9]{1,40}\$"),
+    Form("quotation marks", '"', '"', asked=r"quotation marks|\bin quotes|quoted"),
+    Form("backquotes", "`", "`", asked=r"backticks|backquotes|inline code"),
+)
+"""Forms that are tried where prompts ask for them."""
 CODE_FORMS = tuple(form for form in FORMS if form.name in ("bare", "think and bare", "python", "fence"))
 """Forms of programs, each of which takes a sandbox to grade."""
 QUOTED = re.compile(r"`([^`\n]{3,120})`|\"([^\"\n]{3,120})\"|(?<![A-Za-z])'([^'\n]{3,120})'")
@@ -95,6 +104,13 @@ UNSURE = "without confidence"
 """Forms that say of the answer that it may be wrong."""
 EXAMPLE = re.compile(r"([A-Z][A-Za-z]{1,20}(?: [a-z]{1,20})?: ?)[^\s:]{1,20}|([A-Za-z][\w ]{0,30}[:=]) ?")
 """A pattern with an example in its place, or nothing: `Total: 42`, `Cost: `."""
+SAMPLE = re.compile(
+    r"\b(?:e\.g\.|such as|like|for example|for instance),? [`'\"]?"
+    r"([^\s`'\"()]+(?: (?!(?:or|and|if|for|is)\b)[^\s`'\"()]+)?)",
+    re.IGNORECASE,
+)
+NUMBER = re.compile(r"-?[0-9]+(?:[.,:/][0-9]+)*")
+"""An example of an answer with one number in it, which is its place: `such as 12.5 m/s`."""
 FENCE = re.compile(r"```([a-z]{2,12})\b|\b([a-z]{2,12})(?: code)?[ -](?:block|fence)\b", re.IGNORECASE)
 """The language of a fence that a prompt asks for."""
 REASONS = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "scratchpad", "analysis", "work")
@@ -113,6 +129,7 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
     found += [pair for shown in several for pair in _with_filled(shown)]
     languages = _common(prompts, lambda prompt: ["".join(groups).lower() for groups in FENCE.findall(prompt)])
     found += [(f"```{language}\n", "\n```") for language in languages if language not in ("python", "json")]
+    found += [(form.before, form.after) for form in MARKED if 2 * sum(map(form.wanted, prompts)) >= len(prompts)]
     tags = _common(prompts, PAIR.findall)
     found += [(f"<{tag}>", f"</{tag}>") for tag in tags if tag not in (*REASONS, "answer")]
     behind = [("", ""), *((form.before, form.after) for form in FORMS if form.name in ("line", "box", "tag")), *found]
@@ -122,10 +139,12 @@ def shown_forms(prompts: Sequence[str]) -> list[Form]:
         for tag in tags
         if tag in (*REASONS[1:], *tags[:-1]) and tag != "think"
     ]
+    samples = [(before, after) for before, _, after in (text.partition("\0") for text in _common(prompts, _samples))]
+    forms += [(LIKE, "", [pair for pair in samples if pair not in found])]
     forms += [("beside other lines", "", _with_filled(several[0], anything=True))]
     forms += [(UNSURE, "", [pair for shown in several for pair in _with_filled(shown, sure=False)])]
     return [
-        Form(name, before, after, thinking, re.escape(before.strip() or after.strip()))
+        Form(name, before, after, thinking, "" if name == LIKE else re.escape(before.strip() or after.strip()))
         for name, thinking, pairs in forms
         for before, after in dict.fromkeys(pairs)
         if (thinking + before + after).strip("{work}\n")
@@ -140,6 +159,12 @@ def _common(prompts: Sequence[str], of: Callable[[str], Iterable[str]]) -> list[
 
 def _quoted(prompt: str) -> list[str]:
     return ["".join(groups) for groups in QUOTED.findall(prompt)]
+
+
+def _samples(prompt: str) -> list[str]:
+    """Short examples with one number, which a zero character stands for."""
+    texts = [*(text.rstrip(".,;:)") for text in SAMPLE.findall(prompt)), *_quoted(prompt)]
+    return [NUMBER.sub("\0", text) for text in texts if len(text) <= MOST_SAMPLE and len(NUMBER.findall(text)) == 1]
 
 
 def _with_place(text: str) -> str:

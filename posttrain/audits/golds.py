@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -28,9 +29,13 @@ GOLD_COLUMNS = (
 )
 """Columns that hold a reference answer, in the order in which they are looked for."""
 TEST_COLUMNS = ("cases", "hidden_cases", "test", "tests")
-"""Columns of tests, which say that an answer is code."""
-LIKE_ANSWER = re.compile("answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total")
-"""Names of columns that may hold reference answers, before others."""
+"""Columns of tests, which say that a reference of Python is code."""
+ASSERTION = re.compile(r"^\s*assert\b", re.MULTILINE)
+LIKE_ANSWER = re.compile(
+    "answer|gold|target|expect|solution|correct|reference|truth|label|result|accept|total|program|sql|pattern|"
+    "regex|formula"
+)
+"""Names of columns that may hold reference answers, before others, whether or not a reward reads them."""
 MIN_GOLDS = 3
 NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
 CODED = re.compile("0[0-9]")
@@ -50,7 +55,12 @@ SENTENCE_WORDS = 4
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
 MEASURED = re.compile(r"[0-9]+(?:-[0-9]+)+|[-+]?[0-9][0-9.,]*\s?(?:[a-zA-Z]{1,3}[/^][a-z]{1,3}[0-9²³^]*)")
 """Digits with hyphens, and numbers with a compound unit."""
-PATTERNS = re.compile(r"\bregular expression|\bregex|\bSQL", re.IGNORECASE)
+PATTERNS = re.compile(
+    r"\bregular expression|\bregex|\bSQL|\bstack machine|\breverse polish|\bRPN\b|\bspreadsheet formula|"
+    r"\b(?:Python|JavaScript|Excel|shell|bash|awk|sed|jq) (?:expression|command|formula|one-liner|script)",
+    re.IGNORECASE,
+)
+"""Prompts that ask for a program which is no function: another text may do the same."""
 INTERVALS = re.compile(r"\bintervals?\b", re.IGNORECASE)
 FUNCTIONS = ("sin", "cos", "tan", "log", "exp", "sqrt", "abs", "mod", "inf", "infinity", "min", "max", "and")
 FORMULA = re.compile(r"\\[a-z]+|[\^=]|[0-9)]\s*[-+*/]\s*[0-9(a-z]|[a-z]\s*[-+*/^]\s*[0-9(a-z]")
@@ -83,12 +93,21 @@ class GoldTask:
     @property
     def entry_point(self) -> str | None:
         """The function that a program is to define: by its column, else the one of the reference that the prompt or a
-        test names."""
+        test names, or the only one in it."""
         if named := self.columns.get("entry_point"):
             return str(named)
-        said = " ".join([self.prompt, *(str(self.columns.get(name) or "") for name in TEST_COLUMNS)])
+        said = " ".join([self.prompt, self.suite])
         defined = re.findall(r"^def (\w+)\(", self.gold, re.MULTILINE) if self.type == "code" else []
-        return next((name for name in reversed(defined) if re.search(rf"\b{name}\b", said)), None)
+        script = re.search(r"^(?!def |import |from |[@#)\s])", self.gold, re.MULTILINE)
+        alone = defined[0] if len(defined) == 1 and not script else None
+        return next((name for name in reversed(defined) if re.search(rf"\b{name}\b", said)), alone)
+
+    @property
+    def suite(self) -> str:
+        """The tests of a program that are code: those of the columns of tests, and assertions in any column."""
+        texts = {name: _lines(value) for name, value in self.columns.items()}
+        found = [text for name, text in texts.items() if name in ("test", "tests") or ASSERTION.search(text)]
+        return "\n".join(text for text in found if text not in (self.gold, self.solution))
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -133,11 +152,21 @@ def with_golds(
     columns = check_column(tasks, column)
     filled = [name for name in GOLD_COLUMNS if any(text_of(task.columns.get(name)) for task in tasks)]
     tested = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
-    code = tested or any(name in read and all(map(_defines, _values(tasks, name))) for name in columns)
-    if code:  # `answer` of a code task may be anything
+    suites = [name for name in columns if all(ASSERTION.search(_lines(task.columns.get(name))) for task in tasks)]
+    programs = [
+        name
+        for name in columns
+        if (tested or suites or name in read or name in filled[:1] or not filled)
+        and (name in GOLD_COLUMNS or name not in (*suites, *TEST_COLUMNS))
+        and all(
+            _defines(value := task.columns.get(name)) and str(value).strip() not in prompt_of(task) for task in tasks
+        )
+    ]
+    if tested:  # `answer` of a code task may be anything
         filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
     others = [name for name in columns if name in read and any(text_of(task.columns.get(name)) for task in tasks)]
     filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
+    filled = sorted(programs, key=lambda name: filled.index(name) if name in filled else len(filled)) or filled
     gold = column or next(iter(filled), None)
     if gold is None:
         raise InputError(
@@ -145,7 +174,7 @@ def with_golds(
             f"there, nor one that the reward reads; the tasks have {', '.join(columns) or 'none'}. Name the column "
             "that has it: --answer-column COLUMN"
         )
-    code = code and any(map(_is_source, _values(tasks, gold)))
+    code = gold in programs or (tested and all(_is_script(text_of(task.columns.get(gold))) for task in tasks))
     found = []
     for task in tasks:
         value = task.columns.get(gold)
@@ -236,8 +265,19 @@ def _is_name(task: Task, text: str) -> bool:
     return (bool(words) and "\\" not in text) or MEASURED.fullmatch(text) is not None
 
 
-def _values(tasks: Sequence[Task], column: str) -> list[Any]:
-    return [task.columns.get(column) for task in tasks]
+def _lines(value: Any) -> str:
+    """A text, or a list of texts as lines; empty for anything else."""
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
+    return value if isinstance(value, str) else ""
+
+
+def _is_script(text: str) -> bool:
+    """Whether a text is one or more statements of Python, maybe the body of a function; not a lone value."""
+    with suppress(SyntaxError, ValueError, RecursionError):
+        body = ast.parse(textwrap.dedent(text)).body
+        return not (len(body) == 1 and isinstance(body[0], ast.Expr)) or "print(" in text
+    return False
 
 
 def _defines(value: Any) -> bool:
@@ -247,14 +287,6 @@ def _defines(value: Any) -> bool:
     with suppress(SyntaxError, ValueError):
         return any(isinstance(node, ast.FunctionDef) for node in ast.parse(value).body)
     return False
-
-
-def _is_source(value: Any) -> bool:
-    """Whether a value may be a program: a text of several lines, or Python."""
-    if isinstance(value, str) and "\n" not in value.strip():
-        with suppress(SyntaxError, ValueError):
-            return bool(ast.parse(value.strip()).body)
-    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_json(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import permutations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.audits.answers.written import OTHER_WAYS, SEPARATORS, WAYS, Way, items, some_of
 from posttrain.audits.forms import PLACE, filled, patterns, shown_keys
 from posttrain.audits.golds import (
     LIKE_ANSWER,
@@ -33,105 +34,39 @@ READ_TASKS, FIRST_TASKS = 12, 3
 """Tasks that are enough to choose how reference answers are written, and to leave out what is hardly paid."""
 MOST_PAIRED = 4
 """Short columns of which pairs are made."""
-COUNT = re.compile("how_many|count|number|^[nk]$")
-NUMBER_WORDS = "0 1 2 3 4 5 6 7 8 9 zero one two three four five six seven eight nine".split()  # noqa: SIM905
-ASKED_FOR = re.compile(
-    rf"\b(?:name|give|list|find|write|state|mention)\s+(?:me\s+)?(?:any\s+)?({'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE
-)
-"""Prompts that ask for some of several right answers."""
-SEPARATORS = (" -> ", "->", " > ", " => ", " → ", " | ", " / ", " - ", "=", " = ", ": ")
-"""What may stand between items where prompts show it."""
-NOTATIONS = ("{}: {}", "{} = {}", "({}) {}", "{}) {}", "{}={}", "{} -> {}", "{} is {}", "{} is a {}", "{} is an {}")
-"""How a key and its value are written, after the first one where prompts show what stands around the key."""
-
-Way = Callable[[Task, Any], str]
-"""A way to write a reference; empty where it is none for this value."""
 Reading = list[GoldTask]
-
-
-def some_of(task: Task, value: Any) -> str:
-    """As many items of a list as the prompt asks for, or a column of that name says; else the first."""
-    if not isinstance(value, list) or not value:
-        return ""
-    word = ASKED_FOR.search(task.asked)
-    counts = [n for name, n in task.columns.items() if type(n) is int and COUNT.search(name)]
-    count = counts[0] if counts else NUMBER_WORDS.index(word[1].casefold()) % 10 if word else 1
-    return ", ".join(map(str, value[: max(1, count)]))
-
-
-def _items(before: str, between: str) -> Way:
-    def way(task: Task, value: Any) -> str:
-        rows = value if isinstance(value, list) else [*value.values()] if isinstance(value, dict) else []
-        texts = [", ".join(map(str, row)) if isinstance(row, list) else str(row) for row in rows]
-        return between.join(f"{before.replace('1', str(k))}{text}" for k, text in enumerate(texts, 1))
-
-    return way
-
-
-def _keyed(notation: str, between: str) -> Way:
-    """The keys of an object and their values, in a notation whose signs the prompt shows."""
-
-    def way(task: Task, value: Any) -> str:
-        if not isinstance(value, dict) or not value:
-            return ""
-        known = notation == NOTATIONS[0] or notation.format(next(iter(value)), "").strip() in task.asked
-        shown = known or notation[2:-2] in task.asked
-        return between.join(notation.format(key, each) for key, each in value.items()) if shown else ""
-
-    return way
-
-
-def _in_places(task: Task, value: Any) -> str:
-    """The values in the places of what the prompt shows, where there are as many, from the first place to the last."""
-    values = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    shown = "\n".join(patterns([prompt_of(task)]))
-    return filled(shown, values) if len(values) > 1 and len(PLACE.findall(shown)) == len(values) else ""
-
-
-def _fraction(task: Task, value: Any) -> str:
-    pair = isinstance(value, list) and len(value) == 2 and all(type(each) is int for each in value)
-    return f"{value[0]}/{value[1]}" if pair else ""
-
-
-def _option(first: int) -> Way:
-    def way(task: Task, value: Any) -> str:
-        return "ABCDEFGHIJ"[value - first : value - first + 1] if type(value) is int and value >= first else ""
-
-    return way
-
-
-def _json(task: Task, value: Any) -> str:
-    return "" if isinstance(value, str) else json.dumps(value)
-
-
-WAYS: tuple[Way, ...] = (
-    *(some_of, _items("", ", "), _items("", "\n"), _items("- ", "\n"), _items("1. ", "\n"), _items("", "; ")),
-    *(_items("", " "), _in_places, _fraction, _option(0), _option(1), _keyed(NOTATIONS[0], "\n"), _json),
-)
 
 
 def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: Collection[str]) -> Reading:
     """The tasks with their references in the reading that a reward pays most beyond the empty answer, in its best form,
     over the first tasks; of those that are near to it the first. `read` are the columns that the reward reads.
 
-    First are tried the column of `with_golds` and the others that the reward reads. Columns that it does not read,
-    since it checks an answer by rules, and answers made of several columns are tried where these get less than PAID,
-    and win where these are not paid on the scale of what they get. Raises InputError as `with_golds` does."""
-    prompts = [prompt_of(task) for task in tasks]
-    known = [name for name in check_column(tasks, column) if name in read]
-    failed: InputError | None = None
+    First are tried the column of `with_golds` and the others that the reward reads. Other readings are tried one after
+    another while none gets PAID, and win where the earlier are not paid on the scale of what they get: columns that the
+    reward does not read, since it checks an answer by rules; answers made of several columns; other notations. Forms of
+    the reward's source come last. Raises InputError as `with_golds` does."""
     try:
-        plain = with_golds(tasks, column, read)
+        plain, failed = with_golds(tasks, column, read), None
     except InputError as error:
         plain, failed = [], error
     if plain and plain[0].type == "code":
         return plain
+    prompts, columns = [prompt_of(task) for task in tasks], check_column(tasks, column)
     own = plain[0].references if plain else ()
-    first = _distinct(_written(tasks, [column] if column else [*dict.fromkeys((*own, *known))], read, prompts, plain))
+    known = [column] if column else [*dict.fromkeys((*own, *(name for name in columns if name in read)))]
+    unread = [name for name in columns if name not in known and column is None]
+    unread = sorted(unread, key=lambda name: not LIKE_ANSWER.search(name))
+    first = _distinct(_first(tasks, known, read, prompts, plain))
     best, most = _best_paid(scorer, first)
-    if most < PAID:
-        other, paid = _best_paid(scorer, _distinct(_made(tasks, column, read, prompts)))
-        best, most = (other, paid) if other and most < PAID * paid else (best, most)
+    for stage in (
+        _written(tasks, unread, read, prompts, WAYS),
+        _made(tasks, column, read, prompts),
+        _written(tasks, known, read, prompts, OTHER_WAYS),
+        _written(tasks, unread, read, prompts, OTHER_WAYS),
+    ):
+        if most < PAID and (others := _distinct(stage)):
+            other, paid = _best_paid(scorer, others)
+            best, most = (other, paid) if most < PAID * paid else (best, most)
     if most <= 0 and first:
         other, paid = _best_paid(scorer, first, by_source=True)
         best = other if paid > 0 else best
@@ -155,30 +90,44 @@ def _reading(
 ) -> Iterator[Reading]:
     """The references of a column in a way, or of several columns, `parts`; nothing where there are none."""
     with suppress(InputError):
-        golds = with_golds(tasks, name, read, way)
+        golds = with_golds(tasks, name, read, way and (lambda task, value: way(task, _parsed(value))))
         if way is some_of:
-            golds = [replace(gold, accepted=tuple(map(str, gold.columns[name]))) for gold in golds]
+            golds = [replace(gold, accepted=tuple(map(str, _parsed(gold.columns[name])))) for gold in golds]
         if parts:
             kind: AnswerType = "json" if golds[0].type == "json" else "string"
             golds = [replace(g, type=kind, references=tuple(dict.fromkeys((*g.references, *parts)))) for g in golds]
         yield golds
 
 
-def _written(
+def _first(
     tasks: Sequence[Task], names: Sequence[str], read: Collection[str], prompts: Sequence[str], plain: Reading
 ) -> Iterator[Reading]:
-    """The references of columns in all ways; before and behind them the first column with the others that the prompts
-    have places for."""
+    """The references of columns in WAYS; before or behind them the first column with the others that the prompts have
+    places for."""
     parts = _in_parts(tasks, names[0], read, prompts) if plain and plain[0].type not in ("json", "text") else ([], [])
     yield from parts[0]
-    ways: list[Way | None] = [None, *WAYS]
-    ways += [_items("", between) for between in _shown(SEPARATORS, prompts)]
-    ways += [_keyed(notation, between) for notation in NOTATIONS for between in ("\n", ", ")]
-    tested = any(name in read for name in TEST_COLUMNS)  # a program takes a sandbox
-    for name in names:
-        for way in ways[:1] if tested else ways:
-            yield from _reading(tasks, name, read, way)
+    yield from _written(tasks, names, read, prompts, WAYS)
     yield from parts[1]
+
+
+def _parsed(value: Any) -> Any:
+    """A value, or the list or object that a text of JSON holds."""
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
+
+
+def _written(
+    tasks: Sequence[Task], names: Sequence[str], read: Collection[str], prompts: Sequence[str], ways: Sequence[Way]
+) -> Iterator[Reading]:
+    """The references of columns as they are and in some ways; of a reward that runs tests, in a sandbox, as they
+    are."""
+    tested = any(name in read for name in TEST_COLUMNS)
+    every = [None, *ways, *(items(between) for between in _shown(SEPARATORS, prompts))]
+    for name in names:
+        for way in every[:1] if tested else every:
+            yield from _reading(tasks, name, read, way)
 
 
 def _shown(texts: Iterable[str], prompts: Sequence[str]) -> list[str]:
@@ -220,12 +169,9 @@ def _in_parts(
 def _made(
     tasks: Sequence[Task], column: str | None, read: Collection[str], prompts: Sequence[str]
 ) -> Iterator[Reading]:
-    """The references of columns that the reward does not read, objects whose keys the prompts name and the columns are,
-    and pairs of short columns: a number and its unit, a day and a time."""
+    """Answers of several columns: objects whose keys the prompts name and the columns are, all short columns that the
+    reward reads, and pairs of short columns: a number and its unit, a day and a time."""
     columns = check_column(tasks, None)
-    if column is None:
-        unread = sorted((n for n in columns if n not in read), key=lambda name: not LIKE_ANSWER.search(name))
-        yield from _written(tasks, unread, read, prompts, [])
 
     def keyed(task: Task, value: Any) -> str:
         keys = [keys for keys in shown_keys(prompt_of(task)) if all(key in task.columns for key in keys)]
@@ -234,15 +180,19 @@ def _made(
     for name in [column] if column else columns:
         yield from _reading(tasks, name, read, keyed, columns)
     short = [name for name in columns if all(_short_text(task.columns.get(name)) for task in tasks)]
+    known = [name for name in short if name in read]
+    if len(known) > 1 and column in (None, *known):
+        for between in (" ", ", ", "\n", *_shown(SEPARATORS, prompts)):
+            yield from _reading(tasks, known[0], read, _joined(known, between), known)
     short = sorted(short, key=lambda name: (name != column, name not in read))[:MOST_PAIRED]
     for first, second in permutations(short, 2):
         if column in (None, first, second):
             for between in (" ", *_shown(SEPARATORS, prompts)):
-                yield from _reading(tasks, first, read, _pair(first, second, between), (first, second))
+                yield from _reading(tasks, first, read, _joined((first, second), between), (first, second))
 
 
-def _pair(first: str, second: str, between: str) -> Way:
-    return lambda task, value: between.join(_short_text(task.columns.get(name)) for name in (first, second))
+def _joined(names: Sequence[str], between: str) -> Way:
+    return lambda task, value: between.join(_short_text(task.columns.get(name)) for name in names)
 
 
 def _short_text(value: Any) -> str:

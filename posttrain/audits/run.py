@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 from posttrain.audits.attack import attack
 from posttrain.audits.files import FIXED, check_out, clear, write_audit
@@ -13,17 +14,18 @@ from posttrain.audits.judge import refuse_own_judge
 from posttrain.audits.probes import PROBES
 from posttrain.audits.readings import read_golds
 from posttrain.audits.record import recorded
-from posttrain.audits.subject import by_model
+from posttrain.audits.subject import TIMED, Subject, Uncalibrated, by_model
 from posttrain.audits.training import TRAINING, Train
 from posttrain.config import AuditConfig
 from posttrain.config.compute import on_its_device
-from posttrain.rewards.scorer import open_scorer
+from posttrain.rewards.scorer import Scorer, open_scorer
 from posttrain.rows import TaskColumns
 from posttrain.runs.audit import AuditRecord
 from posttrain.types import InputError
 
-TASKS, MODEL_TASKS = 40, 12
-"""Tasks of an audit; of a reward that a model computes fewer, since an answer takes it a tenth of a second."""
+TASKS, SLOW_TASKS = 40, 12
+"""Tasks of an audit; fewer of a reward that a model computes, or that starts a process for an answer. Of code the
+probes take the tasks that they need."""
 HELD_OUT = 1 / 3
 """With `fix`, at least this share of the tasks is left out of the audit, for its honest answers."""
 
@@ -41,7 +43,7 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     columns = TaskColumns(tasks)
     with open_scorer(config, columns) as scorer:
         golds = read_golds(scorer, tasks, config.answer_column, [name for name in columns if scorer.reads(name)])
-        limit = config.limit or (MODEL_TASKS if by_model(scorer) else TASKS)
+        limit = config.limit or (SLOW_TASKS if is_slow(scorer, golds) else TASKS)
         seen, held_out = divided(golds, limit, config)
         if (distinct := len({gold.gold for gold in seen})) < MIN_GOLDS:
             raise InputError(
@@ -61,6 +63,16 @@ def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     if second is not None:
         write_audit(config.out / FIXED, second)
     return record
+
+
+def is_slow(scorer: Scorer, golds: Sequence[GoldTask]) -> bool:
+    """Whether an answer costs a pass of a model or a process, which is no sandbox of code."""
+    if by_model(scorer):
+        return True
+    first = Subject(scorer, golds[:TIMED], 0)
+    with suppress(Uncalibrated):
+        return not first.is_code and first.is_slow
+    return False
 
 
 def check_options(config: AuditConfig) -> None:

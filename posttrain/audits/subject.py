@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,6 +32,9 @@ NEAR = 0.02
 NO_SCALE = "no scale: the empty answer is paid as much as the reference answers"
 CODE_TASKS = 8
 """Tasks that are enough where each answer starts sandboxes, 24 ms each."""
+SLOW, TIMED, TIMES = 0.015, 4, 5
+"""Seconds of an answer from which a reward starts a process for it or the like, the answers that are timed together,
+and how often: a busy machine may be late some of these times."""
 SEARCH_CALLS = 2000
 SHOWN = 80
 """Characters of an answer in an error."""
@@ -95,11 +99,13 @@ class Subject:
         self._known: dict[tuple[int, str, str | None, str], Score] = {}
         self.by_source = False
         self._calibrated: tuple[Calibrated | None, Form] | None = None
+        self._slow: bool | None = None
 
     def over(self, tasks: Sequence[GoldTask]) -> Subject:
         """The same reward, scale and forms over other tasks."""
         other = Subject(self.scorer, tasks, self.seed, self.progress, self.guard, self.search_calls, self.policy)
-        other._calibrated, other.by_source, other.source = self._calibrated, self.by_source, self.source
+        other._calibrated, other._slow = self._calibrated, self._slow
+        other.by_source, other.source = self.by_source, self.source
         return other
 
     def apart(self, seconds: float | None = None, server: str = QUIET) -> Scorer:
@@ -174,6 +180,20 @@ class Subject:
     @property
     def is_code(self) -> bool:
         return any(task.type == "code" for task in self.tasks)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether an answer costs a model, a sandbox, or SLOW seconds each time that it is tried."""
+        if self._slow is None:
+            self._slow = self.by_model or self.is_code or all(self._seconds() > SLOW for _ in range(TIMES))
+        return self._slow
+
+    def _seconds(self) -> float:
+        """What a reference answer takes, in the mean."""
+        attempts = [self.honest(i) for i in range(min(TIMED, len(self.tasks)))]
+        started = time.monotonic()
+        self.scores_again(attempts)
+        return (time.monotonic() - started) / len(attempts)
 
     def some(self, of_code: int) -> range:
         """The tasks, of code only the first `of_code`: a program takes a sandbox, 24 ms or more."""

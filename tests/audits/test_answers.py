@@ -345,12 +345,44 @@ def test_ways_that_break_a_rule():
     assert missed(task("down, right, down, right", "string", maze)) == {"through a wall": "right, right, down, down"}
 
 
-def test_queries_without_rows_and_ways_out_of_the_grid():
-    sql = task("SELECT a FROM t WHERE b > 2 ORDER BY a", "string", "Write the SQL.")
-    assert missed(sql) == {
+def test_queries_and_other_programs_that_do_something_else():
+    def other(gold: str, prompt: str, **columns: object) -> dict[str, str]:
+        each = task(gold, "string", prompt, **columns)
+        assert near_misses(each, random.Random(0)) == [] == equivalents(each)  # none is surely wrong, or surely right
+        return made(exchanged(each, ["9"], random.Random(0)))
+
+    rows = "SELECT a FROM t WHERE b > 3"
+    assert other(f"{rows} ORDER BY a;", "Write one SQL query for all a, sorted.") == {
+        "a condition that nothing meets": f"SELECT * FROM ({rows} ORDER BY a) WHERE 1 = 0",
         "the condition left out": "SELECT a FROM t ORDER BY a",
-        "no rows": "SELECT a FROM t WHERE 1 = 0 ORDER BY a",
+        "zeros in place of the values": f"SELECT 0 FROM ({rows} ORDER BY a)",
+        "all rows deleted": "DELETE FROM t",
+        "the first row alone": f"SELECT * FROM ({rows} ORDER BY a) LIMIT 1",
+        "the other order": f"{rows} ORDER BY a DESC",
+        "another operator": f"{rows.replace('>', '<')} ORDER BY a;",
+        "the sides of an operator exchanged": f"{rows.replace('b > 3', '3 > b')} ORDER BY a;",
     }
+    assert "the first row alone" not in other("select count(*) from t", "How many are all, in SQL?")
+    shown = other(r"[a-c]\d{2}", "Write a regular expression. Matches: a12, 'b07'. Not: a1.", accept=["a12", "c99"])
+    assert shown["the examples that the prompt shows"] == "a12|b07"
+    assert shown["any character in place of a class"] == "..{2}"
+    assert "the examples that the prompt shows" not in other("yes|no", "Write a regex for yes or no.")
+    stack = other("DUP MUL 12 ADD", "A stack machine has DUP, MUL and ADD. Leave only x*x + 12.")
+    assert stack["the last word left out"] == "DUP MUL 12" and stack["a value more on the stack"] == "7 DUP MUL 12 ADD"
+    assert stack["another word"] in ("DROP MUL 12 ADD", "DUP ADD 12 ADD", "DUP MUL 12 SUB")
+    two = other("SELECT a, count(*) FROM t GROUP BY a", "In SQL, how many are there of each?")
+    assert two["zeros in place of the values"].startswith("SELECT 0, 0 FROM (SELECT a")
+    assert other("ls -A | wc -l", "Give a shell command.")["a command that does nothing"] == "true"
+    sheet = other("=SUM(D7:D51)-L51", "Give the spreadsheet formula.")
+    assert sheet["a list in place of a range"] == "=SUM(D7,D51)-L51" and sheet["another operator"] == "=SUM(D7:D51)+L51"
+
+
+def test_what_is_said_of_queries_is_no_query():
+    said = "It joins the rows of two tables, and keeps those that are in both."
+    assert "every sentence called wrong" in missed(task(said, "text", "What does JOIN do in SQL?"))
+
+
+def test_ways_out_of_the_grid():
     grid = "Find a way; '#' is a wall.\nS..\n.#.\n..G\n"
     found = missed(task("RRDD", "string", grid))
     assert found["out of the grid and back"] == "UDRRDD"

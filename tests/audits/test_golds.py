@@ -129,3 +129,19 @@ def test_the_function_of_a_program_is_found_without_a_column_that_names_it():
     tests = {"tests": "assert double(2) == 4"}
     assert GoldTask(Task("0", "Write it.", tests), program, program, "code", ()).entry_point == "double"
     assert GoldTask(Task("0", "Read stdin.", {}), program, program, "code", ()).entry_point is None
+
+
+def test_code_is_known_by_its_text_whatever_the_columns_are_called():
+    def first(read: list[str], **columns: Any) -> GoldTask:
+        rows = [{name: value.replace("#", str(n)) for name, value in columns.items()} for n in range(3)]
+        return with_golds([Task(str(n), "Write f(x).", row) for n, row in enumerate(rows)], None, read)[0]
+
+    program, suite = "def f(x):\n    return x + #", "assert f(1) == 1#"
+    found = first(["checks"], checks=suite, fixed=program)
+    assert (found.type, found.gold, found.entry_point) == ("code", program.replace("#", "0"), "f")
+    assert found.suite == "assert f(1) == 10"
+    assert first(["checks"], checks=suite, reference=program).type == "code"
+    assert first(["tests"], tests="[[1], #]", reference="a # * b +").type != "code"  # another language
+    assert first(["cases"], cases="[1, #]", reference="x * # if x else #").type != "code"  # an expression
+    assert first(["tests"], tests=suite, canonical_solution="    return x + #").type == "code"  # a body
+    assert first(["answer"], answer="#", solution=program).type == "number"

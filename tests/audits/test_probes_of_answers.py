@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import math
+import operator
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import Any
@@ -518,3 +521,63 @@ def test_probes_that_do_not_fit_the_tasks_are_not_run():
     for probe in ("A3", "A4", "A5", "A6"):
         result = PROBES[probe][1](prose)
         assert result.reason and not result.findings
+
+
+def queries() -> Rows:
+    """Queries for the names of some of twelve people."""
+    return [
+        {"prompt": f"Write one SQL query for the names of all people above {age}.", "sql": sql}
+        for age in range(20, 32)
+        for sql in [f"SELECT name FROM people WHERE age > {age}"]
+    ]
+
+
+def people_database() -> sqlite3.Connection:
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE people(name TEXT, age INTEGER)")
+    database.executemany("INSERT INTO people VALUES(?, ?)", [(f"P{k}", 2 * k + 10) for k in range(16)])
+    return database
+
+
+def rows_in(database: sqlite3.Connection, sql: str) -> list[Any]:
+    return sorted(database.execute(sql).fetchall())
+
+
+def rows_of(sql: str) -> list[Any] | None:
+    with closing(people_database()) as database:
+        try:
+            return rows_in(database, sql)
+        except sqlite3.Error:
+            return None
+
+
+def test_queries_run_on_a_database_of_their_own():
+    def reward(response: str, sql: str) -> float:
+        with closing(people_database()) as database:
+            try:
+                return float(bool(response) and rows_in(database, response) == rows_in(database, sql))
+            except sqlite3.Error:
+                return 0.0
+
+    (found,) = PROBES["A4"][1](subject(reward, queries())).findings
+    assert (found.kind, found.severity) == ("all rows deleted", "high")
+
+
+@pytest.mark.parametrize(
+    ("agree", "kinds"),
+    [
+        (lambda got, right: got == right, set()),
+        (lambda got, right: all(map(operator.eq, got, right)), {"a condition that nothing meets"}),
+        (lambda got, right: len(got) == len(right), {"zeros in place of the values"}),
+        (lambda got, right: {*got} >= {*right}, {"the condition left out"}),
+        (lambda got, right: got and {*got} <= {*right}, {"the first row alone"}),
+    ],
+)
+def test_queries_are_compared_as_a_whole(agree: Callable[[Any, Any], bool], kinds: set[str]):
+    def reward(response: str, sql: str) -> float:
+        got, right = rows_of(response), rows_of(sql)
+        return float(bool(response) and got is not None and bool(agree(got, right)))
+
+    found = PROBES["A4"][1](subject(reward, queries())).findings
+    assert {kind for each in found for kind in each.title.partition(": ")[2].split(", ")} >= kinds
+    assert [each.severity for each in found] == ["high"] * bool(kinds)

@@ -96,6 +96,50 @@ def evidence(response: str, town: str) -> float:
     return float(bool(re.fullmatch(rf"Town: {town}\nEvidence: \d+", response)))
 
 
+def speed(response: str, speed: int) -> float:
+    return float(response == f"{speed} m/s")
+
+
+def loud(response: str, town: str) -> float:
+    return float(response == f"**{town}**")
+
+
+def price(response: str, price: float) -> float:
+    return float(response == f"Answer: {price:.2f}")
+
+
+def share(response: str, share: float) -> float:
+    return float(response == f"{100 * share:g}%")
+
+
+def letter(response: str, options: list[str], town: str) -> float:
+    return float(response == "ABCDEF"[options.index(town)])
+
+
+def point(response: str, point: list[int]) -> float:
+    return float(response == f"({point[0]}, {point[1]})")
+
+
+def grid(response: str, rows: list[list[int]]) -> float:
+    return float(response == "\n".join(" ".join(map(str, row)) for row in rows))
+
+
+def nested(response: str, reward_model: dict[str, str]) -> float:
+    return float(response == reward_model["ground_truth"])
+
+
+def tagged(response: str, fields: dict[str, str]) -> float:
+    return float(response == "\n".join(f"<{key}>{value}</{key}>" for key, value in fields.items()))
+
+
+def listed(response: str, towns: str) -> float:
+    return float(response == "\n".join(json.loads(towns)))
+
+
+def triple(response: str, a: int, b: int, c: int) -> float:
+    return float(response == f"{a}, {b}, {c}")
+
+
 def chances(response: str, town: str) -> float:
     name, sure = found(r"Town: (\w+)\nConfidence: ([01]\.\d+)", response) or ("", "0")
     return 1 - (float(sure) - (name == town)) ** 2 if name else 0.0
@@ -143,6 +187,20 @@ KINDS: dict[Callable[..., float], tuple[Rows, str]] = {
     cost: (rows("Work may be shown; the last line is `Cost: ` and a number.", cost=lambda k: k + 1.5), "1.5"),
     query: (rows("A query in a ```sql block.", sql=lambda k: f"SELECT a{k} FROM b"), "SELECT a0 FROM b"),
     evidence: (rows("Two lines, `Town: NAME` and `Evidence: ` with numbers.", town=lambda k: TOWNS[k]), "Lima"),
+    speed: (rows("How fast? For example 12.5 m/s.", speed=lambda k: k + 7), "7"),
+    loud: (rows("The town in bold.", town=lambda k: TOWNS[k]), "Lima"),
+    price: (rows("The price.", price=lambda k: k + 0.5), "0.50"),
+    share: (rows("The share.", share=lambda k: (k + 1) / 8), "12.5%"),
+    letter: (rows("One letter.", options=lambda k: [*TOWNS], town=lambda k: TOWNS[k]), "A"),
+    point: (rows("The point.", point=lambda k: [k, 2]), "(0, 2)"),
+    grid: (rows("The grid.", rows=lambda k: [[k, 2], [3, 4]]), "0 2\n3 4"),
+    nested: (rows("Town?", reward_model=lambda k: {"style": "rule", "ground_truth": TOWNS[k]}), "Lima"),
+    tagged: (
+        rows("As <town>...</town> and <n>...</n>.", fields=lambda k: {"town": TOWNS[k], "n": k}),
+        "<town>Lima</town>\n<n>0</n>",
+    ),
+    listed: (rows("One a line.", towns=lambda k: json.dumps([TOWNS[k], "Bern"])), "Lima\nBern"),
+    triple: (rows("Three.", a=lambda k: k, b=lambda k: k + 1, c=lambda k: 5), "0, 1, 5"),
     chances: (rows("Lines `Town: NAME`, `Confidence: p`, from 0 to 1.", town=lambda k: TOWNS[k]), "Lima"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from posttrain.api.commands import audit
 from posttrain.api.results import Audit
 from posttrain.audits.files import write_audit
 from posttrain.audits.golds import with_golds
+from posttrain.audits.probes.style.places import chosen
+from posttrain.audits.run import is_slow
 from posttrain.audits.subject import Attempt, Subject, Uncalibrated, pays_empty
 from posttrain.cli.main import main
 from posttrain.report.audit import audit_opening, print_audit
@@ -343,3 +346,15 @@ def test_python_audits_a_function(tmp_path: Path):
     assert named.report().path.exists() and of_a_function.report().path.exists()
     kept: Any = audit(rewards.strict, data=TASKS, out=tmp_path / "audit", reward_workers=0, only=("A1",))
     assert kept.ok and kept.report().path.exists() and len(kept.findings) == 0
+
+
+def test_a_reward_that_starts_a_process_for_an_answer_is_audited_on_fewer_tasks(monkeypatch: pytest.MonkeyPatch):
+    times = itertools.count(0, 1)
+    seconds = [0.1, 0.1, 0.1, 0.1, 0.001]  # the last time the machine was not busy
+    under_audit = subject(rewards.strict, 8)
+    monkeypatch.setattr(type(under_audit), "_seconds", lambda self: seconds[next(times)])
+    assert not under_audit.is_slow and len(chosen(under_audit)) == 8
+    slow = subject(rewards.strict, 8)
+    monkeypatch.setattr(type(slow), "_seconds", lambda self: 0.1)
+    assert slow.is_slow and slow.over(slow.tasks).is_slow and len(chosen(slow)) == 6
+    assert is_slow(slow.scorer, slow.tasks)

@@ -18,14 +18,15 @@ from posttrain.audits.answers import (
     numbers,
     parts,
     programs,
+    queries,
     strings,
     structures,
     texts,
     units,
     walks,
 )
-from posttrain.audits.answers.variant import Variant
-from posttrain.audits.golds import PATTERNS, AnswerType, GoldTask
+from posttrain.audits.answers.variant import Variant, distinct
+from posttrain.audits.golds import AnswerType, GoldTask
 
 __all__ = ["GRADABLE", "Variant", "equivalents", "exchanged", "far", "near_misses", "same", "unevaluated"]
 
@@ -103,12 +104,7 @@ MODULES: Mapping[str, Answers] = {
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     """Answers that are nearly the reference and wrong, one of a kind, as plain text without a form; none for code,
     whose mutants probe A20 runs."""
-    if PATTERNS.search(task.task.asked):  # SQL, or a pattern: another one may do the same
-        shorter = re.sub(r"(?i)\s+where\b.*?(?=\s+(?:group|order|limit)\b|;|$)", "", task.gold)
-        none = re.sub(r"(?i)(?=\s+(?:group|order|limit)\b|;|$)", " WHERE 1 = 0", shorter, count=1)
-        found = [Variant("the condition left out", shorter)] if shorter != task.gold else []
-        return found + [Variant("no rows", none)] * bool(re.match(r"(?i)\s*select\b", task.gold))
-    if task.type not in MODULES:
+    if queries.is_query(task) or task.type not in MODULES:  # another query may do the same
         return []
     if (broken := walks.broken(task) + texts.cut_lines(task)) or is_open(task):
         return broken
@@ -122,6 +118,8 @@ def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list
     """The reference answer with one part exchanged, one of a kind (`parts`): most of them are wrong, not each. Of JSON
     a text in it is changed. `others` are the reference answers of other tasks."""
     kind, gold = task.type, task.gold
+    if queries.is_query(task):
+        return distinct([*queries.exchanged(task, rng), *parts.exchanged(task, gold, (), rng, False)])
     if kind not in ("expression", "string", "json", "text") or is_open(task) or walks.broken(task):
         return []
     if kind == "text" and not texts.sentences(task):
@@ -150,6 +148,8 @@ def equivalents(task: GoldTask) -> list[Variant]:
     """The reference answer in other renderings, one of a kind, which a reader takes for the same answer."""
     if task.type == "code":
         return programs.equivalents(task)
+    if queries.is_query(task):
+        return []
     found = MODULES[task.type].equivalents(task) if task.type in MODULES else []
     found += [Variant(f"{OTHER_UNITS} {k}", text) for k, text in enumerate(units.permitted(task), 1)]
     return [_levelled(task, each) for each in found if each.text != task.gold]

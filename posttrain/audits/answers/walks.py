@@ -21,8 +21,8 @@ WALL = re.compile(
 
 def broken(task: GoldTask) -> list[Variant]:
     """Of moves such as `UULR` or `up, left` the same in another order through a wall of the grid, or with two in front
-    that leave the grid and come back; of nodes such as `A -> B -> C` the two ends, which no edge joins. Edges are lists
-    of two nodes, and of a length."""
+    that leave the grid and come back; of nodes such as `A -> B -> C` the two ends, which no edge joins, of a column of
+    edges, `["A", "B"]` or with a length, `["A", "B", 7]`."""
     parts = re.findall(r"[^\s,>-]+", task.gold)
     moves = list(task.gold) if re.fullmatch("[UDLRNESW]{2,}", task.gold) else parts
     edges = [{frozenset(map(str, each[:2])) for each in value if isinstance(each, list) and len(each) in (2, 3)}

@@ -93,10 +93,8 @@ def inputs(task: GoldTask) -> list[Input]:
         cases = columns.get(name) or []
         cases = json.loads(cases) if isinstance(cases, str) else cases
         found += [_input(case) for case in cases if isinstance(case, Mapping)]
-    suite = columns.get("test") or columns.get("tests")
-    if suite and not found:
-        text = suite if isinstance(suite, str) else "\n".join(map(str, suite))
-        found = [Input(args) for args in _calls(text, str(columns.get("entry_point", "")))]
+    if not found:
+        found = [Input(args) for args in _calls(task.suite, task.entry_point or "")]
     return found[:INPUTS]
 
 
@@ -181,7 +179,7 @@ def alike(a: Any, b: Any) -> bool:
 def sources(task: GoldTask, text: str) -> list[str]:
     """What a response may mean as code, the likeliest first; empty where it defines nothing that the tests call."""
     said, _ = after_thinking(text)
-    name = str(task.columns.get("entry_point") or "").partition(".")[0]
+    name = (task.entry_point or "").partition(".")[0]
     blocks = [match[2] for match in BLOCK.finditer(said)] or [said]
     defines = [block for block in blocks if name and re.search(rf"\b(?:def|class)\s+{name}\b|^{name}\s*=", block, re.M)]
     found = list(reversed(defines)) or ([] if name else blocks[::-1])
@@ -212,7 +210,7 @@ def outcomes(task: GoldTask, text: str, asked: Sequence[Input]) -> list[Outcome]
         return None
     if any(each.stdin is not None for each in asked):
         return [_program(code, each.stdin or "") for each in asked]
-    return _calls_of(code, str(task.columns.get("entry_point") or ""), asked)
+    return _calls_of(code, task.entry_point or "", asked)
 
 
 def _parses(text: str) -> bool:

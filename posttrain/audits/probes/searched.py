@@ -41,7 +41,7 @@ def searched(subject: Subject) -> Result:
     def pay(items: Sequence[tuple[int, str]]) -> Floats:
         return subject.scales([Attempt(places[i], text, "search") for i, text in items])
 
-    calls = subject.search_calls // SLOW_SHARE if code or subject.by_model else subject.search_calls
+    calls = subject.search_calls // SLOW_SHARE if subject.is_slow else subject.search_calls
     arena = Arena([subject.tasks[i] for i in places], subject.form, pay, subject.guard, calls)
     source = NOTHING if code else subject.source
     search = Search(arena, subject.random("A17"), source=source)

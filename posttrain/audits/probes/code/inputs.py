@@ -8,6 +8,7 @@ import random
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from posttrain.audits.golds import GoldTask
@@ -34,12 +35,44 @@ def seen_inputs(task: GoldTask) -> list[Any]:
                 found += [case[key] for key in ("args", "stdin") if key in case]
                 if "args_literal" in case:
                     found.append(list(ast.literal_eval(case["args_literal"])))
-    test = task.columns.get("test")
-    return found if found or not test else _called(test if isinstance(test, str) else "\n".join(test), task)
+    return found or _called(task.suite, task) or [case["args"] for case in cases(task)]
+
+
+def cases(task: GoldTask) -> list[Mapping[str, Any]]:
+    """The arguments and results of the tests of a task, as `args` and `expected`: of a column of objects or pairs, or
+    else of assertions that a call equals something, where both are literals."""
+    for value in task.columns.values():
+        found = [_case(each) for each in value] if isinstance(value, list) else []
+        if found and None not in found:
+            return [each for each in found if each is not None]
+    return _asserted(task)
+
+
+def _case(value: Any) -> Mapping[str, Any] | None:
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], list):
+        return {"args": value[0], "expected": value[1]}
+    if not isinstance(value, Mapping) or value.get("kwargs"):
+        return None
+    args = next((value[name] for name in ("args", "inputs", "input") if name in value), None)
+    expected = [value[name] for name in ("expected", "output", "result") if name in value]
+    return {"args": args, "expected": expected[0]} if isinstance(args, list) and expected else None
+
+
+def _asserted(task: GoldTask) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    with suppress(SyntaxError, ValueError, RecursionError):
+        for node in ast.walk(ast.parse(task.suite)):
+            if isinstance(node, ast.Assert) and isinstance(test := node.test, ast.Compare):
+                call, names = test.left, ("candidate", task.entry_point)
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in names:
+                    with suppress(ValueError, TypeError):
+                        args = [ast.literal_eval(argument) for argument in call.args]
+                        found.append({"args": args, "expected": ast.literal_eval(test.comparators[0])})
+    return found
 
 
 def _called(test: str, task: GoldTask) -> list[Any]:
-    names = ("candidate", task.columns.get("entry_point"))
+    names = ("candidate", task.entry_point)
     found = []
     try:
         nodes = list(ast.walk(ast.parse(test)))

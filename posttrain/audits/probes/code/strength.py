@@ -48,7 +48,7 @@ def strength(subject: Subject) -> Result:
     Computer 11(4)."""
     if not subject.is_code:
         return not_run("the answers are no code")
-    most = TASKS if subject.tasks[0].columns.get("entry_point") else PROGRAM_TASKS
+    most = TASKS if subject.tasks[0].entry_point else PROGRAM_TASKS
     references = [each for i in range(min(most, len(subject.tasks))) if (each := _reference(subject, i)) is not None]
     if not references:
         return not_run("no task has both a reference solution that is a whole program and inputs in its tests")
@@ -79,7 +79,7 @@ def _found(wrong: Mapping[int, Attempt], effect: Estimate) -> Found:
 def _reference(subject: Subject, i: int) -> Reference | None:
     task = subject.tasks[i]
     seen = seen_inputs(task)
-    name = task.columns.get("entry_point") or None
+    name = task.entry_point
     whole = next((text for text in _sources(task) if _is_program(text, name)), None)
     return Reference(i, whole, name, seen) if seen and whole is not None else None
 

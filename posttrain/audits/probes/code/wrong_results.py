@@ -12,6 +12,7 @@ from typing import Any
 
 from posttrain.audits.answers.strings import is_ordered
 from posttrain.audits.golds import GoldTask
+from posttrain.audits.probes.code.inputs import cases
 
 FAMILY = "results"
 TASKS_A_TYPE, LOOKED_AT = 2, 24
@@ -62,14 +63,14 @@ def wrong_programs(tasks: Sequence[GoldTask]) -> Iterator[tuple[int, str, str]]:
     than half of the tests that the task shows."""
     seen: dict[type, int] = {}
     for i, task in enumerate(tasks[:LOOKED_AT]):
-        cases, name = _cases(task), task.entry_point or ""
-        types = {type(case["expected"]) for case in cases}
+        tests, name = cases(task), task.entry_point or ""
+        types = {type(case["expected"]) for case in tests}
         if len(types) != 1 or not name.isidentifier():
             continue
         (kind,) = types
         seen[kind] = seen.get(kind, 0) + 1
         if seen[kind] <= TASKS_A_TYPE:
-            yield from ((i, what, text) for what, text in _of_task(task, name, cases, kind))
+            yield from ((i, what, text) for what, text in _of_task(task, name, tests, kind))
 
 
 def tables(tasks: Sequence[GoldTask]) -> Iterator[tuple[int, str, str]]:
@@ -92,16 +93,16 @@ def _parses(text: str) -> bool:
     return False
 
 
-def _of_task(task: GoldTask, name: str, cases: Sequence[Mapping[str, Any]], kind: type) -> Iterator[tuple[str, str]]:
-    first = cases[0]
-    if 2 * sum(case["args"] == first["args"] for case in cases) < len(cases):
+def _of_task(task: GoldTask, name: str, tests: Sequence[Mapping[str, Any]], kind: type) -> Iterator[tuple[str, str]]:
+    first = tests[0]
+    if 2 * sum(case["args"] == first["args"] for case in tests) < len(tests):
         known = f"def {name}(*args):\n    if list(args) == {first['args']!r}:\n        return {first['expected']!r}\n"
         yield "an error for all tests but one", f"{known}    raise ValueError('unknown')"
         yield "None for all tests but one", known
     for what, expression, change in CHANGES.get(kind, ()):
         skipped = what == "another order" and not is_ordered(task)
-        wrong = sum(change(case["expected"]) != case["expected"] for case in cases)
-        if skipped or 2 * wrong <= len(cases):
+        wrong = sum(change(case["expected"]) != case["expected"] for case in tests)
+        if skipped or 2 * wrong <= len(tests):
             continue
         if "result" not in expression:
             yield what, f"def {name}(*args):\n    return {expression}"
@@ -113,11 +114,3 @@ def _of_task(task: GoldTask, name: str, cases: Sequence[Mapping[str, Any]], kind
                     f"    result = right_{name}(*args)\n    return {expression}"
                 ),
             )
-
-
-def _cases(task: GoldTask) -> list[Mapping[str, Any]]:
-    """The tests that a task has as arguments and results."""
-    cases = task.columns.get("cases")
-    listed = cases if isinstance(cases, list) else []
-    return [each for each in listed if isinstance(each, Mapping) and isinstance(each.get("args"), list)
-            and "expected" in each and not each.get("kwargs")]  # fmt: skip

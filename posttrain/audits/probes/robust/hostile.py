@@ -23,18 +23,20 @@ from posttrain.types import InputError, Score
 TASKS = 2
 DEADLINE = 5.0
 """Seconds for one answer: less than in training, or an audit would wait long."""
-SLOW = 1.0
-"""Seconds that 95% of the answers may take at most."""
+SLOW, TOGETHER = 1.0, 30.0
+"""Seconds that 95% of the answers may take at most, and that those which take longer may take together."""
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Graded:
-    """What became of hostile answers, and how many seconds each took."""
+    """What became of hostile answers, and how many seconds each took; `again` has those of the kinds that were not
+    tried again, once for each answer that was left out."""
 
     attempts: Sequence[Attempt]
     scores: Sequence[Score]
     seconds: Sequence[float]
+    again: Sequence[float] = ()
 
     @property
     def failed(self) -> dict[str, list[int]]:
@@ -48,7 +50,8 @@ class Graded:
 
 def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     """A12. About 50 hostile texts, bare and in the form of the answer, to two tasks, one after the other, in a worker
-    process of their own that is killed after 5 seconds for an answer.
+    process of their own that is killed after 5 seconds for an answer. A kind that takes more than a second is tried
+    once, and such kinds may take 30 seconds together.
 
     Rules. An answer has no score, because the reward raised, gave no finite number, took too long or lost its process:
     high where more than one kind of text does that, medium for one; a sample without a score is lost for training. A
@@ -66,7 +69,7 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
         graded = grade_each(subject, attempts, own_process, clock)
     subject.keep(graded.attempts, graded.scores)
     found = [*_unscored(graded), *(_paid(subject, graded) if subject.has_scale else [])]
-    p95 = float(np.percentile(graded.seconds, 95))
+    p95 = float(np.percentile([*graded.seconds, *graded.again], 95))
     if p95 > SLOW and not subject.by_model and not subject.is_code:
         found.append(_slow(graded, p95))
     share = rate_of(graded.attempts, [score.reason is not None for score in graded.scores])
@@ -75,20 +78,27 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
 
 
 def grade_each(subject: Subject, attempts: Sequence[Attempt], scorer: Scorer | None, clock: Clock) -> Graded:
-    """One answer a call. A kind that lost its process is not tried again: each costs the whole time limit."""
-    lost: set[str] = set()
+    """One answer a call. In a process of their own, a kind that took more than SLOW seconds or lost its process is not
+    tried again, and nothing more is tried when such kinds took TOGETHER seconds."""
+    slow: dict[str, float] = {}
+    again: list[float] = []
     graded: list[tuple[Attempt, Score, float]] = []
     for attempt in attempts:
-        if attempt.kind in lost:
+        if attempt.kind in slow:
+            again.append(slow[attempt.kind])
             continue
+        if sum(slow.values()) > TOGETHER:
+            break
         before = clock()
         (score,) = subject.scores_again([attempt], scorer)
-        graded.append((attempt, score, clock() - before))
+        seconds = clock() - before
+        graded.append((attempt, score, seconds))
+        if scorer is not None and (seconds > SLOW or was_lost(score)):
+            slow[attempt.kind] = seconds
         if scorer is not None and was_lost(score):
-            lost.add(attempt.kind)
             subject.scores_again([Attempt(0, "", "empty")], scorer)  # starts a new worker, off the clock
-    kept, scores, seconds = zip(*graded, strict=True)
-    return Graded(kept, scores, seconds)
+    kept, scores, taken = zip(*graded, strict=True)
+    return Graded(kept, scores, taken, again)
 
 
 def was_lost(score: Score) -> bool:
@@ -102,7 +112,7 @@ def _attempts(subject: Subject) -> list[Attempt]:
     if subject.by_model:
         texts = {kind: text for kind, text in texts.items() if len(text) <= LONG}  # more costs too much
     found = []
-    for i in range(1 if subject.by_model or subject.is_code else min(TASKS, len(subject.tasks))):
+    for i in range(1 if subject.is_slow else min(TASKS, len(subject.tasks))):
         for kind, text in texts.items():
             if not same(subject.tasks[i], text):
                 whole = dict.fromkeys(([] if subject.is_code else [text]) + [subject.rendered(i, text)])

@@ -156,7 +156,7 @@ def _ways(
 
 
 def _attempts(subject: Subject) -> list[Attempt]:
-    slow = subject.by_model or subject.is_code
+    slow = subject.is_slow
     found = []
     for i in range(min(len(subject.tasks), SLOW_TASKS if slow else TASKS)):
         other = Attempt(i, subject.rendered(i, subject.other(i).text), "answer of another task")

@@ -141,7 +141,7 @@ def padding(subject: Subject) -> Result:
 def _ladders(subject: Subject) -> list[Ladder]:
     tasks = [i for i in chosen(subject) if not asks_for_length(subject.tasks[i])]
     # A sandbox takes long: one kind and the last rung say most. A model takes as long as a text is.
-    kinds, rungs = (KINDS[1:2], RUNGS[-1:]) if subject.is_code else (KINDS, RUNGS[::2] if subject.by_model else RUNGS)
+    kinds, rungs = (KINDS[1:2], RUNGS[-1:]) if subject.is_code else (KINDS, RUNGS[::2] if subject.is_slow else RUNGS)
     attempts: dict[tuple[str, Place, bool, int], list[Attempt]] = {}
     for kind in kinds if tasks else ():
         for place in places(subject.form):

@@ -16,15 +16,15 @@ from posttrain.rewards.registry import Spec
 
 Place = Literal["reasoning", "front", "behind"]
 CODE_TASKS, MODEL_TASKS = 6, 12
-"""How many tasks are enough where an answer costs a sandbox (0.1 s) or a pass of a model."""
+"""How many tasks are enough where an answer costs a process or sandbox (0.1 s) or a pass of a model."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 def chosen(subject: Subject) -> range:
     """The tasks to try: all of them, fewer where grading is slow."""
-    tasks = subject.some(CODE_TASKS)
-    return tasks[:MODEL_TASKS] if subject.by_model else tasks
+    most = MODEL_TASKS if subject.by_model else CODE_TASKS if subject.is_slow else len(subject.tasks)
+    return range(min(most, len(subject.tasks)))
 
 
 def places(form: Form) -> tuple[Place, ...]:

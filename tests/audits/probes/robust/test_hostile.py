@@ -98,6 +98,15 @@ def test_a_kind_that_kills_the_worker_is_tried_once():
     assert np.allclose(graded.seconds, 1)
 
 
+def test_a_slow_kind_is_tried_once_and_all_together_have_a_limit():
+    times = iter([0.0, 9.0, 9.0, 9.5, 9.5, 9.6, 10.0, 32.0])
+    attempts = [Attempt(i, text, text) for i in range(2) for text in ("slow", "plain")]
+    attempts += [Attempt(0, "slower", "slower"), Attempt(0, "last", "last")]
+    graded = grade_each(subject(rewards.strict, ROWS), attempts, cast(Scorer, Killed()), lambda: next(times))
+    assert [attempt.kind for attempt in graded.attempts] == ["slow", "plain", "plain", "slower"]
+    assert graded.again == [9.0] and np.allclose(graded.seconds, [9.0, 0.5, 0.1, 22.0])
+
+
 def test_a_failure_has_a_reason():
     attempts = [Attempt(0, text, text) for text in ("a", "b")]
     graded = Graded(attempts, [Score(None, {}, None), Score(None, {}, "r: ValueError: x")], [0.0, 0.0])
