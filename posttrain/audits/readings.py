@@ -26,7 +26,7 @@ from posttrain.audits.golds import (
     text_of,
     with_golds,
 )
-from posttrain.audits.subject import NEAR, PAID, Attempt, Subject
+from posttrain.audits.subject import NEAR, PAID, Attempt, Subject, by_model
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Task
 
@@ -56,7 +56,9 @@ def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: 
     known = [column] if column else [*dict.fromkeys((*own, *(name for name in columns if name in read)))]
     unread = [name for name in columns if name not in known and column is None]
     unread = sorted(unread, key=lambda name: not LIKE_ANSWER.search(name))
-    first = _distinct(_first(tasks, known, read, prompts, plain))
+    first = _distinct(_first(tasks, known, read, prompts, plain), len(plain))
+    if by_model(scorer) and len(first) == 1:  # an answer takes a tenth of a second
+        return first[0]
     best, most = _best_paid(scorer, first)
     for stage in (
         _written(tasks, unread, read, prompts, WAYS),
@@ -64,7 +66,7 @@ def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: 
         _written(tasks, known, read, prompts, OTHER_WAYS),
         _written(tasks, unread, read, prompts, OTHER_WAYS),
     ):
-        if most < PAID and (others := _distinct(stage)):
+        if most < PAID and not by_model(scorer) and (others := _distinct(stage)):
             other, paid = _best_paid(scorer, others)
             best, most = (other, paid) if most < PAID * paid else (best, most)
     if most <= 0 and first:
@@ -75,14 +77,13 @@ def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: 
     return best or plain
 
 
-def _distinct(readings: Iterable[Reading]) -> list[Reading]:
-    """Those that are not like an earlier one and have references for as many tasks as the first."""
+def _distinct(readings: Iterable[Reading], size: int = 0) -> list[Reading]:
+    """Those that are not like an earlier one and have references for so many tasks, or for as many as any has."""
     found: dict[tuple[str, ...], Reading] = {}
     for reading in readings:
-        size = len(next(iter(found.values()), reading))
-        if len(reading) == size:
-            found.setdefault(tuple(gold.gold for gold in reading), reading)
-    return list(found.values())
+        found.setdefault(tuple(gold.gold for gold in reading), reading)
+    size = size or max(map(len, found.values()), default=0)
+    return [reading for reading in found.values() if len(reading) == size]
 
 
 def _reading(
@@ -203,26 +204,23 @@ def _short_text(value: Any) -> str:
 
 
 def _best_paid(scorer: Scorer, readings: Sequence[Reading], by_source: bool = False) -> tuple[Reading, float]:
-    """The reading that is paid most, the first of those near to it, and how much beyond the empty answer. What gets
-    less than half of the most on FIRST_TASKS is left out."""
+    """The reading that is paid most, the first of those near to it, and how much beyond the empty answer. But for the
+    first reading, what gets less than half of the most on FIRST_TASKS is left out."""
     if not readings:
         return [], 0.0
     common = Subject(scorer, readings[0][:READ_TASKS], 0)
     common.by_source = by_source
     subjects = [common.over(golds[:READ_TASKS]) for golds in readings]
     paid = [_paid(subject, FIRST_TASKS) for subject in subjects]
-    most = max(max(each) for each in paid)
-    kept = [k for k, each in enumerate(paid) if max(each) >= PAID * most]
-    if most > 0:
-        paid = [_paid(subjects[k], READ_TASKS) for k in kept]
-    most = max(max(each) for each in paid)
-    found = next(k for k, each in enumerate(paid) if max(each) >= most - NEAR * max(0.0, most))
-    return list(readings[kept[found] if most > 0 else 0]), most
+    kept = [k for k, each in enumerate(paid) if k == 0 or 0 < each >= PAID * max(paid)]
+    paid = [_paid(subjects[k], READ_TASKS) for k in kept]
+    most = max(paid)
+    return next(readings[k] for k, each in zip(kept, paid, strict=True) if each >= most - NEAR * max(0.0, most)), most
 
 
-def _paid(subject: Subject, tasks: int) -> list[float]:
-    """What the reference answers to the first tasks get in each form beyond the empty answer, in the mean."""
+def _paid(subject: Subject, tasks: int) -> float:
+    """What the reference answers to the first tasks get in their best form beyond the empty answer, in the mean."""
     some, forms = range(min(tasks, len(subject.tasks))), subject.tried
     values = subject.grade([subject.honest(i, form) for form in forms for i in some]).reshape(len(forms), len(some))
     empty = subject.grade([Attempt(i, "", "empty") for i in some])
-    return [float(each) for each in np.nan_to_num(values - empty).mean(axis=1)]
+    return float(np.nan_to_num(values - empty).mean(axis=1).max())
