@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -26,18 +26,45 @@ from posttrain.audits.golds import (
     text_of,
     with_golds,
 )
-from posttrain.audits.subject import NEAR, PAID, Attempt, Subject
+from posttrain.audits.subject import NEAR, PAID, Attempt, Subject, by_model
 from posttrain.rewards.scorer import Scorer
 from posttrain.types import InputError, Task
 
 READ_TASKS, FIRST_TASKS = 12, 3
 """Tasks that are enough to choose how reference answers are written, and to leave out what is hardly paid."""
+SAMPLE = 200
+"""Tasks on which readings are compared with each other."""
 MOST_PAIRED = 4
 """Short columns of which pairs are made."""
-Reading = list[GoldTask]
 
 
-def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: Collection[str]) -> Reading:
+@dataclass(frozen=True)
+class Reading:
+    """A column and a way to write it, or, of several columns, `parts`, the first one and a way to write them all."""
+
+    column: str
+    way: Way | None = None
+    parts: tuple[str, ...] = ()
+
+    def golds(self, tasks: Sequence[Task], read: Collection[str]) -> list[GoldTask]:
+        """Raises InputError as `with_golds` does."""
+        way = self.way
+        golds = with_golds(tasks, self.column, read, way and (lambda task, value: way(task, _parsed(value))))
+        if way is some_of:
+            golds = [replace(g, accepted=tuple(map(str, _parsed(g.columns[self.column])))) for g in golds]
+        if self.parts:
+            kind: AnswerType = "json" if golds[0].type == "json" else "string"
+            golds = [
+                replace(g, type=kind, references=tuple(dict.fromkeys((*g.references, *self.parts)))) for g in golds
+            ]
+        return golds
+
+
+Known = list[tuple[Reading, list[GoldTask]]]
+"""Readings with what they give for the first tasks."""
+
+
+def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: Collection[str]) -> list[GoldTask]:
     """The tasks with their references in the reading that a reward pays most beyond the empty answer, in its best form,
     over the first tasks; of those that are near to it the first. `read` are the columns that the reward reads.
 
@@ -51,63 +78,44 @@ def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: 
         plain, failed = [], error
     if plain and plain[0].type == "code":
         return plain
-    prompts, columns = [prompt_of(task) for task in tasks], check_column(tasks, column)
+    columns = check_column(tasks, column)
     own = plain[0].references if plain else ()
     known = [column] if column else [*dict.fromkeys((*own, *(name for name in columns if name in read)))]
     unread = [name for name in columns if name not in known and column is None]
     unread = sorted(unread, key=lambda name: not LIKE_ANSWER.search(name))
-    first = _distinct(_first(tasks, known, read, prompts, plain))
+    sample = [gold.task for gold in plain][:SAMPLE] or tasks[:SAMPLE]
+    prompts = [prompt_of(task) for task in sample]
+    first = _distinct(_first(sample, known, read, prompts), sample, read, len(sample) if plain else 0)
+    slow = by_model(scorer)
+    if slow and len(first) == 1:  # an answer takes a tenth of a second
+        return plain or first[0][0].golds(tasks, read)
     best, most = _best_paid(scorer, first)
     for stage in (
-        _written(tasks, unread, read, prompts, WAYS),
-        _made(tasks, column, read, prompts),
-        _written(tasks, known, read, prompts, OTHER_WAYS),
-        _written(tasks, unread, read, prompts, OTHER_WAYS),
+        _written(unread, WAYS, read, prompts),
+        _made(sample, column, read, prompts),
+        _written(known, OTHER_WAYS, read, prompts),
+        _written(unread, OTHER_WAYS, read, prompts),
     ):
-        if most < PAID and (others := _distinct(stage)):
+        if most < PAID and not slow and (others := _distinct(stage, sample, read)):
             other, paid = _best_paid(scorer, others)
             best, most = (other, paid) if most < PAID * paid else (best, most)
     if most <= 0 and first:
         other, paid = _best_paid(scorer, first, by_source=True)
         best = other if paid > 0 else best
-    if not (best or plain) and failed is not None:
+    if best is None and failed is not None:
         raise failed
-    return best or plain
+    return best.golds(tasks, read) if best else plain
 
 
-def _distinct(readings: Iterable[Reading]) -> list[Reading]:
-    """Those that are not like an earlier one and have references for as many tasks as the first."""
-    found: dict[tuple[str, ...], Reading] = {}
+def _distinct(readings: Iterable[Reading], tasks: Sequence[Task], read: Collection[str], size: int = 0) -> Known:
+    """Those that are not like an earlier one and have references for so many tasks, or for as many as any has."""
+    found: dict[tuple[str, ...], tuple[Reading, list[GoldTask]]] = {}
     for reading in readings:
-        size = len(next(iter(found.values()), reading))
-        if len(reading) == size:
-            found.setdefault(tuple(gold.gold for gold in reading), reading)
-    return list(found.values())
-
-
-def _reading(
-    tasks: Sequence[Task], name: str, read: Collection[str], way: Way | None, parts: Sequence[str] = ()
-) -> Iterator[Reading]:
-    """The references of a column in a way, or of several columns, `parts`; nothing where there are none."""
-    with suppress(InputError):
-        golds = with_golds(tasks, name, read, way and (lambda task, value: way(task, _parsed(value))))
-        if way is some_of:
-            golds = [replace(gold, accepted=tuple(map(str, _parsed(gold.columns[name])))) for gold in golds]
-        if parts:
-            kind: AnswerType = "json" if golds[0].type == "json" else "string"
-            golds = [replace(g, type=kind, references=tuple(dict.fromkeys((*g.references, *parts)))) for g in golds]
-        yield golds
-
-
-def _first(
-    tasks: Sequence[Task], names: Sequence[str], read: Collection[str], prompts: Sequence[str], plain: Reading
-) -> Iterator[Reading]:
-    """The references of columns in WAYS; before or behind them the first column with the others that the prompts have
-    places for."""
-    parts = _in_parts(tasks, names[0], read, prompts) if plain and plain[0].type not in ("json", "text") else ([], [])
-    yield from parts[0]
-    yield from _written(tasks, names, read, prompts, WAYS)
-    yield from parts[1]
+        with suppress(InputError):
+            golds = reading.golds(tasks, read)
+            found.setdefault(tuple(gold.gold for gold in golds), (reading, golds))
+    size = size or max(map(len, found), default=0)
+    return [each for golds, each in found.items() if len(golds) == size]
 
 
 def _parsed(value: Any) -> Any:
@@ -118,16 +126,23 @@ def _parsed(value: Any) -> Any:
     return value
 
 
-def _written(
-    tasks: Sequence[Task], names: Sequence[str], read: Collection[str], prompts: Sequence[str], ways: Sequence[Way]
+def _first(
+    tasks: Sequence[Task], names: Sequence[str], read: Collection[str], prompts: Sequence[str]
 ) -> Iterator[Reading]:
-    """The references of columns as they are and in some ways; of a reward that runs tests, in a sandbox, as they
-    are."""
+    """Columns in WAYS; before or behind them the first one with the others that the prompts have places for."""
+    parts, likely = _in_parts(tasks, names[0], read, prompts) if names else ([], False)
+    yield from parts if likely else []
+    yield from _written(names, WAYS, read, prompts)
+    yield from [] if likely else parts
+
+
+def _written(
+    names: Sequence[str], ways: Sequence[Way], read: Collection[str], prompts: Sequence[str]
+) -> Iterator[Reading]:
+    """Columns as they are and in some ways; of a reward that runs tests, in a sandbox, as they are."""
     tested = any(name in read for name in TEST_COLUMNS)
-    every = [None, *ways, *(items(between) for between in _shown(SEPARATORS, prompts))]
-    for name in names:
-        for way in every[:1] if tested else every:
-            yield from _reading(tasks, name, read, way)
+    more = () if tested else (*ways, *(items(between) for between in _shown(SEPARATORS, prompts)))
+    yield from (Reading(name, way) for name in names for way in (None, *more))
 
 
 def _shown(texts: Iterable[str], prompts: Sequence[str]) -> list[str]:
@@ -136,18 +151,17 @@ def _shown(texts: Iterable[str], prompts: Sequence[str]) -> list[str]:
 
 def _in_parts(
     tasks: Sequence[Task], name: str, read: Collection[str], prompts: Sequence[str]
-) -> tuple[list[Reading], list[Reading]]:
+) -> tuple[list[Reading], bool]:
     """The references as the prompts show them, where these have a place for the answer and one for each of the other
     short columns that the reward reads: `1863 [2]` for `Answer: <year> [n]`, where a column has the source. A place
-    goes to the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`. The
-    first list has those that are likely: all on one line, or all named."""
+    goes to the column that it or its label names, else to the next one; brackets stay where the prompt has `[1]`. They
+    are likely where all are on one line or named."""
     shown = "\n".join(patterns(prompts))
     places = list(PLACE.finditer(shown))
-    left = [name, *(n for n in read if n != name and all(is_short(task.columns.get(n)) for task in tasks))]
-    parts = left[1:]
-    if len(places) != len(left) or not parts:
-        return [], []
-    order: dict[int, str] = {}
+    parts = [n for n in read if n != name and all(is_short(task.columns.get(n)) for task in tasks)]
+    if len(places) != 1 + len(parts) or not parts or isinstance(tasks[0].columns[name], dict | list):
+        return [], False
+    left, order = [name, *parts], {}
     for k, place in enumerate(places):
         label = shown[places[k - 1].end() if k else 0 : place.end()].casefold()
         if named := [each for each in left if each.casefold() in label]:
@@ -162,8 +176,7 @@ def _in_parts(
         signs = ["[]" if place[0][0] == "[" and marked else "" for place in places]
         return filled(shown, [f"{sign[:1]}{text}{sign[1:]}" for sign, text in zip(signs, texts, strict=True)])
 
-    found = list(_reading(tasks, name, read, way, parts))
-    return (found, []) if likely else ([], found)
+    return [Reading(name, way, tuple(parts))], likely
 
 
 def _made(
@@ -172,23 +185,19 @@ def _made(
     """Answers of several columns: objects whose keys the prompts name and the columns are, all short columns that the
     reward reads, and pairs of short columns: a number and its unit, a day and a time."""
     columns = check_column(tasks, None)
-
-    def keyed(task: Task, value: Any) -> str:
-        keys = [keys for keys in shown_keys(prompt_of(task)) if all(key in task.columns for key in keys)]
-        return json.dumps({key: task.columns[key] for key in keys[0]}) if keys else ""
-
-    for name in [column] if column else columns:
-        yield from _reading(tasks, name, read, keyed, columns)
+    for keys in shown_keys(prompts[0]):
+        if {*keys} <= {*columns}:
+            yield Reading(keys[0], _as_object(keys), tuple(keys))
     short = [name for name in columns if all(_short_text(task.columns.get(name)) for task in tasks)]
-    known = [name for name in short if name in read]
-    if len(known) > 1 and column in (None, *known):
-        for between in (" ", ", ", "\n", *_shown(SEPARATORS, prompts)):
-            yield from _reading(tasks, known[0], read, _joined(known, between), known)
-    short = sorted(short, key=lambda name: (name != column, name not in read))[:MOST_PAIRED]
-    for first, second in permutations(short, 2):
-        if column in (None, first, second):
-            for between in (" ", *_shown(SEPARATORS, prompts)):
-                yield from _reading(tasks, first, read, _joined((first, second), between), (first, second))
+    paired = sorted(short, key=lambda name: (name != column, name not in read))[:MOST_PAIRED]
+    for names in (tuple(name for name in short if name in read), *permutations(paired, 2)):
+        if len(names) > 1 and column in (None, *names):
+            for between in (" ", ", ", "\n", *_shown(SEPARATORS, prompts)):
+                yield Reading(names[0], _joined(names, between), names)
+
+
+def _as_object(keys: Sequence[str]) -> Way:
+    return lambda task, value: json.dumps({key: task.columns.get(key) for key in keys})
 
 
 def _joined(names: Sequence[str], between: str) -> Way:
@@ -202,27 +211,24 @@ def _short_text(value: Any) -> str:
     return text_of(value) if is_short(value) else ""
 
 
-def _best_paid(scorer: Scorer, readings: Sequence[Reading], by_source: bool = False) -> tuple[Reading, float]:
-    """The reading that is paid most, the first of those near to it, and how much beyond the empty answer. What gets
-    less than half of the most on FIRST_TASKS is left out."""
-    if not readings:
-        return [], 0.0
-    common = Subject(scorer, readings[0][:READ_TASKS], 0)
+def _best_paid(scorer: Scorer, known: Known, by_source: bool = False) -> tuple[Reading | None, float]:
+    """The reading that is paid most, the first of those near to it, and how much beyond the empty answer. But for the
+    first one, what gets less than half of the most on FIRST_TASKS is left out."""
+    if not known:
+        return None, 0.0
+    common = Subject(scorer, known[0][1][:READ_TASKS], 0)
     common.by_source = by_source
-    subjects = [common.over(golds[:READ_TASKS]) for golds in readings]
+    subjects = [common.over(golds[:READ_TASKS]) for _, golds in known]
     paid = [_paid(subject, FIRST_TASKS) for subject in subjects]
-    most = max(max(each) for each in paid)
-    kept = [k for k, each in enumerate(paid) if max(each) >= PAID * most]
-    if most > 0:
-        paid = [_paid(subjects[k], READ_TASKS) for k in kept]
-    most = max(max(each) for each in paid)
-    found = next(k for k, each in enumerate(paid) if max(each) >= most - NEAR * max(0.0, most))
-    return list(readings[kept[found] if most > 0 else 0]), most
+    kept = [k for k, each in enumerate(paid) if k == 0 or 0 < each >= PAID * max(paid)]
+    paid = [_paid(subjects[k], READ_TASKS) for k in kept]
+    most = max(paid)
+    return next(known[k][0] for k, each in zip(kept, paid, strict=True) if each >= most - NEAR * max(0.0, most)), most
 
 
-def _paid(subject: Subject, tasks: int) -> list[float]:
-    """What the reference answers to the first tasks get in each form beyond the empty answer, in the mean."""
+def _paid(subject: Subject, tasks: int) -> float:
+    """What the reference answers to the first tasks get in their best form beyond the empty answer, in the mean."""
     some, forms = range(min(tasks, len(subject.tasks))), subject.tried
     values = subject.grade([subject.honest(i, form) for form in forms for i in some]).reshape(len(forms), len(some))
     empty = subject.grade([Attempt(i, "", "empty") for i in some])
-    return [float(each) for each in np.nan_to_num(values - empty).mean(axis=1)]
+    return float(np.nan_to_num(values - empty).mean(axis=1).max())
