@@ -54,9 +54,8 @@ class Reading:
             golds = [replace(g, accepted=tuple(map(str, _parsed(g.columns[self.column])))) for g in golds]
         if self.parts:
             kind: AnswerType = "json" if golds[0].type == "json" else "string"
-            golds = [
-                replace(g, type=kind, references=tuple(dict.fromkeys((*g.references, *self.parts)))) for g in golds
-            ]
+            references = tuple(dict.fromkeys((*golds[0].references, *self.parts)))
+            golds = [replace(gold, type=kind, references=references) for gold in golds]
         return golds
 
 
@@ -100,8 +99,8 @@ def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: 
             other, paid = _best_paid(scorer, others)
             best, most = (other, paid) if most < PAID * paid else (best, most)
     if most <= 0 and first:
-        other, paid = _best_paid(scorer, first, by_source=True)
-        best = other if paid > 0 else best
+        other, most = _best_paid(scorer, first, by_source=True)
+        best = other if most > 0 or not plain else None
     if best is None and failed is not None:
         raise failed
     return best.golds(tasks, read) if best else plain
@@ -159,7 +158,7 @@ def _in_parts(
     shown = "\n".join(patterns(prompts))
     places = list(PLACE.finditer(shown))
     parts = [n for n in read if n != name and all(is_short(task.columns.get(n)) for task in tasks)]
-    if len(places) != 1 + len(parts) or not parts or isinstance(tasks[0].columns[name], dict | list):
+    if len(places) != 1 + len(parts) or not parts or not is_short(tasks[0].columns.get(name)):
         return [], False
     left, order = [name, *parts], {}
     for k, place in enumerate(places):

@@ -332,7 +332,7 @@ def test_signs_that_count(gold: str, wanted: str | None):
 
 
 def test_ways_that_break_a_rule():
-    edges = {"edges": [["A", "B"], ["B", "C"], ["C", "D"]]}
+    edges = {"edges": [["A", "B", 7], ["B", "C", 1], ["C", "D", 2]]}
     assert missed(task("A -> B -> D", "string", **edges)).get("the ends alone, which no edge joins") is None
     assert missed(task("A -> B -> C", "string", **edges))["the ends alone, which no edge joins"] == "A -> C"
     edges = {"roads": [["A", "B", 3], ["B", "C", 1]]}
