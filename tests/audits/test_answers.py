@@ -337,6 +337,11 @@ def test_ways_that_break_a_rule():
     assert missed(task("A -> B -> C", "string", **edges))["the ends alone, which no edge joins"] == "A -> C"
     edges = {"roads": [["A", "B", 3], ["B", "C", 1]]}
     assert missed(task("A -> B -> C", "string", **edges))["the ends alone, which no edge joins"] == "A -> C"
+    edges = {"links": [["Elm Road", "Castle"], ["Castle", "Docks"], ["Docks", "Mill"]]}
+    assert missed(task("Elm Road -> Castle -> Docks -> Mill", "string", **edges)) == {
+        "the ends alone, which no edge joins": "Elm Road -> Mill",
+        "from the second node to the end, which no edge joins": "Elm Road -> Castle -> Mill",
+    }
     poem = task(
         "Rain taps the glass\nIce sings at night\nVines climb the wall", "text", "Write an acrostic poem on RIV."
     )

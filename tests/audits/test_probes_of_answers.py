@@ -96,6 +96,10 @@ def similar(response: str, answer: str) -> float:
     return SequenceMatcher(None, response.strip().lower(), answer.lower()).ratio()
 
 
+def or_half(response: str, answer: str) -> float:
+    return strict(response, answer) if "Answer:" in response else 0.5
+
+
 def essays() -> Rows:
     return [
         {"prompt": f"Explain {word} in a sentence.", "terms": [word, "heat", "light"],
@@ -210,6 +214,7 @@ HEALTHY: list[tuple[Any, Rows]] = [
     (coloured, colourings()),
     (exact, corrections()),
     (strict, sums()),
+    (lambda response, answer: 2 * strict(response, answer) - ("Answer:" in response), sums()),  # abstaining is better
     (graded, sums()),
     (punishing, sums()),
     (last_box, sums(BOX)),
@@ -341,6 +346,7 @@ FAULTY: list[tuple[str, str, str, Any, Rows]] = [
     ),
     ("A1", "critical", "always nan", not_a_number, sums()),
     ("A1", "critical", "a text of the prompt copied", similar, corrections()),
+    ("A1", "high", "beyond a wrong one", or_half, sums()),
     ("A1", "critical", "nothing but the words of a column", covering, essays()),
     (
         "A2",

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from posttrain.audits.answers import (
     choices,
+    dates,
     expressions,
     numbers,
     parts,
@@ -53,7 +54,7 @@ CONVERTED = re.compile(
 )
 """A quantity that a prompt wants in another unit or notation."""
 EITHER = re.compile(r"\b(?:fraction|decimal)s?\b[^.,;]{0,30} or (?:as )?(?:an? )?(?:exact )?(?:decimal|fraction)", re.I)
-OTHER_UNITS = "in other units that the prompt permits"
+OTHER_UNITS, OTHER_DATES = "in other units that the prompt permits", "as a date that the prompt permits"
 PERMITTED: Mapping[str, re.Pattern[str]] = {
     "the items in another order": strings.FREE_ORDER,
     "small letters": strings.FREE_CASE,
@@ -62,6 +63,7 @@ PERMITTED: Mapping[str, re.Pattern[str]] = {
     "as a decimal": EITHER,
     "thousands separators": re.compile(r"\bwith or without (?:thousands )?(?:separator|comma)s?", re.I),
     OTHER_UNITS: re.compile(""),
+    OTHER_DATES: re.compile(""),
     "with the unit": re.compile(r"\bwith or without (?:the |a )?unit", re.I),
 }
 """Renderings that a prompt may permit in so many words; where it does, a reward that refuses them is at fault."""
@@ -106,7 +108,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     whose mutants probe A20 runs."""
     if queries.is_query(task) or task.type not in MODULES:  # another query may do the same
         return []
-    if (broken := walks.broken(task) + texts.cut_lines(task)) or is_open(task):
+    if (broken := walks.broken(task) + texts.cut_lines(task) + structures.everything(task)) or is_open(task):
         return broken
     found = MODULES[task.type].near_misses(task, rng)
     if not found and task.type == "expression":  # which has no value, such as the formula of an ion
@@ -119,7 +121,8 @@ def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list
     a text in it is changed. `others` are the reference answers of other tasks."""
     kind, gold = task.type, task.gold
     if queries.is_query(task):
-        return distinct([*queries.exchanged(task, rng), *parts.exchanged(task, gold, (), rng, False)])
+        found = parts.exchanged(task, gold, (), rng, False)
+        return distinct([*queries.exchanged(task, rng), *(v for v in found if v.kind != parts.TWICE)])
     if kind not in ("expression", "string", "json", "text") or is_open(task) or walks.broken(task):
         return []
     if kind == "text" and not texts.sentences(task):
@@ -152,6 +155,7 @@ def equivalents(task: GoldTask) -> list[Variant]:
         return []
     found = MODULES[task.type].equivalents(task) if task.type in MODULES else []
     found += [Variant(f"{OTHER_UNITS} {k}", text) for k, text in enumerate(units.permitted(task), 1)]
+    found += [Variant(f"{OTHER_DATES} {k}", text) for k, text in enumerate(dates.permitted(task), 1)]
     return [_levelled(task, each) for each in found if each.text != task.gold]
 
 

@@ -36,6 +36,9 @@ AROUND = re.compile(
 )
 OF_ANSWERS = re.compile(r"answer|accept|result|value|toleran|allow|count|correct|right|exact|reply|respon|±", re.I)
 FIGURES = re.compile(r"\b(one|two|three|four|five|[1-9])[ -]sig|\b(one|two|three|[0-9])[ -]decimal", re.I)
+PLACES = re.compile(
+    r"\bround\w* (?:off )?(?:to )?(one|two|three|four|five|[1-9])(?: decimal)? (?:places|decimals|digits)", re.I
+)
 CONSTANTS = re.compile(r"=\s*([0-9]+(?:\.[0-9]+)?)[^\n0-9=]{0,20}\bor\s+([0-9]+(?:\.[0-9]+)?)")
 """What a prompt says of tolerances: `within 2 %`, `± 0.5`, `3 significant figures`, `g = 9.8 or 9.81`."""
 MEASURE = re.compile(r"([-+−]?[0-9][0-9,.]*)\s*(°?[A-Za-zµΩ%][^\s,;]{0,11})")
@@ -128,6 +131,9 @@ def equivalents(task: GoldTask) -> list[Variant]:
         ]
         if "/" not in plain:
             found.append(Variant("as a decimal", plain))
+        elif figures := PLACES.search(task.prompt):
+            places = COUNTS.index(figures[1].lower()) % 10
+            found.append(Variant("as a decimal that is rounded", f"{float(value):.{places}f}"))
     if match := COUNTED.search(task.task.asked):
         found.append(Variant("with the unit of the question", f"{gold} {match[1]}"))
     return distinct(found)

@@ -16,6 +16,7 @@ from posttrain.audits.golds import DATE, FORMULA, GoldTask
 PAIRS = "< > ≤ ≥ & | ∧ ∨ ∪ ∩ ∈ ∉ ∀ ∃ ⊂ ⊃ ← → ↑ ↓ ♯ ♭ + - × ÷ <= >= == != AND OR".split()  # noqa: SIM905
 OTHER = dict(zip(PAIRS[::2] + PAIRS[1::2], PAIRS[1::2] + PAIRS[::2], strict=True))
 OTHER |= {"*": "+", "/": "*", "^": "*", "−": "+", "¬": "", "#": ""}
+TWICE = "the last item twice"
 ARITHMETIC = "-−+*/^&|"
 OPERATOR = re.compile(
     r"(?<=[\w)\]}\"])(\s*)([-−+*/^&|<>×÷]|[<>=!]=)(?=\s*[\w({\[\\\"$])|()([∧∨∪∩∈∉⊂⊃≤≥←→↑↓♯♭∀∃¬]|(?<=\b[A-G])#|\b(?:AND|OR)\b)"
@@ -45,7 +46,7 @@ def exchanged(task: GoldTask, text: str, others: Sequence[str], rng: random.Rand
         ("other capitals", _capitals(task, text)),
     ]
     if is_ordered(task) and text.count(",") > 1:
-        found.append(("the last item twice", f"{text},{text.rpartition(',')[2]}"))
+        found.append((TWICE, f"{text},{text.rpartition(',')[2]}"))
     if words:
         found += [(f"the {where} word that of another answer", _word(text, others, at, rng))
                   for where, at in (("first", 0), ("last", -1))]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,9 @@ from posttrain.audits.answers.variant import Variant, distinct
 from posttrain.audits.golds import GoldTask
 
 Path = tuple[str | int, ...]
+RANGE = re.compile(
+    r"\b(?:estimat\w+|confidence interval|credible interval|range (?:that|which)|bounds?)\b", re.IGNORECASE
+)
 MIN_LETTERS = 4
 """One letter of a text of so many is no short form of it."""
 
@@ -64,6 +68,15 @@ def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list
             found += [Variant(each.kind, _dumped(_with(gold, path, each.text))) for each in made]
     rng.shuffle(found)
     return list({each.kind: each for each in found}.values())
+
+
+def everything(task: GoldTask) -> list[Variant]:
+    """Of an estimate such as [120, 480] the ranges that hold any value: wrong, however wide a range may be."""
+    gold = _loaded(task.gold)
+    pair = isinstance(gold, list) and len(gold) == 2 and all(map(_is_number, gold)) and gold[0] < gold[1]
+    if not pair or not RANGE.search(task.task.asked):
+        return []
+    return [Variant(f"a range from {low}", _dumped([low, 1e20])) for low in (0, -1, -1e20)]
 
 
 def equivalents(task: GoldTask) -> list[Variant]:

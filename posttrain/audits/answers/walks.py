@@ -12,6 +12,7 @@ from posttrain.audits.golds import GoldTask
 
 STEPS = {"u": (-1, 0), "n": (-1, 0), "d": (1, 0), "s": (1, 0), "l": (0, -1), "w": (0, -1), "r": (0, 1), "e": (0, 1)}
 BLOCKED = r"(?:walls?|obstacles?|blocked|rocks?|trees?|water|impassable)\b"
+BETWEEN = re.compile(r"\s*(?:->|→|=>|[,>\n])\s*|\s+-\s+")
 WALL = re.compile(
     rf"([#X█*@1])['\"`]? ?(?:is|are|=|:|marks?|means|stands? for|for)? ?(?:an? )?{BLOCKED}|"
     rf"\b{BLOCKED} ?\(?(?:is|are|=|:)? ?(?:marked|shown|written)? ?(?:as|by|with)? ?['\"`]?([#X█*@1])",
@@ -23,14 +24,20 @@ def broken(task: GoldTask) -> list[Variant]:
     """Of moves such as `UULR` or `up, left` the same in another order through a wall of the grid, or with two in front
     that leave the grid and come back; of nodes such as `A -> B -> C` the two ends, which no edge joins, of a column of
     edges, `["A", "B"]` or with a length, `["A", "B", 7]`."""
-    parts = re.findall(r"[^\s,>-]+", task.gold)
+    between = BETWEEN.search(task.gold) or re.search(r"\s+", task.gold)
+    parts = task.gold.split(between[0]) if between else [task.gold]
     moves = list(task.gold) if re.fullmatch("[UDLRNESW]{2,}", task.gold) else parts
     edges = [{frozenset(map(str, each[:2])) for each in value if isinstance(each, list) and len(each) in (2, 3)}
              for value in task.columns.values() if isinstance(value, list)]  # fmt: skip
     taken = {frozenset(pair) for pair in pairwise(parts)}
-    if len(parts) > 2 and any(taken <= each and frozenset((parts[0], parts[-1])) not in each for each in edges):
-        return [Variant("the ends alone, which no edge joins", re.sub(r"^(\w+)(\W+).*?(\w+)$", r"\1\2\3", task.gold))]
-    if (found := WALL.search(task.prompt)) is None or any(each[0].lower() not in STEPS for each in moves):
+    if between and len(parts) > 2 and (known := [each for each in edges if taken <= each]):
+        shorter = {"the ends alone": (parts[0], parts[-1]), "from the second node to the end": (*parts[:2], parts[-1])}
+        return [
+            Variant(f"{kind}, which no edge joins", between[0].join(nodes))
+            for kind, nodes in shorter.items()
+            if nodes != (*parts,) and frozenset(nodes[-2:]) not in known[0]
+        ]
+    if (found := WALL.search(task.prompt)) is None or any(each[:1].lower() not in STEPS for each in moves):
         return []
     rows = next(iter(re.findall(r"(?:^\S{3,}$\n?){3,}", task.prompt, re.MULTILINE)), "").split()
     wall, ends = found[1] or found[2], [k for k, c in enumerate("".join(rows)) if "".join(rows).count(c) == 1]
@@ -40,8 +47,7 @@ def broken(task: GoldTask) -> list[Variant]:
     down = sorted(moves, key=lambda move: STEPS[move[0].lower()])
     for other in (down, down[::-1], sorted(down, key=lambda move: move[0].lower() in "lrwe")):
         if len(starts) == 1 and wall in _cells(rows, starts[0], other):
-            between = task.gold[len(moves[0]) : task.gold.index(moves[1], len(moves[0]))]
-            return [*left, Variant("through a wall", between.join(other))]
+            return [*left, Variant("through a wall", (between[0] if between else "").join(other))]
     return left
 
 

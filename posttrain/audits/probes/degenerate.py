@@ -12,9 +12,9 @@ from posttrain.audits.answers import is_open, same
 from posttrain.audits.golds import AnswerType, GoldTask
 from posttrain.audits.probes.accepted import CODE_TASKS, Accepted, accepted, one_answer, paid_alike, worst_of
 from posttrain.audits.probes.base import HIGH_SCALE, Found, Result
-from posttrain.audits.subject import Attempt, Subject
+from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import Severity
-from posttrain.stats import difference
+from posttrain.stats import difference, estimate
 
 FILLER = "This is an important question, and it deserves a careful and complete answer. "
 CONTENTLESS = {
@@ -67,6 +67,8 @@ def degenerate(subject: Subject) -> Result:
     What the reward's source gives away (see `posttrain.audits.search.source`) is no content either where no guard
     decides what is wrong; elsewhere A17 tries it.
 
+    An empty answer that gets 0.3 of the way from a wrong answer, of another task, to a right one is high too.
+
     Of a reward without a scale: critical where the lower bound of the share of tasks at which it is paid as much as the
     reference answer is at least 0.5."""
     empty, filled = [], []
@@ -83,15 +85,39 @@ def degenerate(subject: Subject) -> Result:
     if not subject.has_scale:
         found = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]
         return Result(found, len(empty) + len(filled))
-    bare = [_found(subject, kind, paid.without_content, paid) for kind, paid in accepted(subject, empty).items()]
+    bare = [_found(subject, kind, _severity(subject, paid), paid) for kind, paid in accepted(subject, empty).items()]
     same_for_all = [
         _found(subject, kind, _beyond_others(subject, paid), paid) for kind, paid in accepted(subject, filled).items()
     ]
     found = [
+        *_unparsed(subject),
         *worst_of(CONTENT, [each for each in bare if each is not None]),
         *worst_of(ONE_ANSWER, [each for each in same_for_all if each is not None]),
     ]
     return Result(found, len(empty) + len(filled))
+
+
+def _severity(subject: Subject, paid: Accepted) -> Severity | None:
+    """Of texts of the reward's source, where many texts are right, only half of the scale counts."""
+    severity, of_source = paid.without_content, OF_SOURCE.partition("}")[2] in paid.attempts[0].kind
+    half = (paid.worth["value"] or 0.0) >= PAID or not (of_source and is_open(subject.tasks[paid.attempts[0].task]))
+    return severity if half else None
+
+
+def _unparsed(subject: Subject) -> list[Found]:
+    """The empty answer gets much more than the answers of other tasks in the form: what cannot be read is paid. A
+    reward that punishes wrong answers, with less than 0, means that."""
+    tasks = subject.some(CODE_TASKS)
+    empty = [Attempt(i, "", "an empty answer, beyond a wrong one") for i in tasks]
+    wrong = subject.grade([Attempt(i, subject.rendered(i, subject.other(i).text), "wrong") for i in tasks])
+    low, best = wrong[np.isfinite(wrong)].mean() if np.isfinite(wrong).any() else -1.0, subject.calibration["best"]
+    if not 0 <= low < best:
+        return []
+    worth = estimate(((np.nan_to_num(subject.grade(empty), nan=low) - low) / (best - low)).tolist())
+    title, measure = "an empty answer is paid more than a wrong one", "mean reward, from a wrong answer to a right one"
+    advice = "Pay nothing for what cannot be read, or a policy that answers nothing gets more than one that tries."
+    found = Found(empty[0].kind, "high", title, measure, worth, empty[0], None, advice)
+    return [found] if (worth["value"] or 0.0) >= HIGH_SCALE else []
 
 
 def _copied(task: GoldTask) -> list[str]:
@@ -135,8 +161,7 @@ def _of_source(subject: Subject) -> list[Attempt]:
     """Answers of nothing but what the reward's source gives away; the texts by themselves and the lengths only if they
     are paid on one of the first tasks."""
     source = subject.source
-    free = (task.type == "text" and not subject.guard.decides(task) and not is_open(task) for task in subject.tasks)
-    tasks = [i for i, each in enumerate(free) if each]
+    tasks = [i for i, task in enumerate(subject.tasks) if task.type == "text" and not subject.guard.decides(task)]
     found = [Attempt(i, text, OF_SOURCE.format(text[:SHOWN])) for text in source.lists for i in tasks]
     if not subject.has_scale:
         return found
