@@ -346,7 +346,7 @@ FAULTY: list[tuple[str, str, str, Any, Rows]] = [
     ),
     ("A1", "critical", "always nan", not_a_number, sums()),
     ("A1", "critical", "a text of the prompt copied", similar, corrections()),
-    ("A1", "high", "beyond a wrong one", or_half, sums()),
+    ("A1", "high", "paid more than a wrong one", or_half, sums()),
     ("A1", "critical", "nothing but the words of a column", covering, essays()),
     (
         "A2",
