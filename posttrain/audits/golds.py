@@ -284,7 +284,7 @@ def _defines(value: Any) -> bool:
     """Whether a value is a Python program that defines a function."""
     if not isinstance(value, str) or "def " not in value:
         return False
-    with suppress(SyntaxError, ValueError):
+    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
         return any(isinstance(node, ast.FunctionDef) for node in ast.parse(value).body)
     return False
 
@@ -292,5 +292,5 @@ def _defines(value: Any) -> bool:
 def _is_json(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict | list)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

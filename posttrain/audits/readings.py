@@ -124,7 +124,7 @@ def _distinct(readings: Iterable[Reading], tasks: Sequence[Task], read: Collecti
 def _parsed(value: Any) -> Any:
     """A value, or the list or object that a text of JSON holds."""
     if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             return json.loads(value)
     return value
 
