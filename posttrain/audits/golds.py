@@ -45,7 +45,7 @@ CODED = re.compile("0[0-9]")
 """The begin of digits that are no number but a code, and so are the others of their column."""
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
 OPTIONS = re.compile(r"(?:^|[\s(])([A-J])[).:]\s", re.MULTILINE)
-MARK = re.compile(r"[:>{#`]\Z")
+MARK = re.compile(r"(?:[:>{#`]\s*|\n)\Z")
 """What may stand in front of an answer in a form; an object is no form."""
 FENCED = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
 STRING_WORDS = 8
@@ -278,9 +278,10 @@ def without_form(texts: Sequence[str], prompts: Sequence[str]) -> list[str]:
     References without a form in common as they are."""
     for form in (*FORMS, *shown_forms(prompts)):
         before, after = form.before.strip(), form.after.strip()
-        if not MARK.search(before) or before.startswith("{"):
+        if not MARK.search(form.before) or before.startswith("{"):
             continue
-        pattern = re.compile(rf"(?:.*\s)?{re.escape(before)}\s*(\S.*?)\s*{re.escape(after)}", re.DOTALL)
+        gap = r"[^\S\n]*\n" if form.before.endswith("\n") else ""
+        pattern = re.compile(rf"(?:.*\s)?{re.escape(before)}{gap}\s*(\S.*?)\s*{re.escape(after)}", re.DOTALL)
         found = [pattern.fullmatch(text.strip()) for text in texts]
         if found and all(found):
             return [match[1] for match in found if match]
