@@ -315,8 +315,9 @@ def _defines(value: Any) -> bool:
     """Whether a value is a Python program that defines a function."""
     if not isinstance(value, str) or "def " not in value:
         return False
+    fenced = FENCED.fullmatch(value.strip())
     with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-        return any(isinstance(node, ast.FunctionDef) for node in ast.parse(value).body)
+        return any(isinstance(node, ast.FunctionDef) for node in ast.parse(fenced[1] if fenced else value).body)
     return False
 
 
