@@ -140,6 +140,14 @@ def triple(response: str, a: int, b: int, c: int) -> float:
     return float(response == f"{a}, {b}, {c}")
 
 
+def call(response: str, name: str, arguments: dict[str, object]) -> float:
+    try:
+        said = json.loads((found(r"<tool_call>(.*)</tool_call>", response) or ("",))[0])
+    except ValueError:
+        return 0.0
+    return float(said == {"name": name, "arguments": arguments})
+
+
 def chances(response: str, town: str) -> float:
     name, sure = found(r"Town: (\w+)\nConfidence: ([01]\.\d+)", response) or ("", "0")
     return 1 - (float(sure) - (name == town)) ** 2 if name else 0.0
@@ -201,6 +209,14 @@ KINDS: dict[Callable[..., float], tuple[Rows, str]] = {
     ),
     listed: (rows("One a line.", towns=lambda k: json.dumps([TOWNS[k], "Bern"])), "Lima\nBern"),
     triple: (rows("Three.", a=lambda k: k, b=lambda k: k + 1, c=lambda k: 5), "0, 1, 5"),
+    call: (
+        rows(
+            'As <tool_call>{"name": ..., "arguments": {"town": ..., "days": ...}}</tool_call>.',
+            name=lambda k: ("hotel", "train", "boat")[k % 3],
+            arguments=lambda k: {"town": TOWNS[k], "days": k},
+        ),
+        '{"name": "hotel", "arguments": {"town": "Lima", "days": 0}}',
+    ),
     chances: (rows("Lines `Town: NAME`, `Confidence: p`, from 0 to 1.", town=lambda k: TOWNS[k]), "Lima"),
 }
 
