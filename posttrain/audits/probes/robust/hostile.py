@@ -57,7 +57,7 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     high where more than one kind of text does that, medium for one; a sample without a score is lost for training. A
     note where only texts of 4,000 characters and more raise, or those of 100,000 do anything of it: a policy gains
     nothing by them. Paid: as answers without content (A1). Slow: the 95th
-    percentile is above one second, high; not judged where a model or a sandbox grades, which have limits of their own.
+    percentile is above one second, high; not judged where a model, a sandbox or a process grades, which have limits of their own.
     Of a reward without a scale nothing is said of what is paid. Code is not tried with texts that are harmful to
     compute, as a program may be until its own limit."""
     attempts = _attempts(subject)
@@ -70,7 +70,7 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     subject.keep(graded.attempts, graded.scores)
     found = [*_unscored(graded), *(_paid(subject, graded) if subject.has_scale else [])]
     p95 = float(np.percentile([*graded.seconds, *graded.again], 95))
-    if p95 > SLOW and not subject.by_model and not subject.is_code:
+    if p95 > SLOW and not subject.is_slow:
         found.append(_slow(graded, p95))
     share = rate_of(graded.attempts, [score.reason is not None for score in graded.scores])
     measured = {"share without a score": share, "seconds, 95th percentile": _plain(p95, len(graded.attempts))}
