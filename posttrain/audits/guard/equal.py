@@ -28,12 +28,8 @@ def same(task: GoldTask, text: str, others: Collection[str] = ()) -> bool | None
     return BY_TYPE[task.type](task, text, others)
 
 
-def gold_number(task: GoldTask) -> Literal | None:
-    return _number(task.gold)
-
-
 @lru_cache(4096)
-def _number(gold: str) -> Literal | None:
+def gold_number(gold: str) -> Literal | None:
     found = literals(plain(gold))
     return found[0] if found else None
 
@@ -45,7 +41,7 @@ def asserted(text: str) -> Sequence[Literal]:
 
 
 def number(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
-    gold = gold_number(task)
+    gold = gold_number(task.gold)
     text = plain(text)
     if gold is None:
         return string(task, text)
@@ -153,12 +149,8 @@ def choice(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
         rest = re.sub(r"\([A-J]\)|\b[A-J]\b|\band\b|\bor\b|\bboth\b|option|[^\w]", "", text)
         return None if rest and not HEDGE.search(text) else False
     if gold in named:
-        return True if named == {gold} and not found and _only(task, gold, text) else None
+        return True if named == {gold} and not found and folded(text) == _options(task.task.asked)[gold] else None
     return False
-
-
-def _only(task: GoldTask, gold: str, text: str) -> bool:
-    return folded(text) == _options(task.task.asked)[gold]
 
 
 def string(task: GoldTask, text: str, others: Collection[str] = ()) -> bool | None:
