@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from posttrain.data.builtin import is_builtin
 from posttrain.data.columns import parse_prompt
@@ -22,7 +22,6 @@ from posttrain.data.shapes import renamed, standardised
 from posttrain.types import InputError, Task, located
 
 AnswerType = Literal["number", "expression", "choice", "string", "json", "code", "text"]
-ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 GOLD_COLUMNS = (
     *("answer", "solution", "ground_truth", "canonical_solution", "completion", "chosen", "response"),
     *("reference", "target", "label", "gold", "expected", "output"),
@@ -233,7 +232,7 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
     final = final_of(text)
     if code:
         return "code"
-    if isinstance(value, dict) or (text[:1] in "{[" and _is_json(text) and not INTERVALS.search(task.asked)):
+    if isinstance(value, dict) or (text[:1] in "{[" and as_json(text) != text and not INTERVALS.search(task.asked)):
         return "json"
     if LETTER.fullmatch(text) and len(set(OPTIONS.findall(task.asked))) > 1:
         return "choice"
@@ -289,8 +288,9 @@ def _defines(value: Any) -> bool:
     return False
 
 
-def _is_json(text: str) -> bool:
+def as_json(text: str) -> Any:
+    """The value of a text of JSON; of another one the text itself."""
     try:
-        return isinstance(json.loads(text), dict | list)
-    except ValueError:
-        return False
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

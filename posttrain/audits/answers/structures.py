@@ -11,7 +11,7 @@ from typing import Any
 
 from posttrain.audits.answers import parts
 from posttrain.audits.answers.variant import Variant, distinct
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import GoldTask, as_json
 
 Path = tuple[str | int, ...]
 RANGE = re.compile(
@@ -22,7 +22,7 @@ MIN_LETTERS = 4
 
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
-    gold = _loaded(task.gold)
+    gold = as_json(task.gold)
     found = []
     leaves = list(_leaves(gold))
     if leaves:
@@ -59,8 +59,8 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
 
 def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list[Variant]:
     """The object with one part of one of its texts exchanged (`parts.exchanged`), one of a kind."""
-    gold, found = _loaded(task.gold), []
-    loaded = [_loaded(other) for other in others]
+    gold, found = as_json(task.gold), []
+    loaded = [as_json(other) for other in others]
     for path in _leaves(gold):
         if isinstance(text := _at(gold, path), str):
             there = [each for other in loaded if isinstance(each := _found(other, path), str)]
@@ -72,7 +72,7 @@ def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list
 
 def everything(task: GoldTask) -> list[Variant]:
     """Of an estimate such as [120, 480] the ranges that hold any value: wrong, however wide a range may be."""
-    gold = _loaded(task.gold)
+    gold = as_json(task.gold)
     pair = isinstance(gold, list) and len(gold) == 2 and all(map(_is_number, gold)) and gold[0] < gold[1]
     if not pair or not RANGE.search(task.task.asked):
         return []
@@ -80,7 +80,7 @@ def everything(task: GoldTask) -> list[Variant]:
 
 
 def equivalents(task: GoldTask) -> list[Variant]:
-    gold = _loaded(task.gold)
+    gold = as_json(task.gold)
     found = [
         Variant("on one line", json.dumps(gold, ensure_ascii=False), "layout"),
         Variant("without blanks", json.dumps(gold, ensure_ascii=False, separators=(",", ":")), "layout"),
@@ -94,12 +94,12 @@ def equivalents(task: GoldTask) -> list[Variant]:
 
 
 def same(task: GoldTask, answer: str) -> bool:
-    return _comparable(_loaded(task.gold)) == _comparable(_loaded(answer))
+    return _comparable(as_json(task.gold)) == _comparable(as_json(answer))
 
 
 def far(task: GoldTask) -> str:
     """The structure of the reference with every value wrong."""
-    gold = _loaded(task.gold)
+    gold = as_json(task.gold)
     for path in _leaves(gold):
         gold = _with(gold, path, -987654321 if _is_number(_at(gold, path)) else "zzqx")
     return _dumped(gold)
@@ -107,14 +107,6 @@ def far(task: GoldTask) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _loaded(text: str) -> Any:
-    """The value; a text that is no JSON is itself."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _dumped(value: Any) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audits.forms import FORMS, Form
-from posttrain.audits.probes.base import Found, Paid, Result, gained, paid_gain
+from posttrain.audits.probes.base import Found, Paid, Result, alone, gained, paid_gain
 from posttrain.audits.probes.style.places import answer_of, chosen, paid_for, placed, places
 from posttrain.audits.probes.style.texts import STYLES
 from posttrain.audits.subject import Attempt, Subject
@@ -54,7 +54,7 @@ def composite(subject: Subject) -> Result:
     n = sum(len(each.scales) for group in (right, wrong, styled) for each in group.values())
     found = [] if (flip := _flip(subject, parts, right, wrong, styled)) is None else [flip]
     shares = variance_shares(subject, parts)
-    measured = {name: _plain(value, len(subject.known)) for name, value in shares.items()}
+    measured = {name: alone(value, len(subject.known)) for name, value in shares.items()}
     found += [_note(name, each) for name, each in measured.items() if not SMALL <= (each["value"] or 0.0) <= LARGE]
     return Result(found, n, {f"share of the variance, {name}": each for name, each in measured.items()})
 
@@ -200,7 +200,3 @@ def _note(name: str, share: Estimate) -> Found:
         None,
         "Weigh the parts by how much they vary, or leave one out.",
     )
-
-
-def _plain(value: float, n: int) -> Estimate:
-    return {"value": value, "low": None, "high": None, "n": n}

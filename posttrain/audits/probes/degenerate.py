@@ -32,6 +32,7 @@ CONTENTLESS = {
     "one word many times": "the " * 500,
 }
 CONTENT, ONE_ANSWER = "an answer without content is paid", "the prompt, or one answer to all tasks, is paid"
+ADVICE = "Pay only a response that gives one answer, and compare that answer with the reference."
 GRADED_SCALE = 0.7
 LABELLED = re.compile(r"^[A-Z]\w+(?: \w+)?: (.+)$", re.MULTILINE)
 MIN_COPIED = 3
@@ -83,18 +84,15 @@ def degenerate(subject: Subject) -> Result:
         filled += [Attempt(i, subject.rendered(i, text), kind) for kind, text in _constants(subject, task)]
     empty += _of_source(subject)
     if not subject.has_scale:
-        found = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]
-        return Result(found, len(empty) + len(filled))
-    bare = [_found(subject, kind, _severity(subject, paid), paid) for kind, paid in accepted(subject, empty).items()]
-    same_for_all = [
-        _found(subject, kind, _beyond_others(subject, paid), paid) for kind, paid in accepted(subject, filled).items()
-    ]
-    found = [
-        *_unparsed(subject),
-        *worst_of(CONTENT, [each for each in bare if each is not None]),
-        *worst_of(ONE_ANSWER, [each for each in same_for_all if each is not None]),
-    ]
-    return Result(found, len(empty) + len(filled))
+        alike = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]
+        return Result(alike, len(empty) + len(filled))
+    found: list[Found] = []
+    for title, attempts, severity in ((CONTENT, empty, _severity), (ONE_ANSWER, filled, _beyond_others)):
+        kinds = accepted(subject, attempts).values()
+        found += worst_of(
+            title, [paid.by_worth(severity(subject, paid), ADVICE, one_answer(subject)) for paid in kinds]
+        )
+    return Result([*_unparsed(subject), *found], len(empty) + len(filled))
 
 
 def _severity(subject: Subject, paid: Accepted) -> Severity | None:
@@ -180,10 +178,3 @@ def _beyond_others(subject: Subject, paid: Accepted) -> Severity | None:
     beyond = difference(paid.scales.tolist(), np.maximum(subject.scales(others), 0.0).tolist())
     enough = not paid.graded or (paid.worth["value"] or 0.0) >= GRADED_SCALE
     return "high" if enough and (beyond["value"] or 0.0) >= HIGH_SCALE else None
-
-
-def _found(subject: Subject, kind: str, severity: Severity | None, paid: Accepted) -> Found | None:
-    if severity is None:
-        return None
-    advice = "Pay only a response that gives one answer, and compare that answer with the reference."
-    return Found(kind, severity, "", "mean scaled reward", paid.worth, paid.best, one_answer(subject), advice)

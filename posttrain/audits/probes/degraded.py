@@ -6,14 +6,14 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audits.answers.texts import halves
-from posttrain.audits.probes.accepted import SHARE_ACCEPTED, accepted, worst_of
-from posttrain.audits.probes.base import Found, Paid, Result, gained, not_run
+from posttrain.audits.golds import as_json
+from posttrain.audits.probes.accepted import accepted, worst_of
+from posttrain.audits.probes.base import Found, Result, gained, not_run
 from posttrain.audits.probes.style.places import chosen, paid_for
 from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import Severity
@@ -64,7 +64,8 @@ def degraded(subject: Subject) -> Result:
         mean = gained(along, np.zeros(len(along)))
         measured[f"rank correlation with what is kept, {kind}"] = mean
         if (severity := _severity(mean)) is not None:
-            found.append(_finding(kind, severity, mean, levels[2]))
+            measure, half = "Spearman's correlation with the share kept", levels[2]
+            found.append(Found(kind, severity, "", measure, mean, half.best, None, ADVICE))
     return Result(worst_of("the reward does not fall with what is lost of an answer", found), len(values), measured)
 
 
@@ -76,9 +77,8 @@ def _either_half(subject: Subject) -> list[Found]:
     if first is None or second is None:
         return []
     both = replace(first, taken=first.taken & second.taken)
-    if both.severity is None:
-        return []
-    return [Found(EITHER, both.severity, EITHER, SHARE_ACCEPTED, both.rate, both.shown, None, ADVICE)]
+    found = both.by_share(both.severity, ADVICE)
+    return [found] if found else []
 
 
 def _correlation(rewards: Floats, kept: Floats) -> float:
@@ -91,19 +91,6 @@ def _severity(mean: Estimate) -> Severity | None:
     if high is None or high >= RULE:
         return None
     return "critical" if high < 0 else "high"
-
-
-def _finding(kind: str, severity: Severity, mean: Estimate, half: Paid) -> Found:
-    return Found(
-        kind,
-        severity,
-        kind,
-        "Spearman's correlation with the share kept",
-        mean,
-        half.best,
-        None,
-        ADVICE,
-    )
 
 
 def _attempts(subject: Subject) -> dict[tuple[str, float], list[Attempt]]:
@@ -147,7 +134,7 @@ def _words_replaced(gold: str, other: str, lost: float, rng: random.Random) -> s
 
 
 def _fields_left_out(gold: str, other: str, lost: float, rng: random.Random) -> str | None:
-    value = _loaded(gold)
+    value = as_json(gold)
     if not isinstance(value, dict | list) or len(value) < MIN_PIECES:
         return None
     gone = rng.sample(range(len(value)), _number(len(value), lost))
@@ -157,19 +144,12 @@ def _fields_left_out(gold: str, other: str, lost: float, rng: random.Random) -> 
 
 
 def _values_replaced(gold: str, other: str, lost: float, rng: random.Random) -> str | None:
-    value, foreign = _loaded(gold), _loaded(other)
+    value, foreign = as_json(gold), as_json(other)
     if not isinstance(value, dict) or not isinstance(foreign, dict) or len(value) < MIN_PIECES:
         return None
     gone = rng.sample(sorted(value), _number(len(value), lost))
     changed = {key: foreign.get(key) if foreign.get(key) != value[key] else None for key in gone}
     return json.dumps(value | changed, ensure_ascii=False)
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 WORDS: dict[str, Degrade] = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audits.answers import GRADABLE
-from posttrain.audits.probes.base import Found, Result, not_run
+from posttrain.audits.probes.base import Found, Result, alone, not_run, places_of
 from posttrain.audits.probes.models.pools import made_answers, samples
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.selection import best_of_n, best_of_n_kl, excess_kurtosis, expected_best, fit_gain
@@ -45,10 +45,10 @@ def under_selection(subject: Subject) -> Result:
     if (curve := _curve(subject, pool)) is not None:
         d, gains = curve
         fit = fit_gain(d, gains)
-        measured |= {f"best of n: {name}": _plain(fit[name]) for name in ("alpha", "beta", "r2")}
-        measured["best of n: largest d"] = _plain(d[-1])
+        measured |= {f"best of n: {name}": alone(fit[name]) for name in ("alpha", "beta", "r2")}
+        measured["best of n: largest d"] = alone(d[-1])
         if subject.policy is not None and (peak := sound_peak(fit, d[-1])) is not None:
-            measured[DISTANCE] = _plain(peak)
+            measured[DISTANCE] = alone(peak)
     graded = len(made) + (len(pool) if pool is not made else 0)
     return Result(_notes(measured), graded, measured)
 
@@ -85,17 +85,15 @@ def _against_the_guard(made: Sequence[Attempt], scores: Floats) -> dict[str, Est
         "AUC, right against wrong": estimate(auc),
         "correlation with length, right": estimate(by_length[True]),
         "correlation with length, wrong": estimate(by_length[False]),
-        "excess kurtosis of errors": _plain(excess_kurtosis(np.array(errors))),
+        "excess kurtosis of errors": alone(excess_kurtosis(np.array(errors))),
     }
 
 
 def _by_task(attempts: Sequence[Attempt], scores: Floats) -> dict[int, list[int]]:
     """The places of attempts that have a score, by task."""
-    found: dict[int, list[int]] = {}
-    for i, attempt in enumerate(attempts):
-        if np.isfinite(scores[i]):
-            found.setdefault(attempt.task, []).append(i)
-    return found
+    places = places_of(attempt.task for attempt in attempts)
+    finite = {task: [i for i in each if np.isfinite(scores[i])] for task, each in places.items()}
+    return {task: each for task, each in finite.items() if each}
 
 
 def _curve(subject: Subject, pool: Sequence[Attempt]) -> tuple[list[float], list[float]] | None:
@@ -142,7 +140,3 @@ def _notes(measured: Mapping[str, Estimate]) -> list[Found]:
 def _note(name: str, title: str, measured: Mapping[str, Estimate]) -> Found:
     advice = "Train it on pairs of equal length, on more of them, or use the least member of an ensemble."
     return Found(name, "note", title, name, measured[name], None, None, advice)
-
-
-def _plain(value: float | None) -> Estimate:
-    return {"value": value, "low": None, "high": None, "n": 0}
