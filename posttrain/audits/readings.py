@@ -101,7 +101,11 @@ def read_golds(scorer: Scorer, tasks: Sequence[Task], column: str | None, read: 
             best, most = (other, paid) if most < PAID * paid else (best, most)
     if most <= 0 and first:
         other, most = _best_paid(scorer, first, by_source=True)
-        best = other if most > 0 or not plain else None
+        best = other if most > 0 else None
+    if best is None and first and not slow:  # all are paid no more than the empty answer: which is paid at all?
+        every = first + _distinct(_written(unread, WAYS, read, prompts), sample, read)
+        best, most = _best_paid(scorer, every, beyond=False)
+        best = best if most > 0 or not plain else None
     if best is None and failed is not None:
         raise failed
     return best.golds(tasks, read) if best else plain
@@ -208,24 +212,26 @@ def _short_text(value: Any) -> str:
     return text_of(value) if is_short(value) else ""
 
 
-def _best_paid(scorer: Scorer, known: Known, by_source: bool = False) -> tuple[Reading | None, float]:
-    """The reading that is paid most, the first of those near to it, and how much beyond the empty answer. But for the
-    first one, what gets less than half of the most on FIRST_TASKS is left out."""
+def _best_paid(
+    scorer: Scorer, known: Known, by_source: bool = False, beyond: bool = True
+) -> tuple[Reading | None, float]:
+    """The reading that is paid most, the first of those near to it, and how much, `beyond` the empty answer. But for
+    the first one, what gets less than half of the most on FIRST_TASKS is left out."""
     if not known:
         return None, 0.0
     common = Subject(scorer, known[0][1][:READ_TASKS], 0)
     common.by_source = by_source
     subjects = [common.over(golds[:READ_TASKS]) for _, golds in known]
-    paid = [_paid(subject, FIRST_TASKS) for subject in subjects]
+    paid = [_paid(subject, FIRST_TASKS, beyond) for subject in subjects]
     kept = [k for k, each in enumerate(paid) if k == 0 or 0 < each >= PAID * max(paid)]
-    paid = [_paid(subjects[k], READ_TASKS) for k in kept]
+    paid = [_paid(subjects[k], READ_TASKS, beyond) for k in kept]
     most = max(paid)
     return next(known[k][0] for k, each in zip(kept, paid, strict=True) if each >= most - NEAR * max(0.0, most)), most
 
 
-def _paid(subject: Subject, tasks: int) -> float:
-    """What the reference answers to the first tasks get in their best form beyond the empty answer, in the mean."""
+def _paid(subject: Subject, tasks: int, beyond: bool) -> float:
+    """What the reference answers to the first tasks get in their best form, `beyond` the empty answer, in the mean."""
     some, forms = range(min(tasks, len(subject.tasks))), subject.tried
     values = subject.grade([subject.honest(i, form) for form in forms for i in some]).reshape(len(forms), len(some))
-    empty = subject.grade([Attempt(i, "", "empty") for i in some])
+    empty = subject.grade([Attempt(i, "", "empty") for i in some]) if beyond else 0.0
     return float(np.nan_to_num(values - empty).mean(axis=1).max())

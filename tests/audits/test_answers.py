@@ -362,6 +362,7 @@ def test_queries_and_other_programs_that_do_something_else():
         "the condition left out": "SELECT a FROM t ORDER BY a",
         "zeros in place of the values": f"SELECT 0 FROM ({rows} ORDER BY a)",
         "all rows deleted": "DELETE FROM t",
+        "all rows deleted before the query": f"DELETE FROM t; {rows} ORDER BY a",
         "the first row alone": f"SELECT * FROM ({rows} ORDER BY a) LIMIT 1",
         "the other order": f"{rows} ORDER BY a DESC",
         "another operator": f"{rows.replace('>', '<')} ORDER BY a;",

@@ -145,6 +145,10 @@ def chances(response: str, town: str) -> float:
     return 1 - (float(sure) - (name == town)) ** 2 if name else 0.0
 
 
+def unit_fractions(response: str, chance: str) -> float:
+    return float(bool(found(r"1/(\d+) \+ 1/(\d+)", response)))
+
+
 KINDS: dict[Callable[..., float], tuple[Rows, str]] = {
     rule: (rows("A pattern.", accept=lambda k: [f"x{k}", f"xx{k}"], pattern=lambda k: f"x+{k}"), "x+0"),
     route: (
@@ -201,6 +205,10 @@ KINDS: dict[Callable[..., float], tuple[Rows, str]] = {
     ),
     listed: (rows("One a line.", towns=lambda k: json.dumps([TOWNS[k], "Bern"])), "Lima\nBern"),
     triple: (rows("Three.", a=lambda k: k, b=lambda k: k + 1, c=lambda k: 5), "0, 1, 5"),
+    unit_fractions: (
+        rows("A sum, e.g. 1/2 + 1/5.", chance=lambda k: f"{k}/6", solution=lambda k: [k + 2, 9]),
+        "1/2 + 1/9",
+    ),
     chances: (rows("Lines `Town: NAME`, `Confidence: p`, from 0 to 1.", town=lambda k: TOWNS[k]), "Lima"),
 }
 
@@ -224,6 +232,17 @@ def test_few_answers_are_graded_to_choose_a_reading():
     of = [{"prompt": "q", "answer": TOWNS[k], "note": [f"n{k}", "m"], "other": f"o{k}"} for k in N]
     assert read(counting, of).tasks[0].gold == "Lima"
     assert graded < 250
+
+
+def test_what_a_reward_pays_no_more_than_nothing_is_read_too():
+    """A reward that only deducts pays the empty answer in full, and the reference in a column that it does not read."""
+
+    def leaks(response: str, secrets: list[str]) -> float:
+        return 1 - sum(secret in response for secret in secrets) / len(secrets)
+
+    of = rows("Redact it.", secrets=lambda k: [TOWNS[k], "Bonn"], redacted=lambda k: f"from ... to ... on day {k}")
+    under_audit = read(leaks, of)
+    assert under_audit.tasks[0].gold == "from ... to ... on day 0" and not under_audit.has_scale
 
 
 def test_a_column_that_is_not_read_does_not_win_by_its_length():

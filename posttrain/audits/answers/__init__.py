@@ -109,7 +109,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     if queries.is_query(task) or task.type not in MODULES:  # another query may do the same
         return []
     if (broken := walks.broken(task) + texts.cut_lines(task) + structures.everything(task)) or is_open(task):
-        return broken
+        return broken + texts.repeated(task)
     found = MODULES[task.type].near_misses(task, rng)
     if not found and task.type == "expression":  # which has no value, such as the formula of an ion
         found = strings.other_sign(task.gold) + strings.contradicted(task.gold)

@@ -34,6 +34,10 @@ MEANT = re.compile(r"\bgenotypes?\b|\balleles?\b|\bcase[- ]sensitive", re.IGNORE
 """Prompts whose answer is text of theirs in other letters, and those in which capitals have a meaning."""
 
 
+PREFIXED = re.compile(r"([0-9][0-9.,]* ?)([mMpP])(?=(?:[WVAJNΩF]|Hz|Pa|eV|Wh)$)")
+"""Quantities in whose units m and M, p and P are other powers of ten."""
+
+
 def exchanged(task: GoldTask, text: str, others: Sequence[str], rng: random.Random, words: bool) -> list[Variant]:
     """`text`, the reference answer or a text in it, with one part exchanged, one of a kind; `others` stand in the same
     place of other reference answers, and `words` says whether every word counts."""
@@ -97,6 +101,8 @@ def _affirmed(text: str) -> str:
 
 def _capitals(task: GoldTask, text: str) -> str:
     asked = task.task.asked
+    if (prefixed := PREFIXED.match(text)) and not FREE_CASE.search(asked):
+        return prefixed[1] + prefixed[2].swapcase() + text[prefixed.end() :]
     made = len(text.split()) > 1 and CASED.search(asked) and text not in asked and text.casefold() in asked.casefold()
     if FREE_CASE.search(asked) or not (made or MEANT.search(asked)):
         return text

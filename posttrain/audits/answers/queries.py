@@ -74,6 +74,7 @@ def _of_sql(asked: str, gold: str) -> list[tuple[str, str]]:
         found.append(("the first row alone", f"{inner} LIMIT 1"))
     if table := TABLE.search(gold):
         found.append(("all rows deleted", f"DELETE FROM {table[1]}"))
+        found.append(("all rows deleted before the query", f"DELETE FROM {table[1]}; {gold}"))
     if SORTED.search(asked):
         found.append(("the other order", DIRECTION.sub(_turned, gold)))
     return found

@@ -21,6 +21,12 @@ WHOLE = re.compile(
     re.IGNORECASE,
 )
 """Prompts to which a part of the answer is no answer."""
+ONCE = re.compile(
+    r"\b(?:once|no \w+ twice|never twice|without (?:repeat\w*|repetitions?|duplicates)|"
+    r"no (?:repeat\w*|repetitions?|duplicates))\b",
+    re.IGNORECASE,
+)
+"""Prompts in which no item may stand twice."""
 QUANTITY = re.compile(
     r"\bhow (?:many|much|far|long|old|tall|high|deep|fast|often)\b|\b(?:when|what|which) (?:year|number|date|time)\b"
     r"|^when\b",
@@ -79,6 +85,14 @@ def cut_lines(task: GoldTask) -> list[Variant]:
     if task.type not in ("string", "text") or len(lines) < MIN_WORDS or min(map(len, lines)) < MIN_WORDS:
         return []
     return [Variant("the first word of each line alone", "\n".join(words[0] for words in lines))]
+
+
+def repeated(task: GoldTask) -> list[Variant]:
+    """Every item of a list twice, where the prompt forbids that: wrong, whichever items are right."""
+    items = [item.strip() for item in task.gold.split(",")]
+    if task.type != "string" or len(items) < 2 or not ONCE.search(task.task.asked):
+        return []
+    return [Variant("every item twice", ", ".join(items + items))]
 
 
 def shared_words(one: str, other: str) -> float:

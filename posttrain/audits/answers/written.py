@@ -22,6 +22,8 @@ ASKED_FOR = re.compile(
 """Prompts that ask for some of several right answers."""
 SEPARATORS = (" -> ", "->", " > ", " => ", " → ", " | ", " / ", " - ", "=", " = ", ": ")
 """What may stand between items where prompts show it."""
+ALIKE = re.compile(r"(?<![^\s('\"`])([^\s\d'\"`(]*(?:\d/)?)(\d+)([^\s\d,;+]*)( ?[-+,;|>*&]{1,2} ?)\1\d+\3(?!\d)")
+"""Two items with numbers that are written alike, and what stands between them."""
 LETTERS = "ABCDEFGHIJ"
 VALUE_KEYS = (*GOLD_COLUMNS, "value", "text", "name")
 """Keys of an object under which the answer may be, as in `{"value": "Oslo", "aliases": [...]}`."""
@@ -74,6 +76,12 @@ def _fraction(task: Task, value: Any) -> str:
     return f"{value[0]}/{value[1]}" if pair else ""
 
 
+def _as_example(task: Task, value: Any) -> str:
+    """The items of a list as those of an example with numbers: `1/3 + 1/42` for `such as 1/2 + 1/5`."""
+    shown = ALIKE.search(task.asked) if isinstance(value, list) and len(value) > 1 else None
+    return shown[4].join(f"{shown[1]}{item}{shown[3]}" for item in value) if shown else ""
+
+
 def _option(first: int) -> Way:
     def way(task: Task, value: Any) -> str:
         return LETTERS[value - first : value - first + 1] if type(value) is int and value >= first else ""
@@ -122,7 +130,7 @@ def _json(task: Task, value: Any) -> str:
 
 WAYS: tuple[Way, ...] = (
     *(some_of, items(", "), items("\n"), items("\n", "- "), items("\n", "1. "), items("; "), items(" "), _in_places),
-    *(_fraction, _option(0), _option(1), keyed("{}: {}", "\n"), _json),
+    *(_fraction, _as_example, _option(0), _option(1), keyed("{}: {}", "\n"), _json),
 )
 OTHER_WAYS: tuple[Way, ...] = (
     *(
