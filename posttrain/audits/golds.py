@@ -273,19 +273,22 @@ def _lines(value: Any) -> str:
 
 def _is_script(text: str) -> bool:
     """Whether a text is one or more statements of Python, maybe the body of a function; not a lone value."""
-    with suppress(SyntaxError, ValueError, RecursionError):
-        body = ast.parse(textwrap.dedent(text)).body
-        return not (len(body) == 1 and isinstance(body[0], ast.Expr)) or "print(" in text
-    return False
+    tree = parsed(textwrap.dedent(text))
+    alone = tree is not None and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr)
+    return tree is not None and (not alone or "print(" in text)
 
 
 def _defines(value: Any) -> bool:
     """Whether a value is a Python program that defines a function."""
-    if not isinstance(value, str) or "def " not in value:
-        return False
-    with suppress(SyntaxError, ValueError):
-        return any(isinstance(node, ast.FunctionDef) for node in ast.parse(value).body)
-    return False
+    tree = parsed(value) if isinstance(value, str) and "def " in value else None
+    return tree is not None and any(isinstance(node, ast.FunctionDef) for node in tree.body)
+
+
+def parsed(text: str) -> ast.Module | None:
+    """The syntax of a program of Python; None of another text."""
+    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.parse(text)
+    return None
 
 
 def as_json(text: str) -> Any:

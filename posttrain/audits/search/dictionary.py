@@ -96,6 +96,10 @@ def words_of(text: str) -> list[str]:
     return [word.casefold() for word in re.findall(r"[A-Za-z][A-Za-z'-]{2,}", text)]
 
 
+def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    return len(a & b) / max(1, len(a | b))
+
+
 def enumerations(tasks: Sequence[GoldTask]) -> list[str]:
     """Lists that hold many possible answers: ranges of integers up to the size of the tasks' references, halves and
     tenths, option letters, and all references of other tasks that are short (as a label set is)."""

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import GoldTask, parsed
 from posttrain.audits.probes.accepted import SLACK
 from posttrain.audits.probes.base import Found, Result, not_run
 from posttrain.audits.probes.code.inputs import INPUTS, other_inputs, outputs, seen_inputs
@@ -90,11 +90,8 @@ def _sources(task: GoldTask) -> list[str]:
 
 
 def _is_program(text: str, name: str | None) -> bool:
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    return name is None or any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body)
+    tree = parsed(text)
+    return tree is not None and name in (None, *(n.name for n in tree.body if isinstance(n, ast.FunctionDef)))
 
 
 def _graded(subject: Subject, references: Sequence[Reference]) -> list[tuple[Attempt, str]]:
