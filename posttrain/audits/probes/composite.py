@@ -75,7 +75,9 @@ def parts_of(subject: Subject) -> list[Part]:
 
 def variance_shares(subject: Subject, parts: Sequence[Part]) -> dict[str, float]:
     """Cov(w·part, total) / Var(total) over all scores that have a total and all parts; empty where nothing varies."""
-    scores = [s for s in subject.known if s.total is not None and all(s.parts.get(p.name) is not None for p in parts)]
+    scores = [
+        s for s in subject.known.values() if s.total is not None and all(s.parts.get(p.name) is not None for p in parts)
+    ]
     total = np.array([score.total for score in scores], dtype=float)
     if len(parts) < 2 or len(total) < 2 or not total.std() > 0:
         return {}
@@ -147,7 +149,7 @@ def _gate(subject: Subject, parts: Sequence[Part]) -> str | None:
     where a part is no expression but a function. It stands for all rewards and has no `{}`."""
     tasks = list(chosen(subject))
     best = _values(subject, parts, [subject.honest(i) for i in tasks])
-    other = _values(subject, parts, [Attempt(i, subject.rendered(i, subject.other(i).text), "") for i in tasks])
+    other = _values(subject, parts, [subject.answer(i, subject.other(i).text, "") for i in tasks])
     bare = _values(subject, parts, [subject.honest(i, FORMS[0]) for i in tasks])
     conditions, answers = [], []
     for part, high, low, plain in zip(parts, best, other, bare, strict=True):

@@ -79,9 +79,9 @@ def degenerate(subject: Subject) -> Result:
             Attempt(i, text, kind) for kind, text in CONTENTLESS.items() if not subject.is_code or kind in OF_CODE
         ]
         filled.append(Attempt(i, task.task.asked, "the prompt repeated"))
-        filled += [Attempt(i, subject.rendered(i, text), "a text of the prompt copied") for text in _copied(task)]
-        filled += [Attempt(i, subject.rendered(i, text), "nothing but the words of a column") for text in _words(task)]
-        filled += [Attempt(i, subject.rendered(i, text), kind) for kind, text in _constants(subject, task)]
+        filled += [subject.answer(i, text, "a text of the prompt copied") for text in _copied(task)]
+        filled += [subject.answer(i, text, "nothing but the words of a column") for text in _words(task)]
+        filled += [subject.answer(i, text, kind) for kind, text in _constants(subject, task)]
     empty += _of_source(subject)
     if not subject.has_scale:
         alike = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]
@@ -107,7 +107,7 @@ def _unparsed(subject: Subject) -> list[Found]:
     reward that punishes wrong answers, with less than 0, means that."""
     tasks = subject.some(CODE_TASKS)
     empty = [Attempt(i, "", "an empty answer, beyond a wrong one") for i in tasks]
-    wrong = subject.grade([Attempt(i, subject.rendered(i, subject.other(i).text), "wrong") for i in tasks])
+    wrong = subject.grade([subject.answer(i, subject.other(i).text, "wrong") for i in tasks])
     low, best = wrong[np.isfinite(wrong)].mean() if np.isfinite(wrong).any() else -1.0, subject.calibration["best"]
     if not 0 <= low < best:
         return []
@@ -174,7 +174,7 @@ def _beyond_others(subject: Subject, paid: Accepted) -> Severity | None:
     severity = paid.without_content
     if severity != "high":
         return severity
-    others = [Attempt(a.task, subject.rendered(a.task, subject.other(a.task).text), "other") for a in paid.attempts]
+    others = [subject.answer(a.task, subject.other(a.task).text, "other") for a in paid.attempts]
     beyond = difference(paid.scales.tolist(), np.maximum(subject.scales(others), 0.0).tolist())
     enough = not paid.graded or (paid.worth["value"] or 0.0) >= GRADED_SCALE
     return "high" if enough and (beyond["value"] or 0.0) >= HIGH_SCALE else None

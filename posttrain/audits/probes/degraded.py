@@ -72,7 +72,7 @@ def degraded(subject: Subject) -> Result:
 def _either_half(subject: Subject) -> list[Found]:
     """The tasks in which both halves of the text, each alone, are paid like the whole."""
     tasks = [i for i in chosen(subject) if subject.tasks[i].type == "text" and halves(subject.tasks[i])]
-    parts = [[Attempt(i, subject.rendered(i, halves(subject.tasks[i])[k]), EITHER) for i in tasks] for k in (0, 1)]
+    parts = [[subject.answer(i, halves(subject.tasks[i])[k], EITHER) for i in tasks] for k in (0, 1)]
     first, second = (accepted(subject, each).get(EITHER) for each in parts)
     if first is None or second is None:
         return []
@@ -104,7 +104,7 @@ def _attempts(subject: Subject) -> dict[tuple[str, float], list[Attempt]]:
             texts = [degrade(task.gold, other, lost, rng) for lost in LEVELS]
             for lost, text in zip((0.0, *LEVELS), (task.gold, *texts), strict=True):
                 if None not in texts and text is not None:
-                    attempts.setdefault((kind, lost), []).append(Attempt(i, subject.rendered(i, text), kind))
+                    attempts.setdefault((kind, lost), []).append(subject.answer(i, text, kind))
     return attempts
 
 

@@ -34,9 +34,9 @@ def format_only(subject: Subject) -> Result:
     for i in subject.some(CODE_TASKS):
         tried = {kind: text for kind, text in EMPTY.items() if not subject.is_code or kind in OF_CODE}
         if not subject.is_code:
-            tried |= {f"the right form around {what}": subject.rendered(i, text) for what, text in FILLINGS.items()}
+            tried |= {f"the right form around {what}": subject.form.render(text) for what, text in FILLINGS.items()}
             tried["the right form twice around nothing"] = "\n".join([subject.form.mark("")] * 2)
-        tried[AROUND_WRONG] = subject.rendered(i, far(subject.tasks[i]))
+        tried[AROUND_WRONG] = subject.form.render(far(subject.tasks[i]))
         attempts += [Attempt(i, text, kind) for kind, text in tried.items()]
     kinds = accepted(subject, attempts)
     wrong = [kinds.pop(AROUND_WRONG)] if AROUND_WRONG in kinds else []

@@ -61,9 +61,7 @@ def _exchanged(subject: Subject) -> list[Attempt]:
 def _attempts(subject: Subject, of: Callable[[GoldTask], Sequence[Variant]]) -> list[Attempt]:
     """What is made of each task, in the form that the reward pays."""
     return [
-        Attempt(i, subject.rendered(i, variant.text), variant.kind)
-        for i, task in enumerate(subject.tasks)
-        for variant in of(task)
+        subject.answer(i, variant.text, variant.kind) for i, task in enumerate(subject.tasks) for variant in of(task)
     ]
 
 

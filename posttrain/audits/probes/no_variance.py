@@ -9,7 +9,7 @@ import numpy as np
 from posttrain.arrays import Floats
 from posttrain.audits.probes.base import Found, Result, alone
 from posttrain.audits.probes.style.places import chosen
-from posttrain.audits.subject import Attempt, Subject
+from posttrain.audits.subject import Subject
 
 GROUP = 8
 """The rollouts of a group, as by default in `posttrain rl`."""
@@ -33,7 +33,7 @@ def no_variance(subject: Subject) -> Result:
     tasks, several = chosen(subject), 1 if subject.is_code else WRONG
     right = [subject.honest(i) for i in tasks]
     wrong = [
-        Attempt(i, subject.rendered(i, subject.other(i, step).text), "answer of another task")
+        subject.answer(i, subject.other(i, step).text, "answer of another task")
         for step in range(1, several + 1)
         for i in tasks
     ]

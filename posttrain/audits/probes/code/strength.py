@@ -101,7 +101,7 @@ def _graded(subject: Subject, references: Sequence[Reference]) -> list[tuple[Att
     for each in references:
         rng = subject.random(f"A20/{subject.tasks[each.task].task.id}")
         for kind, text in mutants(each.source, rng, MUTANTS if each.entry_point else PROGRAM_MUTANTS):
-            drawn.append((Attempt(each.task, subject.rendered(each.task, text), kind), text))
+            drawn.append((subject.answer(each.task, text, kind), text))
     answers = [answer for answer, _ in drawn]
     with subject.apart(SECONDS) as scorer:
         subject.keep(answers, subject.scores_again(answers, scorer))

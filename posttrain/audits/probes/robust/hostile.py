@@ -119,7 +119,7 @@ def _attempts(subject: Subject) -> list[Attempt]:
     for i in range(1 if subject.is_slow else min(TASKS, len(subject.tasks))):
         for kind, text in texts.items():
             if not same(subject.tasks[i], text):
-                whole = dict.fromkeys(([] if subject.is_code else [text]) + [subject.rendered(i, text)])
+                whole = dict.fromkeys(([] if subject.is_code else [text]) + [subject.form.render(text)])
                 found += [Attempt(i, each, kind) for each in whole]
     return found
 

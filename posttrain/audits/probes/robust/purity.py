@@ -159,7 +159,7 @@ def _attempts(subject: Subject) -> list[Attempt]:
     slow = subject.is_slow
     found = []
     for i in range(min(len(subject.tasks), SLOW_TASKS if slow else TASKS)):
-        other = Attempt(i, subject.rendered(i, subject.other(i).text), "answer of another task")
+        other = subject.answer(i, subject.other(i).text, "answer of another task")
         found += [subject.honest(i), other, Attempt(i, "", "empty")]
     return found
 
