@@ -29,7 +29,6 @@ MIN_SCALE = 0.05
 """Calibration needs C - F of at least this share of the range of rewards that were seen."""
 NEAR = 0.02
 """Forms whose reward is so near to the best, as a share of the scale, are equally good."""
-NO_SCALE = "no scale: the empty answer is paid as much as the reference answers"
 CODE_TASKS = 8
 """Tasks that are enough where each answer starts sandboxes, 24 ms each."""
 SLOW, TIMED, TIMES = 0.015, 4, 5
@@ -204,7 +203,7 @@ class Subject:
     @property
     def calibration(self) -> Calibrated:
         if (found := self._scale()[0]) is None:
-            raise Uncalibrated(NO_SCALE)
+            raise Uncalibrated("no scale: the empty answer is paid as much as the reference answers")
         return found
 
     def _scale(self) -> tuple[Calibrated | None, Form]:
@@ -241,8 +240,7 @@ class Subject:
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))
         floor = float(empty.mean())
         near = [form for form in forms if means[form] >= most - NEAR * max(most - floor, 0)]
-        asked = [sum(form.wanted(task.prompt) for task in self.tasks) for form in near]
-        form = near[int(np.argmax(asked))]
+        form = max(near, key=lambda form: sum(form.wanted(task.prompt) for task in self.tasks))
         best = values[form]
         scale, spread = most - floor, float(np.nanmax(seen) - np.nanmin(seen))
         error = float(np.nanstd(best - empty) / np.sqrt(len(best)))
@@ -288,8 +286,7 @@ def pays_empty(best: Floats, empty: Floats, seen: Floats) -> bool:
 
 
 def _key(attempt: Attempt) -> tuple[int, str, str | None, str]:
-    columns = repr(sorted(attempt.columns.items())) if attempt.columns else ""
-    return attempt.task, attempt.text, attempt.prompt, columns
+    return attempt.task, attempt.text, attempt.prompt, repr(sorted(attempt.columns.items()))
 
 
 def sample_of(task: Task, text: str) -> Sample:
@@ -300,5 +297,5 @@ def sample_of(task: Task, text: str) -> Sample:
 
 def by_model(scorer: Scorer) -> bool:
     """Whether a model computes some part of a reward: a reward model, or a judge."""
-    parts = [part for text in scorer.specs for part in Spec.parse(text).expression.walk()]
+    parts = (part for text in scorer.specs for part in Spec.parse(text).expression.walk())
     return any(part.models or part.target in JUDGES for part in parts)

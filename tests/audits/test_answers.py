@@ -31,6 +31,10 @@ def missed(each: GoldTask, seed: int = 0) -> dict[str, str]:
     return made(near_misses(each, random.Random(seed)))
 
 
+def test_a_long_run_of_digits_in_a_prompt_is_read_once():
+    assert unevaluated(task("42", "number", "Which of these? " + "1." * 100_000))
+
+
 def test_numbers_that_are_very_long_or_large_primes():
     long = task("7" * 6000, "number")
     assert same(long, "7" * 6000) and not same(long, "7")

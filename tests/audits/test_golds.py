@@ -60,6 +60,12 @@ def test_a_number_that_python_cannot_read_is_a_string():
     assert types([str(n) * 5000 for n in range(1, 4)])[0] == "string"
 
 
+def test_a_text_of_endless_depth_is_no_json():
+    rows = [{"answer": f"{'[' * 5000}{k}", "code": f"def f(): return {'-' * 50_000}{k}"} for k in range(3)]
+    tasks = [Task(str(k), "Which?", row) for k, row in enumerate(rows)]
+    assert with_golds(tasks, None, ["answer", "code"])[0].gold == "[" * 5000 + "0"
+
+
 def test_tasks_without_answers_or_with_too_few_are_refused():
     with pytest.raises(InputError, match="needs a reference answer.*the tasks have topic.*--answer-column"):
         with_golds([Task("0", "p", {"topic": "x"})], None, [])

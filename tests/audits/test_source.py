@@ -30,6 +30,8 @@ from tests.audits.subjects import Rows, names, subject, sums
         (r"(?<=Total: )\d+(?= dollars)(?!\d)", "Total: 1 dollars", "Total: 1 dollars"),
         (r"(?i:yes|no)(?#or else)", "no", "yes"),
         (r"[A-F](?:\s*(?:,|>)\s*[A-F])+", "A,A", "A , A"),
+        (r"(?xi) [ #]+ total  # blanks count in a set", " total", " total"),
+        (r"a{}[^\x00-\x7f]", "a{}é", "a{}é"),
     ],
 )
 def test_texts_that_match_a_pattern(pattern: str, shortest: str, once: str) -> None:
@@ -93,6 +95,38 @@ def test_the_source_of_a_file_is_read_and_not_run(tmp_path: Path) -> None:
 def test_a_source_that_runs_answers_gives_nothing(tmp_path: Path, runs: str) -> None:
     (tmp_path / "runs.py").write_text(f"def reward(response):\n    return 'shutdown' not in response and {runs}")
     assert source_of([f"{tmp_path}/runs.py:reward"], []) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("imports", "runs"),
+    [
+        ("from subprocess import run", "run(response, shell=True)"),
+        ("import subprocess as sp", "sp.run(response, shell=True)"),
+        ("from os import popen as p", "p(response)"),
+        ("import os", "os.spawnlp(os.P_WAIT, 'sh', 'sh', '-c', response)"),
+        ("from .helpers import run_command", "run_command(response)"),
+    ],
+)
+def test_what_runs_answers_may_have_another_name(tmp_path: Path, imports: str, runs: str) -> None:
+    body = f"def reward(response):\n    return 'shutdown' not in response and {runs}\n"
+    (tmp_path / "runs.py").write_text(f"{imports}\n{body}def other(response): return 'shutdown' in response")
+    assert source_of([f"{tmp_path}/runs.py:reward"], []) == NOTHING
+    assert source_of([f"{tmp_path}/runs.py:other"], []).texts == ("shutdown",)
+
+
+def test_a_source_in_another_encoding_is_read(tmp_path: Path) -> None:
+    (tmp_path / "bom.py").write_bytes(b"\xef\xbb\xbfdef reward(response): return 'open sesame' in response")
+    (tmp_path / "latin.py").write_bytes(b"# coding: latin-1\ndef reward(response): return 'caf\xe9' in response")
+    assert source_of([f"{tmp_path}/bom.py:reward", f"{tmp_path}/latin.py:reward"], []).texts == ("open sesame", "café")
+
+
+def test_a_line_break_in_a_pattern_makes_it_verbose_only_where_the_source_says_so(tmp_path: Path) -> None:
+    (tmp_path / "lines.py").write_text(
+        "import re\ndef plain(response): return bool(re.search('Why: (.+)\\nIn short: (.+)', response))\n"
+        "def verbose(response): return bool(re.search(r'''\n  Sum \\s* : # a label\n  (.+)\n''', response, re.X))\n"
+    )
+    assert source_of([f"{tmp_path}/lines.py:plain"], []).texts == ("Why: a\nIn short: a",)
+    assert source_of([f"{tmp_path}/lines.py:verbose"], []).texts == ("Sum:a", "Sum :a")
 
 
 def test_a_source_that_cannot_be_read_gives_nothing(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ DOTS = re.compile(
 COUNTED = re.compile(r"\bhow many ((?!of\b|more\b|different\b|distinct\b|ways\b)[a-z]{3,})", re.IGNORECASE)
 LARGEST_FACTOR = 100_000
 """A product is looked for up to this factor: of a large prime the search would never end."""
-SUM = re.compile(r"[0-9][0-9.]*(?:\s*[-+*/×÷]\s*[0-9][0-9.]*)+")
+SUM = re.compile(r"(?<![0-9.])[0-9][0-9.]*(?:\s*[-+*/×÷]\s*[0-9][0-9.]*)+")
 
 
 def parse(text: str) -> Fraction | None:

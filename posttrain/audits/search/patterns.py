@@ -7,10 +7,11 @@ import string
 import warnings
 
 LONGEST = 2000
-CHARACTERS = "aA1 -_" + string.printable
+CHARACTERS = "aA1 -_" + string.printable + "é日"
 """The first of these that a set of characters holds stands for it."""
-SIZE = re.compile(r"(?:([*?])|\+|\{(\d*)(?:,\d*)?\})[?+]?")
+SIZE = re.compile(r"(?:([*?])|\+|\{(?=[\d,])(\d*)(?:,\d*)?\})[?+]?")
 EMPTY = re.compile(r"\(\?#[^)]*\)|\(\?[aiLmsux]+\)|[\^$]|\\[AbBZ]")
+BLANKS = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\s+|#[^\n]*", re.DOTALL)
 BACK = re.compile(r"\(\?P=(\w+)\)|\\([1-9]\d?)")
 GROUP = re.compile(r"\((?!\?)|\(\?(?:P<(?P<name>\w+)>|[aiLmsux-]*:|>|(?P<look><?[=!]))")
 SINGLE = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\x..|\\u.{4}|\\.|.", re.DOTALL)
@@ -22,8 +23,8 @@ def matching(pattern: str, verbose: bool = False, place: str | None = None) -> T
     pattern, but for what it says of their surroundings: boundaries and negative assertions count as met. `verbose`: it
     is written for `re.VERBOSE`; `place` stands for what groups capture. Raises ValueError for syntax that is not known,
     such as a choice by a group."""
-    if verbose:
-        pattern = re.sub(r"(?<!\\)(?:\s+|#.*)", "", pattern)
+    if verbose or re.match(r"\(\?[aiLmsu]*x", pattern):
+        pattern = BLANKS.sub(lambda found: found[1] or "", pattern)
     reader = _Reader(pattern, place)
     try:
         with warnings.catch_warnings():

@@ -34,10 +34,12 @@ MOST_FORMS, MOST_LINES, PLACE, LABEL = 8, 3, "\0", re.compile(r"\s*\w[\w -]{0,30
 RUNNABLE = re.compile(r"\w\([^()]*\)")
 """What looks like a call is left out, since a library that the reward uses may run an answer."""
 RUNNERS = frozenset(("eval", "exec", "subprocess", "Popen", "check_output"))
-RUNNING = frozenset(
-    ("system", "popen", "execute", "executescript", "create_subprocess_exec", "create_subprocess_shell")
+MODULES = frozenset(("subprocess", "pty", "pexpect", "runpy", "docker"))
+RUNNING = re.compile(
+    r"system|popen|(?:spawn|exec)[lv]p?e?|posix_spawnp?|execute(?:script|many)?|create_subprocess_\w+|"
+    r"_*(?:run|exec|execute|eval|evaluate)_(?:\w+_)?(?:code|commands?|cmd|programs?|scripts?|shell|sql|python|bash)"
 )
-"""Names, and methods, by which a source runs answers."""
+"""Names by which a source runs answers, modules of which any name does, and methods and functions that are called."""
 SYNTAX = re.compile(r"\\[BdDsSwW]|\\b(?!oxed|egin|inom)|\(\?|[\])][*+?]|\.[*+]|\w\|\w")
 """What makes a string a pattern, wherever it stands."""
 
@@ -73,8 +75,9 @@ def source_of(specs: Iterable[str], columns: Collection[str]) -> Source:
     around: dict[tuple[str, str], None] = {}
     for part in (part for text in specs for part in Spec.parse(text).expression.walk()):
         with suppress(OSError, TypeError, ValueError, SyntaxError, RecursionError):
-            used = _used(*_written(part))
-            for found in () if any(map(_runs, used)) else _constants(used):
+            tree, start = _written(part)
+            used = _used(tree, start)
+            for found in () if _runs(tree, used) else _constants(used):
                 if isinstance(found, int):
                     numbers[found] = None
                 elif isinstance(found, str) and PLACE in found:
@@ -134,10 +137,10 @@ def _written(part: Expression) -> tuple[ast.Module, ast.AST]:
     if part.target in BUILTINS or not module or module.startswith("posttrain."):
         raise OSError("no function of a user")
     file = Path(module) if module.endswith(".py") else _file(module)
-    return _parsed(file.read_text(encoding="utf-8")), ast.Name(name, ast.Load())
+    return _parsed(file.read_bytes()), ast.Name(name, ast.Load())
 
 
-def _parsed(text: str) -> ast.Module:
+def _parsed(text: str | bytes) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of escapes in the user's strings
         return ast.parse(text)
@@ -170,10 +173,23 @@ def _used(tree: ast.Module, start: ast.AST) -> list[ast.AST]:
     return found
 
 
-def _runs(node: ast.AST) -> bool:
-    return any(
-        getattr(each, "id", None) in RUNNERS or getattr(each, "attr", None) in RUNNING for each in ast.walk(node)
-    )
+def _runs(tree: ast.Module, nodes: Sequence[ast.AST]) -> bool:
+    """Whether the definitions of a module use what runs answers, under whatever name it is imported."""
+    names = set(RUNNERS)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(imported):
+                names |= {e.asname or e.name for e in imported if e.name.partition(".")[0] in MODULES}
+            case ast.ImportFrom(str(module), imported):
+                runs = module.partition(".")[0] in MODULES
+                names |= {e.asname or e.name for e in imported if runs or RUNNING.fullmatch(e.name)}
+    for each in (each for node in nodes for each in ast.walk(node)):
+        match each:
+            case ast.Name(name) if name in names:
+                return True
+            case ast.Attribute(_, name) | ast.Call(ast.Name(name)) if RUNNING.fullmatch(name):
+                return True
+    return False
 
 
 def _names(statement: ast.AST) -> set[str]:
@@ -192,6 +208,7 @@ def _constants(nodes: Sequence[ast.AST]) -> Iterator[str | int | tuple[str, ...]
     none. A parent comes before its children."""
     skipped: set[int] = set()
     patterns: set[int] = set()
+    verbose = any(getattr(each, "attr", None) in ("X", "VERBOSE") for node in nodes for each in ast.walk(node))
     for node in (each for start in nodes for each in ast.walk(start)):
         match node:
             case ast.Expr(ast.Constant()) | ast.Raise() | ast.Slice():
@@ -214,8 +231,8 @@ def _constants(nodes: Sequence[ast.AST]) -> Iterator[str | int | tuple[str, ...]
             case ast.Constant(str(text)) if id(node) not in skipped:
                 if id(node) in patterns or SYNTAX.search(text):
                     with suppress(ValueError):
-                        yield from matching(text, "\n" in text)
-                        yield from matching(text, "\n" in text, PLACE)
+                        yield from matching(text, verbose and "\n" in text)
+                        yield from matching(text, verbose and "\n" in text, PLACE)
                 else:
                     yield text
             case ast.Constant(int(number)) if id(node) not in skipped and number in NUMBERS:
