@@ -23,38 +23,38 @@ MIN_LETTERS = 4
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     gold = as_json(task.gold)
-    found = []
+    found: list[tuple[str, Any]] = []
     leaves = list(_leaves(gold))
     if leaves:
         path = rng.choice(leaves)
-        found.append(Variant("a value changed", _dumped(_with(gold, path, _changed(_at(gold, path))))))
+        found.append(("a value changed", _with(gold, path, _changed(_at(gold, path)))))
         path = rng.choice(leaves)
-        found.append(Variant("a value null", _dumped(_with(gold, path, None))))
-        found.append(Variant("all values null", _dumped(_each(gold, leaves, lambda value: None))))
-        found.append(Variant("all values empty", _dumped(_each(gold, leaves, _empty))))
+        found.append(("a value null", _with(gold, path, None)))
+        found.append(("all values null", _each(gold, leaves, lambda value: None)))
+        found.append(("all values empty", _each(gold, leaves, _empty)))
     texts = [path for path in leaves if isinstance(value := _at(gold, path), str) and value.strip()]
     if texts:
         path = rng.choice(texts)
-        found.append(Variant("an empty text", _dumped(_with(gold, path, ""))))
+        found.append(("an empty text", _with(gold, path, "")))
         if len(long := str(_at(gold, path))) >= MIN_LETTERS:
-            found.append(Variant("one letter of a text", _dumped(_with(gold, path, long[0]))))
+            found.append(("one letter of a text", _with(gold, path, long[0])))
     if lists := [path for path in _lists(gold) if path]:
-        found.append(Variant("an empty list", _dumped(_with(gold, rng.choice(lists), []))))
+        found.append(("an empty list", _with(gold, rng.choice(lists), [])))
     if isinstance(gold, dict) and gold:
         left = rng.choice(sorted(gold))
-        found.append(Variant("a field left out", _dumped({k: v for k, v in gold.items() if k != left})))
-        found.append(Variant("a key misspelt", _dumped({k + "s" * (k == left): v for k, v in gold.items()})))
+        found.append(("a field left out", {k: v for k, v in gold.items() if k != left}))
+        found.append(("a key misspelt", {k + "s" * (k == left): v for k, v in gold.items()}))
         strings = [k for k in gold if isinstance(gold[k], str)]
         if len({gold[k] for k in strings}) > 1:
             first = rng.choice(strings)
             second = rng.choice([k for k in strings if gold[k] != gold[first]])
-            found.append(Variant("two values swapped", _dumped({**gold, first: gold[second], second: gold[first]})))
+            found.append(("two values swapped", {**gold, first: gold[second], second: gold[first]}))
     if isinstance(gold, list) and gold:
-        found.append(Variant("an item left out", _dumped(gold[:-1])))
-        found.append(Variant("an item more", _dumped([*gold, _changed(gold[-1])])))
+        found.append(("an item left out", gold[:-1]))
+        found.append(("an item more", [*gold, _changed(gold[-1])]))
     if not isinstance(gold, dict):  # an object may be looked for between its brackets
-        found.append(Variant("inside a list", _dumped([gold])))
-    return distinct(found)
+        found.append(("inside a list", [gold]))
+    return distinct(Variant(kind, _dumped(value)) for kind, value in found)
 
 
 def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list[Variant]:

@@ -132,16 +132,9 @@ def _flip(subject: Subject, parts: Sequence[Part], right: Dressed, wrong: Dresse
     if float(apart.mean()) <= FLIP or not ((gain := gained(apart, np.zeros(len(apart))))["low"] or 0.0) > 0:
         return None
     shown = dressed[dress].attempts[int(np.argmax(apart))]
-    return Found(
-        "form over content",
-        "critical",
-        f"wrong answers ({dress}) get more than right ones ({plain})",
-        "difference in scaled reward",
-        gain,
-        shown,
-        _gate(subject, parts),
-        "Let the form be a condition of the reward for the answer, and not a sum with it.",
-    )
+    title, measure = f"wrong answers ({dress}) get more than right ones ({plain})", "difference in scaled reward"
+    advice = "Let the form be a condition of the reward for the answer, and not a sum with it."
+    return Found("form over content", "critical", title, measure, gain, shown, _gate(subject, parts), advice)
 
 
 def _gate(subject: Subject, parts: Sequence[Part]) -> str | None:
@@ -192,13 +185,6 @@ def _written(part: Part) -> str:
 
 def _note(name: str, share: Estimate) -> Found:
     what = "hardly counts" if (share["value"] or 0.0) < SMALL else "is nearly all that counts"
-    return Found(
-        f"variance of {name}",
-        "note",
-        f"a part of the sum {what}: {name}",
-        "share of the variance of the sum",
-        share,
-        None,
-        None,
-        "Weigh the parts by how much they vary, or leave one out.",
-    )
+    title, measure = f"a part of the sum {what}: {name}", "share of the variance of the sum"
+    advice = "Weigh the parts by how much they vary, or leave one out."
+    return Found(f"variance of {name}", "note", title, measure, share, None, None, advice)

@@ -42,16 +42,11 @@ def no_variance(subject: Subject) -> Result:
     measured = {f"groups without variance at a pass rate of {p:g}": alone(v, len(tasks)) for p, v in shares.items()}
     if shares[0.5] <= WARN:
         return Result((), scales.size, measured)
-    note = Found(
-        "no variance",
-        "note",
-        "groups whose rewards are all equal: right and wrong answers often get the same",
-        "share of groups of 8 at a pass rate of 0.5",
-        alone(shares[0.5], len(tasks)),
-        right[int(np.argmin(scales[:, 0]))],
-        None,
-        "Such groups teach nothing. See which right answers are not paid.",
-    )
+    title = "groups whose rewards are all equal: right and wrong answers often get the same"
+    measure, effect = "share of groups of 8 at a pass rate of 0.5", alone(shares[0.5], len(tasks))
+    advice = "Such groups teach nothing. See which right answers are not paid."
+    shown = right[int(np.argmin(scales[:, 0]))]
+    note = Found("no variance", "note", title, measure, effect, shown, None, advice)
     return Result([note], scales.size, measured)
 
 

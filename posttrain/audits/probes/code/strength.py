@@ -64,16 +64,9 @@ def strength(subject: Subject) -> Result:
 def _found(wrong: Mapping[int, Attempt], effect: Estimate) -> Found:
     high = (effect["value"] or 0.0) > HIGH and (effect["low"] or 0.0) > AT_LEAST
     shown = min(wrong.values(), key=lambda attempt: len(attempt.text))
-    return Found(
-        shown.kind,
-        "high" if high else "note",
-        f"wrong programs pass the tests of {len(wrong)} tasks, such as the reference with {shown.kind}",
-        SHARE,
-        effect,
-        shown,
-        None,
-        "Add tests that tell them apart, such as hidden_cases with inputs at the boundaries.",
-    )
+    title = f"wrong programs pass the tests of {len(wrong)} tasks, such as the reference with {shown.kind}"
+    advice = "Add tests that tell them apart, such as hidden_cases with inputs at the boundaries."
+    return Found(shown.kind, "high" if high else "note", title, SHARE, effect, shown, None, advice)
 
 
 def _reference(subject: Subject, i: int) -> Reference | None:

@@ -23,6 +23,7 @@ DEADLINE = 5.0
 """Seconds for one answer: less than in training, or an audit would wait long."""
 SLOW, TOGETHER = 1.0, 30.0
 """Seconds that 95% of the answers may take at most, and that those which take longer may take together."""
+LOST, P95 = "share without a score", "seconds, 95th percentile"
 Clock = Callable[[], float]
 
 
@@ -75,8 +76,8 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     if p95 > SLOW and not subject.by_model and not subject.is_code:
         found.append(_slow(graded, p95))
     measured = {
-        "share without a score": rate_of(graded.attempts, graded.lost),
-        "seconds, 95th percentile": alone(p95, len(graded.attempts)),
+        LOST: rate_of(graded.attempts, graded.lost),
+        P95: alone(p95, len(graded.attempts)),
     }
     return Result(found, len(graded.attempts), measured)
 
@@ -137,20 +138,11 @@ def _unscored(graded: Graded) -> list[Found]:
     severity: Severity = "high" if len(kinds) > 1 else "medium" if kinds else "note"
     places = [i for kind in kinds or failed for i in failed[kind]]
     shortest = min(places, key=lambda i: len(graded.attempts[i].text))
-    named = ", ".join((kinds or list(failed))[:3])
+    shown, named = graded.attempts[shortest], ", ".join((kinds or list(failed))[:3])
     more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
-    return [
-        Found(
-            graded.attempts[shortest].kind,
-            severity,
-            f"hostile answers have no score: {named}{more}",
-            "share without a score",
-            rate_of(graded.attempts, graded.lost),
-            graded.attempts[shortest] if kinds else None,
-            None,
-            f"Give every text a finite number, in time. The first reason: {graded.scores[shortest].reason}",
-        )
-    ]
+    title, rate = f"hostile answers have no score: {named}{more}", rate_of(graded.attempts, graded.lost)
+    advice = f"Give every text a finite number, in time. The first reason: {graded.scores[shortest].reason}"
+    return [Found(shown.kind, severity, title, LOST, rate, shown if kinds else None, None, advice)]
 
 
 def _paid(subject: Subject, graded: Graded) -> list[Found]:
@@ -167,14 +159,8 @@ def _paid(subject: Subject, graded: Graded) -> list[Found]:
 
 
 def _slow(graded: Graded, p95: float) -> Found:
-    slowest = int(np.argmax(graded.seconds))
-    return Found(
-        graded.attempts[slowest].kind,
-        "high",
-        f"hostile answers are graded slowly, the slowest: {graded.attempts[slowest].kind}",
-        "seconds, 95th percentile",
-        alone(p95, len(graded.attempts)),
-        graded.attempts[slowest] if len(graded.attempts[slowest].text) < ENDLESS else None,
-        None,
-        "Bound what is read and computed of an answer, such as its length and the size of numbers.",
-    )
+    slowest, n = graded.attempts[int(np.argmax(graded.seconds))], len(graded.attempts)
+    title = f"hostile answers are graded slowly, the slowest: {slowest.kind}"
+    advice = "Bound what is read and computed of an answer, such as its length and the size of numbers."
+    shown = slowest if len(slowest.text) < ENDLESS else None
+    return Found(slowest.kind, "high", title, P95, alone(p95, n), shown, None, advice)
