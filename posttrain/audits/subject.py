@@ -89,9 +89,7 @@ class Subject:
         self.is_code = any(task.type == "code" for task in tasks)
         self.seed = seed
         self.guard = guard or Guard(tasks)
-        self.search_calls = search_calls
-        self.policy = policy
-        self.by_model = by_model(scorer)
+        self.search_calls, self.policy = search_calls, policy
         self.calls = 0
         self.first_error: str | None = None
         self.progress = progress
@@ -115,6 +113,10 @@ class Subject:
         limit = min(seconds or self.scorer.timeout_seconds, self.scorer.timeout_seconds)
         return Scorer(self.scorer.specs, columns=self.scorer.columns, timeout_seconds=limit, workers=1, server=server)
 
+    @property
+    def by_model(self) -> bool:
+        return by_model(self.scorer)
+
     @cached_property
     def source(self) -> Source:
         """What the source of the reward gives away."""
@@ -126,8 +128,7 @@ class Subject:
 
     def sample(self, attempt: Attempt) -> Sample:
         """What the reward sees of an attempt."""
-        task = attempt.posed(self.tasks[attempt.task].task)
-        return sample_of(task, attempt.text)
+        return sample_of(attempt.posed(self.tasks[attempt.task].task), attempt.text)
 
     def grade(self, attempts: Sequence[Attempt]) -> Floats:
         """The reward of each attempt, shape [attempts]."""
@@ -158,8 +159,8 @@ class Subject:
 
     def scaled(self, values: Floats) -> Floats:
         """s = (value - F) / (C - F)."""
-        found = self.calibration
-        return (values - found["empty"]) / (found["best"] - found["empty"])
+        empty, best = self.calibration["empty"], self.calibration["best"]
+        return (values - empty) / (best - empty)
 
     def scales(self, attempts: Sequence[Attempt]) -> Floats:
         """The scaled rewards of attempts; a failed one counts as 0: it is not paid."""
@@ -231,14 +232,13 @@ class Subject:
         others = [self.other(i) for i in everyone]
         wrong = self.grade([*others, *(replace(other, text=leader.render(other.text)) for other in others)])
         seen = np.stack([*values.values(), empty, *wrong.reshape(2, -1)])
-        first = (self.first_error or "no part of it applied") + self._numbers()
         for some, what in ((seen, "answer"), (np.stack([*values.values()]), "reference answer")):
             if not np.isfinite(some).any():
+                first = (self.first_error or "no part of it applied") + self._numbers()
                 raise Uncalibrated(f"the reward gave no {what} a value; the first reason: {first}")
         means = {form: float(np.nan_to_num(column, nan=np.nanmin(seen)).mean()) for form, column in values.items()}
-        most = max(means.values())
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))
-        floor = float(empty.mean())
+        most, floor = max(means.values()), float(empty.mean())
         near = [form for form in forms if means[form] >= most - NEAR * max(most - floor, 0)]
         form = max(near, key=lambda form: sum(form.wanted(task.prompt) for task in self.tasks))
         best = values[form]
@@ -255,10 +255,9 @@ class Subject:
                 + ". See what it gives a right answer (posttrain score), show its form in the prompts in quotes "
                 "('Total: <number>'), or name the column of the reference answers (--answer-column)"
             )
-        paid = int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum())
+        paid = share(int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum()), len(best))
         forms_paid = {e.name: (mean - floor) / scale for e, mean in sorted(means.items(), key=lambda each: each[1])}
-        found = Calibrated(best=most, empty=floor, form=form.name, forms=forms_paid, paid=share(paid, len(best)))
-        return found, form
+        return Calibrated(best=most, empty=floor, form=form.name, forms=forms_paid, paid=paid), form
 
     def _numbers(self) -> str:
         """What to do about reference columns of numbers, which functions often take for text."""

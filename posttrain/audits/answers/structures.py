@@ -94,15 +94,14 @@ def equivalents(task: GoldTask) -> list[Variant]:
 
 
 def same(task: GoldTask, answer: str) -> bool:
-    return _comparable(as_json(task.gold)) == _comparable(as_json(answer))
+    mine, theirs = (json.dumps(as_json(text), sort_keys=True) for text in (task.gold, answer))
+    return mine == theirs  # as texts: true is not 1
 
 
 def far(task: GoldTask) -> str:
     """The structure of the reference with every value wrong."""
     gold = as_json(task.gold)
-    for path in _leaves(gold):
-        gold = _with(gold, path, -987654321 if _is_number(_at(gold, path)) else "zzqx")
-    return _dumped(gold)
+    return _dumped(_each(gold, [*_leaves(gold)], lambda value: -987654321 if _is_number(value) else "zzqx"))
 
 
 def _is_number(value: Any) -> bool:
@@ -111,11 +110,6 @@ def _is_number(value: Any) -> bool:
 
 def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _comparable(value: Any) -> Any:
-    """A value that is equal to another only of the same types: true is not 1."""
-    return json.dumps(value, sort_keys=True)
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[Path]:
@@ -169,6 +163,6 @@ def _with(value: Any, path: Path, new: Any) -> Any:
 def _changed(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
-    if isinstance(value, int | float):
+    if _is_number(value):
         return value + 1
     return f"un{value}" if isinstance(value, str) else 0
