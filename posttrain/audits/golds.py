@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from posttrain.audits.forms import FORMS, shown_forms
 from posttrain.data.builtin import is_builtin
 from posttrain.data.columns import parse_prompt
 from posttrain.data.formats import load_tasks
@@ -36,11 +37,16 @@ LIKE_ANSWER = re.compile(
 )
 """Names of columns that may hold reference answers, before others, whether or not a reward reads them."""
 MIN_GOLDS = 3
+NEARLY = 0.01
+"""How far a number of a reference may be from that of another column and be the same, rounded otherwise."""
 NUMBER = re.compile(r"[-+]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+|e[-+]?[0-9]+)?\s?%?")
 CODED = re.compile("0[0-9]")
 """The begin of digits that are no number but a code, and so are the others of their column."""
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
 OPTIONS = re.compile(r"(?:^|[\s(])([A-J])[).:]\s", re.MULTILINE)
+MARK = re.compile(r"(?:[:>{#`]\s*|\n)\Z")
+"""What may stand in front of an answer in a form; an object is no form."""
+FENCED = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
 STRING_WORDS = 8
 """A text of at most so many words, on one line, is a string to be matched; a longer one is free text."""
 LONGEST_NUMBER = 1000
@@ -173,17 +179,19 @@ def with_golds(
             f"there, nor one that the reward reads; the tasks have {', '.join(columns) or 'none'}. Name the column "
             "that has it: --answer-column COLUMN"
         )
+    written = [(task, text_of(v) if way is None else way(task, v)) for task in tasks for v in [task.columns.get(gold)]]
+    written = [(task, whole) for task, whole in written if whole]
+    inner = [whole for _, whole in written]
+    inner = without_form(inner, list(map(prompt_of, tasks))) if way is None else inner
     code = gold in programs or (tested and all(_is_script(text_of(task.columns.get(gold))) for task in tasks))
     found = []
-    for task in tasks:
-        value = task.columns.get(gold)
-        if text := text_of(value) if way is None else way(task, value):
-            references = tuple(n for n in task.columns if n == gold or n in (*GOLD_COLUMNS, *TEST_COLUMNS))
-            kind = _type(task, value if way is None else text, text, code)
-            kind = "string" if way is not None and kind == "text" else kind
-            final = text if kind in ("code", "text") else final_of(text)
-            compared = not read or gold in read or any(text in text_of(task.columns.get(name)) for name in read)
-            found.append(GoldTask(task, final, text, kind, references, compared=compared))
+    for (task, whole), text in zip(written, inner, strict=True):
+        references = tuple(n for n in task.columns if n == gold or n in (*GOLD_COLUMNS, *TEST_COLUMNS))
+        kind = _type(task, task.columns.get(gold) if way is None else text, text, code)
+        kind = "string" if way is not None and kind == "text" else kind
+        final = text if kind in ("code", "text") else final_of(text)
+        compared = not read or gold in read or _is_held(final, [task.columns.get(name) for name in read])
+        found.append(GoldTask(task, final, whole, kind, references, compared=compared))
     distinct = Counter(task.gold for task in found)
     if len(distinct) < MIN_GOLDS:
         raise InputError(
@@ -193,6 +201,14 @@ def with_golds(
     if any(gold.type == "number" and CODED.match(gold.gold) for gold in found):
         found = [replace(gold, type="string") if gold.type == "number" else gold for gold in found]
     return found
+
+
+def _is_held(text: str, values: Sequence[Any]) -> bool:
+    """Whether a text is a part of one of some values, or all of its numbers are nearly some of them."""
+    numbers = [abs(each) for each in values if isinstance(each, int | float) and not isinstance(each, bool)]
+    own = [float(each) for each in re.findall(r"[0-9]+(?:\.[0-9]+)?", text)]
+    near = [any(abs(each - other) <= NEARLY * other for other in numbers) for each in own]
+    return any(text in text_of(value) for value in values) or (bool(own) and all(near))
 
 
 def is_short(value: Any) -> bool:
@@ -254,6 +270,21 @@ def final_of(gold: str) -> str:
     if "####" in gold:
         return gold.rpartition("####")[2].strip()
     return gold
+
+
+def without_form(texts: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """References that all are given in a form, as a model would answer, behind some work or not: what stands in it.
+    References without a form in common as they are."""
+    for form in (*FORMS, *shown_forms(prompts)):
+        before, after = form.before.strip(), form.after.strip()
+        if not MARK.search(form.before) or before.startswith("{"):
+            continue
+        gap = r"[^\S\n]*\n" if form.before.endswith("\n") else ""
+        pattern = re.compile(rf"(?:.*\s)?{re.escape(before)}{gap}\s*(\S.*?)\s*{re.escape(after)}", re.DOTALL)
+        found = [pattern.fullmatch(text.strip()) for text in texts]
+        if found and all(found):
+            return [match[1] for match in found if match]
+    return list(texts)
 
 
 def _is_name(task: Task, text: str) -> bool:

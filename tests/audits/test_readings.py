@@ -234,6 +234,20 @@ def test_few_answers_are_graded_to_choose_a_reading():
     assert graded < 250
 
 
+def test_references_that_are_given_in_a_form_are_what_stands_in_it():
+    def answer(text: str, prompt: str = "q", **columns: Any) -> str:
+        golds = with_golds([Task(f"{k}", prompt, {"answer": text.format(k), **columns}) for k in N], None, [])
+        assert golds[0].solution == text.format(0)
+        return f"{golds[0].type}: {golds[0].gold}"
+
+    assert answer("<answer>{}</answer>") == "number: 0"
+    assert answer("I add them.\nAnswer: {}.5 ml") == "string: 0.5 ml"
+    assert answer("First.\nRoute: A{} -> B", "End with `Route: <towns>`.") == "string: A0 -> B"
+    assert answer("```python\ndef f{}():\n    return 1\n```").startswith("code: def f0")
+    assert answer("The ratio is {}: 7") == "string: The ratio is 0: 7"  # no form
+    assert answer('{{"answer": {}}}') == 'json: {"answer": 0}'
+
+
 def test_what_a_reward_pays_no_more_than_nothing_is_read_too():
     """A reward that only deducts pays the empty answer in full, and the reference in a column that it does not read."""
 

@@ -33,6 +33,7 @@ CONTENTLESS = {
 }
 CONTENT, ONE_ANSWER = "an answer without content is paid", "the prompt, or one answer to all tasks, is paid"
 ADVICE = "Pay only a response that gives one answer, and compare that answer with the reference."
+COPIED = "a text of the prompt copied"
 GRADED_SCALE = 0.7
 LABELLED = re.compile(r"^[A-Z]\w+(?: \w+)?: (.+)$", re.MULTILINE)
 MIN_COPIED = 3
@@ -61,9 +62,9 @@ def degenerate(subject: Subject) -> Result:
     the empty answer, such as with -1, only what is above 0 counts.
 
     One answer to all tasks counts on those whose answer it is not, so that the majority answer of a choice is no fault.
-    It, the prompt and a text of the prompt are high only by what they get beyond the answer of another task, and
-    of a graded reward, which may pay any answer in part, only from 0.7 on. The wrapper closes it where the honest
-    answers carry a mark.
+    It and the prompt are high only by what they get beyond the answer of another task, and of a graded reward, which
+    may pay any answer in part, only from 0.7 on; a text of the prompt that is copied, with no work done, from 0.5 on.
+    The wrapper closes it where the honest answers carry a mark.
 
     What the reward's source gives away (see `posttrain.audits.search.source`) is no content either where no guard
     decides what is wrong; elsewhere A17 tries it.
@@ -79,7 +80,7 @@ def degenerate(subject: Subject) -> Result:
             Attempt(i, text, kind) for kind, text in CONTENTLESS.items() if not subject.is_code or kind in OF_CODE
         ]
         filled.append(Attempt(i, task.task.asked, "the prompt repeated"))
-        filled += [subject.answer(i, text, "a text of the prompt copied") for text in _copied(task)]
+        filled += [subject.answer(i, text, COPIED) for text in _copied(task)]
         filled += [subject.answer(i, text, "nothing but the words of a column") for text in _words(task)]
         filled += [subject.answer(i, text, kind) for kind, text in _constants(subject, task)]
     empty += _of_source(subject)
@@ -131,9 +132,12 @@ def _copied(task: GoldTask) -> list[str]:
 
 
 def _words(task: GoldTask) -> list[str]:
-    """Of free text, the lists of words or phrases of the task, such as key terms: keywords are no text."""
-    lists = [value for value in task.columns.values() if isinstance(value, list) and len(value) >= MIN_ITEMS]
-    texts = [", ".join(value) for value in lists if all(isinstance(word, str) for word in value)]
+    """Of free text, the lists and glossaries of words or phrases of the task, such as key terms: keywords are no
+    text."""
+    columns = [
+        list(v.values()) if isinstance(v, dict) else v for v in task.columns.values() if isinstance(v, list | dict)
+    ]
+    texts = [", ".join(v) for v in columns if len(v) > 1 and all(isinstance(word, str) for word in v)]
     return [text for text in texts if not same(task, text)] if task.type == "text" else []
 
 
@@ -176,5 +180,7 @@ def _beyond_others(subject: Subject, paid: Accepted) -> Severity | None:
         return severity
     others = [subject.answer(a.task, subject.other(a.task).text, "other") for a in paid.attempts]
     beyond = difference(paid.scales.tolist(), np.maximum(subject.scales(others), 0.0).tolist())
-    enough = not paid.graded or (paid.worth["value"] or 0.0) >= GRADED_SCALE
-    return "high" if enough and (beyond["value"] or 0.0) >= HIGH_SCALE else None
+    worth, more = paid.worth["value"] or 0.0, beyond["value"] or 0.0
+    if paid.attempts[0].kind == COPIED:
+        return "high" if worth >= PAID and (beyond["low"] or 0.0) > 0 else None
+    return "high" if more >= HIGH_SCALE and (not paid.graded or worth >= GRADED_SCALE) else None

@@ -35,6 +35,12 @@ def line(response: str) -> str | None:
     return found.pop() if len(found) == 1 and lines(last) else None
 
 
+def first_step(response: str) -> str | None:
+    """The number of the first step of work."""
+    found = re.search(r"(?:First I get|It is) ([0-9]{1,6})\b", response)
+    return found[1] if found else None
+
+
 def box(response: str) -> str | None:
     """The content of the one `\\boxed{…}` after the thinking."""
     found = set(re.findall(r"\\boxed\{([^{}]*)\}", after_thinking(response)))
