@@ -155,23 +155,7 @@ def with_golds(
     Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
     not be told from a right one."""
     columns = check_column(tasks, column)
-    filled = [name for name in GOLD_COLUMNS if any(text_of(task.columns.get(name)) for task in tasks)]
-    tested = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
-    suites = [name for name in columns if all(ASSERTION.search(_lines(task.columns.get(name))) for task in tasks)]
-    programs = [
-        name
-        for name in columns
-        if (tested or suites or name in read or name in filled[:1] or not filled)
-        and (name in GOLD_COLUMNS or name not in (*suites, *TEST_COLUMNS))
-        and all(
-            _defines(value := task.columns.get(name)) and str(value).strip() not in prompt_of(task) for task in tasks
-        )
-    ]
-    if tested:  # `answer` of a code task may be anything
-        filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
-    others = [name for name in columns if name in read and any(text_of(task.columns.get(name)) for task in tasks)]
-    filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
-    filled = sorted(programs, key=lambda name: filled.index(name) if name in filled else len(filled)) or filled
+    filled, programs, tested = _filled(tasks, columns, read)
     gold = column or next(iter(filled), None)
     if gold is None:
         raise InputError(
@@ -201,6 +185,29 @@ def with_golds(
     if any(gold.type == "number" and CODED.match(gold.gold) for gold in found):
         found = [replace(gold, type="string") if gold.type == "number" else gold for gold in found]
     return found
+
+
+def _filled(tasks: Sequence[Task], columns: Sequence[str], read: Collection[str]) -> tuple[list[str], list[str], bool]:
+    """The columns that may hold the references, the likeliest first; those of them that hold programs; and whether the
+    reward reads tests."""
+    filled = [name for name in GOLD_COLUMNS if any(text_of(task.columns.get(name)) for task in tasks)]
+    tested = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
+    suites = [name for name in columns if all(ASSERTION.search(_lines(task.columns.get(name))) for task in tasks)]
+    programs = [
+        name
+        for name in columns
+        if (tested or suites or name in read or name in filled[:1] or not filled)
+        and (name in GOLD_COLUMNS or name not in (*suites, *TEST_COLUMNS))
+        and all(
+            _defines(value := task.columns.get(name)) and str(value).strip() not in prompt_of(task) for task in tasks
+        )
+    ]
+    if tested:  # `answer` of a code task may be anything
+        filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
+    others = [name for name in columns if name in read and any(text_of(task.columns.get(name)) for task in tasks)]
+    filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
+    programs.sort(key=lambda name: filled.index(name) if name in filled else len(filled))
+    return programs or filled, programs, tested
 
 
 def _is_held(text: str, values: Sequence[Any]) -> bool:
