@@ -318,7 +318,10 @@ def _is_script(text: str) -> bool:
 
 def _defines(value: Any) -> bool:
     """Whether a value is a Python program that defines a function."""
-    tree = parsed(value) if isinstance(value, str) and "def " in value else None
+    if not isinstance(value, str) or "def " not in value:
+        return False
+    fenced = FENCED.fullmatch(value.strip())
+    tree = parsed(fenced[1] if fenced else value)
     return tree is not None and any(isinstance(node, ast.FunctionDef) for node in tree.body)
 
 
