@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,10 +61,10 @@ def write_training_data(subject: Subject, tasks: Sequence[int], folder: Path) ->
             longest = max(longest, len(text.encode()))
             rows.append(as_row(gold.task, text))
     rng.shuffle(rows)
-    kept = [
-        {"id": g.task.id, "prompt": as_row(g.task, "")["prompt"], **_columns(g.columns), PLACE: i}
-        for i, g in enumerate(golds)
-    ]
+    kept = []
+    for i, gold in enumerate(golds):
+        columns = {name: value for name, value in gold.columns.items() if name not in OTHER_KINDS}
+        kept.append({"id": gold.task.id, "prompt": as_row(gold.task, "")["prompt"], **columns, PLACE: i})
     folder.mkdir(parents=True)
     for name, lines in ((TASKS_FILE, kept), (DEMONSTRATIONS_FILE, rows)):
         write_atomic(folder / name, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in lines))
@@ -96,10 +96,6 @@ def _answers(gold: GoldTask, golds: Sequence[GoldTask], forms: Sequence[Form], r
         short = len(given.gold) <= SHORT and len(other.gold) <= SHORT
         work = rng.choice(WORK if short else WORK[:2]).format(answer=given.gold, other=rng.choice(others).gold)
         yield rng.choice(forms).render(given.gold, work)
-
-
-def _columns(columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in columns.items() if name not in OTHER_KINDS}
 
 
 def as_row(task: Task, text: str) -> dict[str, Any]:

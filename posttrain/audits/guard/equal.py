@@ -34,9 +34,8 @@ def gold_number(gold: str) -> Literal | None:
     return found[0] if found else None
 
 
-def asserted(text: str) -> Sequence[Literal]:
-    """The numbers of a plain text that it does not deny; of a long list all."""
-    found = literals(text) or spelled(text)
+def asserted(text: str, found: Sequence[Literal]) -> Sequence[Literal]:
+    """Those numbers of a plain text that it does not deny; of a long list all."""
     return found if len(found) > MANY else [each for each in found if not denied(text, each.start, each.end)]
 
 
@@ -45,7 +44,7 @@ def number(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
     text = plain(text)
     if gold is None:
         return string(task, text)
-    found = asserted(text)
+    found = asserted(text, literals(text) or spelled(text))
     verdicts = [same_number(gold, each) for each in found]
     if not any(verdict is not False for verdict in verdicts):
         denies = any(same_number(gold, each) is not False for each in literals(text))

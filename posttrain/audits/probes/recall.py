@@ -134,10 +134,7 @@ def refused(kinds: Mapping[str, Paid]) -> list[Found]:
             shown = paid.attempts[int(paid.scales.argmin())]
             severity: Severity = "high" if level == "layout" else "note"
             found[level].append(Found(name, severity, "", "share paid", paid.rate, shown, None, advice))
-    return [
-        *worst_of("a right answer in another layout is refused", found["layout"]),
-        *worst_of("a right answer in another notation is refused", found["notation"]),
-    ]
+    return [each for level in found for each in worst_of(f"a right answer in another {level} is refused", found[level])]
 
 
 def asked_form(subject: Subject) -> list[Found]:

@@ -15,6 +15,7 @@ from posttrain.selection import best_of_n, best_of_n_kl, excess_kurtosis, expect
 from posttrain.stats import Estimate, estimate, spearman
 
 DISTANCE = "d*, where selection stops to help"
+AUC, LENGTH, KURTOSIS = "AUC, right against wrong", "correlation with length", "excess kurtosis of errors"
 SOUND = 0.9
 """R² from which a fit counts."""
 MIN_POOL = 4
@@ -82,10 +83,10 @@ def _against_the_guard(made: Sequence[Attempt], scores: Floats) -> dict[str, Est
             if inside.sum() >= MIN_POOL:
                 by_length[side].append(spearman(lengths[inside].tolist(), values[inside].tolist()) or 0.0)
     return {
-        "AUC, right against wrong": estimate(auc),
-        "correlation with length, right": estimate(by_length[True]),
-        "correlation with length, wrong": estimate(by_length[False]),
-        "excess kurtosis of errors": alone(excess_kurtosis(np.array(errors))),
+        AUC: estimate(auc),
+        f"{LENGTH}, right": estimate(by_length[True]),
+        f"{LENGTH}, wrong": estimate(by_length[False]),
+        KURTOSIS: alone(excess_kurtosis(np.array(errors))),
     }
 
 
@@ -119,24 +120,15 @@ def _curve(subject: Subject, pool: Sequence[Attempt]) -> tuple[list[float], list
 
 
 def _notes(measured: Mapping[str, Estimate]) -> list[Found]:
-    def above(name: str, limit: float) -> bool:
-        return (measured[name]["value"] or 0.0) > limit
-
-    found = []
-    auc = measured["AUC, right against wrong"]["value"]
+    auc, titles = measured[AUC]["value"], {}
     if auc is not None and auc < UNSURE:
-        found.append(_note("AUC, right against wrong", "the model hardly tells right from wrong answers", measured))
+        titles[AUC] = "the model hardly tells right from wrong answers"
     for side in ("right", "wrong"):
-        if above(f"correlation with length, {side}", BY_LENGTH):
-            name = f"correlation with length, {side}"
-            found.append(_note(name, f"longer {side} answers get more", measured))
-    if above("excess kurtosis of errors", HEAVY):
-        found.append(_note("excess kurtosis of errors", "the errors have heavy tails", measured))
+        if (measured[f"{LENGTH}, {side}"]["value"] or 0.0) > BY_LENGTH:
+            titles[f"{LENGTH}, {side}"] = f"longer {side} answers get more"
+    if (measured[KURTOSIS]["value"] or 0.0) > HEAVY:
+        titles[KURTOSIS] = "the errors have heavy tails"
     if DISTANCE in measured:
-        found.append(_note(DISTANCE, "selection by this reward stops to help within the distances tried", measured))
-    return found
-
-
-def _note(name: str, title: str, measured: Mapping[str, Estimate]) -> Found:
+        titles[DISTANCE] = "selection by this reward stops to help within the distances tried"
     advice = "Train it on pairs of equal length, on more of them, or use the least member of an ensemble."
-    return Found(name, "note", title, name, measured[name], None, None, advice)
+    return [Found(name, "note", title, name, measured[name], None, None, advice) for name, title in titles.items()]
