@@ -79,7 +79,7 @@ BLOCK = re.compile(
     re.IGNORECASE,
 )
 """Lines that are to be filled in, each a label with what belongs behind it: `Answer: the city`."""
-OBJECT = re.compile(r"\{\s*\"[^{}\n]{1,200}\}")
+OBJECT = re.compile(r"\{\s*\"(?:[^{}\n]|\{[^{}\n]{0,200}\}){1,200}\}")
 KEYS = re.compile(
     r"\b(?:JSON|object)\b[^.\n]{0,40}?\b(?:keys?|fields?)\b:? "
     r"((?:[`\"']?[a-z_]{2,20}[`\"']?(?: \([^()\n]*\))?(?:,? and |, ))*[`\"']?[a-z_]{2,20}[`\"']?)"
@@ -90,7 +90,7 @@ PLACE = re.compile(
     r"\b[A-Z]{3,}\b(?! ?[:=])|\b[NXY]\b|(?<== )[a-z]\b|(?<=: )[a-z]\b(?! \w)|\.{3}|…|_{2,}"
 )
 """The place of the answer in such a pattern: `Total: <number>`, `Answer: NUMBER`, `Verdict: ...`."""
-PAIR = re.compile(r"<([a-z_]{2,20})>(?=.{0,60}</\1>)", re.DOTALL)
+PAIR = re.compile(r"<([a-z_]{2,20})>(?=.{0,200}</\1>)", re.DOTALL)
 """A tag that a prompt shows with its end."""
 CONFIDENCE = re.compile(r"confiden|percent|certain|probab|how sure", re.IGNORECASE)
 SURE = (("100", "0"), ("1.0", "0.0"), ("100%", "0%"), ("high", "low"), ("90", "0"), ("0.9", "0.0"), ("90%", "0%"))
@@ -221,7 +221,8 @@ def _objects(prompts: Sequence[str]) -> list[str]:
 
 def shown_keys(prompt: str) -> list[list[str]]:
     """The keys of each object of JSON that a prompt shows or describes."""
-    shown = [re.findall(r"\"(\w{1,28})\"\s*:", text) for text in OBJECT.findall(prompt)]
+    objects = [re.sub(r"(?<!^)\{[^{}]*\}", "", text) for text in OBJECT.findall(prompt)]  # without those in them
+    shown = [re.findall(r"\"(\w{1,28})\"\s*:", text) for text in objects]
     named = [re.findall(r"[a-z_]{2,20}", re.sub(r"\([^()]*\)|\band\b", "", text)) for text in KEYS.findall(prompt)]
     return [keys for keys in (*shown, *named) if keys]
 

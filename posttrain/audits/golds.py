@@ -58,8 +58,10 @@ SHORT = 40
 SENTENCE_WORDS = 4
 """A text of at least so many words that ends like a sentence is free text: other words may say the same."""
 DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}")
-MEASURED = re.compile(r"[0-9]+(?:-[0-9]+)+|[-+]?[0-9][0-9.,]*\s?(?:[a-zA-Z]{1,3}[/^][a-z]{1,3}[0-9²³^]*)")
-"""Digits with hyphens, and numbers with a compound unit."""
+MEASURED = re.compile(
+    r"[0-9]+(?:-[0-9]+)+|[-+]?[0-9.]+(?:\s+[-+]?[0-9.]+)+|[-+]?[0-9][0-9.,]*\s?(?:[a-zA-Z]{1,3}[/^][a-z]{1,3}[0-9²³^]*)"
+)
+"""Digits with hyphens, numbers with blanks between, and numbers with a compound unit."""
 PATTERNS = re.compile(
     r"\bregular expression|\bregex|\bSQL|\bstack machine|\breverse polish|\bRPN\b|\bspreadsheet formula|"
     r"\b(?:Python|JavaScript|Excel|shell|bash|awk|sed|jq) (?:expression|command|formula|one-liner|script)",

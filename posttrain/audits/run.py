@@ -34,7 +34,7 @@ HELD_OUT = 1 / 3
 def run_audit(config: AuditConfig, train: Train | None = None) -> AuditRecord:
     """Audit the reward of `config` and write the folder `config.out`; `train` does the training of `--train`.
 
-    An earlier audit in the folder is removed before the first answer is graded. Raises InputError for tasks without
+    An earlier audit in the folder is removed before the first probe. Raises InputError for tasks without
     reference answers, for an unknown probe, and where the reward does not pay the reference answers (`Uncalibrated`),
     and where no probe can be run; nothing is written then."""
     check_options(config)
@@ -69,7 +69,8 @@ def is_slow(scorer: Scorer, golds: Sequence[GoldTask]) -> bool:
     """Whether an answer costs a pass of a model or a process, which is no sandbox of code."""
     if by_model(scorer):
         return True
-    first = Subject(scorer, golds[:TIMED], 0)
+    distinct = {gold.gold: gold for gold in golds}  # a wrong answer is that of another task
+    first = Subject(scorer, list(distinct.values())[:TIMED], 0)
     with suppress(Uncalibrated):
         return not first.is_code and first.is_slow
     return False

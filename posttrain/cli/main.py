@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a finding or a failed run, 2 bad input, 3 a fault of ours,
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -85,6 +86,8 @@ def _guarded(work: Callable[[list[str]], Done], args: list[str]) -> Done:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Done(FAILED, error=str(error))
     except Exception as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return _ended(FAILED, f"the disk is full ({error}); free some space and run the command again", "failed: ")
         _tell(traceback.format_exc())
         _tell("This is a fault in posttrain, not in your input; please report it with the lines above.")
         return Done(OUR_FAULT, error=f"a fault in posttrain: {type(error).__name__}: {error}")

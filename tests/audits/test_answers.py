@@ -250,6 +250,9 @@ def test_lists_citations_and_dates():
     assert missed(task("2024-03-05", "string"))["day and month swapped"] == "2024-05-03"
     assert "day and month swapped" not in missed(task("2024-03-25", "string"))
     assert missed(task("9:30 am", "string"))["the other half of the day"] == "9:30 pm"
+    assert missed(task("09:30", "string"))["the other half of the day"] == "21:30"
+    assert missed(task("15:11:20", "string"))["the other half of the day"] == "03:11:20"
+    assert "the other half of the day" not in missed(task("9:30", "string"))
 
 
 WORDS = [f"the {which} word that of another answer" for which in ("first", "last")]

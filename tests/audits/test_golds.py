@@ -60,6 +60,11 @@ def test_a_number_that_python_cannot_read_is_a_string():
     assert types([str(n) * 5000 for n in range(1, 4)])[0] == "string"
 
 
+def test_numbers_in_a_row_are_no_sum():
+    assert types(["4 -3 -7", "1 2 3", "0.5 -2 6"]) == ["string"] * 3
+    assert types(["4 - 3", "x -3", "-3+5"]) == ["expression"] * 3
+
+
 def test_a_text_of_endless_depth_is_no_json():
     rows = [{"answer": f"{'[' * 5000}{k}", "code": f"def f(): return {'-' * 50_000}{k}"} for k in range(3)]
     tasks = [Task(str(k), "Which?", row) for k, row in enumerate(rows)]

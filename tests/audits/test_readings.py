@@ -140,6 +140,14 @@ def triple(response: str, a: int, b: int, c: int) -> float:
     return float(response == f"{a}, {b}, {c}")
 
 
+def call(response: str, name: str, arguments: dict[str, object]) -> float:
+    try:
+        said = json.loads((found(r"<tool_call>(.*)</tool_call>", response) or ("",))[0])
+    except ValueError:
+        return 0.0
+    return float(said == {"name": name, "arguments": arguments})
+
+
 def chances(response: str, town: str) -> float:
     name, sure = found(r"Town: (\w+)\nConfidence: ([01]\.\d+)", response) or ("", "0")
     return 1 - (float(sure) - (name == town)) ** 2 if name else 0.0
@@ -208,6 +216,15 @@ KINDS: dict[Callable[..., float], tuple[Rows, str]] = {
     unit_fractions: (
         rows("A sum, e.g. 1/2 + 1/5.", chance=lambda k: f"{k}/6", solution=lambda k: [k + 2, 9]),
         "1/2 + 1/9",
+
+
+    call: (
+        rows(
+            'As <tool_call>{"name": ..., "arguments": {"town": ..., "days": ...}}</tool_call>.',
+            name=lambda k: ("hotel", "train", "boat")[k % 3],
+            arguments=lambda k: {"town": TOWNS[k], "days": k},
+        ),
+        '{"name": "hotel", "arguments": {"town": "Lima", "days": 0}}',
     ),
     chances: (rows("Lines `Town: NAME`, `Confidence: p`, from 0 to 1.", town=lambda k: TOWNS[k]), "Lima"),
 }

@@ -358,3 +358,4 @@ def test_a_reward_that_starts_a_process_for_an_answer_is_audited_on_fewer_tasks(
     monkeypatch.setattr(type(slow), "_seconds", lambda self: 0.1)
     assert slow.is_slow and slow.over(slow.tasks).is_slow and len(chosen(slow)) == 6
     assert is_slow(slow.scorer, slow.tasks)
+    assert is_slow(slow.scorer, [*[slow.tasks[0]] * 8, *slow.tasks])  # the first reference answers are equal

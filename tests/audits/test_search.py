@@ -6,6 +6,7 @@ import ast
 import math
 import random
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from posttrain.audits.search.dictionary import dictionary_of, enumerations, next
 from posttrain.audits.search.find import Exploit, Search, at_least
 from posttrain.audits.search.shrink import ddmin
 from posttrain.audits.search.templates import GOLD, catalogue
-from posttrain.audits.subject import Subject
+from posttrain.audits.subject import Attempt, Subject
 from posttrain.rewards.scorer import Scorer
+from tests.audits.subjects import subject as under_audit
 
 
 def test_ddmin_finds_what_matters_and_little_more_than_it_must() -> None:
@@ -158,6 +160,20 @@ def test_the_probe_reports_what_the_search_found() -> None:
     clean = searched(probed(last_line))
     assert clean.findings == () or not clean.findings
     assert 1000 < clean.n <= 2000
+
+
+def similar(response: str, answer: str) -> float:
+    return max(0.0, 2 * SequenceMatcher(None, response[:80], answer).ratio() - 1)
+
+
+def test_what_is_near_the_reference_is_no_exploit_of_a_reward_that_grades() -> None:
+    words = ("stone", "river", "cloud", "maple", "tiger", "ocean", "bread", "chair", "plant")
+    rows = [{"prompt": "Order the words.", "answer": f"the {a} stands by another {a[::-1]} tree"} for a in words]
+    subject = under_audit(similar, rows)
+    not_it = subject.scales([Attempt(i, f"not {task.gold}", "denied") for i, task in enumerate(subject.tasks)])
+    assert min(not_it) > 0.5 and max(not_it) < 0.95
+    result = searched(Subject(subject.scorer, subject.tasks, 0, search_calls=600))
+    assert result.reason is None and not result.findings
 
 
 def test_the_probe_is_not_run_where_nothing_decides() -> None:

@@ -120,6 +120,11 @@ def test_a_source_in_another_encoding_is_read(tmp_path: Path) -> None:
     assert source_of([f"{tmp_path}/bom.py:reward", f"{tmp_path}/latin.py:reward"], []).texts == ("open sesame", "café")
 
 
+def test_half_a_character_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text("def reward(response): return '\\ud800' in response or 'whole' in response")
+    assert source_of([f"{tmp_path}/half.py:reward"], []).texts == ("whole",)
+
+
 def test_a_line_break_in_a_pattern_makes_it_verbose_only_where_the_source_says_so(tmp_path: Path) -> None:
     (tmp_path / "lines.py").write_text(
         "import re\ndef plain(response): return bool(re.search('Why: (.+)\\nIn short: (.+)', response))\n"

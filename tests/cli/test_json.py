@@ -172,6 +172,7 @@ def test_bad_input_is_told_in_the_object_too(line: str, command: str | None, err
         (RunFailed("it broke"), 1, "it broke"),
         (RunPaused("later"), 4, "later"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "full"), 1, "the disk is full ([Errno 28] full); free some space and run the command again"),
         (ZeroDivisionError("no"), 3, "a fault in posttrain: ZeroDivisionError: no"),
     ],
 )

@@ -50,7 +50,7 @@ SIGN = re.compile(
 OTHER = {"+": "-", "-": "+", "−": "+", "⁺": "⁻", "⁻": "⁺"}
 PLAIN = str.maketrans("⁺⁻−", "+--")
 STATEMENT = re.compile(r"([^\s:=][^:=]{0,30}?)( (?:is|are|was|has)(?: an?)? |: ?| ?= ?| ?(?:->|→) ?)([^:=]{1,30})")
-MONTHS = 12
+MONTHS = HOURS = 12
 MIN_WORDS = 4
 """Half of so many words is no longer the answer."""
 MIN_LETTERS = 5
@@ -207,8 +207,8 @@ def _cited(task: GoldTask, rng: random.Random) -> list[Variant]:
 
 
 def _dates(gold: str) -> list[Variant]:
-    """Of a date such as 2024-03-05 or 05/03/2024 day and month swapped; of a time such as 9:30 am the other half of the
-    day."""
+    """Of a date such as 2024-03-05 or 05/03/2024 day and month swapped; of a time such as 9:30 am or 09:30 the other
+    half of the day."""
     found = []
     if match := re.fullmatch(r"([0-9]{4}[-/.])?([0-9]{1,2})([-/.])([0-9]{1,2})([-/.][0-9]{4})?", gold):
         before, first, sign, second, after = (each or "" for each in match.groups())
@@ -216,6 +216,8 @@ def _dates(gold: str) -> list[Variant]:
             found.append(Variant("day and month swapped", f"{before}{second}{sign}{first}{after}"))
     if match := re.fullmatch(r"([0-9: .]+)([ap])(\.?m\.?)", gold, re.IGNORECASE):
         found.append(Variant("the other half of the day", match[1] + {"a": "p", "p": "a"}[match[2].lower()] + match[3]))
+    if match := re.fullmatch(r"(0[0-9]|1[3-9]|2[0-3])((?::[0-5][0-9]){1,2})", gold):
+        found.append(Variant("the other half of the day", f"{(int(match[1]) + HOURS) % 24:02}{match[2]}"))
     return found
 
 

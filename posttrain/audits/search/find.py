@@ -34,6 +34,8 @@ SURE = 0.25
 ABOVE_WRONG, MOST_NEEDED, ALIKE = 0.25, 0.9, 0.05
 """Where plausible wrong answers are paid something by themselves, and not all the same up to ALIKE (a dense reward), an
 exploit must be paid so much more than they are; but never more than MOST_NEEDED."""
+GRADED = 0.05
+"""Where more than this share of answers that hold the reference answer is paid in part, they must be paid like it."""
 KEPT_BACK = 0.15
 """The share of the budget that is kept for confirming and shrinking."""
 MOST_EXPLOITS = 3
@@ -215,9 +217,12 @@ class Search:
         return constant and len(paid) == 1 and bool(unpaid) and not paid & unpaid
 
     def _is_paid(self, trials: Sequence[Trial], least: int, low: float) -> bool:
+        """With the reference answer in it, what a reward pays in part may be near enough to it."""
         mean = sum(trial.scale for trial in trials) / max(1, len(trials))
         paid = sum(trial.paid for trial in trials)
-        return len(trials) >= least and mean >= self.needed and wilson(paid, len(trials))[0] >= low
+        partly = sum(ALIKE < trial.scale < 1 - ALIKE for trial in trials if uses_gold(trial.template))
+        needed = 1 - ALIKE if partly > GRADED * len(trials) else self.needed
+        return len(trials) >= least and mean >= needed and wilson(paid, len(trials))[0] >= low
 
     def _parts(self, trials: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
         """The words of prompts whose tasks are paid more often than the others (Fisher's exact test, at CHANCE over all

@@ -31,8 +31,9 @@ LONGEST_LIST, MOST_LISTS = 2000, 4
 NUMBERS, MOST_NUMBERS, MOST_TIMES = range(3, 3001), 6, 20
 """Which numbers may be lengths, how many are kept, and how many times all texts are repeated at the most."""
 MOST_FORMS, MOST_LINES, PLACE, LABEL = 8, 3, "\0", re.compile(r"\s*\w[\w -]{0,30} ?[:=]\s*")
-RUNNABLE = re.compile(r"\w\([^()]*\)")
-"""What looks like a call is left out, since a library that the reward uses may run an answer."""
+LEFT_OUT = re.compile(r"\w\([^()]*\)|[\ud800-\udfff]")
+"""What looks like a call, since a library that the reward uses may run an answer, and half a character, which no policy
+writes."""
 RUNNERS = frozenset(("eval", "exec", "subprocess", "Popen", "check_output"))
 MODULES = frozenset(("subprocess", "pty", "pexpect", "runpy", "docker"))
 RUNNING = re.compile(
@@ -84,7 +85,7 @@ def source_of(specs: Iterable[str], columns: Collection[str]) -> Source:
                     around[found.partition(PLACE)[0], found.rpartition(PLACE)[2]] = None
                 elif isinstance(found, tuple):
                     lists[found] = None
-                elif found.strip() and found not in columns and len(found) <= LONGEST and not RUNNABLE.search(found):
+                elif found.strip() and found not in columns and len(found) <= LONGEST and not LEFT_OUT.search(found):
                     texts[found] = None
     kept = sorted(texts, key=lambda text: not re.search(r"\w", text))[:MOST]
     groups = [[item for item in each if item in texts] for each in list(lists)[:MOST_LISTS]]
