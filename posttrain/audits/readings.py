@@ -35,6 +35,11 @@ READ_TASKS, FIRST_TASKS = 12, 3
 """Tasks that are enough to choose how reference answers are written, and to leave out what is hardly paid."""
 SAMPLE = 200
 """Tasks on which readings are compared with each other."""
+CALLS = (
+    ("name", "tool", "tool_name", "function", "function_name"),
+    ("arguments", "args", "parameters", "params", "kwargs"),
+)
+"""The names of the parts of a tool call."""
 MOST_PAIRED = 4
 """Short columns of which pairs are made."""
 
@@ -187,8 +192,9 @@ def _made(
     reward reads, and pairs of short columns: a number and its unit, a day and a time."""
     columns = check_column(tasks, None)
     for keys in shown_keys(prompts[0]):
-        if {*keys} <= {*columns}:
-            yield Reading(keys[0], _as_object(keys), tuple(keys))
+        held = tuple(next((name for name in (key, *_synonyms(key)) if name in columns), "") for key in keys)
+        if all(held):
+            yield Reading(held[0], _as_object(keys, held), held)
     short = [name for name in columns if all(_short_text(task.columns.get(name)) for task in tasks)]
     paired = sorted(short, key=lambda name: (name != column, name not in read))[:MOST_PAIRED]
     for names in (tuple(name for name in short if name in read), *permutations(paired, 2)):
@@ -197,8 +203,13 @@ def _made(
                 yield Reading(names[0], _joined(names, between), names)
 
 
-def _as_object(keys: Sequence[str]) -> Way:
-    return lambda task, value: json.dumps({key: task.columns.get(key) for key in keys})
+def _synonyms(key: str) -> list[str]:
+    """The other names of a part of a tool call."""
+    return [name for group in CALLS if key in group for name in group]
+
+
+def _as_object(keys: Sequence[str], names: Sequence[str]) -> Way:
+    return lambda task, value: json.dumps({k: task.columns.get(name) for k, name in zip(keys, names, strict=True)})
 
 
 def _joined(names: Sequence[str], between: str) -> Way:

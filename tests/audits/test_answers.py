@@ -183,6 +183,11 @@ def test_json():
     assert not same(task('{"a": 1}', "json"), '{"a": true}') and same(task('{"a": 1, "b": 2}', "json"), '{"b":2,"a":1}')
 
 
+def test_another_value_of_json_is_beyond_rounding():
+    for prompt, changed in [("Scale it, as JSON; one per cent of rounding is fine.", 456.0), ("As JSON.", 416.0)]:
+        assert json.loads(missed(task('{"milk": 415.0}', "json", prompt))["a value changed"]) == {"milk": changed}
+
+
 def test_programs_do_the_same_in_other_layouts():
     code = "def f(a):\n    b = a + 1\n    return [b for b in range(b)]\n\n\ndef g(a):\n    return f(a) * 2"
     found = made(equivalents(task(code, "code")))

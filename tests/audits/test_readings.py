@@ -140,6 +140,10 @@ def triple(response: str, a: int, b: int, c: int) -> float:
     return float(response == f"{a}, {b}, {c}")
 
 
+def tool(response: str, tool: str, arguments: dict[str, object]) -> float:
+    return float(response == json.dumps({"name": tool, "arguments": arguments}))
+
+
 def call(response: str, name: str, arguments: dict[str, object]) -> float:
     try:
         said = json.loads((found(r"<tool_call>(.*)</tool_call>", response) or ("",))[0])
@@ -216,8 +220,15 @@ KINDS: dict[Callable[..., float], tuple[Rows, str]] = {
     unit_fractions: (
         rows("A sum, e.g. 1/2 + 1/5.", chance=lambda k: f"{k}/6", solution=lambda k: [k + 2, 9]),
         "1/2 + 1/9",
-
-
+    ),
+    tool: (
+        rows(
+            'As {"name": tool, "arguments": {...}}.',
+            tool=lambda k: ("hotel", "train", "boat")[k % 3],
+            arguments=lambda k: {"days": k},
+        ),
+        '{"name": "hotel", "arguments": {"days": 0}}',
+    ),
     call: (
         rows(
             'As <tool_call>{"name": ..., "arguments": {"town": ..., "days": ...}}</tool_call>.',

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from posttrain.audits.answers import parts
+from posttrain.audits.answers.numbers import ROUNDED
 from posttrain.audits.answers.variant import Variant, distinct
 from posttrain.audits.golds import GoldTask, as_json
 
@@ -27,7 +28,7 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     leaves = list(_leaves(gold))
     if leaves:
         path = rng.choice(leaves)
-        found.append(("a value changed", _with(gold, path, _changed(_at(gold, path)))))
+        found.append(("a value changed", _with(gold, path, _changed(_at(gold, path), task))))
         path = rng.choice(leaves)
         found.append(("a value null", _with(gold, path, None)))
         found.append(("all values null", _each(gold, leaves, lambda value: None)))
@@ -160,9 +161,11 @@ def _with(value: Any, path: Path, new: Any) -> Any:
     return copy
 
 
-def _changed(value: Any) -> Any:
+def _changed(value: Any, task: GoldTask | None = None) -> Any:
+    """Another value: of a number one more, and a tenth more where the prompt leaves room for rounding."""
     if isinstance(value, bool):
         return not value
     if _is_number(value):
-        return value + 1
+        rounded = task is not None and ROUNDED.search(task.task.asked)
+        return value + (max(1, abs(value) // 10) if rounded else 1)
     return f"un{value}" if isinstance(value, str) else 0
