@@ -178,9 +178,10 @@ def _in_parts(
 
     def way(task: Task, value: Any) -> str:
         marked = re.search(r"\[[0-9]+\]", task.asked)
-        texts = [final_of(text_of(task.columns[order[k]])) for k in range(len(places))]
+        texts = [final_of(text_of(task.columns.get(order[k]))) for k in range(len(places))]
         signs = ["[]" if place[0][0] == "[" and marked else "" for place in places]
-        return filled(shown, [f"{sign[:1]}{text}{sign[1:]}" for sign, text in zip(signs, texts, strict=True)])
+        values = [f"{sign[:1]}{text}{sign[1:]}" for sign, text in zip(signs, texts, strict=True)]
+        return filled(shown, values) if all(texts) else ""
 
     return [Reading(name, way, tuple(parts))], likely
 

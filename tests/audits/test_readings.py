@@ -333,3 +333,9 @@ def test_other_columns_that_prompts_have_places_for_are_parts_of_the_answer():
     assert gold(cited, alone, source=2)[0] == gold(cited, sourced, source=[2])[0] == "town0"  # not read; a list
     lines = "Two lines, `Answer: NAME` and `Evidence: `."
     assert gold(lines, sourced, source=2)[0] == "town0"  # the second line may be anything
+
+    def loose(response: str, source: int, **others: str) -> float:
+        return float(others.get("answer", "?") in response)
+
+    some = [{"prompt": cited, "answer": f"town{n}", "source": 2} for n in range(4)]
+    assert [task.gold for task in read(loose, [*some, {"prompt": cited, "source": 1}]).tasks][3:] == ["town3 [2]"]
