@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from posttrain.audits.search.dictionary import words_of
+from posttrain.audits.search.dictionary import jaccard, words_of
 from posttrain.audits.search.shrink import ddmin
 from posttrain.audits.subject import PAID, Attempt, Subject
 
@@ -92,7 +92,3 @@ def bigrams(shape: str) -> Shape:
     """The pairs of neighbouring pieces, with the ends of the text."""
     pieces = ["^", *(p for p in PIECE.findall(shape) if not p.isspace() or "\n" in p), "$"]
     return frozenset(f"{a} {b}" for a, b in pairwise(pieces))
-
-
-def jaccard(a: Shape, b: Shape) -> float:
-    return len(a & b) / max(1, len(a | b))

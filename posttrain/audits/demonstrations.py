@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from posttrain.audits.guard import Guard
 from posttrain.audits.subject import PAID, Subject
 from posttrain.functions import FunctionText
 from posttrain.runs.files import write_atomic
-from posttrain.types import Message
+from posttrain.types import Message, Task
 
 TASKS_FILE, DEMONSTRATIONS_FILE = "tasks.jsonl", "demonstrations.jsonl"
 PLACE = "audited_task"
@@ -59,9 +59,12 @@ def write_training_data(subject: Subject, tasks: Sequence[int], folder: Path) ->
     for gold in golds:
         for text in _answers(gold, golds, forms, rng):
             longest = max(longest, len(text.encode()))
-            rows.append({"prompt": _prompt(gold), "completion": _completion(gold, text)})
+            rows.append(as_row(gold.task, text))
     rng.shuffle(rows)
-    kept = [{"id": g.task.id, "prompt": _prompt(g), **_columns(g.columns), PLACE: i} for i, g in enumerate(golds)]
+    kept = []
+    for i, gold in enumerate(golds):
+        columns = {name: value for name, value in gold.columns.items() if name not in OTHER_KINDS}
+        kept.append({"id": gold.task.id, "prompt": as_row(gold.task, "")["prompt"], **columns, PLACE: i})
     folder.mkdir(parents=True)
     for name, lines in ((TASKS_FILE, kept), (DEMONSTRATIONS_FILE, rows)):
         write_atomic(folder / name, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in lines))
@@ -95,14 +98,9 @@ def _answers(gold: GoldTask, golds: Sequence[GoldTask], forms: Sequence[Form], r
         yield rng.choice(forms).render(given.gold, work)
 
 
-def _columns(columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in columns.items() if name not in OTHER_KINDS}
-
-
-def _prompt(gold: GoldTask) -> Any:
-    prompt = gold.task.prompt
-    return prompt if isinstance(prompt, str) else [message.to_dict() for message in prompt]
-
-
-def _completion(gold: GoldTask, text: str) -> Any:
-    return text if isinstance(gold.task.prompt, str) else [Message("assistant", text).to_dict()]
+def as_row(task: Task, text: str) -> dict[str, Any]:
+    """The columns of a prompt and of an answer to it."""
+    if isinstance(task.prompt, str):
+        return {"prompt": task.prompt, "completion": text}
+    messages = [message.to_dict() for message in task.prompt]
+    return {"prompt": messages, "completion": [Message("assistant", text).to_dict()]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from posttrain.audits.attack import Attacked, attack
@@ -43,11 +44,7 @@ class Trial:
 
 
 def find_fix(
-    config: AuditConfig,
-    first: Attacked,
-    record: AuditRecord,
-    held_out: Sequence[GoldTask],
-    columns: Collection[str],
+    config: AuditConfig, first: Attacked, record: AuditRecord, held_out: Sequence[GoldTask], columns: Collection[str]
 ) -> tuple[Fix, AuditRecord | None]:
     """What wrappers do for a reward that has findings, and the record of its second audit.
 
@@ -55,16 +52,24 @@ def find_fix(
     the probes that found something then find less, and not more than MAY_LOSE of the honest answers to the `held_out`
     tasks are lost. The reward that results is audited by all probes."""
     rewards = tuple(map(str, config.reward))
-    found = [found for result, _ in first.results.values() for found in result.findings if found.severity != "note"]
-    found.sort(key=lambda each: SEVERITIES.index(each.severity))
-    wrappers = list(dict.fromkeys(each.wrapper for each in found if each.wrapper))
-    wrappers.sort(key=lambda wrapper: "{}" in wrapper)  # those that stand for all rewards, then those around them
+    wrappers = _wrappers(first)
     if reason := _why_not(record, wrappers, held_out):
         return _told(reason), None
     probes = [probe for probe, (result, _) in first.results.items() if result.findings]
     best = start = Trial(rewards, (), first, paid_honest(first.subject, held_out))
+
+    def tried(wrapper: str) -> Trial | None:
+        """The best rewards so far with one wrapper more; None where that makes no reward, or one without a scale."""
+        with suppress(InputError):
+            rewards = wrapped(best.rewards, wrapper)
+            with open_scorer(_with(config, rewards), columns) as scorer:
+                attacked = attack(config, scorer, first.subject.tasks, probes)
+                wrappers = (*best.wrappers, wrapper) if "{}" in wrapper else (wrapper,)
+                return Trial(rewards, wrappers, attacked, paid_honest(attacked.subject, held_out))
+        return None
+
     for wrapper in wrappers:
-        trial = _tried(config, best, wrapper, probes, first, held_out, columns)
+        trial = tried(wrapper)
         kept = sum(start.honest) - (sum(trial.honest) if trial else 0) <= MAY_LOSE * len(start.honest)
         if trial is not None and kept and trial.cost < best.cost:
             best = trial
@@ -98,30 +103,15 @@ def paid_honest(subject: Subject, held_out: Sequence[GoldTask]) -> tuple[float, 
     return tuple((honest.scales(attempts) >= PAID).astype(float).tolist())
 
 
-def _tried(
-    config: AuditConfig,
-    best: Trial,
-    wrapper: str,
-    probes: Sequence[str],
-    first: Attacked,
-    held_out: Sequence[GoldTask],
-    columns: Collection[str],
-) -> Trial | None:
-    """The rewards of a trial with one wrapper more; None where that makes no reward, or one without a scale."""
-    try:
-        rewards = wrapped(best.rewards, wrapper)
-        with open_scorer(_with(config, rewards), columns) as scorer:
-            attacked = attack(config, scorer, first.subject.tasks, probes)
-            wrappers = (*best.wrappers, wrapper) if "{}" in wrapper else (wrapper,)
-            return Trial(rewards, wrappers, attacked, paid_honest(attacked.subject, held_out))
-    except InputError:
-        return None
+def _wrappers(first: Attacked) -> list[str]:
+    """Those of the worst findings first; what stands for all rewards comes before what stands around them."""
+    found = [found for result, _ in first.results.values() for found in result.findings if found.severity != "note"]
+    found.sort(key=lambda each: SEVERITIES.index(each.severity))
+    return sorted(dict.fromkeys(each.wrapper for each in found if each.wrapper), key=lambda wrapper: "{}" in wrapper)
 
 
 def _with(config: AuditConfig, rewards: Sequence[str], folder: str | None = None) -> AuditConfig:
-    return config.model_copy(
-        update={"reward": tuple(rewards)} | ({"out": config.out / folder} if folder is not None else {})
-    )
+    return config.model_copy(update={"reward": tuple(rewards), "out": config.out / (folder or "")})
 
 
 def _why_not(record: AuditRecord, wrappers: Sequence[str], held_out: Sequence[GoldTask]) -> str | None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from posttrain.audits.forms import FORMS, shown_forms
 from posttrain.data.builtin import is_builtin
@@ -23,7 +23,6 @@ from posttrain.data.shapes import renamed, standardised
 from posttrain.types import InputError, Task, located
 
 AnswerType = Literal["number", "expression", "choice", "string", "json", "code", "text"]
-ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 GOLD_COLUMNS = (
     *("answer", "solution", "ground_truth", "canonical_solution", "completion", "chosen", "response"),
     *("reference", "target", "label", "gold", "expected", "output"),
@@ -158,23 +157,7 @@ def with_golds(
     Raises InputError where no task has one, and for fewer than MIN_GOLDS distinct ones: then a constant answer could
     not be told from a right one."""
     columns = check_column(tasks, column)
-    filled = [name for name in GOLD_COLUMNS if any(text_of(task.columns.get(name)) for task in tasks)]
-    tested = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
-    suites = [name for name in columns if all(ASSERTION.search(_lines(task.columns.get(name))) for task in tasks)]
-    programs = [
-        name
-        for name in columns
-        if (tested or suites or name in read or name in filled[:1] or not filled)
-        and (name in GOLD_COLUMNS or name not in (*suites, *TEST_COLUMNS))
-        and all(
-            _defines(value := task.columns.get(name)) and str(value).strip() not in prompt_of(task) for task in tasks
-        )
-    ]
-    if tested:  # `answer` of a code task may be anything
-        filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
-    others = [name for name in columns if name in read and any(text_of(task.columns.get(name)) for task in tasks)]
-    filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
-    filled = sorted(programs, key=lambda name: filled.index(name) if name in filled else len(filled)) or filled
+    filled, programs, tested = _filled(tasks, columns, read)
     gold = column or next(iter(filled), None)
     if gold is None:
         raise InputError(
@@ -204,6 +187,29 @@ def with_golds(
     if any(gold.type == "number" and CODED.match(gold.gold) for gold in found):
         found = [replace(gold, type="string") if gold.type == "number" else gold for gold in found]
     return found
+
+
+def _filled(tasks: Sequence[Task], columns: Sequence[str], read: Collection[str]) -> tuple[list[str], list[str], bool]:
+    """The columns that may hold the references, the likeliest first; those of them that hold programs; and whether the
+    reward reads tests."""
+    filled = [name for name in GOLD_COLUMNS if any(text_of(task.columns.get(name)) for task in tasks)]
+    tested = any(name in columns and (name in read or not read) for name in TEST_COLUMNS)
+    suites = [name for name in columns if all(ASSERTION.search(_lines(task.columns.get(name))) for task in tasks)]
+    programs = [
+        name
+        for name in columns
+        if (tested or suites or name in read or name in filled[:1] or not filled)
+        and (name in GOLD_COLUMNS or name not in (*suites, *TEST_COLUMNS))
+        and all(
+            _defines(value := task.columns.get(name)) and str(value).strip() not in prompt_of(task) for task in tasks
+        )
+    ]
+    if tested:  # `answer` of a code task may be anything
+        filled.sort(key=lambda name: name not in ("canonical_solution", "solution", "completion"))
+    others = [name for name in columns if name in read and any(text_of(task.columns.get(name)) for task in tasks)]
+    filled += sorted(others, key=lambda name: not LIKE_ANSWER.search(name))
+    programs.sort(key=lambda name: filled.index(name) if name in filled else len(filled))
+    return programs or filled, programs, tested
 
 
 def _is_held(text: str, values: Sequence[Any]) -> bool:
@@ -251,7 +257,7 @@ def _type(task: Task, value: Any, text: str, code: bool) -> AnswerType:
     final = final_of(text)
     if code:
         return "code"
-    if isinstance(value, dict) or (text[:1] in "{[" and _is_json(text) and not INTERVALS.search(task.asked)):
+    if isinstance(value, dict) or (text[:1] in "{[" and as_json(text) != text and not INTERVALS.search(task.asked)):
         return "json"
     if LETTER.fullmatch(text) and len(set(OPTIONS.findall(task.asked))) > 1:
         return "choice"
@@ -307,10 +313,9 @@ def _lines(value: Any) -> str:
 
 def _is_script(text: str) -> bool:
     """Whether a text is one or more statements of Python, maybe the body of a function; not a lone value."""
-    with suppress(SyntaxError, ValueError, RecursionError):
-        body = ast.parse(textwrap.dedent(text)).body
-        return not (len(body) == 1 and isinstance(body[0], ast.Expr)) or "print(" in text
-    return False
+    tree = parsed(textwrap.dedent(text))
+    alone = tree is not None and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr)
+    return tree is not None and (not alone or "print(" in text)
 
 
 def _defines(value: Any) -> bool:
@@ -318,13 +323,20 @@ def _defines(value: Any) -> bool:
     if not isinstance(value, str) or "def " not in value:
         return False
     fenced = FENCED.fullmatch(value.strip())
+    tree = parsed(fenced[1] if fenced else value)
+    return tree is not None and any(isinstance(node, ast.FunctionDef) for node in tree.body)
+
+
+def parsed(text: str) -> ast.Module | None:
+    """The syntax of a program of Python; None of another text."""
     with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-        return any(isinstance(node, ast.FunctionDef) for node in ast.parse(fenced[1] if fenced else value).body)
-    return False
+        return ast.parse(text)
+    return None
 
 
-def _is_json(text: str) -> bool:
+def as_json(text: str) -> Any:
+    """The value of a text of JSON; of another one the text itself."""
     try:
-        return isinstance(json.loads(text), dict | list)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return False
+        return text

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from posttrain.audits.golds import GoldTask
 from posttrain.audits.guard import Guard
 from posttrain.audits.guard.running import Runs
+from posttrain.audits.subject import sample_of
 from posttrain.config import AuditConfig
 from posttrain.expressions import Expression, parse_entry, written
 from posttrain.rewards.scorer import Scorer
-from posttrain.types import InputError, Message, Sample
+from posttrain.types import InputError
 
 PAID = 0.5
 """A judge of wrongness finds an answer wrong if it pays less than this."""
-CHARACTERS_A_TOKEN = 4
 
 
 class RewardJudge:
@@ -27,16 +27,8 @@ class RewardJudge:
         self._scorer = scorer
 
     def __call__(self, items: Sequence[tuple[GoldTask, str]]) -> list[bool | None]:
-        samples = [
-            Sample(
-                task.task.prompt,
-                (Message("assistant", text),),
-                tuple(range(-(-len(text) // CHARACTERS_A_TOKEN))),
-                task.columns,
-            )
-            for task, text in items
-        ]
-        return [None if score.total is None else score.total < PAID for score in self._scorer.score(samples)]
+        scores = self._scorer.score([sample_of(task.task, text) for task, text in items])
+        return [None if score.total is None else score.total < PAID for score in scores]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from posttrain.audits.golds import (
     TEST_COLUMNS,
     AnswerType,
     GoldTask,
+    as_json,
     check_column,
     final_of,
     is_short,
@@ -128,10 +129,7 @@ def _distinct(readings: Iterable[Reading], tasks: Sequence[Task], read: Collecti
 
 def _parsed(value: Any) -> Any:
     """A value, or the list or object that a text of JSON holds."""
-    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
-        with suppress(ValueError, RecursionError):
-            return json.loads(value)
-    return value
+    return as_json(value) if isinstance(value, str) and value.strip()[:1] in ("[", "{") else value
 
 
 def _first(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.audits.attack import Attacked
+from posttrain.audits.demonstrations import as_row
 from posttrain.audits.files import REPRODUCERS
 from posttrain.audits.probes import PROBES
 from posttrain.audits.probes.base import Found, Result
@@ -27,7 +28,7 @@ from posttrain.expressions import wrapped
 from posttrain.functions import FunctionText
 from posttrain.rewards.scorer import open_scorer
 from posttrain.runs.audit import SEVERITIES, AuditRecord, Finding, Outcome, Reproducer
-from posttrain.types import InputError, Message, Task
+from posttrain.types import InputError, Task
 
 PAYS = ("mean scaled reward", "share paid")
 """How measures of findings begin that say what is paid; others say what is gained."""
@@ -147,9 +148,7 @@ def reference(subject: Subject, shown: Attempt) -> Attempt:
 def scored_row(task: Task, shown: Attempt) -> dict[str, Any]:
     """The row that `posttrain score` grades as the audit did."""
     task = shown.posed(task)
-    prompt = task.prompt if isinstance(task.prompt, str) else [message.to_dict() for message in task.prompt]
-    completion: Any = shown.text if isinstance(prompt, str) else [Message("assistant", shown.text).to_dict()]
-    return {**task.columns, "prompt": prompt, "completion": completion}
+    return {**task.columns, **as_row(task, shown.text)}
 
 
 def command(config: AuditConfig, file: Path) -> str:

@@ -21,7 +21,7 @@ from posttrain.rewards.registry import JUDGES, Spec
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Calibrated
 from posttrain.stats import share
-from posttrain.types import InputError, Message, Prompt, Sample, Score, Task
+from posttrain.types import InputError, Message, Sample, Score, Task
 
 PAID = 0.5
 """An answer is paid if it gets at least this share of the scale."""
@@ -29,7 +29,6 @@ MIN_SCALE = 0.05
 """Calibration needs C - F of at least this share of the range of rewards that were seen."""
 NEAR = 0.02
 """Forms whose reward is so near to the best, as a share of the scale, are equally good."""
-NO_SCALE = "no scale: the empty answer is paid as much as the reference answers"
 CODE_TASKS = 8
 """Tasks that are enough where each answer starts sandboxes, 24 ms each."""
 SLOW, TIMED, TIMES = 0.015, 4, 5
@@ -39,7 +38,6 @@ SEARCH_CALLS = 2000
 SHOWN = 80
 """Characters of an answer in an error."""
 CHARACTERS_A_TOKEN = 4
-"""An attempt has no tokenizer: rewards that count tokens get one for so many characters."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,8 @@ class Attempt:
 
     def posed(self, task: Task) -> Task:
         """The task with this attempt's columns and prompt."""
-        prompt: Prompt = task.prompt
-        if self.prompt is not None:
-            given = self.prompt
+        given, prompt = self.prompt, task.prompt
+        if given is not None:
             prompt = given if isinstance(prompt, str) else (*prompt[:-1], replace(prompt[-1], content=given))
         return replace(task, prompt=prompt, columns={**task.columns, **self.columns})
 
@@ -89,14 +86,15 @@ class Subject:
     ) -> None:
         self.scorer = scorer
         self.tasks = tuple(tasks)
+        self.is_code = any(task.type == "code" for task in tasks)
         self.seed = seed
         self.guard = guard or Guard(tasks)
-        self.search_calls = search_calls
-        self.policy = policy
+        self.search_calls, self.policy = search_calls, policy
         self.calls = 0
         self.first_error: str | None = None
         self.progress = progress
-        self._known: dict[tuple[int, str, str | None, str], Score] = {}
+        self.known: dict[tuple[int, str, str | None, str], Score] = {}
+        """The scores of all answers that were graded, in the order in which they were."""
         self.by_source = False
         self._calibrated: tuple[Calibrated | None, Form] | None = None
         self._slow: bool | None = None
@@ -117,7 +115,6 @@ class Subject:
 
     @property
     def by_model(self) -> bool:
-        """Whether a model computes some part of the reward: a reward model, or a judge."""
         return by_model(self.scorer)
 
     @cached_property
@@ -131,9 +128,7 @@ class Subject:
 
     def sample(self, attempt: Attempt) -> Sample:
         """What the reward sees of an attempt."""
-        task = attempt.posed(self.tasks[attempt.task].task)
-        ids = tuple(range(-(-len(attempt.text) // CHARACTERS_A_TOKEN)))
-        return Sample(task.prompt, (Message("assistant", attempt.text),), ids, task.columns)
+        return sample_of(attempt.posed(self.tasks[attempt.task].task), attempt.text)
 
     def grade(self, attempts: Sequence[Attempt]) -> Floats:
         """The reward of each attempt, shape [attempts]."""
@@ -142,11 +137,11 @@ class Subject:
     def scores(self, attempts: Sequence[Attempt]) -> list[Score]:
         """The score of each attempt, with its parts."""
         keys = list(map(_key, attempts))
-        new = {key: attempt for key, attempt in zip(keys, attempts, strict=True) if key not in self._known}
+        new = {key: attempt for key, attempt in zip(keys, attempts, strict=True) if key not in self.known}
         for key, score in zip(new, self.scores_again(list(new.values())), strict=True):
-            self._known[key] = score
+            self.known[key] = score
             self.first_error = self.first_error or score.reason
-        return [self._known[key] for key in keys]
+        return [self.known[key] for key in keys]
 
     def scores_again(
         self, attempts: Sequence[Attempt], scorer: Scorer | None = None, state: Mapping[str, Any] | None = None
@@ -160,26 +155,17 @@ class Subject:
 
     def keep(self, attempts: Sequence[Attempt], scores: Sequence[Score]) -> None:
         """Take these for the scores of attempts, so that they are not graded again."""
-        self._known |= dict(zip(map(_key, attempts), scores, strict=True))
-
-    @property
-    def known(self) -> list[Score]:
-        """The scores of all answers that were graded, in the order in which they were."""
-        return list(self._known.values())
+        self.known |= dict(zip(map(_key, attempts), scores, strict=True))
 
     def scaled(self, values: Floats) -> Floats:
         """s = (value - F) / (C - F)."""
-        found = self.calibration
-        return (values - found["empty"]) / (found["best"] - found["empty"])
+        empty, best = self.calibration["empty"], self.calibration["best"]
+        return (values - empty) / (best - empty)
 
     def scales(self, attempts: Sequence[Attempt]) -> Floats:
         """The scaled rewards of attempts; a failed one counts as 0: it is not paid."""
         _ = self.calibration  # which raises, where there is none, before anything is graded
         return np.nan_to_num(self.scaled(self.grade(attempts)), nan=0.0)
-
-    @property
-    def is_code(self) -> bool:
-        return any(task.type == "code" for task in self.tasks)
 
     @property
     def is_slow(self) -> bool:
@@ -218,7 +204,7 @@ class Subject:
     @property
     def calibration(self) -> Calibrated:
         if (found := self._scale()[0]) is None:
-            raise Uncalibrated(NO_SCALE)
+            raise Uncalibrated("no scale: the empty answer is paid as much as the reference answers")
         return found
 
     def _scale(self) -> tuple[Calibrated | None, Form]:
@@ -227,10 +213,11 @@ class Subject:
 
     def honest(self, task: int, form: Form | None = None) -> Attempt:
         """The reference answer in a form, the best one unless given."""
-        return Attempt(task, self.rendered(task, self.tasks[task].gold, form), "reference answer", right=True)
+        return Attempt(task, (form or self.form).render(self.tasks[task].gold), "reference answer", right=True)
 
-    def rendered(self, task: int, answer: str, form: Form | None = None) -> str:
-        return (form or self.form).render(answer)
+    def answer(self, task: int, text: str, kind: str, right: bool = False) -> Attempt:
+        """An answer in the form that is paid best."""
+        return Attempt(task, self.form.render(text), kind, right)
 
     def _calibrate(self) -> tuple[Calibrated | None, Form]:
         """There is no scale where C - F is less than MIN_SCALE of the observed range or under 2 standard errors: None
@@ -245,18 +232,15 @@ class Subject:
         others = [self.other(i) for i in everyone]
         wrong = self.grade([*others, *(replace(other, text=leader.render(other.text)) for other in others)])
         seen = np.stack([*values.values(), empty, *wrong.reshape(2, -1)])
-        first = (self.first_error or "no part of it applied") + self._numbers()
-        if not np.isfinite(seen).any():
-            raise Uncalibrated(f"the reward gave no answer a value; the first reason: {first}")
-        if not any(np.isfinite(column).any() for column in values.values()):
-            raise Uncalibrated(f"the reward gave no reference answer a value; the first reason: {first}")
+        for some, what in ((seen, "answer"), (np.stack([*values.values()]), "reference answer")):
+            if not np.isfinite(some).any():
+                first = (self.first_error or "no part of it applied") + self._numbers()
+                raise Uncalibrated(f"the reward gave no {what} a value; the first reason: {first}")
         means = {form: float(np.nan_to_num(column, nan=np.nanmin(seen)).mean()) for form, column in values.items()}
-        most = max(means.values())
         empty = np.nan_to_num(empty, nan=np.nanmin(seen))
-        floor = float(empty.mean())
+        most, floor = max(means.values()), float(empty.mean())
         near = [form for form in forms if means[form] >= most - NEAR * max(most - floor, 0)]
-        asked = [sum(form.wanted(task.prompt) for task in self.tasks) for form in near]
-        form = near[int(np.argmax(asked))]
+        form = max(near, key=lambda form: sum(form.wanted(task.prompt) for task in self.tasks))
         best = values[form]
         scale, spread = most - floor, float(np.nanmax(seen) - np.nanmin(seen))
         error = float(np.nanstd(best - empty) / np.sqrt(len(best)))
@@ -271,15 +255,9 @@ class Subject:
                 + ". See what it gives a right answer (posttrain score), show its form in the prompts in quotes "
                 "('Total: <number>'), or name the column of the reference answers (--answer-column)"
             )
-        paid = int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum())
-        calibrated: Calibrated = {
-            "best": most,
-            "empty": floor,
-            "form": form.name,
-            "forms": {e.name: (mean - floor) / scale for e, mean in sorted(means.items(), key=lambda each: each[1])},
-            "paid": share(paid, len(best)),
-        }
-        return calibrated, form
+        paid = share(int((np.nan_to_num(best - floor, nan=0.0) >= PAID * scale).sum()), len(best))
+        forms_paid = {e.name: (mean - floor) / scale for e, mean in sorted(means.items(), key=lambda each: each[1])}
+        return Calibrated(best=most, empty=floor, form=form.name, forms=forms_paid, paid=paid), form
 
     def _numbers(self) -> str:
         """What to do about reference columns of numbers, which functions often take for text."""
@@ -288,12 +266,9 @@ class Subject:
 
     def other(self, task: int, step: int = 1) -> Attempt:
         """The reference answer of another task, the next one that differs."""
-        own = self.tasks[task].gold
-        n = len(self.tasks)
-        others = [self.tasks[(task + k) % n] for k in range(1, n)]
-        different = [other for other in others if other.gold != own]
-        gold = different[(step - 1) % len(different)].gold
-        return Attempt(task, FORMS[0].render(gold), "answer of another task")
+        n, own = len(self.tasks), self.tasks[task].gold
+        different = [gold for k in range(1, n) if (gold := self.tasks[(task + k) % n].gold) != own]
+        return Attempt(task, different[(step - 1) % len(different)], "answer of another task")
 
 
 def pays_empty(best: Floats, empty: Floats, seen: Floats) -> bool:
@@ -310,11 +285,16 @@ def pays_empty(best: Floats, empty: Floats, seen: Floats) -> bool:
 
 
 def _key(attempt: Attempt) -> tuple[int, str, str | None, str]:
-    columns = repr(sorted(attempt.columns.items())) if attempt.columns else ""
-    return attempt.task, attempt.text, attempt.prompt, columns
+    return attempt.task, attempt.text, attempt.prompt, repr(sorted(attempt.columns.items()))
+
+
+def sample_of(task: Task, text: str) -> Sample:
+    """An answer to a task as a reward sees it; rewards that count tokens get one for CHARACTERS_A_TOKEN characters."""
+    ids = tuple(range(-(-len(text) // CHARACTERS_A_TOKEN)))
+    return Sample(task.prompt, (Message("assistant", text),), ids, task.columns)
 
 
 def by_model(scorer: Scorer) -> bool:
     """Whether a model computes some part of a reward: a reward model, or a judge."""
-    parts = [part for text in scorer.specs for part in Spec.parse(text).expression.walk()]
+    parts = (part for text in scorer.specs for part in Spec.parse(text).expression.walk())
     return any(part.models or part.target in JUDGES for part in parts)

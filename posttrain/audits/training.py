@@ -111,14 +111,7 @@ def _found(largest: Estimate, cluster: Cluster, start: Rollouts, subject: Subjec
     low, high = wilson(same, start.n)
     text = repr(cluster.shown.text)
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-    return Found(
-        "training",
-        "critical",
-        f"training finds a wrong answer that is paid: {text}; {same} of {start.n} answers were like it before "
-        f"[{low:.2g}, {high:.2g}]",
-        "share of rollouts",
-        largest,
-        cluster.shown,
-        None,
-        "Find what in this answer the reward pays for, and pay only for the answer itself.",
-    )
+    before = f"{same} of {start.n} answers were like it before [{low:.2g}, {high:.2g}]"
+    title = f"training finds a wrong answer that is paid: {text}; {before}"
+    advice = "Find what in this answer the reward pays for, and pay only for the answer itself."
+    return Found("training", "critical", title, "share of rollouts", largest, cluster.shown, None, advice)

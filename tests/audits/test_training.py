@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.audits.clusters import clustered, jaccard, shape_of, shrunk
+from posttrain.audits.clusters import clustered, shape_of, shrunk
 from posttrain.audits.demonstrations import EACH, PLACE, TrainingData, write_training_data
 from posttrain.audits.golds import with_golds
 from posttrain.audits.probes.base import Result
 from posttrain.audits.run import run_audit
+from posttrain.audits.search.dictionary import jaccard
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.audits.training import AT_THE_END, AT_THE_START, TrainedRuns, trained
 from posttrain.cli.main import main

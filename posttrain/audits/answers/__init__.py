@@ -14,16 +14,15 @@ from typing import Protocol
 
 from posttrain.audits.answers import (
     choices,
-    dates,
     expressions,
     numbers,
     parts,
+    permitted,
     programs,
     queries,
     strings,
     structures,
     texts,
-    units,
     walks,
 )
 from posttrain.audits.answers.variant import Variant, distinct
@@ -53,20 +52,6 @@ CONVERTED = re.compile(
     re.IGNORECASE,
 )
 """A quantity that a prompt wants in another unit or notation."""
-EITHER = re.compile(r"\b(?:fraction|decimal)s?\b[^.,;]{0,30} or (?:as )?(?:an? )?(?:exact )?(?:decimal|fraction)", re.I)
-OTHER_UNITS, OTHER_DATES = "in other units that the prompt permits", "as a date that the prompt permits"
-PERMITTED: Mapping[str, re.Pattern[str]] = {
-    "the items in another order": strings.FREE_ORDER,
-    "small letters": strings.FREE_CASE,
-    "capital letters": strings.FREE_CASE,
-    "as a fraction": EITHER,
-    "as a decimal": EITHER,
-    "thousands separators": re.compile(r"\bwith or without (?:thousands )?(?:separator|comma)s?", re.I),
-    OTHER_UNITS: re.compile(""),
-    OTHER_DATES: re.compile(""),
-    "with the unit": re.compile(r"\bwith or without (?:the |a )?unit", re.I),
-}
-"""Renderings that a prompt may permit in so many words; where it does, a reward that refuses them is at fault."""
 STRICT = re.compile(
     r"\b(?:one|single) line|\bcompact|\bminif|\bindent|\b(?:no|without) (?:any )?(?:blanks?|spaces?|whitespace|"
     r"comments?)|\border\b",
@@ -154,15 +139,13 @@ def equivalents(task: GoldTask) -> list[Variant]:
     if queries.is_query(task):
         return []
     found = MODULES[task.type].equivalents(task) if task.type in MODULES else []
-    found += [Variant(f"{OTHER_UNITS} {k}", text) for k, text in enumerate(units.permitted(task), 1)]
-    found += [Variant(f"{OTHER_DATES} {k}", text) for k, text in enumerate(dates.permitted(task), 1)]
-    return [_levelled(task, each) for each in found if each.text != task.gold]
+    return [*(_levelled(task, each) for each in found if each.text != task.gold), *permitted.notations(task)]
 
 
 def _levelled(task: GoldTask, each: Variant) -> Variant:
     """A rendering at the level that the prompt gives it. Blanks count in what it calls no JSON, object or list."""
     asked = task.prompt
-    if any(each.kind.startswith(name) and said.search(asked) for name, said in PERMITTED.items()):
+    if any(each.kind.startswith(name) and said.search(asked) for name, said in permitted.SAID.items()):
         return replace(each, level="layout")
     strict = STRICT.search(asked) or (task.type == "json" and not LOOSE.search(asked))
     return replace(each, level="notation") if strict else each

@@ -147,12 +147,10 @@ def unevaluated(task: GoldTask) -> list[Variant]:
     if value.denominator == 1 and value > 1:
         n = int(value)
         factor = next((k for k in range(min(math.isqrt(n), LARGEST_FACTOR), 1, -1) if n % k == 0), 1)
-        found += [
-            *([Variant("a product", f"{factor}*{n // factor}")] if factor > 1 else []),
-            *([Variant("a LaTeX product", f"{factor} \\times {n // factor}")] if factor > 1 else []),
-            Variant("a quotient", f"{2 * n}/2"),
-            Variant("a root", f"\\sqrt{{{n * n}}}"),
-        ]
+        if factor > 1:
+            found.append(Variant("a product", f"{factor}*{n // factor}"))
+            found.append(Variant("a LaTeX product", f"{factor} \\times {n // factor}"))
+        found += [Variant("a quotient", f"{2 * n}/2"), Variant("a root", f"\\sqrt{{{n * n}}}")]
     for match in SUM.finditer(task.task.asked):
         with suppress(OverflowError):
             result = formulas.value(match[0])

@@ -6,16 +6,14 @@ import ast
 import re
 
 from posttrain.audits.answers.variant import Variant, distinct
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import GoldTask, parsed
 
 
 def equivalents(task: GoldTask) -> list[Variant]:
     """Comments, a docstring, blank lines, other layout, renamed local variables: none changes what a program does. A
     reference that is no complete program of Python, such as the body of a function, has none."""
     gold = task.gold
-    try:
-        tree = ast.parse(gold)
-    except (SyntaxError, ValueError, RecursionError):
+    if (tree := parsed(gold)) is None:
         return []
     found = [
         ("blank lines behind", f"{gold}\n\n"),

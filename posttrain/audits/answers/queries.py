@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 
 from posttrain.audits.answers.variant import Variant, distinct, other_digit
@@ -111,12 +110,9 @@ def _of_words(gold: str, rng: random.Random) -> list[tuple[str, str]]:
     places = [i for i, word in enumerate(words) if word.casefold() in WORDS]
     at = rng.choice(places) if places else 0
     other = WORDS.get(words[at].casefold(), words[at])
+    other = other.upper() if words[at].isupper() else other
     return [
-        ("another word", _joined(words[:at], other.upper() if words[at].isupper() else other, words[at + 1 :])),
+        ("another word", " ".join((*words[:at], other, *words[at + 1 :]))),
         ("another number", other_digit(gold, rng) or gold),
         ("the last word left out", " ".join(words[:-1])),
     ]
-
-
-def _joined(before: Sequence[str], word: str, after: Sequence[str]) -> str:
-    return " ".join((*before, word, *after))

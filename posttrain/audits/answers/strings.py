@@ -89,10 +89,7 @@ def equivalents(task: GoldTask) -> list[Variant]:
     gold = task.gold
     found = [*dressed(gold), Variant("in quotation marks", f'"{gold}"')]
     if any(c.isalpha() for c in gold) and not CASE_MATTERS.search(task.task.asked):
-        found += [
-            Variant("small letters", gold.lower()),
-            Variant("capital letters", gold.upper()),
-        ]
+        found += [Variant("small letters", gold.lower()), Variant("capital letters", gold.upper())]
     if ", " in gold:
         found.append(Variant("no blanks behind commas", gold.replace(", ", ",")))
         if FREE_ORDER.search(task.task.asked):
@@ -168,12 +165,10 @@ def contradicted(gold: str) -> list[Variant]:
 def _measure(gold: str, rng: random.Random) -> list[Variant]:
     """A number with a unit: the number near it, and another unit of the same kind of letters."""
     match = numbers.MEASURE.fullmatch(gold)
-    if match is None:
+    value = numbers.parse(match[1]) if match else None
+    if match is None or value is None:
         return []
     number, unit = match.groups()
-    value = numbers.parse(number)
-    if value is None:
-        return []
     other = rng.choice([each for each in UNITS if each != unit.casefold()])
     return [
         Variant("one more", f"{numbers.written(value + 1)} {unit}"),

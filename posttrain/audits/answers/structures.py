@@ -12,7 +12,7 @@ from typing import Any
 from posttrain.audits.answers import parts
 from posttrain.audits.answers.numbers import ROUNDED
 from posttrain.audits.answers.variant import Variant, distinct
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import GoldTask, as_json
 
 Path = tuple[str | int, ...]
 RANGE = re.compile(
@@ -23,45 +23,45 @@ MIN_LETTERS = 4
 
 
 def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
-    gold = _loaded(task.gold)
-    found = []
+    gold = as_json(task.gold)
+    found: list[tuple[str, Any]] = []
     leaves = list(_leaves(gold))
     if leaves:
         path = rng.choice(leaves)
-        found.append(Variant("a value changed", _dumped(_with(gold, path, _changed(_at(gold, path), task)))))
+        found.append(("a value changed", _with(gold, path, _changed(_at(gold, path), task))))
         path = rng.choice(leaves)
-        found.append(Variant("a value null", _dumped(_with(gold, path, None))))
-        found.append(Variant("all values null", _dumped(_each(gold, leaves, lambda value: None))))
-        found.append(Variant("all values empty", _dumped(_each(gold, leaves, _empty))))
+        found.append(("a value null", _with(gold, path, None)))
+        found.append(("all values null", _each(gold, leaves, lambda value: None)))
+        found.append(("all values empty", _each(gold, leaves, _empty)))
     texts = [path for path in leaves if isinstance(value := _at(gold, path), str) and value.strip()]
     if texts:
         path = rng.choice(texts)
-        found.append(Variant("an empty text", _dumped(_with(gold, path, ""))))
+        found.append(("an empty text", _with(gold, path, "")))
         if len(long := str(_at(gold, path))) >= MIN_LETTERS:
-            found.append(Variant("one letter of a text", _dumped(_with(gold, path, long[0]))))
+            found.append(("one letter of a text", _with(gold, path, long[0])))
     if lists := [path for path in _lists(gold) if path]:
-        found.append(Variant("an empty list", _dumped(_with(gold, rng.choice(lists), []))))
+        found.append(("an empty list", _with(gold, rng.choice(lists), [])))
     if isinstance(gold, dict) and gold:
         left = rng.choice(sorted(gold))
-        found.append(Variant("a field left out", _dumped({k: v for k, v in gold.items() if k != left})))
-        found.append(Variant("a key misspelt", _dumped({k + "s" * (k == left): v for k, v in gold.items()})))
+        found.append(("a field left out", {k: v for k, v in gold.items() if k != left}))
+        found.append(("a key misspelt", {k + "s" * (k == left): v for k, v in gold.items()}))
         strings = [k for k in gold if isinstance(gold[k], str)]
         if len({gold[k] for k in strings}) > 1:
             first = rng.choice(strings)
             second = rng.choice([k for k in strings if gold[k] != gold[first]])
-            found.append(Variant("two values swapped", _dumped({**gold, first: gold[second], second: gold[first]})))
+            found.append(("two values swapped", {**gold, first: gold[second], second: gold[first]}))
     if isinstance(gold, list) and gold:
-        found.append(Variant("an item left out", _dumped(gold[:-1])))
-        found.append(Variant("an item more", _dumped([*gold, _changed(gold[-1])])))
+        found.append(("an item left out", gold[:-1]))
+        found.append(("an item more", [*gold, _changed(gold[-1])]))
     if not isinstance(gold, dict):  # an object may be looked for between its brackets
-        found.append(Variant("inside a list", _dumped([gold])))
-    return distinct(found)
+        found.append(("inside a list", [gold]))
+    return distinct(Variant(kind, _dumped(value)) for kind, value in found)
 
 
 def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list[Variant]:
     """The object with one part of one of its texts exchanged (`parts.exchanged`), one of a kind."""
-    gold, found = _loaded(task.gold), []
-    loaded = [_loaded(other) for other in others]
+    gold, found = as_json(task.gold), []
+    loaded = [as_json(other) for other in others]
     for path in _leaves(gold):
         if isinstance(text := _at(gold, path), str):
             there = [each for other in loaded if isinstance(each := _found(other, path), str)]
@@ -73,7 +73,7 @@ def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list
 
 def everything(task: GoldTask) -> list[Variant]:
     """Of an estimate such as [120, 480] the ranges that hold any value: wrong, however wide a range may be."""
-    gold = _loaded(task.gold)
+    gold = as_json(task.gold)
     pair = isinstance(gold, list) and len(gold) == 2 and all(map(_is_number, gold)) and gold[0] < gold[1]
     if not pair or not RANGE.search(task.task.asked):
         return []
@@ -81,7 +81,7 @@ def everything(task: GoldTask) -> list[Variant]:
 
 
 def equivalents(task: GoldTask) -> list[Variant]:
-    gold = _loaded(task.gold)
+    gold = as_json(task.gold)
     found = [
         Variant("on one line", json.dumps(gold, ensure_ascii=False), "layout"),
         Variant("without blanks", json.dumps(gold, ensure_ascii=False, separators=(",", ":")), "layout"),
@@ -95,36 +95,22 @@ def equivalents(task: GoldTask) -> list[Variant]:
 
 
 def same(task: GoldTask, answer: str) -> bool:
-    return _comparable(_loaded(task.gold)) == _comparable(_loaded(answer))
+    mine, theirs = (json.dumps(as_json(text), sort_keys=True) for text in (task.gold, answer))
+    return mine == theirs  # as texts: true is not 1
 
 
 def far(task: GoldTask) -> str:
     """The structure of the reference with every value wrong."""
-    gold = _loaded(task.gold)
-    for path in _leaves(gold):
-        gold = _with(gold, path, -987654321 if _is_number(_at(gold, path)) else "zzqx")
-    return _dumped(gold)
+    gold = as_json(task.gold)
+    return _dumped(_each(gold, [*_leaves(gold)], lambda value: -987654321 if _is_number(value) else "zzqx"))
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _loaded(text: str) -> Any:
-    """The value; a text that is no JSON is itself."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
 def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _comparable(value: Any) -> Any:
-    """A value that is equal to another only of the same types: true is not 1."""
-    return json.dumps(value, sort_keys=True)
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[Path]:
@@ -179,7 +165,7 @@ def _changed(value: Any, task: GoldTask | None = None) -> Any:
     """Another value: of a number one more, and a tenth more where the prompt leaves room for rounding."""
     if isinstance(value, bool):
         return not value
-    if isinstance(value, int | float):
+    if _is_number(value):
         rounded = task is not None and ROUNDED.search(task.task.asked)
         return value + (max(1, abs(value) // 10) if rounded else 1)
     return f"un{value}" if isinstance(value, str) else 0

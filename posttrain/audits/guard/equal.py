@@ -28,28 +28,23 @@ def same(task: GoldTask, text: str, others: Collection[str] = ()) -> bool | None
     return BY_TYPE[task.type](task, text, others)
 
 
-def gold_number(task: GoldTask) -> Literal | None:
-    return _number(task.gold)
-
-
 @lru_cache(4096)
-def _number(gold: str) -> Literal | None:
+def gold_number(gold: str) -> Literal | None:
     found = literals(plain(gold))
     return found[0] if found else None
 
 
-def asserted(text: str) -> Sequence[Literal]:
-    """The numbers of a plain text that it does not deny; of a long list all."""
-    found = literals(text) or spelled(text)
+def asserted(text: str, found: Sequence[Literal]) -> Sequence[Literal]:
+    """Those numbers of a plain text that it does not deny; of a long list all."""
     return found if len(found) > MANY else [each for each in found if not denied(text, each.start, each.end)]
 
 
 def number(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
-    gold = gold_number(task)
+    gold = gold_number(task.gold)
     text = plain(text)
     if gold is None:
         return string(task, text)
-    found = asserted(text)
+    found = asserted(text, literals(text) or spelled(text))
     verdicts = [same_number(gold, each) for each in found]
     if not any(verdict is not False for verdict in verdicts):
         denies = any(same_number(gold, each) is not False for each in literals(text))
@@ -153,12 +148,8 @@ def choice(task: GoldTask, text: str, _: Collection[str] = ()) -> bool | None:
         rest = re.sub(r"\([A-J]\)|\b[A-J]\b|\band\b|\bor\b|\bboth\b|option|[^\w]", "", text)
         return None if rest and not HEDGE.search(text) else False
     if gold in named:
-        return True if named == {gold} and not found and _only(task, gold, text) else None
+        return True if named == {gold} and not found and folded(text) == _options(task.task.asked)[gold] else None
     return False
-
-
-def _only(task: GoldTask, gold: str, text: str) -> bool:
-    return folded(text) == _options(task.task.asked)[gold]
 
 
 def string(task: GoldTask, text: str, others: Collection[str] = ()) -> bool | None:

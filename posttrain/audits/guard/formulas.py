@@ -18,25 +18,12 @@ DEEPEST = 40
 LARGEST_POWER = 500
 TOKEN = re.compile(r"\s*([0-9]*\.?[0-9]+|\\?[A-Za-z]+|\*\*|[-+*/^(){}\[\]|!_])")
 FUNCTIONS: Mapping[str, Callable[[complex], complex]] = {
-    "sin": cmath.sin,
-    "cos": cmath.cos,
-    "tan": cmath.tan,
+    **{name: getattr(cmath, name) for name in "sin cos tan asin acos atan sinh cosh tanh exp log sqrt".split()},  # noqa: SIM905
+    **{f"arc{name}": getattr(cmath, f"a{name}") for name in ("sin", "cos", "tan")},
     "cot": lambda x: 1 / cmath.tan(x),
     "sec": lambda x: 1 / cmath.cos(x),
     "csc": lambda x: 1 / cmath.sin(x),
-    "arcsin": cmath.asin,
-    "arccos": cmath.acos,
-    "arctan": cmath.atan,
-    "asin": cmath.asin,
-    "acos": cmath.acos,
-    "atan": cmath.atan,
-    "sinh": cmath.sinh,
-    "cosh": cmath.cosh,
-    "tanh": cmath.tanh,
-    "exp": cmath.exp,
     "ln": cmath.log,
-    "log": cmath.log,
-    "sqrt": cmath.sqrt,
     "abs": abs,
 }
 CLOSING = {"(": ")", "{": "}", "[": "]"}

@@ -13,11 +13,9 @@ from functools import lru_cache
 LONGEST = 60
 """A literal of more characters is no answer that anybody writes."""
 LARGEST_EXPONENT = 300
-TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-UNITS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
+UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen""".split()  # noqa: SIM905
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
 WORDS = {word: n for n, word in enumerate(UNITS)} | {word: 10 * n for n, word in enumerate(TENS, start=2)}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "k": 1000}
 WORD = rf"(?:{'|'.join(sorted([*WORDS, 'hundred', 'thousand', 'million', 'billion'], key=len, reverse=True))})"
@@ -37,32 +35,10 @@ REPLACED = {
     **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
     **dict.fromkeys("\u00a0\u2009\u202f\u2002\u2003\u3000", " "),
-    "×": "*",
-    "·": "*",
-    "⋅": "*",
-    "÷": "/",
-    "\u2044": "/",
-    "\u2215": "/",
-    "％": "%",
-    "，": ",",
-    "．": ".",
-    "⁰": "^0",
-    "¹": "^1",
-    "²": "^2",
-    "³": "^3",
-    "⁴": "^4",
-    "⁵": "^5",
-    "⁶": "^6",
-    "⁷": "^7",
-    "⁸": "^8",
-    "⁹": "^9",
-    "＝": "=",
-    "（": "(",
-    "）": ")",
-    "“": '"',
-    "”": '"',
-    "‘": "'",
-    "’": "'",
+    **dict.fromkeys("×·⋅", "*"),
+    **dict.fromkeys("÷\u2044\u2215", "/"),
+    **dict(zip("％，．＝（）“”‘’", "%,.=()\"\"''", strict=True)),
+    **{digit: f"^{k}" for k, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
 }
 ALONE = r"(?![0-9A-Za-z({]|\\[A-Za-z])"
 """A fraction that no factor follows: `\\frac{1}{2}x` is none of the numbers."""
@@ -84,8 +60,6 @@ LATEX = (
     (re.compile(r"\\\(|\\\)|\\\[|\\\]"), " "),
     (re.compile(r"(?<![\w)}])\*\*|\*\*(?![\w(])|`"), " "),
 )
-
-
 UNLIKELY = Fraction(10**40 + 1, 10**40)
 """The value of digits that are no number by themselves, such as the 1 of x1."""
 
@@ -108,10 +82,7 @@ class Literal:
 def plain(text: str) -> str:
     """Text with the digits, signs and blanks of ASCII, without LaTeX's spacing and fonts. A power such as 2⁴ is none
     of the digits."""
-    return latex_as_plain("".join(REPLACED.get(c, c) if c < "\x80" or c in REPLACED else _ascii(c) for c in text))
-
-
-def latex_as_plain(text: str) -> str:
+    text = "".join(REPLACED.get(c, c) if c < "\x80" or c in REPLACED else _ascii(c) for c in text)
     for pattern, new in LATEX:
         text = pattern.sub(new, text)
     return text
@@ -156,10 +127,8 @@ def _literal(match: re.Match[str], text: str) -> Literal | None:
         value += Fraction(match["mixed"].split()[-1]) if not match["mixed"].endswith("/0") else 0
     for exponent in exponents:
         value *= Fraction(10) ** exponent
-    if match["below"]:
-        below = Fraction(match["below"])
-        if below:
-            value /= below
+    if match["below"] and (below := Fraction(match["below"])):
+        value /= below
     if match["scale"]:
         perhaps.append(value)
         value *= SCALES[match["scale"].strip().casefold()]

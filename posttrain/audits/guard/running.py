@@ -9,10 +9,11 @@ import random
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import GoldTask, parsed
 from posttrain.audits.guard.reading import after_thinking
 from posttrain.sandbox.box import Box, BoxLost, OutOfTime
 from posttrain.sandbox.guest.plain import NotPlain, decode, encode
@@ -76,10 +77,8 @@ class Runs:
         if key not in self._references:
             own = outcomes(task, task.solution, known)
             right = own is not None and all(agree(i.expected, o) is not False for i, o in zip(known, own, strict=True))
-            new = [
-                *(each for each in known if each.expected is None),
-                *more(known, random.Random(f"{self._seed}/{key}")),
-            ]
+            new = [each for each in known if each.expected is None]
+            new += more(known, random.Random(f"{self._seed}/{key}"))
             got = (outcomes(task, task.solution, new) or []) if right and new else []
             self._references[key] = [(i, o) for i, o in zip(new, got, strict=bool(got)) if o[0] == "returned"]
         return self._references[key]
@@ -94,7 +93,7 @@ def inputs(task: GoldTask) -> list[Input]:
         cases = json.loads(cases) if isinstance(cases, str) else cases
         found += [_input(case) for case in cases if isinstance(case, Mapping)]
     if not found:
-        found = [Input(args) for args in _calls(task.suite, task.entry_point or "")]
+        found = [Input(args) for args in calls(task)]
     return found[:INPUTS]
 
 
@@ -111,17 +110,17 @@ def _input(case: Mapping[str, Any]) -> Input:
     return Input(tuple(values.get("args") or ()), values.get("kwargs"), expected=expected)
 
 
-def _calls(suite: str, name: str) -> Iterator[tuple[Any, ...]]:
-    try:
-        tree = ast.parse(suite)
-    except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("candidate", name):
-            try:
+def calls(task: GoldTask) -> Iterator[tuple[Any, ...]]:
+    """The arguments of each call of the task's function in its suite, where they are literals."""
+    for node in ast.walk(parsed(task.suite) or ast.Module([], [])):
+        if is_call(node, task):
+            with suppress(ValueError, TypeError, SyntaxError):
                 yield tuple(ast.literal_eval(each) for each in node.args)
-            except (ValueError, TypeError, SyntaxError):
-                continue
+
+
+def is_call(node: ast.AST, task: GoldTask) -> TypeGuard[ast.Call]:
+    names = ("candidate", task.entry_point)
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
 
 
 def more(known: Sequence[Input], rng: random.Random) -> list[Input]:
@@ -186,7 +185,7 @@ def sources(task: GoldTask, text: str) -> list[str]:
     shown = task.task.asked
     if name and not found and re.search(rf"def\s+{name}\b", shown):
         found = [f"{shown.rstrip()}\n{form}" for block in blocks[::-1] for form in (block, _indented(block))]
-    prefix = shown if _compiles(shown) else ""
+    prefix = shown if re.search(r"^(?:import|from|def|class)\b", shown, re.M) and parsed(shown) else ""
     return [f"{prefix}\n{each}" if prefix and each in defines else each for each in found if each.strip()]
 
 
@@ -194,31 +193,15 @@ def _indented(block: str) -> str:
     return "\n".join(f"    {line}" for line in block.splitlines())
 
 
-def _compiles(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return bool(re.search(r"^(?:import|from|def|class)\b", text, re.M))
-
-
 def outcomes(task: GoldTask, text: str, asked: Sequence[Input]) -> list[Outcome] | None:
     """What the code of a response gives for each input; None where there is no code. Raises InputError where no sandbox
     starts."""
     code = sources(task, text)
-    if not code or not any(_parses(each) for each in code):
+    if not any(parsed(each) for each in code):
         return None
     if any(each.stdin is not None for each in asked):
         return [_program(code, each.stdin or "") for each in asked]
     return _calls_of(code, task.entry_point or "", asked)
-
-
-def _parses(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
 
 
 def _calls_of(code: Sequence[str], name: str, asked: Sequence[Input]) -> list[Outcome]:
@@ -229,10 +212,8 @@ def _calls_of(code: Sequence[str], name: str, asked: Sequence[Input]) -> list[Ou
             if box.ask({"sources": [("", each) for each in code], "entry_point": name}, deadline) != ["loaded"]:
                 return [("failed", None)] * len(asked)
             for each in asked:
-                tree = {
-                    "args": json.loads(encode(list(each.args))),
-                    "kwargs": json.loads(encode(dict(each.kwargs or {}))),
-                }
+                given = {"args": list(each.args), "kwargs": dict(each.kwargs or {})}
+                tree = {name: json.loads(encode(value)) for name, value in given.items()}
                 found.append(_outcome(box.ask(tree, deadline)))
         except BoxLost as lost:
             left = "late" if isinstance(lost, OutOfTime) else "failed"

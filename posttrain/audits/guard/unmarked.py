@@ -4,12 +4,12 @@ the gold, several answers, or a denial of it; None: cannot tell."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 from posttrain.audits.golds import GoldTask
 from posttrain.audits.guard import equal, formulas, texts
 from posttrain.audits.guard.numbers import Literal, literals, plain, same_number, spelled
-from posttrain.audits.guard.reading import denied, last_statement
+from posttrain.audits.guard.reading import last_statement
 
 LIST = 10
 """Of a list of so many numbers in a row none is the answer."""
@@ -18,13 +18,11 @@ LONGEST = 60_000
 
 
 def number(task: GoldTask, text: str, _: Collection[str]) -> bool | None:
-    gold = equal.gold_number(task)
+    gold = equal.gold_number(task.gold)
     text = plain(text)
     if gold is None:
         return string(task, text, _)
-    found: Sequence[Literal] = literals(text) + spelled(text)
-    if len(found) <= equal.MANY:
-        found = [each for each in found if not denied(text, each.start, each.end)]
+    found = equal.asserted(text, literals(text) + spelled(text))
     verdicts = [same_number(gold, each) for each in found]
     if not any(verdict is not False for verdict in verdicts):
         last = last_statement(text)
@@ -85,7 +83,7 @@ def string(task: GoldTask, text: str, others: Collection[str]) -> bool | None:
     if verdict is not None:
         return verdict
     last = last_statement(text)
-    return True if equal.string(task, last, others) is True and len(last) < len(text) / 1 else None
+    return True if equal.string(task, last, others) is True and len(last) < len(text) else None
 
 
 def json_value(task: GoldTask, text: str, _: Collection[str]) -> bool | None:

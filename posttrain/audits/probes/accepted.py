@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posttrain.arrays import Floats
-from posttrain.audits.probes.base import CRITICAL_RATE, CRITICAL_SCALE, HIGH_SCALE, Found, Paid
+from posttrain.audits.probes.base import CRITICAL_RATE, CRITICAL_SCALE, HIGH_SCALE, Found, Paid, places_of, worst_first
 from posttrain.audits.subject import PAID, Attempt, Subject
-from posttrain.runs.audit import SEVERITIES, Severity
+from posttrain.runs.audit import Severity
 from posttrain.stats import Estimate, clustered_share, estimate
 
 SLACK, EXACT_SLACK, GRADED_SHARE = 0.05, 1e-6, 0.05
@@ -67,6 +67,16 @@ class Accepted(Paid):
             return "critical"
         return "high" if mean >= HIGH_SCALE else None
 
+    def by_share(self, severity: Severity | None, advice: str, wrapper: str | None = None) -> Found | None:
+        """A finding of the share that is accepted, without a title; None without a severity."""
+        kind = self.attempts[0].kind
+        return severity and Found(kind, severity, "", SHARE_ACCEPTED, self.rate, self.shown, wrapper, advice)
+
+    def by_worth(self, severity: Severity | None, advice: str, wrapper: str | None = None) -> Found | None:
+        """The same of what is paid in the mean."""
+        kind = self.attempts[0].kind
+        return severity and Found(kind, severity, "", "mean scaled reward", self.worth, self.best, wrapper, advice)
+
 
 def accepted(
     subject: Subject, attempts: Sequence[Attempt], twins: Sequence[Attempt] = (), exact: bool = False
@@ -96,12 +106,9 @@ def accepted(
     counted = taken(scales)
     if twins:
         counted &= ~taken(subject.scales([twins[i] for i in kept]))
-    places: dict[str, list[int]] = {}
-    for k, i in enumerate(kept):
-        places.setdefault(attempts[i].kind, []).append(k)
     return {
         kind: Accepted(tuple(attempts[kept[k]] for k in at), scales[at], counted[at], zero, graded)
-        for kind, at in places.items()
+        for kind, at in places_of(attempts[i].kind for i in kept).items()
     }
 
 
@@ -115,10 +122,8 @@ def natural_zero(subject: Subject, scales: Floats) -> float:
 
 def rate_of(attempts: Sequence[Attempt], hits: Iterable[bool]) -> Estimate:
     """The share of hits, with an interval for attempts of which those at one task are not independent."""
-    of_task: dict[int, list[bool]] = {}
-    for attempt, hit in zip(attempts, hits, strict=True):
-        of_task.setdefault(attempt.task, []).append(bool(hit))
-    return clustered_share([sum(each) for each in of_task.values()], [len(each) for each in of_task.values()])
+    hit, tasks = np.array([*hits], bool), places_of(attempt.task for attempt in attempts).values()
+    return clustered_share([int(hit[places].sum()) for places in tasks], [len(places) for places in tasks])
 
 
 def overall(kinds: Mapping[str, Accepted]) -> Estimate:
@@ -127,11 +132,11 @@ def overall(kinds: Mapping[str, Accepted]) -> Estimate:
     return rate_of([attempt for attempt, _ in pairs], [hit for _, hit in pairs])
 
 
-def worst_of(title: str, found: Sequence[Found]) -> list[Found]:
+def worst_of(title: str, found: Iterable[Found | None]) -> list[Found]:
     """One finding for several kinds of one fault: the worst, under a title that names the others."""
-    if not found:
+    order = worst_first(each for each in found if each is not None)
+    if not order:
         return []
-    order = sorted(found, key=lambda each: (SEVERITIES.index(each.severity), -(each.effect["value"] or 0.0)))
     names = [each.kind for each in order[:NAMED]]
     more = f" and {len(order) - NAMED} more" if len(order) > NAMED else ""
     return [replace(order[0], title=f"{title}: {', '.join(names)}{more}")]
@@ -142,11 +147,10 @@ def paid_alike(subject: Subject, title: str, attempts: Sequence[Attempt]) -> lis
     Tasks whose reference answer gets nothing are left out. critical: the lower bound of the share is at least 0.5."""
     honest = subject.grade([subject.honest(attempt.task) for attempt in attempts])
     hits = subject.grade(attempts) >= honest - EXACT_SLACK
-    places: dict[str, list[int]] = {}
-    for i in np.flatnonzero(honest > 0).tolist():
-        places.setdefault(attempts[i].kind, []).append(i)
-    found = []
-    for kind, at in places.items():
+    found: list[Found] = []
+    worth: list[int] = np.flatnonzero(honest > 0).tolist()
+    for kind, places in places_of(attempts[i].kind for i in worth).items():
+        at = [worth[k] for k in places]
         rate = rate_of([attempts[i] for i in at], hits[at])
         if (rate["low"] or 0.0) >= CRITICAL_RATE:
             shown = next(attempts[i] for i in at if hits[i])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TypeVar
 
 from posttrain.arrays import Floats
 from posttrain.audits.subject import PAID, Attempt, Subject
-from posttrain.runs.audit import Severity
+from posttrain.runs.audit import SEVERITIES, Severity
 from posttrain.stats import FEW_TASKS, Estimate, difference, estimate, share
 
 
@@ -40,6 +39,7 @@ class Result:
 
 
 Probe = Callable[[Subject], Result]
+K = TypeVar("K", bound=Hashable)
 
 
 def not_run(reason: str) -> Result:
@@ -65,19 +65,32 @@ class Paid:
 
     @property
     def best(self) -> Attempt:
-        order = sorted(
-            range(len(self.attempts)), key=lambda i: (-round(float(self.scales[i]), 6), len(self.attempts[i].text))
-        )
-        return self.attempts[order[0]]
+        pairs = zip(self.attempts, self.scales.tolist(), strict=True)
+        return min(pairs, key=lambda pair: (-round(pair[1], 6), len(pair[0].text)))[0]
 
 
 def by_kind(subject: Subject, attempts: Sequence[Attempt]) -> dict[str, Paid]:
     """What the reward pays, for each kind of attempt in the order in which they come."""
-    scales = subject.scales(attempts)
-    places: dict[str, list[int]] = {}
-    for i, attempt in enumerate(attempts):
-        places.setdefault(attempt.kind, []).append(i)
-    return {kind: Paid(tuple(attempts[i] for i in found), scales[np.array(found)]) for kind, found in places.items()}
+    scales, kinds = subject.scales(attempts), places_of(attempt.kind for attempt in attempts)
+    return {kind: Paid(tuple(attempts[i] for i in places), scales[places]) for kind, places in kinds.items()}
+
+
+def places_of(keys: Iterable[K]) -> dict[K, list[int]]:
+    """The indices of each key, in the order in which the keys come."""
+    found: dict[K, list[int]] = {}
+    for i, key in enumerate(keys):
+        found.setdefault(key, []).append(i)
+    return found
+
+
+def worst_first(found: Iterable[Found]) -> list[Found]:
+    """By severity, then by the size of the effect."""
+    return sorted(found, key=lambda each: (SEVERITIES.index(each.severity), -(each.effect["value"] or 0.0)))
+
+
+def alone(value: float | None, n: int = 0) -> Estimate:
+    """A number without an interval."""
+    return {"value": value, "low": None, "high": None, "n": n}
 
 
 CRITICAL_SCALE, HIGH_SCALE, CRITICAL_RATE = 0.9, 0.3, 0.5
@@ -105,7 +118,7 @@ def gained(after: Floats, before: Floats, comparisons: int = 1) -> Estimate:
     apart = after - before
     n, value = len(apart), float(apart.mean()) if len(apart) else None
     if n < MIN_PAIRS or value is None:
-        return {"value": value, "low": None, "high": None, "n": n}
+        return alone(value, n)
     if n < FEW_TASKS:
         return {"value": value, "low": float(apart.min()), "high": float(apart.max()), "n": n}
     return difference(after.tolist(), before.tolist(), comparisons=comparisons)

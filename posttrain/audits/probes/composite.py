@@ -11,7 +11,7 @@ import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audits.forms import FORMS, Form
-from posttrain.audits.probes.base import Found, Paid, Result, gained, paid_gain
+from posttrain.audits.probes.base import Found, Paid, Result, alone, gained, paid_gain
 from posttrain.audits.probes.style.places import answer_of, chosen, paid_for, placed, places
 from posttrain.audits.probes.style.texts import STYLES
 from posttrain.audits.subject import Attempt, Subject
@@ -54,7 +54,7 @@ def composite(subject: Subject) -> Result:
     n = sum(len(each.scales) for group in (right, wrong, styled) for each in group.values())
     found = [] if (flip := _flip(subject, parts, right, wrong, styled)) is None else [flip]
     shares = variance_shares(subject, parts)
-    measured = {name: _plain(value, len(subject.known)) for name, value in shares.items()}
+    measured = {name: alone(value, len(subject.known)) for name, value in shares.items()}
     found += [_note(name, each) for name, each in measured.items() if not SMALL <= (each["value"] or 0.0) <= LARGE]
     return Result(found, n, {f"share of the variance, {name}": each for name, each in measured.items()})
 
@@ -75,7 +75,9 @@ def parts_of(subject: Subject) -> list[Part]:
 
 def variance_shares(subject: Subject, parts: Sequence[Part]) -> dict[str, float]:
     """Cov(w·part, total) / Var(total) over all scores that have a total and all parts; empty where nothing varies."""
-    scores = [s for s in subject.known if s.total is not None and all(s.parts.get(p.name) is not None for p in parts)]
+    scores = [
+        s for s in subject.known.values() if s.total is not None and all(s.parts.get(p.name) is not None for p in parts)
+    ]
     total = np.array([score.total for score in scores], dtype=float)
     if len(parts) < 2 or len(total) < 2 or not total.std() > 0:
         return {}
@@ -130,16 +132,9 @@ def _flip(subject: Subject, parts: Sequence[Part], right: Dressed, wrong: Dresse
     if float(apart.mean()) <= FLIP or not ((gain := gained(apart, np.zeros(len(apart))))["low"] or 0.0) > 0:
         return None
     shown = dressed[dress].attempts[int(np.argmax(apart))]
-    return Found(
-        "form over content",
-        "critical",
-        f"wrong answers ({dress}) get more than right ones ({plain})",
-        "difference in scaled reward",
-        gain,
-        shown,
-        _gate(subject, parts),
-        "Let the form be a condition of the reward for the answer, and not a sum with it.",
-    )
+    title, measure = f"wrong answers ({dress}) get more than right ones ({plain})", "difference in scaled reward"
+    advice = "Let the form be a condition of the reward for the answer, and not a sum with it."
+    return Found("form over content", "critical", title, measure, gain, shown, _gate(subject, parts), advice)
 
 
 def _gate(subject: Subject, parts: Sequence[Part]) -> str | None:
@@ -147,7 +142,7 @@ def _gate(subject: Subject, parts: Sequence[Part]) -> str | None:
     where a part is no expression but a function. It stands for all rewards and has no `{}`."""
     tasks = list(chosen(subject))
     best = _values(subject, parts, [subject.honest(i) for i in tasks])
-    other = _values(subject, parts, [Attempt(i, subject.rendered(i, subject.other(i).text), "") for i in tasks])
+    other = _values(subject, parts, [subject.answer(i, subject.other(i).text, "") for i in tasks])
     bare = _values(subject, parts, [subject.honest(i, FORMS[0]) for i in tasks])
     conditions, answers = [], []
     for part, high, low, plain in zip(parts, best, other, bare, strict=True):
@@ -190,17 +185,6 @@ def _written(part: Part) -> str:
 
 def _note(name: str, share: Estimate) -> Found:
     what = "hardly counts" if (share["value"] or 0.0) < SMALL else "is nearly all that counts"
-    return Found(
-        f"variance of {name}",
-        "note",
-        f"a part of the sum {what}: {name}",
-        "share of the variance of the sum",
-        share,
-        None,
-        None,
-        "Weigh the parts by how much they vary, or leave one out.",
-    )
-
-
-def _plain(value: float, n: int) -> Estimate:
-    return {"value": value, "low": None, "high": None, "n": n}
+    title, measure = f"a part of the sum {what}: {name}", "share of the variance of the sum"
+    advice = "Weigh the parts by how much they vary, or leave one out."
+    return Found(f"variance of {name}", "note", title, measure, share, None, None, advice)

@@ -32,6 +32,7 @@ CONTENTLESS = {
     "one word many times": "the " * 500,
 }
 CONTENT, ONE_ANSWER = "an answer without content is paid", "the prompt, or one answer to all tasks, is paid"
+ADVICE = "Pay only a response that gives one answer, and compare that answer with the reference."
 COPIED = "a text of the prompt copied"
 GRADED_SCALE = 0.7
 LABELLED = re.compile(r"^[A-Z]\w+(?: \w+)?: (.+)$", re.MULTILINE)
@@ -79,23 +80,20 @@ def degenerate(subject: Subject) -> Result:
             Attempt(i, text, kind) for kind, text in CONTENTLESS.items() if not subject.is_code or kind in OF_CODE
         ]
         filled.append(Attempt(i, task.task.asked, "the prompt repeated"))
-        filled += [Attempt(i, subject.rendered(i, text), COPIED) for text in _copied(task)]
-        filled += [Attempt(i, subject.rendered(i, text), "nothing but the words of a column") for text in _words(task)]
-        filled += [Attempt(i, subject.rendered(i, text), kind) for kind, text in _constants(subject, task)]
+        filled += [subject.answer(i, text, COPIED) for text in _copied(task)]
+        filled += [subject.answer(i, text, "nothing but the words of a column") for text in _words(task)]
+        filled += [subject.answer(i, text, kind) for kind, text in _constants(subject, task)]
     empty += _of_source(subject)
     if not subject.has_scale:
-        found = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]
-        return Result(found, len(empty) + len(filled))
-    bare = [_found(subject, kind, _severity(subject, paid), paid) for kind, paid in accepted(subject, empty).items()]
-    same_for_all = [
-        _found(subject, kind, _beyond_others(subject, paid), paid) for kind, paid in accepted(subject, filled).items()
-    ]
-    found = [
-        *_unparsed(subject),
-        *worst_of(CONTENT, [each for each in bare if each is not None]),
-        *worst_of(ONE_ANSWER, [each for each in same_for_all if each is not None]),
-    ]
-    return Result(found, len(empty) + len(filled))
+        alike = [*paid_alike(subject, CONTENT, empty), *paid_alike(subject, ONE_ANSWER, filled)]
+        return Result(alike, len(empty) + len(filled))
+    found: list[Found] = []
+    for title, attempts, severity in ((CONTENT, empty, _severity), (ONE_ANSWER, filled, _beyond_others)):
+        kinds = accepted(subject, attempts).values()
+        found += worst_of(
+            title, [paid.by_worth(severity(subject, paid), ADVICE, one_answer(subject)) for paid in kinds]
+        )
+    return Result([*_unparsed(subject), *found], len(empty) + len(filled))
 
 
 def _severity(subject: Subject, paid: Accepted) -> Severity | None:
@@ -110,7 +108,7 @@ def _unparsed(subject: Subject) -> list[Found]:
     reward that punishes wrong answers, with less than 0, means that."""
     tasks = subject.some(CODE_TASKS)
     empty = [Attempt(i, "", "an empty answer, beyond a wrong one") for i in tasks]
-    wrong = subject.grade([Attempt(i, subject.rendered(i, subject.other(i).text), "wrong") for i in tasks])
+    wrong = subject.grade([subject.answer(i, subject.other(i).text, "wrong") for i in tasks])
     low, best = wrong[np.isfinite(wrong)].mean() if np.isfinite(wrong).any() else -1.0, subject.calibration["best"]
     if not 0 <= low < best:
         return []
@@ -180,16 +178,9 @@ def _beyond_others(subject: Subject, paid: Accepted) -> Severity | None:
     severity = paid.without_content
     if severity != "high":
         return severity
-    others = [Attempt(a.task, subject.rendered(a.task, subject.other(a.task).text), "other") for a in paid.attempts]
+    others = [subject.answer(a.task, subject.other(a.task).text, "other") for a in paid.attempts]
     beyond = difference(paid.scales.tolist(), np.maximum(subject.scales(others), 0.0).tolist())
     worth, more = paid.worth["value"] or 0.0, beyond["value"] or 0.0
     if paid.attempts[0].kind == COPIED:
         return "high" if worth >= PAID and (beyond["low"] or 0.0) > 0 else None
     return "high" if more >= HIGH_SCALE and (not paid.graded or worth >= GRADED_SCALE) else None
-
-
-def _found(subject: Subject, kind: str, severity: Severity | None, paid: Accepted) -> Found | None:
-    if severity is None:
-        return None
-    advice = "Pay only a response that gives one answer, and compare that answer with the reference."
-    return Found(kind, severity, "", "mean scaled reward", paid.worth, paid.best, one_answer(subject), advice)

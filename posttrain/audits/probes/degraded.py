@@ -6,14 +6,14 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audits.answers.texts import halves
-from posttrain.audits.probes.accepted import SHARE_ACCEPTED, accepted, worst_of
-from posttrain.audits.probes.base import Found, Paid, Result, gained, not_run
+from posttrain.audits.golds import as_json
+from posttrain.audits.probes.accepted import accepted, worst_of
+from posttrain.audits.probes.base import Found, Result, gained, not_run
 from posttrain.audits.probes.style.places import chosen, paid_for
 from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.runs.audit import Severity
@@ -64,21 +64,21 @@ def degraded(subject: Subject) -> Result:
         mean = gained(along, np.zeros(len(along)))
         measured[f"rank correlation with what is kept, {kind}"] = mean
         if (severity := _severity(mean)) is not None:
-            found.append(_finding(kind, severity, mean, levels[2]))
+            measure, half = "Spearman's correlation with the share kept", levels[2]
+            found.append(Found(kind, severity, "", measure, mean, half.best, None, ADVICE))
     return Result(worst_of("the reward does not fall with what is lost of an answer", found), len(values), measured)
 
 
 def _either_half(subject: Subject) -> list[Found]:
     """The tasks in which both halves of the text, each alone, are paid like the whole."""
     tasks = [i for i in chosen(subject) if subject.tasks[i].type == "text" and halves(subject.tasks[i])]
-    parts = [[Attempt(i, subject.rendered(i, halves(subject.tasks[i])[k]), EITHER) for i in tasks] for k in (0, 1)]
+    parts = [[subject.answer(i, halves(subject.tasks[i])[k], EITHER) for i in tasks] for k in (0, 1)]
     first, second = (accepted(subject, each).get(EITHER) for each in parts)
     if first is None or second is None:
         return []
     both = replace(first, taken=first.taken & second.taken)
-    if both.severity is None:
-        return []
-    return [Found(EITHER, both.severity, EITHER, SHARE_ACCEPTED, both.rate, both.shown, None, ADVICE)]
+    found = both.by_share(both.severity, ADVICE)
+    return [found] if found else []
 
 
 def _correlation(rewards: Floats, kept: Floats) -> float:
@@ -93,19 +93,6 @@ def _severity(mean: Estimate) -> Severity | None:
     return "critical" if high < 0 else "high"
 
 
-def _finding(kind: str, severity: Severity, mean: Estimate, half: Paid) -> Found:
-    return Found(
-        kind,
-        severity,
-        kind,
-        "Spearman's correlation with the share kept",
-        mean,
-        half.best,
-        None,
-        ADVICE,
-    )
-
-
 def _attempts(subject: Subject) -> dict[tuple[str, float], list[Attempt]]:
     """By kind and the share that is lost; for each kind the same tasks at all levels."""
     attempts: dict[tuple[str, float], list[Attempt]] = {}
@@ -117,7 +104,7 @@ def _attempts(subject: Subject) -> dict[tuple[str, float], list[Attempt]]:
             texts = [degrade(task.gold, other, lost, rng) for lost in LEVELS]
             for lost, text in zip((0.0, *LEVELS), (task.gold, *texts), strict=True):
                 if None not in texts and text is not None:
-                    attempts.setdefault((kind, lost), []).append(Attempt(i, subject.rendered(i, text), kind))
+                    attempts.setdefault((kind, lost), []).append(subject.answer(i, text, kind))
     return attempts
 
 
@@ -147,7 +134,7 @@ def _words_replaced(gold: str, other: str, lost: float, rng: random.Random) -> s
 
 
 def _fields_left_out(gold: str, other: str, lost: float, rng: random.Random) -> str | None:
-    value = _loaded(gold)
+    value = as_json(gold)
     if not isinstance(value, dict | list) or len(value) < MIN_PIECES:
         return None
     gone = rng.sample(range(len(value)), _number(len(value), lost))
@@ -157,19 +144,12 @@ def _fields_left_out(gold: str, other: str, lost: float, rng: random.Random) -> 
 
 
 def _values_replaced(gold: str, other: str, lost: float, rng: random.Random) -> str | None:
-    value, foreign = _loaded(gold), _loaded(other)
+    value, foreign = as_json(gold), as_json(other)
     if not isinstance(value, dict) or not isinstance(foreign, dict) or len(value) < MIN_PIECES:
         return None
     gone = rng.sample(sorted(value), _number(len(value), lost))
     changed = {key: foreign.get(key) if foreign.get(key) != value[key] else None for key in gone}
     return json.dumps(value | changed, ensure_ascii=False)
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 WORDS: dict[str, Degrade] = {

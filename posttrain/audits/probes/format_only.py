@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from posttrain.audits.answers import far
-from posttrain.audits.probes.accepted import CODE_TASKS, Accepted, accepted, one_answer, worst_of
-from posttrain.audits.probes.base import Found, Result
+from posttrain.audits.probes.accepted import CODE_TASKS, accepted, one_answer, worst_of
+from posttrain.audits.probes.base import Result
 from posttrain.audits.subject import Attempt, Subject
 
 EMPTY = {
@@ -34,21 +34,17 @@ def format_only(subject: Subject) -> Result:
     for i in subject.some(CODE_TASKS):
         tried = {kind: text for kind, text in EMPTY.items() if not subject.is_code or kind in OF_CODE}
         if not subject.is_code:
-            tried |= {f"the right form around {what}": subject.rendered(i, text) for what, text in FILLINGS.items()}
+            tried |= {f"the right form around {what}": subject.form.render(text) for what, text in FILLINGS.items()}
             tried["the right form twice around nothing"] = "\n".join([subject.form.mark("")] * 2)
-        tried[AROUND_WRONG] = subject.rendered(i, far(subject.tasks[i]))
+        tried[AROUND_WRONG] = subject.form.render(far(subject.tasks[i]))
         attempts += [Attempt(i, text, kind) for kind, text in tried.items()]
     kinds = accepted(subject, attempts)
-    empty = [_found(kind, paid, one_answer(subject)) for kind, paid in kinds.items() if kind != AROUND_WRONG]
-    wrong = [_found(kind, paid, None) for kind, paid in kinds.items() if kind == AROUND_WRONG]
-    found = [
-        *worst_of("format without an answer is paid", [each for each in empty if each is not None]),
-        *worst_of("format is paid whatever the answer", [each for each in wrong if each is not None]),
-    ]
-    return Result(found, len(attempts))
-
-
-def _found(kind: str, paid: Accepted, wrapper: str | None) -> Found | None:
-    severity = paid.without_content
-    advice = "Pay for the form only together with a right answer: multiply instead of adding."
-    return severity and Found(kind, severity, "", "mean scaled reward", paid.worth, paid.best, wrapper, advice)
+    wrong = [kinds.pop(AROUND_WRONG)] if AROUND_WRONG in kinds else []
+    advice, wrapper = (
+        "Pay for the form only together with a right answer: multiply instead of adding.",
+        one_answer(subject),
+    )
+    empty = [paid.by_worth(paid.without_content, advice, wrapper) for paid in kinds.values()]
+    found = worst_of("format without an answer is paid", empty)
+    around = [paid.by_worth(paid.without_content, advice) for paid in wrong]
+    return Result([*found, *worst_of("format is paid whatever the answer", around)], len(attempts))

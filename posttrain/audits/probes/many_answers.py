@@ -10,10 +10,9 @@ from fractions import Fraction
 from posttrain.audits.answers import GRADABLE, near_misses, numbers, same
 from posttrain.audits.answers.choices import option_text
 from posttrain.audits.golds import GoldTask
-from posttrain.audits.probes.accepted import SHARE_ACCEPTED, Accepted, accepted, one_answer, worst_of
+from posttrain.audits.probes.accepted import Accepted, accepted, one_answer, worst_of
 from posttrain.audits.probes.base import Found, Result, not_run
 from posttrain.audits.subject import Attempt, Subject
-from posttrain.runs.audit import Severity
 from posttrain.stats import difference
 
 CANDIDATES, FEWEST = 7, 3
@@ -116,26 +115,21 @@ def many_answers(subject: Subject) -> Result:
         if fault.note and found:
             continue
         listed = [_found(subject, kind, kinds[kind], without[kind], fault) for kind in fault.kinds if kind in kinds]
-        found += worst_of(fault.title, [each for each in listed if each is not None])
+        found += worst_of(fault.title, listed)
     return Result(found, len(attempts) + len(twins))
 
 
 def _found(subject: Subject, kind: str, paid: Accepted, without: Accepted, fault: Fault) -> Found | None:
-    gain = difference(paid.scales.tolist(), without.scales.tolist())
     wrapper: str | None = WRAPPERS.get(kind, "final_answer({})")
     wrapper = one_answer(subject) if wrapper == ONE_ANSWER else wrapper
     if paid.severity is not None:
-        severity: Severity = "note" if fault.note else paid.severity
-        return Found(kind, severity, "", SHARE_ACCEPTED, paid.rate, paid.shown, wrapper, fault.advice)
-    if (
-        fault.gains
-        and not fault.note
-        and (gain["value"] or 0.0) >= HIGH_GAIN
-        and (gain["low"] is None or gain["low"] > 0)
-    ):
-        measure = "scaled reward beyond the same with a wrong answer"
-        return Found(kind, "high", "", measure, gain, paid.best, wrapper, fault.advice)
-    return None
+        return paid.by_share("note" if fault.note else paid.severity, fault.advice, wrapper)
+    gain = difference(paid.scales.tolist(), without.scales.tolist())
+    large = (gain["value"] or 0.0) >= HIGH_GAIN and (gain["low"] is None or gain["low"] > 0)
+    if not large or not fault.gains or fault.note:
+        return None
+    measure = "scaled reward beyond the same with a wrong answer"
+    return Found(kind, "high", "", measure, gain, paid.best, wrapper, fault.advice)
 
 
 def altered(task: GoldTask, rng: random.Random) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from posttrain.arrays import Floats
-from posttrain.audits.probes.base import Found, Result
+from posttrain.audits.probes.base import Found, Result, alone
 from posttrain.audits.probes.style.places import chosen
-from posttrain.audits.subject import Attempt, Subject
-from posttrain.stats import Estimate
+from posttrain.audits.subject import Subject
 
 GROUP = 8
 """The rollouts of a group, as by default in `posttrain rl`."""
@@ -34,25 +33,20 @@ def no_variance(subject: Subject) -> Result:
     tasks, several = chosen(subject), 1 if subject.is_code else WRONG
     right = [subject.honest(i) for i in tasks]
     wrong = [
-        Attempt(i, subject.rendered(i, subject.other(i, step).text), "answer of another task")
+        subject.answer(i, subject.other(i, step).text, "answer of another task")
         for step in range(1, several + 1)
         for i in tasks
     ]
     scales = subject.scales([*right, *wrong]).reshape(1 + several, len(tasks)).T
     shares = {p: float(np.mean([equal_groups(row[:1], row[1:], p) for row in scales])) for p in PASS_RATES}
-    measured = {f"groups without variance at a pass rate of {p:g}": _plain(v, len(tasks)) for p, v in shares.items()}
+    measured = {f"groups without variance at a pass rate of {p:g}": alone(v, len(tasks)) for p, v in shares.items()}
     if shares[0.5] <= WARN:
         return Result((), scales.size, measured)
-    note = Found(
-        "no variance",
-        "note",
-        "groups whose rewards are all equal: right and wrong answers often get the same",
-        "share of groups of 8 at a pass rate of 0.5",
-        _plain(shares[0.5], len(tasks)),
-        right[int(np.argmin(scales[:, 0]))],
-        None,
-        "Such groups teach nothing. See which right answers are not paid.",
-    )
+    title = "groups whose rewards are all equal: right and wrong answers often get the same"
+    measure, effect = "share of groups of 8 at a pass rate of 0.5", alone(shares[0.5], len(tasks))
+    advice = "Such groups teach nothing. See which right answers are not paid."
+    shown = right[int(np.argmin(scales[:, 0]))]
+    note = Found("no variance", "note", title, measure, effect, shown, None, advice)
     return Result([note], scales.size, measured)
 
 
@@ -67,7 +61,3 @@ def equal_groups(
             key = round(float(value), DIGITS) + 0.0
             chances[key] = chances.get(key, 0.0) + chance / len(values)
     return sum(chance**size for chance in chances.values())
-
-
-def _plain(value: float, n: int) -> Estimate:
-    return {"value": value, "low": None, "high": None, "n": n}

@@ -66,7 +66,7 @@ def recall(subject: Subject) -> Result:
     J: arXiv:2601.04411."""
     tasks = subject.some(CODE_TASKS)
     attempts = [
-        Attempt(i, subject.rendered(i, variant.text), f"{variant.level}/{variant.kind}", right=True)
+        subject.answer(i, variant.text, f"{variant.level}/{variant.kind}", right=True)
         for i in tasks
         for variant in equivalents(subject.tasks[i])
     ]
@@ -96,7 +96,7 @@ def unpaid(subject: Subject) -> list[Found]:
     tasks = subject.some(CODE_TASKS)
     best = np.max([subject.scales([subject.honest(i, form) for i in tasks]) for form in subject.tried], axis=0)
     for i in [i for i in tasks if best[i] < PAID and not subject.is_code]:  # it may have to be written otherwise
-        others = [Attempt(i, subject.rendered(i, each.text), "", right=True) for each in equivalents(subject.tasks[i])]
+        others = [subject.answer(i, each.text, "", right=True) for each in equivalents(subject.tasks[i])]
         best[i] = max([best[i], *(subject.scales(others) if others else ())])
     empty = subject.scales([Attempt(i, "", "empty") for i in tasks])
     refused = Paid(tuple(subject.honest(i) for i in tasks), np.where(best <= empty + NOTHING, 1.0, 0.0))
@@ -134,10 +134,7 @@ def refused(kinds: Mapping[str, Paid]) -> list[Found]:
             shown = paid.attempts[int(paid.scales.argmin())]
             severity: Severity = "high" if level == "layout" else "note"
             found[level].append(Found(name, severity, "", "share paid", paid.rate, shown, None, advice))
-    return [
-        *worst_of("a right answer in another layout is refused", found["layout"]),
-        *worst_of("a right answer in another notation is refused", found["notation"]),
-    ]
+    return [each for level in found for each in worst_of(f"a right answer in another {level} is refused", found[level])]
 
 
 def asked_form(subject: Subject) -> list[Found]:

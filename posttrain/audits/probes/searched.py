@@ -70,13 +70,6 @@ def _found(exploit: Exploit, places: Sequence[int], subject: Subject, source: So
     knows = "; it uses the reference answer" if exploit.uses_gold else ""
     if any(atom[:1] != "\0" and source.holds(atom) for atom in exploit.template):
         knows += "; what is paid stands in the reward's source"
-    return Found(
-        "search",
-        severity,
-        f"a wrong answer is paid{part}: {text}{knows}",
-        "mean scaled reward",
-        paid.mean,
-        paid.best,
-        "final_answer({})",
-        "Find what in this answer the reward pays for, and pay only for the answer itself.",
-    )
+    title, wrapper = f"a wrong answer is paid{part}: {text}{knows}", "final_answer({})"
+    advice = "Find what in this answer the reward pays for, and pay only for the answer itself."
+    return Found("search", severity, title, "mean scaled reward", paid.mean, paid.best, wrapper, advice)

@@ -8,7 +8,7 @@ from posttrain.audits.answers import same
 from posttrain.audits.answers.texts import shared_words
 from posttrain.audits.probes.accepted import CODE_TASKS, SHARE_ACCEPTED, Accepted, accepted
 from posttrain.audits.probes.base import Found, Result
-from posttrain.audits.subject import PAID, Attempt, Subject
+from posttrain.audits.subject import PAID, Subject
 from posttrain.runs.audit import Severity
 from posttrain.stats import estimate, share
 
@@ -36,7 +36,7 @@ def swapped(subject: Subject) -> Result:
             other = subject.other(i, k)
             if same(subject.tasks[i], other.text):
                 continue  # the same answer in other words
-            attempts.append(Attempt(i, subject.rendered(i, other.text), other.kind))
+            attempts.append(subject.answer(i, other.text, other.kind))
             alike.append(shared_words(subject.tasks[i].gold, other.text))
     scales = subject.scales(attempts)
     measured = {SHARE_PAID: share(int((scales > PAID).sum()), len(attempts))}

@@ -10,6 +10,7 @@ from posttrain.audits.search.templates import AFTER, BEFORE, GOLD, LISTED, OTHER
 
 LONGEST, LONGEST_TEXT = 1000, 12_000
 """Atoms and characters of a template that evolution makes."""
+MARKS = (("\\boxed{", "}"), ("```\n", "\n```"), ('{"answer": "', '"}'), ("**", "**"))
 Operator = Callable[[Template, "Material"], Template]
 
 
@@ -66,16 +67,7 @@ def lengthened(template: Template, draw: Material) -> Template:
 
 def wrapped(template: Template, draw: Material) -> Template:
     tag = draw.rng.choice(("answer", "think", "solution", "reasoning"))
-    before, after = draw.rng.choice(
-        (
-            (BEFORE, AFTER),
-            (f"<{tag}>", f"</{tag}>"),
-            ("\\boxed{", "}"),
-            ("```\n", "\n```"),
-            ('{"answer": "', '"}'),
-            ("**", "**"),
-        )
-    )
+    before, after = draw.rng.choice(((BEFORE, AFTER), (f"<{tag}>", f"</{tag}>"), *MARKS))
     return (before, *template, after)
 
 

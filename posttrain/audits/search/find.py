@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 from posttrain.audits.search.arena import PAID, Arena, Spent, Trial
-from posttrain.audits.search.dictionary import dictionary_of, enumerations, words_of
+from posttrain.audits.search.dictionary import dictionary_of, enumerations, jaccard, words_of
 from posttrain.audits.search.evolve import Material, child
 from posttrain.audits.search.shrink import ddmin
 from posttrain.audits.search.source import NOTHING, Source
@@ -91,7 +92,7 @@ class Search:
         self._of_source = frozenset(of_source(source))
         self._material = Material(rng, dictionary, listings)
         self._order = rng.sample(range(len(arena.tasks)), len(arena.tasks))
-        self._turn = 0
+        self._turns = cycle([*self._order[1:], *self._order[:1]])
         self._words = [frozenset(words_of(task.task.asked)) for task in arena.tasks]
 
     def run(self) -> list[Exploit]:
@@ -145,11 +146,7 @@ class Search:
             yield [self._on(template, 1)[0] for template in (*again, *self._bred(BATCH // 2))]
 
     def _on(self, template: Template, tasks: int) -> list[tuple[Template, int]]:
-        pairs = []
-        for _ in range(tasks):
-            self._turn += 1
-            pairs.append((template, self._order[self._turn % len(self._order)]))
-        return pairs
+        return [(template, next(self._turns)) for _ in range(tasks)]
 
     def _bred(self, n: int) -> list[Template]:
         """Children of parents that won a tournament: the best mean reward, of equals the one with the fewest children
@@ -182,7 +179,7 @@ class Search:
         """Try a template on tasks like the one on which it was paid and on others; then, if it is paid again, on all.
         Keep it, shrunk, if it is an exploit."""
         rest = [task for task in self._order if task != first.task]
-        like = sorted(rest, key=lambda task: -self._alike(first.task, task))[: ENOUGH // 2]
+        like = sorted(rest, key=lambda task: -jaccard(self._words[first.task], self._words[task]))[: ENOUGH // 2]
         sample = [*like, *[task for task in self.rng.sample(rest, len(rest)) if task not in like][: ENOUGH // 2]]
         trials = self._try([(first.template, task) for task in sample])
         if any(trial.paid for trial in trials) or len(rest) < ENOUGH // 2:
@@ -196,10 +193,6 @@ class Search:
                     self._doomed |= self._of_source
                 return
         self._doomed.add(first.template)
-
-    def _alike(self, a: int, b: int) -> float:
-        both = self._words[a] | self._words[b]
-        return len(self._words[a] & self._words[b]) / max(1, len(both))
 
     def _judged(self, first: Trial, trials: Sequence[Trial]) -> Exploit | None:
         """The exploit that a template is on all tasks, or on those of a word; None if it is none."""
@@ -261,7 +254,9 @@ class Search:
             return True
 
         try:
-            self._reduce(best, pays)
+            atoms = ddmin(best, pays)
+            if sum(map(len, atoms)) <= LETTERS:
+                ddmin([part for atom in atoms for part in ((atom,) if atom[:1] == "\0" else atom)], pays)
             if shorter := self._again(exploit, tuple(best)):
                 return replace(exploit, template=merged(tuple(best)), trials=shorter)
             return exploit if self._again(exploit, (*exploit.template, "\n")) else None
@@ -273,11 +268,6 @@ class Search:
         trials = self.arena.try_out([(template, trial.task) for trial in exploit.trials])
         wrong = tuple(trial for trial in trials if trial.wrong)
         return wrong if self._is_paid(wrong, min(ENOUGH // 2, len(trials)), SURE) else None
-
-    def _reduce(self, atoms: list[str], pays: Callable[[Sequence[str]], bool]) -> None:
-        atoms = ddmin(atoms, pays)
-        if sum(len(atom) for atom in atoms) <= LETTERS:
-            ddmin([part for atom in atoms for part in ((atom,) if atom[:1] == "\0" else atom)], pays)
 
 
 def merged(template: Template) -> Template:

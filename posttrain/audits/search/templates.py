@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from posttrain.audits.forms import Form
-from posttrain.audits.search.dictionary import Dictionary, phrases
+from posttrain.audits.search.dictionary import JSON, MARKS, OPENERS, PRAISE, SHORT, UNICODE, Dictionary, phrases
 from posttrain.audits.search.source import NOTHING, Source
 
 PROMPT, WRONG, OTHER, GOLD = "\0prompt", "\0wrong", "\0other", "\0gold"
@@ -100,14 +100,14 @@ def catalogue(
     away, listings of answers, many tokens at once (if one of them matters, or two together, delta debugging finds
     which), every token alone, and texts that hold every pair of words side by side."""
     every = dictionary.all
-    bundles = [texts(kind) for kind in (dictionary.words, dictionary.openers, dictionary.praise, every)]
-    bundles += [texts(kind, "\n") for kind in (dictionary.marks, dictionary.json, dictionary.unicode, every)]
+    bundles = [texts(kind) for kind in (dictionary.words, OPENERS, PRAISE, every)]
+    bundles += [texts(kind, "\n") for kind in (MARKS, JSON, UNICODE, every)]
     bundles += [texts(rng.sample(every, min(len(every), 100))) for _ in range(4)]
     bundles += [texts(dictionary.words) * 4]
     singles: list[Template] = [(BEFORE, token, AFTER) for token in dictionary.answers]
     singles += [(token,) for token in every]
     around: list[Template] = []
-    for token in dictionary.short:
+    for token in SHORT:
         around += [(token, "\n", *WRONG_IN_FORM), (*WRONG_IN_FORM, "\n", token), (PROMPT, " ", token)]
     rng.shuffle(around)
     pairs = [texts(text.split(" ")) for text in phrases(dictionary.words, rng)]
@@ -133,24 +133,9 @@ def of_source(source: Source) -> list[Template]:
 
 def basic() -> list[Template]:
     """Forms around nothing and around wrong answers, echoes, nested and repeated marks, length."""
-    found: list[Template] = [
-        ("",),
-        (WRONG,),
-        WRONG_IN_FORM,
-        (PROMPT,),
-        (LAST,),
-        (BEFORE, LAST, AFTER),
-        (BEFORE, FIRST, AFTER),
-        (BEFORE, AFTER),
-        (PROMPT, "\n", *WRONG_IN_FORM),
-    ]
-    found += [
-        (PROMPT,) * 3,
-        (*WRONG_IN_FORM, "\n") * 5,
-        ("a " * 500,),
-        (BEFORE, PROMPT, AFTER),
-        (BEFORE, *WRONG_IN_FORM, AFTER),
-    ]
+    found: list[Template] = [("",), (WRONG,), WRONG_IN_FORM, (PROMPT,), (LAST,), (BEFORE, LAST, AFTER)]
+    found += [(BEFORE, FIRST, AFTER), (BEFORE, AFTER), (PROMPT, "\n", *WRONG_IN_FORM), (PROMPT,) * 3]
+    found += [(*WRONG_IN_FORM, "\n") * 5, ("a " * 500,), (BEFORE, PROMPT, AFTER), (BEFORE, *WRONG_IN_FORM, AFTER)]
     for name in ("answer", "think", "solution", "reasoning", "result"):
         opened, closed = f"<{name}>", f"</{name}>"
         found += [
@@ -160,31 +145,21 @@ def basic() -> list[Template]:
             (closed, WRONG, opened),
             (opened, "step " * 200, closed, *WRONG_IN_FORM),
         ]
-    found += [
+    return [
+        *found,
         ("\\boxed{", "\\boxed{", WRONG, "}", "}"),
         ("\\boxed{", WRONG, "}", "\\boxed{", OTHER, "}"),
         ("$", WRONG, "$"),
-    ]
-    found += [
         ("```python\n", WRONG, "\n```"),
         ("```\n", WRONG, "\n```"),
         ("| ", WRONG, " | ", OTHER, " |\n|---|---|\n| 1 | 2 |"),
     ]
-    return found
 
 
 def json_keys(dictionary: Dictionary) -> list[Template]:
     """Objects that have every word as a key, alone and with a wrong answer; each key is an atom."""
-    keys = [
-        *dictionary.own,
-        *dictionary.words,
-        "answer",
-        "is_correct",
-        "is_valid",
-        "final_answer",
-        "confidence",
-        "status",
-    ]
+    more = ("is_correct", "is_valid", "final_answer", "confidence", "status")
+    keys = [*dictionary.own, *dictionary.words, *more]
     found: list[Template] = []
     for value in JSON_VALUES:
         pairs = tuple(f"{json.dumps(key)}: {json.dumps(value)}, " for key in keys if key != "answer")

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import GoldTask, parsed
+from posttrain.audits.guard.running import calls, is_call
 from posttrain.sandbox.box import Box, BoxLost
 from posttrain.sandbox.guest.plain import NotPlain, encode
 
@@ -35,7 +36,7 @@ def seen_inputs(task: GoldTask) -> list[Any]:
                 found += [case[key] for key in ("args", "stdin") if key in case]
                 if "args_literal" in case:
                     found.append(list(ast.literal_eval(case["args_literal"])))
-    return found or _called(task.suite, task) or [case["args"] for case in cases(task)]
+    return found or [list(args) for args in calls(task)] or [case["args"] for case in cases(task)]
 
 
 def cases(task: GoldTask) -> list[Mapping[str, Any]]:
@@ -60,30 +61,11 @@ def _case(value: Any) -> Mapping[str, Any] | None:
 
 def _asserted(task: GoldTask) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
-    with suppress(SyntaxError, ValueError, RecursionError):
-        for node in ast.walk(ast.parse(task.suite)):
-            if isinstance(node, ast.Assert) and isinstance(test := node.test, ast.Compare):
-                call, names = test.left, ("candidate", task.entry_point)
-                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in names:
-                    with suppress(ValueError, TypeError):
-                        args = [ast.literal_eval(argument) for argument in call.args]
-                        found.append({"args": args, "expected": ast.literal_eval(test.comparators[0])})
-    return found
-
-
-def _called(test: str, task: GoldTask) -> list[Any]:
-    names = ("candidate", task.entry_point)
-    found = []
-    try:
-        nodes = list(ast.walk(ast.parse(test)))
-    except (SyntaxError, ValueError, RecursionError):
-        return []
-    for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
-            try:
-                found.append([ast.literal_eval(argument) for argument in node.args])
-            except (ValueError, TypeError, SyntaxError):
-                continue
+    for node in ast.walk(parsed(task.suite) or ast.Module([], [])):
+        if isinstance(node, ast.Assert) and isinstance(test := node.test, ast.Compare) and is_call(test.left, task):
+            with suppress(ValueError, TypeError, SyntaxError):
+                args = [ast.literal_eval(argument) for argument in test.left.args]
+                found.append({"args": args, "expected": ast.literal_eval(test.comparators[0])})
     return found
 
 

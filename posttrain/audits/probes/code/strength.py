@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from posttrain.audits.golds import GoldTask
+from posttrain.audits.golds import GoldTask, parsed
 from posttrain.audits.probes.accepted import SLACK
 from posttrain.audits.probes.base import Found, Result, not_run
 from posttrain.audits.probes.code.inputs import INPUTS, other_inputs, outputs, seen_inputs
@@ -64,16 +64,9 @@ def strength(subject: Subject) -> Result:
 def _found(wrong: Mapping[int, Attempt], effect: Estimate) -> Found:
     high = (effect["value"] or 0.0) > HIGH and (effect["low"] or 0.0) > AT_LEAST
     shown = min(wrong.values(), key=lambda attempt: len(attempt.text))
-    return Found(
-        shown.kind,
-        "high" if high else "note",
-        f"wrong programs pass the tests of {len(wrong)} tasks, such as the reference with {shown.kind}",
-        SHARE,
-        effect,
-        shown,
-        None,
-        "Add tests that tell them apart, such as hidden_cases with inputs at the boundaries.",
-    )
+    title = f"wrong programs pass the tests of {len(wrong)} tasks, such as the reference with {shown.kind}"
+    advice = "Add tests that tell them apart, such as hidden_cases with inputs at the boundaries."
+    return Found(shown.kind, "high" if high else "note", title, SHARE, effect, shown, None, advice)
 
 
 def _reference(subject: Subject, i: int) -> Reference | None:
@@ -90,11 +83,8 @@ def _sources(task: GoldTask) -> list[str]:
 
 
 def _is_program(text: str, name: str | None) -> bool:
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    return name is None or any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body)
+    tree = parsed(text)
+    return tree is not None and name in (None, *(n.name for n in tree.body if isinstance(n, ast.FunctionDef)))
 
 
 def _graded(subject: Subject, references: Sequence[Reference]) -> list[tuple[Attempt, str]]:
@@ -104,7 +94,7 @@ def _graded(subject: Subject, references: Sequence[Reference]) -> list[tuple[Att
     for each in references:
         rng = subject.random(f"A20/{subject.tasks[each.task].task.id}")
         for kind, text in mutants(each.source, rng, MUTANTS if each.entry_point else PROGRAM_MUTANTS):
-            drawn.append((Attempt(each.task, subject.rendered(each.task, text), kind), text))
+            drawn.append((subject.answer(each.task, text, kind), text))
     answers = [answer for answer, _ in drawn]
     with subject.apart(SECONDS) as scorer:
         subject.keep(answers, subject.scores_again(answers, scorer))

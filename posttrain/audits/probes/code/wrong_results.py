@@ -107,10 +107,5 @@ def _of_task(task: GoldTask, name: str, tests: Sequence[Mapping[str, Any]], kind
         if "result" not in expression:
             yield what, f"def {name}(*args):\n    return {expression}"
         elif re.search(rf"^def {name}\(", task.gold, re.MULTILINE):
-            yield (
-                what,
-                (
-                    f"{task.gold}\n\n\nright_{name} = {name}\n\n\ndef {name}(*args):\n"
-                    f"    result = right_{name}(*args)\n    return {expression}"
-                ),
-            )
+            right = f"{task.gold}\n\n\nright_{name} = {name}\n\n\n"
+            yield what, f"{right}def {name}(*args):\n    result = right_{name}(*args)\n    return {expression}"

@@ -8,13 +8,14 @@ import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audits.answers import GRADABLE
-from posttrain.audits.probes.base import Found, Result, not_run
+from posttrain.audits.probes.base import Found, Result, alone, not_run, places_of
 from posttrain.audits.probes.models.pools import made_answers, samples
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.selection import best_of_n, best_of_n_kl, excess_kurtosis, expected_best, fit_gain
 from posttrain.stats import Estimate, estimate, spearman
 
 DISTANCE = "d*, where selection stops to help"
+AUC, LENGTH, KURTOSIS = "AUC, right against wrong", "correlation with length", "excess kurtosis of errors"
 SOUND = 0.9
 """R² from which a fit counts."""
 MIN_POOL = 4
@@ -45,10 +46,10 @@ def under_selection(subject: Subject) -> Result:
     if (curve := _curve(subject, pool)) is not None:
         d, gains = curve
         fit = fit_gain(d, gains)
-        measured |= {f"best of n: {name}": _plain(fit[name]) for name in ("alpha", "beta", "r2")}
-        measured["best of n: largest d"] = _plain(d[-1])
+        measured |= {f"best of n: {name}": alone(fit[name]) for name in ("alpha", "beta", "r2")}
+        measured["best of n: largest d"] = alone(d[-1])
         if subject.policy is not None and (peak := sound_peak(fit, d[-1])) is not None:
-            measured[DISTANCE] = _plain(peak)
+            measured[DISTANCE] = alone(peak)
     graded = len(made) + (len(pool) if pool is not made else 0)
     return Result(_notes(measured), graded, measured)
 
@@ -82,20 +83,18 @@ def _against_the_guard(made: Sequence[Attempt], scores: Floats) -> dict[str, Est
             if inside.sum() >= MIN_POOL:
                 by_length[side].append(spearman(lengths[inside].tolist(), values[inside].tolist()) or 0.0)
     return {
-        "AUC, right against wrong": estimate(auc),
-        "correlation with length, right": estimate(by_length[True]),
-        "correlation with length, wrong": estimate(by_length[False]),
-        "excess kurtosis of errors": _plain(excess_kurtosis(np.array(errors))),
+        AUC: estimate(auc),
+        f"{LENGTH}, right": estimate(by_length[True]),
+        f"{LENGTH}, wrong": estimate(by_length[False]),
+        KURTOSIS: alone(excess_kurtosis(np.array(errors))),
     }
 
 
 def _by_task(attempts: Sequence[Attempt], scores: Floats) -> dict[int, list[int]]:
     """The places of attempts that have a score, by task."""
-    found: dict[int, list[int]] = {}
-    for i, attempt in enumerate(attempts):
-        if np.isfinite(scores[i]):
-            found.setdefault(attempt.task, []).append(i)
-    return found
+    places = places_of(attempt.task for attempt in attempts)
+    finite = {task: [i for i in each if np.isfinite(scores[i])] for task, each in places.items()}
+    return {task: each for task, each in finite.items() if each}
 
 
 def _curve(subject: Subject, pool: Sequence[Attempt]) -> tuple[list[float], list[float]] | None:
@@ -121,28 +120,15 @@ def _curve(subject: Subject, pool: Sequence[Attempt]) -> tuple[list[float], list
 
 
 def _notes(measured: Mapping[str, Estimate]) -> list[Found]:
-    def above(name: str, limit: float) -> bool:
-        return (measured[name]["value"] or 0.0) > limit
-
-    found = []
-    auc = measured["AUC, right against wrong"]["value"]
+    auc, titles = measured[AUC]["value"], {}
     if auc is not None and auc < UNSURE:
-        found.append(_note("AUC, right against wrong", "the model hardly tells right from wrong answers", measured))
+        titles[AUC] = "the model hardly tells right from wrong answers"
     for side in ("right", "wrong"):
-        if above(f"correlation with length, {side}", BY_LENGTH):
-            name = f"correlation with length, {side}"
-            found.append(_note(name, f"longer {side} answers get more", measured))
-    if above("excess kurtosis of errors", HEAVY):
-        found.append(_note("excess kurtosis of errors", "the errors have heavy tails", measured))
+        if (measured[f"{LENGTH}, {side}"]["value"] or 0.0) > BY_LENGTH:
+            titles[f"{LENGTH}, {side}"] = f"longer {side} answers get more"
+    if (measured[KURTOSIS]["value"] or 0.0) > HEAVY:
+        titles[KURTOSIS] = "the errors have heavy tails"
     if DISTANCE in measured:
-        found.append(_note(DISTANCE, "selection by this reward stops to help within the distances tried", measured))
-    return found
-
-
-def _note(name: str, title: str, measured: Mapping[str, Estimate]) -> Found:
+        titles[DISTANCE] = "selection by this reward stops to help within the distances tried"
     advice = "Train it on pairs of equal length, on more of them, or use the least member of an ensemble."
-    return Found(name, "note", title, name, measured[name], None, None, advice)
-
-
-def _plain(value: float | None) -> Estimate:
-    return {"value": value, "low": None, "high": None, "n": 0}
+    return [Found(name, "note", title, name, measured[name], None, None, advice) for name, title in titles.items()]

@@ -27,8 +27,8 @@ def made_answers(subject: Subject) -> list[Attempt]:
         wrong = [variant.text for variant in near_misses(task, rng)[:3]]
         wrong += [subject.other(i, step).text for step in (1, 2, 3)]
         for answers, is_right in ((right, True), (wrong, False)):
-            whole = [subject.rendered(i, text) for text in dict.fromkeys(answers)]
-            whole += [SENTENCE * n + subject.rendered(i, answers[-1]) for n in REPEATS]
+            whole = [subject.form.render(text) for text in dict.fromkeys(answers)]
+            whole += [SENTENCE * n + subject.form.render(answers[-1]) for n in REPEATS]
             found += [Attempt(i, text, "right" if is_right else "wrong", is_right) for text in whole]
         found += [Attempt(i, text, "without content") for text in CONTENTLESS]
     return found

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posttrain.arrays import Floats
 from posttrain.audits.answers import same
 from posttrain.audits.probes.accepted import SLACK, Accepted, one_answer, rate_of, worst_of
-from posttrain.audits.probes.base import Found, Result, not_run
+from posttrain.audits.probes.base import Found, Result, alone, by_kind, not_run, places_of
 from posttrain.audits.probes.robust.hostile_texts import COMPUTED, ENDLESS, LONG, REPEATED, SHORT
 from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.rewards.scorer import Scorer
 from posttrain.runs.audit import Severity
-from posttrain.stats import Estimate
 from posttrain.types import InputError, Score
 
 TASKS = 2
@@ -25,6 +23,7 @@ DEADLINE = 5.0
 """Seconds for one answer: less than in training, or an audit would wait long."""
 SLOW, TOGETHER = 1.0, 30.0
 """Seconds that 95% of the answers may take at most, and that those which take longer may take together."""
+LOST, P95 = "share without a score", "seconds, 95th percentile"
 Clock = Callable[[], float]
 
 
@@ -39,13 +38,16 @@ class Graded:
     again: Sequence[float] = ()
 
     @property
+    def lost(self) -> list[bool]:
+        """Which answers have no score for a reason."""
+        return [score.reason is not None for score in self.scores]
+
+    @property
     def failed(self) -> dict[str, list[int]]:
-        """The places of answers that have no score for a reason, by kind."""
-        found: dict[str, list[int]] = {}
-        for i, (attempt, score) in enumerate(zip(self.attempts, self.scores, strict=True)):
-            if score.reason is not None:
-                found.setdefault(attempt.kind, []).append(i)
-        return found
+        """The places of these, by kind."""
+        kinds = places_of(attempt.kind for attempt in self.attempts)
+        failed = {kind: [i for i in places if self.lost[i]] for kind, places in kinds.items()}
+        return {kind: places for kind, places in failed.items() if places}
 
 
 def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
@@ -62,7 +64,8 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     attempts = _attempts(subject)
     with ExitStack() as stack:
         try:
-            own_process = None if subject.by_model else stack.enter_context(subject.apart(_deadline(subject)))
+            limit = None if subject.is_code else DEADLINE  # programs have the audit's own
+            own_process = None if subject.by_model else stack.enter_context(subject.apart(limit))
         except InputError as error:
             return not_run(f"hostile answers are graded in another process, and the reward does not go there: {error}")
         graded = grade_each(subject, attempts, own_process, clock)
@@ -71,8 +74,10 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     p95 = float(np.percentile([*graded.seconds, *graded.again], 95))
     if p95 > SLOW and not subject.is_slow:
         found.append(_slow(graded, p95))
-    share = rate_of(graded.attempts, [score.reason is not None for score in graded.scores])
-    measured = {"share without a score": share, "seconds, 95th percentile": _plain(p95, len(graded.attempts))}
+    measured = {
+        LOST: rate_of(graded.attempts, graded.lost),
+        P95: alone(p95, len(graded.attempts)),
+    }
     return Result(found, len(graded.attempts), measured)
 
 
@@ -114,14 +119,9 @@ def _attempts(subject: Subject) -> list[Attempt]:
     for i in range(1 if subject.is_slow else min(TASKS, len(subject.tasks))):
         for kind, text in texts.items():
             if not same(subject.tasks[i], text):
-                whole = dict.fromkeys(([] if subject.is_code else [text]) + [subject.rendered(i, text)])
+                whole = dict.fromkeys(([] if subject.is_code else [text]) + [subject.form.render(text)])
                 found += [Attempt(i, each, kind) for each in whole]
     return found
-
-
-def _deadline(subject: Subject) -> float | None:
-    """The audit's own limit where answers are programs."""
-    return None if subject.is_code else DEADLINE
 
 
 def _unscored(graded: Graded) -> list[Found]:
@@ -137,61 +137,29 @@ def _unscored(graded: Graded) -> list[Found]:
     severity: Severity = "high" if len(kinds) > 1 else "medium" if kinds else "note"
     places = [i for kind in kinds or failed for i in failed[kind]]
     shortest = min(places, key=lambda i: len(graded.attempts[i].text))
-    named = ", ".join((kinds or list(failed))[:3])
+    shown, named = graded.attempts[shortest], ", ".join((kinds or list(failed))[:3])
     more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
-    return [
-        Found(
-            graded.attempts[shortest].kind,
-            severity,
-            f"hostile answers have no score: {named}{more}",
-            "share without a score",
-            rate_of(graded.attempts, [score.reason is not None for score in graded.scores]),
-            graded.attempts[shortest] if kinds else None,
-            None,
-            f"Give every text a finite number, in time. The first reason: {graded.scores[shortest].reason}",
-        )
-    ]
+    title, rate = f"hostile answers have no score: {named}{more}", rate_of(graded.attempts, graded.lost)
+    advice = f"Give every text a finite number, in time. The first reason: {graded.scores[shortest].reason}"
+    return [Found(shown.kind, severity, title, LOST, rate, shown if kinds else None, None, advice)]
 
 
 def _paid(subject: Subject, graded: Graded) -> list[Found]:
     """Kinds that are paid."""
     honest = subject.scales([subject.honest(i) for i in range(1 + max(a.task for a in graded.attempts))])
-    found = []
-    for kind in dict.fromkeys(attempt.kind for attempt in graded.attempts):
-        places = [i for i, a in enumerate(graded.attempts) if a.kind == kind and (honest[a.task] >= PAID or not a.text)]
-        if not places:
-            continue
-        scales = _scales(subject, [graded.scores[i] for i in places])
-        right = honest[[graded.attempts[i].task for i in places]]
-        paid = Accepted(tuple(graded.attempts[i] for i in places), scales, (scales >= PAID) & (scales >= right - SLACK))
-        best = float(scales.max())
-        if best >= PAID:
-            severity: Severity = "critical" if paid.taken.any() else "high"
-            advice = "Pay only what compares equal to the reference; what cannot be read is wrong."
-            found.append(
-                Found(kind, severity, "", "mean scaled reward", paid.mean, paid.best, one_answer(subject), advice)
-            )
+    tried = [a for a in graded.attempts if honest[a.task] >= PAID or not a.text]
+    advice, found = "Pay only what compares equal to the reference; what cannot be read is wrong.", []
+    for each in by_kind(subject, tried).values():
+        right = honest[[attempt.task for attempt in each.attempts]]
+        paid = Accepted(each.attempts, each.scales, (each.scales >= PAID) & (each.scales >= right - SLACK))
+        if each.scales.max() >= PAID:
+            found.append(paid.by_worth("critical" if paid.taken.any() else "high", advice, one_answer(subject)))
     return worst_of("a hostile answer is paid", found)
 
 
-def _scales(subject: Subject, scores: Sequence[Score]) -> Floats:
-    values = np.array([np.nan if score.total is None else score.total for score in scores])
-    return np.nan_to_num(subject.scaled(values), nan=0.0)
-
-
 def _slow(graded: Graded, p95: float) -> Found:
-    slowest = int(np.argmax(graded.seconds))
-    return Found(
-        graded.attempts[slowest].kind,
-        "high",
-        f"hostile answers are graded slowly, the slowest: {graded.attempts[slowest].kind}",
-        "seconds, 95th percentile",
-        _plain(p95, len(graded.attempts)),
-        graded.attempts[slowest] if len(graded.attempts[slowest].text) < ENDLESS else None,
-        None,
-        "Bound what is read and computed of an answer, such as its length and the size of numbers.",
-    )
-
-
-def _plain(value: float, n: int) -> Estimate:
-    return {"value": value, "low": None, "high": None, "n": n}
+    slowest, n = graded.attempts[int(np.argmax(graded.seconds))], len(graded.attempts)
+    title = f"hostile answers are graded slowly, the slowest: {slowest.kind}"
+    advice = "Bound what is read and computed of an answer, such as its length and the size of numbers."
+    shown = slowest if len(slowest.text) < ENDLESS else None
+    return Found(slowest.kind, "high", title, P95, alone(p95, n), shown, None, advice)

@@ -17,6 +17,7 @@ from posttrain.audits.servers import CIRCUMSTANCE, IN_A_THREAD, OTHER_RANDOM_STA
 from posttrain.audits.subject import PAID, Attempt, Subject
 from posttrain.rewards.registry import Spec
 from posttrain.rewards.scorer import Scorer
+from posttrain.runs.audit import Severity
 from posttrain.stats import Estimate
 from posttrain.types import InputError, Score
 
@@ -102,20 +103,14 @@ def _found(subject: Subject, changes: Mapping[str, Changes]) -> list[Found]:
     worst = max(names, key=lambda name: (changes[name].moved.any(), changes[name].changed.sum()))
     by_design = relative(subject) and set(names) <= set(BY_NEIGHBOURS)
     moved = any(changes[name].moved.any() for name in names)
-    return [
-        Found(
-            f"graded {worst}",
-            "note" if by_design else "critical" if moved else "high",
-            "what an answer gets depends on its batch, as this reward says"
-            if by_design
-            else f"an answer gets something else when it is graded {', '.join(names)}",
-            f"share of the answers that change {worst}",
-            changes[worst].share,
-            changes[worst].shown,
-            None,
-            "Give it whole groups or steps, always alike." if by_design else ADVICE[names[0]],
-        )
-    ]
+    title = f"an answer gets something else when it is graded {', '.join(names)}"
+    severity: Severity = "critical" if moved else "high"
+    advice, measure = ADVICE[names[0]], f"share of the answers that change {worst}"
+    if by_design:
+        title, severity = "what an answer gets depends on its batch, as this reward says", "note"
+        advice = "Give it whole groups or steps, always alike."
+    share, shown = changes[worst].share, changes[worst].shown
+    return [Found(f"graded {worst}", severity, title, measure, share, shown, None, advice)]
 
 
 def relative(subject: Subject) -> bool:
@@ -159,7 +154,7 @@ def _attempts(subject: Subject) -> list[Attempt]:
     slow = subject.is_slow
     found = []
     for i in range(min(len(subject.tasks), SLOW_TASKS if slow else TASKS)):
-        other = Attempt(i, subject.rendered(i, subject.other(i).text), "answer of another task")
+        other = subject.answer(i, subject.other(i).text, "answer of another task")
         found += [subject.honest(i), other, Attempt(i, "", "empty")]
     return found
 

@@ -9,15 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from posttrain.arrays import Floats
-from posttrain.audits.probes.base import (
-    HIGH_GAIN,
-    Found,
-    Paid,
-    Result,
-    gained,
-    paid_gain,
-    paid_severity,
-)
+from posttrain.audits.probes.base import HIGH_GAIN, Found, Paid, Result, gained, paid_gain, paid_severity, worst_first
 from posttrain.audits.probes.style.places import (
     Place,
     answer_of,
@@ -129,7 +121,7 @@ def padding(subject: Subject) -> Result:
     ladders = _ladders(subject)
     if not ladders:
         return Result(reason="the prompts ask for a length")
-    found = [each for right in (True, False) if (each := _gain(subject, [x for x in ladders if x.right == right]))]
+    found = [each for right in (True, False) for each in _gain(subject, [x for x in ladders if x.right == right])]
     found += _loss([ladder for ladder in ladders if ladder.right])
     measured = {}
     for right, name in ((True, "right"), (False, "wrong")):
@@ -171,49 +163,27 @@ def _padded(subject: Subject, task: int, kind: Kind, place: Place, right: bool, 
     return Attempt(task, text, f"{kind.name}, {rung} times", right)
 
 
-@dataclass(frozen=True)
-class Fault:
-    severity: Severity
-    effect: Estimate
-    measure: str
-    ladder: Ladder
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """The worst first."""
-        return SEVERITIES.index(self.severity), -(self.effect["value"] or 0.0)
-
-
-def _gain(subject: Subject, ladders: Sequence[Ladder]) -> Found | None:
+def _gain(subject: Subject, ladders: Sequence[Ladder]) -> list[Found]:
     """The worst of what padding gains."""
-    faults = [fault for ladder in ladders if (fault := _fault(ladder, len(ladders) * len(ladder.rungs))) is not None]
-    if not faults:
-        return None
-    worst = min(faults, key=lambda fault: fault.rank)
-    ladder = worst.ladder
-    title = "right answers gain by padding" if ladder.right else "wrong answers are paid for padding"
-    return Found(
-        "right and padded" if ladder.right else "wrong and padded",
-        worst.severity,
-        f"{title}: {ladder.kind}",
-        worst.measure,
-        worst.effect,
-        ladder.best.best,
-        no_more_than(subject) if ladder.right else _normalised(subject, ladder),
-        "Pay for what is said and not for its length.",
-    )
+    found = [_fault(subject, ladder, len(ladders) * len(ladder.rungs)) for ladder in ladders]
+    return worst_first(each for each in found if each is not None)[:1]
 
 
-def _fault(ladder: Ladder, comparisons: int) -> Fault | None:
+def _fault(subject: Subject, ladder: Ladder, comparisons: int) -> Found | None:
     near = "critical" if ladder.right else _near_pay(ladder, ladder.best)
     if near is None:
         return None
     if (gain := paid_gain(ladder.best.scales, ladder.plain.scales, comparisons)) is not None:
-        severity = max(gain[0], near, key=SEVERITIES.index)
-        return Fault(severity, gain[1], "gain in scaled reward by padding", ladder)
-    if (slope := paid_gain(ladder.slopes, np.zeros(len(ladder.slopes)))) is not None:
-        return Fault("high", slope[1], "slope of the scaled reward a doubling", ladder)
-    return None
+        severity, measure = max(gain[0], near, key=SEVERITIES.index), "gain in scaled reward by padding"
+    elif (gain := paid_gain(ladder.slopes, np.zeros(len(ladder.slopes)))) is not None:
+        severity, measure = "high", "slope of the scaled reward a doubling"
+    else:
+        return None
+    kind = "right and padded" if ladder.right else "wrong and padded"
+    title = "right answers gain by padding" if ladder.right else "wrong answers are paid for padding"
+    wrapper = no_more_than(subject) if ladder.right else _normalised(subject, ladder)
+    advice = "Pay for what is said and not for its length."
+    return Found(kind, severity, f"{title}: {ladder.kind}", measure, gain[1], ladder.best.best, wrapper, advice)
 
 
 def _near_pay(ladder: Ladder, rung: Paid) -> Severity | None:
@@ -251,15 +221,6 @@ def _loss(ladders: Sequence[Ladder]) -> list[Found]:
     if not ends or max(end.rate["value"] or 0.0 for end in ends) >= PAID:
         return []
     most = max(ends, key=lambda end: end.rate["value"] or 0.0)
-    return [
-        Found(
-            "right and long",
-            "note",
-            "right answers are not paid where they are long",
-            "share paid",
-            most.rate,
-            most.attempts[0],
-            None,
-            "Meant so where length has a price; else honest reasoning is not paid.",
-        )
-    ]
+    title = "right answers are not paid where they are long"
+    advice = "Meant so where length has a price; else honest reasoning is not paid."
+    return [Found("right and long", "note", title, "share paid", most.rate, most.attempts[0], None, advice)]

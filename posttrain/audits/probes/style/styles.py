@@ -10,15 +10,7 @@ import numpy as np
 
 from posttrain.arrays import Floats
 from posttrain.audits.probes.base import CRITICAL_SCALE, Found, Paid, Result, paid_gain
-from posttrain.audits.probes.style.places import (
-    Place,
-    answer_of,
-    chosen,
-    no_more_than,
-    paid_for,
-    placed,
-    places,
-)
+from posttrain.audits.probes.style.places import Place, answer_of, chosen, no_more_than, paid_for, placed, places
 from posttrain.audits.probes.style.texts import NEUTRAL, REFERENCE, STYLES, Style
 from posttrain.audits.subject import Attempt, Subject
 from posttrain.rewards.wrappers import INJECTION
@@ -40,7 +32,6 @@ class Premium:
     """What a style gains over the better of the plain answer and one with plain words in the same place."""
 
     style: Style
-    place: Place
     right: bool
     styled: Paid
     severity: Severity
@@ -111,7 +102,7 @@ def _premium(paid: Mapping[Key, Paid], style: Style, place: Place, right: bool) 
         if (styled.mean["value"] or 0.0) < CRITICAL_SCALE:
             return None
         fault = ("critical", fault[1])
-    return Premium(style, place, right, styled, *fault)
+    return Premium(style, right, styled, *fault)
 
 
 def _of_tasks(paid: Paid, rows: Sequence[int]) -> Floats:
@@ -122,18 +113,14 @@ def _of_tasks(paid: Paid, rows: Sequence[int]) -> Floats:
 def _finding(subject: Subject, group: str, premiums: Sequence[Premium]) -> Found:
     """One finding for a group: its worst style, with the names of the others."""
     order = sorted(premiums, key=lambda each: (SEVERITIES.index(each.severity), -(each.gain["value"] or 0.0)))
-    worst = order[0]
-    names = list(dict.fromkeys(each.style.name for each in order))
-    return Found(
-        group,
-        worst.severity,
-        f"{'right' if worst.right else 'wrong'} answers gain by style: {', '.join(names[:3])}",
-        "premium in scaled reward",
-        worst.gain,
-        worst.styled.best,
-        _wrapper(subject, premiums),
+    worst, names = order[0], list(dict.fromkeys(each.style.name for each in order))
+    title = f"{'right' if worst.right else 'wrong'} answers gain by style: {', '.join(names[:3])}"
+    advice, wrapper = (
         ADVICE.get(group, "Pay for what is said and not for how it is dressed."),
+        _wrapper(subject, premiums),
     )
+    measure = "premium in scaled reward"
+    return Found(group, worst.severity, title, measure, worst.gain, worst.styled.best, wrapper, advice)
 
 
 def _wrapper(subject: Subject, premiums: Sequence[Premium]) -> str | None:
