@@ -110,7 +110,7 @@ def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list
         return distinct([*queries.exchanged(task, rng), *(v for v in found if v.kind != parts.TWICE)])
     if kind not in ("expression", "string", "json", "text") or is_open(task) or walks.broken(task):
         return []
-    if kind == "text" and not texts.sentences(task):
+    if kind == "text" and not (task.compared and texts.sentences(task)):
         return []
     whole = kind != "text" or texts.WHOLE.search(task.task.asked) is not None
     in_json = kind == "json"
@@ -121,9 +121,9 @@ def exchanged(task: GoldTask, others: Sequence[str], rng: random.Random) -> list
 
 
 def is_open(task: GoldTask) -> bool:
-    """Whether an answer may be right that the task does not list: the prompt says so, or the reward compares a
+    """Whether an answer may be right that the task does not list: the prompt says so, or the reward compares a short
     text or an object with no reference and checks what is demanded of it."""
-    checked = not task.compared and task.type in ("string", "json", "text")
+    checked = not task.compared and task.type in ("string", "json")
     return not task.accepted and (checked or FREE_CHOICE.search(task.task.asked) is not None)
 
 

@@ -98,9 +98,9 @@ def degenerate(subject: Subject) -> Result:
 
 def _severity(subject: Subject, paid: Accepted) -> Severity | None:
     """Of texts of the reward's source, where many texts are right, only half of the scale counts."""
-    severity, of_source = paid.without_content, OF_SOURCE.partition("}")[2] in paid.attempts[0].kind
-    half = (paid.worth["value"] or 0.0) >= PAID or not (of_source and is_open(subject.tasks[paid.attempts[0].task]))
-    return severity if half else None
+    task, of_source = subject.tasks[paid.attempts[0].task], OF_SOURCE.partition("}")[2] in paid.attempts[0].kind
+    free = of_source and (is_open(task) or not task.compared)
+    return None if free and (paid.worth["value"] or 0.0) < PAID else paid.without_content
 
 
 def _unparsed(subject: Subject) -> list[Found]:

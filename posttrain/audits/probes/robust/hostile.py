@@ -59,8 +59,8 @@ def hostile(subject: Subject, clock: Clock = time.monotonic) -> Result:
     high where more than one kind of text does that, medium for one; a sample without a score is lost for training. A
     note where only texts of 4,000 characters and more raise, or those of 100,000 do anything of it: a policy gains
     nothing by them. Paid: as answers without content (A1). Slow: the 95th percentile is above one second, high; not
-    judged where a model, a sandbox or a process grades. Of a reward without a scale nothing is said of what is paid. Code is not tried with texts that are harmful to
-    compute, as a program may be until its own limit."""
+    judged where a model, a sandbox or a process grades. Of a reward without a scale nothing is said of what is paid.
+    Code is not tried with texts that are harmful to compute, as a program may be until its own limit."""
     attempts = _attempts(subject)
     with ExitStack() as stack:
         try:
