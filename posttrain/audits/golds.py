@@ -45,14 +45,15 @@ CODED = re.compile("0[0-9]")
 LETTER = re.compile(r"\(?([A-Ja-j])[).]?")
 OPTIONS = re.compile(r"(?:^|[\s(])([A-J])[).:]\s", re.MULTILINE)
 MARK = re.compile(r"(?:[:>{#`]\s*|\n)\Z")
-"""What may stand in front of an answer in a form; an object is no form."""
+"""How what stands in front of an answer ends, so that it is surely a mark of the answer."""
 FENCED = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
+"""A program in a code block and nothing else."""
 STRING_WORDS = 8
 """A text of at most so many words, on one line, is a string to be matched; a longer one is free text."""
 LONGEST_NUMBER = 1000
 """Characters of a number; a longer one is matched as a string: Python reads no integer of more than 4300 digits."""
 ITEM_WORDS = 4
-"""The same of each item of a list with more than one comma."""
+"""A text with more than one comma is a string too where each item has at most so many words."""
 SHORT = 40
 """Characters of a value that may stand beside the answer on its line."""
 SENTENCE_WORDS = 4
@@ -282,8 +283,8 @@ def final_of(gold: str) -> str:
 
 
 def without_form(texts: Sequence[str], prompts: Sequence[str]) -> list[str]:
-    """References that all are given in a form, as a model would answer, behind some work or not: what stands in it.
-    References without a form in common as they are."""
+    """The answers inside references that all have one form, such as `Answer: 42`, with or without work before it; the
+    references unchanged where they have no form in common. An object of JSON is no form."""
     for form in (*FORMS, *shown_forms(prompts)):
         before, after = form.before.strip(), form.after.strip()
         if not MARK.search(form.before) or before.startswith("{"):

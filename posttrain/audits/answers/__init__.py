@@ -93,8 +93,11 @@ def near_misses(task: GoldTask, rng: random.Random) -> list[Variant]:
     whose mutants probe A20 runs."""
     if queries.is_query(task) or task.type not in MODULES:  # another query may do the same
         return []
-    if (broken := walks.broken(task) + texts.cut_lines(task) + structures.everything(task)) or is_open(task):
+    broken = walks.broken(task) + texts.cut_lines(task) + structures.everything(task)
+    if is_open(task):
         return broken + texts.repeated(task)
+    if broken:
+        return broken
     found = MODULES[task.type].near_misses(task, rng)
     if not found and task.type == "expression":  # which has no value, such as the formula of an ion
         found = strings.other_sign(task.gold) + strings.contradicted(task.gold)

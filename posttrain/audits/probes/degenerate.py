@@ -51,7 +51,7 @@ CONSTANTS: dict[AnswerType, Sequence[str]] = {
     "code": (),
     "text": ("yes", "no", "None"),
 }
-OF_SOURCE, SHOWN, FIRST_TASKS = "{!r} of the reward's source", 40, 4
+OF_SOURCE, SHOWN, FIRST_TASKS = "of the reward's source", 40, 4
 PROGRAMS = ("None", "0", "True", "arguments[0]")
 """What a program returns whatever it is given."""
 
@@ -98,14 +98,14 @@ def degenerate(subject: Subject) -> Result:
 
 def _severity(subject: Subject, paid: Accepted) -> Severity | None:
     """Of texts of the reward's source, where many texts are right, only half of the scale counts."""
-    task, of_source = subject.tasks[paid.attempts[0].task], OF_SOURCE.partition("}")[2] in paid.attempts[0].kind
-    free = of_source and (is_open(task) or not task.compared)
+    task, kind = subject.tasks[paid.attempts[0].task], paid.attempts[0].kind
+    free = kind.endswith(OF_SOURCE) and (is_open(task) or not task.compared)
     return None if free and (paid.worth["value"] or 0.0) < PAID else paid.without_content
 
 
 def _unparsed(subject: Subject) -> list[Found]:
-    """The empty answer gets much more than the answers of other tasks in the form: what cannot be read is paid. A
-    reward that punishes wrong answers, with less than 0, means that."""
+    """The empty answer gets much more than the answers of other tasks in the form: the reward pays what it cannot read.
+    One that gives wrong answers less than 0 does so on purpose, and is not accused."""
     tasks = subject.some(CODE_TASKS)
     empty = [Attempt(i, "", "an empty answer, beyond a wrong one") for i in tasks]
     wrong = subject.grade([subject.answer(i, subject.other(i).text, "wrong") for i in tasks])
@@ -164,11 +164,11 @@ def _of_source(subject: Subject) -> list[Attempt]:
     are paid on one of the first tasks."""
     source = subject.source
     tasks = [i for i, task in enumerate(subject.tasks) if task.type == "text" and not subject.guard.decides(task)]
-    found = [Attempt(i, text, OF_SOURCE.format(text[:SHOWN])) for text in source.lists for i in tasks]
+    found = [Attempt(i, text, f"{text[:SHOWN]!r} {OF_SOURCE}") for text in source.lists for i in tasks]
     if not subject.has_scale:
         return found
     for text in (*source.texts, *source.lengths):
-        attempts = [Attempt(i, text, OF_SOURCE.format(text[:SHOWN])) for i in tasks]
+        attempts = [Attempt(i, text, f"{text[:SHOWN]!r} {OF_SOURCE}") for i in tasks]
         if attempts and subject.scales(attempts[:FIRST_TASKS]).max() >= HIGH_SCALE:
             found += attempts
     return [each for each in found if not same(subject.tasks[each.task], each.text)]
